@@ -1,0 +1,1 @@
+"""Amortised causal Bayesian optimisation: learn once, then decide at once."""

@@ -1,0 +1,157 @@
+"""Rollouts: the prefix once per SCM, then T cached steps in each rollout."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import distributions
+from acme_cbo import environment
+from acme_cbo import networks
+from acme_cbo import rewards
+from acme_cbo import types
+from acme_cbo.scms import simulate
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizon:
+  """Size of an episode.
+
+  Attributes:
+    num_observations: N, passive rows before the first intervention.
+    num_interventions: T.
+  """
+
+  num_observations: int
+  num_interventions: int
+
+
+def candidates(problem: types.Problem) -> chex.Array:
+  """The variables that could be a parent of the target: [D] bool."""
+  return problem.exists & ~problem.target
+
+
+def target_parents(scm: types.SCM) -> chex.Array:
+  """The true parents of the target: [D] bool."""
+  return (scm.parents & scm.problem.target[:, None]).any(0)
+
+
+def rollout(
+  key: chex.PRNGKey,
+  params,
+  network: networks.Network,
+  task: types.Task,
+  prefix: networks.Prefix,
+  num_interventions: int,
+) -> types.Trajectory:
+  """One sampled episode.
+
+  Args:
+    key: consumed.
+    params: parameters of the network.
+    network: its functions.
+    task: the SCM and its objective.
+    prefix: the encoded observations, shared by the group.
+    num_interventions: T.
+
+  Returns:
+    The `Trajectory`.
+  """
+  scm, objective = task
+  problem = scm.problem
+  num_variables = problem.low.shape[-1]
+  truth, possible = target_parents(scm), candidates(problem)
+
+  def append(cache, position, row):
+    return network.append(params, problem, prefix, cache, position, row)
+
+  def potential(heads):
+    return rewards.log_belief(heads.parent_logits, truth, possible)
+
+  def act(carry, inputs):
+    heads, cache = carry
+    step, key = inputs
+    key_choice, key_outcome = jax.random.split(key)
+    log_probs = distributions.choice(heads.joint_logits, problem.settable)
+    decision = distributions.sample(key_choice, log_probs)
+    intervention = simulate.intervene_on(
+      problem, decision.variable, decision.fraction
+    )
+    outcome = environment.step(key_outcome, scm, intervention)
+    left = 1 - (step + 1) / num_interventions
+    row = networks.outcome_row(intervention.mask, outcome, left)
+    new_heads, cache = append(cache, step + 1, row)
+    log_prob = distributions.log_prob(log_probs, decision)
+    gained = rewards.structure(potential(heads), potential(new_heads))
+    believed = rewards.parent(heads.parent_logits, intervention.mask)
+    return (new_heads, cache), (
+      decision, intervention, outcome, log_prob, gained, believed
+    )
+
+  empty = network.empty_cache(num_interventions + 1, num_variables)
+  start = append(empty, 0, networks.start_row(num_variables))
+  steps = jnp.arange(num_interventions)
+  keys = jax.random.split(key, num_interventions)
+  _, history = jax.lax.scan(act, start, (steps, keys))
+  decision, intervention, outcomes, log_prob, gained, believed = history
+
+  expected = jax.vmap(
+    lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
+  )(intervention)
+  components = {
+    'optimization': rewards.optimization(expected, objective),
+    'structure': gained,
+    'parent': believed,
+    'exploration': rewards.exploration(decision.variable, decision.fraction),
+  }
+  return types.Trajectory(
+    decision=decision,
+    intervened=intervention.mask,
+    outcomes=outcomes,
+    log_prob_variable=log_prob[0],
+    log_prob_cell=log_prob[1],
+    components=jnp.stack(
+      [components[name] for name in rewards.COMPONENTS], -1
+    ),
+  )
+
+
+def act(
+  key: chex.PRNGKey,
+  params,
+  network: networks.Network,
+  tasks: types.Task,
+  horizon: Horizon,
+  num_generations: int,
+) -> tuple[chex.Array, types.Trajectory]:
+  """A group of rollouts on every task.
+
+  Args:
+    key: consumed.
+    params: parameters of the network.
+    network: its functions.
+    tasks: B tasks.
+    horizon: N and T.
+    num_generations: G.
+
+  Returns:
+    [B, N, D] observations and trajectories with leading axes [B, G].
+  """
+  num_tasks = tasks.scm.order.shape[0]
+
+  def group(key, task):
+    key_reset, key_rollout = jax.random.split(key)
+    observations = environment.reset(
+      key_reset, task.scm, horizon.num_observations
+    )
+    prefix = network.prefix(params, task.scm.problem, observations)
+    keys = jax.random.split(key_rollout, num_generations)
+    trajectories = jax.vmap(
+      lambda k: rollout(
+        k, params, network, task, prefix, horizon.num_interventions
+      )
+    )(keys)
+    return observations, trajectories
+
+  return jax.vmap(group)(jax.random.split(key, num_tasks), tasks)

@@ -1,0 +1,87 @@
+"""The experiment: observe first, then set a variable and watch all of them."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.scms import simulate
+
+
+def reset(
+  key: chex.PRNGKey, scm: types.SCM, num_observations: int
+) -> chex.Array:
+  """The passive data that an episode begins with.
+
+  Args:
+    key: consumed.
+    scm: the system.
+    num_observations: N.
+
+  Returns:
+    [N, D] observational rows, in the variables' own units.
+  """
+  nothing = simulate.no_intervention(scm.location.shape[-1])
+  return simulate.sample(key, scm, nothing, num_observations)
+
+
+def step(
+  key: chex.PRNGKey, scm: types.SCM, intervention: types.Intervention
+) -> chex.Array:
+  """Does one intervention and watches one noisy outcome of all variables.
+
+  Pure, for use under `jit`: what comes from outside goes through
+  `check_intervention` first.
+
+  Args:
+    key: consumed.
+    scm: the system.
+    intervention: what is set.
+
+  Returns:
+    [D] the outcome, in the variables' own units.
+  """
+  return simulate.sample(key, scm, intervention, 1)[0]
+
+
+def check_intervention(
+  problem: types.Problem, intervention: types.Intervention
+) -> None:
+  """Refuses an intervention that the problem does not allow.
+
+  Args:
+    problem: what may be set, and where.
+    intervention: what somebody wants to set. Concrete arrays, not traced ones.
+
+  Raises:
+    ValueError: a variable is padding, the target or not settable, its value is
+      not finite or out of its domain, or nothing is set at all.
+  """
+  mask = np.asarray(intervention.mask)
+  values = np.asarray(intervention.values)
+  shape = problem.low.shape
+  if mask.shape != shape or values.shape != shape:
+    raise ValueError(
+      f'an intervention has a mask and values of shape {shape}, got '
+      f'{mask.shape} and {values.shape}'
+    )
+  if not mask.any():
+    raise ValueError('the intervention sets no variable; set at least one')
+  for j in np.flatnonzero(mask):
+    low, high = float(problem.low[j]), float(problem.high[j])
+    value = float(values[j])
+    if not problem.exists[j]:
+      raise ValueError(
+        f'variable {j} is padding: the problem has '
+        f'{int(jnp.sum(problem.exists))} variables'
+      )
+    if problem.target[j]:
+      raise ValueError(f'variable {j} is the target, which may not be set')
+    if not problem.settable[j]:
+      raise ValueError(f'variable {j} may not be set')
+    if not np.isfinite(value):
+      raise ValueError(f'variable {j} is set to {value}; set a finite value')
+    if not low <= value <= high:
+      raise ValueError(
+        f'variable {j} is set to {value}, outside its domain [{low}, {high}]'
+      )

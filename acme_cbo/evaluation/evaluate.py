@@ -1,0 +1,122 @@
+"""Policies on held-out SCMs: same SCMs, data and noise for all of them."""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import environment
+from acme_cbo import types
+from acme_cbo.evaluation import policies
+from acme_cbo.scms import simulate
+
+# Tasks evaluated at once; the noise banks of more would not fit a cache.
+_CHUNK = 64
+
+
+class Outcome(NamedTuple):
+  """What a policy reached in one episode.
+
+  Attributes:
+    score: [T] E[Y | do] of every choice: 0 at no intervention, 1 at the best
+      single intervention. Below 0 where it is worse than doing nothing.
+    variable: [T] int32, the variable that was set.
+    parent_probability: [T + 1, D] belief before each step and after the last;
+      0 throughout where the policy has none.
+  """
+
+  score: chex.Array
+  variable: chex.Array
+  parent_probability: chex.Array
+
+
+def score(expected: chex.Array, objective: types.Objective) -> chex.Array:
+  """`(E[Y | do] - baseline) / (best - baseline)`, signed by the goal."""
+  gain = objective.best - objective.baseline
+  return (expected - objective.baseline) / gain
+
+
+def episode(
+  key: chex.PRNGKey,
+  policy: policies.Policy,
+  task: types.Task,
+  num_observations: int,
+  num_interventions: int,
+) -> Outcome:
+  """One episode of one policy.
+
+  Args:
+    key: consumed. The data and the noise of each step depend on it alone, so
+      that policies with the same key meet the same luck.
+    policy: who chooses.
+    task: the SCM and its objective.
+    num_observations: N.
+    num_interventions: T.
+
+  Returns:
+    The `Outcome`.
+  """
+  scm, objective = task
+  key_reset, key_noise, key_policy = jax.random.split(key, 3)
+  observations = environment.reset(key_reset, scm, num_observations)
+
+  def belief(memory):
+    if policy.parent_logits is None:
+      return jnp.zeros(scm.order.shape)
+    return jax.nn.sigmoid(policy.parent_logits(memory))
+
+  def step(memory, inputs):
+    index, key_outcome, key_choice = inputs
+    intervention = policy.choose(key_choice, memory)
+    outcome = environment.step(key_outcome, scm, intervention)
+    after = policy.observe(memory, index, intervention, outcome)
+    return after, (intervention, belief(memory))
+
+  start = policy.init(scm.problem, observations, num_interventions)
+  inputs = (
+    jnp.arange(num_interventions),
+    jax.random.split(key_noise, num_interventions),
+    jax.random.split(key_policy, num_interventions),
+  )
+  end, (interventions, beliefs) = jax.lax.scan(step, start, inputs)
+  expected = jax.vmap(
+    functools.partial(simulate.expected_outcome, scm, objective.bank)
+  )(interventions)
+  return Outcome(
+    score=score(expected, objective),
+    variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
+    parent_probability=jnp.concatenate([beliefs, belief(end)[None]]),
+  )
+
+
+def evaluate(
+  key: chex.PRNGKey,
+  factory: policies.Factory,
+  tasks: types.Task,
+  num_observations: int,
+  num_interventions: int,
+) -> Outcome:
+  """One episode of a policy on each of M tasks.
+
+  Args:
+    key: consumed; give every policy the same one.
+    factory: makes the policy of a task.
+    tasks: M tasks.
+    num_observations: N.
+    num_interventions: T.
+
+  Returns:
+    `Outcome` with a leading axis M.
+  """
+  num_tasks = tasks.scm.order.shape[0]
+
+  def one(inputs):
+    key, task = inputs
+    return episode(
+      key, factory(task), task, num_observations, num_interventions
+    )
+
+  keys = jax.random.split(key, num_tasks)
+  return jax.lax.map(one, (keys, tasks), batch_size=min(_CHUNK, num_tasks))

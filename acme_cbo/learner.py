@@ -1,0 +1,279 @@
+"""From trajectories to new parameters."""
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from acme_cbo import actor
+from acme_cbo import distributions
+from acme_cbo import losses
+from acme_cbo import networks
+from acme_cbo import rewards
+from acme_cbo import types
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Options of an update.
+
+  Attributes:
+    num_iterations: passes over the trajectories of an update.
+    num_minibatches: gradient steps per pass; divides the number of SCMs.
+    parent_coefficient: weight of the loss of the learned belief.
+    outcome_coefficient: weight of the loss of the predicted rewards.
+    reference_every: updates after which the reference policy is renewed.
+  """
+
+  num_iterations: int
+  num_minibatches: int
+  parent_coefficient: float
+  outcome_coefficient: float
+  reference_every: int
+
+
+def make_optimizer(
+  learning_rate: float,
+  warmup_steps: int,
+  total_steps: int,
+  final_fraction: float,
+  max_grad_norm: float,
+  weight_decay: float,
+) -> optax.GradientTransformation:
+  """AdamW with clipping by global norm, linear warm-up and cosine decay."""
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=learning_rate,
+    warmup_steps=warmup_steps,
+    decay_steps=total_steps,
+    end_value=final_fraction * learning_rate,
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(max_grad_norm),
+    optax.adamw(schedule, weight_decay=weight_decay),
+  )
+
+
+def init(
+  key: chex.PRNGKey,
+  network: networks.Network,
+  optimizer: optax.GradientTransformation,
+  task: types.Task,
+) -> types.TrainingState:
+  """The state before the first update.
+
+  Args:
+    key: consumed.
+    network: whose parameters are drawn.
+    optimizer: whose state is begun.
+    task: any one task; only its shapes are used.
+
+  Returns:
+    The `TrainingState`.
+  """
+  key_params, key = jax.random.split(key)
+  num_variables = task.scm.order.shape[-1]
+  params = network.init(
+    key_params,
+    task.scm.problem,
+    jnp.zeros((2, num_variables)),
+    networks.start_row(num_variables),
+  )
+  return types.TrainingState(
+    params=params,
+    reference=jax.tree.map(jnp.copy, params),
+    opt_state=optimizer.init(params),
+    key=key,
+    step=jnp.int32(0),
+    dead_updates=jnp.int32(0),
+  )
+
+
+def loss(
+  params,
+  reference,
+  network: networks.Network,
+  tasks: types.Task,
+  observations: chex.Array,
+  trajectories: types.Trajectory,
+  advantages: chex.Array,
+  settings: Settings,
+  grpo: losses.Settings,
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+  """The loss over B groups, and its parts.
+
+  Args:
+    params: parameters that are differentiated.
+    reference: parameters of the reference policy.
+    network: its functions.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    advantages: [B, G, T].
+    settings: of the learner.
+    grpo: of the loss.
+
+  Returns:
+    [] the loss, and scalars to log.
+  """
+
+  def episode(problem, prefix, old_prefix, trajectory, advantage, truth, table):
+    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
+    heads = network.full(params, problem, prefix, rows)
+    choose = jax.vmap(
+      lambda logits: distributions.choice(logits, problem.settable)
+    )
+    log_probs = choose(heads.joint_logits[:-1])  # [T, ...]
+    variable, cell = jax.vmap(distributions.log_prob)(
+      log_probs, trajectory.decision
+    )
+    log_ratio = losses.log_ratios(
+      variable,
+      cell,
+      trajectory.log_prob_variable,
+      trajectory.log_prob_cell,
+      grpo.importance_sampling_level,
+    )
+    bounds = (grpo.epsilon, grpo.epsilon_high)
+    surrogate = jax.vmap(
+      lambda ratio: losses.clipped_surrogate(ratio, advantage, *bounds)
+    )(log_ratio).sum()
+    clipped = jax.vmap(
+      lambda ratio: losses.clip_fraction(ratio, advantage, *bounds)
+    )(log_ratio).mean()
+    variable_entropy, cell_entropy = jax.vmap(distributions.entropy)(log_probs)
+    if grpo.beta:
+      old_heads = network.full(reference, problem, old_prefix, rows)
+      old_log_probs = choose(old_heads.joint_logits[:-1])
+      divergence = jax.vmap(distributions.kl)(log_probs, old_log_probs).mean()
+    else:
+      divergence = jnp.zeros(())
+    parent = jax.vmap(
+      lambda logits: losses.parent_loss(
+        logits, truth, actor.candidates(problem)
+      )
+    )(heads.parent_logits).mean()
+    outcome = jax.vmap(
+      lambda logits: losses.outcome_loss(logits, table, problem.settable)
+    )(heads.outcome_logits).mean()
+    return {
+      'loss/surrogate': surrogate,
+      'loss/parent': parent,
+      'loss/outcome': outcome,
+      'policy/kl_reference': divergence,
+      'policy/entropy_variable': variable_entropy.mean(),
+      'policy/entropy_cell': cell_entropy.mean(),
+      'policy/clip_fraction': clipped,
+      # k3 estimate (Schulman, 2020) of KL(acting || trained).
+      'policy/kl_acting': (jnp.exp(log_ratio) - 1 - log_ratio).mean(),
+      'policy/log_ratio_max': jnp.abs(log_ratio).max(),
+    }
+
+  def group(task, rows, trajectory, advantage):
+    problem = task.scm.problem
+    prefix = network.prefix(params, problem, rows)
+    old_prefix = prefix
+    if grpo.beta:
+      old_prefix = network.prefix(reference, problem, rows)
+    table = rewards.optimization(task.objective.curve, task.objective)
+    truth = actor.target_parents(task.scm)
+    return jax.vmap(episode, (None, None, None, 0, 0, None, None))(
+      problem, prefix, old_prefix, trajectory, advantage, truth, table
+    )
+
+  parts = jax.vmap(group)(tasks, observations, trajectories, advantages)
+  largest = parts['policy/log_ratio_max'].max()
+  parts = jax.tree.map(jnp.mean, parts)
+  parts['policy/log_ratio_max'] = largest
+  total = (
+    parts['loss/surrogate']
+    + grpo.beta * parts['policy/kl_reference']
+    - grpo.variable_entropy * parts['policy/entropy_variable']
+    - grpo.cell_entropy * parts['policy/entropy_cell']
+    + settings.parent_coefficient * parts['loss/parent']
+    + settings.outcome_coefficient * parts['loss/outcome']
+  )
+  return total, parts | {'loss/total': total}
+
+
+def update(
+  state: types.TrainingState,
+  network: networks.Network,
+  optimizer: optax.GradientTransformation,
+  tasks: types.Task,
+  observations: chex.Array,
+  trajectories: types.Trajectory,
+  weights: rewards.Weights,
+  settings: Settings,
+  grpo: losses.Settings,
+) -> tuple[types.TrainingState, dict[str, chex.Array]]:
+  """One update: `num_iterations` passes of `num_minibatches` gradient steps.
+
+  Args:
+    state: before the update.
+    network: its functions.
+    optimizer: the gradient transformation.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    weights: of the reward components.
+    settings: of the learner.
+    grpo: of the loss.
+
+  Returns:
+    The state after the update, and scalars to log.
+  """
+  rewarded = rewards.total(trajectories.components, weights)  # [B, G, T]
+  weighted = rewarded * losses.step_weights(
+    grpo.step_weights, rewarded.shape[-1]
+  )
+  group_returns = jax.vmap(
+    jax.vmap(lambda r: losses.returns(r, grpo.supervision))
+  )(weighted)
+  advantages, dead = losses.group_advantages(group_returns, grpo.scale_rewards)
+  data = (tasks, observations, trajectories, advantages)
+  batches = jax.tree.map(
+    lambda leaf: leaf.reshape(settings.num_minibatches, -1, *leaf.shape[1:]),
+    data,
+  )
+
+  def gradient_step(carry, batch):
+    params, opt_state = carry
+    gradient, parts = jax.grad(loss, has_aux=True)(
+      params, state.reference, network, *batch, settings, grpo
+    )
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    parts['train/gradient_norm'] = optax.global_norm(gradient)
+    return (optax.apply_updates(params, updates), opt_state), parts
+
+  def one_pass(carry, _):
+    return jax.lax.scan(gradient_step, carry, batches)
+
+  (params, opt_state), parts = jax.lax.scan(
+    one_pass, (state.params, state.opt_state), length=settings.num_iterations
+  )
+  metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
+  metrics['policy/log_ratio_max'] = parts['policy/log_ratio_max'].max()
+  metrics['train/parameter_norm'] = optax.global_norm(params)
+  metrics['reward/total'] = rewarded.mean()
+  for i, name in enumerate(rewards.COMPONENTS):
+    metrics[f'reward/{name}'] = trajectories.components[..., i].mean()
+  last = trajectories.components[:, :, -1, 0]
+  metrics['reward/optimization_last'] = last.mean()
+  metrics['train/dead_groups'] = dead.mean()
+
+  step = state.step + 1
+  renew = step % settings.reference_every == 0
+  reference = jax.tree.map(
+    lambda new, old: jnp.where(renew, new, old), params, state.reference
+  )
+  return state._replace(
+    params=params,
+    reference=reference,
+    opt_state=opt_state,
+    step=step,
+    dead_updates=jnp.where(dead.all(), state.dead_updates + 1, 0),
+  ), metrics

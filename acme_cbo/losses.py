@@ -1,0 +1,230 @@
+"""Group relative policy optimisation on rlax.
+
+Shao et al., "DeepSeekMath", 2024, section 4.1: the baseline of a rollout is
+the mean return of its group, so that no value function is needed. Here the
+group are the G rollouts on one SCM from the same observational rows.
+"""
+
+import dataclasses
+from typing import Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import rlax
+
+# Beyond this a log ratio means that policy and data have come apart; the
+# caller raises. Inside, `exp` and its gradient stay finite.
+MAX_LOG_RATIO = 20.0
+# A group whose returns differ by rounding alone has nothing to tell.
+_DEAD_SPREAD = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Options of the loss, named as in TRL's GRPOTrainer where that has them.
+
+  TRL's `loss_type` is missing on purpose: with a fixed horizon its choices
+  differ by a constant factor.
+
+  Attributes:
+    epsilon: lower bound of the clipped importance ratio is 1 - epsilon.
+    epsilon_high: upper bound is 1 + epsilon_high.
+    beta: weight of KL(policy || reference).
+    scale_rewards: divide advantages by the deviation within the 'group', over
+      the 'batch', or not at all ('none': Dr. GRPO, Liu et al., 2025).
+    supervision: 'process' gives each step its return-to-go, 'outcome' gives
+      all steps the return of the episode (DeepSeekMath, sections 4.1.2, 4.1.3).
+    importance_sampling_level: one ratio a 'decision', one for each 'factor'
+      of it (variable, cell), or one for the 'sequence' (GSPO, Zheng et al.,
+      2025).
+    step_weights: what the return adds up: 'cumulative' weighs every step
+      alike, 'final' the last step alone.
+    variable_entropy: weight of the entropy of the variable.
+    cell_entropy: weight of the expected entropy of the cell.
+  """
+
+  epsilon: float
+  epsilon_high: float
+  beta: float
+  scale_rewards: Literal['group', 'batch', 'none']
+  supervision: Literal['process', 'outcome']
+  importance_sampling_level: Literal['decision', 'factor', 'sequence']
+  step_weights: Literal['cumulative', 'final']
+  variable_entropy: float
+  cell_entropy: float
+
+
+def step_weights(kind: str, num_steps: int) -> chex.Array:
+  """Weight of each step's reward in the return: [T], mean 1."""
+  if kind == 'cumulative':
+    return jnp.ones(num_steps)
+  return jnp.zeros(num_steps).at[-1].set(float(num_steps))
+
+
+def returns(rewards: chex.Array, supervision: str) -> chex.Array:
+  """What each decision is judged by.
+
+  Args:
+    rewards: [T], weighted.
+    supervision: 'process' or 'outcome'.
+
+  Returns:
+    [T] sums of the rewards from each step on, or from the first one on.
+  """
+  chex.assert_rank(rewards, 1)
+  if supervision == 'outcome':
+    return jnp.full_like(rewards, rewards.sum())
+  return jnp.cumsum(rewards[::-1])[::-1]
+
+
+def group_advantages(
+  group_returns: chex.Array, scale_rewards: str
+) -> tuple[chex.Array, chex.Array]:
+  """`(R - mean over the group) / deviation`, per step.
+
+  A group is dead at a step if its deviation is at most 1e-5 of its largest
+  absolute return: its advantages are 0 exactly, and never a division by a
+  rounding error.
+
+  Args:
+    group_returns: [B, G, T].
+    scale_rewards: 'group', 'batch' or 'none'.
+
+  Returns:
+    [B, G, T] advantages and [B, T] bool, where the group is dead.
+  """
+  chex.assert_rank(group_returns, 3)
+  centred = group_returns - group_returns.mean(1, keepdims=True)
+  spread = jnp.sqrt(jnp.square(centred).mean(1, keepdims=True))
+  largest = jnp.abs(group_returns).max(1, keepdims=True)
+  dead = spread <= _DEAD_SPREAD * largest
+  live = ~dead
+  if scale_rewards == 'group':
+    scale = jnp.where(dead, 1.0, spread)
+  elif scale_rewards == 'batch':
+    count = jnp.maximum(live.sum(0, keepdims=True), 1)
+    variance = jnp.where(dead, 0.0, jnp.square(spread)).sum(0, keepdims=True)
+    scale = jnp.sqrt(variance / count)
+    scale = jnp.where(scale > 0, scale, 1.0)
+  else:
+    scale = jnp.ones_like(spread)
+  return jnp.where(dead, 0.0, centred / scale), dead[:, 0]
+
+
+def log_ratios(
+  log_prob_variable: chex.Array,
+  log_prob_cell: chex.Array,
+  old_log_prob_variable: chex.Array,
+  old_log_prob_cell: chex.Array,
+  level: str,
+) -> chex.Array:
+  """Log importance ratios of one episode.
+
+  Args:
+    log_prob_variable: [T] under the policy that is trained.
+    log_prob_cell: [T] likewise.
+    old_log_prob_variable: [T] under the policy that acted.
+    old_log_prob_cell: [T] likewise.
+    level: 'decision', 'factor' or 'sequence'.
+
+  Returns:
+    [F, T], where F = 2 for 'factor' and 1 otherwise.
+  """
+  factors = jnp.stack(
+    [
+      log_prob_variable - old_log_prob_variable,
+      log_prob_cell - old_log_prob_cell,
+    ]
+  )
+  if level == 'factor':
+    return factors
+  joint = factors.sum(0, keepdims=True)
+  if level == 'sequence':
+    # The value of the mean, the gradient of each step's own share.
+    mean = joint.mean()
+    return jnp.broadcast_to(mean, joint.shape)
+  return joint
+
+
+def clipped_surrogate(
+  log_ratio_t: chex.Array,
+  advantages_t: chex.Array,
+  epsilon: float,
+  epsilon_high: float,
+) -> chex.Array:
+  """`-mean min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)`.
+
+  The upper bound acts on positive advantages alone and the lower one on
+  negative, so a symmetric bound chosen by the sign of each advantage gives
+  asymmetric clipping exactly.
+
+  Args:
+    log_ratio_t: [T] log importance ratios.
+    advantages_t: [T].
+    epsilon: distance of the lower bound from 1.
+    epsilon_high: distance of the upper bound from 1.
+
+  Returns:
+    [] the loss. At ratio 1 its value is minus the mean advantage.
+  """
+  chex.assert_rank([log_ratio_t, advantages_t], 1)
+  ratio = jnp.exp(jnp.clip(log_ratio_t, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+  bound = jnp.where(advantages_t > 0, epsilon_high, epsilon)
+  per_step = jax.vmap(rlax.clipped_surrogate_pg_loss)
+  return per_step(ratio[:, None], advantages_t[:, None], bound).mean()
+
+
+def clip_fraction(
+  log_ratio_t: chex.Array,
+  advantages_t: chex.Array,
+  epsilon: float,
+  epsilon_high: float,
+) -> chex.Array:
+  """Share of steps whose gradient the clipping has cut off: []."""
+  ratio = jnp.exp(log_ratio_t)
+  above = (advantages_t > 0) & (ratio > 1 + epsilon_high)
+  below = (advantages_t < 0) & (ratio < 1 - epsilon)
+  return (above | below).mean()
+
+
+def parent_loss(
+  parent_logits: chex.Array, is_parent: chex.Array, candidates: chex.Array
+) -> chex.Array:
+  """Cross-entropy of the learned belief, over the possible parents.
+
+  Args:
+    parent_logits: [D] log odds.
+    is_parent: [D] bool, the truth.
+    candidates: [D] bool, the variables that could be one.
+
+  Returns:
+    [] in nats.
+  """
+  return _mean_cross_entropy(parent_logits, is_parent, candidates)
+
+
+def outcome_loss(
+  outcome_logits: chex.Array, rewards: chex.Array, settable: chex.Array
+) -> chex.Array:
+  """Cross-entropy of the predicted rewards of every possible intervention.
+
+  Its minimum is the posterior mean of the reward, as a squared error's.
+
+  Args:
+    outcome_logits: [D, C] logits of the predicted rewards.
+    rewards: [D, C] the `optimization` rewards, in [0, 1].
+    settable: [D] bool, the variables that may be set.
+
+  Returns:
+    [] in nats.
+  """
+  mask = jnp.broadcast_to(settable[:, None], rewards.shape)
+  return _mean_cross_entropy(outcome_logits, rewards, mask)
+
+
+def _mean_cross_entropy(logits, labels, mask):
+  labels = labels.astype(logits.dtype)
+  log_loss = -labels * jax.nn.log_sigmoid(logits)
+  log_loss -= (1 - labels) * jax.nn.log_sigmoid(-logits)
+  return jnp.where(mask, log_loss, 0.0).sum() / jnp.maximum(mask.sum(), 1)

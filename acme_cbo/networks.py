@@ -1,0 +1,385 @@
+"""Attention over variables and rows, in Haiku, with a key-value cache.
+
+Blocks alternate attention across the variables of a row, attention across the
+rows of a variable, and an MLP, each on a normalised residual stream (Lorch et
+al., "Amortized Inference for Causal Structure Learning", 2022). The rows are
+block-causal: observational rows see each other, a start row sees them all,
+and the row of an intervention sees them and the rows before it. A row is thus
+encoded once and for all, and three ways to evaluate are one function:
+
+  prefix   the observational rows, once per SCM;
+  append   one more row on top of the cache, for the actor;
+  full     all rows of a rollout at once on top of the prefix, for the learner.
+
+All are unbatched. L is the number of blocks, A heads of width W / A.
+"""
+
+import dataclasses
+from typing import Any, Callable, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """Size of the network.
+
+  Attributes:
+    width: W, of the residual stream.
+    num_blocks: L.
+    num_heads: A, divides the width.
+    mlp_factor: width of an MLP's hidden layer over W.
+    num_cells: K, the cells of a domain that the policy tells apart.
+  """
+
+  width: int
+  num_blocks: int
+  num_heads: int
+  mlp_factor: int
+  num_cells: int
+
+
+class Rows(NamedTuple):
+  """Rows that a rollout adds to the observations.
+
+  Attributes:
+    values: [R, D] outcomes in their own units; anything in the start row.
+    intervened: [R, D] bool, what was set; nothing in the start row.
+    left: [R] share of the budget that is left after the row.
+    start: [R] bool, True in the start row.
+  """
+
+  values: chex.Array
+  intervened: chex.Array
+  left: chex.Array
+  start: chex.Array
+
+
+class Cache(NamedTuple):
+  """Keys and values of rows: [L, rows, D, A, W / A] each."""
+
+  keys: chex.Array
+  values: chex.Array
+
+
+class Prefix(NamedTuple):
+  """All that later rows need of the observational ones.
+
+  Attributes:
+    location: [D] mean of each variable.
+    deviation: [D] its standard deviation, with a floor.
+    cache: keys and values of the N rows.
+  """
+
+  location: chex.Array
+  deviation: chex.Array
+  cache: Cache
+
+
+class Heads(NamedTuple):
+  """What the network says after a row.
+
+  Attributes:
+    joint_logits: [D, C] to set each variable to each cell, before masking.
+    parent_logits: [D] log odds that a variable is a parent of the target: the
+      learned belief.
+    outcome_logits: [D, C] logit of the `optimization` reward that setting a
+      variable to a cell is predicted to earn.
+  """
+
+  joint_logits: chex.Array
+  parent_logits: chex.Array
+  outcome_logits: chex.Array
+
+
+class Network(NamedTuple):
+  """Pure functions of one set of parameters.
+
+  Attributes:
+    init: (key, problem, observations, rows) -> params.
+    prefix: (params, problem, observations [N, D]) -> Prefix.
+    append: (params, problem, prefix, cache, position, row) -> (Heads, Cache):
+      `row` is a `Rows` of R = 1, `cache` has room for the row `position`.
+    full: (params, problem, prefix, rows) -> Heads with a leading axis R.
+    empty_cache: (num_rows, num_variables) -> Cache of zeros.
+  """
+
+  init: Callable[..., Any]
+  prefix: Callable[..., Prefix]
+  append: Callable[..., tuple[Heads, Cache]]
+  full: Callable[..., Heads]
+  empty_cache: Callable[[int, int], Cache]
+
+
+def start_row(num_variables: int) -> Rows:
+  """The row before the first intervention: R = 1."""
+  return Rows(
+    values=jnp.zeros((1, num_variables)),
+    intervened=jnp.zeros((1, num_variables), bool),
+    left=jnp.ones(1),
+    start=jnp.ones(1, bool),
+  )
+
+
+def outcome_row(
+  intervened: chex.Array, values: chex.Array, left: chex.Array
+) -> Rows:
+  """The row of one intervention: R = 1.
+
+  Args:
+    intervened: [D] bool, what was set.
+    values: [D] what came out.
+    left: [] share of the budget left.
+
+  Returns:
+    `Rows` of length 1.
+  """
+  return Rows(values[None], intervened[None], left[None], jnp.zeros(1, bool))
+
+
+def episode_rows(intervened: chex.Array, values: chex.Array) -> Rows:
+  """All rows of an episode of T interventions.
+
+  Args:
+    intervened: [T, D] bool, what each step set.
+    values: [T, D] what came out.
+
+  Returns:
+    `Rows` of length R = T + 1, the start row first.
+  """
+  num_steps, num_variables = values.shape
+  left = 1 - jnp.arange(1, num_steps + 1) / num_steps
+  steps = Rows(values, intervened, left, jnp.zeros(num_steps, bool))
+  return jax.tree.map(
+    lambda a, b: jnp.concatenate([a, b]), start_row(num_variables), steps
+  )
+
+
+def make(architecture: Architecture) -> Network:
+  """The network of a given size, for any D, N and T."""
+  transformed = hk.multi_transform(lambda: _methods(architecture))
+  prefix, append, full = transformed.apply
+
+  def empty_cache(num_rows, num_variables):
+    heads = architecture.num_heads
+    head_width = architecture.width // heads
+    shape = (architecture.num_blocks, num_rows, num_variables)
+    zeros = jnp.zeros((*shape, heads, head_width))
+    return Cache(zeros, zeros)
+
+  # The functions draw nothing at random.
+  return Network(
+    init=transformed.init,
+    prefix=lambda params, *args: prefix(params, None, *args),
+    append=lambda params, *args: append(params, None, *args),
+    full=lambda params, *args: full(params, None, *args),
+    empty_cache=empty_cache,
+  )
+
+
+def _methods(architecture):
+  module = _Transformer(architecture)
+
+  def init(problem, observations, rows):
+    return module.full(problem, module.prefix(problem, observations), rows)
+
+  return init, (module.prefix, module.append, module.full)
+
+
+class _Transformer(hk.Module):
+  """The blocks and heads; parameters are shared by the three evaluations."""
+
+  def __init__(self, architecture: Architecture):
+    super().__init__(name='transformer')
+    width, num_cells = architecture.width, architecture.num_cells + 2
+    self._num_heads = architecture.num_heads
+    self._embedding = _linear('embedding', width)
+    self._stack = [
+      _Block(
+        across_variables=_Attention.make(f'block{i}_variables', width),
+        across_rows=_Attention.make(f'block{i}_rows', width),
+        mlp_norm=_norm(f'block{i}_mlp_norm'),
+        mlp_in=_linear(f'block{i}_mlp_in', architecture.mlp_factor * width),
+        mlp_out=_linear(f'block{i}_mlp_out', width),
+      )
+      for i in range(architecture.num_blocks)
+    ]
+    self._last_norm = _norm('last_norm')
+    self._outcome = _linear('outcome', num_cells)
+    self._parent = _linear('parent', 1)
+    self._correction = _linear('correction', num_cells, scale=0.1)
+
+  def prefix(self, problem, observations):
+    chex.assert_rank(observations, 2)
+    if observations.shape[0] < 2:
+      raise ValueError(
+        f'{observations.shape[0]} observational row(s); a deviation needs 2'
+      )
+    location = observations.mean(0)
+    deviation = (observations - location).std(0)
+    # A floor on the deviation that moves with the variable's units.
+    deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
+    deviation = jnp.where(deviation > 0, deviation, 1.0)
+    no_row = jnp.zeros(observations.shape[0])
+    rows = Rows(observations, jnp.zeros(observations.shape, bool), no_row,
+                no_row.astype(bool))
+    x = self._embed(problem, location, deviation, rows)
+    _, cache = self._blocks(x, problem.exists, None, None, None)
+    return Prefix(location, deviation, cache)
+
+  def append(self, problem, prefix, cache, position, row):
+    x = self._embed(problem, prefix.location, prefix.deviation, row)
+    x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
+    return jax.tree.map(lambda leaf: leaf[0], self._heads(x)), cache
+
+  def full(self, problem, prefix, rows):
+    x = self._embed(problem, prefix.location, prefix.deviation, rows)
+    x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
+    return self._heads(x)
+
+  def _embed(self, problem, location, deviation, rows):
+    """Tokens of rows: [R, D, W]."""
+    sign = jnp.where(problem.target, problem.goal, 1.0)
+
+    def units(values):
+      return _squash(sign * (values - location) / deviation)
+
+    shape = rows.values.shape
+    seen = ~rows.start[:, None]
+    value = jnp.where(seen, units(rows.values), 0.0)  # [R, D]
+    outcome = jnp.where(problem.target, value, 0.0).sum(-1, keepdims=True)
+    outcome = jnp.broadcast_to(outcome, shape)
+    was_set = rows.intervened.astype(value.dtype)
+    any_set = was_set.max(-1, keepdims=True)
+    domain = problem.settable
+    # The products let the first layer see a correlation that attention would
+    # have to be taught: without them nothing is learnt for 50 updates.
+    features = [
+      value,
+      outcome,
+      value * outcome,
+      was_set,
+      was_set * value,
+      was_set * outcome,
+      any_set,
+      problem.target,
+      problem.settable,
+      jnp.where(domain, units(problem.low), 0.0),
+      jnp.where(domain, units(problem.high), 0.0),
+      rows.left[:, None],
+      rows.start[:, None],
+    ]
+    features = [
+      jnp.broadcast_to(feature, shape).astype(value.dtype)
+      for feature in features
+    ]
+    return self._embedding(jnp.stack(features, -1))
+
+  def _blocks(self, x, exists, prefix, cache, position):
+    """Runs the blocks on new rows.
+
+    Args:
+      x: [Q, D, W] tokens of the new rows.
+      exists: [D] bool.
+      prefix: `Cache` of rows that every new one sees, or None.
+      cache: `Cache` of earlier rows with room for the new one, or None.
+      position: [] where in `cache` the new row goes, or None.
+
+    Returns:
+      [Q, D, W], and the `Cache` of the new rows, within `cache` if given.
+    """
+    written = []
+    for i, block in enumerate(self._stack):
+      attention = block.across_variables
+      query, key, value = self._project(attention, x)
+      logits = jnp.einsum('qiad,qjad->qaij', query, key)
+      logits = jnp.where(exists, logits, -1e9)
+      mixed = jnp.einsum('qaij,qjad->qiad', jax.nn.softmax(logits), value)
+      x = x + attention.merge(mixed.reshape(x.shape))
+
+      attention = block.across_rows
+      query, key, value = self._project(attention, x)
+      seen = None
+      if cache is not None:
+        key = cache.keys[i].at[position].set(key[0])
+        value = cache.values[i].at[position].set(value[0])
+        seen = jnp.arange(key.shape[0])[None] <= position
+      elif prefix is not None:
+        seen = jnp.tri(key.shape[0], dtype=bool)
+      written.append((key, value))
+      logits = jnp.einsum('qjad,rjad->jaqr', query, key)
+      if seen is not None:
+        logits = jnp.where(seen, logits, -1e9)
+      if prefix is None:
+        mixed = jnp.einsum('jaqr,rjad->qjad', jax.nn.softmax(logits), value)
+      else:
+        # Two sums instead of one over joined rows, so that the prefix is not
+        # copied for every rollout that shares it.
+        early = jnp.einsum('qjad,rjad->jaqr', query, prefix.keys[i])
+        weights = jax.nn.softmax(jnp.concatenate([early, logits], -1))
+        early, late = jnp.split(weights, [early.shape[-1]], -1)
+        mixed = jnp.einsum('jaqr,rjad->qjad', early, prefix.values[i])
+        mixed += jnp.einsum('jaqr,rjad->qjad', late, value)
+      x = x + attention.merge(mixed.reshape(x.shape))
+
+      hidden = jax.nn.gelu(block.mlp_in(block.mlp_norm(x)))
+      x = x + block.mlp_out(hidden)
+    keys, values = zip(*written, strict=True)
+    return x, Cache(jnp.stack(keys), jnp.stack(values))
+
+  def _project(self, attention, x):
+    """Normalised queries, keys and values: [Q, D, A, W / A] each."""
+    x = attention.project(attention.norm(x))
+    x = x.reshape(*x.shape[:-1], 3, self._num_heads, -1)
+    query, key, value = (x[..., i, :, :] for i in range(3))
+    return query / jnp.sqrt(query.shape[-1]), key, value
+
+  def _heads(self, x):
+    x = self._last_norm(x)
+    outcome = self._outcome(x)
+    sharpness = hk.get_parameter('sharpness', [], init=jnp.ones)
+    # The policy starts from what it predicts; the gradient of its choices
+    # leaves the predictions alone, so that they stay predictions.
+    joint = sharpness * jax.lax.stop_gradient(outcome) + self._correction(x)
+    return Heads(joint, self._parent(x)[..., 0], outcome)
+
+
+class _Attention(NamedTuple):
+  norm: hk.LayerNorm
+  project: hk.Linear
+  merge: hk.Linear
+
+  @classmethod
+  def make(cls, name, width):
+    return cls(
+      norm=_norm(f'{name}_norm'),
+      project=_linear(f'{name}_project', 3 * width),
+      merge=_linear(f'{name}_merge', width),
+    )
+
+
+class _Block(NamedTuple):
+  across_variables: _Attention
+  across_rows: _Attention
+  mlp_norm: hk.LayerNorm
+  mlp_in: hk.Linear
+  mlp_out: hk.Linear
+
+
+def _norm(name):
+  return hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
+
+
+def _linear(name, size, scale=1.0):
+  init = hk.initializers.VarianceScaling(scale**2, 'fan_in')
+  return hk.Linear(size, w_init=init, name=name)
+
+
+def _squash(value):
+  """Leaves what is near alone and bends what is far: 3 asinh(z / 3)."""
+  return 3 * jnp.arcsinh(value / 3)

@@ -1,0 +1,139 @@
+"""Actor and learner in turn, in one process on one device."""
+
+import dataclasses
+from typing import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from acme_cbo import actor
+from acme_cbo import learner
+from acme_cbo import losses
+from acme_cbo import networks
+from acme_cbo import rewards
+from acme_cbo import types
+from acme_cbo.scms import priors
+
+# So many updates in a row without one live group are an error.
+_MAX_DEAD_UPDATES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What an update is made of.
+
+  Attributes:
+    network: functions of the policy.
+    optimizer: the gradient transformation.
+    prior: the distribution of SCMs.
+    horizon: N and T.
+    num_tasks: B, SCMs per update.
+    num_generations: G, rollouts per SCM.
+    weights: of the reward components.
+    settings: of the learner.
+    grpo: of the loss.
+  """
+
+  network: networks.Network
+  optimizer: optax.GradientTransformation
+  prior: priors.Prior
+  horizon: actor.Horizon
+  num_tasks: int
+  num_generations: int
+  weights: rewards.Weights
+  settings: learner.Settings
+  grpo: losses.Settings
+
+
+def init(key: chex.PRNGKey, parts: Parts) -> types.TrainingState:
+  """The state before the first update. The key is consumed."""
+  key_task, key_state = jax.random.split(key)
+  shapes = jax.eval_shape(
+    lambda k: priors.sample_task(k, parts.prior)[0], key_task
+  )
+  task = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  return learner.init(key_state, parts.network, parts.optimizer, task)
+
+
+def act(params, key: chex.PRNGKey, parts: Parts):
+  """Draws tasks and acts on them.
+
+  Args:
+    params: parameters of the network.
+    key: consumed.
+    parts: of the update.
+
+  Returns:
+    The next key, the tasks, whether they are complete, the observations and
+    the trajectories.
+  """
+  key, key_tasks, key_act = jax.random.split(key, 3)
+  tasks, complete = priors.sample(key_tasks, parts.prior, parts.num_tasks)
+  observations, trajectories = actor.act(
+    key_act, params, parts.network, tasks, parts.horizon, parts.num_generations
+  )
+  return key, tasks, complete, observations, trajectories
+
+
+def learn(state: types.TrainingState, experience, parts: Parts):
+  """Updates the state from (tasks, observations, trajectories)."""
+  return learner.update(
+    state,
+    parts.network,
+    parts.optimizer,
+    *experience,
+    parts.weights,
+    parts.settings,
+    parts.grpo,
+  )
+
+
+def make_step(
+  parts: Parts,
+) -> Callable[[types.TrainingState], tuple[types.TrainingState, dict]]:
+  """One update as a function of the state, which it donates.
+
+  The actor and the learner are one jitted function each.
+
+  Args:
+    parts: of the update.
+
+  Returns:
+    `step(state) -> (state, metrics)`. It raises a `ValueError` where the prior
+    cannot fill a batch, and a `FloatingPointError` where the policy has left
+    the data behind or no group has told anything for a long time.
+  """
+  jit_act = jax.jit(lambda params, key: act(params, key, parts))
+  jit_learn = jax.jit(
+    lambda state, experience: learn(state, experience, parts),
+    donate_argnums=0,
+  )
+
+  def step(state):
+    key, tasks, complete, *experience = jit_act(state.params, state.key)
+    if not complete:
+      raise ValueError(
+        f'update {int(state.step)}: the prior refuses nearly every SCM that '
+        'it draws; lower prior.min_gain or widen the domains'
+      )
+    state, metrics = jit_learn(
+      state._replace(key=key), (tasks, *experience)
+    )
+    largest = float(metrics['policy/log_ratio_max'])
+    if largest > losses.MAX_LOG_RATIO:
+      raise FloatingPointError(
+        f'update {int(state.step)}: a log importance ratio of {largest:.1f} '
+        f'is beyond {losses.MAX_LOG_RATIO}; lower learner.learning_rate or '
+        'learner.num_iterations'
+      )
+    if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
+      raise FloatingPointError(
+        f'update {int(state.step)}: for {_MAX_DEAD_UPDATES} updates in a row '
+        'all rollouts of every group have earned the same; raise the weights '
+        'of the entropy, or check the weights of the rewards'
+      )
+    return state, metrics
+
+  return step

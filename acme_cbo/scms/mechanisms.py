@@ -1,0 +1,191 @@
+"""Structural equations and noise: one array program for every family."""
+
+import enum
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+
+
+class Family(enum.IntEnum):
+  """Kinds of structural equation that the prior draws."""
+
+  LINEAR = 0
+  FOURIER = 1
+  TANH = 2
+  SIGMOID = 3
+  PRODUCT = 4
+
+
+class Activation(enum.IntEnum):
+  """Nonlinearities of the hidden units. A sigmoid is a tanh, rescaled."""
+
+  COSINE = 0
+  TANH = 1
+  SQUARE = 2
+
+
+class Noise(enum.IntEnum):
+  """Noise distributions, all of mean 0 and variance 1."""
+
+  NORMAL = 0
+  UNIFORM = 1
+  LAPLACE = 2
+
+
+# Beyond this a square flattens out, so that a chain of products stays finite.
+_SQUARE_BEND = 6.0
+
+
+def signal(
+  mechanism: types.Mechanism, j: chex.Array, u: chex.Array
+) -> chex.Array:
+  """The structural equation of one variable, without its noise.
+
+  Args:
+    mechanism: the equations.
+    j: [] int32, the variable.
+    u: [S, D] values of all variables; only those of j's parents are used.
+
+  Returns:
+    [S] values, in internal units.
+  """
+  z = u @ mechanism.hidden[j].T + mechanism.shift[j]  # [S, H]
+  kind = mechanism.activation[j]
+  square = jnp.square(z) / (1 + jnp.square(z / _SQUARE_BEND))
+  bent = jnp.where(kind == Activation.TANH, jnp.tanh(z), square)
+  active = jnp.where(kind == Activation.COSINE, jnp.cos(z), bent)
+  return (
+    mechanism.bias[j] + u @ mechanism.linear[j] + active @ mechanism.output[j]
+  )
+
+
+def noise(
+  key: chex.PRNGKey, mechanism: types.Mechanism, num_draws: int
+) -> chex.Array:
+  """Draws every variable's noise, scaled.
+
+  Args:
+    key: consumed.
+    mechanism: whose `noise` and `noise_scale` are used.
+    num_draws: S.
+
+  Returns:
+    [S, D] in internal units.
+  """
+  shape = (num_draws, mechanism.noise.shape[-1])
+  # Open at both ends: the quantile functions are infinite at 0 and 1.
+  level = jax.random.uniform(key, shape, minval=1e-6, maxval=1 - 1e-6)
+  centred = 2 * level - 1
+  normal = jnp.sqrt(2.0) * jax.lax.erf_inv(centred)
+  uniform = jnp.sqrt(3.0) * centred
+  tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)
+  laplace = -jnp.sign(centred) * tail
+  kind = mechanism.noise
+  drawn = jnp.where(kind == Noise.UNIFORM, uniform, laplace)
+  return mechanism.noise_scale * jnp.where(kind == Noise.NORMAL, normal, drawn)
+
+
+def sample(
+  key: chex.PRNGKey,
+  family: chex.Array,
+  parents: chex.Array,
+  num_hidden: int,
+) -> types.Mechanism:
+  """Draws raw equations: neither centred nor scaled yet, without noise.
+
+  Args:
+    key: consumed.
+    family: [] int32, a `Family`.
+    parents: [D, D] bool, `parents[j, i]`.
+    num_hidden: H, at least 2.
+
+  Returns:
+    A `Mechanism` whose noise scales are 0.
+  """
+  num_nodes = parents.shape[-1]
+  keys = jax.random.split(key, 10)
+  edges = parents.astype(jnp.float32)
+  fan_in = jnp.maximum(edges.sum(1), 1)  # [D]
+  square = (num_nodes, num_nodes)
+  units = (num_nodes, num_hidden)
+
+  magnitude = jax.random.uniform(keys[0], square, minval=0.25, maxval=1.0)
+  slopes = edges * magnitude * jax.random.rademacher(keys[1], square)
+
+  # Random Fourier features of a radial kernel (Rahimi and Recht, 2007); the
+  # same directions serve the tanh network.
+  directions = jax.random.normal(keys[2], (*units, num_nodes))
+  directions = directions * edges[:, None] / jnp.sqrt(fan_in)[:, None, None]
+  length_scale = jnp.exp(
+    jax.random.uniform(
+      keys[3], (num_nodes, 1, 1), minval=jnp.log(0.7), maxval=jnp.log(2.5)
+    )
+  )
+  phase = jax.random.uniform(keys[4], units, maxval=2 * jnp.pi)
+  output = jax.random.normal(keys[5], units)
+
+  # Monotone steps along one direction, each of its own place and steepness.
+  total = jnp.abs(slopes).sum(1, keepdims=True)
+  index = slopes / jnp.where(total > 0, total, 1)
+  steepness = jax.random.uniform(keys[6], units, minval=1.0, maxval=3.0)
+  place = 1.5 * jax.random.normal(keys[7], units)
+  steps = jax.random.uniform(keys[8], units) * (jnp.arange(num_hidden) < 2)
+
+  # x_a x_b is the difference of two squares, of the sum and of the difference
+  # of the pair; a sole parent is paired with itself.
+  rank = jnp.where(parents, jax.random.uniform(keys[9], square), -1.0)
+  first = jax.nn.one_hot(jnp.argmax(rank, 1), num_nodes) * edges
+  second = jax.nn.one_hot(
+    jnp.argmax(rank - 2 * first, 1), num_nodes
+  ) * edges
+  second = jnp.where(edges.sum(1, keepdims=True) > 1, second, first)
+  pair = jnp.zeros((*units, num_nodes))
+  pair = pair.at[:, 0].set(first + second).at[:, 1].set(first - second)
+  sides = jnp.zeros(units).at[:, 0].set(0.25).at[:, 1].set(-0.25)
+
+  wide, flat = jnp.zeros((*units, num_nodes)), jnp.zeros(units)
+  linear = {
+    Family.LINEAR: slopes,
+    Family.PRODUCT: 0.5 * slopes,
+  }
+  hidden = {
+    Family.FOURIER: directions / length_scale,
+    Family.TANH: 1.5 * directions,
+    Family.SIGMOID: steepness[:, :, None] * index[:, None],
+    Family.PRODUCT: pair,
+  }
+  shift = {
+    Family.FOURIER: phase,
+    Family.TANH: phase / jnp.pi - 1,
+    Family.SIGMOID: place,
+  }
+  weights = {
+    Family.FOURIER: output,
+    Family.TANH: output,
+    Family.SIGMOID: steps,
+    Family.PRODUCT: sides,
+  }
+  activation = {
+    Family.FOURIER: Activation.COSINE,
+    Family.PRODUCT: Activation.SQUARE,
+  }
+
+  def pick(table, default):
+    return jnp.stack([table.get(member, default) for member in Family])[family]
+
+  kind = jnp.stack(
+    [jnp.int32(activation.get(m, Activation.TANH)) for m in Family]
+  )[family]
+  return types.Mechanism(
+    bias=jnp.zeros(num_nodes),
+    linear=pick(linear, jnp.zeros(square)),
+    hidden=pick(hidden, wide),
+    shift=pick(shift, flat),
+    output=pick(weights, flat),
+    activation=jnp.full(num_nodes, kind),
+    noise=jnp.zeros(num_nodes, jnp.int32),
+    noise_scale=jnp.zeros(num_nodes),
+  )

@@ -1,0 +1,262 @@
+"""The distribution of SCMs that a policy is trained on: key -> Task."""
+
+import dataclasses
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import simulate
+
+
+@dataclasses.dataclass(frozen=True)
+class Prior:
+  """Settings of the distribution of SCMs.
+
+  Attributes:
+    min_variables: the smallest SCM, at least 2.
+    max_variables: the largest, and the width D of every array.
+    graph_weights: relative frequency of each `graphs.Graph`.
+    family_weights: relative frequency of each `mechanisms.Family`.
+    min_density: lowest edge probability of the Erdos-Renyi graphs.
+    max_density: highest.
+    min_noise: lowest ratio of a variable's noise to its signal.
+    max_noise: highest.
+    settable: probability that a variable other than the target may be set.
+    min_width: smallest half-width of a domain, in observational deviations.
+    max_width: largest.
+    max_centre: furthest centre of a domain from the observational mean, in
+      observational deviations.
+    min_gain: an SCM whose best intervention gains less than this many
+      observational deviations of the target is drawn again.
+    num_hidden: hidden units of a mechanism, H.
+    bank_size: draws over which E[Y | do] is averaged, S.
+    num_cells: cells a domain is cut into, K.
+  """
+
+  min_variables: int
+  max_variables: int
+  graph_weights: tuple[float, ...]
+  family_weights: tuple[float, ...]
+  min_density: float
+  max_density: float
+  min_noise: float
+  max_noise: float
+  settable: float
+  min_width: float
+  max_width: float
+  max_centre: float
+  min_gain: float
+  num_hidden: int
+  bank_size: int
+  num_cells: int
+
+
+# Draws from which a variable's mean and deviation are taken.
+_SCALING_DRAWS = 256
+# A prior that rejects more than this is refused instead of drawn for ever.
+_MAX_ROUNDS = 64
+
+
+def sample_scm(key: chex.PRNGKey, prior: Prior) -> types.SCM:
+  """One SCM, whatever its best intervention gains.
+
+  Args:
+    key: consumed.
+    prior: the settings.
+
+  Returns:
+    An `SCM` of D = `prior.max_variables` columns, in random order.
+  """
+  keys = iter(jax.random.split(key, 16))
+  num_nodes = prior.max_variables
+  node = jnp.arange(num_nodes)
+  size = jax.random.randint(
+    next(keys), (), prior.min_variables, prior.max_variables + 1
+  )
+  graph = _weighted(next(keys), prior.graph_weights)
+  family = _weighted(next(keys), prior.family_weights)
+  density = jax.random.uniform(
+    next(keys), (), minval=prior.min_density, maxval=prior.max_density
+  )
+  parents = graphs.sample(next(keys), graph, size, density, num_nodes)
+  exists = node < size
+
+  mechanism = mechanisms.sample(next(keys), family, parents, prior.num_hidden)
+  noise_ratio = jax.random.uniform(
+    next(keys), (num_nodes,), minval=prior.min_noise, maxval=prior.max_noise
+  )
+  kinds = jax.random.randint(
+    next(keys), (num_nodes,), 0, len(mechanisms.Noise), dtype=jnp.int32
+  )
+  mechanism, mean, deviation = _standardise(
+    next(keys), mechanism._replace(noise=kinds), parents, noise_ratio
+  )
+
+  # The target, anywhere in the order, with an ancestor that may be set.
+  may_set = jax.random.bernoulli(next(keys), prior.settable, (num_nodes,))
+  may_set &= exists
+  reachable = (graphs.ancestors(parents) & may_set[None]).any(1)
+  target = jax.random.categorical(
+    next(keys), jnp.where(reachable, 0.0, -1e9)
+  )
+  is_target = node == target
+
+  width = jax.random.uniform(
+    next(keys),
+    (2, num_nodes),
+    minval=jnp.array([[prior.min_width], [-prior.max_centre]]),
+    maxval=jnp.array([[prior.max_width], [prior.max_centre]]),
+  )
+  half, centre = deviation * width[0], mean + deviation * width[1]
+
+  # Units tell nothing: any origin, any size.
+  scale = jnp.exp(
+    jax.random.uniform(
+      next(keys), (num_nodes,), minval=jnp.log(0.1), maxval=jnp.log(10.0)
+    )
+  )
+  location = scale * 5 * jax.random.normal(next(keys), (num_nodes,))
+  goal = jax.random.rademacher(next(keys), (), jnp.float32)
+
+  problem = types.Problem(
+    exists=exists,
+    settable=may_set & ~is_target,
+    target=is_target,
+    goal=goal,
+    low=jnp.where(exists, location + scale * (centre - half), 0.0),
+    high=jnp.where(exists, location + scale * (centre + half), 0.0),
+  )
+  scm = types.SCM(
+    problem=problem,
+    mechanism=mechanism,
+    parents=parents,
+    order=node,
+    location=location,
+    scale=scale,
+    graph=graph,
+    family=family,
+  )
+  return simulate.relabel(scm, jax.random.permutation(next(keys), num_nodes))
+
+
+def sample_task(
+  key: chex.PRNGKey, prior: Prior
+) -> tuple[types.Task, chex.Array]:
+  """One SCM with its objective, and whether the prior takes it.
+
+  Args:
+    key: consumed.
+    prior: the settings.
+
+  Returns:
+    The task, and [] bool: the target has an ancestor that may be set, and the
+    best intervention gains at least `prior.min_gain` deviations of it.
+  """
+  key_scm, key_bank = jax.random.split(key)
+  scm = sample_scm(key_scm, prior)
+  bank = simulate.noise_bank(key_bank, scm, prior.bank_size)
+  objective = simulate.objective(scm, bank, prior.num_cells)
+  causes = graphs.ancestors(scm.parents) & scm.problem.settable[None]
+  reachable = (causes & scm.problem.target[:, None]).any()
+  # Internal units are observational deviations.
+  gain = objective.best - objective.baseline
+  return types.Task(scm, objective), reachable & (gain >= prior.min_gain)
+
+
+class _Filling(NamedTuple):
+  key: chex.PRNGKey
+  tasks: types.Task
+  filled: chex.Array
+  rounds: chex.Array
+
+
+def sample(
+  key: chex.PRNGKey, prior: Prior, num_tasks: int
+) -> tuple[types.Task, chex.Array]:
+  """A batch of tasks; what the prior does not take is drawn again.
+
+  Args:
+    key: consumed.
+    prior: the settings.
+    num_tasks: B.
+
+  Returns:
+    A `Task` with a leading axis B, and [] bool: all of them could be drawn.
+    Where it is False the caller raises: the batch is not complete.
+  """
+  per_round = -(-num_tasks * 5 // 8)
+  draw = jax.vmap(lambda k: sample_task(k, prior))
+
+  def more(state):
+    return (state.filled < num_tasks) & (state.rounds < _MAX_ROUNDS)
+
+  def fill(state):
+    key, key_draw = jax.random.split(state.key)
+    fresh, taken = draw(jax.random.split(key_draw, per_round))
+    place = state.filled + jnp.cumsum(taken) - 1
+    place = jnp.where(taken, place, num_tasks)  # Dropped by the scatter.
+    tasks = jax.tree.map(
+      lambda old, new: old.at[place].set(new, mode='drop'), state.tasks, fresh
+    )
+    filled = state.filled + taken.sum(dtype=jnp.int32)
+    return _Filling(key, tasks, filled, state.rounds + 1)
+
+  shapes = jax.eval_shape(lambda k: sample_task(k, prior)[0], key)
+  empty = jax.tree.map(
+    lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), shapes
+  )
+  start = _Filling(key, empty, jnp.int32(0), jnp.int32(0))
+  end = jax.lax.while_loop(more, fill, start)
+  return end.tasks, end.filled >= num_tasks
+
+
+def _weighted(key, weights):
+  return jax.random.categorical(key, jnp.log(jnp.array(weights))).astype(
+    jnp.int32
+  )
+
+
+def _standardise(key, mechanism, parents, noise_ratio):
+  """Gives every variable variance 1 by the share of its noise.
+
+  Standardised as it is generated (Ormaniec et al., 2024), so that neither
+  variances nor their explained shares grow along the order.
+
+  Args:
+    key: consumed.
+    mechanism: raw equations, nodes in causal order.
+    parents: [D, D] bool.
+    noise_ratio: [D] deviation of the noise over that of the signal.
+
+  Returns:
+    The mechanism, [D] means and [D] deviations of the variables.
+  """
+  num_nodes = parents.shape[-1]
+  node = jnp.arange(num_nodes)
+  is_root = ~parents.any(1)
+  share = jnp.where(is_root, 0.0, 1 / jnp.sqrt(1 + jnp.square(noise_ratio)))
+  noise_scale = jnp.sqrt(1 - jnp.square(share))
+  mechanism = mechanism._replace(noise_scale=noise_scale)
+  noise = mechanisms.noise(key, mechanism, _SCALING_DRAWS)
+
+  def scale(u, j):
+    raw = mechanisms.signal(mechanism, j, u)
+    # A root's signal is constant; its share is 0 and so is its factor.
+    spread = jnp.where(is_root[j], 1.0, raw.std())
+    factor = share[j] / jnp.maximum(spread, 1e-3)
+    centred = factor * (raw - raw.mean()) + noise[:, j]
+    u = jnp.where(node == j, centred[:, None], u)
+    return u, (factor, -factor * raw.mean())
+
+  u, (factor, bias) = jax.lax.scan(scale, jnp.zeros_like(noise), node)
+  mechanism = mechanism._replace(
+    bias=bias,
+    linear=mechanism.linear * factor[:, None],
+    output=mechanism.output * factor[:, None],
+  )
+  return mechanism, u.mean(0), u.std(0)

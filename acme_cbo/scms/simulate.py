@@ -1,0 +1,224 @@
+"""Sampling from an SCM under do(), and what its interventions can reach."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+from acme_cbo.scms import mechanisms
+
+
+def intervene_on(
+  problem: types.Problem, variable: chex.Array, fraction: chex.Array
+) -> types.Intervention:
+  """do(variable = the point at `fraction` of its domain).
+
+  Args:
+    problem: whose domains are used.
+    variable: [] int32.
+    fraction: [] in [0, 1].
+
+  Returns:
+    An intervention on one variable.
+  """
+  mask = jnp.arange(problem.low.shape[-1]) == variable
+  # Written so that fractions 0 and 1 give the ends to the bit.
+  value = (1 - fraction) * problem.low + fraction * problem.high
+  return types.Intervention(mask=mask, values=jnp.where(mask, value, 0.0))
+
+
+def no_intervention(num_variables: int) -> types.Intervention:
+  """do() of nothing, for D variables."""
+  return types.Intervention(
+    mask=jnp.zeros(num_variables, bool), values=jnp.zeros(num_variables)
+  )
+
+
+def propagate(
+  scm: types.SCM, intervention: types.Intervention, noise: chex.Array
+) -> chex.Array:
+  """Evaluates the structural equations from causes to effects under do().
+
+  Args:
+    scm: the model.
+    intervention: what is set.
+    noise: [S, D] scaled noise of every variable.
+
+  Returns:
+    [S, D] internal values; 0 where a variable is padding.
+  """
+  values = (intervention.values - scm.location) / scm.scale
+  variables = jnp.arange(noise.shape[-1])
+
+  def evaluate(u, j):
+    free = mechanisms.signal(scm.mechanism, j, u) + noise[:, j]
+    value = jnp.where(intervention.mask[j], values[j], free)
+    value = jnp.where(scm.problem.exists[j], value, 0.0)
+    return jnp.where(variables == j, value[:, None], u), None
+
+  return jax.lax.scan(evaluate, jnp.zeros_like(noise), scm.order)[0]
+
+
+def sample(
+  key: chex.PRNGKey,
+  scm: types.SCM,
+  intervention: types.Intervention,
+  num_samples: int,
+) -> chex.Array:
+  """Ancestral sampling under do().
+
+  Args:
+    key: consumed.
+    scm: the model.
+    intervention: what is set.
+    num_samples: S.
+
+  Returns:
+    [S, D] values in the variables' own units; 0 where a variable is padding.
+  """
+  noise = mechanisms.noise(key, scm.mechanism, num_samples)
+  u = propagate(scm, intervention, noise)
+  value = scm.location + scm.scale * u
+  # What is set is set to the bit, whatever the rounding of the units.
+  value = jnp.where(intervention.mask, intervention.values, value)
+  return jnp.where(scm.problem.exists, value, 0.0)
+
+
+def noise_bank(
+  key: chex.PRNGKey, scm: types.SCM, num_draws: int
+) -> chex.Array:
+  """Noise draws over which E[Y | do] is averaged.
+
+  A linear SCM gets its noise's mean, 0, in every draw: the outcome without
+  noise is then the expectation in closed form.
+
+  Args:
+    key: consumed.
+    scm: the model.
+    num_draws: S.
+
+  Returns:
+    [S, D] scaled noise.
+  """
+  linear = scm.family == mechanisms.Family.LINEAR
+  drawn = mechanisms.noise(key, scm.mechanism, num_draws)
+  return jnp.where(linear, 0.0, drawn)
+
+
+def expected_outcome(
+  scm: types.SCM, bank: chex.Array, intervention: types.Intervention
+) -> chex.Array:
+  """E[Y | do], signed by the goal, in the SCM's internal units.
+
+  Args:
+    scm: the model.
+    bank: [S, D] from `noise_bank`.
+    intervention: what is set, on one variable or several.
+
+  Returns:
+    [] the mean outcome: more is better.
+  """
+  u = propagate(scm, intervention, bank)
+  outcome = jnp.where(scm.problem.target, u, 0.0).sum(-1)
+  return scm.problem.goal * outcome.mean()
+
+
+def grid(num_cells: int) -> chex.Array:
+  """The points that stand for a domain's cells: its ends and K centres.
+
+  Args:
+    num_cells: K.
+
+  Returns:
+    [C] fractions in ascending order, C = K + 2.
+  """
+  centres = (jnp.arange(num_cells) + 0.5) / num_cells
+  return jnp.concatenate([jnp.zeros(1), centres, jnp.ones(1)])
+
+
+# Points per side with which an extremum is looked for around a cell's centre.
+_ZOOM = 4
+
+
+def objective(
+  scm: types.SCM, bank: chex.Array, num_cells: int
+) -> types.Objective:
+  """Outcomes over the domains, and the worst and best that can be reached.
+
+  Every settable variable is tried at the points of `grid`, then closer around
+  its best and its worst point, at a quarter of their distance.
+
+  Args:
+    scm: the model.
+    bank: [S, D] from `noise_bank`.
+    num_cells: K.
+
+  Returns:
+    The `Objective`.
+  """
+  problem = scm.problem
+  num_variables = problem.low.shape[-1]
+  variables = jnp.arange(num_variables)
+
+  def outcome(variable, fraction):
+    return expected_outcome(
+      scm, bank, intervene_on(problem, variable, fraction)
+    )
+
+  along = jax.vmap(outcome, (None, 0))
+  baseline = expected_outcome(scm, bank, no_intervention(num_variables))
+  points = grid(num_cells)
+  curve = jax.vmap(along, (0, None))(variables, points)  # [D, C]
+  curve = jnp.where(problem.settable[:, None], curve, baseline)
+
+  offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)
+
+  def extreme(sign):
+    signed = jnp.where(problem.settable[:, None], sign * curve, -jnp.inf)
+    around = points[jnp.argmax(signed, 1)][:, None] + offsets
+    around = jnp.clip(around, 0.0, 1.0)  # [D, zoom]
+    close = sign * jax.vmap(along)(variables, around)
+    close = jnp.where(problem.settable[:, None], close, -jnp.inf)
+    flat = jnp.argmax(close)
+    return sign * close.max(), flat // offsets.size, around.flatten()[flat]
+
+  worst, _, _ = extreme(-1)
+  best, best_variable, best_fraction = extreme(1)
+  choice = intervene_on(problem, best_variable, best_fraction)
+  return types.Objective(
+    bank=bank,
+    baseline=baseline,
+    worst=worst,
+    best=best,
+    curve=curve,
+    best_variable=best_variable.astype(jnp.int32),
+    best_value=choice.values.sum(),
+  )
+
+
+def relabel(scm: types.SCM, permutation: chex.Array) -> types.SCM:
+  """The same SCM with its variables in another order of the columns.
+
+  Args:
+    scm: the model.
+    permutation: [D] int32; new column k holds old variable `permutation[k]`.
+
+  Returns:
+    The relabelled SCM.
+  """
+  new_place = jnp.argsort(permutation)
+  mechanism, problem = scm.mechanism, scm.problem
+  rows = jax.tree.map(lambda leaf: leaf[permutation], mechanism)
+  return scm._replace(
+    problem=jax.tree.map(
+      lambda leaf: leaf[permutation] if leaf.ndim else leaf, problem
+    ),
+    mechanism=rows._replace(
+      linear=rows.linear[:, permutation],
+      hidden=rows.hidden[:, :, permutation],
+    ),
+    parents=scm.parents[permutation][:, permutation],
+    order=new_place[scm.order],
+    location=scm.location[permutation],
+    scale=scm.scale[permutation],
+  )

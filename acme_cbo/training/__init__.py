@@ -1,0 +1,1 @@
+"""The training engine: loop, callbacks, loggers and checkpoints."""

@@ -1,0 +1,175 @@
+"""Where metrics go: TensorBoard, JSON lines, the terminal, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import json
+import os
+import pathlib
+import time
+from typing import Any, Protocol, TextIO
+
+from tensorboardX import event_file_writer
+from tensorboardX import summary as summary_lib
+from tensorboardX.proto import event_pb2
+
+# Made at import time, where a type checker cannot see them.
+_Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]
+_SessionLog = event_pb2.SessionLog  # pyrefly: ignore[missing-attribute]
+
+
+class Logger(Protocol):
+  """Receives scalars by update and texts by name."""
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes the scalars of one update (x = number of updates made)."""
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Writes a text that holds for the whole run, such as its config."""
+
+  def close(self) -> None:
+    """Flushes and closes; a second call does nothing."""
+
+
+class NoopLogger(Logger):
+  """Writes nothing."""
+
+
+class TensorBoardLogger(Logger):
+  """Writes event files to `<workdir>/tb`.
+
+  It uses the writer below tensorboardX's `SummaryWriter`, not that class: there
+  a daemon thread writes, so that a full disk does not raise but hangs the run
+  as soon as the queue is full. Here a failed write raises where it happens.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    *,
+    purge_step: int | None = None,
+    flush_seconds: float = 10.0,
+  ):
+    """Opens an event file of its own.
+
+    Args:
+      workdir: the directory of the run.
+      purge_step: hides what earlier event files hold from this step on, so
+        that a resumed run's curves do not split.
+      flush_seconds: the most that a killed run loses.
+    """
+    directory = pathlib.Path(workdir) / 'tb'
+    directory.mkdir(parents=True, exist_ok=True)
+    # The writer's own names have seconds only: a quick resume would overwrite.
+    self._writer = event_file_writer.EventsWriter(
+      str(directory / 'events'), f'.{time.time_ns()}.{os.getpid()}'
+    )
+    self._flush_seconds = flush_seconds
+    self._flushed = time.monotonic()
+    self._closed = False
+    if purge_step is not None:
+      start = _SessionLog(status=_SessionLog.START)
+      self._add(_Event(step=purge_step, session_log=start))
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes one event with all the scalars."""
+    summary = _Event().summary
+    for tag, value in metrics.items():
+      summary.MergeFrom(summary_lib.scalar(tag, value))
+    self._add(_Event(step=step, summary=summary))
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Writes Markdown to the text tab."""
+    self._add(_Event(summary=summary_lib.text(tag, text)))
+
+  def close(self) -> None:
+    """Flushes and closes the event file."""
+    if not self._closed:
+      self._closed = True
+      self._writer.close()
+
+  def _add(self, event: Any) -> None:
+    event.wall_time = time.time()
+    self._writer.write_event(event)
+    if time.monotonic() - self._flushed >= self._flush_seconds:
+      self._writer.flush()
+      self._flushed = time.monotonic()
+
+
+class JsonlLogger(Logger):
+  """Appends one JSON object a write to `<workdir>/metrics.jsonl`.
+
+  Texts go to `texts.jsonl` beside it, so that every line of the first is a row
+  of numbers: `{"step": 3, "time": 1.7e9, "train/loss": 0.1}`.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str]):
+    directory = pathlib.Path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    self._file = (directory / 'metrics.jsonl').open('a', encoding='utf-8')
+    self._texts = directory / 'texts.jsonl'
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Appends a line and flushes it; NaN and infinity raise ValueError."""
+    if reserved := {'step', 'time'} & metrics.keys():
+      raise ValueError(f'{sorted(reserved)} cannot be tags of metrics.')
+    row = {'step': step, 'time': time.time(), **metrics}
+    self._file.write(json.dumps(row, allow_nan=False) + '\n')
+    self._file.flush()
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Appends a line to `texts.jsonl`."""
+    row = {'time': time.time(), 'tag': tag, 'text': text}
+    with self._texts.open('a', encoding='utf-8') as file:
+      file.write(json.dumps(row) + '\n')
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+class TerminalLogger(Logger):
+  """Prints the chosen tags of a write in one line, when it has any of them."""
+
+  def __init__(self, tags: tuple[str, ...], stream: TextIO | None = None):
+    self._tags = tags
+    self._stream = stream  # None is whatever sys.stdout is at the time.
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Prints `update 3  train/loss 0.1`."""
+    shown = [
+      f'{tag} {metrics[tag]:.4g}' for tag in self._tags if tag in metrics
+    ]
+    if shown:
+      print(f'update {step}', *shown, sep='  ', file=self._stream, flush=True)
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Prints the text below its name."""
+    print(f'{tag}\n{text}', file=self._stream, flush=True)
+
+  def close(self) -> None:
+    """Leaves the stream open: it belongs to the caller."""
+
+
+class LoggerGroup(Logger):
+  """Passes everything on to each of several loggers."""
+
+  def __init__(self, *loggers: Logger):
+    self._loggers = loggers
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes to each logger."""
+    for logger in self._loggers:
+      logger.write(step, metrics)
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Writes to each logger."""
+    for logger in self._loggers:
+      logger.write_text(tag, text)
+
+  def close(self) -> None:
+    """Closes each logger, also when another one fails to close."""
+    with contextlib.ExitStack() as stack:
+      for logger in self._loggers:
+        stack.callback(logger.close)

@@ -1,0 +1,193 @@
+"""The data that flows through acme_cbo, and the glossary of its shapes.
+
+Shapes, used in every docstring and trailing comment:
+
+  B  SCMs per update
+  G  rollouts per SCM (the group: same SCM, same observational rows)
+  T  interventions per episode
+  N  observational rows
+  R  rows a rollout adds to the observations: a start row and T outcomes, T + 1
+  D  variables, padded to the largest SCM of the batch
+  H  hidden units of a mechanism
+  S  draws of the noise bank
+  K  cells a variable's domain is cut into; C = K + 2 counts its two ends as well
+
+Every structure is an immutable pytree; its fields are given unbatched, and a
+leading axis is added by `jax.vmap`.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+
+
+class Problem(NamedTuple):
+  """What the experimenter is told: everything but the causal mechanism.
+
+  Attributes:
+    exists: [D] bool, False where a variable is padding.
+    settable: [D] bool, True where an intervention is allowed.
+    target: [D] bool, True for the one variable to optimise.
+    goal: [] +1 to maximise the target, -1 to minimise it.
+    low: [D] lower ends of the domains, in the variables' own units.
+    high: [D] upper ends of the domains, in the variables' own units.
+  """
+
+  exists: chex.Array
+  settable: chex.Array
+  target: chex.Array
+  goal: chex.Array
+  low: chex.Array
+  high: chex.Array
+
+
+class Mechanism(NamedTuple):
+  """Structural equations of every variable, in internal units.
+
+  `u_j = bias_j + linear_j . u + sum_h output_jh a_j(hidden_jh . u + shift_jh) +
+  noise_scale_j e_j`, where the activation `a_j` is one of
+  `mechanisms.Activation` and `e_j` has mean 0 and variance 1.
+
+  Attributes:
+    bias: [D] constants.
+    linear: [D, D] weights; row j belongs to the equation of variable j.
+    hidden: [D, H, D] weights into the hidden units.
+    shift: [D, H] biases of the hidden units.
+    output: [D, H] weights out of the hidden units.
+    activation: [D] int32, a `mechanisms.Activation`.
+    noise: [D] int32, a `mechanisms.Noise`.
+    noise_scale: [D] standard deviations of the noise.
+  """
+
+  bias: chex.Array
+  linear: chex.Array
+  hidden: chex.Array
+  shift: chex.Array
+  output: chex.Array
+  activation: chex.Array
+  noise: chex.Array
+  noise_scale: chex.Array
+
+
+class SCM(NamedTuple):
+  """A structural causal model. Its values are `location + scale * u`.
+
+  Attributes:
+    problem: what of it may be seen.
+    mechanism: the structural equations, in internal units u.
+    parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
+    order: [D] int32, the variables from causes to effects, padding last.
+    location: [D] origin of each variable's own units.
+    scale: [D] size of each variable's own units, positive.
+    graph: [] int32, a `graphs.Graph`, for reports alone.
+    family: [] int32, a `mechanisms.Family`, for reports alone.
+  """
+
+  problem: Problem
+  mechanism: Mechanism
+  parents: chex.Array
+  order: chex.Array
+  location: chex.Array
+  scale: chex.Array
+  graph: chex.Array
+  family: chex.Array
+
+
+class Intervention(NamedTuple):
+  """do(x_j = values_j for every j in mask).
+
+  Attributes:
+    mask: [D] bool, the variables that are set.
+    values: [D] what they are set to, in their own units; 0 elsewhere.
+  """
+
+  mask: chex.Array
+  values: chex.Array
+
+
+class Objective(NamedTuple):
+  """E[Y | do] of an SCM, and the range that interventions can reach.
+
+  Outcomes are in the SCM's internal units and signed by the goal, so that more
+  is always better.
+
+  Attributes:
+    bank: [S, D] noise draws over which outcomes are averaged.
+    baseline: [] the outcome of no intervention.
+    worst: [] the lowest outcome over the allowed single interventions.
+    best: [] the highest.
+    curve: [D, C] outcomes of setting each variable to each point of
+      `simulate.grid`; the baseline where setting is not allowed.
+    best_variable: [] int32, the variable whose setting reaches `best`.
+    best_value: [] the value it takes, in the variable's own units.
+  """
+
+  bank: chex.Array
+  baseline: chex.Array
+  worst: chex.Array
+  best: chex.Array
+  curve: chex.Array
+  best_variable: chex.Array
+  best_value: chex.Array
+
+
+class Task(NamedTuple):
+  """An SCM with its objective: what a policy is trained and scored on."""
+
+  scm: SCM
+  objective: Objective
+
+
+class Decision(NamedTuple):
+  """One choice of the policy, before it becomes an `Intervention`.
+
+  Attributes:
+    variable: [] int32, which variable is set.
+    cell: [] int32 in 0 .. C - 1, which part of its domain; 0 and C - 1 are its
+      two ends, the others K equal cells between them.
+    fraction: [] in [0, 1], where in the domain the value lies.
+  """
+
+  variable: chex.Array
+  cell: chex.Array
+  fraction: chex.Array
+
+
+class Trajectory(NamedTuple):
+  """One episode, as the learner needs it.
+
+  Attributes:
+    decision: `Decision` of [T] arrays.
+    intervened: [T, D] bool, what each step set.
+    outcomes: [T, D] the row that was watched after each step.
+    log_prob_variable: [T] log probability of the choice of the variable.
+    log_prob_cell: [T] log probability of the cell, given the variable.
+    components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
+  """
+
+  decision: Decision
+  intervened: chex.Array
+  outcomes: chex.Array
+  log_prob_variable: chex.Array
+  log_prob_cell: chex.Array
+  components: chex.Array
+
+
+class TrainingState(NamedTuple):
+  """All that changes while training.
+
+  Attributes:
+    params: parameters of the network.
+    reference: parameters of the reference policy of the KL penalty.
+    opt_state: state of the optimiser.
+    key: the random key from which the next update is drawn.
+    step: [] int32, updates made so far.
+    dead_updates: [] int32, updates in a row in which every group was dead.
+  """
+
+  params: Any
+  reference: Any
+  opt_state: Any
+  key: chex.PRNGKey
+  step: chex.Array
+  dead_updates: chex.Array
