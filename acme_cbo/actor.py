@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -27,18 +26,18 @@ class Horizon:
   num_interventions: int
 
 
-def candidates(problem: types.Problem) -> chex.Array:
+def candidates(problem: types.Problem) -> jax.Array:
   """The variables that could be a parent of the target: [D] bool."""
   return problem.exists & ~problem.target
 
 
-def target_parents(scm: types.SCM) -> chex.Array:
+def target_parents(scm: types.SCM) -> jax.Array:
   """The true parents of the target: [D] bool."""
   return (scm.parents & scm.problem.target[:, None]).any(0)
 
 
 def rollout(
-  key: chex.PRNGKey,
+  key: jax.Array,
   params,
   network: networks.Network,
   task: types.Task,
@@ -86,7 +85,12 @@ def rollout(
     gained = rewards.structure(potential(heads), potential(new_heads))
     believed = rewards.parent(heads.parent_logits, intervention.mask)
     return (new_heads, cache), (
-      decision, intervention, outcome, log_prob, gained, believed
+      decision,
+      intervention,
+      outcome,
+      log_prob,
+      gained,
+      believed,
     )
 
   empty = network.empty_cache(num_interventions + 1, num_variables)
@@ -111,20 +115,18 @@ def rollout(
     outcomes=outcomes,
     log_prob_variable=log_prob[0],
     log_prob_cell=log_prob[1],
-    components=jnp.stack(
-      [components[name] for name in rewards.COMPONENTS], -1
-    ),
+    components=jnp.stack([components[name] for name in rewards.COMPONENTS], -1),
   )
 
 
 def act(
-  key: chex.PRNGKey,
+  key: jax.Array,
   params,
   network: networks.Network,
   tasks: types.Task,
   horizon: Horizon,
   num_generations: int,
-) -> tuple[chex.Array, types.Trajectory]:
+) -> tuple[jax.Array, types.Trajectory]:
   """A group of rollouts on every task.
 
   Args:

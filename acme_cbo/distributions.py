@@ -9,7 +9,6 @@ closed forms of the cells' probabilities.
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -28,11 +27,11 @@ class Choice(NamedTuple):
     cell: [D, C] of each cell, given the variable.
   """
 
-  variable: chex.Array
-  cell: chex.Array
+  variable: jax.Array
+  cell: jax.Array
 
 
-def choice(joint_logits: chex.Array, settable: chex.Array) -> Choice:
+def choice(joint_logits: jax.Array, settable: jax.Array) -> Choice:
   """From logits over variables and cells.
 
   Args:
@@ -50,8 +49,8 @@ def choice(joint_logits: chex.Array, settable: chex.Array) -> Choice:
 
 
 def fraction_at(
-  cell: chex.Array, offset: chex.Array, num_cells: int
-) -> chex.Array:
+  cell: jax.Array, offset: jax.Array, num_cells: int
+) -> jax.Array:
   """The point of a domain at `offset` in [0, 1) of a cell: [] in [0, 1]."""
   inside = (cell - 1 + offset) / num_cells
   return jnp.where(
@@ -59,7 +58,7 @@ def fraction_at(
   )
 
 
-def sample(key: chex.PRNGKey, log_probs: Choice) -> types.Decision:
+def sample(key: jax.Array, log_probs: Choice) -> types.Decision:
   """Draws a decision. The key is consumed."""
   key_variable, key_cell, key_offset = jax.random.split(key, 3)
   variable = jax.random.categorical(key_variable, log_probs.variable)
@@ -77,13 +76,13 @@ def mode(log_probs: Choice) -> types.Decision:
 
 def log_prob(
   log_probs: Choice, decision: types.Decision
-) -> tuple[chex.Array, chex.Array]:
+) -> tuple[jax.Array, jax.Array]:
   """Log probabilities of the variable, and of the cell given it: [], []."""
   cell = log_probs.cell[decision.variable, decision.cell]
   return log_probs.variable[decision.variable], cell
 
 
-def log_density(log_probs: Choice, decision: types.Decision) -> chex.Array:
+def log_density(log_probs: Choice, decision: types.Decision) -> jax.Array:
   """Log density of the decision's value, given its variable: []."""
   num_cells = log_probs.cell.shape[-1] - 2
   inside = (decision.cell > 0) & (decision.cell <= num_cells)
@@ -91,7 +90,7 @@ def log_density(log_probs: Choice, decision: types.Decision) -> chex.Array:
   return cell + jnp.where(inside, jnp.log(float(num_cells)), 0.0)
 
 
-def entropy(log_probs: Choice) -> tuple[chex.Array, chex.Array]:
+def entropy(log_probs: Choice) -> tuple[jax.Array, jax.Array]:
   """Entropy of the variable, and expected entropy of the cell given it."""
   weight = jnp.exp(log_probs.variable)
   of_variable = -(weight * log_probs.variable).sum()
@@ -99,7 +98,7 @@ def entropy(log_probs: Choice) -> tuple[chex.Array, chex.Array]:
   return of_variable, (weight * per_variable).sum()
 
 
-def kl(log_probs: Choice, reference: Choice) -> chex.Array:
+def kl(log_probs: Choice, reference: Choice) -> jax.Array:
   """KL(policy || reference) of the whole decision, in closed form: []."""
   weight = jnp.exp(log_probs.variable)
   of_variable = (weight * (log_probs.variable - reference.variable)).sum()

@@ -1,6 +1,6 @@
 """The experiment: observe first, then set a variable and watch all of them."""
 
-import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -8,9 +8,7 @@ from acme_cbo import types
 from acme_cbo.scms import simulate
 
 
-def reset(
-  key: chex.PRNGKey, scm: types.SCM, num_observations: int
-) -> chex.Array:
+def reset(key: jax.Array, scm: types.SCM, num_observations: int) -> jax.Array:
   """The passive data that an episode begins with.
 
   Args:
@@ -26,8 +24,8 @@ def reset(
 
 
 def step(
-  key: chex.PRNGKey, scm: types.SCM, intervention: types.Intervention
-) -> chex.Array:
+  key: jax.Array, scm: types.SCM, intervention: types.Intervention
+) -> jax.Array:
   """Does one intervention and watches one noisy outcome of all variables.
 
   Pure, for use under `jit`: what comes from outside goes through

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -58,7 +57,7 @@ def make_optimizer(
 
 
 def init(
-  key: chex.PRNGKey,
+  key: jax.Array,
   network: networks.Network,
   optimizer: optax.GradientTransformation,
   task: types.Task,
@@ -97,12 +96,12 @@ def loss(
   reference,
   network: networks.Network,
   tasks: types.Task,
-  observations: chex.Array,
+  observations: jax.Array,
   trajectories: types.Trajectory,
-  advantages: chex.Array,
+  advantages: jax.Array,
   settings: Settings,
   grpo: losses.Settings,
-) -> tuple[chex.Array, dict[str, chex.Array]]:
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss over B groups, and its parts.
 
   Args:
@@ -204,12 +203,12 @@ def update(
   network: networks.Network,
   optimizer: optax.GradientTransformation,
   tasks: types.Task,
-  observations: chex.Array,
+  observations: jax.Array,
   trajectories: types.Trajectory,
   weights: rewards.Weights,
   settings: Settings,
   grpo: losses.Settings,
-) -> tuple[types.TrainingState, dict[str, chex.Array]]:
+) -> tuple[types.TrainingState, dict[str, jax.Array]]:
   """One update: `num_iterations` passes of `num_minibatches` gradient steps.
 
   Args:

@@ -5,6 +5,7 @@ the mean return of its group, so that no value function is needed. Here the
 group are the G rollouts on one SCM from the same observational rows.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Literal
 
@@ -55,14 +56,14 @@ class Settings:
   cell_entropy: float
 
 
-def step_weights(kind: str, num_steps: int) -> chex.Array:
+def step_weights(kind: str, num_steps: int) -> jax.Array:
   """Weight of each step's reward in the return: [T], mean 1."""
   if kind == 'cumulative':
     return jnp.ones(num_steps)
   return jnp.zeros(num_steps).at[-1].set(float(num_steps))
 
 
-def returns(rewards: chex.Array, supervision: str) -> chex.Array:
+def returns(rewards: jax.Array, supervision: str) -> jax.Array:
   """What each decision is judged by.
 
   Args:
@@ -79,8 +80,8 @@ def returns(rewards: chex.Array, supervision: str) -> chex.Array:
 
 
 def group_advantages(
-  group_returns: chex.Array, scale_rewards: str
-) -> tuple[chex.Array, chex.Array]:
+  group_returns: jax.Array, scale_rewards: str
+) -> tuple[jax.Array, jax.Array]:
   """`(R - mean over the group) / deviation`, per step.
 
   A group is dead at a step if its deviation is at most 1e-5 of its largest
@@ -113,12 +114,12 @@ def group_advantages(
 
 
 def log_ratios(
-  log_prob_variable: chex.Array,
-  log_prob_cell: chex.Array,
-  old_log_prob_variable: chex.Array,
-  old_log_prob_cell: chex.Array,
+  log_prob_variable: jax.Array,
+  log_prob_cell: jax.Array,
+  old_log_prob_variable: jax.Array,
+  old_log_prob_cell: jax.Array,
   level: str,
-) -> chex.Array:
+) -> jax.Array:
   """Log importance ratios of one episode.
 
   Args:
@@ -148,11 +149,11 @@ def log_ratios(
 
 
 def clipped_surrogate(
-  log_ratio_t: chex.Array,
-  advantages_t: chex.Array,
+  log_ratio_t: jax.Array,
+  advantages_t: jax.Array,
   epsilon: float,
   epsilon_high: float,
-) -> chex.Array:
+) -> jax.Array:
   """`-mean min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)`.
 
   The upper bound acts on positive advantages alone and the lower one on
@@ -171,16 +172,16 @@ def clipped_surrogate(
   chex.assert_rank([log_ratio_t, advantages_t], 1)
   ratio = jnp.exp(jnp.clip(log_ratio_t, -MAX_LOG_RATIO, MAX_LOG_RATIO))
   bound = jnp.where(advantages_t > 0, epsilon_high, epsilon)
-  per_step = jax.vmap(rlax.clipped_surrogate_pg_loss)
+  per_step: Callable[..., jax.Array] = jax.vmap(rlax.clipped_surrogate_pg_loss)
   return per_step(ratio[:, None], advantages_t[:, None], bound).mean()
 
 
 def clip_fraction(
-  log_ratio_t: chex.Array,
-  advantages_t: chex.Array,
+  log_ratio_t: jax.Array,
+  advantages_t: jax.Array,
   epsilon: float,
   epsilon_high: float,
-) -> chex.Array:
+) -> jax.Array:
   """Share of steps whose gradient the clipping has cut off: []."""
   ratio = jnp.exp(log_ratio_t)
   above = (advantages_t > 0) & (ratio > 1 + epsilon_high)
@@ -189,8 +190,8 @@ def clip_fraction(
 
 
 def parent_loss(
-  parent_logits: chex.Array, is_parent: chex.Array, candidates: chex.Array
-) -> chex.Array:
+  parent_logits: jax.Array, is_parent: jax.Array, candidates: jax.Array
+) -> jax.Array:
   """Cross-entropy of the learned belief, over the possible parents.
 
   Args:
@@ -205,8 +206,8 @@ def parent_loss(
 
 
 def outcome_loss(
-  outcome_logits: chex.Array, rewards: chex.Array, settable: chex.Array
-) -> chex.Array:
+  outcome_logits: jax.Array, rewards: jax.Array, settable: jax.Array
+) -> jax.Array:
   """Cross-entropy of the predicted rewards of every possible intervention.
 
   Its minimum is the posterior mean of the reward, as a squared error's.

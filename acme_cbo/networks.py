@@ -14,15 +14,14 @@ encoded once and for all, and three ways to evaluate are one function:
 All are unbatched. L is the number of blocks, A heads of width W / A.
 """
 
+from collections.abc import Callable
 import dataclasses
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
-
-from acme_cbo import types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +53,17 @@ class Rows(NamedTuple):
     start: [R] bool, True in the start row.
   """
 
-  values: chex.Array
-  intervened: chex.Array
-  left: chex.Array
-  start: chex.Array
+  values: jax.Array
+  intervened: jax.Array
+  left: jax.Array
+  start: jax.Array
 
 
 class Cache(NamedTuple):
   """Keys and values of rows: [L, rows, D, A, W / A] each."""
 
-  keys: chex.Array
-  values: chex.Array
+  keys: jax.Array
+  values: jax.Array
 
 
 class Prefix(NamedTuple):
@@ -76,8 +75,8 @@ class Prefix(NamedTuple):
     cache: keys and values of the N rows.
   """
 
-  location: chex.Array
-  deviation: chex.Array
+  location: jax.Array
+  deviation: jax.Array
   cache: Cache
 
 
@@ -92,9 +91,9 @@ class Heads(NamedTuple):
       variable to a cell is predicted to earn.
   """
 
-  joint_logits: chex.Array
-  parent_logits: chex.Array
-  outcome_logits: chex.Array
+  joint_logits: jax.Array
+  parent_logits: jax.Array
+  outcome_logits: jax.Array
 
 
 class Network(NamedTuple):
@@ -127,7 +126,7 @@ def start_row(num_variables: int) -> Rows:
 
 
 def outcome_row(
-  intervened: chex.Array, values: chex.Array, left: chex.Array
+  intervened: jax.Array, values: jax.Array, left: jax.Array
 ) -> Rows:
   """The row of one intervention: R = 1.
 
@@ -142,7 +141,7 @@ def outcome_row(
   return Rows(values[None], intervened[None], left[None], jnp.zeros(1, bool))
 
 
-def episode_rows(intervened: chex.Array, values: chex.Array) -> Rows:
+def episode_rows(intervened: jax.Array, values: jax.Array) -> Rows:
   """All rows of an episode of T interventions.
 
   Args:
@@ -226,8 +225,12 @@ class _Transformer(hk.Module):
     deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
     deviation = jnp.where(deviation > 0, deviation, 1.0)
     no_row = jnp.zeros(observations.shape[0])
-    rows = Rows(observations, jnp.zeros(observations.shape, bool), no_row,
-                no_row.astype(bool))
+    rows = Rows(
+      observations,
+      jnp.zeros(observations.shape, bool),
+      no_row,
+      no_row.astype(bool),
+    )
     x = self._embed(problem, location, deviation, rows)
     _, cache = self._blocks(x, problem.exists, None, None, None)
     return Prefix(location, deviation, cache)

@@ -6,7 +6,6 @@ variable changes it.
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -30,14 +29,12 @@ class Weights(NamedTuple):
   exploration: float = 0.1
 
 
-def total(components: chex.Array, weights: Weights) -> chex.Array:
+def total(components: jax.Array, weights: Weights) -> jax.Array:
   """The weighted sum over the last axis, of `COMPONENTS`: [..., 4] -> [...]."""
   return components @ jnp.array(weights, components.dtype)
 
 
-def optimization(
-  outcome: chex.Array, objective: types.Objective
-) -> chex.Array:
+def optimization(outcome: jax.Array, objective: types.Objective) -> jax.Array:
   """Where the outcome lies between the worst and the best that can be reached.
 
   `(E[Y | do] - worst) / (best - worst)`: 1 at the best single intervention, to
@@ -55,8 +52,8 @@ def optimization(
 
 
 def log_belief(
-  parent_logits: chex.Array, is_parent: chex.Array, candidates: chex.Array
-) -> chex.Array:
+  parent_logits: jax.Array, is_parent: jax.Array, candidates: jax.Array
+) -> jax.Array:
   """Mean log2 probability that the belief gives to the truth.
 
   The potential of `structure`: 0 for certainty of the truth, -1 for a belief
@@ -76,7 +73,7 @@ def log_belief(
   return (share * log_prob).sum() / jnp.log(2.0)
 
 
-def structure(before: chex.Array, after: chex.Array) -> chex.Array:
+def structure(before: jax.Array, after: jax.Array) -> jax.Array:
   """Gain in `log_belief`: a difference of a potential, so it telescopes.
 
   A total of 1 leads from a belief of one half everywhere to certainty.
@@ -91,7 +88,7 @@ def structure(before: chex.Array, after: chex.Array) -> chex.Array:
   return after - before
 
 
-def parent(parent_logits: chex.Array, intervened: chex.Array) -> chex.Array:
+def parent(parent_logits: jax.Array, intervened: jax.Array) -> jax.Array:
   """The belief that what was set is a parent of the target.
 
   Args:
@@ -105,7 +102,7 @@ def parent(parent_logits: chex.Array, intervened: chex.Array) -> chex.Array:
   return belief.sum() / jnp.maximum(intervened.sum(), 1)
 
 
-def exploration(variables: chex.Array, fractions: chex.Array) -> chex.Array:
+def exploration(variables: jax.Array, fractions: jax.Array) -> jax.Array:
   """Halves with every earlier visit to the variable, and to the part of it.
 
   `(2^-n_variable + 2^-n_region) / 2` with the numbers of earlier steps that

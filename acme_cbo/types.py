@@ -10,7 +10,7 @@ Shapes, used in every docstring and trailing comment:
   D  variables, padded to the largest SCM of the batch
   H  hidden units of a mechanism
   S  draws of the noise bank
-  K  cells a variable's domain is cut into; C = K + 2 counts its two ends as well
+  K  cells that a domain is cut into; with its two ends there are C = K + 2
 
 Every structure is an immutable pytree; its fields are given unbatched, and a
 leading axis is added by `jax.vmap`.
@@ -18,7 +18,7 @@ leading axis is added by `jax.vmap`.
 
 from typing import Any, NamedTuple
 
-import chex
+import jax
 
 
 class Problem(NamedTuple):
@@ -33,12 +33,12 @@ class Problem(NamedTuple):
     high: [D] upper ends of the domains, in the variables' own units.
   """
 
-  exists: chex.Array
-  settable: chex.Array
-  target: chex.Array
-  goal: chex.Array
-  low: chex.Array
-  high: chex.Array
+  exists: jax.Array
+  settable: jax.Array
+  target: jax.Array
+  goal: jax.Array
+  low: jax.Array
+  high: jax.Array
 
 
 class Mechanism(NamedTuple):
@@ -59,14 +59,14 @@ class Mechanism(NamedTuple):
     noise_scale: [D] standard deviations of the noise.
   """
 
-  bias: chex.Array
-  linear: chex.Array
-  hidden: chex.Array
-  shift: chex.Array
-  output: chex.Array
-  activation: chex.Array
-  noise: chex.Array
-  noise_scale: chex.Array
+  bias: jax.Array
+  linear: jax.Array
+  hidden: jax.Array
+  shift: jax.Array
+  output: jax.Array
+  activation: jax.Array
+  noise: jax.Array
+  noise_scale: jax.Array
 
 
 class SCM(NamedTuple):
@@ -85,12 +85,12 @@ class SCM(NamedTuple):
 
   problem: Problem
   mechanism: Mechanism
-  parents: chex.Array
-  order: chex.Array
-  location: chex.Array
-  scale: chex.Array
-  graph: chex.Array
-  family: chex.Array
+  parents: jax.Array
+  order: jax.Array
+  location: jax.Array
+  scale: jax.Array
+  graph: jax.Array
+  family: jax.Array
 
 
 class Intervention(NamedTuple):
@@ -101,8 +101,8 @@ class Intervention(NamedTuple):
     values: [D] what they are set to, in their own units; 0 elsewhere.
   """
 
-  mask: chex.Array
-  values: chex.Array
+  mask: jax.Array
+  values: jax.Array
 
 
 class Objective(NamedTuple):
@@ -122,13 +122,13 @@ class Objective(NamedTuple):
     best_value: [] the value it takes, in the variable's own units.
   """
 
-  bank: chex.Array
-  baseline: chex.Array
-  worst: chex.Array
-  best: chex.Array
-  curve: chex.Array
-  best_variable: chex.Array
-  best_value: chex.Array
+  bank: jax.Array
+  baseline: jax.Array
+  worst: jax.Array
+  best: jax.Array
+  curve: jax.Array
+  best_variable: jax.Array
+  best_value: jax.Array
 
 
 class Task(NamedTuple):
@@ -148,9 +148,9 @@ class Decision(NamedTuple):
     fraction: [] in [0, 1], where in the domain the value lies.
   """
 
-  variable: chex.Array
-  cell: chex.Array
-  fraction: chex.Array
+  variable: jax.Array
+  cell: jax.Array
+  fraction: jax.Array
 
 
 class Trajectory(NamedTuple):
@@ -166,11 +166,11 @@ class Trajectory(NamedTuple):
   """
 
   decision: Decision
-  intervened: chex.Array
-  outcomes: chex.Array
-  log_prob_variable: chex.Array
-  log_prob_cell: chex.Array
-  components: chex.Array
+  intervened: jax.Array
+  outcomes: jax.Array
+  log_prob_variable: jax.Array
+  log_prob_cell: jax.Array
+  components: jax.Array
 
 
 class TrainingState(NamedTuple):
@@ -188,6 +188,6 @@ class TrainingState(NamedTuple):
   params: Any
   reference: Any
   opt_state: Any
-  key: chex.PRNGKey
-  step: chex.Array
-  dead_updates: chex.Array
+  key: jax.Array
+  step: jax.Array
+  dead_updates: jax.Array

@@ -3,7 +3,6 @@
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -27,19 +26,19 @@ class Outcome(NamedTuple):
       0 throughout where the policy has none.
   """
 
-  score: chex.Array
-  variable: chex.Array
-  parent_probability: chex.Array
+  score: jax.Array
+  variable: jax.Array
+  parent_probability: jax.Array
 
 
-def score(expected: chex.Array, objective: types.Objective) -> chex.Array:
+def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
   """`(E[Y | do] - baseline) / (best - baseline)`, signed by the goal."""
   gain = objective.best - objective.baseline
   return (expected - objective.baseline) / gain
 
 
 def episode(
-  key: chex.PRNGKey,
+  key: jax.Array,
   policy: policies.Policy,
   task: types.Task,
   num_observations: int,
@@ -92,7 +91,7 @@ def episode(
 
 
 def evaluate(
-  key: chex.PRNGKey,
+  key: jax.Array,
   factory: policies.Factory,
   tasks: types.Task,
   num_observations: int,

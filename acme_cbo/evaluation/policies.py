@@ -4,9 +4,9 @@ A policy is told a `types.Problem` and rows of data, nothing else; only the
 `oracle` is made from the task itself.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +31,7 @@ class Policy(NamedTuple):
   init: Callable[..., Any]
   choose: Callable[..., types.Intervention]
   observe: Callable[..., Any]
-  parent_logits: Callable[[Any], chex.Array] | None = None
+  parent_logits: Callable[[Any], jax.Array] | None = None
 
 
 # Makes a policy for a task. All but the oracle ignore the task.
@@ -40,7 +40,7 @@ Factory = Callable[[types.Task], Policy]
 
 class _Known(NamedTuple):
   problem: types.Problem
-  correlation: chex.Array
+  correlation: jax.Array
 
 
 def _signed_correlation(problem, observations):
@@ -80,9 +80,7 @@ def slope() -> Policy:
 
   def choose(key, memory):
     del key
-    size = jnp.where(
-      memory.problem.settable, jnp.abs(memory.correlation), -1.0
-    )
+    size = jnp.where(memory.problem.settable, jnp.abs(memory.correlation), -1.0)
     variable = jnp.argmax(size)
     end = (memory.correlation[variable] > 0).astype(jnp.float32)
     return simulate.intervene_on(memory.problem, variable, end)
@@ -92,8 +90,8 @@ def slope() -> Policy:
 
 class _Tried(NamedTuple):
   known: _Known
-  tried: chex.Array
-  outcome: chex.Array
+  tried: jax.Array
+  outcome: jax.Array
 
 
 def explore_then_commit() -> Policy:
@@ -144,7 +142,7 @@ class _Episode(NamedTuple):
   prefix: networks.Prefix
   cache: networks.Cache
   heads: networks.Heads
-  num_interventions: chex.Array
+  num_interventions: jax.Array
 
 
 def trained(network: networks.Network, params: Any) -> Policy:
@@ -175,9 +173,7 @@ def trained(network: networks.Network, params: Any) -> Policy:
       memory.heads.joint_logits, problem.settable
     )
     decision = distributions.mode(log_probs)
-    return simulate.intervene_on(
-      problem, decision.variable, decision.fraction
-    )
+    return simulate.intervene_on(problem, decision.variable, decision.fraction)
 
   def observe(memory, step, intervention, outcome):
     left = 1 - (step + 1) / memory.num_interventions

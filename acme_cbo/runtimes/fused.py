@@ -1,9 +1,8 @@
 """Actor and learner in turn, in one process on one device."""
 
+from collections.abc import Callable
 import dataclasses
-from typing import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,7 +46,7 @@ class Parts:
   grpo: losses.Settings
 
 
-def init(key: chex.PRNGKey, parts: Parts) -> types.TrainingState:
+def init(key: jax.Array, parts: Parts) -> types.TrainingState:
   """The state before the first update. The key is consumed."""
   key_task, key_state = jax.random.split(key)
   shapes = jax.eval_shape(
@@ -57,7 +56,7 @@ def init(key: chex.PRNGKey, parts: Parts) -> types.TrainingState:
   return learner.init(key_state, parts.network, parts.optimizer, task)
 
 
-def act(params, key: chex.PRNGKey, parts: Parts):
+def act(params, key: jax.Array, parts: Parts):
   """Draws tasks and acts on them.
 
   Args:
@@ -77,13 +76,17 @@ def act(params, key: chex.PRNGKey, parts: Parts):
   return key, tasks, complete, observations, trajectories
 
 
-def learn(state: types.TrainingState, experience, parts: Parts):
-  """Updates the state from (tasks, observations, trajectories)."""
+def learn(
+  state: types.TrainingState, tasks, observations, trajectories, parts: Parts
+):
+  """Updates the state from what `act` brought."""
   return learner.update(
     state,
     parts.network,
     parts.optimizer,
-    *experience,
+    tasks,
+    observations,
+    trajectories,
     parts.weights,
     parts.settings,
     parts.grpo,
@@ -107,7 +110,7 @@ def make_step(
   """
   jit_act = jax.jit(lambda params, key: act(params, key, parts))
   jit_learn = jax.jit(
-    lambda state, experience: learn(state, experience, parts),
+    lambda state, *experience: learn(state, *experience, parts),
     donate_argnums=0,
   )
 
@@ -118,9 +121,7 @@ def make_step(
         f'update {int(state.step)}: the prior refuses nearly every SCM that '
         'it draws; lower prior.min_gain or widen the domains'
       )
-    state, metrics = jit_learn(
-      state._replace(key=key), (tasks, *experience)
-    )
+    state, metrics = jit_learn(state._replace(key=key), tasks, *experience)
     largest = float(metrics['policy/log_ratio_max'])
     if largest > losses.MAX_LOG_RATIO:
       raise FloatingPointError(

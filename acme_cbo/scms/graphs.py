@@ -7,7 +7,6 @@ columns from `size` on are empty.
 
 import enum
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -22,18 +21,18 @@ class Graph(enum.IntEnum):
   SCALE_FREE = 4
 
 
-def chain(size: chex.Array, num_nodes: int) -> chex.Array:
+def chain(size: jax.Array, num_nodes: int) -> jax.Array:
   """Each node is caused by the one before it: [D, D] bool."""
   return _within(jnp.eye(num_nodes, k=-1, dtype=bool), size)
 
 
-def fork(size: chex.Array, num_nodes: int) -> chex.Array:
+def fork(size: jax.Array, num_nodes: int) -> jax.Array:
   """The first node causes all others: [D, D] bool."""
   parents = jnp.zeros((num_nodes, num_nodes), bool)
   return _within(parents.at[1:, 0].set(True), size)
 
 
-def star(size: chex.Array, num_nodes: int) -> chex.Array:
+def star(size: jax.Array, num_nodes: int) -> jax.Array:
   """The last node is caused by all others: [D, D] bool."""
   node = jnp.arange(num_nodes)
   hub = (node == size - 1)[:, None]
@@ -41,8 +40,8 @@ def star(size: chex.Array, num_nodes: int) -> chex.Array:
 
 
 def erdos_renyi(
-  key: chex.PRNGKey, size: chex.Array, density: chex.Array, num_nodes: int
-) -> chex.Array:
+  key: jax.Array, size: jax.Array, density: jax.Array, num_nodes: int
+) -> jax.Array:
   """Each pair is joined with probability `density`: [D, D] bool.
 
   Args:
@@ -58,9 +57,7 @@ def erdos_renyi(
   return _within(jnp.tril(draws, -1), size)
 
 
-def scale_free(
-  key: chex.PRNGKey, size: chex.Array, num_nodes: int
-) -> chex.Array:
+def scale_free(key: jax.Array, size: jax.Array, num_nodes: int) -> jax.Array:
   """Preferential attachment (Barabasi and Albert, Science 286, 1999).
 
   Each node joins one or two earlier ones with probability proportional to one
@@ -97,12 +94,12 @@ def scale_free(
 
 
 def sample(
-  key: chex.PRNGKey,
-  kind: chex.Array,
-  size: chex.Array,
-  density: chex.Array,
+  key: jax.Array,
+  kind: jax.Array,
+  size: jax.Array,
+  density: jax.Array,
   num_nodes: int,
-) -> chex.Array:
+) -> jax.Array:
   """A graph of the given kind.
 
   Args:
@@ -125,7 +122,7 @@ def sample(
   return jnp.stack([kinds[graph] for graph in Graph])[kind]
 
 
-def ancestors(parents: chex.Array) -> chex.Array:
+def ancestors(parents: jax.Array) -> jax.Array:
   """The transitive closure.
 
   Args:

@@ -2,7 +2,6 @@
 
 import enum
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -39,9 +38,7 @@ class Noise(enum.IntEnum):
 _SQUARE_BEND = 6.0
 
 
-def signal(
-  mechanism: types.Mechanism, j: chex.Array, u: chex.Array
-) -> chex.Array:
+def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
   """The structural equation of one variable, without its noise.
 
   Args:
@@ -63,8 +60,8 @@ def signal(
 
 
 def noise(
-  key: chex.PRNGKey, mechanism: types.Mechanism, num_draws: int
-) -> chex.Array:
+  key: jax.Array, mechanism: types.Mechanism, num_draws: int
+) -> jax.Array:
   """Draws every variable's noise, scaled.
 
   Args:
@@ -89,9 +86,9 @@ def noise(
 
 
 def sample(
-  key: chex.PRNGKey,
-  family: chex.Array,
-  parents: chex.Array,
+  key: jax.Array,
+  family: jax.Array,
+  parents: jax.Array,
   num_hidden: int,
 ) -> types.Mechanism:
   """Draws raw equations: neither centred nor scaled yet, without noise.
@@ -138,9 +135,7 @@ def sample(
   # of the pair; a sole parent is paired with itself.
   rank = jnp.where(parents, jax.random.uniform(keys[9], square), -1.0)
   first = jax.nn.one_hot(jnp.argmax(rank, 1), num_nodes) * edges
-  second = jax.nn.one_hot(
-    jnp.argmax(rank - 2 * first, 1), num_nodes
-  ) * edges
+  second = jax.nn.one_hot(jnp.argmax(rank - 2 * first, 1), num_nodes) * edges
   second = jnp.where(edges.sum(1, keepdims=True) > 1, second, first)
   pair = jnp.zeros((*units, num_nodes))
   pair = pair.at[:, 0].set(first + second).at[:, 1].set(first - second)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -62,7 +61,7 @@ _SCALING_DRAWS = 256
 _MAX_ROUNDS = 64
 
 
-def sample_scm(key: chex.PRNGKey, prior: Prior) -> types.SCM:
+def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   """One SCM, whatever its best intervention gains.
 
   Args:
@@ -101,9 +100,7 @@ def sample_scm(key: chex.PRNGKey, prior: Prior) -> types.SCM:
   may_set = jax.random.bernoulli(next(keys), prior.settable, (num_nodes,))
   may_set &= exists
   reachable = (graphs.ancestors(parents) & may_set[None]).any(1)
-  target = jax.random.categorical(
-    next(keys), jnp.where(reachable, 0.0, -1e9)
-  )
+  target = jax.random.categorical(next(keys), jnp.where(reachable, 0.0, -1e9))
   is_target = node == target
 
   width = jax.random.uniform(
@@ -144,9 +141,7 @@ def sample_scm(key: chex.PRNGKey, prior: Prior) -> types.SCM:
   return simulate.relabel(scm, jax.random.permutation(next(keys), num_nodes))
 
 
-def sample_task(
-  key: chex.PRNGKey, prior: Prior
-) -> tuple[types.Task, chex.Array]:
+def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
   """One SCM with its objective, and whether the prior takes it.
 
   Args:
@@ -169,15 +164,15 @@ def sample_task(
 
 
 class _Filling(NamedTuple):
-  key: chex.PRNGKey
+  key: jax.Array
   tasks: types.Task
-  filled: chex.Array
-  rounds: chex.Array
+  filled: jax.Array
+  rounds: jax.Array
 
 
 def sample(
-  key: chex.PRNGKey, prior: Prior, num_tasks: int
-) -> tuple[types.Task, chex.Array]:
+  key: jax.Array, prior: Prior, num_tasks: int
+) -> tuple[types.Task, jax.Array]:
   """A batch of tasks; what the prior does not take is drawn again.
 
   Args:

@@ -1,6 +1,5 @@
 """Sampling from an SCM under do(), and what its interventions can reach."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +8,7 @@ from acme_cbo.scms import mechanisms
 
 
 def intervene_on(
-  problem: types.Problem, variable: chex.Array, fraction: chex.Array
+  problem: types.Problem, variable: jax.Array, fraction: jax.Array
 ) -> types.Intervention:
   """do(variable = the point at `fraction` of its domain).
 
@@ -35,8 +34,8 @@ def no_intervention(num_variables: int) -> types.Intervention:
 
 
 def propagate(
-  scm: types.SCM, intervention: types.Intervention, noise: chex.Array
-) -> chex.Array:
+  scm: types.SCM, intervention: types.Intervention, noise: jax.Array
+) -> jax.Array:
   """Evaluates the structural equations from causes to effects under do().
 
   Args:
@@ -60,11 +59,11 @@ def propagate(
 
 
 def sample(
-  key: chex.PRNGKey,
+  key: jax.Array,
   scm: types.SCM,
   intervention: types.Intervention,
   num_samples: int,
-) -> chex.Array:
+) -> jax.Array:
   """Ancestral sampling under do().
 
   Args:
@@ -84,9 +83,7 @@ def sample(
   return jnp.where(scm.problem.exists, value, 0.0)
 
 
-def noise_bank(
-  key: chex.PRNGKey, scm: types.SCM, num_draws: int
-) -> chex.Array:
+def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
   """Noise draws over which E[Y | do] is averaged.
 
   A linear SCM gets its noise's mean, 0, in every draw: the outcome without
@@ -106,8 +103,8 @@ def noise_bank(
 
 
 def expected_outcome(
-  scm: types.SCM, bank: chex.Array, intervention: types.Intervention
-) -> chex.Array:
+  scm: types.SCM, bank: jax.Array, intervention: types.Intervention
+) -> jax.Array:
   """E[Y | do], signed by the goal, in the SCM's internal units.
 
   Args:
@@ -123,7 +120,7 @@ def expected_outcome(
   return scm.problem.goal * outcome.mean()
 
 
-def grid(num_cells: int) -> chex.Array:
+def grid(num_cells: int) -> jax.Array:
   """The points that stand for a domain's cells: its ends and K centres.
 
   Args:
@@ -141,7 +138,7 @@ _ZOOM = 4
 
 
 def objective(
-  scm: types.SCM, bank: chex.Array, num_cells: int
+  scm: types.SCM, bank: jax.Array, num_cells: int
 ) -> types.Objective:
   """Outcomes over the domains, and the worst and best that can be reached.
 
@@ -196,7 +193,7 @@ def objective(
   )
 
 
-def relabel(scm: types.SCM, permutation: chex.Array) -> types.SCM:
+def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
   """The same SCM with its variables in another order of the columns.
 
   Args:

@@ -182,7 +182,7 @@ class Progress(Callback):
 
   def on_fit_end(self, trainer, state):
     """Shows what the whole took."""
-    self._show(trainer, f'done in {_format(self._clock() - self._start)}')
+    self._show(trainer, f'done in {_duration(self._clock() - self._start)}')
     if self._live:
       self._live.stop()
 
@@ -204,13 +204,13 @@ class Progress(Callback):
     if updates:
       seconds += updates * statistics.fmean(self._seconds)
     bound = '< ' if self._evaluations and len(self._eval_seconds) == 1 else ''
-    return f'ETA {bound}{_format(seconds)}'
+    return f'ETA {bound}{_duration(seconds)}'
 
   def _show(self, trainer: trainer_lib.Trainer, phase: str) -> None:
     total = trainer.num_updates
     head = f'{self._updates / max(total, 1):.0%}  {self._updates}/{total}'
     tail = [
-      f'{label} {self._values[tag]:.3g}'
+      f'{label} {_number(self._values[tag])}'
       for label, tag in self._metrics.items()
       if tag in self._values
     ]
@@ -218,8 +218,8 @@ class Progress(Callback):
       rate = 1 / statistics.fmean(self._seconds)
       interventions = rate * trainer.interventions_per_update
       tail[:0] = [
-        f'{rate:.3g} updates/s',
-        f'{interventions:,.0f} interventions/s',
+        f'{_number(rate)} updates/s',
+        f'{_number(interventions)} interventions/s',
       ]
     if self._live:
       bar = table.Table.grid(padding=(0, 1), expand=True)
@@ -236,5 +236,9 @@ class Progress(Callback):
     self._shown = self._clock()
 
 
-def _format(seconds: float) -> str:
+def _number(x: float) -> str:
+  return f'{x:,.0f}' if 100 <= abs(x) < 1e9 else f'{x:.3g}'
+
+
+def _duration(seconds: float) -> str:
   return str(dt.timedelta(seconds=round(seconds)))

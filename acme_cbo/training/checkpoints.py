@@ -154,7 +154,7 @@ def _check_leaves(state: Any) -> None:
         f'Leaf {path} of the state is a {type(leaf).__name__}; every leaf of a'
         ' checkpoint must be a jax array.'
       )
-    if leaf.weak_type:
+    if jax.typeof(leaf).weak_type:
       raise TypeError(
         f'Leaf {path} of the state is weakly typed, which a restore would lose;'
         ' give it a dtype, as in jnp.array(0, jnp.int32).'

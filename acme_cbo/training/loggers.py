@@ -35,6 +35,15 @@ class Logger(Protocol):
 class NoopLogger(Logger):
   """Writes nothing."""
 
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Does nothing."""
+
+  def write_text(self, tag: str, text: str) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
 
 class TensorBoardLogger(Logger):
   """Writes event files to `<workdir>/tb`.

@@ -1,0 +1,97 @@
+"""How every launcher starts and how it fails: one clear line, exit code not 0.
+
+Only what a user can mend is shortened to a line. Everything else keeps its
+traceback.
+"""
+
+from collections.abc import Callable, Sequence
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from acme_cbo import errors
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+  """Parses the flags and calls `main`.
+
+  Args:
+    main: takes the arguments that are no flags.
+
+  Raises:
+    SystemExit: with code 2 after an `errors.UsageError`.
+  """
+  # Libraries report their daily business at the level of information.
+  flags.FLAGS.set_default('verbosity', logging.WARNING)
+  app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
+
+
+def required_config(flag: Any) -> Any:
+  """The config that a flag of `config_flags` names.
+
+  Args:
+    flag: holder of the flag.
+
+  Returns:
+    The `ConfigDict`.
+
+  Raises:
+    errors.UsageError: the flag is missing, or its file cannot be read.
+  """
+  try:
+    config = flag.value
+    if config is None:
+      raise errors.UsageError('no config; give one as --config=configs/grpo.py')
+    config.lock()
+  except (OSError, ImportError, ValueError) as error:
+    raise errors.UsageError(f'--config: {error}') from error
+  return config
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs for the next start, unless told where or not to.
+
+  To be called before jax is imported. Its own JAX_COMPILATION_CACHE_DIR and
+  JAX_ENABLE_COMPILATION_CACHE hold where they are set.
+  """
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+
+
+def _parse(argv):
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    # A config file that raises is quoted with its traceback, the cause last.
+    sentence = str(error)
+    if 'Traceback' in sentence:
+      sentence = sentence.strip().splitlines()[-1]
+    _fail(sentence)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    # What ml_collections raises for an override of a field that is not there,
+    # or of another type; it wraps one exception in another.
+    cause = error.args[0] if error.args else error
+    sentence = cause.args[0] if isinstance(cause, Exception) else cause
+    _fail(f'cannot override the config: {sentence}')
+
+
+def _guard(main, argv):
+  if len(argv) > 1:
+    _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
+  try:
+    main(argv)
+  except errors.UsageError as error:
+    _fail(str(error))
+
+
+def _fail(sentence: str):
+  line = ' '.join(sentence.split())
+  print(f'error: {line}', file=sys.stderr)
+  sys.exit(2)

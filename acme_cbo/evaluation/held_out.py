@@ -1,0 +1,109 @@
+"""Held-out SCMs on which every policy of a run is scored."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from acme_cbo import actor
+from acme_cbo import networks
+from acme_cbo import types
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import policies
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import priors
+
+# The policies that need no training, and the bound on all of them.
+HEURISTICS: dict[str, Callable[[types.Task], policies.Policy]] = {
+  'random': lambda task: policies.random(),
+  'slope': lambda task: policies.slope(),
+  'explore_then_commit': lambda task: policies.explore_then_commit(),
+  'oracle': policies.oracle,
+}
+
+
+class HeldOut:
+  """M tasks with their data and their noise, the same for every policy."""
+
+  def __init__(
+    self,
+    seed: int,
+    prior: priors.Prior,
+    num_tasks: int,
+    horizon: actor.Horizon,
+  ):
+    """Draws the tasks.
+
+    Args:
+      seed: from which tasks, data and noise are drawn.
+      prior: the distribution of SCMs.
+      num_tasks: M.
+      horizon: N and T.
+
+    Raises:
+      ValueError: the prior refuses nearly every SCM that it draws.
+    """
+    # Training folds nothing in, so that no seed of its can meet these draws.
+    key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
+    key_tasks, self._key = jax.random.split(key)
+    draw = jax.jit(lambda k: priors.sample(k, prior, num_tasks))
+    self.tasks, complete = draw(key_tasks)
+    if not complete:
+      raise ValueError(
+        'the prior refuses nearly every SCM that it draws; lower '
+        'scms.min_gain or widen the domains'
+      )
+    self._horizon = horizon
+    scm = self.tasks.scm
+    self._columns = {
+      'task': np.arange(num_tasks),
+      'family': [mechanisms.Family(i).name.lower() for i in scm.family],
+      'graph': [graphs.Graph(i).name.lower() for i in scm.graph],
+      'variables': np.asarray(scm.problem.exists.sum(-1)),
+    }
+    self.is_linear = np.asarray(scm.family) == mechanisms.Family.LINEAR
+    self.parents = np.asarray(jax.vmap(actor.target_parents)(scm))
+    self.candidates = np.asarray(jax.vmap(actor.candidates)(scm.problem))
+
+  def scorer(self, factory: policies.Factory) -> Callable[[], evaluate.Outcome]:
+    """A compiled evaluation of one policy."""
+    run = jax.jit(lambda key, tasks: self._evaluate(key, factory, tasks))
+    return lambda: run(self._key, self.tasks)
+
+  def network_scorer(
+    self, network: networks.Network
+  ) -> Callable[[Any], evaluate.Outcome]:
+    """A compiled evaluation of the network as a function of its parameters."""
+
+    def run(params: Any, key: jax.Array, tasks: types.Task):
+      policy = policies.trained(network, params)
+      return self._evaluate(key, lambda task: policy, tasks)
+
+    compiled = jax.jit(run)
+    return lambda params: compiled(params, self._key, self.tasks)
+
+  def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
+    """One row per task: see `statistics`."""
+    score = np.asarray(outcome.score, np.float64)
+    return pd.DataFrame(
+      {
+        'policy': policy,
+        **self._columns,
+        'score_first': score[:, 0],
+        'score_mean': score.mean(1),
+        'score_last': score[:, -1],
+      }
+    )
+
+  def _evaluate(self, key, factory, tasks):
+    horizon = self._horizon
+    return evaluate.evaluate(
+      key,
+      factory,
+      tasks,
+      horizon.num_observations,
+      horizon.num_interventions,
+    )

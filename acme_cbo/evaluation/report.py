@@ -1,0 +1,84 @@
+"""Results as text for people."""
+
+from typing import Any
+
+_COLUMNS = (
+  ('first', 'score_first'),
+  ('mean', 'score_mean'),
+  ('last', 'score_last'),
+)
+
+
+def table(evaluation: dict[str, Any]) -> str:
+  """The policies side by side, best last score first.
+
+  Args:
+    evaluation: from `statistics.summarise`.
+
+  Returns:
+    A table of fixed-width text: means with intervals, the interquartile mean
+    of the last score, and the last score by family.
+  """
+  families = sorted(
+    {family for entry in evaluation.values() for family in entry['by_family']},
+    key=lambda family: (family != 'linear', family != 'nonlinear', family),
+  )
+  head = ['policy', *(f'{name} choice' for name, _ in _COLUMNS), 'last, IQM']
+  head[2] = 'all choices'
+  lines = [[*head, *families]]
+  ranked = sorted(
+    evaluation.items(), key=lambda item: -item[1]['score_last']['mean']
+  )
+  for policy, entry in ranked:
+    cells = [policy]
+    cells += [interval(entry[key]) for _, key in _COLUMNS]
+    cells.append(f'{entry["score_last"]["iqm"]:.2f}')
+    for family in families:
+      found = entry['by_family'].get(family)
+      cells.append(f'{found["score_last"]["mean"]:.2f}' if found else '')
+    lines.append(cells)
+  return _align(lines)
+
+
+def comparison(
+  policy: str, differences: dict[str, Any], confidence: float
+) -> str:
+  """How far a policy is above the others, a line for each of them.
+
+  Args:
+    policy: the one that is compared.
+    differences: from `statistics.paired_differences`.
+    confidence: of their intervals.
+
+  Returns:
+    Lines of text that end in a verdict: above, below, or cannot be told.
+  """
+  lines = [[f'{policy} minus', 'all choices', 'last choice', '']]
+  for other, entry in differences.items():
+    scores = [entry['score_mean'], entry['score_last']]
+    if all(score['interval'][0] > 0 for score in scores):
+      verdict = 'above'
+    elif all(score['interval'][1] < 0 for score in scores):
+      verdict = 'below'
+    else:
+      verdict = f'not both told apart at {confidence:.0%}'
+    lines.append([other, *(interval(s, sign=True) for s in scores), verdict])
+  return _align(lines)
+
+
+def interval(entry: dict[str, Any], sign: bool = False) -> str:
+  """As `0.71 [0.69, 0.73]`."""
+  low, high = entry['interval']
+  spec = '+.2f' if sign else '.2f'
+  return f'{entry["mean"]:{spec}} [{low:{spec}}, {high:{spec}}]'
+
+
+def _align(lines):
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) if i == 0 else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ).rstrip()
+    for line in lines
+  )

@@ -1,0 +1,181 @@
+"""What scores on held-out SCMs say, with intervals.
+
+A table of results is a DataFrame with one row per (policy, task) and the
+columns `policy`, `task`, `family`, `graph`, `variables` and `SCORES`.
+The independent unit is the task: all policies met the same ones.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+# Score of the first choice, mean over all choices, score of the last choice.
+SCORES = ('score_first', 'score_mean', 'score_last')
+
+_RESAMPLES = 4000
+# Bounds the memory of the resampling.
+_BATCH = 200
+# Fewer tasks than this say nothing.
+_MIN_TASKS = 5
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+  """Mean of the middle half (Agarwal et al., 2021), along an axis."""
+  return scipy.stats.trim_mean(values, 0.25, axis=axis)
+
+
+def bootstrap_interval(
+  values: np.ndarray, confidence: float, statistic: Any = np.mean
+) -> tuple[np.ndarray, np.ndarray]:
+  """Percentile bootstrap interval over the last axis.
+
+  Args:
+    values: [..., n] values of n independent units, n >= 5, finite.
+    confidence: as 0.99.
+    statistic: function with an argument `axis`.
+
+  Returns:
+    [...] lower and upper bounds.
+
+  Raises:
+    ValueError: fewer than 5 units, or a value that is not finite.
+  """
+  if values.shape[-1] < _MIN_TASKS:
+    raise ValueError(
+      f'{values.shape[-1]} tasks are too few for an interval; '
+      f'{_MIN_TASKS} are the least'
+    )
+  if not np.isfinite(values).all():
+    raise ValueError('a value is not finite; an interval needs finite ones')
+  interval = scipy.stats.bootstrap(
+    (values,),
+    statistic,
+    axis=-1,
+    n_resamples=_RESAMPLES,
+    batch=_BATCH,
+    confidence_level=confidence,
+    method='percentile',
+    rng=np.random.default_rng(0),
+  ).confidence_interval
+  return interval.low, interval.high
+
+
+def summarise(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
+  """Scores of every policy, overall and by group.
+
+  Groups with fewer than 5 tasks are left out of `by_family` and
+  `by_variables`; the number of tasks stands in each entry.
+
+  Args:
+    results: one row per (policy, task).
+    confidence: of the intervals.
+
+  Returns:
+    `{policy: {'score_last': {'mean', 'interval', 'iqm', 'iqm_interval'}, ...,
+    'num_tasks', 'by_family': {family: {...}}, 'by_variables': {...}}}`. Beside
+    the families stands `nonlinear`: all but `linear`.
+  """
+  summary = {}
+  for policy, rows in results.groupby('policy', sort=False):
+    families = {str(key): part for key, part in rows.groupby('family')}
+    nonlinear = rows[rows['family'] != 'linear']
+    if len(nonlinear):
+      families['nonlinear'] = nonlinear
+    sizes = {str(key): part for key, part in rows.groupby('variables')}
+    summary[str(policy)] = {
+      **_scores(rows, confidence),
+      'by_family': _by_group(families, confidence),
+      'by_variables': _by_group(sizes, confidence),
+    }
+  return summary
+
+
+def paired_differences(
+  results: pd.DataFrame, policy: str, confidence: float
+) -> dict[str, Any]:
+  """How far a policy is above each other one, task by task.
+
+  Args:
+    results: one row per (policy, task).
+    policy: the one that the others are subtracted from.
+    confidence: of the intervals.
+
+  Returns:
+    `{other: {score: {'mean', 'interval'}}}`.
+  """
+  wide = results.pivot(index='task', columns='policy', values=list(SCORES))
+  others = [name for name in results['policy'].unique() if name != policy]
+  differences = {}
+  for other in others:
+    values = np.stack(
+      [
+        (wide[score][policy] - wide[score][other]).to_numpy()
+        for score in SCORES
+      ]
+    )
+    low, high = bootstrap_interval(values, confidence)
+    differences[str(other)] = {
+      score: {
+        'mean': float(values[i].mean()),
+        'interval': [float(low[i]), float(high[i])],
+      }
+      for i, score in enumerate(SCORES)
+    }
+  return differences
+
+
+def parent_set_quality(
+  probability: np.ndarray, truth: np.ndarray, candidates: np.ndarray
+) -> dict[str, float]:
+  """How well a belief tells the parents of the target from the rest.
+
+  Args:
+    probability: [M, D] of being a parent, for M tasks.
+    truth: [M, D] bool.
+    candidates: [M, D] bool, the variables that count.
+
+  Returns:
+    `f1` of the set of probability over one half, and `auroc`, over all
+    variables of all tasks.
+  """
+  score, label = probability[candidates], truth[candidates]
+  chosen = score > 0.5
+  hits = (chosen & label).sum()
+  ranks = scipy.stats.rankdata(score)
+  positive, negative = label.sum(), (~label).sum()
+  if not positive or not negative:
+    raise ValueError('parents and others are both needed for a comparison')
+  above = ranks[label].sum() - positive * (positive + 1) / 2
+  return {
+    'f1': float(2 * hits / (chosen.sum() + positive)),
+    'auroc': float(above / (positive * negative)),
+  }
+
+
+def _by_group(groups, confidence):
+  return {
+    key: _scores(rows, confidence)
+    for key, rows in groups.items()
+    if len(rows) >= _MIN_TASKS
+  }
+
+
+def _scores(rows, confidence):
+  values = rows[list(SCORES)].to_numpy(float).T
+  low, high = bootstrap_interval(values, confidence)
+  middle = interquartile_mean(values)
+  middle_low, middle_high = bootstrap_interval(
+    values, confidence, interquartile_mean
+  )
+  scores: dict[str, Any] = {
+    score: {
+      'mean': float(values[i].mean()),
+      'interval': [float(low[i]), float(high[i])],
+      'iqm': float(middle[i]),
+      'iqm_interval': [float(middle_low[i]), float(middle_high[i])],
+    }
+    for i, score in enumerate(SCORES)
+  }
+  return scores | {'num_tasks': len(rows)}

@@ -1,0 +1,231 @@
+"""One training run, from its parts to its table, its files in one directory.
+
+W/config.json         the resolved config
+W/metrics.jsonl, tb/  every metric of every update and evaluation
+W/checkpoints/        states that training can go on from
+W/results.csv         a row per policy and held-out SCM
+W/summary.json        what it came to; written last
+W/learning_curve.png
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from acme_cbo import errors
+from acme_cbo import experiment as experiment_lib
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import plots
+from acme_cbo.evaluation import report
+from acme_cbo.evaluation import statistics
+from acme_cbo.runtimes import fused
+from acme_cbo.training import callbacks
+from acme_cbo.training import checkpoints
+from acme_cbo.training import loggers
+from acme_cbo.training import trainer as trainer_lib
+
+
+def prepare(workdir: pathlib.Path, config_json: str) -> None:
+  """Makes the directory of a run and writes its config.
+
+  Args:
+    workdir: does not exist yet, or is empty.
+    config_json: the resolved config.
+
+  Raises:
+    errors.UsageError: there is something in it already.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.UsageError(
+      f'--workdir={workdir} cannot be made: {error.strerror}'
+    ) from error
+  if any(workdir.iterdir()):
+    raise errors.UsageError(
+      f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
+      'directory that is new or empty'
+    )
+  (workdir / 'config.json').write_text(config_json + '\n')
+
+
+def train_and_evaluate(
+  experiment: experiment_lib.Experiment,
+  config_json: str,
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Trains a policy, scores it beside the heuristics, writes it all down.
+
+  Args:
+    experiment: the wired parts.
+    config_json: the resolved config, for the record.
+    workdir: an empty directory or one that does not exist.
+
+  Returns:
+    What `summary.json` holds.
+  """
+  begin = time.monotonic()
+  prepare(workdir, config_json)
+  parts, settings = experiment.parts, experiment.evaluation
+  state = jax.jit(lambda key: fused.init(key, parts))(
+    jax.random.PRNGKey(experiment.seed)
+  )
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  updates = experiment.training.num_updates
+  print(
+    f'{experiment.name}: a policy of {size:,} parameters, {updates} updates '
+    f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
+    f'{jax.devices()[0].platform}\n'
+    f'watch it with: tensorboard --logdir={workdir}'
+  )
+
+  prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
+  tasks = held_out.HeldOut(
+    settings.seed, prior, settings.num_tasks, parts.horizon
+  )
+  score = tasks.network_scorer(parts.network)
+  tables = [
+    tasks.table(name, tasks.scorer(factory)())
+    for name, factory in held_out.HEURISTICS.items()
+  ]
+  tables.append(tasks.table('untrained', score(state.params)))
+
+  def evaluate_state(state):
+    return _metrics(tasks, score(state.params))
+
+  logger = loggers.LoggerGroup(
+    loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
+  )
+  logger.write_text('config', f'```\n{config_json}\n```')
+  cadence = experiment.training
+  with checkpoints.Checkpointer(
+    workdir / 'checkpoints', cadence.max_checkpoints
+  ) as checkpointer:
+    trainer = trainer_lib.Trainer(
+      step=fused.make_step(parts),
+      evaluate=evaluate_state,
+      num_updates=updates,
+      eval_every=cadence.eval_every,
+      interventions_per_update=parts.num_tasks
+      * parts.num_generations
+      * parts.horizon.num_interventions,
+      logger=logger,
+      callbacks=(
+        callbacks.Progress(
+          {
+            'reward': 'reward/total',
+            'held-out score, last choice': 'eval/score_last',
+          },
+        ),
+        callbacks.Checkpoint(
+          checkpointer,
+          cadence.checkpoint_every,
+          {'config': json.loads(config_json)},
+        ),
+      ),
+    )
+    state = trainer.fit(state)
+
+  outcome = score(state.params)
+  results = pd.concat(
+    [tasks.table('grpo', outcome), *tables], ignore_index=True
+  )
+  results.to_csv(workdir / 'results.csv', index=False)
+  confidence = settings.confidence
+  summary = {
+    'name': experiment.name,
+    'seed': experiment.seed,
+    'updates': int(state.step),
+    'parameters': size,
+    'rewards': parts.weights._asdict(),
+    'trained_for': parts.grpo.step_weights,
+    'num_observations': parts.horizon.num_observations,
+    'num_interventions': parts.horizon.num_interventions,
+    'held_out_tasks': settings.num_tasks,
+    'confidence': confidence,
+    'evaluation': statistics.summarise(results, confidence),
+    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
+    'belief': _belief(tasks, outcome),
+  }
+  _draw_learning_curve(workdir, summary['evaluation'])
+  summary['seconds'] = time.monotonic() - begin
+  text = json.dumps(summary, indent=2, allow_nan=False)
+  (workdir / 'summary.json').write_text(text + '\n')
+  _print(summary, workdir)
+  return summary
+
+
+def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
+  """Scalars of one evaluation, for the loggers."""
+  score = np.asarray(outcome.score)
+  metrics = {}
+  for suffix, chosen in (
+    ('', np.ones(len(score), bool)),
+    ('_linear', tasks.is_linear),
+    ('_nonlinear', ~tasks.is_linear),
+  ):
+    if chosen.any():
+      part = score[chosen]
+      metrics[f'eval/score_first{suffix}'] = part[:, 0].mean()
+      metrics[f'eval/score_mean{suffix}'] = part.mean()
+      metrics[f'eval/score_last{suffix}'] = part[:, -1].mean()
+  for name, value in _belief(tasks, outcome)['after_all'].items():
+    metrics[f'eval/parents_{name}'] = value
+  return metrics
+
+
+def _belief(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
+  """Quality of the learned belief before and after the interventions."""
+  probability = np.asarray(outcome.parent_probability)
+  return {
+    when: statistics.parent_set_quality(
+      probability[:, index], tasks.parents, tasks.candidates
+    )
+    for when, index in (('before', 0), ('after_all', -1))
+  }
+
+
+def _draw_learning_curve(workdir, evaluation):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  groups = [
+    group
+    for group in ('linear', 'nonlinear')
+    if group in evaluation['grpo']['by_family']
+  ]
+  steps, curves = plots.curves_of(
+    [json.loads(line) for line in lines],
+    {group: f'eval/score_last_{group}' for group in groups},
+  )
+  baselines = {
+    name: {
+      group: evaluation[name]['by_family'][group]['score_last']['mean']
+      for group in groups
+    }
+    for name in ('explore_then_commit', 'slope', 'random')
+  }
+  plots.learning_curve(workdir / 'learning_curve.png', steps, curves, baselines)
+
+
+def _print(summary, workdir):
+  minutes = summary['seconds'] / 60
+  confidence = summary['confidence']
+  print(
+    f'\n{summary["held_out_tasks"]} held-out SCMs, '
+    f'{summary["num_observations"]} observations, '
+    f'{summary["num_interventions"]} interventions. '
+    'Score: 0 = no intervention, 1 = the best one.\n'
+    f'In brackets: {confidence:.0%} intervals. '
+    'The columns of families: last choice.\n\n'
+    f'{report.table(summary["evaluation"])}\n\n'
+    f'{report.comparison("grpo", summary["grpo_minus"], confidence)}\n\n'
+    f'{minutes:.1f} minutes; all of it in {workdir}',
+  )
+  sys.stdout.flush()

@@ -1,0 +1,132 @@
+"""Trains a policy for causal Bayesian optimisation with GRPO.
+
+  python launchers/train.py --config=configs/grpo.py           the quick start
+  python launchers/train.py --config=configs/grpo.py:smoke     does it run?
+  python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
+  python launchers/train.py --config=configs/grpo.py:large     hours, the best
+
+The preset `benchmark` has the sizes that launchers/benchmark.py measures.
+A field is overridden by --config.grpo.num_generations=16. This file is Python
+and is run: trust it as you trust a program. Why each default is what it is:
+docs/experiments.md.
+"""
+
+import ml_collections
+
+_PRESETS = ('', 'smoke', 'linear', 'large', 'benchmark')
+
+
+def get_config(preset: str = '') -> ml_collections.ConfigDict:
+  """The config of one preset.
+
+  Args:
+    preset: what follows the colon in `--config=configs/grpo.py:smoke`.
+
+  Returns:
+    The config, with its set of fields locked.
+  """
+  if preset not in _PRESETS:
+    raise ValueError(
+      f'configs/grpo.py has no preset {preset!r}; there are '
+      f'{", ".join(name or "the default" for name in _PRESETS)}'
+    )
+  config = ml_collections.ConfigDict()
+  config.name = f'grpo-{preset}' if preset else 'grpo'
+  config.seed = 0
+
+  # The distribution of SCMs: see acme_cbo/scms/priors.py.
+  config.scms = ml_collections.ConfigDict(
+    dict(
+      min_variables=3,
+      max_variables=8,
+      # chain, fork, star, Erdos-Renyi, scale-free
+      graph_weights=(1.0, 1.0, 1.0, 2.0, 1.0),
+      # linear, Fourier, tanh, sigmoid, product
+      family_weights=(2.0, 1.0, 1.0, 1.0, 1.0),
+      min_density=0.2,
+      max_density=0.8,
+      min_noise=0.3,
+      max_noise=1.5,
+      settable=0.8,
+      min_width=1.0,
+      max_width=3.0,
+      max_centre=1.0,
+      min_gain=0.1,
+      num_hidden=8,
+      bank_size=128,
+    )
+  )
+  config.horizon = ml_collections.ConfigDict(
+    dict(num_observations=20, num_interventions=10)
+  )
+  # Weights of the four components of the reward.
+  config.rewards = ml_collections.ConfigDict(
+    dict(optimization=1.0, structure=0.5, parent=0.3, exploration=0.1)
+  )
+  config.network = ml_collections.ConfigDict(
+    dict(width=48, num_blocks=3, num_heads=2, mlp_factor=2, num_cells=16)
+  )
+  # The update: see acme_cbo/losses.py and acme_cbo/learner.py.
+  config.grpo = ml_collections.ConfigDict(
+    dict(
+      num_tasks=64,
+      num_generations=8,
+      num_iterations=1,
+      num_minibatches=4,
+      epsilon=0.2,
+      epsilon_high=0.2,
+      beta=0.0,
+      reference_every=50,
+      scale_rewards='group',
+      supervision='process',
+      importance_sampling_level='decision',
+      step_weights='cumulative',
+      variable_entropy=0.003,
+      cell_entropy=0.003,
+      parent_coefficient=0.5,
+      outcome_coefficient=1.0,
+    )
+  )
+  config.optimizer = ml_collections.ConfigDict(
+    dict(
+      learning_rate=2e-3,
+      warmup_updates=5,
+      final_fraction=0.05,
+      max_grad_norm=1.0,
+      weight_decay=1e-4,
+    )
+  )
+  config.training = ml_collections.ConfigDict(
+    dict(
+      num_updates=280,
+      eval_every=20,
+      checkpoint_every=50,
+      max_checkpoints=3,
+    )
+  )
+  config.evaluation = ml_collections.ConfigDict(
+    dict(num_tasks=1024, seed=1, bank_size=512, confidence=0.99)
+  )
+
+  if preset == 'smoke':
+    config.network.width = 16
+    config.network.num_blocks = 1
+    config.grpo.num_tasks = 16
+    config.training.num_updates = 6
+    config.training.eval_every = 3
+    config.training.checkpoint_every = 3
+    config.evaluation.num_tasks = 64
+  elif preset == 'linear':
+    config.scms.family_weights = (1.0, 0.0, 0.0, 0.0, 0.0)
+  elif preset == 'large':
+    config.network.width = 96
+    config.network.num_blocks = 5
+    config.grpo.num_tasks = 128
+    config.training.num_updates = 4000
+    config.training.eval_every = 100
+    config.training.checkpoint_every = 200
+  elif preset == 'benchmark':
+    config.grpo.num_tasks = 16
+    config.grpo.num_generations = 16
+  config.lock()
+  return config
