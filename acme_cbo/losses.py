@@ -5,9 +5,8 @@ the mean return of its group, so that no value function is needed. Here the
 group are the G rollouts on one SCM from the same observational rows.
 """
 
-from collections.abc import Callable
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import chex
 import jax
@@ -172,7 +171,7 @@ def clipped_surrogate(
   chex.assert_rank([log_ratio_t, advantages_t], 1)
   ratio = jnp.exp(jnp.clip(log_ratio_t, -MAX_LOG_RATIO, MAX_LOG_RATIO))
   bound = jnp.where(advantages_t > 0, epsilon_high, epsilon)
-  per_step: Callable[..., jax.Array] = jax.vmap(rlax.clipped_surrogate_pg_loss)
+  per_step: Any = jax.vmap(rlax.clipped_surrogate_pg_loss)
   return per_step(ratio[:, None], advantages_t[:, None], bound).mean()
 
 

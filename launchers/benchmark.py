@@ -11,11 +11,11 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from acme_cbo import command_line
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_ROOT))
-
-from acme_cbo import command_line  # noqa: E402 - the root is found above.
-
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   str(_ROOT / 'configs' / 'grpo.py:benchmark'),

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line  # noqa: E402 - the root is found above.
+from acme_cbo import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='Path of the config file, as configs/grpo.py:smoke.'

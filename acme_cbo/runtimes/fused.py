@@ -110,18 +110,24 @@ def make_step(
   """
   jit_act = jax.jit(lambda params, key: act(params, key, parts))
   jit_learn = jax.jit(
-    lambda state, *experience: learn(state, *experience, parts),
+    lambda state, tasks, observations, trajectories: learn(
+      state, tasks, observations, trajectories, parts
+    ),
     donate_argnums=0,
   )
 
   def step(state):
-    key, tasks, complete, *experience = jit_act(state.params, state.key)
+    key, tasks, complete, observations, trajectories = jit_act(
+      state.params, state.key
+    )
     if not complete:
       raise ValueError(
         f'update {int(state.step)}: the prior refuses nearly every SCM that '
         'it draws; lower prior.min_gain or widen the domains'
       )
-    state, metrics = jit_learn(state._replace(key=key), tasks, *experience)
+    state, metrics = jit_learn(
+      state._replace(key=key), tasks, observations, trajectories
+    )
     largest = float(metrics['policy/log_ratio_max'])
     if largest > losses.MAX_LOG_RATIO:
       raise FloatingPointError(
