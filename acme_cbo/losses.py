@@ -141,9 +141,10 @@ def log_ratios(
     return factors
   joint = factors.sum(0, keepdims=True)
   if level == 'sequence':
-    # The value of the mean, the gradient of each step's own share.
-    mean = joint.mean()
-    return jnp.broadcast_to(mean, joint.shape)
+    # The value of the mean, the gradient of each step's own share (GSPO-token),
+    # so that each step is credited with its own advantage.
+    mean = jax.lax.stop_gradient(joint.mean())
+    return mean + (joint - jax.lax.stop_gradient(joint))
   return joint
 
 

@@ -33,6 +33,7 @@ _LAYERS = {
   'study': (*_ACTING, 'study'),
   'errors': (),
   'command_line': ('errors',),
+  'benchmark': (*_LEARNING, 'runtimes'),
   'experiment': ('',),  # Everything.
   'train': ('',),
 }

@@ -1,11 +1,12 @@
-"""The smallest parts that show everything: a prior, a network, an update.
+"""The smallest parts that show everything: a prior, networks, an update.
 
-What is costly to draw or to compile is kept, so that the tests share it.
+What is costly to draw or to compile is kept, so that tests share it.
 """
 
 import dataclasses
 import functools
 
+from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,10 +16,12 @@ from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
+from acme_cbo import types
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
 NUM_CELLS = 3
+HORIZON = actor.Horizon(num_observations=4, num_interventions=3)
 
 # Every kind of graph and of mechanism, and padding: 3 to 5 of 5 variables.
 PRIOR = priors.Prior(
@@ -40,6 +43,14 @@ PRIOR = priors.Prior(
   num_cells=NUM_CELLS,
 )
 
+LEARNER = learner.Settings(
+  num_iterations=1,
+  num_minibatches=1,
+  parent_coefficient=0.5,
+  outcome_coefficient=0.5,
+  reference_every=50,
+)
+
 GRPO = losses.Settings(
   epsilon=0.2,
   epsilon_high=0.2,
@@ -52,59 +63,115 @@ GRPO = losses.Settings(
   cell_entropy=0.01,
 )
 
-LEARNER = learner.Settings(
-  num_iterations=1,
-  num_minibatches=1,
-  parent_coefficient=0.5,
-  outcome_coefficient=0.5,
-  reference_every=50,
-)
 
-HORIZON = actor.Horizon(num_observations=4, num_interventions=3)
+class TestCase(parameterized.TestCase):
+  """Lets XLA compile quickly rather than well; its numbers are as exact."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    option = 'jax_disable_most_optimizations'
+    cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
+    jax.config.update(option, True)
 
 
 @functools.cache
-def network(width: int = 8, num_blocks: int = 1) -> networks.Network:
-  """A network with two heads of attention."""
+def network() -> networks.Network:
+  """Two blocks of width 8."""
   return networks.make(
     networks.Architecture(
-      width=width,
-      num_blocks=num_blocks,
-      num_heads=2,
-      mlp_factor=2,
-      num_cells=NUM_CELLS,
+      width=8, num_blocks=2, num_heads=2, mlp_factor=2, num_cells=NUM_CELLS
     )
   )
 
 
 @functools.cache
-def tasks(num_tasks: int, seed: int = 0, num_variables: int = 5):
-  """Tasks of the prior; the largest SCMs have `num_variables`."""
-  prior = dataclasses.replace(PRIOR, max_variables=num_variables)
-  draw = jax.jit(lambda key: priors.sample(key, prior, num_tasks))
-  drawn, complete = draw(jax.random.key(seed))
-  if not complete:
-    raise ValueError(f'the tiny prior could not fill {num_tasks} tasks')
-  return drawn
+def linear_network() -> networks.Network:
+  """Without memory, and linear in seven features of each row and variable."""
+
+  def prefix(params, problem, observations):
+    del params, problem
+    deviation = observations.std(0)
+    deviation = jnp.where(deviation > 0, deviation, 1.0)
+    return networks.Prefix(observations.mean(0), deviation, empty_cache(0, 0))
+
+  def full(params, problem, prefix, rows):
+    shape = rows.values.shape
+    value = (rows.values - prefix.location) / prefix.deviation
+    features = [
+      jnp.ones(shape),
+      jnp.where(rows.start[:, None], 0.0, value),
+      rows.intervened,
+      rows.left[:, None],
+      problem.target,
+      problem.goal,
+      (problem.high - problem.low) / prefix.deviation,
+    ]
+    features = jnp.stack([jnp.broadcast_to(x, shape) for x in features], -1)
+    joint, parent, outcome = (features @ weights for weights in params)
+    return networks.Heads(joint, parent[..., 0], outcome)
+
+  def init(key, problem, observations, rows):
+    del problem, observations, rows
+    sizes = (NUM_CELLS + 2, 1, NUM_CELLS + 2)
+    keys = jax.random.split(key, len(sizes))
+    return [
+      0.3 * jax.random.normal(key, (7, size))
+      for key, size in zip(keys, sizes, strict=True)
+    ]
+
+  def append(params, problem, prefix, cache, position, row):
+    del position
+    heads = full(params, problem, prefix, row)
+    return jax.tree.map(lambda leaf: leaf[0], heads), cache
+
+  def empty_cache(num_rows, num_variables):
+    del num_rows, num_variables
+    return networks.Cache(jnp.zeros(()), jnp.zeros(()))
+
+  return networks.Network(init, prefix, append, full, empty_cache)
 
 
-def loud(params, size: float = 0.5, seed: int = 0):
-  """Adds noise to every parameter, so that no output is flat or symmetric."""
+def loud(params, gain: float):
+  """Enlarges weights and moves biases, so that no output is flat."""
   leaves, structure = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  keys = jax.random.split(jax.random.key(0), len(leaves))
   return jax.tree.unflatten(
     structure,
     [
-      leaf + size * jax.random.normal(key, leaf.shape, leaf.dtype)
+      gain * leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype)
       for key, leaf in zip(keys, leaves, strict=True)
     ],
   )
 
 
+def doubles(tree):
+  """Turns floats into float64; for use within `jax.enable_x64`."""
+  return jax.tree.map(
+    lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf,
+    tree,
+  )
+
+
+@functools.cache
+def _drawn_tasks() -> types.Task:
+  drawn, complete = jax.jit(lambda key: priors.sample(key, PRIOR, 16))(
+    jax.random.key(0)
+  )
+  if not complete:
+    raise ValueError('the tiny prior does not fill a batch of 16 tasks')
+  return drawn
+
+
+def tasks(num_tasks: int) -> types.Task:
+  """Up to 16 tasks of the prior, always the same."""
+  return jax.tree.map(lambda leaf: leaf[:num_tasks], _drawn_tasks())
+
+
 def parts(**changes) -> fused.Parts:
-  """An update of 4 SCMs with 4 rollouts each; `changes` replace fields."""
+  """An update of 4 rollouts on each of 4 SCMs; `changes` replace fields."""
   usual = fused.Parts(
-    network=network(),
+    network=linear_network(),
     optimizer=optax.adam(1e-2),
     prior=PRIOR,
     horizon=HORIZON,

@@ -168,25 +168,22 @@ def objective(
   curve = jax.vmap(along, (0, None))(variables, points)  # [D, C]
   curve = jnp.where(problem.settable[:, None], curve, baseline)
 
+  # Around the best and the worst point of each variable.
+  extremes = jnp.stack([jnp.argmin(curve, 1), jnp.argmax(curve, 1)], 1)
   offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)
-
-  def extreme(sign):
-    signed = jnp.where(problem.settable[:, None], sign * curve, -jnp.inf)
-    around = points[jnp.argmax(signed, 1)][:, None] + offsets
-    around = jnp.clip(around, 0.0, 1.0)  # [D, zoom]
-    close = sign * jax.vmap(along)(variables, around)
-    close = jnp.where(problem.settable[:, None], close, -jnp.inf)
-    flat = jnp.argmax(close)
-    return sign * close.max(), flat // offsets.size, around.flatten()[flat]
-
-  worst, _, _ = extreme(-1)
-  best, best_variable, best_fraction = extreme(1)
-  choice = intervene_on(problem, best_variable, best_fraction)
+  around = jnp.clip(points[extremes][:, :, None] + offsets, 0.0, 1.0)
+  around = around.reshape(num_variables, -1)
+  close = jax.vmap(along)(variables, around)
+  settable = problem.settable[:, None]
+  best = jnp.argmax(jnp.where(settable, close, -jnp.inf))
+  worst = jnp.argmin(jnp.where(settable, close, jnp.inf))
+  best_variable = best // around.shape[1]
+  choice = intervene_on(problem, best_variable, around.flatten()[best])
   return types.Objective(
     bank=bank,
     baseline=baseline,
-    worst=worst,
-    best=best,
+    worst=close.flatten()[worst],
+    best=close.flatten()[best],
     curve=curve,
     best_variable=best_variable.astype(jnp.int32),
     best_value=choice.values.sum(),

@@ -1,0 +1,243 @@
+"""Tests that a trajectory says what happened.
+
+The heads behind it are computed again by `network.full`, and the rewards by
+numpy from the decisions alone.
+"""
+
+import functools
+
+from absl.testing import absltest
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import actor
+from acme_cbo import distributions
+from acme_cbo import environment
+from acme_cbo import networks
+from acme_cbo import rewards
+from acme_cbo import types
+from acme_cbo.scms import simulate
+from tests import miniature
+
+_B, _G = 4, 3
+_N = miniature.HORIZON.num_observations
+_T = miniature.HORIZON.num_interventions
+_D = miniature.PRIOR.max_variables
+
+
+@functools.cache
+def _params():
+  network = miniature.network()
+  params = jax.jit(network.init)(
+    jax.random.key(0),
+    jax.tree.map(lambda x: x[0], miniature.tasks(1).scm.problem),
+    jnp.zeros((2, _D)),
+    networks.start_row(_D),
+  )
+  return miniature.loud(params, gain=1.5)
+
+
+@functools.cache
+def _act(seed=0):
+  """Observations and trajectories of `_B` tasks, `_G` rollouts each."""
+  return _jit_act(jax.random.key(seed), _params(), miniature.tasks(_B))
+
+
+@jax.jit
+def _jit_act(key, params, tasks):
+  network = miniature.network()
+  return actor.act(key, params, network, tasks, miniature.HORIZON, _G)
+
+
+@functools.cache
+def _heads():
+  """The heads after every row of every rollout: leading axes [B, G, T + 1]."""
+  network = miniature.network()
+
+  def rollout(problem, observations, trajectory):
+    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
+    prefix = network.prefix(_params(), problem, observations)
+    return network.full(_params(), problem, prefix, rows)
+
+  group = jax.vmap(rollout, (None, None, 0))
+  problems = miniature.tasks(_B).scm.problem
+  return jax.jit(jax.vmap(group))(problems, *_act())
+
+
+def _episodes():
+  """Yields the indices b, g, the task and the trajectory of each rollout."""
+  _, trajectories = jax.tree.map(np.asarray, _act())
+  for b, g in np.ndindex(_B, _G):
+    task = jax.tree.map(lambda x, b=b: x[b], miniature.tasks(_B))
+    trajectory = jax.tree.map(lambda x, b=b, g=g: x[b, g], trajectories)
+    yield b, g, task, trajectory
+
+
+def _interventions(task, trajectory):
+  """What was set, read off the outcomes: a set value comes out as it is."""
+  del task
+  for mask, outcome in zip(
+    trajectory.intervened, trajectory.outcomes, strict=True
+  ):
+    yield types.Intervention(mask, np.where(mask, outcome, 0))
+
+
+def _sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+class ActorTest(miniature.TestCase):
+  def test_shapes(self):
+    observations, trajectories = _act()
+    self.assertEqual(observations.shape, (_B, _N, _D))
+    steps = (_B, _G, _T)
+    expected = types.Trajectory(
+      decision=types.Decision(variable=steps, cell=steps, fraction=steps),
+      intervened=(*steps, _D),
+      outcomes=(*steps, _D),
+      log_prob_variable=steps,
+      log_prob_cell=steps,
+      components=(*steps, len(rewards.COMPONENTS)),
+    )
+    shapes = jax.tree.map(lambda x: x.shape, trajectories)
+    self.assertEqual(shapes, expected)
+    for leaf in jax.tree.leaves((observations, trajectories)):
+      self.assertTrue(np.isfinite(leaf).all())
+
+  def test_rollouts_of_a_group_differ(self):
+    _, trajectories = _act()
+    for outcomes in trajectories.outcomes:
+      self.assertLen(np.unique(outcomes, axis=0), _G)
+    # Observations do not, and no two tasks share them.
+    observations, _ = _act()
+    self.assertLen(np.unique(observations, axis=0), _B)
+
+  def test_one_key_one_experience(self):
+    same = _jit_act(jax.random.key(0), _params(), miniature.tasks(_B))
+    jax.tree.map(np.testing.assert_array_equal, same, _act())
+    other, _ = _act(seed=1)
+    self.assertFalse(np.array_equal(other, _act()[0]))
+
+  def test_log_probabilities_are_those_of_the_full_pass(self):
+    _, trajectories = _act()
+    settable = miniature.tasks(_B).scm.problem.settable
+
+    def log_prob(logits, decision, settable):
+      choice = distributions.choice(logits, settable)
+      return distributions.log_prob(choice, decision)
+
+    for _ in range(2):  # Over T and over G.
+      log_prob = jax.vmap(log_prob, (0, 0, None))
+    variable, cell = jax.vmap(log_prob)(
+      _heads().joint_logits[:, :, :-1], trajectories.decision, settable
+    )
+    for actual, expected in (
+      (trajectories.log_prob_variable, variable),
+      (trajectories.log_prob_cell, cell),
+    ):
+      np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+      self.assertGreater(np.std(actual), 0.1)
+
+  def test_what_is_set_is_what_was_decided_and_allowed(self):
+    for b, g, task, trajectory in _episodes():
+      problem, decision = task.scm.problem, trajectory.decision
+      interventions = list(_interventions(task, trajectory))
+      for t, intervention in enumerate(interventions):
+        with self.subTest(f'SCM {b}, rollout {g}, step {t}'):
+          environment.check_intervention(problem, intervention)
+          j = decision.variable[t]
+          np.testing.assert_array_equal(
+            np.flatnonzero(intervention.mask), [j]
+          )
+          low, high = problem.low[j], problem.high[j]
+          fraction = (intervention.values[j] - low) / (high - low)
+          self.assertAlmostEqual(fraction, decision.fraction[t], places=4)
+
+  def test_the_fraction_lies_in_the_cell(self):
+    decision = jax.tree.map(np.asarray, _act()[1].decision)
+    last = miniature.NUM_CELLS + 1
+    edges = np.concatenate([[0], np.linspace(0, 1, last), [1]])
+    self.assertTrue((edges[decision.cell] <= decision.fraction).all())
+    self.assertTrue((decision.fraction <= edges[decision.cell + 1]).all())
+    # All kinds of cell were seen: both ends, and inside.
+    self.assertContainsSubset([0, last], decision.cell.flatten())
+    self.assertBetween(np.median(decision.cell), 1, last - 1)
+
+
+class ComponentsTest(miniature.TestCase):
+  def _assert_component(self, name, expected_of):
+    index = rewards.COMPONENTS.index(name)
+    seen = []
+    for b, g, task, trajectory in _episodes():
+      with self.subTest(f'SCM {b}, rollout {g}'):
+        actual = trajectory.components[:, index]
+        seen.extend(actual)
+        expected = expected_of(b, g, task, trajectory)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    self.assertGreater(np.std(seen), 0.01)
+
+  def test_optimization(self):
+    @jax.jit
+    def expected_outcome(task, intervention):
+      return simulate.expected_outcome(
+        task.scm, task.objective.bank, intervention
+      )
+
+    def expected(b, g, task, trajectory):
+      del b, g
+      objective = task.objective
+      outcomes = np.array(
+        [
+          expected_outcome(task, intervention)
+          for intervention in _interventions(task, trajectory)
+        ]
+      )
+      worst, best = float(objective.worst), float(objective.best)
+      return (outcomes - worst) / (best - worst)
+
+    self._assert_component('optimization', expected)
+
+  def test_structure(self):
+    def expected(b, g, task, trajectory):
+      del trajectory
+      problem, parents = task.scm.problem, np.asarray(task.scm.parents)
+      target = int(np.flatnonzero(problem.target)[0])
+      others = np.flatnonzero(problem.exists & ~problem.target)
+      truth = parents[target, others]
+      belief = _sigmoid(_heads().parent_logits[b, g][:, others])  # [T + 1, .]
+      right = np.where(truth, belief, 1 - belief)
+      return np.diff(np.log2(right).mean(1))
+
+    self._assert_component('structure', expected)
+
+  def test_parent(self):
+    def expected(b, g, task, trajectory):
+      del task
+      belief = _sigmoid(_heads().parent_logits[b, g])
+      return belief[np.arange(_T), trajectory.decision.variable]
+
+    self._assert_component('parent', expected)
+
+  def test_exploration(self):
+    def expected(b, g, task, trajectory):
+      del b, g, task
+      decision = trajectory.decision
+      places = [
+        (variable, min(int(4 * fraction), 3))
+        for variable, fraction in zip(
+          decision.variable, decision.fraction, strict=True
+        )
+      ]
+      terms = []
+      for t, (variable, _) in enumerate(places):
+        same_variable = [v for v, _ in places[:t]].count(variable)
+        same_place = places[:t].count(places[t])
+        terms.append((0.5**same_variable + 0.5**same_place) / 2)
+      return terms
+
+    self._assert_component('exploration', expected)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,129 @@
+import re
+
+from absl.testing import absltest
+
+from acme_cbo.evaluation import report
+
+
+def _score(mean, low, high):
+  return {
+    'mean': mean,
+    'interval': [low, high],
+    'iqm': mean + 0.1,
+    'iqm_interval': [low, high],
+  }
+
+
+def _entry(first, mean, last, families):
+  reach = 0.125
+  scores = {
+    f'score_{name}': _score(value, value - reach, value + reach)
+    for name, value in (('first', first), ('mean', mean), ('last', last))
+  }
+  by_family = {
+    family: {'score_last': _score(value, value, value)}
+    for family, value in families.items()
+  }
+  return {**scores, 'by_family': by_family}
+
+
+_EVALUATION = {
+  'slope': _entry(0.5, 0.5, 0.25, {'fourier': 0.125, 'linear': 0.75}),
+  'oracle': _entry(1.0, 1.0, 1.0, {'linear': 1.0, 'nonlinear': 1.0}),
+  'b': _entry(-0.5, -1.0, -1.5, {}),
+}
+
+
+def _cells(line):
+  """The cells of a line, which two blanks part, by where they end."""
+  found = re.finditer(r'\S+(?: \S+)*', line)
+  return {match.end(): match.group() for match in found}
+
+
+class TableTest(absltest.TestCase):
+  def test_by_hand(self):
+    head, *lines = report.table(_EVALUATION).splitlines()
+    names = {
+      end: name for end, name in _cells(head).items() if name != 'policy'
+    }
+    self.assertEqual(
+      '; '.join(names.values()),
+      'first choice; all choices; last choice; last, IQM; '
+      'linear; nonlinear; fourier',
+    )
+    table = {}
+    for line in lines:
+      (_, policy), *cells = _cells(line).items()
+      # Raises unless every number ends where the name of its column ends.
+      table[policy] = {names[end]: cell for end, cell in cells}
+    self.assertEqual(list(table), ['oracle', 'slope', 'b'])  # By last choice.
+    self.assertEqual(
+      table['slope'],
+      {
+        'first choice': '0.50 [0.38, 0.62]',
+        'all choices': '0.50 [0.38, 0.62]',
+        'last choice': '0.25 [0.12, 0.38]',
+        'last, IQM': '0.35',
+        'linear': '0.75',
+        'fourier': '0.12',
+      },
+    )
+    self.assertEqual(
+      table['b'],
+      {
+        'first choice': '-0.50 [-0.62, -0.38]',
+        'all choices': '-1.00 [-1.12, -0.88]',
+        'last choice': '-1.50 [-1.62, -1.38]',
+        'last, IQM': '-1.40',
+      },
+    )
+
+
+class ComparisonTest(absltest.TestCase):
+  def test_by_hand(self):
+    text = report.comparison(
+      'grpo',
+      {
+        'random': {
+          'score_mean': _score(0.5, 0.25, 0.75),
+          'score_last': _score(0.5, 0.125, 0.875),
+        },
+        'oracle': {
+          'score_mean': _score(-0.5, -0.75, -0.25),
+          'score_last': _score(-0.5, -0.75, -0.25),
+        },
+        # Above in one of the two only.
+        'slope': {
+          'score_mean': _score(0.5, 0.25, 0.75),
+          'score_last': _score(0.25, -0.25, 0.75),
+        },
+      },
+      0.99,
+    )
+    head, *lines = map(_cells, text.splitlines())
+    self.assertEqual(
+      list(head.values()), ['grpo minus', 'all choices', 'last choice']
+    )
+    above, below = '+0.50 [+0.25, +0.75]', '-0.50 [-0.75, -0.25]'
+    self.assertEqual(
+      [list(line.values()) for line in lines],
+      [
+        ['random', above, '+0.50 [+0.12, +0.88]', 'above'],
+        ['oracle', below, below, 'below'],
+        ['slope', above, '+0.25 [-0.25, +0.75]', 'not both told apart at 99%'],
+      ],
+    )
+    (ends,) = {tuple(line)[1:] for line in lines}
+    self.assertEqual(tuple(head)[1:], ends[:2])
+
+  def test_an_interval_that_ends_at_0_tells_nothing(self):
+    for low, high in ((0.0, 1.0), (-1.0, 0.0)):
+      score = _score(0.5, low, high)
+      text = report.comparison(
+        'a', {'b': {'score_mean': score, 'score_last': score}}, 0.9
+      )
+      self.assertEndsWith(text, 'not both told apart at 90%')
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,102 @@
+"""SCMs that a test writes down, small enough to work out by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
+
+
+def mechanism(
+  num_variables: int, num_hidden: int = 1, **fields
+) -> types.Mechanism:
+  """Standard normal noise and nothing else, but for the fields given."""
+  units = (num_variables, num_hidden)
+  empty = types.Mechanism(
+    bias=jnp.zeros(num_variables),
+    linear=jnp.zeros((num_variables, num_variables)),
+    hidden=jnp.zeros((*units, num_variables)),
+    shift=jnp.zeros(units),
+    output=jnp.zeros(units),
+    activation=jnp.full(num_variables, mechanisms.Activation.TANH, jnp.int32),
+    noise=jnp.full(num_variables, mechanisms.Noise.NORMAL, jnp.int32),
+    noise_scale=jnp.ones(num_variables),
+  )
+  return empty._replace(
+    **{
+      name: jnp.broadcast_to(
+        jnp.asarray(value, getattr(empty, name).dtype),
+        getattr(empty, name).shape,
+      )
+      for name, value in fields.items()
+    }
+  )
+
+
+def problem(
+  num_variables: int,
+  target: int,
+  settable=None,
+  goal: float = 1.0,
+  low=-1.0,
+  high=1.0,
+  size: int | None = None,
+) -> types.Problem:
+  """All may be set but the target; the columns from `size` on are padding."""
+  column = np.arange(num_variables)
+  exists = column < (num_variables if size is None else size)
+  is_target = column == target
+  allowed = exists & ~is_target
+  if settable is not None:
+    allowed = np.isin(column, settable)
+  return types.Problem(
+    exists=jnp.asarray(exists),
+    settable=jnp.asarray(allowed),
+    target=jnp.asarray(is_target),
+    goal=jnp.float32(goal),
+    low=jnp.where(exists, jnp.broadcast_to(jnp.float32(low), exists.shape), 0),
+    high=jnp.where(
+      exists, jnp.broadcast_to(jnp.float32(high), exists.shape), 0
+    ),
+  )
+
+
+def scm(
+  equations: types.Mechanism,
+  about: types.Problem,
+  order=None,
+  location=0.0,
+  scale=1.0,
+  family: mechanisms.Family = mechanisms.Family.LINEAR,
+) -> types.SCM:
+  """Puts an SCM together; its parents are read off the weights."""
+  num_variables = equations.bias.size
+  parents = (equations.linear != 0) | (equations.hidden != 0).any(1)
+  order = np.arange(num_variables) if order is None else order
+  return types.SCM(
+    problem=about,
+    mechanism=equations,
+    parents=parents,
+    order=jnp.asarray(order, jnp.int32),
+    location=jnp.broadcast_to(jnp.float32(location), (num_variables,)),
+    scale=jnp.broadcast_to(jnp.float32(scale), (num_variables,)),
+    graph=jnp.int32(graphs.Graph.ERDOS_RENYI),
+    family=jnp.int32(family),
+  )
+
+
+def chain(goal: float = 1.0, **units) -> types.SCM:
+  """x0 = e0, x1 = 1 + 2 x0 + e1, the target x2 = -x1 + e2, and padding x3.
+
+  Without an intervention x1 has the mean 1 and the target -1.
+  do(x0) in [-1, 2] gives the target the mean -1 - 2 x0, do(x1) in [-0.5, 2]
+  gives it -x1.
+  """
+  linear = np.zeros((4, 4))
+  linear[1, 0], linear[2, 1] = 2.0, -1.0
+  return scm(
+    mechanism(4, bias=[0.0, 1.0, 0.0, 0.0], linear=linear),
+    problem(4, 2, goal=goal, low=[-1.0, -0.5, 0.0, 0.0], high=2.0, size=3),
+    **units,
+  )

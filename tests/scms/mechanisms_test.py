@@ -1,0 +1,236 @@
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate
+from scipy import stats
+
+from acme_cbo.scms import mechanisms
+from tests import drawn_tasks
+from tests import hand_made_scms
+
+_ACTIVATIONS = {
+  mechanisms.Activation.COSINE: np.cos,
+  mechanisms.Activation.TANH: np.tanh,
+  # z^2 up to its bend, and at most 36.
+  mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
+}
+# Kurtosis decides how well a variance is known.
+_NOISE = {
+  mechanisms.Noise.NORMAL: (stats.norm(), 3.0),
+  mechanisms.Noise.UNIFORM: (stats.uniform(-(3**0.5), 2 * 3**0.5), 1.8),
+  mechanisms.Noise.LAPLACE: (stats.laplace(scale=0.5**0.5), 6.0),
+}
+
+_NUM_DRAWS = 1000
+_NUM_HIDDEN = 3
+
+
+@functools.partial(jax.jit, compiler_options=drawn_tasks.QUICK)
+def _sample(key, family, parents):
+  keys = jax.random.split(key, _NUM_DRAWS)
+  return jax.vmap(lambda k: mechanisms.sample(k, family, parents, _NUM_HIDDEN))(
+    keys
+  )
+
+
+def _draw(family, parents):
+  """_NUM_DRAWS mechanisms of a family, on the same graph."""
+  parents = jnp.asarray(parents, bool)
+  return _sample(jax.random.key(family), jnp.int32(family), parents)
+
+
+# Nodes 0 and 1 are roots, 2 has both as parents, 3 has all three.
+_PARENTS = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+
+
+_signal = jax.jit(jax.vmap(mechanisms.signal, (0, None, None)))
+
+
+def _signals(drawn, j, u):
+  """[draws, S] signals of node j in each drawn mechanism."""
+  return np.asarray(_signal(drawn, j, jnp.float32(u)))
+
+
+_draw_noise = jax.jit(mechanisms.noise, static_argnums=2)
+
+
+def _noise(kinds, scales):
+  """[50000, 3] noise of three variables."""
+  equations = hand_made_scms.mechanism(3, noise=kinds, noise_scale=scales)
+  drawn = _draw_noise(jax.random.key(1), equations, 50_000)
+  return np.asarray(drawn, np.float64)
+
+
+class SignalTest(parameterized.TestCase):
+  @parameterized.parameters(*mechanisms.Activation)
+  def test_against_numpy(self, activation):
+    rng = np.random.default_rng(0)
+    bias, shift = rng.normal(size=3), rng.normal(size=(3, 2))
+    linear, hidden = rng.normal(size=(3, 3)), rng.normal(size=(3, 2, 3))
+    output, u = rng.normal(size=(3, 2)), 2 * rng.normal(size=(5, 3))
+    equations = hand_made_scms.mechanism(
+      3,
+      2,
+      bias=bias,
+      linear=linear,
+      hidden=hidden,
+      shift=shift,
+      output=output,
+      activation=activation,
+    )
+    for j in range(3):
+      # The formula of `types.Mechanism`, one unit at a time.
+      expected = bias[j] + u @ linear[j]
+      for h in range(2):
+        z = u @ hidden[j, h] + shift[j, h]
+        expected = expected + output[j, h] * _ACTIVATIONS[activation](z)
+      actual = mechanisms.signal(equations, j, jnp.float32(u))
+      np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+  def test_each_variable_has_its_own_activation(self):
+    equations = hand_made_scms.mechanism(
+      3,
+      hidden=np.eye(3)[[0, 0, 0]][:, None],
+      output=1.0,
+      activation=list(mechanisms.Activation),
+    )
+    u = jnp.array([[2.0, 0.0, 0.0]])
+    signals = [mechanisms.signal(equations, j, u)[0] for j in range(3)]
+    expected = [np.cos(2.0), np.tanh(2.0), 3.6]  # 36 * 4 / 40
+    np.testing.assert_allclose(signals, expected, rtol=1e-5)
+
+
+class NoiseTest(parameterized.TestCase):
+  @parameterized.parameters(*mechanisms.Noise)
+  @pytest.mark.stat
+  def test_distribution(self, kind):
+    drawn = _noise(list(mechanisms.Noise), 1.0)[:, kind]
+    distribution, kurtosis = _NOISE[kind]
+    self.assertAlmostEqual(drawn.mean(), 0, delta=4 / np.sqrt(drawn.size))
+    self.assertAlmostEqual(
+      drawn.var(), 1, delta=4 * np.sqrt((kurtosis - 1) / drawn.size)
+    )
+    self.assertGreater(stats.kstest(drawn, distribution.cdf).pvalue, 1e-4)
+    # 1e-6 is left out on either side, where quantiles are infinite.
+    self.assertLess(np.abs(drawn).max(), distribution.isf(0.9e-6))
+
+  def test_kinds_and_scales_of_columns(self):
+    drawn = _noise([1, 2, 0], [2.0, 0.5, 0.0])
+    # Uniform noise ends at sqrt(3) deviations; Laplace noise passes 5.
+    self.assertBetween(np.abs(drawn[:, 0]).max(), 3.46, 2 * 3**0.5 + 1e-5)
+    self.assertGreater(np.abs(drawn[:, 1]).max(), 0.5 * 5)
+    np.testing.assert_array_equal(drawn[:, 2], 0.0)
+
+  @pytest.mark.stat
+  def test_columns_are_independent(self):
+    drawn = _noise(list(mechanisms.Noise), 1.0)
+    correlation = np.corrcoef(drawn.T)[np.triu_indices(3, 1)]
+    bound = 4 / np.sqrt(drawn.shape[0])
+    self.assertLess(np.abs(correlation).max(), bound)
+
+
+class SampleTest(parameterized.TestCase):
+  @parameterized.parameters(*mechanisms.Family)
+  def test_only_parents_matter(self, family):
+    drawn = _draw(family, _PARENTS)
+    rng = np.random.default_rng(1)
+    u, other = rng.normal(size=(2, 6, 4))
+    for j, row in enumerate(_PARENTS):
+      used = np.array(row, bool)
+      same = _signals(drawn, j, np.where(used, u, other))
+      np.testing.assert_array_equal(_signals(drawn, j, u), same)
+      if used.any():
+        changed = _signals(drawn, j, np.where(used, other, u))
+        self.assertGreater(np.abs(changed - same).max(1).min(), 1e-4)
+
+  def test_equations_are_raw(self):
+    drawn = _draw(mechanisms.Family.TANH, _PARENTS)
+    np.testing.assert_array_equal(drawn.noise_scale, 0.0)
+    np.testing.assert_array_equal(drawn.bias, 0.0)
+
+  def test_linear_slopes(self):
+    drawn = _draw(mechanisms.Family.LINEAR, _PARENTS)
+    np.testing.assert_array_equal(drawn.hidden, 0.0)
+    slopes = np.asarray(drawn.linear)[:, np.array(_PARENTS, bool)]
+    self.assertBetween(np.abs(slopes).min(), 0.25, 0.26)
+    self.assertBetween(np.abs(slopes).max(), 0.99, 1.0)
+    error = 1 / np.sqrt(slopes.size)
+    self.assertAlmostEqual(np.sign(slopes).mean(), 0, delta=4 * error)
+
+  def test_product_of_two_parents(self):
+    drawn = _draw(mechanisms.Family.PRODUCT, _PARENTS)
+    u = np.random.default_rng(2).uniform(-1, 1, (50, 4))
+    a, b = u[:, 0], u[:, 1]
+    straight = u @ np.asarray(drawn.linear)[:, 2].T  # [S, draws]
+    product = _signals(drawn, 2, u) - straight.T
+    # A square falls short of z^2 by at most z^4 / 36.
+    bend = ((a + b) ** 4 + (a - b) ** 4) / 4 / 36
+    self.assertLess((np.abs(product - a * b) - bend).max(), 1e-5)
+    self.assertLess(bend.mean(), 0.02)
+    # And exactly, by the formula of the bend.
+    square = _ACTIVATIONS[mechanisms.Activation.SQUARE]
+    np.testing.assert_allclose(
+      product,
+      np.tile((square(a + b) - square(a - b)) / 4, (_NUM_DRAWS, 1)),
+      atol=1e-5,
+    )
+
+  def test_product_takes_any_two_of_three_parents(self):
+    drawn = _draw(mechanisms.Family.PRODUCT, _PARENTS)
+    u = np.array([[0.0, 0.4, 0.3, 9.0], [0.2, 0.0, 0.3, 9], [0.2, 0.4, 0, 9]])
+    straight = u @ np.asarray(drawn.linear)[:, 3].T
+    product = _signals(drawn, 3, u) - straight.T  # [draws, pairs]
+    happens = np.abs(product) > 1e-3
+    np.testing.assert_array_equal(happens.sum(1), 1)
+    self.assertGreater(happens.sum(0).min(), _NUM_DRAWS // 4)
+
+  def test_product_of_a_sole_parent_is_its_square(self):
+    drawn = _draw(mechanisms.Family.PRODUCT, np.eye(4, k=-1))
+    u = np.linspace(-0.2, 0.2, 9)[:, None] * np.ones(4)
+    straight = u @ np.asarray(drawn.linear)[:, 1].T
+    product = _signals(drawn, 1, u) - straight.T
+    bend = (0.4**4) / 36 / 4
+    np.testing.assert_allclose(
+      product, np.tile(u[:, 0] ** 2, (_NUM_DRAWS, 1)), atol=bend + 1e-6
+    )
+
+  def test_sigmoid_is_monotone_in_every_parent(self):
+    drawn = _draw(mechanisms.Family.SIGMOID, _PARENTS)
+    for i in (0, 1):
+      u = np.zeros((41, 4))
+      u[:, i] = np.linspace(-5, 5, 41)
+      steps = np.diff(_signals(drawn, 2, u), axis=1)
+      falls, rises = (steps < -1e-6).any(1), (steps > 1e-6).any(1)
+      self.assertFalse((falls & rises).any())
+      self.assertGreater(min(falls.sum(), rises.sum()), _NUM_DRAWS // 3)
+
+  def test_tanh_is_bounded(self):
+    drawn = _draw(mechanisms.Family.TANH, _PARENTS)
+    u = np.random.default_rng(3).normal(size=(50, 4)) * 100
+    bound = np.abs(drawn.output)[:, 2].sum(1)
+    self.assertTrue((np.abs(_signals(drawn, 2, u)).max(1) <= bound).all())
+
+  @pytest.mark.stat
+  def test_fourier_features_have_the_kernel_of_their_length_scales(self):
+    drawn = _draw(mechanisms.Family.FOURIER, _PARENTS)
+    signals = _signals(drawn, 2, [[0, 0, 0, 0], [0.6, -0.8, 0, 0]])
+    products = signals[:, 0] * signals[:, 1]
+    # H / 2 times exp(-r^2 / 2 l^2), at r^2 = 1 / fan-in = 1 / 2, with l
+    # log-uniform between 0.7 and 2.5.
+    low, high = np.log(0.7), np.log(2.5)
+    kernel, _ = integrate.quad(
+      lambda log_l: np.exp(-0.25 * np.exp(-2 * log_l)) / (high - low), low, high
+    )
+    error = products.std() / np.sqrt(_NUM_DRAWS)
+    self.assertAlmostEqual(
+      products.mean(), _NUM_HIDDEN / 2 * kernel, delta=4 * error
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()

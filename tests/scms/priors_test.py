@@ -1,0 +1,320 @@
+"""Tests of the prior that is trained on: what it draws, and what it leaks.
+
+A leak is anything that tells causes from effects without an experiment.
+"""
+
+import dataclasses
+import functools
+import re
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import priors
+from tests import drawn_tasks
+
+_PRIOR = drawn_tasks.PRIOR
+_NUM_VARIABLES = _PRIOR.max_variables
+# The level of two-sided 4 sigma.
+_LEVEL = 6e-5
+
+
+def _scms():
+  return drawn_tasks.tasks().scm
+
+
+def _num_scms():
+  return _scms().family.size
+
+
+def _target_ancestors():
+  """[M, D] bool: the causes, direct or not, of the target."""
+  target = _scms().problem.target.argmax(1)
+  return drawn_tasks.closure(_scms().parents)[np.arange(_num_scms()), target]
+
+
+def _others():
+  """[M, D] bool: what is neither the target nor padding."""
+  return _scms().problem.exists & ~_scms().problem.target
+
+
+def _target_correlations():
+  """[M, D] absolute correlation of each other variable with the target."""
+  rows = drawn_tasks.observations()
+  deviation = np.where(_scms().problem.exists, rows.std(1), 1)
+  rows = (rows - rows.mean(1, keepdims=True)) / deviation[:, None]
+  target = (rows * _scms().problem.target[:, None]).sum(2)
+  correlation = np.abs((rows * target[:, :, None]).mean(1))
+  return np.where(_others(), correlation, 0.0)
+
+
+def _domains():
+  """[M, D] half-widths and centres, in observational deviations."""
+  rows, problem = drawn_tasks.observations(), _scms().problem
+  deviation = np.where(problem.exists, rows.std(1), 1)
+  low = (problem.low - rows.mean(1)) / deviation
+  high = (problem.high - rows.mean(1)) / deviation
+  return (high - low) / 2, (high + low) / 2
+
+
+def _lapack_calls(program):
+  return re.findall('custom_call_target="lapack[^"]*"', program.as_text())
+
+
+def _sortability(score):
+  """How often a score grows from cause to effect, per SCM with an edge.
+
+  Reisach et al. (2021), https://arxiv.org/abs/2102.13647: the share of the
+  directed paths, counted once for every length and pair of ends, along which
+  the score is larger at the end; ties count half.
+  """
+  edges = _scms().parents.astype(int)
+  grows = (score[:, :, None] > score[:, None]) + 0.5 * (
+    score[:, :, None] == score[:, None]
+  )
+  paths, along, right = edges, 0.0, 0.0
+  for _ in range(_NUM_VARIABLES):
+    along = along + paths.sum((1, 2))
+    right = right + (paths * grows).sum((1, 2))
+    paths = (paths @ edges > 0).astype(int)
+  return right / along
+
+
+class DrawnTest(parameterized.TestCase):
+  def test_every_kind_occurs(self):
+    scms = _scms()
+    with self.subTest('graphs'):
+      counts = np.bincount(scms.graph, minlength=len(graphs.Graph))
+      self.assertGreater(counts.min(), 0.1 * _num_scms())
+    with self.subTest('families'):
+      counts = np.bincount(scms.family, minlength=len(mechanisms.Family))
+      self.assertGreater(counts.min(), 0.1 * _num_scms())
+    with self.subTest('noise'):
+      kinds = scms.mechanism.noise[scms.problem.exists]
+      share = np.bincount(kinds) / kinds.size
+      np.testing.assert_allclose(share, [1 / 3] * 3, atol=0.02)
+    with self.subTest('sizes'):
+      sizes, counts = np.unique(scms.problem.exists.sum(1), return_counts=True)
+      np.testing.assert_array_equal(
+        sizes, np.arange(_PRIOR.min_variables, _NUM_VARIABLES + 1)
+      )
+      self.assertGreater(counts.min(), 0.5 * _num_scms() / sizes.size)
+
+  def test_goals_have_both_signs(self):
+    goals = _scms().problem.goal
+    np.testing.assert_array_equal(np.unique(goals), [-1, 1])
+    self.assertLess(abs(goals.mean()), 4 / np.sqrt(goals.size))
+
+  def test_is_a_valid_scm(self):
+    scms = _scms()
+    exists = scms.problem.exists
+    place = np.argsort(scms.order, 1)
+    # Every edge leads forward in the order, from and to what exists.
+    m, j, i = scms.parents.nonzero()
+    self.assertTrue((place[m, i] < place[m, j]).all())
+    self.assertTrue((exists[m, i] & exists[m, j]).all())
+    # Padding stands last.
+    self.assertTrue(
+      (place[exists] < np.repeat(exists.sum(1), exists.sum(1))).all()
+    )
+    np.testing.assert_array_equal(scms.problem.target.sum(1), 1)
+    self.assertFalse((scms.problem.target & ~exists).any())
+    self.assertFalse((scms.problem.settable & ~_others()).any())
+    jax.tree.map(
+      lambda leaf: self.assertTrue(np.isfinite(leaf).all()),
+      drawn_tasks.tasks(),
+    )
+
+  def test_equations_use_the_parents_alone(self):
+    scms = _scms()
+    used = (scms.mechanism.linear != 0) | (scms.mechanism.hidden != 0).any(2)
+    self.assertFalse((used & ~scms.parents).any())
+
+  def test_target_has_a_cause_that_may_be_set(self):
+    causes = _target_ancestors() & _scms().problem.settable
+    self.assertTrue(causes.any(1).all())
+
+  def test_gain_is_as_large_as_asked_for(self):
+    objectives = drawn_tasks.tasks().objective
+    gain = objectives.best - objectives.baseline
+    self.assertGreaterEqual(gain.min(), _PRIOR.min_gain)
+    self.assertGreater((objectives.best - objectives.worst).min(), 0.0)
+
+  def test_tasks_differ(self):
+    locations = _scms().location
+    self.assertLen(np.unique(locations, axis=0), _num_scms())
+
+  @pytest.mark.stat
+  def test_variables_have_mean_0_and_deviation_1_inside(self):
+    scms, rows = _scms(), drawn_tasks.observations()
+    u = (rows - scms.location[:, None]) / scms.scale[:, None]
+    exists = scms.problem.exists
+    # 256 draws standardise what 500 rows measure, of kurtosis up to 6 or more:
+    # errors of about a tenth.
+    deviation = u.std(1)[exists]
+    self.assertLess(np.abs(deviation - 1).mean(), 0.06)
+    self.assertLess(np.quantile(np.abs(deviation - 1), 0.99), 0.25)
+    self.assertLess(np.quantile(np.abs(u.mean(1)[exists]), 0.99), 0.35)
+
+  @pytest.mark.stat
+  def test_domains_are_as_wide_as_asked_for(self):
+    exists = _scms().problem.exists
+    half, centre = (x[exists] for x in _domains())
+    # The deviations are known to about a tenth, see above.
+    self.assertGreater(np.quantile(half, 0.005), 0.85 * _PRIOR.min_width)
+    self.assertLess(np.quantile(half, 0.995), 1.15 * _PRIOR.max_width)
+    bound = 1.15 * _PRIOR.max_centre
+    self.assertLess(np.quantile(np.abs(centre), 0.99), bound)
+    middle = (_PRIOR.min_width + _PRIOR.max_width) / 2
+    self.assertAlmostEqual(half.mean(), middle, delta=0.03 * middle)
+
+  def test_same_key_same_tasks(self):
+    again, complete = drawn_tasks.program()(jax.random.key(0))
+    self.assertTrue(complete)
+    first = drawn_tasks.some(again.scm.family.size)
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+
+  def test_impossible_prior_is_reported(self):
+    impossible = dataclasses.replace(
+      _PRIOR,
+      max_variables=3,
+      family_weights=(1.0, 0.0, 0.0, 0.0, 0.0),
+      min_gain=1e6,
+      num_hidden=2,
+      bank_size=1,
+      num_cells=1,
+    )
+    draw = functools.partial(priors.sample, prior=impossible, num_tasks=2)
+    quick = {'xla_backend_optimization_level': 0}
+    _, complete = jax.jit(draw, compiler_options=quick)(jax.random.key(0))
+    self.assertFalse(complete)
+
+  def test_calls_no_lapack(self):
+    # Several batched factorisations in one program deadlock jax 0.10.2 on a
+    # CPU of two cores.
+    solve = jax.jit(jnp.linalg.solve).lower(jnp.eye(2), jnp.ones(2))
+    self.assertNotEmpty(_lapack_calls(solve.compile()))
+    self.assertEmpty(_lapack_calls(drawn_tasks.program()))
+
+
+@pytest.mark.stat
+class LeaksTest(parameterized.TestCase):
+  def test_target_stands_anywhere_in_the_order(self):
+    scms = _scms()
+    place = np.argsort(scms.order, 1)
+    place = (place * scms.problem.target).sum(1)
+    sizes = scms.problem.exists.sum(1)
+    # It has a cause; a target without effects is last or among other leaves.
+    self.assertEqual(place.min(), 1)
+    for size in range(max(3, _PRIOR.min_variables), _NUM_VARIABLES + 1):
+      with self.subTest(f'{size} variables'):
+        counts = np.bincount(place[sizes == size], minlength=size)[1:]
+        share = counts / counts.sum()
+        # Even would be 1 / (size - 1).
+        self.assertGreater(share.min(), 0.25 / (size - 1))
+        self.assertLess(share.max(), 0.75)
+    self.assertLess((place == sizes - 1).mean(), 0.55)
+
+  def test_columns_tell_nothing(self):
+    scms = _scms()
+    # Every position of the causal order, and so padding too, and the target.
+    for name, column in (
+      ('target', scms.problem.target.argmax(1)),
+      ('first', scms.order[:, 0]),
+      ('second', scms.order[:, 1]),
+      ('third', scms.order[:, 2]),
+      ('last', scms.order[:, -1]),
+    ):
+      with self.subTest(name):
+        counts = np.bincount(column, minlength=_NUM_VARIABLES)
+        self.assertGreater(stats.chisquare(counts).pvalue, _LEVEL)
+    # Effects stand to the right of their causes half of the time.
+    _, j, i = scms.parents.nonzero()
+    self.assertLess(abs((j > i).mean() - 0.5), 4 * 0.5 / np.sqrt(_num_scms()))
+
+  def test_variance_tells_nothing(self):
+    # Measured: 0.50. The units are arbitrary, so the variances are.
+    sortability = _sortability(drawn_tasks.observations().var(1)).mean()
+    self.assertBetween(sortability, 0.45, 0.55)
+
+  def test_explained_variance_tells_nothing(self):
+    # Reisach et al. (2023), https://arxiv.org/abs/2303.18211. Measured: 0.51.
+    rows, exists = drawn_tasks.observations(), _scms().problem.exists
+    explained = np.zeros(exists.shape)
+    for m, present in enumerate(exists):
+      correlation = np.corrcoef(rows[m][:, present].T)
+      # The inverse's diagonal is 1 / (1 - R^2).
+      explained[m, present] = 1 - 1 / np.linalg.inv(correlation).diagonal()
+    self.assertBetween(_sortability(explained).mean(), 0.4, 0.6)
+
+  def test_strongest_correlation_need_not_be_a_cause(self):
+    # Measured: 20 %.
+    strongest = _target_correlations().argmax(1)
+    is_cause = _target_ancestors()[np.arange(_num_scms()), strongest]
+    self.assertBetween(is_cause.mean(), 0.5, 0.88)
+
+  def test_parents_may_all_be_weak(self):
+    # Measured: 13 %.
+    scms = _scms()
+    parents = (scms.parents & scms.problem.target[:, :, None]).any(1)
+    strongest = np.where(parents, _target_correlations(), 0).max(1)
+    self.assertGreater((strongest < 0.3).mean(), 0.08)
+
+  def test_domains_are_asymmetric_but_not_to_one_side(self):
+    exists = _scms().problem.exists
+    half, centre = (x[exists] for x in _domains())
+    error = centre.std() / np.sqrt(centre.size)
+    self.assertLess(abs(centre.mean()), 4 * error)
+    # One side is longer than the other by a fifth, more often than not.
+    self.assertGreater((np.abs(centre) > 0.1 * half).mean(), 0.7)
+
+  def test_optimum_need_not_be_at_an_end(self):
+    # Measured: 26 % of the nonlinear SCMs, none of the linear ones.
+    scms, objectives = drawn_tasks.tasks()
+    chosen = np.arange(_num_scms()), objectives.best_variable
+    low, high = scms.problem.low[chosen], scms.problem.high[chosen]
+    inside = (objectives.best_value > low) & (objectives.best_value < high)
+    linear = scms.family == mechanisms.Family.LINEAR
+    self.assertGreater(inside[~linear].mean(), 0.15)
+    self.assertEqual(inside[linear].mean(), 0.0)
+
+  def test_many_variables_are_no_causes(self):
+    # Measured: 40 % of those that may be set.
+    settable = _scms().problem.settable
+    self.assertLess(_target_ancestors()[settable].mean(), 0.8)
+
+  def test_units_and_domains_tell_nothing(self):
+    scms, others = _scms(), _others()
+    is_cause = _target_ancestors()[others]
+    half, centre = _domains()
+    for name, clue in (
+      ('scale', np.log(scms.scale)),
+      ('origin', scms.location / scms.scale),
+      ('width', half),
+      ('centre', centre),
+      ('asymmetry', np.abs(centre)),
+    ):
+      with self.subTest(name):
+        correlation = np.corrcoef(clue[others], is_cause)[0, 1]
+        self.assertLess(abs(correlation), 4 / np.sqrt(is_cause.size))
+
+  def test_what_may_be_set_tells_little(self):
+    # Measured: 0.04. The target must have a cause that may be set, so what may
+    # be set is a little likelier to be one.
+    others = _others()
+    clue, is_cause = (
+      _scms().problem.settable[others],
+      _target_ancestors()[others],
+    )
+    self.assertLess(abs(np.corrcoef(clue, is_cause)[0, 1]), 0.1)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,473 @@
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acme_cbo import types
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import simulate
+from tests import drawn_tasks
+from tests import hand_made_scms
+
+_ACTIVATIONS = {
+  mechanisms.Activation.COSINE: np.cos,
+  mechanisms.Activation.TANH: np.tanh,
+  mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
+}
+_NUM_VARIABLES = drawn_tasks.PRIOR.max_variables
+_NUM_DRAWS = 32
+
+_propagate = jax.jit(simulate.propagate)
+_sample = jax.jit(simulate.sample, static_argnums=3)
+_expected_outcome = jax.jit(simulate.expected_outcome)
+_objective = jax.jit(simulate.objective, static_argnums=2)
+_relabel = jax.jit(simulate.relabel)
+
+
+def _do(settings: dict[int, float], num_variables=_NUM_VARIABLES):
+  mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
+  for variable, value in settings.items():
+    mask[variable], values[variable] = True, value
+  return types.Intervention(mask, values.astype(np.float32))
+
+
+def _doubles(tree):
+  """As numpy, in float64."""
+  return jax.tree.map(
+    lambda leaf: (
+      np.asarray(leaf, np.float64)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else np.asarray(leaf)
+    ),
+    tree,
+  )
+
+
+def _by_recursion(scm, intervention, noise):
+  """Internal values by recursion over the parents: [S, D] in float64."""
+  scm, intervention = _doubles(scm), _doubles(intervention)
+  values = (intervention.values - scm.location) / scm.scale
+  equations, nothing = scm.mechanism, np.zeros(len(noise))
+
+  @functools.cache
+  def value(j):
+    if not scm.problem.exists[j]:
+      return nothing
+    if intervention.mask[j]:
+      return nothing + values[j]
+    causes = {i: value(i) for i in np.flatnonzero(scm.parents[j])}
+    total = equations.bias[j] + noise[:, j]
+    for i, u in causes.items():
+      total = total + equations.linear[j, i] * u
+    for h, output in enumerate(equations.output[j]):
+      z = nothing + equations.shift[j, h]
+      for i, u in causes.items():
+        z = z + equations.hidden[j, h, i] * u
+      total = total + output * _ACTIVATIONS[equations.activation[j]](z)
+    return total
+
+  return np.stack([value(j) for j in range(noise.shape[1])], 1)
+
+
+def _draw_noise(rng, scm, num_draws):
+  """Scaled noise by numpy's own distributions."""
+  shape = (num_draws, scm.mechanism.noise.size)
+  kinds = np.stack(
+    [
+      rng.normal(size=shape),
+      rng.uniform(-(3**0.5), 3**0.5, shape),
+      rng.laplace(scale=0.5**0.5, size=shape),
+    ]
+  )
+  column = np.arange(shape[1])
+  drawn = kinds[np.asarray(scm.mechanism.noise), :, column].T
+  return drawn * np.asarray(scm.mechanism.noise_scale, np.float64)
+
+
+def _some_interventions(rng, problem):
+  """Nothing, one, two and all variables, anywhere in their domains."""
+  problem = _doubles(problem)
+  settable = rng.permutation(np.flatnonzero(problem.settable))
+  for variables in ([], settable[:1], settable[:2], settable):
+    place = rng.uniform(problem.low, problem.high)
+    yield _do({j: place[j] for j in variables})
+
+
+def _scms(num_per_family):
+  for family in mechanisms.Family:
+    batch = drawn_tasks.some(num_per_family, family).scm
+    for index in range(num_per_family):
+      yield family, drawn_tasks.unstack(batch, index)
+
+
+def _transfer(scm, intervention):
+  """[D], [D, D]: u = offset + transfer @ noise of a linear SCM under do().
+
+  In closed form, (I - B)^-1, where the rows of what is set are empty.
+  """
+  scm, intervention = _doubles(scm), _doubles(intervention)
+  free = ~intervention.mask & scm.problem.exists
+  values = (intervention.values - scm.location) / scm.scale
+  inverse = np.linalg.inv(
+    np.eye(free.size) - scm.mechanism.linear * free[:, None]
+  )
+  constant = np.where(intervention.mask, values, scm.mechanism.bias * free)
+  return inverse @ constant, inverse * free
+
+
+class HandMadeTest(parameterized.TestCase):
+  """The chain of `hand_made_scms.chain`, worked out by hand."""
+
+  def test_propagates_from_causes_to_effects(self):
+    noise = jnp.array([[0.5, -1.0, 0.25, 7.0]])
+    u = _propagate(hand_made_scms.chain(), _do({}, 4), noise)
+    # x1 = 1 + 2 * 0.5 - 1, x2 = -1 + 0.25.
+    np.testing.assert_allclose(u, [[0.5, 1.0, -0.75, 0.0]])
+
+  def test_do_cuts_what_is_set_from_its_causes(self):
+    noise = jnp.array([[0.5, -1.0, 0.25, 7.0]])
+    u = _propagate(hand_made_scms.chain(), _do({1: 2.0}, 4), noise)
+    np.testing.assert_allclose(u, [[0.5, 2.0, -1.75, 0.0]])
+
+  def test_units(self):
+    scm = hand_made_scms.chain(
+      location=[10.0, 0.0, -1.0, 5.0], scale=[2.0, 1.0, 4.0, 3.0]
+    )
+    noise = jnp.array([[0.5, -1.0, 0.25, 7.0]])
+    # x0 = 14 is 2 deviations from its origin, so x1 = 1 + 4 - 1.
+    u = _propagate(scm, _do({0: 14.0}, 4), noise)
+    np.testing.assert_allclose(u, [[2.0, 4.0, -3.75, 0.0]])
+
+  @parameterized.parameters(1.0, -1.0)
+  def test_expected_outcome_is_signed_by_the_goal(self, goal):
+    scm = hand_made_scms.chain(goal)
+    bank = simulate.noise_bank(jax.random.key(0), scm, 4)
+    for settings, expected in (
+      ({}, -1.0), ({0: 0.5}, -2.0), ({1: 2.0}, -2.0), ({0: 9.0, 1: 0.5}, -0.5)
+    ):  # fmt: skip
+      outcome = _expected_outcome(scm, bank, _do(settings, 4))
+      self.assertAlmostEqual(outcome, goal * expected)
+
+  @parameterized.parameters(
+    # The target reaches from -5 at do(x0 = 2) to 1 at do(x0 = -1).
+    (1.0, -5.0, 1.0, -1.0),
+    (-1.0, -1.0, 5.0, 2.0),
+  )
+  def test_objective(self, goal, worst, best, best_value):
+    scm = hand_made_scms.chain(goal)
+    objective = _objective(scm, jnp.zeros((4, 4)), 2)
+    self.assertAlmostEqual(objective.baseline, -goal)
+    self.assertAlmostEqual(objective.worst, worst, places=5)
+    self.assertAlmostEqual(objective.best, best, places=5)
+    self.assertEqual(objective.best_variable, 0)
+    self.assertEqual(objective.best_value, best_value)
+    # The ends of the domains and the centres of their halves.
+    x0 = np.array([-1.0, -0.25, 1.25, 2.0])
+    x1 = np.array([-0.5, 0.125, 1.375, 2.0])
+    curve = [-1 - 2 * x0, -x1, [-1.0] * 4, [-1.0] * 4]
+    np.testing.assert_allclose(
+      objective.curve, goal * np.array(curve), atol=1e-5
+    )
+
+  def test_objective_leaves_out_what_may_not_be_set(self):
+    scm = hand_made_scms.chain()
+    only_x1 = jnp.array([False, True, False, False])
+    scm = scm._replace(problem=scm.problem._replace(settable=only_x1))
+    objective = _objective(scm, jnp.zeros((4, 4)), 2)
+    self.assertAlmostEqual(objective.worst, -2.0, places=5)
+    self.assertAlmostEqual(objective.best, 0.5, places=5)
+    self.assertEqual(objective.best_variable, 1)
+    np.testing.assert_allclose(objective.curve[0], -1.0)
+
+  def test_grid(self):
+    np.testing.assert_allclose(
+      simulate.grid(4), [0, 0.125, 0.375, 0.625, 0.875, 1]
+    )
+
+  def test_noise_bank(self):
+    scm = hand_made_scms.chain()
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(simulate.noise_bank(key, scm, 5), 0.0)
+    curved = scm._replace(family=jnp.int32(mechanisms.Family.TANH))
+    np.testing.assert_array_equal(
+      simulate.noise_bank(key, curved, 5),
+      mechanisms.noise(key, scm.mechanism, 5),
+    )
+
+
+class SampleTest(absltest.TestCase):
+  @pytest.mark.oracle
+  def test_against_recursion_over_the_parents(self):
+    rng = np.random.default_rng(0)
+    for family, scm in _scms(3):
+      noise = _draw_noise(rng, scm, _NUM_DRAWS)
+      for intervention in _some_interventions(rng, scm.problem):
+        with self.subTest(f'{family.name} {intervention.mask.nonzero()}'):
+          u = _propagate(scm, intervention, noise.astype(np.float32))
+          expected = _by_recursion(scm, intervention, noise)
+          np.testing.assert_allclose(u, expected, rtol=1e-4, atol=1e-4)
+
+  def test_sample_is_in_own_units_and_sets_to_the_bit(self):
+    rng, key = np.random.default_rng(1), jax.random.key(1)
+    for _, scm in _scms(2):
+      noise = mechanisms.noise(key, scm.mechanism, _NUM_DRAWS)
+      for intervention in _some_interventions(rng, scm.problem):
+        rows = np.asarray(_sample(key, scm, intervention, _NUM_DRAWS))
+        u = _by_recursion(scm, intervention, np.asarray(noise, np.float64))
+        exists, mask = scm.problem.exists, intervention.mask
+        expected = np.where(exists, scm.location + scm.scale * u, 0.0)
+        error = np.abs(rows - expected) / scm.scale
+        self.assertLess(error.max(), 1e-4)
+        np.testing.assert_array_equal(
+          rows[:, mask], np.tile(intervention.values[mask], (_NUM_DRAWS, 1))
+        )
+        np.testing.assert_array_equal(rows[:, ~exists], 0.0)
+
+
+class LinearTest(absltest.TestCase):
+  @pytest.mark.oracle
+  def test_mean_and_covariance_in_closed_form(self):
+    # Mean and covariance of what is affine in the noise are known by what it
+    # makes of no noise and of each variable's alone.
+    rng = np.random.default_rng(2)
+    unit = np.concatenate(
+      [np.zeros((1, _NUM_VARIABLES)), np.eye(_NUM_VARIABLES)]
+    )
+    for _ in range(8):
+      scm = drawn_tasks.unstack(
+        drawn_tasks.some(80, mechanisms.Family.LINEAR).scm, rng.integers(80)
+      )
+      variance = np.square(_doubles(scm).mechanism.noise_scale)
+      for intervention in _some_interventions(rng, scm.problem):
+        u = np.asarray(
+          _propagate(scm, intervention, unit.astype(np.float32)), np.float64
+        )
+        offset, transfer = _transfer(scm, intervention)
+        np.testing.assert_allclose(u[0], offset, atol=1e-4)
+        actual = (u[1:] - u[0]).T
+        np.testing.assert_allclose(
+          (actual * variance) @ actual.T,
+          (transfer * variance) @ transfer.T,
+          atol=1e-4,
+        )
+
+  @pytest.mark.stat
+  def test_mean_and_covariance_of_samples(self):
+    num_samples = 20_000
+    scm = hand_made_scms.chain(scale=[1.0, 2.0, 0.5, 1.0])
+    for settings in ({}, {1: 0.5}):
+      rows = _sample(jax.random.key(3), scm, _do(settings, 4), num_samples)
+      rows = np.asarray(rows, np.float64)[:, :3]
+      offset, transfer = _transfer(scm, _do(settings, 4))
+      scale = np.asarray(scm.scale)[:3]
+      mean = (offset[:3] + 0) * scale
+      covariance = (transfer @ transfer.T)[:3, :3] * np.outer(scale, scale)
+      diagonal = np.diag(covariance)
+      error = np.sqrt(diagonal / num_samples) + 1e-6
+      self.assertLess(np.abs((rows.mean(0) - mean) / error).max(), 4)
+      # Isserlis: the error of a sample covariance of normal variables.
+      error = np.outer(diagonal, diagonal) + np.square(covariance)
+      error = np.sqrt(error / num_samples) + 1e-6
+      self.assertLess(np.abs((np.cov(rows.T) - covariance) / error).max(), 4)
+
+  @pytest.mark.oracle
+  def test_expected_outcome_is_exact(self):
+    rng, num_scms = np.random.default_rng(4), 40
+    batch = drawn_tasks.some(num_scms, mechanisms.Family.LINEAR)
+    for index in range(num_scms):
+      scm, objective = drawn_tasks.unstack(batch, index)
+      for intervention in _some_interventions(rng, scm.problem):
+        mean, _ = _transfer(scm, intervention)
+        self.assertAlmostEqual(
+          _expected_outcome(scm, objective.bank, intervention),
+          scm.problem.goal * mean[scm.problem.target.argmax()],
+          delta=1e-4,
+        )
+
+
+class NonlinearTest(absltest.TestCase):
+  @pytest.mark.oracle
+  @pytest.mark.stat
+  def test_expected_outcome_against_monte_carlo(self):
+    rng, num_draws, num_bank = np.random.default_rng(5), 200_000, 2000
+    draw_bank = jax.jit(simulate.noise_bank, static_argnums=2)
+    for index, (family, scm) in enumerate(_scms(2)):
+      if family == mechanisms.Family.LINEAR:
+        continue
+      target = scm.problem.target.argmax()
+      bank = draw_bank(jax.random.key(index), scm, num_bank)
+      noise = _draw_noise(rng, scm, num_draws)
+      for intervention in list(_some_interventions(rng, scm.problem))[:2]:
+        outcomes = (
+          scm.problem.goal
+          * (_by_recursion(scm, intervention, noise)[:, target])
+        )
+        actual = _expected_outcome(scm, bank, intervention)
+        variance = outcomes.var() * (1 / num_draws + 1 / num_bank)
+        z = (actual - outcomes.mean()) / np.sqrt(variance)
+        self.assertLess(abs(z), 4)
+
+
+class ObjectiveTest(absltest.TestCase):
+  @pytest.mark.stat
+  def test_worst_and_best_against_a_fine_grid(self):
+    num_tasks, num_points = 200, 400
+    scms, objectives = drawn_tasks.some(num_tasks)
+
+    @jax.jit
+    def outcomes(task):
+      """[D, points], by brute force."""
+      scm, objective = task
+
+      def at(variable, fraction):
+        intervention = simulate.intervene_on(scm.problem, variable, fraction)
+        return simulate.expected_outcome(scm, objective.bank, intervention)
+
+      variables = jnp.arange(_NUM_VARIABLES)
+      points = jnp.linspace(0, 1, num_points)
+      return jax.vmap(jax.vmap(at, (None, 0)), (0, None))(variables, points)
+
+    def all_outcomes(tasks):
+      return jax.lax.map(outcomes, tasks, batch_size=8)
+
+    fine = np.asarray(jax.jit(all_outcomes)((scms, objectives)))
+    settable = scms.problem.settable[:, :, None]
+    best = np.where(settable, fine, -np.inf).max((1, 2))
+    worst = np.where(settable, fine, np.inf).min((1, 2))
+    span = objectives.best - objectives.worst
+    over = (best - objectives.best) / span
+    under = (objectives.worst - worst) / span
+    # Between the points of its search the objective misses at most 0.23 % of
+    # the range here, and 0.02 % in 95 of 100 SCMs.
+    for missed in (over, under):
+      self.assertLess(missed.max(), 0.01)
+      self.assertLess(np.quantile(missed, 0.95), 1e-3)
+      # What it finds is there: the fine grid comes as close.
+      self.assertGreater(missed.min(), -1e-3)
+
+  def test_best_value_reaches_best(self):
+    tasks = drawn_tasks.some(200)
+    scms, objectives = tasks
+    mask = np.arange(_NUM_VARIABLES) == objectives.best_variable[:, None]
+    best = types.Intervention(
+      mask, np.where(mask, objectives.best_value[:, None], np.float32(0))
+    )
+    outcome = jax.jit(jax.vmap(simulate.expected_outcome))(
+      scms, objectives.bank, best
+    )
+    np.testing.assert_allclose(outcome, objectives.best, rtol=1e-4, atol=1e-4)
+    self.assertTrue((scms.problem.settable & mask).any(1).all())
+
+
+class InterveneOnTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(6)
+    low = rng.normal(size=(1000, 3)) * np.exp(rng.normal(size=(1000, 1)) * 4)
+    high = low + np.exp(rng.normal(size=(1000, 3)) * 4)
+    self.low, self.high = low.astype(np.float32), high.astype(np.float32)
+    about = hand_made_scms.problem(3, 0)
+
+    def value(low, high, fraction):
+      problem = about._replace(low=low, high=high)
+      return simulate.intervene_on(problem, 1, fraction)
+
+    self.put = jax.jit(jax.vmap(value))
+
+  def test_ends_to_the_bit(self):
+    for fraction, ends in ((0.0, self.low), (1.0, self.high)):
+      chosen = self.put(self.low, self.high, np.full(1000, fraction))
+      np.testing.assert_array_equal(chosen.values[:, 1], ends[:, 1])
+
+  def test_stays_within_the_domain(self):
+    # Uniform, close to either end, and the largest float32 below 1.
+    fraction = np.random.default_rng(7).uniform(size=1000)
+    for place in (
+      fraction,
+      1e-7 * fraction,
+      1 - 1e-7 * fraction,
+      np.full(1000, 1 - 2.0**-24),
+    ):
+      chosen = self.put(self.low, self.high, place.astype(np.float32))
+      values = np.asarray(chosen.values)[:, 1]
+      self.assertTrue((values >= self.low[:, 1]).all())
+      self.assertTrue((values <= self.high[:, 1]).all())
+
+  def test_sets_one_variable_in_proportion(self):
+    about = hand_made_scms.problem(3, 0, low=-2.0, high=6.0)
+    chosen = simulate.intervene_on(about, 1, 0.75)
+    np.testing.assert_array_equal(chosen.mask, [False, True, False])
+    np.testing.assert_array_equal(chosen.values, [0.0, 4.0, 0.0])
+
+
+class RelabelTest(absltest.TestCase):
+  def test_by_hand(self):
+    # Column 0 holds the old 2, column 1 the padding, then 0 and 1.
+    scm = _relabel(hand_made_scms.chain(), jnp.array([2, 3, 0, 1]))
+    np.testing.assert_array_equal(scm.order, [2, 3, 0, 1])
+    np.testing.assert_array_equal(scm.problem.exists, [1, 0, 1, 1])
+    np.testing.assert_array_equal(scm.problem.target, [1, 0, 0, 0])
+    np.testing.assert_array_equal(scm.problem.settable, [0, 0, 1, 1])
+    np.testing.assert_array_equal(scm.problem.low, [0.0, 0.0, -1.0, -0.5])
+    np.testing.assert_array_equal(scm.mechanism.bias, [0.0, 0.0, 0.0, 1.0])
+    self.assertEqual(scm.problem.goal, 1.0)
+    np.testing.assert_array_equal(
+      scm.parents, [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 0, 1, 0]]
+    )
+    np.testing.assert_array_equal(
+      scm.mechanism.linear, [[0, 0, 0, -1], [0] * 4, [0] * 4, [0, 0, 2, 0]]
+    )
+
+  def test_back_and_forth(self):
+    rng = np.random.default_rng(8)
+    for _, scm in _scms(2):
+      permutation = rng.permutation(_NUM_VARIABLES)
+      there = _relabel(scm, permutation)
+      jax.tree.map(
+        np.testing.assert_array_equal,
+        _relabel(there, np.argsort(permutation)),
+        scm,
+      )
+
+  def test_commutes_with_simulation(self):
+    rng = np.random.default_rng(9)
+    for _, scm in _scms(3):
+      noise = _draw_noise(rng, scm, _NUM_DRAWS).astype(np.float32)
+      permutation = rng.permutation(_NUM_VARIABLES)
+      there = _relabel(scm, permutation)
+      for intervention in _some_interventions(rng, scm.problem):
+        moved = jax.tree.map(lambda x: x[permutation], intervention)  # noqa: B023
+        np.testing.assert_allclose(
+          _propagate(there, moved, noise[:, permutation]),
+          _propagate(scm, intervention, noise)[:, permutation],
+          atol=1e-4,
+        )
+
+
+class UnitsTest(absltest.TestCase):
+  def test_other_units_commute_with_simulation(self):
+    rng, key = np.random.default_rng(10), jax.random.key(10)
+    for _, scm in _scms(2):
+      factor = np.exp(rng.normal(size=_NUM_VARIABLES)).astype(np.float32)
+      shift = rng.normal(size=_NUM_VARIABLES).astype(np.float32)
+      other = scm._replace(
+        location=shift + factor * scm.location, scale=factor * scm.scale
+      )
+      for intervention in _some_interventions(rng, scm.problem):
+        mask = intervention.mask
+        set_to = np.where(mask, shift + factor * intervention.values, 0.0)
+        rows = _sample(key, scm, intervention, _NUM_DRAWS)
+        others = _sample(
+          key, other, types.Intervention(mask, set_to), _NUM_DRAWS
+        )
+        expected = np.where(scm.problem.exists, shift + factor * rows, 0.0)
+        error = np.abs(others - expected) / other.scale
+        self.assertLess(error.max(), 1e-3)
+
+
+if __name__ == '__main__':
+  absltest.main()
