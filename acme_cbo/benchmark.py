@@ -27,9 +27,6 @@ def act_by_recomputing(
 ):
   """As `actor.act`, but every decision encodes all rows again.
 
-  It draws no rewards, which `actor.act` does, so the ratio of their times is
-  the cache's gain from below.
-
   Args:
     key: consumed.
     params: parameters of the network.
@@ -58,7 +55,9 @@ def act_by_recomputing(
         left,
         jnp.arange(t + 1) == 0,
       )
-      prefix = network.prefix(params, problem, observations)
+      # Without the barrier the compiler would encode the observations once.
+      again, rows = jax.lax.optimization_barrier((observations, rows))
+      prefix = network.prefix(params, problem, again)
       heads = network.full(params, problem, prefix, rows)
       log_probs = distributions.choice(heads.joint_logits[-1], problem.settable)
       decision = distributions.sample(key_choice, log_probs)
@@ -141,12 +140,17 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     key
   )
   sizes = (parts.horizon, parts.num_generations)
-  cached = jax.jit(lambda k, p, t: actor.act(k, p, parts.network, t, *sizes))
+  act = jax.jit(lambda k, p, t: actor.act(k, p, parts.network, t, *sizes))
+  # Of the outcomes alone, so that the compiler leaves the rewards out, which
+  # recomputing does not draw either.
+  cached = jax.jit(
+    lambda k, p, t: actor.act(k, p, parts.network, t, *sizes)[1].outcomes
+  )
   recomputed = jax.jit(
     lambda k, p, t: act_by_recomputing(k, p, parts.network, t, *sizes)
   )
   learn = jax.jit(lambda p, *data: gradient(p, parts, *data))
-  observations, trajectories = cached(key, params, tasks)
+  observations, trajectories = act(key, params, tasks)
   shared = (tasks, observations, trajectories)
   unshared = ungroup(*shared)
   seconds = interleaved(

@@ -245,7 +245,7 @@ def update(
       params, state.reference, network, *batch, settings, grpo
     )
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    parts['train/gradient_norm'] = optax.global_norm(gradient)
+    parts['train/gradient_norm'] = optax.tree.norm(gradient)
     return (optax.apply_updates(params, updates), opt_state), parts
 
   def one_pass(carry, _):
@@ -256,7 +256,7 @@ def update(
   )
   metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
   metrics['policy/log_ratio_max'] = parts['policy/log_ratio_max'].max()
-  metrics['train/parameter_norm'] = optax.global_norm(params)
+  metrics['train/parameter_norm'] = optax.tree.norm(params)
   metrics['reward/total'] = rewarded.mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = trajectories.components[..., i].mean()

@@ -60,10 +60,13 @@ class Rows(NamedTuple):
 
 
 class Cache(NamedTuple):
-  """Keys and values of rows: [L, rows, D, A, W / A] each."""
+  """Keys and values of rows, an array [rows, D, A, W / A] for each block.
 
-  keys: jax.Array
-  values: jax.Array
+  Not one array for all blocks: a row is then written in place.
+  """
+
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
 
 
 class Prefix(NamedTuple):
@@ -167,9 +170,9 @@ def make(architecture: Architecture) -> Network:
   def empty_cache(num_rows, num_variables):
     heads = architecture.num_heads
     head_width = architecture.width // heads
-    shape = (architecture.num_blocks, num_rows, num_variables)
-    zeros = jnp.zeros((*shape, heads, head_width))
-    return Cache(zeros, zeros)
+    zeros = jnp.zeros((num_rows, num_variables, heads, head_width))
+    blocks = (zeros,) * architecture.num_blocks
+    return Cache(blocks, blocks)
 
   # The functions draw nothing at random.
   return Network(
@@ -309,31 +312,32 @@ class _Transformer(hk.Module):
       query, key, value = self._project(attention, x)
       seen = None
       if cache is not None:
-        key = cache.keys[i].at[position].set(key[0])
-        value = cache.values[i].at[position].set(value[0])
+        write = jax.lax.dynamic_update_slice_in_dim
+        key = write(cache.keys[i], key, position, 0)
+        value = write(cache.values[i], value, position, 0)
         seen = jnp.arange(key.shape[0])[None] <= position
       elif prefix is not None:
         seen = jnp.tri(key.shape[0], dtype=bool)
       written.append((key, value))
-      logits = jnp.einsum('qjad,rjad->jaqr', query, key)
+      logits = jnp.einsum('qjad,rjad->qjar', query, key)
       if seen is not None:
-        logits = jnp.where(seen, logits, -1e9)
+        logits = jnp.where(seen[:, None, None], logits, -1e9)
       if prefix is None:
-        mixed = jnp.einsum('jaqr,rjad->qjad', jax.nn.softmax(logits), value)
+        mixed = jnp.einsum('qjar,rjad->qjad', jax.nn.softmax(logits), value)
       else:
         # Two sums instead of one over joined rows, so that the prefix is not
         # copied for every rollout that shares it.
-        early = jnp.einsum('qjad,rjad->jaqr', query, prefix.keys[i])
+        early = jnp.einsum('qjad,rjad->qjar', query, prefix.keys[i])
         weights = jax.nn.softmax(jnp.concatenate([early, logits], -1))
         early, late = jnp.split(weights, [early.shape[-1]], -1)
-        mixed = jnp.einsum('jaqr,rjad->qjad', early, prefix.values[i])
-        mixed += jnp.einsum('jaqr,rjad->qjad', late, value)
+        mixed = jnp.einsum('qjar,rjad->qjad', early, prefix.values[i])
+        mixed += jnp.einsum('qjar,rjad->qjad', late, value)
       x = x + attention.merge(mixed.reshape(x.shape))
 
       hidden = jax.nn.gelu(block.mlp_in(block.mlp_norm(x)))
       x = x + block.mlp_out(hidden)
     keys, values = zip(*written, strict=True)
-    return x, Cache(jnp.stack(keys), jnp.stack(values))
+    return x, Cache(tuple(keys), tuple(values))
 
   def _project(self, attention, x):
     """Normalised queries, keys and values: [Q, D, A, W / A] each."""

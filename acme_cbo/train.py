@@ -183,7 +183,12 @@ def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
 
 
 def _belief(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
-  """Quality of the learned belief before and after the interventions."""
+  """Quality of the learned belief before and after the interventions.
+
+  Where all candidates are parents, as in stars, there is nothing to tell apart.
+  """
+  if tasks.parents[tasks.candidates].all():
+    return {'before': {}, 'after_all': {}}
   probability = np.asarray(outcome.parent_probability)
   return {
     when: statistics.parent_set_quality(

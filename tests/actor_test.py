@@ -74,9 +74,8 @@ def _episodes():
     yield b, g, task, trajectory
 
 
-def _interventions(task, trajectory):
+def _interventions(trajectory):
   """What was set, read off the outcomes: a set value comes out as it is."""
-  del task
   for mask, outcome in zip(
     trajectory.intervened, trajectory.outcomes, strict=True
   ):
@@ -142,14 +141,12 @@ class ActorTest(miniature.TestCase):
   def test_what_is_set_is_what_was_decided_and_allowed(self):
     for b, g, task, trajectory in _episodes():
       problem, decision = task.scm.problem, trajectory.decision
-      interventions = list(_interventions(task, trajectory))
+      interventions = list(_interventions(trajectory))
       for t, intervention in enumerate(interventions):
         with self.subTest(f'SCM {b}, rollout {g}, step {t}'):
           environment.check_intervention(problem, intervention)
           j = decision.variable[t]
-          np.testing.assert_array_equal(
-            np.flatnonzero(intervention.mask), [j]
-          )
+          np.testing.assert_array_equal(np.flatnonzero(intervention.mask), [j])
           low, high = problem.low[j], problem.high[j]
           fraction = (intervention.values[j] - low) / (high - low)
           self.assertAlmostEqual(fraction, decision.fraction[t], places=4)
@@ -160,9 +157,9 @@ class ActorTest(miniature.TestCase):
     edges = np.concatenate([[0], np.linspace(0, 1, last), [1]])
     self.assertTrue((edges[decision.cell] <= decision.fraction).all())
     self.assertTrue((decision.fraction <= edges[decision.cell + 1]).all())
-    # All kinds of cell were seen: both ends, and inside.
+    # Both ends were seen, and the inside.
     self.assertContainsSubset([0, last], decision.cell.flatten())
-    self.assertBetween(np.median(decision.cell), 1, last - 1)
+    self.assertFalse(np.isin(decision.cell, [0, last]).all())
 
 
 class ComponentsTest(miniature.TestCase):
@@ -190,7 +187,7 @@ class ComponentsTest(miniature.TestCase):
       outcomes = np.array(
         [
           expected_outcome(task, intervention)
-          for intervention in _interventions(task, trajectory)
+          for intervention in _interventions(trajectory)
         ]
       )
       worst, best = float(objective.worst), float(objective.best)

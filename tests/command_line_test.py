@@ -50,6 +50,10 @@ class MistakesTest(LauncherTestCase):
       [_SMOKE, '--config.grpo.num_generation=3'],
       'num_generation.* [Dd]id you mean .?num_generations',
     ),
+    (
+      [_SMOKE, '--config.grpp.num_tasks=3'],
+      '[Dd]id you mean .?grpo',
+    ),
     (['--config=mine.py'], '--config: .*No such file.*mine.py'),
     ([_SMOKE.replace('smoke', 'smok')], "no preset 'smok'; there are .*smoke"),
     ([_SMOKE, 'seed=3'], "unexpected argument 'seed=3'; flags begin with --"),

@@ -86,6 +86,14 @@ def scm(
   )
 
 
+def do(settings: dict[int, float], num_variables: int) -> types.Intervention:
+  """Sets the variables that are keys to their values."""
+  mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
+  for variable, value in settings.items():
+    mask[variable], values[variable] = True, value
+  return types.Intervention(jnp.asarray(mask), jnp.asarray(values, jnp.float32))
+
+
 def chain(goal: float = 1.0, **units) -> types.SCM:
   """x0 = e0, x1 = 1 + 2 x0 + e1, the target x2 = -x1 + e2, and padding x3.
 

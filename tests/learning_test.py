@@ -4,8 +4,9 @@ The policy is a table of logits, so that a second trains one for 64 seeds: a
 bar that one seed misses by bad luck would let the broken ones pass as well.
 """
 
+from collections.abc import Callable
 import functools
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -135,9 +136,7 @@ def _train(learner: _Learner) -> tuple[np.ndarray, np.ndarray]:
       def rollout(decision, advantage):
         now = learner.log_prob(choose(logits), decision)
         old = learner.log_prob(choose(old_logits), decision)
-        ratios = losses.log_ratios(
-          *(x[None] for x in (*now, *old)), 'decision'
-        )
+        ratios = losses.log_ratios(*(x[None] for x in (*now, *old)), 'decision')
         return losses.clipped_surrogate(ratios[0], advantage[None], 0.2, 0.2)
 
       return jax.vmap(rollout)(decisions, advantages).mean()

@@ -76,11 +76,15 @@ class TestCase(parameterized.TestCase):
 
 
 @functools.cache
-def network() -> networks.Network:
-  """Two blocks of width 8."""
+def network(num_blocks: int = 1) -> networks.Network:
+  """Attention of width 8."""
   return networks.make(
     networks.Architecture(
-      width=8, num_blocks=2, num_heads=2, mlp_factor=2, num_cells=NUM_CELLS
+      width=8,
+      num_blocks=num_blocks,
+      num_heads=2,
+      mlp_factor=2,
+      num_cells=NUM_CELLS,
     )
   )
 
@@ -155,16 +159,13 @@ def doubles(tree):
 
 @functools.cache
 def _drawn_tasks() -> types.Task:
-  drawn, complete = jax.jit(lambda key: priors.sample(key, PRIOR, 16))(
-    jax.random.key(0)
-  )
-  if not complete:
-    raise ValueError('the tiny prior does not fill a batch of 16 tasks')
-  return drawn
+  draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, PRIOR)))
+  drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
+  return jax.tree.map(lambda leaf: leaf[taken], drawn)
 
 
 def tasks(num_tasks: int) -> types.Task:
-  """Up to 16 tasks of the prior, always the same."""
+  """At most 16 tasks of the prior, always the same."""
   return jax.tree.map(lambda leaf: leaf[:num_tasks], _drawn_tasks())
 
 

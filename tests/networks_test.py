@@ -20,6 +20,8 @@ from acme_cbo.evaluation import policies
 from acme_cbo.scms import simulate
 from tests import miniature
 
+_NETWORK = miniature.network(num_blocks=2)
+
 
 class _Episode(NamedTuple):
   problem: types.Problem
@@ -55,18 +57,16 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
 
 @functools.cache
 def _params():
-  network = miniature.network()
   problem, observations, rows = _episode(4, 3, 1)
-  init = jax.jit(network.init)
+  init = jax.jit(_NETWORK.init)
   params = init(jax.random.key(0), problem, observations, rows)
   return miniature.loud(params, gain=1.5)
 
 
 def _evaluate(params, episode):
   problem, observations, rows = episode
-  network = miniature.network()
-  prefix = network.prefix(params, problem, observations)
-  return network.full(params, problem, prefix, rows)
+  prefix = _NETWORK.prefix(params, problem, observations)
+  return _NETWORK.full(params, problem, prefix, rows)
 
 
 _jit_evaluate = jax.jit(_evaluate)
@@ -110,9 +110,9 @@ class EvaluationTest(miniature.TestCase):
     self.group = episodes[0]._replace(rows=rows)
 
   def _shared(self, params):
-    network, (problem, observations, rows) = miniature.network(), self.group
-    prefix = network.prefix(params, problem, observations)
-    return jax.vmap(network.full, (None, None, None, 0))(
+    problem, observations, rows = self.group
+    prefix = _NETWORK.prefix(params, problem, observations)
+    return jax.vmap(_NETWORK.full, (None, None, None, 0))(
       params, problem, prefix, rows
     )
 
@@ -149,10 +149,10 @@ class EvaluationTest(miniature.TestCase):
         self.assertGreater(size, 0)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * size)
 
-    network, (problem, observations, rows) = miniature.network(), self.group
-    prefix = jax.jit(network.prefix)(_params(), problem, observations)
-    append = jax.jit(network.append)
-    cache = network.empty_cache(5, 4)
+    problem, observations, rows = self.group
+    prefix = jax.jit(_NETWORK.prefix)(_params(), problem, observations)
+    append = jax.jit(_NETWORK.append)
+    cache = _NETWORK.empty_cache(5, 4)
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[1, i : i + 1], rows)
       heads, cache = append(_params(), problem, prefix, cache, i, row)
@@ -207,7 +207,7 @@ class SizeTest(miniature.TestCase):
         self.assertGreater(leaf.std(), 0.1)
 
   def test_no_parameter_knows_the_number_of_variables(self):
-    init = miniature.network().init
+    init = _NETWORK.init
     key = jax.random.key(0)
     few, many = (
       jax.eval_shape(init, key, *_episode(num_variables, 5, 2))
@@ -249,7 +249,7 @@ class SymmetryTest(miniature.TestCase):
 
     def pad(x):  # One column before the others and two after them.
       width = [(0, 0)] * (x.ndim - 1) + [(1, 2)]
-      return jnp.pad(x, width) if x.ndim else x
+      return np.pad(x, width) if x.ndim else x
 
     padded = _Episode(
       jax.tree.map(pad, problem),
@@ -321,7 +321,7 @@ def _play(params, scm, noise):
   Returns:
     [T] variables, and [T] fractions of their domains.
   """
-  policy = policies.trained(miniature.network(), params)
+  policy = policies.trained(_NETWORK, params)
 
   def watch(intervention, noise):
     u = simulate.propagate(scm, intervention, noise)
@@ -389,7 +389,7 @@ class RolloutTest(miniature.TestCase):
     rng = np.random.default_rng(1)
     orders = np.stack([rng.permutation(5) for _ in self.noise])
     variables, fractions = self._play(
-      jax.vmap(simulate.relabel)(self.scms, jnp.array(orders)),
+      jax.jit(jax.vmap(simulate.relabel))(self.scms, orders),
       np.take_along_axis(self.noise, orders[:, None], 2),
     )
     self._assert_same(np.take_along_axis(orders, variables, 1), fractions)

@@ -12,15 +12,21 @@ from acme_cbo.scms import mechanisms
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
+from tests import miniature
 
 _exploration = jax.jit(rewards.exploration)
+_log_belief = jax.jit(rewards.log_belief)
+_objective = jax.jit(simulate.objective, static_argnums=2)
+_optimization = jax.jit(rewards.optimization)
+_parent = jax.jit(rewards.parent)
+_structure = jax.jit(rewards.structure)
 
 
 def _log2_sigmoid(logit):
   return -math.log2(1 + math.exp(-logit))
 
 
-class TotalTest(absltest.TestCase):
+class TotalTest(miniature.TestCase):
   def test_is_the_weighted_sum(self):
     weights = rewards.Weights(
       optimization=2.0, structure=0.5, parent=0.25, exploration=-1.0
@@ -43,15 +49,15 @@ class TotalTest(absltest.TestCase):
         self.assertEqual(gradient[index], 0.0)
 
 
-class OptimizationTest(parameterized.TestCase):
+class OptimizationTest(miniature.TestCase):
   @parameterized.parameters(1.0, -1.0)
   def test_by_hand(self, goal):
     # The chain's target reaches from -5 to 1.
     scm, bank = hand_made_scms.chain(goal), jnp.zeros((1, 4))
-    objective = jax.jit(simulate.objective, static_argnums=2)(scm, bank, 2)
+    objective = _objective(scm, bank, 2)
     for outcome, share in ((-5.0, 0.0), (-2.0, 0.5), (1.0, 1.0)):
       self.assertAlmostEqual(
-        rewards.optimization(goal * outcome, objective),
+        _optimization(goal * outcome, objective),
         share if goal > 0 else 1 - share,
         places=5,
       )
@@ -108,7 +114,7 @@ class OptimizationTest(parameterized.TestCase):
       np.testing.assert_allclose(reward(factor, shift), expected, atol=1e-4)
 
 
-class StructureTest(absltest.TestCase):
+class StructureTest(miniature.TestCase):
   def test_log_belief_by_hand(self):
     logits = jnp.array([0.0, math.log(3.0), math.log(3.0), 5.0])
     is_parent = jnp.array([True, True, False, True])
@@ -116,50 +122,50 @@ class StructureTest(absltest.TestCase):
     # Probabilities 1/2, 3/4 and 1/4 of the truth; the last is no candidate.
     expected = (-1 + math.log2(0.75) - 2) / 3
     self.assertAlmostEqual(
-      rewards.log_belief(logits, is_parent, candidates), expected, places=6
+      _log_belief(logits, is_parent, candidates), expected, places=6
     )
 
   def test_ignorance_is_minus_1_and_certainty_0(self):
     is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    belief = rewards.log_belief(jnp.zeros(2), is_parent, candidates)
+    belief = _log_belief(jnp.zeros(2), is_parent, candidates)
     self.assertAlmostEqual(belief, -1.0, places=6)
-    certain = rewards.log_belief(jnp.array([1e6, -1e6]), is_parent, candidates)
+    certain = _log_belief(jnp.array([1e6, -1e6]), is_parent, candidates)
     # As certain as log odds of 8 are.
     self.assertAlmostEqual(certain, _log2_sigmoid(8.0), places=6)
     self.assertGreater(certain, -1e-3)
 
   def test_is_bounded(self):
     is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    wrong = rewards.log_belief(jnp.array([-1e6, 1e6]), is_parent, candidates)
+    wrong = _log_belief(jnp.array([-1e6, 1e6]), is_parent, candidates)
     self.assertAlmostEqual(wrong, _log2_sigmoid(-8.0), places=5)
 
   def test_without_candidates_nothing_is_to_be_known(self):
     nobody = jnp.zeros(2, bool)
-    self.assertEqual(rewards.log_belief(jnp.ones(2), nobody, nobody), 0.0)
+    self.assertEqual(_log_belief(jnp.ones(2), nobody, nobody), 0.0)
 
   def test_telescopes(self):
     rng = np.random.default_rng(1)
     logits = jnp.float32(4 * rng.normal(size=(21, 5)))
     is_parent, candidates = rng.random((2, 5)) < 0.6
-    potential = jax.vmap(rewards.log_belief, (0, None, None))(
+    potential = jax.vmap(_log_belief, (0, None, None))(
       logits, jnp.asarray(is_parent), jnp.asarray(candidates)
     )
-    gained = jax.vmap(rewards.structure)(potential[:-1], potential[1:])
+    gained = jax.vmap(_structure)(potential[:-1], potential[1:])
     self.assertAlmostEqual(gained.sum(), potential[-1] - potential[0], places=4)
     # Going to and fro earns nothing.
-    there = rewards.structure(potential[0], potential[1])
-    back = rewards.structure(potential[1], potential[0])
+    there = _structure(potential[0], potential[1])
+    back = _structure(potential[1], potential[0])
     self.assertEqual(there + back, 0.0)
 
   def test_more_belief_in_the_truth_pays(self):
     is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    before = rewards.log_belief(jnp.zeros(2), is_parent, candidates)
+    before = _log_belief(jnp.zeros(2), is_parent, candidates)
     for logits, sign in (([1.0, 0.0], 1), ([0.0, -1.0], 1), ([-1.0, 0.0], -1)):
-      after = rewards.log_belief(jnp.array(logits), is_parent, candidates)
-      self.assertEqual(np.sign(rewards.structure(before, after)), sign)
+      after = _log_belief(jnp.array(logits), is_parent, candidates)
+      self.assertEqual(np.sign(_structure(before, after)), sign)
 
 
-class ParentTest(absltest.TestCase):
+class ParentTest(miniature.TestCase):
   def test_by_hand(self):
     logits = jnp.array([0.0, math.log(3.0), 100.0, -100.0])
     for mask, expected in (
@@ -170,11 +176,11 @@ class ParentTest(absltest.TestCase):
       ([0, 0, 0, 1], 0.0),
       ([0, 0, 0, 0], 0.0),
     ):
-      believed = rewards.parent(logits, jnp.array(mask, bool))
+      believed = _parent(logits, jnp.array(mask, bool))
       self.assertAlmostEqual(believed, expected, places=6)
 
 
-class ExplorationTest(parameterized.TestCase):
+class ExplorationTest(miniature.TestCase):
   def test_by_hand(self):
     reward = _exploration(
       jnp.array([0, 0, 1, 0, 0, 0]),

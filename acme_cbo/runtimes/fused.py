@@ -123,7 +123,7 @@ def make_step(
     if not complete:
       raise ValueError(
         f'update {int(state.step)}: the prior refuses nearly every SCM that '
-        'it draws; lower prior.min_gain or widen the domains'
+        'it draws; lower scms.min_gain or widen the domains'
       )
     state, metrics = jit_learn(
       state._replace(key=key), tasks, observations, trajectories
@@ -132,8 +132,8 @@ def make_step(
     if largest > losses.MAX_LOG_RATIO:
       raise FloatingPointError(
         f'update {int(state.step)}: a log importance ratio of {largest:.1f} '
-        f'is beyond {losses.MAX_LOG_RATIO}; lower learner.learning_rate or '
-        'learner.num_iterations'
+        f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
+        'grpo.num_iterations'
       )
     if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
       raise FloatingPointError(

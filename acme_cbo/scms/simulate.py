@@ -21,8 +21,10 @@ def intervene_on(
     An intervention on one variable.
   """
   mask = jnp.arange(problem.low.shape[-1]) == variable
-  # Written so that fractions 0 and 1 give the ends to the bit.
+  # Written so that fractions 0 and 1 give the ends to the bit, and clipped
+  # because rounding can carry a fraction close to them beyond.
   value = (1 - fraction) * problem.low + fraction * problem.high
+  value = jnp.clip(value, problem.low, problem.high)
   return types.Intervention(mask=mask, values=jnp.where(mask, value, 0.0))
 
 

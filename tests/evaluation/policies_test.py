@@ -13,6 +13,7 @@ from acme_cbo.evaluation import policies
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
+from tests import miniature
 
 _KEY = jax.random.key(0)
 
@@ -37,15 +38,14 @@ def _problem(goal=1.0, settable=(0, 1)):
 
 
 def _do(variable, value):
-  mask = np.arange(5) == variable
-  return types.Intervention(mask, np.where(mask, np.float32(value), 0))
+  return hand_made_scms.do({variable: value}, 5)
 
 
 def _outcome(target):
   return jnp.array([0.0, 0.0, target, 0.0, 0.0])
 
 
-class PoliciesTestCase(parameterized.TestCase):
+class PoliciesTestCase(miniature.TestCase):
   def assert_sets(self, intervention, variable, value):
     expected = _do(variable, value)
     np.testing.assert_array_equal(intervention.mask, expected.mask)
@@ -155,39 +155,34 @@ class TrainedTest(PoliciesTestCase):
       rows.append((position, row))
       # Prefers the target, then cell number `position` of variable 1.
       logits = jnp.zeros((5, 4)).at[2].set(9.0).at[1, position].set(params)
-      parents = jnp.full(5, float(position))
-      return networks.Heads(logits, parents, logits), [*cache, position]
+      return networks.Heads(logits, jnp.full(5, 1.0 * position), logits), cache
 
-    network = networks.Network(
-      init=None,
-      prefix=lambda params, problem, observations: observations,
-      append=append,
-      full=None,
-      empty_cache=lambda num_rows, num_variables: [(num_rows, num_variables)],
-    )
+    network = miniature.linear_network()._replace(append=append)
     policy = policies.trained(network, 2.0)
     memory = policy.init(_problem(), _ROWS, 2)
     # Cells of [-2, 4]: the lower end, two halves and the upper end.
     for step, value in enumerate((-2.0, -0.5)):
       chosen = policy.choose(_KEY, memory)
       self.assert_sets(chosen, 1, value)
+      assert policy.parent_logits is not None
       np.testing.assert_array_equal(policy.parent_logits(memory), step)
       memory = policy.observe(memory, step, chosen, _outcome(step + 6.0))
-    self.assertEqual(memory.cache, [(3, 5), 0, 1, 2])
     positions, appended = zip(*rows, strict=True)
     self.assertEqual(positions, (0, 1, 2))
     self.assertEqual([float(row.left[0]) for row in appended], [1, 0.5, 0])
     self.assertEqual([bool(row.start[0]) for row in appended], [1, 0, 0])
     np.testing.assert_array_equal(appended[2].values[0], _outcome(7.0))
-    np.testing.assert_array_equal(appended[2].intervened[0], chosen.mask)
+    np.testing.assert_array_equal(
+      appended[2].intervened[0], [False, True, False, False, False]
+    )
 
 
-class ScoresTest(absltest.TestCase):
+class ScoresTest(miniature.TestCase):
   """On drawn tasks: nobody beats the oracle."""
 
   @pytest.mark.stat
   def test_scores(self):
-    tasks, num_interventions = drawn_tasks.some(300), 10
+    tasks, num_interventions = drawn_tasks.some(256), 10
     factories = {
       'random': lambda task: policies.random(),
       'slope': lambda task: policies.slope(),
@@ -199,17 +194,19 @@ class ScoresTest(absltest.TestCase):
       play = jax.jit(
         lambda key, tasks, factory=factory: evaluate.evaluate(
           key, factory, tasks, 20, num_interventions
-        ),
-        compiler_options=drawn_tasks.QUICK,
+        )
       )
       scores[name] = np.asarray(play(_KEY, tasks).score)
-      self.assertEqual(scores[name].shape, (300, num_interventions))
+      self.assertEqual(scores[name].shape, (256, num_interventions))
     np.testing.assert_allclose(scores['oracle'], 1.0, atol=1e-4)
     for name, score in scores.items():
       with self.subTest(name):
         # What the search for the best may miss: see simulate_test.
         self.assertLess(score.max(), 1.01)
-    print({name: score.mean(0).round(2) for name, score in scores.items()})
+    # Measured after ten interventions: 0.00, 0.48 and 0.58, to 0.05.
+    for name in ('slope', 'explore'):
+      gain = scores[name][:, -1].mean() - scores['random'].mean()
+      self.assertGreater(gain, 0.25)
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ def _entry(first, mean, last, families):
 _EVALUATION = {
   'slope': _entry(0.5, 0.5, 0.25, {'fourier': 0.125, 'linear': 0.75}),
   'oracle': _entry(1.0, 1.0, 1.0, {'linear': 1.0, 'nonlinear': 1.0}),
-  'b': _entry(-0.5, -1.0, -1.5, {}),
+  'b': _entry(1.5, -1.0, -1.5, {}),
 }
 
 
@@ -71,7 +71,7 @@ class TableTest(absltest.TestCase):
     self.assertEqual(
       table['b'],
       {
-        'first choice': '-0.50 [-0.62, -0.38]',
+        'first choice': '1.50 [1.38, 1.62]',
         'all choices': '-1.00 [-1.12, -0.88]',
         'last choice': '-1.50 [-1.62, -1.38]',
         'last, IQM': '-1.40',

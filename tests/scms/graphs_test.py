@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acme_cbo.scms import graphs
+from tests import miniature
 
 _SIZES = tuple(range(2, 9))
 _NUM_NODES = 8
@@ -42,7 +43,7 @@ def _reachable(parents, j):
   return found
 
 
-class ShapesTest(parameterized.TestCase):
+class ShapesTest(miniature.TestCase):
   """By hand: three nodes in use of four."""
 
   def test_chain(self):
@@ -114,7 +115,7 @@ class ShapesTest(parameterized.TestCase):
         np.testing.assert_array_equal(_many(kind, 5), expected)
 
 
-class ErdosRenyiTest(absltest.TestCase):
+class ErdosRenyiTest(miniature.TestCase):
   @pytest.mark.stat
   def test_every_pair_is_joined_with_the_density(self):
     density = 0.3
@@ -131,7 +132,7 @@ class ErdosRenyiTest(absltest.TestCase):
     )
 
 
-class ScaleFreeTest(absltest.TestCase):
+class ScaleFreeTest(miniature.TestCase):
   def test_a_node_joins_one_or_two_others(self):
     parents = _many(graphs.Graph.SCALE_FREE, 6)[:, :6, :6]
     joins = [np.minimum(np.arange(6), links) for links in (1, 2)]
@@ -169,8 +170,8 @@ class ScaleFreeTest(absltest.TestCase):
     self.assertAlmostEqual(star, 3 / 7, delta=4 * error)
 
 
-class AncestorsTest(parameterized.TestCase):
-  @parameterized.parameters(*range(2, 10))
+class AncestorsTest(miniature.TestCase):
+  @parameterized.parameters(2, 5, 8, 9)
   def test_longest_path(self, size):
     # Every earlier node of a chain is an ancestor.
     np.testing.assert_array_equal(

@@ -1,4 +1,3 @@
-import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -10,8 +9,8 @@ from scipy import integrate
 from scipy import stats
 
 from acme_cbo.scms import mechanisms
-from tests import drawn_tasks
 from tests import hand_made_scms
+from tests import miniature
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
@@ -30,7 +29,7 @@ _NUM_DRAWS = 1000
 _NUM_HIDDEN = 3
 
 
-@functools.partial(jax.jit, compiler_options=drawn_tasks.QUICK)
+@jax.jit
 def _sample(key, family, parents):
   keys = jax.random.split(key, _NUM_DRAWS)
   return jax.vmap(lambda k: mechanisms.sample(k, family, parents, _NUM_HIDDEN))(
@@ -48,12 +47,13 @@ def _draw(family, parents):
 _PARENTS = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
 
 
-_signal = jax.jit(jax.vmap(mechanisms.signal, (0, None, None)))
+_signal = jax.jit(mechanisms.signal)
+_signal_of_each = jax.jit(jax.vmap(mechanisms.signal, (0, None, None)))
 
 
 def _signals(drawn, j, u):
   """[draws, S] signals of node j in each drawn mechanism."""
-  return np.asarray(_signal(drawn, j, jnp.float32(u)))
+  return np.asarray(_signal_of_each(drawn, j, jnp.float32(u)))
 
 
 _draw_noise = jax.jit(mechanisms.noise, static_argnums=2)
@@ -66,7 +66,7 @@ def _noise(kinds, scales):
   return np.asarray(drawn, np.float64)
 
 
-class SignalTest(parameterized.TestCase):
+class SignalTest(miniature.TestCase):
   @parameterized.parameters(*mechanisms.Activation)
   def test_against_numpy(self, activation):
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ class SignalTest(parameterized.TestCase):
       for h in range(2):
         z = u @ hidden[j, h] + shift[j, h]
         expected = expected + output[j, h] * _ACTIVATIONS[activation](z)
-      actual = mechanisms.signal(equations, j, jnp.float32(u))
+      actual = _signal(equations, j, jnp.float32(u))
       np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
   def test_each_variable_has_its_own_activation(self):
@@ -100,12 +100,12 @@ class SignalTest(parameterized.TestCase):
       activation=list(mechanisms.Activation),
     )
     u = jnp.array([[2.0, 0.0, 0.0]])
-    signals = [mechanisms.signal(equations, j, u)[0] for j in range(3)]
+    signals = [_signal(equations, j, u)[0] for j in range(3)]
     expected = [np.cos(2.0), np.tanh(2.0), 3.6]  # 36 * 4 / 40
     np.testing.assert_allclose(signals, expected, rtol=1e-5)
 
 
-class NoiseTest(parameterized.TestCase):
+class NoiseTest(miniature.TestCase):
   @parameterized.parameters(*mechanisms.Noise)
   @pytest.mark.stat
   def test_distribution(self, kind):
@@ -134,7 +134,7 @@ class NoiseTest(parameterized.TestCase):
     self.assertLess(np.abs(correlation).max(), bound)
 
 
-class SampleTest(parameterized.TestCase):
+class SampleTest(miniature.TestCase):
   @parameterized.parameters(*mechanisms.Family)
   def test_only_parents_matter(self, family):
     drawn = _draw(family, _PARENTS)
@@ -218,13 +218,16 @@ class SampleTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_fourier_features_have_the_kernel_of_their_length_scales(self):
     drawn = _draw(mechanisms.Family.FOURIER, _PARENTS)
-    signals = _signals(drawn, 2, [[0, 0, 0, 0], [0.6, -0.8, 0, 0]])
-    products = signals[:, 0] * signals[:, 1]
-    # H / 2 times exp(-r^2 / 2 l^2), at r^2 = 1 / fan-in = 1 / 2, with l
+    # Pairs of points sqrt(6) apart, many because their phases differ.
+    start = np.random.default_rng(4).normal(size=(40, 4)) * 50
+    there = start + np.sqrt(6) * np.array([0.6, -0.8, 0.0, 0.0])
+    products = _signals(drawn, 2, start) * _signals(drawn, 2, there)
+    products = products.mean(1)
+    # H / 2 times exp(-r^2 / 2 l^2), at r^2 = 6 / fan-in = 3, with l
     # log-uniform between 0.7 and 2.5.
     low, high = np.log(0.7), np.log(2.5)
     kernel, _ = integrate.quad(
-      lambda log_l: np.exp(-0.25 * np.exp(-2 * log_l)) / (high - low), low, high
+      lambda log_l: np.exp(-1.5 * np.exp(-2 * log_l)) / (high - low), low, high
     )
     error = products.std() / np.sqrt(_NUM_DRAWS)
     self.assertAlmostEqual(

@@ -12,6 +12,7 @@ from acme_cbo.scms import mechanisms
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
+from tests import miniature
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
@@ -26,13 +27,11 @@ _sample = jax.jit(simulate.sample, static_argnums=3)
 _expected_outcome = jax.jit(simulate.expected_outcome)
 _objective = jax.jit(simulate.objective, static_argnums=2)
 _relabel = jax.jit(simulate.relabel)
+_intervene_on = jax.jit(simulate.intervene_on)
 
 
-def _do(settings: dict[int, float], num_variables=_NUM_VARIABLES):
-  mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
-  for variable, value in settings.items():
-    mask[variable], values[variable] = True, value
-  return types.Intervention(mask, values.astype(np.float32))
+def _do(settings, num_variables=_NUM_VARIABLES):
+  return hand_made_scms.do(settings, num_variables)
 
 
 def _doubles(tree):
@@ -119,7 +118,7 @@ def _transfer(scm, intervention):
   return inverse @ constant, inverse * free
 
 
-class HandMadeTest(parameterized.TestCase):
+class HandMadeTest(miniature.TestCase):
   """The chain of `hand_made_scms.chain`, worked out by hand."""
 
   def test_propagates_from_causes_to_effects(self):
@@ -199,7 +198,7 @@ class HandMadeTest(parameterized.TestCase):
     )
 
 
-class SampleTest(absltest.TestCase):
+class SampleTest(miniature.TestCase):
   @pytest.mark.oracle
   def test_against_recursion_over_the_parents(self):
     rng = np.random.default_rng(0)
@@ -228,7 +227,7 @@ class SampleTest(absltest.TestCase):
         np.testing.assert_array_equal(rows[:, ~exists], 0.0)
 
 
-class LinearTest(absltest.TestCase):
+class LinearTest(miniature.TestCase):
   @pytest.mark.oracle
   def test_mean_and_covariance_in_closed_form(self):
     # Mean and covariance of what is affine in the noise are known by what it
@@ -237,10 +236,9 @@ class LinearTest(absltest.TestCase):
     unit = np.concatenate(
       [np.zeros((1, _NUM_VARIABLES)), np.eye(_NUM_VARIABLES)]
     )
-    for _ in range(8):
-      scm = drawn_tasks.unstack(
-        drawn_tasks.some(80, mechanisms.Family.LINEAR).scm, rng.integers(80)
-      )
+    batch = drawn_tasks.some(8, mechanisms.Family.LINEAR).scm
+    for index in range(8):
+      scm = drawn_tasks.unstack(batch, index)
       variance = np.square(_doubles(scm).mechanism.noise_scale)
       for intervention in _some_interventions(rng, scm.problem):
         u = np.asarray(
@@ -289,7 +287,7 @@ class LinearTest(absltest.TestCase):
         )
 
 
-class NonlinearTest(absltest.TestCase):
+class NonlinearTest(miniature.TestCase):
   @pytest.mark.oracle
   @pytest.mark.stat
   def test_expected_outcome_against_monte_carlo(self):
@@ -312,13 +310,12 @@ class NonlinearTest(absltest.TestCase):
         self.assertLess(abs(z), 4)
 
 
-class ObjectiveTest(absltest.TestCase):
+class ObjectiveTest(miniature.TestCase):
   @pytest.mark.stat
   def test_worst_and_best_against_a_fine_grid(self):
     num_tasks, num_points = 200, 400
     scms, objectives = drawn_tasks.some(num_tasks)
 
-    @jax.jit
     def outcomes(task):
       """[D, points], by brute force."""
       scm, objective = task
@@ -334,7 +331,8 @@ class ObjectiveTest(absltest.TestCase):
     def all_outcomes(tasks):
       return jax.lax.map(outcomes, tasks, batch_size=8)
 
-    fine = np.asarray(jax.jit(all_outcomes)((scms, objectives)))
+    program = jax.jit(all_outcomes, compiler_options=drawn_tasks.QUICK)
+    fine = np.asarray(program((scms, objectives)))
     settable = scms.problem.settable[:, :, None]
     best = np.where(settable, fine, -np.inf).max((1, 2))
     worst = np.where(settable, fine, np.inf).min((1, 2))
@@ -353,9 +351,8 @@ class ObjectiveTest(absltest.TestCase):
     tasks = drawn_tasks.some(200)
     scms, objectives = tasks
     mask = np.arange(_NUM_VARIABLES) == objectives.best_variable[:, None]
-    best = types.Intervention(
-      mask, np.where(mask, objectives.best_value[:, None], np.float32(0))
-    )
+    values = jnp.where(mask, objectives.best_value[:, None], 0.0)
+    best = types.Intervention(jnp.asarray(mask), values)
     outcome = jax.jit(jax.vmap(simulate.expected_outcome))(
       scms, objectives.bank, best
     )
@@ -363,7 +360,7 @@ class ObjectiveTest(absltest.TestCase):
     self.assertTrue((scms.problem.settable & mask).any(1).all())
 
 
-class InterveneOnTest(absltest.TestCase):
+class InterveneOnTest(miniature.TestCase):
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(6)
@@ -374,7 +371,7 @@ class InterveneOnTest(absltest.TestCase):
 
     def value(low, high, fraction):
       problem = about._replace(low=low, high=high)
-      return simulate.intervene_on(problem, 1, fraction)
+      return _intervene_on(problem, 1, fraction)
 
     self.put = jax.jit(jax.vmap(value))
 
@@ -399,12 +396,12 @@ class InterveneOnTest(absltest.TestCase):
 
   def test_sets_one_variable_in_proportion(self):
     about = hand_made_scms.problem(3, 0, low=-2.0, high=6.0)
-    chosen = simulate.intervene_on(about, 1, 0.75)
+    chosen = _intervene_on(about, 1, 0.75)
     np.testing.assert_array_equal(chosen.mask, [False, True, False])
     np.testing.assert_array_equal(chosen.values, [0.0, 4.0, 0.0])
 
 
-class RelabelTest(absltest.TestCase):
+class RelabelTest(miniature.TestCase):
   def test_by_hand(self):
     # Column 0 holds the old 2, column 1 the padding, then 0 and 1.
     scm = _relabel(hand_made_scms.chain(), jnp.array([2, 3, 0, 1]))
@@ -448,7 +445,7 @@ class RelabelTest(absltest.TestCase):
         )
 
 
-class UnitsTest(absltest.TestCase):
+class UnitsTest(miniature.TestCase):
   def test_other_units_commute_with_simulation(self):
     rng, key = np.random.default_rng(10), jax.random.key(10)
     for _, scm in _scms(2):
@@ -459,7 +456,7 @@ class UnitsTest(absltest.TestCase):
       )
       for intervention in _some_interventions(rng, scm.problem):
         mask = intervention.mask
-        set_to = np.where(mask, shift + factor * intervention.values, 0.0)
+        set_to = jnp.where(mask, shift + factor * intervention.values, 0.0)
         rows = _sample(key, scm, intervention, _NUM_DRAWS)
         others = _sample(
           key, other, types.Intervention(mask, set_to), _NUM_DRAWS

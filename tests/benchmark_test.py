@@ -1,0 +1,160 @@
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from acme_cbo import actor
+from acme_cbo import benchmark
+from acme_cbo import networks
+from tests import miniature
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.timeout(240)  # It compiles all four programs.
+class MeasureTest(miniature.TestCase):
+  """What is timed is one computation done in two ways."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    interleaved = benchmark.interleaved
+
+    def record(runs, repeats):
+      cls.outputs = {name: run() for name, run in runs.items()}
+      cls.seconds = interleaved(runs, repeats)
+      return cls.seconds
+
+    architecture = networks.Architecture(
+      width=8,
+      num_blocks=1,
+      num_heads=2,
+      mlp_factor=2,
+      num_cells=miniature.NUM_CELLS,
+    )
+    parts = miniature.parts(
+      network=networks.make(architecture),
+      num_tasks=2,
+      num_generations=3,
+      horizon=actor.Horizon(num_observations=3, num_interventions=2),
+    )
+    with mock.patch.object(benchmark, 'interleaved', record):
+      cls.figures = benchmark.measure(parts, repeats=3)
+
+  def test_recomputing_gives_the_same_outcomes(self):
+    cached = self.outputs['act_cached']
+    self.assertEqual(cached.shape, (2, 3, 2, 5))
+    np.testing.assert_allclose(
+      self.outputs['act_recomputed'], cached, rtol=1e-4, atol=1e-6
+    )
+    # Rollouts differ, so that a mix-up of theirs would show.
+    self.assertLen(np.unique(cached.reshape(6, -1), axis=0), 6)
+
+  def test_sharing_gives_the_same_gradient(self):
+    shared = self.outputs['gradient_shared']
+    unshared = self.outputs['gradient_unshared']
+    chex.assert_trees_all_equal_shapes(shared, unshared)
+    difference = jax.tree.map(lambda a, b: a - b, shared, unshared)
+    size = optax.tree.norm(shared)
+    self.assertGreater(size, 1e-3)
+    self.assertLess(optax.tree.norm(difference), 1e-4 * size)
+
+  def test_figures(self):
+    figures = json.loads(json.dumps(self.figures))
+    self.assertEqual(
+      figures['sizes'],
+      {
+        'num_tasks': 2,
+        'num_generations': 3,
+        'num_observations': 3,
+        'num_interventions': 2,
+        'max_variables': 5,
+      },
+    )
+    self.assertCountEqual(figures['seconds'], self.outputs)
+    middle = {}
+    for name, entry in figures['seconds'].items():
+      lowest, middle[name], highest = sorted(self.seconds[name])
+      self.assertEqual(
+        entry, {'min': lowest, 'median': middle[name], 'max': highest}
+      )
+      self.assertGreater(lowest, 0)
+    # How many times as fast: the slow way over the quick one.
+    self.assertEqual(
+      figures['ratios'],
+      {
+        'cached_over_recompute': middle['act_recomputed']
+        / middle['act_cached'],
+        'shared_over_unshared': middle['gradient_unshared']
+        / middle['gradient_shared'],
+      },
+    )
+    for ratio in figures['ratios'].values():
+      self.assertTrue(math.isfinite(ratio) and ratio > 0)
+
+
+class InterleavedTest(absltest.TestCase):
+  def test_takes_turns_and_leaves_the_first_out(self):
+    # By a clock of its own: a's runs take 100, 1, 2 and b's 200, 10, 20.
+    now, calls = [0.0], []
+
+    def make(name, seconds):
+      seconds = iter(seconds)
+
+      def run():
+        calls.append(name)
+        now[0] += next(seconds)
+        return np.zeros(1)
+
+      return run
+
+    runs = {'a': make('a', (100, 1, 2)), 'b': make('b', (200, 10, 20))}
+    with mock.patch.object(benchmark.time, 'perf_counter', lambda: now[0]):
+      seconds = benchmark.interleaved(runs, 2)
+    self.assertEqual(seconds, {'a': [1.0, 2.0], 'b': [10.0, 20.0]})
+    self.assertEqual(calls, ['a', 'b'] * 3)
+
+
+class LauncherTest(absltest.TestCase):
+  def test_writes_what_was_measured(self):
+    # Only the measuring is replaced; by what it was given.
+    launcher = str(_ROOT / 'launchers' / 'benchmark.py')
+    with tempfile.TemporaryDirectory() as directory:
+      done = subprocess.run(
+        [
+          sys.executable,
+          '-c',
+          'import runpy, sys\n'
+          'from acme_cbo import benchmark\n'
+          'benchmark.measure = lambda parts, repeats: {\n'
+          '  "tasks": parts.num_tasks, "repeats": repeats}\n'
+          f'sys.argv = [{launcher!r}, "--out=figures.json", "--repeats=3",\n'
+          '  "--config.grpo.num_tasks=8"]\n'
+          f'runpy.run_path({launcher!r}, run_name="__main__")\n',
+        ],
+        cwd=directory,
+        env=os.environ | {'PYTHONPATH': str(_ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+      )
+      self.assertEqual(done.returncode, 0, done.stderr)
+      written = (pathlib.Path(directory) / 'figures.json').read_text()
+    self.assertEqual(json.loads(written), {'tasks': 8, 'repeats': 3})
+    self.assertEqual(done.stdout, written)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,333 @@
+import functools
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+
+from acme_cbo import actor
+from acme_cbo import environment
+from acme_cbo import networks
+from acme_cbo import types
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import policies
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import priors
+from acme_cbo.scms import simulate
+from tests import hand_made_scms
+from tests import miniature
+
+_OBSERVATIONS = miniature.HORIZON.num_observations
+_INTERVENTIONS = miniature.HORIZON.num_interventions
+_FAMILIES = ['linear', 'fourier', 'tanh', 'sigmoid', 'product']
+_GRAPHS = ['chain', 'fork', 'star', 'erdos_renyi', 'scale_free']
+
+
+@jax.jit
+def _chain(goal) -> types.Task:
+  """`hand_made_scms.chain` in units of its own."""
+  scm = hand_made_scms.chain(1.0, location=[3.0, -2.0, 5.0, 0.0], scale=2.0)
+  about = scm.problem
+  scm = scm._replace(
+    problem=about._replace(
+      goal=goal,
+      low=jnp.where(about.exists, scm.location + 2 * about.low, 0),
+      high=jnp.where(about.exists, scm.location + 2 * about.high, 0),
+    )
+  )
+  bank = simulate.noise_bank(jax.random.key(0), scm, 8)
+  return types.Task(scm, simulate.objective(scm, bank, 6))
+
+
+def _scripted(script: types.Intervention) -> policies.Policy:
+  """Does one intervention after the other.
+
+  The logits of its belief are a quarter of the row seen last, at first of the
+  mean of the observations, so that an outcome tells what was seen.
+  """
+
+  def init(problem, observations, num_interventions):
+    del problem, num_interventions
+    return jnp.int32(0), observations.mean(0)
+
+  def choose(key, memory):
+    del key
+    return jax.tree.map(lambda leaf: leaf[memory[0]], script)
+
+  def observe(memory, step, intervention, outcome):
+    del memory, intervention
+    return jnp.int32(step + 1), outcome
+
+  return policies.Policy(init, choose, observe, lambda memory: memory[1] / 4)
+
+
+@jax.jit
+def _act(key, variables, fractions, task: types.Task) -> evaluate.Outcome:
+  script = jax.vmap(simulate.intervene_on, (None, 0, 0))(
+    task.scm.problem, variables, fractions
+  )
+  return evaluate.episode(
+    key, _scripted(script), task, _OBSERVATIONS, _INTERVENTIONS
+  )
+
+
+def _run(choices, goal: float = 1.0, seed: int = 0) -> evaluate.Outcome:
+  """Sets variables of the chain at fractions of their domains."""
+  variables, fractions = map(jnp.array, zip(*choices, strict=True))
+  return _act(jax.random.key(seed), variables, fractions, _chain(goal))
+
+
+class ScoreTest(miniature.TestCase):
+  @parameterized.parameters(
+    # See `hand_made_scms.chain`: E[Y | do(x0)] = -1 - 2 x0 for x0 in [-1, 2]
+    # and E[Y | do(x1)] = -x1 for x1 in [-0.5, 2]; -1 if nothing is done. At
+    # most it is 1, by x0 = -1; at least -5, by x0 = 2.
+    (1.0, [(0, 0.0), (0, 1 / 3), (0, 1.0)], [1.0, 0.0, -2.0]),
+    (-1.0, [(0, 0.0), (0, 1 / 3), (0, 1.0)], [-0.5, 0.0, 1.0]),
+    (1.0, [(1, 0.0), (1, 0.6), (1, 1.0)], [0.75, 0.0, -0.5]),
+    (-1.0, [(1, 0.0), (1, 0.6), (1, 1.0)], [-0.375, 0.0, 0.25]),
+  )
+  def test_by_hand(self, goal, choices, expected):
+    outcome = _run(choices, goal)
+    np.testing.assert_allclose(outcome.score, expected, atol=1e-5)
+    np.testing.assert_array_equal(
+      outcome.variable, [variable for variable, _ in choices]
+    )
+
+  def test_nothing_is_0_and_the_best_is_1(self):
+    objective = _chain(-1.0).objective
+    self.assertEqual(evaluate.score(objective.baseline, objective), 0)
+    self.assertEqual(evaluate.score(objective.best, objective), 1)
+
+
+class LuckTest(miniature.TestCase):
+  def test_depends_on_the_key_alone(self):
+    # The target is x2 = -x1 + e2, whatever is set: e2 is worked out from the
+    # rows that two policies saw.
+    def luck(choices, seed):
+      seen = _run(choices, seed=seed).parent_probability
+      rows = 4 * scipy.special.logit(np.float64(seen))
+      scm = _chain(1.0).scm
+      rows = (rows - scm.location) / scm.scale
+      return rows[0, :3], rows[1:, 2] + rows[1:, 1]
+
+    observed, noise = luck([(0, 0.0), (0, 0.0), (0, 0.0)], seed=0)
+    same_observed, same_noise = luck([(1, 0.5), (0, 0.9), (1, 0.1)], seed=0)
+    np.testing.assert_array_equal(observed, same_observed)
+    np.testing.assert_allclose(noise, same_noise, atol=1e-3)
+    other_observed, other_noise = luck([(1, 0.5), (0, 0.9), (1, 0.1)], seed=1)
+    self.assertGreater(np.abs(observed - other_observed).min(), 1e-2)
+    drawn = np.sort(np.concatenate([noise, other_noise]))
+    self.assertGreater(np.diff(drawn).min(), 1e-2)
+
+
+def _evaluate(factory: policies.Factory, tasks: types.Task):
+  run = jax.jit(
+    lambda key, tasks: evaluate.evaluate(
+      key, factory, tasks, _OBSERVATIONS, _INTERVENTIONS
+    )
+  )
+  return run(jax.random.key(5), tasks)
+
+
+@functools.cache
+def _random_outcome():
+  return _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
+
+
+class EvaluateTest(miniature.TestCase):
+  def test_oracle_scores_1(self):
+    tasks = miniature.tasks(16)
+    outcome = _evaluate(policies.oracle, tasks)
+    np.testing.assert_allclose(
+      outcome.score, np.ones((16, _INTERVENTIONS)), atol=1e-4
+    )
+    np.testing.assert_array_equal(
+      outcome.variable,
+      np.tile(tasks.objective.best_variable[:, None], _INTERVENTIONS),
+    )
+
+  def test_chance_is_below(self):
+    outcome = _random_outcome()
+    # Above 1 by the resolution of the search for the best.
+    self.assertLess(outcome.score.max(), 1.02)
+    self.assertLess(outcome.score.mean(), 0.5)
+    # A policy without a belief.
+    np.testing.assert_array_equal(
+      outcome.parent_probability, np.zeros((16, _INTERVENTIONS + 1, 5))
+    )
+
+  def test_how_many_tasks_run_at_once_makes_no_difference(self):
+    # 16 tasks are three chunks and a rest.
+    with mock.patch.object(evaluate, '_CHUNK', 5):
+      outcome = _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
+    np.testing.assert_array_equal(outcome.variable, _random_outcome().variable)
+    np.testing.assert_allclose(
+      outcome.score, _random_outcome().score, atol=1e-5
+    )
+
+  def test_trained_policy_is_the_network_on_the_whole_episode(self):
+    # Without the actor's cache: after every step the whole episode goes through
+    # `full`, and the most probable decision is the largest of the logits of
+    # what may be set.
+    num_tasks = 3
+    tasks, network = miniature.tasks(num_tasks), miniature.network()
+    num_variables = tasks.scm.order.shape[1]
+    example = jax.tree.map(lambda leaf: leaf[0], tasks.scm.problem)
+    nothing = jnp.zeros((2, num_variables)), networks.start_row(num_variables)
+    params = miniature.loud(
+      jax.jit(network.init)(jax.random.key(0), example, *nothing), gain=3.0
+    )
+    outcome = _evaluate(lambda task: policies.trained(network, params), tasks)
+
+    @jax.jit
+    def evaluate_heads(problem, observations, intervened, outcomes):
+      prefix = network.prefix(params, problem, observations)
+      rows = networks.episode_rows(intervened, outcomes)
+      return network.full(params, problem, prefix, rows)
+
+    @jax.jit
+    def advance(key, task, mask, value):
+      chosen = types.Intervention(mask, jnp.where(mask, value, 0.0))
+      bank = task.objective.bank
+      expected = simulate.expected_outcome(task.scm, bank, chosen)
+      return environment.step(key, task.scm, chosen), expected
+
+    reset = jax.jit(environment.reset, static_argnums=2)
+    for i, key in enumerate(jax.random.split(jax.random.key(5), num_tasks)):
+      task = jax.tree.map(lambda leaf, i=i: leaf[i], tasks)
+      problem, objective = task.scm.problem, task.objective
+      key_reset, key_noise, _ = jax.random.split(key, 3)
+      observations = reset(key_reset, task.scm, _OBSERVATIONS)
+      # Rows to come are empty; no row sees a later one.
+      intervened = np.zeros((_INTERVENTIONS, num_variables), bool)
+      outcomes = np.zeros((_INTERVENTIONS, num_variables), np.float32)
+      for t, key_t in enumerate(jax.random.split(key_noise, _INTERVENTIONS)):
+        heads = evaluate_heads(problem, observations, intervened, outcomes)
+        logits = np.where(
+          problem.settable[:, None], heads.joint_logits[t], -np.inf
+        )
+        variable, cell = np.unravel_index(logits.argmax(), logits.shape)
+        low, high = problem.low[variable], problem.high[variable]
+        centre = low + (high - low) * (cell - 0.5) / miniature.NUM_CELLS
+        intervened[t, variable] = True
+        outcomes[t], reached = advance(
+          key_t, task, intervened[t], np.clip(centre, low, high)
+        )
+        self.assertEqual(outcome.variable[i, t], variable)
+        gain = objective.best - objective.baseline
+        np.testing.assert_allclose(
+          outcome.score[i, t], (reached - objective.baseline) / gain, atol=1e-4
+        )
+      heads = evaluate_heads(problem, observations, intervened, outcomes)
+      np.testing.assert_allclose(
+        outcome.parent_probability[i],
+        scipy.special.expit(heads.parent_logits),
+        atol=1e-4,
+      )
+    # The parameters are loud enough for choices that differ.
+    self.assertGreater(np.unique(outcome.score.round(3)).size, num_tasks)
+
+
+def _fingerprint(key, prior, num_tasks):
+  """Instead of `priors.sample`: tasks whose units tell the key."""
+  del prior
+  tasks = miniature.tasks(num_tasks)
+  location = jnp.broadcast_to(
+    jax.random.normal(key, (5,)), tasks.scm.location.shape
+  )
+  return tasks._replace(scm=tasks.scm._replace(location=location)), True
+
+
+def _held_out(seed: int = 1, complete: bool = True) -> held_out.HeldOut:
+  """16 tasks, drawn already."""
+  drawn = miniature.tasks(16), jnp.bool(complete)
+  with mock.patch.object(priors, 'sample', lambda *unused: drawn):
+    return held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+
+
+class HeldOutTest(miniature.TestCase):
+  def test_table_has_a_row_for_each_task(self):
+    tasks = _held_out()
+    outcome = evaluate.Outcome(
+      score=jnp.arange(48.0).reshape(16, 3),
+      variable=jnp.zeros((16, 3), jnp.int32),
+      parent_probability=jnp.zeros((16, 4, 5)),
+    )
+    table = tasks.table('mine', outcome)
+    scm = tasks.tasks.scm
+    expected = {
+      'policy': ['mine'] * 16,
+      'task': list(range(16)),
+      'family': [_FAMILIES[i] for i in scm.family],
+      'graph': [_GRAPHS[i] for i in scm.graph],
+      'variables': [int(row.sum()) for row in scm.problem.exists],
+      'score_first': list(range(0, 48, 3)),
+      'score_mean': list(range(1, 48, 3)),
+      'score_last': list(range(2, 48, 3)),
+    }
+    self.assertEqual(table.to_dict('list'), expected)
+    self.assertEqual(
+      tasks.is_linear.tolist(), [name == 'linear' for name in table['family']]
+    )
+
+  def test_parents_and_candidates(self):
+    tasks = _held_out()
+    scm = jax.device_get(tasks.tasks.scm)
+    for i, target in enumerate(scm.problem.target.argmax(1)):
+      parents, others = scm.parents[i, target], scm.problem.exists[i].copy()
+      others[target] = False
+      np.testing.assert_array_equal(tasks.parents[i], parents)
+      np.testing.assert_array_equal(tasks.candidates[i], others)
+
+  def test_an_incomplete_draw_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'lower scms.min_gain'):
+      _held_out(complete=False)
+
+  def test_every_policy_meets_the_same_luck(self):
+    # The belief that a scripted policy begins with is what it has observed.
+    tasks, seen = _held_out(), []
+    for variable in (0, 1):
+      nothing = simulate.no_intervention(5)
+      mask = jnp.arange(5) == variable
+      script = nothing._replace(mask=jnp.tile(mask, (3, 1)))
+      script = script._replace(values=jnp.zeros((3, 5)))
+      score = tasks.scorer(lambda task, script=script: _scripted(script))
+      seen.append(np.asarray(score().parent_probability[:, 0]))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    self.assertLen(np.unique(seen[0], axis=0), 16)
+
+  def test_shares_no_draw_with_training(self):
+    parts = miniature.parts(num_tasks=4)
+    num_updates = 50
+
+    @jax.jit
+    def train(seed):
+      """The draws of the tasks of a training; they depend on no parameter."""
+      state = fused.init(jax.random.PRNGKey(seed), parts)
+
+      def update(key, _):
+        key, tasks, *_ = fused.act(state.params, key, parts)
+        return key, tasks.scm.location[0]
+
+      return jax.lax.scan(update, state.key, length=num_updates)[1]
+
+    with (
+      mock.patch.object(priors, 'sample', _fingerprint),
+      mock.patch.object(actor, 'act', lambda *unused: (None, None)),
+    ):
+      draws = [np.asarray(train(seed)) for seed in range(4)]
+      for seed in range(4):
+        tasks = held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+        draws.append(np.asarray(tasks.tasks.scm.location[:1]))
+    draws = np.concatenate(draws)
+    self.assertLen(draws, 4 * num_updates + 4)
+    self.assertLen(np.unique(draws, axis=0), len(draws))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,375 @@
+"""Tests of the loss against plain numpy, and of what an update does.
+
+The network is linear, so that it compiles at once and has no gradient that is
+stopped on purpose.
+"""
+
+import dataclasses
+import functools
+
+from absl.testing import absltest
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from acme_cbo import actor
+from acme_cbo import learner
+from acme_cbo import networks
+from acme_cbo import rewards
+from tests import miniature
+
+_B, _G, _T = 4, 4, miniature.HORIZON.num_interventions
+_NETWORK = miniature.linear_network()
+_ADAM = optax.adam(1e-2)
+_WEIGHTS = rewards.Weights()
+
+
+@functools.cache
+def _act():
+  network, horizon = _NETWORK, miniature.HORIZON
+  return jax.jit(
+    lambda key, params, tasks: actor.act(
+      key, params, network, tasks, horizon, _G
+    )
+  )
+
+
+def _init(optimizer=_ADAM, seed=0):
+  task = jax.tree.map(lambda x: x[0], miniature.tasks(1))
+  return learner.init(jax.random.key(seed), _NETWORK, optimizer, task)
+
+
+@functools.cache
+def _experience(seed=0):
+  """Tasks, observations and trajectories of the policy of `_init()`."""
+  tasks = miniature.tasks(_B)
+  return tasks, *_act()(jax.random.key(seed), _init().params, tasks)
+
+
+@functools.cache
+def _updater(
+  optimizer=_ADAM,
+  weights=_WEIGHTS,
+  settings=miniature.LEARNER,
+  grpo=miniature.GRPO,
+):
+  """The update as a compiled function of a state and experience."""
+
+  @jax.jit
+  def update(state, experience):
+    return learner.update(
+      state, _NETWORK, optimizer, *experience, weights, settings, grpo
+    )
+
+  return update
+
+
+@jax.jit
+def _heads(params, problem, observations, rows):
+  prefix = _NETWORK.prefix(params, problem, observations)
+  return _NETWORK.full(params, problem, prefix, rows)
+
+
+def _assert_trees_differ(test, a, b):
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  test.assertFalse(all(np.array_equal(x, y) for x, y in pairs))
+
+
+def _log_softmax(x):
+  return x - np.log(np.exp(x).sum())
+
+
+def _cross_entropy(logits, labels):
+  p = 1 / (1 + np.exp(-logits))
+  return -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).mean()
+
+
+class LossTest(miniature.TestCase):
+  settings = dataclasses.replace(
+    miniature.LEARNER, parent_coefficient=0.7, outcome_coefficient=0.4
+  )
+  grpo = dataclasses.replace(
+    miniature.GRPO,
+    epsilon=0.1,
+    epsilon_high=0.3,
+    beta=0.2,
+    variable_entropy=0.5,
+    cell_entropy=0.3,
+  )
+
+  def setUp(self):
+    super().setUp()
+    experience, params = _experience(), _init().params
+    self.enterContext(jax.enable_x64(True))
+    self.experience = miniature.doubles(experience)
+    # Off the policy that acted, by enough for some of the ratios to be clipped.
+    self.params, self.reference = miniature.doubles(
+      (miniature.loud(params, gain=1.2), miniature.loud(params, gain=0.5))
+    )
+    rng = np.random.default_rng(0)
+    self.advantages = jnp.array(rng.normal(size=(_B, _G, _T)))
+
+  @functools.cached_property
+  def loss(self):
+    def loss(params):
+      return learner.loss(
+        params,
+        self.reference,
+        _NETWORK,
+        *self.experience,
+        self.advantages,
+        self.settings,
+        self.grpo,
+      )
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+  def _episode(self, task, observations, trajectory, advantages):
+    """The parts of the loss of one rollout, in plain numpy."""
+    problem = task.scm.problem
+    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
+
+    def heads(params):
+      heads = _heads(params, problem, observations, rows)
+      return jax.tree.map(np.asarray, heads)
+
+    now, before = heads(self.params), heads(self.reference)
+    settable = np.flatnonzero(problem.settable)
+    truth = np.asarray(task.scm.parents)[np.argmax(problem.target)]
+    others = np.asarray(problem.exists & ~problem.target)
+    objective = task.objective
+    earned = (objective.curve - objective.worst) / (
+      objective.best - objective.worst
+    )
+    parts = {
+      'loss/parent': [
+        _cross_entropy(logits[others], truth[others])
+        for logits in now.parent_logits
+      ],
+      'loss/outcome': [
+        _cross_entropy(logits[settable], earned[settable])
+        for logits in now.outcome_logits
+      ],
+      'loss/surrogate': [],
+      'policy/kl_reference': [],
+      'policy/entropy_variable': [],
+      'policy/entropy_cell': [],
+      'policy/clip_fraction': [],
+    }
+    for t in range(_T):
+      # One softmax over all pairs of a variable that may be set and a cell.
+      log_p = _log_softmax(now.joint_logits[t][settable])
+      log_q = _log_softmax(before.joint_logits[t][settable])
+      p = np.exp(log_p)
+      of_variable = p.sum(1)
+      entropy_variable = -(of_variable * np.log(of_variable)).sum()
+      j = list(settable).index(trajectory.decision.variable[t])
+      log_ratio = (
+        log_p[j, trajectory.decision.cell[t]]
+        - trajectory.log_prob_variable[t]
+        - trajectory.log_prob_cell[t]
+      )
+      ratio, advantage = np.exp(log_ratio), float(advantages[t])
+      clipped = np.clip(ratio, 0.9, 1.3)
+      least = min(ratio * advantage, clipped * advantage)
+      parts['loss/surrogate'].append(-least)
+      parts['policy/kl_reference'].append((p * (log_p - log_q)).sum())
+      parts['policy/entropy_variable'].append(entropy_variable)
+      parts['policy/entropy_cell'].append(-(p * log_p).sum() - entropy_variable)
+      parts['policy/clip_fraction'].append(least < ratio * advantage)
+    return {name: np.mean(values) for name, values in parts.items()}
+
+  def test_every_part_and_their_sum_against_plain_numpy(self):
+    tasks, observations, trajectories = self.experience
+    episodes = [
+      self._episode(
+        jax.tree.map(lambda x, b=b: x[b], tasks),
+        observations[b],
+        jax.tree.map(lambda x, b=b, g=g: x[b, g], trajectories),
+        self.advantages[b, g],
+      )
+      for b, g in np.ndindex(_B, _G)
+    ]
+    expected = {
+      name: np.mean([episode[name] for episode in episodes])
+      for name in episodes[0]
+    }
+    expected['loss/total'] = (
+      expected['loss/surrogate']
+      + 0.2 * expected['policy/kl_reference']
+      - 0.5 * expected['policy/entropy_variable']
+      - 0.3 * expected['policy/entropy_cell']
+      + 0.7 * expected['loss/parent']
+      + 0.4 * expected['loss/outcome']
+    )
+    (total, parts), _ = self.loss(self.params)
+    self.assertBetween(expected['policy/clip_fraction'], 0.1, 0.9)
+    for name, value in expected.items():
+      with self.subTest(name):
+        np.testing.assert_allclose(parts[name], value, rtol=1e-6)
+    self.assertEqual(total, parts['loss/total'])
+
+  def test_gradient_against_finite_differences(self):
+    _, gradient = self.loss(self.params)
+    rng = np.random.default_rng(1)
+    for i, leaf in enumerate(self.params):
+      direction = rng.normal(size=leaf.shape)
+      for _ in range(3):
+        direction = rng.normal(size=leaf.shape)
+
+        def along(step, i=i, direction=direction):
+          params = list(self.params)
+          params[i] = params[i] + step * direction
+          return self.loss(params)[0][0]
+
+        difference = (along(1e-6) - along(-1e-6)) / 2e-6
+        slope = (gradient[i] * direction).sum()
+        self.assertGreater(abs(slope), 1e-4)
+        np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-8)
+
+
+class UpdateTest(miniature.TestCase):
+  def test_on_policy_nothing_is_clipped(self):
+    _, metrics = _updater()(_init(), _experience())
+    self.assertEqual(metrics['policy/clip_fraction'], 0)
+    self.assertLess(metrics['policy/log_ratio_max'], 1e-5)
+    self.assertLess(abs(metrics['policy/kl_acting']), 1e-6)
+    # Advantages have mean 0 in each group, and all ratios are 1.
+    self.assertLess(abs(metrics['loss/surrogate']), 1e-6)
+    self.assertGreater(metrics['train/gradient_norm'], 1e-3)
+
+  def test_metrics_are_finite_scalars(self):
+    _, metrics = _updater()(_init(), _experience())
+    for name, value in metrics.items():
+      with self.subTest(name):
+        self.assertEqual(jnp.shape(value), ())
+        self.assertTrue(np.isfinite(value))
+
+  def test_rewards_are_means_of_the_components(self):
+    _, metrics = _updater()(_init(), _experience())
+    components = np.asarray(_experience()[2].components)
+    for i, name in enumerate(rewards.COMPONENTS):
+      np.testing.assert_allclose(
+        metrics[f'reward/{name}'], components[..., i].mean(), rtol=1e-5
+      )
+    np.testing.assert_allclose(
+      metrics['reward/total'],
+      (components * [1.0, 0.5, 0.3, 0.1]).sum(-1).mean(),
+      rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+      metrics['reward/optimization_last'],
+      components[:, :, -1, 0].mean(),
+      rtol=1e-5,
+    )
+
+  def test_the_better_rollouts_become_more_likely(self):
+    # The sum of advantage times log probability grows along its gradient.
+    grpo = dataclasses.replace(
+      miniature.GRPO, variable_entropy=0.0, cell_entropy=0.0
+    )
+    settings = dataclasses.replace(
+      miniature.LEARNER,
+      num_iterations=5,
+      parent_coefficient=0.0,
+      outcome_coefficient=0.0,
+    )
+    _, metrics = _updater(settings=settings, grpo=grpo)(_init(), _experience())
+    # Mean over five passes; it is 0 in the first.
+    self.assertLess(metrics['loss/surrogate'], -1e-3)
+    self.assertGreater(metrics['policy/log_ratio_max'], 1e-2)
+
+  def test_one_seed_one_result(self):
+    update = _updater()
+    first, metrics = update(_init(), _experience())
+    second, again = update(_init(), _experience())
+    chex.assert_trees_all_equal(first._replace(key=0), second._replace(key=0))
+    chex.assert_trees_all_equal(metrics, again)
+    np.testing.assert_array_equal(
+      jax.random.key_data(first.key), jax.random.key_data(second.key)
+    )
+    third, _ = update(_init(), _experience(seed=1))
+    _assert_trees_differ(self, first.params, third.params)
+    _assert_trees_differ(self, _init().params, _init(seed=1).params)
+
+  def test_minibatches_hold_every_scm_once(self):
+    # The optimiser adds gradients up and moves nothing: the mean over the
+    # minibatches is then the gradient of the whole batch.
+    def add_up(gradient, total, params=None):
+      del params
+      return (
+        jax.tree.map(jnp.zeros_like, gradient),
+        jax.tree.map(jnp.add, total, gradient),
+      )
+
+    optimizer = optax.GradientTransformation(
+      lambda params: jax.tree.map(jnp.zeros_like, params), add_up
+    )
+
+    def mean_gradient(num_minibatches, num_iterations):
+      settings = dataclasses.replace(
+        miniature.LEARNER,
+        num_minibatches=num_minibatches,
+        num_iterations=num_iterations,
+      )
+      update = _updater(optimizer=optimizer, settings=settings)
+      state, _ = update(_init(optimizer), _experience())
+      count = num_minibatches * num_iterations
+      return jax.tree.map(lambda total: total / count, state.opt_state)
+
+    whole = mean_gradient(1, 1)
+    chex.assert_trees_all_close(mean_gradient(2, 3), whole, atol=1e-6)
+    with self.assertRaisesRegex(TypeError, 'reshape'):
+      mean_gradient(3, 1)
+
+  def test_dead_updates_are_counted_in_a_row(self):
+    dead = _updater(weights=rewards.Weights(0.0, 0.0, 0.0, 0.0))
+    state, metrics = dead(_init(), _experience())
+    self.assertEqual(state.dead_updates, 1)
+    self.assertEqual(metrics['train/dead_groups'], 1)
+    state, _ = dead(state, _experience())
+    self.assertEqual(state.dead_updates, 2)
+    state, metrics = _updater()(state, _experience())
+    self.assertEqual(state.dead_updates, 0)
+    self.assertLess(metrics['train/dead_groups'], 1)
+    self.assertEqual(state.step, 3)
+
+  def test_reference_is_renewed_every_second_update(self):
+    settings = dataclasses.replace(miniature.LEARNER, reference_every=2)
+    grpo = dataclasses.replace(miniature.GRPO, beta=0.1)
+    update = _updater(settings=settings, grpo=grpo)
+    states, divergences = [_init()], []
+    for _ in range(3):
+      state, metrics = update(states[-1], _experience())
+      states.append(state)
+      divergences.append(metrics['policy/kl_reference'])
+    chex.assert_trees_all_equal(states[0].reference, states[0].params)
+    chex.assert_trees_all_equal(states[1].reference, states[0].params)
+    chex.assert_trees_all_equal(states[2].reference, states[2].params)
+    chex.assert_trees_all_equal(states[3].reference, states[2].params)
+    # The divergence is that before each update.
+    self.assertEqual(divergences[0], 0)
+    self.assertGreater(divergences[1], 1e-6)
+    self.assertEqual(divergences[2], 0)
+
+
+class OptimizerTest(absltest.TestCase):
+  def test_learning_rate_warms_up_and_decays(self):
+    # Adam's step on a constant gradient is the learning rate: up in a line to
+    # 0.4 at step 4, then half a cosine down to 0.1 at step 12.
+    optimizer = learner.make_optimizer(0.4, 4, 12, 0.25, 1.0, 0.0)
+    params, gradient = jnp.zeros(1), jnp.full(1, 0.5)
+    update = jax.jit(optimizer.update)
+    state, rates = optimizer.init(params), []
+    for _ in range(13):
+      step, state = update(gradient, state, params)
+      rates.append(-float(step[0]))
+    expected = [0, 0.1, 0.2, 0.3, 0.4]
+    expected += [0.25 + 0.15 * np.cos(np.pi * t / 8) for t in range(1, 9)]
+    np.testing.assert_allclose(rates, expected, atol=1e-5)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,130 @@
+"""Tests of a whole update, of what it refuses, and of its compiled program."""
+
+import dataclasses
+import functools
+import re
+from unittest import mock
+
+from absl.testing import absltest
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from acme_cbo import rewards
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import priors
+from tests import miniature
+
+
+def _init(parts):
+  return fused.init(jax.random.key(0), parts)
+
+
+def _fixed_tasks():
+  """The prior draws the same tasks each time: half as much to compile."""
+  drawn = miniature.tasks(4), jnp.array(True)
+  return mock.patch.object(priors, 'sample', lambda *_: drawn)
+
+
+@functools.cache
+def _act(parts):
+  """The actor on fixed tasks, compiled."""
+  state = jax.eval_shape(lambda: _init(parts))
+  act = jax.jit(lambda params, key: fused.act(params, key, parts))
+  with _fixed_tasks():
+    return act.lower(state.params, state.key).compile()
+
+
+def _fixed_experience(parts, complete=True):
+  """The actor brings the same each time: nothing of it to compile."""
+  state = _init(parts)
+  key, tasks, _, *data = _act(miniature.parts())(state.params, state.key)
+  brought = key, tasks, jnp.array(complete), *data
+  return mock.patch.object(fused, 'act', lambda *_: brought)
+
+
+class StepTest(miniature.TestCase):
+  def test_is_the_actor_and_then_the_learner(self):
+    parts = miniature.parts()
+    learn = jax.jit(lambda *args: fused.learn(*args, parts))
+    step = fused.make_step(parts)
+    state, expected = _init(parts), _init(parts)
+    seen = []
+    for i in range(2):
+      before = state
+      key, tasks, _, *data = _act(parts)(expected.params, expected.key)
+      expected, metrics = learn(expected._replace(key=key), tasks, *data)
+      with _fixed_tasks():
+        state, actual = step(state)
+      self.assertEqual(state.step, i + 1)
+      chex.assert_trees_all_close(actual, metrics, atol=1e-5)
+      chex.assert_trees_all_close(state.params, expected.params, atol=1e-5)
+      seen.append(data[0])
+      # The state was donated.
+      for leaf in jax.tree.leaves(before.params):
+        self.assertTrue(leaf.is_deleted())
+    # Each update has observations of its own.
+    self.assertFalse((seen[0] == seen[1]).all())
+
+
+@pytest.mark.fault
+class RefusalTest(miniature.TestCase):
+  def test_a_prior_that_cannot_fill_a_batch(self):
+    parts = miniature.parts()
+    state = _init(parts)
+    with (
+      _fixed_experience(parts, complete=False),
+      self.assertRaisesRegex(ValueError, 'update 0: .*scms.min_gain'),
+    ):
+      fused.make_step(parts)(state)
+    # Nothing is lost: the state was not given away yet.
+    self.assertEqual(state.step, 0)
+
+  def test_a_policy_that_leaves_its_data_behind(self):
+    settings = dataclasses.replace(miniature.LEARNER, num_iterations=5)
+    parts = miniature.parts(optimizer=optax.sgd(1e4), settings=settings)
+    message = r'update 1: .*ratio of \d+\.\d is beyond.*learning_rate'
+    with (
+      _fixed_experience(parts),
+      self.assertRaisesRegex(FloatingPointError, message),
+    ):
+      fused.make_step(parts)(_init(parts))
+
+  def test_groups_that_tell_nothing(self):
+    parts = miniature.parts(weights=rewards.Weights(0.0, 0.0, 0.0, 0.0))
+    step, state = fused.make_step(parts), _init(parts)
+    with _fixed_experience(parts):
+      for _ in range(19):
+        state, metrics = step(state)
+        self.assertEqual(metrics['train/dead_groups'], 1)
+      message = 'update 20: for 20 updates.*weights of the rewards'
+      with self.assertRaisesRegex(FloatingPointError, message):
+        step(state)
+
+
+def _lapack_calls(compiled):
+  return re.findall('custom_call_target="lapack[^"]*"', compiled.as_text())
+
+
+class CompiledTest(miniature.TestCase):
+  """Several LAPACK calls in one program can hang jax 0.10 on a small CPU."""
+
+  def test_actor_and_learner_call_no_lapack(self):
+    parts = miniature.parts(network=miniature.network())
+    state = jax.eval_shape(lambda: _init(parts))
+    act = _act(parts)
+    _, tasks, _, *data = act.out_info
+    learn = jax.jit(lambda *args: fused.learn(*args, parts))
+    learn = learn.lower(state, tasks, *data).compile()
+    self.assertEmpty(_lapack_calls(act))
+    self.assertEmpty(_lapack_calls(learn))
+
+  def test_lapack_would_be_seen(self):
+    inverse = jax.jit(jnp.linalg.inv).lower(jnp.eye(3)).compile()
+    self.assertNotEmpty(_lapack_calls(inverse))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,452 @@
+"""Tests of whole runs, tiny ones, by the files that they leave."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+import tempfile
+import types
+from typing import Any
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pandas as pd
+from PIL import Image
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from acme_cbo import errors
+from acme_cbo import experiment
+from acme_cbo import train
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
+from acme_cbo.runtimes import fused
+from acme_cbo.training import checkpoints
+from configs import grpo
+from tests import miniature
+
+_TASKS = 24
+_HEURISTICS = ('random', 'slope', 'explore_then_commit', 'oracle')
+_POLICIES = ('grpo', *_HEURISTICS, 'untrained')
+_SCORES = ('score_first', 'score_mean', 'score_last')
+_COMPONENTS = ('optimization', 'structure', 'parent', 'exploration')
+_OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
+  'loss/surrogate',
+  'loss/parent',
+  'loss/outcome',
+  'loss/total',
+  'policy/kl_acting',
+  'policy/kl_reference',
+  'policy/clip_fraction',
+  'policy/entropy_variable',
+  'policy/entropy_cell',
+  'train/dead_groups',
+  'train/gradient_norm',
+}
+_RATES = {'perf/updates_per_second', 'perf/interventions_per_second'}
+_OF_EVALUATIONS = {
+  f'eval/{score}{group}'
+  for score in _SCORES
+  for group in ('', '_linear', '_nonlinear')
+} | {'eval/parents_f1', 'eval/parents_auroc'}
+
+
+def _config(seed: int) -> ml_collections.ConfigDict:
+  """The smoke preset, smaller still."""
+  config = grpo.get_config('smoke')
+  config.seed = seed
+  config.scms.max_variables = 4
+  config.scms.num_hidden = 2
+  config.scms.bank_size = 8
+  config.horizon.num_observations = 4
+  config.horizon.num_interventions = 3
+  config.network.width = 8
+  config.network.num_cells = 4
+  config.grpo.num_tasks = 4
+  config.grpo.num_generations = 4
+  config.grpo.num_minibatches = 2
+  config.training.num_updates = 5
+  config.training.eval_every = 2
+  config.training.checkpoint_every = 3
+  config.evaluation.num_tasks = _TASKS
+  config.evaluation.bank_size = 16
+  return config
+
+
+class _HeldOut(held_out.HeldOut):
+  """Compiles a policy once for all runs."""
+
+  scorer = functools.cache(held_out.HeldOut.scorer)
+  network_scorer = functools.cache(held_out.HeldOut.network_scorer)
+
+
+@dataclasses.dataclass
+class _Run:
+  workdir: pathlib.Path
+  summary: dict[str, Any]
+  printed: str
+
+  def rows(self) -> list[dict[str, Any]]:
+    lines = (self.workdir / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+  def same_each_time(self) -> list[dict[str, Any]]:
+    """The rows without what the clock says."""
+    return [
+      {
+        tag: value
+        for tag, value in row.items()
+        if tag != 'time' and not tag.startswith('perf/')
+      }
+      for row in self.rows()
+    ]
+
+  def results(self) -> pd.DataFrame:
+    return pd.read_csv(self.workdir / 'results.csv')
+
+
+@pytest.mark.timeout(240)  # It compiles a whole run.
+class RunTest(miniature.TestCase):
+  """Runs of the seeds 0, 0 and 1, which share what is compiled."""
+
+  runs: dict[str, _Run]
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    root = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(root.cleanup)
+    cls.parts = experiment.from_config(_config(0)).parts
+    cls.step = staticmethod(fused.make_step(cls.parts))
+    cls.make_held_out = staticmethod(functools.cache(_HeldOut))
+    cls.runs = {}
+    for name, seed in (('first', 0), ('again', 0), ('other', 1)):
+      config, workdir = _config(seed), pathlib.Path(root.name) / 'runs' / name
+      wired = experiment.from_config(config)
+      with (
+        mock.patch.object(fused, 'make_step', lambda parts: cls.step),
+        mock.patch.object(held_out, 'HeldOut', cls.make_held_out),
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+        contextlib.redirect_stderr(io.StringIO()),
+      ):
+        summary = train.train_and_evaluate(
+          dataclasses.replace(wired, parts=cls.parts),
+          config.to_json_best_effort(indent=2),
+          workdir,
+        )
+      cls.runs[name] = _Run(workdir, summary, printed.getvalue())
+
+  def setUp(self):
+    super().setUp()
+    self.run_0 = self.runs['first']
+
+  def test_files(self):
+    workdir = self.run_0.workdir
+    self.assertCountEqual(
+      [path.name for path in workdir.iterdir()],
+      [
+        'config.json',
+        'metrics.jsonl',
+        'texts.jsonl',
+        'tb',
+        'checkpoints',
+        'results.csv',
+        'summary.json',
+        'learning_curve.png',
+      ],
+    )
+    config = json.loads((workdir / 'config.json').read_text())
+    self.assertEqual(config, json.loads(_config(0).to_json_best_effort()))
+    with Image.open(workdir / 'learning_curve.png') as image:
+      self.assertEqual((image.format, image.width), ('PNG', 1350))
+
+  def test_summary_is_complete(self):
+    text = (self.run_0.workdir / 'summary.json').read_text()
+    summary = json.loads(text)
+    self.assertEqual(summary, self.run_0.summary)
+    config = _config(0)
+    expected = {
+      'name': 'grpo-smoke',
+      'seed': 0,
+      'updates': 5,
+      'rewards': config.rewards.to_dict(),
+      'trained_for': 'cumulative',
+      'num_observations': 4,
+      'num_interventions': 3,
+      'held_out_tasks': _TASKS,
+      'confidence': 0.99,
+    }
+    self.assertEqual({name: summary[name] for name in expected}, expected)
+    self.assertGreater(summary['seconds'], 0)
+    self.assertCountEqual(summary['evaluation'], _POLICIES)
+    for entry in summary['evaluation'].values():
+      self.assertContainsSubset({'linear', 'nonlinear'}, entry['by_family'])
+      for group in (entry, *entry['by_family'].values()):
+        for score in _SCORES:
+          low, high = group[score]['interval']
+          self.assertLessEqual(low, group[score]['mean'])
+          self.assertLessEqual(group[score]['mean'], high)
+    self.assertCountEqual(summary['grpo_minus'], set(_POLICIES) - {'grpo'})
+    for when in ('before', 'after_all'):
+      self.assertCountEqual(summary['belief'][when], ['f1', 'auroc'])
+
+  def test_the_oracle_is_at_1_and_nobody_above(self):
+    results = self.run_0.results()
+    scores = np.asarray(results[list(_SCORES)], float)
+    np.testing.assert_allclose(
+      scores[np.asarray(results['policy'] == 'oracle')], 1, atol=1e-4
+    )
+    self.assertLess(scores.max(), 1.02)
+
+  def test_results_have_a_row_for_each_policy_and_task(self):
+    results = self.run_0.results()
+    self.assertCountEqual(
+      zip(results['policy'], results['task'], strict=True),
+      [(policy, task) for policy in _POLICIES for task in range(_TASKS)],
+    )
+    # The tasks are the same for all policies.
+    facts = results[['task', 'family', 'graph', 'variables']]
+    self.assertLen(facts.drop_duplicates(), _TASKS)
+
+  def test_means_of_the_results_are_those_of_the_summary(self):
+    # By pandas alone.
+    results = self.run_0.results()
+    results['nonlinear'] = results['family'] != 'linear'
+    means = results.groupby('policy')[list(_SCORES)].mean()
+    by_family = results.groupby(['policy', 'nonlinear'])[list(_SCORES)].mean()
+    for policy, entry in self.run_0.summary['evaluation'].items():
+      families = entry['by_family']
+      for score in _SCORES:
+        for actual, expected in (
+          (entry, means.loc[policy]),
+          (families['linear'], by_family.loc[policy, False]),
+          (families['nonlinear'], by_family.loc[policy, True]),
+        ):
+          self.assertAlmostEqual(
+            actual[score]['mean'], expected[score], places=12
+          )
+    for other, entry in self.run_0.summary['grpo_minus'].items():
+      for score in _SCORES:
+        self.assertAlmostEqual(
+          entry[score]['mean'],
+          means.loc['grpo', score] - means.loc[other, score],
+          places=12,
+        )
+
+  def test_metrics_have_every_step_and_every_tag(self):
+    rows = self.run_0.rows()
+    updates = [row['step'] for row in rows if 'loss/total' in row]
+    evaluations = [row['step'] for row in rows if 'loss/total' not in row]
+    self.assertEqual(updates, [1, 2, 3, 4, 5])
+    self.assertEqual(evaluations, [0, 2, 4, 5])
+    steps = [row['step'] for row in rows]
+    self.assertEqual(steps, sorted(steps))
+    for row in rows:
+      if 'loss/total' in row:
+        self.assertContainsSubset(_OF_UPDATES, row)
+        if row['step'] > 1:
+          self.assertContainsSubset(_RATES, row)
+          self.assertAlmostEqual(
+            row['perf/interventions_per_second'],
+            row['perf/updates_per_second'] * 4 * 4 * 3,
+            delta=1e-6 * row['perf/interventions_per_second'],
+          )
+      else:
+        self.assertEqual(row.keys() - {'step', 'time'}, _OF_EVALUATIONS)
+
+  def test_rewards_and_losses_add_up(self):
+    config = _config(0)
+    weights = config.rewards.to_dict()
+    for row in self.run_0.rows():
+      if 'loss/total' in row:
+        self.assertAlmostEqual(
+          row['reward/total'],
+          sum(weights[name] * row[f'reward/{name}'] for name in _COMPONENTS),
+          places=5,
+        )
+        self.assertAlmostEqual(
+          row['loss/total'],
+          row['loss/surrogate']
+          + 0.5 * row['loss/parent']
+          + 1.0 * row['loss/outcome']
+          - 0.003 * row['policy/entropy_variable']
+          - 0.003 * row['policy/entropy_cell'],
+          places=5,
+        )
+
+  def test_evaluations_are_those_of_the_results(self):
+    # The first one is of the untrained policy, the last one of what came out.
+    rows = [row for row in self.run_0.rows() if 'eval/score_last' in row]
+    for row, policy in ((rows[0], 'untrained'), (rows[-1], 'grpo')):
+      entry = self.run_0.summary['evaluation'][policy]
+      for score in _SCORES:
+        self.assertAlmostEqual(
+          row[f'eval/{score}'], entry[score]['mean'], places=5
+        )
+        for family in ('linear', 'nonlinear'):
+          self.assertAlmostEqual(
+            row[f'eval/{score}_{family}'],
+            entry['by_family'][family][score]['mean'],
+            places=5,
+          )
+    belief = self.run_0.summary['belief']['after_all']
+    for name in ('f1', 'auroc'):
+      self.assertEqual(rows[-1][f'eval/parents_{name}'], belief[name])
+
+  def test_event_file_holds_the_same(self):
+    events = event_accumulator.EventAccumulator(
+      str(self.run_0.workdir / 'tb')
+    ).Reload()
+    expected = {}
+    for row in self.run_0.rows():
+      for tag, value in row.items():
+        if tag not in ('step', 'time'):
+          expected.setdefault(tag, []).append((row['step'], np.float32(value)))
+    self.assertContainsSubset(_OF_UPDATES | _OF_EVALUATIONS | _RATES, expected)
+    self.assertCountEqual(events.scalars.Keys(), expected)
+    for tag, points in expected.items():
+      actual = [(event.step, event.value) for event in events.Scalars(tag)]
+      self.assertEqual(actual, points, tag)
+    (text,) = events.Tensors('config/text_summary')
+    self.assertIn(
+      (self.run_0.workdir / 'config.json').read_text().strip(),
+      text.tensor_proto.string_val[0].decode(),
+    )
+
+  def test_checkpoints_are_the_training(self):
+    template = jax.eval_shape(
+      lambda: fused.init(jax.random.PRNGKey(0), self.parts)
+    )
+    with checkpoints.Checkpointer(
+      self.run_0.workdir / 'checkpoints'
+    ) as checkpointer:
+      halfway, _ = checkpointer.restore(template, 3)
+      last, metadata = checkpointer.restore(template)
+    self.assertEqual((int(halfway.step), int(last.step)), (3, 5))
+    self.assertEqual(
+      metadata['config'], json.loads(_config(0).to_json_best_effort())
+    )
+    self.assertEqual(
+      self.run_0.summary['parameters'],
+      sum(leaf.size for leaf in jax.tree.leaves(last.params)),
+    )
+    # The last one scores what the run scored.
+    config = _config(0)
+    prior = dataclasses.replace(
+      self.parts.prior, bank_size=config.evaluation.bank_size
+    )
+    tasks = self.make_held_out(1, prior, _TASKS, self.parts.horizon)
+    outcome = tasks.network_scorer(self.parts.network)(last.params)
+    results = self.run_0.results()
+    scores = results[results['policy'] == 'grpo']['score_last']
+    np.testing.assert_array_equal(
+      outcome.score[:, -1], np.asarray(scores, np.float32)
+    )
+    # What goes on from the first one ends as the run did, bit for bit.
+    # (A restored array is committed to its device, which would compile again.)
+    halfway = jax.tree.map(jnp.asarray, jax.device_get(halfway))
+    for _ in range(2):
+      halfway, _ = self.step(halfway)
+    for one, other in zip(
+      jax.tree.leaves(halfway), jax.tree.leaves(last), strict=True
+    ):
+      np.testing.assert_array_equal(one, other)
+
+  def test_a_seed_repeats_bit_for_bit(self):
+    again = self.runs['again']
+    self.assertEqual(again.same_each_time(), self.run_0.same_each_time())
+    self.assertEqual(
+      {**again.summary, 'seconds': 0}, {**self.run_0.summary, 'seconds': 0}
+    )
+
+  def test_another_seed_is_another_training_on_the_same_scms(self):
+    other = self.runs['other']
+    for one, two in zip(
+      other.same_each_time(), self.run_0.same_each_time(), strict=True
+    ):
+      self.assertEqual(one.keys(), two.keys())
+      for tag in ('reward/total', 'loss/total', 'eval/score_last'):
+        if tag in one:
+          self.assertNotEqual(one[tag], two[tag])
+    for policy in _POLICIES:
+      one, two = (
+        run.summary['evaluation'][policy] for run in (other, self.run_0)
+      )
+      if policy in _HEURISTICS:
+        self.assertEqual(one, two)
+      else:
+        self.assertNotEqual(one, two)
+
+  def test_what_is_printed(self):
+    printed = self.run_0.printed
+    self.assertIn(f'tensorboard --logdir={self.run_0.workdir}', printed)
+    self.assertIn('24 held-out SCMs, 4 observations, 3 interventions', printed)
+    for policy in _POLICIES:
+      self.assertRegex(printed, rf'(?m)^{policy} .* \[.*, .*\]')
+    self.assertEndsWith(printed, f'all of it in {self.run_0.workdir}\n')
+
+
+class PrepareTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.directory = pathlib.Path(root)
+
+  def test_makes_what_is_missing(self):
+    workdir = self.directory / 'a' / 'b'
+    train.prepare(workdir, '{}')
+    self.assertEqual((workdir / 'config.json').read_text(), '{}\n')
+
+  def test_takes_an_empty_directory(self):
+    train.prepare(self.directory, '{}')
+    self.assertTrue((self.directory / 'config.json').exists())
+
+  def test_refuses_and_leaves_what_is_there(self):
+    (self.directory / '.hidden').write_text('mine')
+    with self.assertRaisesRegex(errors.UsageError, 'is not empty'):
+      train.prepare(self.directory, '{}')
+    self.assertLen(list(self.directory.iterdir()), 1)
+
+  def test_refuses_a_file(self):
+    (self.directory / 'a').write_text('mine')
+    for workdir in (self.directory / 'a', self.directory / 'a' / 'b'):
+      with self.assertRaisesRegex(errors.UsageError, 'cannot be made'):
+        train.prepare(workdir, '{}')
+
+
+class BeliefTest(absltest.TestCase):
+  def _belief(self, parents):
+    candidates = np.array([[True, True, False]])
+    tasks: Any = types.SimpleNamespace(
+      parents=np.array([parents]), candidates=candidates
+    )
+    belief = np.array([[[0.25, 0.75, 0.0], [0.75, 0.5, 0.0], [0.9, 0.2, 0.0]]])
+    outcome = evaluate.Outcome(
+      score=mock.ANY, variable=mock.ANY, parent_probability=jnp.array(belief)
+    )
+    return train._belief(tasks, outcome)
+
+  def test_first_and_last_by_hand(self):
+    self.assertEqual(
+      self._belief([True, False, False]),
+      {
+        'before': {'f1': 0.0, 'auroc': 0.0},
+        'after_all': {'f1': 1.0, 'auroc': 1.0},
+      },
+    )
+
+  def test_stars_alone_have_nothing_to_tell_apart(self):
+    self.assertEqual(
+      self._belief([True, True, False]), {'before': {}, 'after_all': {}}
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
