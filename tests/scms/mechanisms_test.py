@@ -1,4 +1,3 @@
-
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
