@@ -26,8 +26,6 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   Raises:
     SystemExit: with code 2 after an `errors.UsageError`.
   """
-  # Libraries report their daily business at the level of information.
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
   app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
 
 
@@ -85,6 +83,9 @@ def _parse(argv):
 def _guard(main, argv):
   if len(argv) > 1:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
+  # Libraries report their daily business as information, which hides ours.
+  if flags.FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.WARNING)
   try:
     main(argv)
   except errors.UsageError as error:

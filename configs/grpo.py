@@ -53,7 +53,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       max_centre=1.0,
       min_gain=0.1,
       num_hidden=8,
-      bank_size=128,
+      bank_size=64,
     )
   )
   config.horizon = ml_collections.ConfigDict(
@@ -98,7 +98,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
   config.training = ml_collections.ConfigDict(
     dict(
-      num_updates=280,
+      num_updates=300,
       eval_every=20,
       checkpoint_every=50,
       max_checkpoints=3,

@@ -26,6 +26,18 @@ _ADAM = optax.adam(1e-2)
 _WEIGHTS = rewards.Weights()
 
 
+def _add_up(updates, state, params=None):
+  del params
+  zeros = jax.tree.map(jnp.zeros_like, updates)
+  return zeros, jax.tree.map(jnp.add, state, updates)
+
+
+# Keeps the sum of the gradients, and moves nothing.
+_ADD_UP = optax.GradientTransformation(
+  lambda params: jax.tree.map(jnp.zeros_like, params), _add_up
+)
+
+
 @functools.cache
 def _act():
   network, horizon = _NETWORK, miniature.HORIZON
@@ -45,7 +57,9 @@ def _init(optimizer=_ADAM, seed=0):
 def _experience(seed=0):
   """Tasks, observations and trajectories of the policy of `_init()`."""
   tasks = miniature.tasks(_B)
-  return tasks, *_act()(jax.random.key(seed), _init().params, tasks)
+  act = _act()
+  observations, trajectories = act(jax.random.key(seed), _init().params, tasks)
+  return tasks, observations, trajectories
 
 
 @functools.cache
@@ -60,7 +74,13 @@ def _updater(
   @jax.jit
   def update(state, experience):
     return learner.update(
-      state, _NETWORK, optimizer, *experience, weights, settings, grpo
+      state,
+      _NETWORK,
+      optimizer,
+      *experience,
+      weights=weights,
+      settings=settings,
+      grpo=grpo,
     )
 
   return update
@@ -119,9 +139,9 @@ class LossTest(miniature.TestCase):
         self.reference,
         _NETWORK,
         *self.experience,
-        self.advantages,
-        self.settings,
-        self.grpo,
+        advantages=self.advantages,
+        settings=self.settings,
+        grpo=self.grpo,
       )
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -249,7 +269,8 @@ class UpdateTest(miniature.TestCase):
 
   def test_rewards_are_means_of_the_components(self):
     _, metrics = _updater()(_init(), _experience())
-    components = np.asarray(_experience()[2].components)
+    _, _, trajectories = _experience()
+    components = np.asarray(trajectories.components)
     for i, name in enumerate(rewards.COMPONENTS):
       np.testing.assert_allclose(
         metrics[f'reward/{name}'], components[..., i].mean(), rtol=1e-5
@@ -294,28 +315,53 @@ class UpdateTest(miniature.TestCase):
     _assert_trees_differ(self, first.params, third.params)
     _assert_trees_differ(self, _init().params, _init(seed=1).params)
 
-  def test_minibatches_hold_every_scm_once(self):
-    # The optimiser adds gradients up and moves nothing: the mean over the
-    # minibatches is then the gradient of the whole batch.
-    def add_up(gradient, total, params=None):
-      del params
-      return (
-        jax.tree.map(jnp.zeros_like, gradient),
-        jax.tree.map(jnp.add, total, gradient),
-      )
-
-    optimizer = optax.GradientTransformation(
-      lambda params: jax.tree.map(jnp.zeros_like, params), add_up
+  def test_advantages_are_those_of_the_weighted_rewards(self):
+    # By numpy from the components: the last step counts alone, times T, and
+    # each group is divided by the deviation within all of them.
+    grpo = dataclasses.replace(
+      miniature.GRPO,
+      step_weights='final',
+      supervision='outcome',
+      scale_rewards='batch',
     )
+    weights = rewards.Weights(2.0, 0.0, 0.0, 1.0)
+    update = _updater(_ADD_UP, weights, miniature.LEARNER, grpo)
+    state, _ = update(_init(_ADD_UP), _experience())
 
+    tasks, observations, trajectories = _experience()
+    last = np.asarray(trajectories.components)[:, :, -1] @ [2.0, 0.0, 0.0, 1.0]
+    centred = _T * (last - last.mean(1, keepdims=True))
+    advantages = centred / np.sqrt((centred**2).mean())
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+      total, _ = learner.loss(
+        params,
+        params,
+        _NETWORK,
+        tasks,
+        observations,
+        trajectories,
+        jnp.tile(jnp.float32(advantages)[:, :, None], (1, 1, _T)),
+        miniature.LEARNER,
+        grpo,
+      )
+      return total
+
+    expected = gradient(_init().params)
+    chex.assert_trees_all_close(state.opt_state, expected, atol=1e-5)
+
+  def test_minibatches_hold_every_scm_once(self):
+    # The mean over the minibatches is the gradient of the whole batch.
     def mean_gradient(num_minibatches, num_iterations):
       settings = dataclasses.replace(
         miniature.LEARNER,
         num_minibatches=num_minibatches,
         num_iterations=num_iterations,
       )
-      update = _updater(optimizer=optimizer, settings=settings)
-      state, _ = update(_init(optimizer), _experience())
+      update = _updater(_ADD_UP, settings=settings)
+      state, _ = update(_init(_ADD_UP), _experience())
       count = num_minibatches * num_iterations
       return jax.tree.map(lambda total: total / count, state.opt_state)
 

@@ -136,7 +136,9 @@ def _train(learner: _Learner) -> tuple[np.ndarray, np.ndarray]:
       def rollout(decision, advantage):
         now = learner.log_prob(choose(logits), decision)
         old = learner.log_prob(choose(old_logits), decision)
-        ratios = losses.log_ratios(*(x[None] for x in (*now, *old)), 'decision')
+        ratios = losses.log_ratios(
+          *(x[None] for x in (*now, *old)), level='decision'
+        )
         return losses.clipped_surrogate(ratios[0], advantage[None], 0.2, 0.2)
 
       return jax.vmap(rollout)(decisions, advantages).mean()

@@ -35,7 +35,9 @@ class ReturnsTest(parameterized.TestCase):
 class GroupAdvantagesTest(parameterized.TestCase):
   """By hand: groups [1, 2, 3] and [0, 0, 6] of variance 2/3 and 8."""
 
-  returns = np.array([[1, 2, 3], [0, 0, 6]], np.float32)[:, :, None]
+  def setUp(self):
+    super().setUp()
+    self.returns = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 6.0]])[..., None]
 
   @parameterized.parameters(
     ('group', [2 / 3, 8]), ('batch', [13 / 3, 13 / 3]), ('none', [1, 1])
@@ -48,7 +50,7 @@ class GroupAdvantagesTest(parameterized.TestCase):
     self.assertFalse(dead.any())
 
   def test_each_step_has_its_own_group(self):
-    both = np.concatenate([self.returns, 1 - self.returns], 2)
+    both = jnp.concatenate([self.returns, 1 - self.returns], 2)
     actual, _ = losses.group_advantages(both, 'group')
     np.testing.assert_allclose(actual[..., 1], -actual[..., 0], rtol=1e-6)
 
@@ -63,20 +65,18 @@ class GroupAdvantagesTest(parameterized.TestCase):
     equal = np.array(sums)[None, :, None]
     near = equal * (1 + 1e-7 * np.arange(6)[None, :, None]).astype(np.float32)
     for group in (equal, near):
-      actual, dead = losses.group_advantages(group, scale_rewards)
+      actual, dead = losses.group_advantages(jnp.array(group), scale_rewards)
       np.testing.assert_array_equal(actual, np.zeros_like(group))
       self.assertTrue(dead.all())
 
   def test_small_rewards_that_differ_are_alive(self):
-    group = np.float32(1e-6) * self.returns
-    actual, dead = losses.group_advantages(group, 'group')
+    actual, dead = losses.group_advantages(1e-6 * self.returns, 'group')
     expected, _ = losses.group_advantages(self.returns, 'group')
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
     self.assertFalse(dead.any())
 
   def test_a_dead_group_leaves_the_scale_of_the_batch_alone(self):
-    dead = np.full((1, 3, 1), 5.0, np.float32)
-    batch = np.concatenate([self.returns, dead])
+    batch = jnp.concatenate([self.returns, jnp.full((1, 3, 1), 5.0)])
     actual, is_dead = losses.group_advantages(batch, 'batch')
     expected, _ = losses.group_advantages(self.returns, 'batch')
     np.testing.assert_allclose(actual[:2], expected, rtol=1e-6)
@@ -85,14 +85,17 @@ class GroupAdvantagesTest(parameterized.TestCase):
 
 
 class LogRatiosTest(parameterized.TestCase):
-  variable = np.array([-1.0, -2.0, -0.5])
-  cell = np.array([-0.1, -0.4, -3.0])
-  old_variable = np.array([-1.5, -1.0, -0.5])
-  old_cell = np.array([-0.2, -0.5, -2.0])
+  def setUp(self):
+    super().setUp()
+    self.variable = jnp.array([-1.0, -2.0, -0.5])
 
-  def _ratios(self, variable, cell, level):
+  def _ratios(self, variable, level):
     return losses.log_ratios(
-      variable, cell, self.old_variable, self.old_cell, level
+      variable,
+      jnp.array([-0.1, -0.4, -3.0]),
+      jnp.array([-1.5, -1.0, -0.5]),
+      jnp.array([-0.2, -0.5, -2.0]),
+      level,
     )
 
   @parameterized.parameters(
@@ -101,11 +104,11 @@ class LogRatiosTest(parameterized.TestCase):
     ('sequence', [[-1.3 / 3, -1.3 / 3, -1.3 / 3]]),
   )
   def test_values_by_hand(self, level, expected):
-    actual = self._ratios(self.variable, self.cell, level)
+    actual = self._ratios(self.variable, level)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
   def _sequence_objective(self, variable, advantages):
-    log_ratio = self._ratios(variable, self.cell, 'sequence')[0]
+    log_ratio = self._ratios(variable, 'sequence')[0]
     # So wide that nothing is clipped.
     return -losses.clipped_surrogate(log_ratio, advantages, 0.9, 9.0)
 
@@ -114,20 +117,20 @@ class LogRatiosTest(parameterized.TestCase):
     # whole sequence, J = s A, and dJ / d log π_t = s A / T.
     s, advantage = np.exp(-1.3 / 3), 0.7
     objective = functools.partial(
-      self._sequence_objective, advantages=np.full(3, advantage)
+      self._sequence_objective, advantages=jnp.full(3, advantage)
     )
-    value, gradient = jax.value_and_grad(objective)(jnp.array(self.variable))
+    value, gradient = jax.value_and_grad(objective)(self.variable)
     self.assertAlmostEqual(float(value), s * advantage, places=6)
     np.testing.assert_allclose(gradient, np.full(3, s * advantage / 3), 1e-5)
 
   def test_sequence_credits_each_step_with_its_own_advantage(self):
     # Zheng et al. (2025), section 4.3, GSPO-token: with an advantage for
     # each step, dJ / d log π_t = s A_t / T.
-    s, advantages = np.exp(-1.3 / 3), np.array([0.7, -0.2, 1.5])
+    s, advantages = np.exp(-1.3 / 3), jnp.array([0.7, -0.2, 1.5])
     objective = functools.partial(
       self._sequence_objective, advantages=advantages
     )
-    value, gradient = jax.value_and_grad(objective)(jnp.array(self.variable))
+    value, gradient = jax.value_and_grad(objective)(self.variable)
     self.assertAlmostEqual(float(value), s * advantages.mean(), places=6)
     np.testing.assert_allclose(gradient, s * advantages / 3, 1e-5)
 
@@ -146,14 +149,11 @@ class ClippedSurrogateTest(parameterized.TestCase):
     whole = ratio * advantages <= clipped * advantages
     slope = np.where(whole, ratio * advantages, 0) / 200
 
-    value, gradient = jax.value_and_grad(losses.clipped_surrogate)(
-      jnp.array(log_ratio), advantages, epsilon, epsilon_high
-    )
+    args = jnp.array(log_ratio), jnp.array(advantages), epsilon, epsilon_high
+    value, gradient = jax.value_and_grad(losses.clipped_surrogate)(*args)
     np.testing.assert_allclose(value, -objective.mean(), rtol=1e-5)
     np.testing.assert_allclose(gradient, -slope, rtol=1e-4, atol=1e-9)
-    fraction = losses.clip_fraction(
-      log_ratio, advantages, epsilon, epsilon_high
-    )
+    fraction = losses.clip_fraction(*args)
     self.assertGreater(fraction, 0.1)
     np.testing.assert_allclose(fraction, (~whole).mean(), rtol=1e-6)
 
@@ -177,21 +177,21 @@ class AuxiliaryLossesTest(absltest.TestCase):
   def test_parent_loss_by_hand(self):
     # The truth has probabilities 1/2, 3/4, 3/4; the last is no candidate.
     actual = losses.parent_loss(
-      np.array([0.0, np.log(3), -np.log(3), 50.0]),
-      np.array([True, True, False, False]),
-      np.array([True, True, True, False]),
+      jnp.array([0.0, np.log(3), -np.log(3), 50.0]),
+      jnp.array([True, True, False, False]),
+      jnp.array([True, True, True, False]),
     )
     expected = (np.log(2) + 2 * np.log(4 / 3)) / 3
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
   def test_parent_loss_without_candidates_is_0(self):
-    nothing = np.zeros(2, bool)
-    actual = losses.parent_loss(np.array([5.0, -5.0]), nothing, nothing)
+    nothing = jnp.zeros(2, bool)
+    actual = losses.parent_loss(jnp.array([5.0, -5.0]), nothing, nothing)
     self.assertEqual(actual, 0)
 
   def test_parent_loss_of_an_extreme_belief_is_finite(self):
     # -log(1 - sigmoid(1e4)) is 1e4 to rounding, and its slope is 1.
-    truth = np.array([False])
+    truth = jnp.array([False])
     value, gradient = jax.value_and_grad(losses.parent_loss)(
       jnp.array([1e4]), truth, ~truth
     )
@@ -202,17 +202,17 @@ class AuxiliaryLossesTest(absltest.TestCase):
     # Cross-entropies of 3/4 from a prediction of 1/2, and of 1/4 from 1/4;
     # the second variable may not be set.
     actual = losses.outcome_loss(
-      np.array([[0.0, -np.log(3)], [9.0, 9.0]]),
-      np.array([[0.75, 0.25], [0.0, 0.0]]),
-      np.array([True, False]),
+      jnp.array([[0.0, -np.log(3)], [9.0, 9.0]]),
+      jnp.array([[0.75, 0.25], [0.0, 0.0]]),
+      jnp.array([True, False]),
     )
     right = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     np.testing.assert_allclose(actual, (np.log(2) + right) / 2, rtol=1e-6)
 
   def test_outcome_loss_is_least_at_the_reward(self):
-    rewards = np.array([[0.2, 0.9], [0.5, 0.01]])
+    rewards = jnp.array([[0.2, 0.9], [0.5, 0.01]])
     gradient = jax.grad(losses.outcome_loss)(
-      jnp.array(np.log(rewards / (1 - rewards))), rewards, np.ones(2, bool)
+      jnp.log(rewards / (1 - rewards)), rewards, jnp.ones(2, bool)
     )
     np.testing.assert_allclose(gradient, np.zeros((2, 2)), atol=1e-7)
 
@@ -246,15 +246,15 @@ class PolicyGradientTest(miniature.TestCase):
 
         def rollout(decision, advantage):
           now = distributions.log_prob(log_probs, decision)
+          old = jax.lax.stop_gradient(now)
           ratios = losses.log_ratios(
-            *(x[None] for x in now),
-            *(jax.lax.stop_gradient(x)[None] for x in now),
-            level,
+            *(x[None] for x in (*now, *old)), level=level
           )
-          return sum(
+          surrogates = [
             losses.clipped_surrogate(ratio, advantage, 0.2, 0.2)
             for ratio in ratios
-          )
+          ]
+          return jnp.stack(surrogates).sum()
 
         return jax.vmap(rollout)(decisions, advantages[0]).mean()
 

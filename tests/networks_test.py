@@ -25,7 +25,7 @@ _NETWORK = miniature.network(num_blocks=2)
 
 class _Episode(NamedTuple):
   problem: types.Problem
-  observations: np.ndarray
+  observations: jax.Array
   rows: networks.Rows
 
 
@@ -39,12 +39,12 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
   centre = rng.normal(size=num_variables)
   width = rng.uniform(1, 3, num_variables)
   problem = types.Problem(
-    exists=np.ones(num_variables, bool),
-    settable=settable,
-    target=is_target,
-    goal=np.float32(1),
-    low=centre - width,
-    high=centre + width,
+    exists=jnp.ones(num_variables, bool),
+    settable=jnp.array(settable),
+    target=jnp.array(is_target),
+    goal=jnp.ones(()),
+    low=jnp.array(centre - width),
+    high=jnp.array(centre + width),
   )
   chosen = rng.choice(np.flatnonzero(settable), num_steps)
   rows = networks.episode_rows(
@@ -52,7 +52,7 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
     jnp.array(rng.normal(size=(num_steps, num_variables))),
   )
   observations = rng.normal(size=(num_observations, num_variables))
-  return jax.tree.map(jnp.array, _Episode(problem, observations, rows))
+  return _Episode(problem, jnp.array(observations), rows)
 
 
 @functools.cache
@@ -117,10 +117,9 @@ class EvaluationTest(miniature.TestCase):
     )
 
   def _recomputed(self, params):
-    copies = jnp.tile(self.group.observations, (3, 1, 1))
-    axes = _Episode(problem=None, observations=0, rows=0)
-    return jax.vmap(_evaluate, (None, axes))(
-      params, self.group._replace(observations=copies)
+    problem, observations, rows = self.group
+    return jax.vmap(lambda x, r: _evaluate(params, _Episode(problem, x, r)))(
+      jnp.tile(observations, (3, 1, 1)), rows
     )
 
   def _with_gradient(self, evaluate):
@@ -158,6 +157,24 @@ class EvaluationTest(miniature.TestCase):
       heads, cache = append(_params(), problem, prefix, cache, i, row)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
       _assert_close(self, heads, here, 1e-5)
+
+  def test_derivative_of_the_predictions_against_finite_differences(self):
+    # Not that of the choice, which leaves what it begins from alone.
+    rng = np.random.default_rng(0)
+    self.enterContext(jax.enable_x64(True))
+    episode = _episode(4, 5, 4)
+    params = miniature.doubles(_params())
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+
+    @jax.jit
+    def along(step):
+      moved = jax.tree.map(lambda x, d: x + step * d, params, direction)
+      heads = _evaluate(moved, episode)
+      return heads.parent_logits, heads.outcome_logits
+
+    _, actual = jax.jvp(along, (0.0,), (1.0,))
+    for a, right, left in zip(actual, along(1e-6), along(-1e-6), strict=True):
+      np.testing.assert_allclose(a, (right - left) / 2e-6, 1e-5, 1e-5)
 
 
 class CausalityTest(miniature.TestCase):
@@ -249,7 +266,7 @@ class SymmetryTest(miniature.TestCase):
 
     def pad(x):  # One column before the others and two after them.
       width = [(0, 0)] * (x.ndim - 1) + [(1, 2)]
-      return np.pad(x, width) if x.ndim else x
+      return jnp.pad(x, width) if x.ndim else x
 
     padded = _Episode(
       jax.tree.map(pad, problem),
@@ -265,8 +282,8 @@ class SymmetryTest(miniature.TestCase):
     _assert_close(self, actual, self.expected, 1e-9)
 
   def test_units_do_not_matter(self):
-    factor = np.array([0.3, 2.0, 70.0, 1e-3])
-    shift = np.array([-8.0, 0.5, 1e3, -2e-2])
+    factor = jnp.array([0.3, 2.0, 70.0, 1e-3])
+    shift = jnp.array([-8.0, 0.5, 1e3, -2e-2])
     problem, observations, rows = self.episode
     actual = _exact_heads(
       _Episode(

@@ -48,7 +48,7 @@ def _fixed_experience(parts, complete=True):
 class StepTest(miniature.TestCase):
   def test_is_the_actor_and_then_the_learner(self):
     parts = miniature.parts()
-    learn = jax.jit(lambda *args: fused.learn(*args, parts))
+    learn = jax.jit(functools.partial(fused.learn, parts=parts))
     step = fused.make_step(parts)
     state, expected = _init(parts), _init(parts)
     seen = []
@@ -116,7 +116,7 @@ class CompiledTest(miniature.TestCase):
     state = jax.eval_shape(lambda: _init(parts))
     act = _act(parts)
     _, tasks, _, *data = act.out_info
-    learn = jax.jit(lambda *args: fused.learn(*args, parts))
+    learn = jax.jit(functools.partial(fused.learn, parts=parts))
     learn = learn.lower(state, tasks, *data).compile()
     self.assertEmpty(_lapack_calls(act))
     self.assertEmpty(_lapack_calls(learn))
