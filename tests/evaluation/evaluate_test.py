@@ -6,6 +6,7 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 
 from acme_cbo import actor
@@ -139,6 +140,7 @@ def _random_outcome():
   return _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
 
 
+@pytest.mark.timeout(180)  # Its programs take a while to compile.
 class EvaluateTest(miniature.TestCase):
   def test_oracle_scores_1(self):
     tasks = miniature.tasks(16)
