@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app
 from absl import flags
@@ -65,7 +65,7 @@ def use_compilation_cache() -> None:
 
 def _parse(argv):
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except flags.Error as error:
     # A config file that raises is quoted with its traceback, the cause last.
     sentence = str(error)
@@ -78,21 +78,22 @@ def _parse(argv):
     cause = error.args[0] if error.args else error
     sentence = cause.args[0] if isinstance(cause, Exception) else cause
     _fail(f'cannot override the config: {sentence}')
+  # Libraries report their daily business as information, which hides ours.
+  if flags.FLAGS['verbosity'].using_default_value:
+    flags.FLAGS.verbosity = logging.WARNING
+  return rest
 
 
 def _guard(main, argv):
   if len(argv) > 1:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
-  # Libraries report their daily business as information, which hides ours.
-  if flags.FLAGS['verbosity'].using_default_value:
-    logging.set_verbosity(logging.WARNING)
   try:
     main(argv)
   except errors.UsageError as error:
     _fail(str(error))
 
 
-def _fail(sentence: str):
+def _fail(sentence: str) -> NoReturn:
   line = ' '.join(sentence.split())
   print(f'error: {line}', file=sys.stderr)
   sys.exit(2)
