@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import figure as figure_lib
 from matplotlib.backends import backend_agg
 
-_COLOURS = {'linear': '#1b6ca8', 'nonlinear': '#c8553d'}
+_COLOUR = '#1b6ca8'
 
 
 def learning_curve(
@@ -30,7 +30,7 @@ def learning_curve(
     axis.plot(
       updates,
       curve,
-      color=_COLOURS[group],
+      color=_COLOUR,
       linewidth=2.2,
       marker='o',
       markersize=3.5,
