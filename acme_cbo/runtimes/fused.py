@@ -129,7 +129,8 @@ def make_step(
       state._replace(key=key), tasks, observations, trajectories
     )
     largest = float(metrics['policy/log_ratio_max'])
-    if largest > losses.MAX_LOG_RATIO:
+    # Also where it is NaN.
+    if not largest <= losses.MAX_LOG_RATIO:
       raise FloatingPointError(
         f'update {int(state.step)}: a log importance ratio of {largest:.1f} '
         f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '

@@ -8,17 +8,15 @@ from PIL import Image
 
 from acme_cbo.evaluation import plots
 
-# The colours of the curves, as they are read back.
-_BLUE, _RED = (0x1B, 0x6C, 0xA8), (0xC8, 0x55, 0x3D)
+_CURVE = (0x1B, 0x6C, 0xA8)  # The colour of the curves, as it is read back.
+_LEGEND = 60  # Pixels at the bottom, where the same colour is explained.
 
 
 class LearningCurveTest(parameterized.TestCase):
   @parameterized.parameters(
-    (('linear', 'nonlinear'), {_BLUE, _RED}),
-    (('linear',), {_BLUE}),
-    (('nonlinear',), {_RED}),
+    (('linear', 'nonlinear'),), (('linear',),), (('nonlinear',),)
   )
-  def test_draws_a_panel_for_each_group(self, groups, expected):
+  def test_draws_a_panel_for_each_group(self, groups):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'curve.png'
     plots.learning_curve(
@@ -30,9 +28,13 @@ class LearningCurveTest(parameterized.TestCase):
     with Image.open(path) as image:
       self.assertEqual(image.format, 'PNG')
       self.assertEqual(image.size, (1350, 570))  # 9 x 3.8 inches at 150 dpi.
-      pixels = np.asarray(image.convert('RGB')).reshape(-1, 3)
-    colours = {tuple(map(int, colour)) for colour in np.unique(pixels, axis=0)}
-    self.assertEqual(colours & {_BLUE, _RED}, expected)
+      pixels = np.asarray(image.convert('RGB'))[:-_LEGEND]
+    drawn = (pixels == _CURVE).all(-1).any(0)
+    # A curve spans most of its panel; what is between two panels is empty.
+    for strip in np.array_split(drawn, len(groups)):
+      self.assertGreater(strip.mean(), 0.6)
+    runs = np.flatnonzero(np.diff(np.flatnonzero(drawn)) > 20)
+    self.assertLen(runs, len(groups) - 1)
 
   def test_one_evaluation_is_enough(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
