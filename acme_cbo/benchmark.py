@@ -136,9 +136,11 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   """
   key = jax.random.PRNGKey(0)
   params = jax.jit(lambda k: fused.init(k, parts))(key).params
-  tasks, _ = jax.jit(lambda k: priors.sample(k, parts.prior, parts.num_tasks))(
-    key
-  )
+  tasks, complete = jax.jit(
+    lambda k: priors.sample(k, parts.prior, parts.num_tasks)
+  )(key)
+  if not complete:
+    raise ValueError('the prior refuses nearly every SCM that it draws')
   sizes = (parts.horizon, parts.num_generations)
   act = jax.jit(lambda k, p, t: actor.act(k, p, parts.network, t, *sizes))
   # Of the outcomes alone, so that the compiler leaves the rewards out, which
