@@ -140,7 +140,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     lambda k: priors.sample(k, parts.prior, parts.num_tasks)
   )(key)
   if not complete:
-    raise ValueError('the prior refuses nearly every SCM that it draws')
+    raise ValueError(priors.REFUSAL)
   sizes = (parts.horizon, parts.num_generations)
   act = jax.jit(lambda k, p, t: actor.act(k, p, parts.network, t, *sizes))
   # Of the outcomes alone, so that the compiler leaves the rewards out, which

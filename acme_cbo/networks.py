@@ -337,7 +337,7 @@ class _Transformer(hk.Module):
       hidden = jax.nn.gelu(block.mlp_in(block.mlp_norm(x)))
       x = x + block.mlp_out(hidden)
     keys, values = zip(*written, strict=True)
-    return x, Cache(tuple(keys), tuple(values))
+    return x, Cache(keys, values)
 
   def _project(self, attention, x):
     """Normalised queries, keys and values: [Q, D, A, W / A] each."""

@@ -52,10 +52,7 @@ class HeldOut:
     draw = jax.jit(lambda k: priors.sample(k, prior, num_tasks))
     self.tasks, complete = draw(key_tasks)
     if not complete:
-      raise ValueError(
-        'the prior refuses nearly every SCM that it draws; lower '
-        'scms.min_gain or widen the domains'
-      )
+      raise ValueError(priors.REFUSAL)
     self._horizon = horizon
     scm = self.tasks.scm
     self._columns = {

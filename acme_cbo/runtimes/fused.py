@@ -121,10 +121,7 @@ def make_step(
       state.params, state.key
     )
     if not complete:
-      raise ValueError(
-        f'update {int(state.step)}: the prior refuses nearly every SCM that '
-        'it draws; lower scms.min_gain or widen the domains'
-      )
+      raise ValueError(f'update {int(state.step)}: {priors.REFUSAL}')
     state, metrics = jit_learn(
       state._replace(key=key), tasks, observations, trajectories
     )

@@ -59,6 +59,11 @@ class Prior:
 _SCALING_DRAWS = 256
 # A prior that rejects more than this is refused instead of drawn for ever.
 _MAX_ROUNDS = 64
+# What the caller of `sample` says where it does so.
+REFUSAL = (
+  'the prior refuses nearly every SCM that it draws; lower scms.min_gain or '
+  'widen the domains'
+)
 
 
 def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
@@ -182,7 +187,7 @@ def sample(
 
   Returns:
     A `Task` with a leading axis B, and [] bool: all of them could be drawn.
-    Where it is False the caller raises: the batch is not complete.
+    Where it is False the caller raises with `REFUSAL`: the batch is not full.
   """
   per_round = -(-num_tasks * 5 // 8)
   draw = jax.vmap(lambda k: sample_task(k, prior))
