@@ -11,7 +11,10 @@ encoded once and for all, and three ways to evaluate are one function:
   append   one more row on top of the cache, for the actor;
   full     all rows of a rollout at once on top of the prefix, for the learner.
 
-All are unbatched. L is the number of blocks, A heads of width W / A.
+All are unbatched. L is the number of blocks. A heads of width W / A ask, and
+share one key and one value for each token (Shazeer, "Fast Transformer
+Decoding: One Write-Head is All You Need", 2019): the cache is what an actor
+waits for, and it is A times as small.
 """
 
 from collections.abc import Callable
@@ -60,9 +63,14 @@ class Rows(NamedTuple):
 
 
 class Cache(NamedTuple):
-  """Keys and values of rows, an array [rows, D, A, W / A] for each block.
+  """Keys and values of rows, an array of each for every block.
 
-  Not one array for all blocks: a row is then written in place.
+  Laid out as the products need them, so that no step copies what earlier ones
+  wrote, and not as one array for all blocks: a row is then written in place.
+
+  Attributes:
+    keys: [D, W / A, rows] for each block.
+    values: [D, rows, W / A] for each block.
   """
 
   keys: tuple[jax.Array, ...]
@@ -168,11 +176,11 @@ def make(architecture: Architecture) -> Network:
   prefix, append, full = transformed.apply
 
   def empty_cache(num_rows, num_variables):
-    heads = architecture.num_heads
-    head_width = architecture.width // heads
-    zeros = jnp.zeros((num_rows, num_variables, heads, head_width))
-    blocks = (zeros,) * architecture.num_blocks
-    return Cache(blocks, blocks)
+    head_width = architecture.width // architecture.num_heads
+    keys = jnp.zeros((num_variables, head_width, num_rows))
+    values = jnp.zeros((num_variables, num_rows, head_width))
+    num_blocks = architecture.num_blocks
+    return Cache((keys,) * num_blocks, (values,) * num_blocks)
 
   # The functions draw nothing at random.
   return Network(
@@ -199,12 +207,13 @@ class _Transformer(hk.Module):
   def __init__(self, architecture: Architecture):
     super().__init__(name='transformer')
     width, num_cells = architecture.width, architecture.num_cells + 2
-    self._num_heads = architecture.num_heads
+    num_heads = architecture.num_heads
+    self._num_heads = num_heads
     self._embedding = _linear('embedding', width)
     self._stack = [
       _Block(
-        across_variables=_Attention.make(f'block{i}_variables', width),
-        across_rows=_Attention.make(f'block{i}_rows', width),
+        across_variables=_Attention.make(f'block{i}_variables', width, num_heads),
+        across_rows=_Attention.make(f'block{i}_rows', width, num_heads),
         mlp_norm=_norm(f'block{i}_mlp_norm'),
         mlp_in=_linear(f'block{i}_mlp_in', architecture.mlp_factor * width),
         mlp_out=_linear(f'block{i}_mlp_out', width),
@@ -303,36 +312,40 @@ class _Transformer(hk.Module):
     for i, block in enumerate(self._stack):
       attention = block.across_variables
       query, key, value = self._project(attention, x)
-      logits = jnp.einsum('qiad,qjad->qaij', query, key)
+      logits = query @ jnp.swapaxes(key, -1, -2)  # [Q, A D, D]
       logits = jnp.where(exists, logits, -1e9)
-      mixed = jnp.einsum('qaij,qjad->qiad', jax.nn.softmax(logits), value)
-      x = x + attention.merge(mixed.reshape(x.shape))
+      mixed = jax.nn.softmax(logits) @ value
+      x = x + attention.merge(self._join_heads(mixed))
 
       attention = block.across_rows
-      query, key, value = self._project(attention, x)
+      query, key, value = self._project(attention, jnp.swapaxes(x, 0, 1))
+      key = jnp.swapaxes(key, -1, -2)
       seen = None
+      product = jnp.matmul
       if cache is not None:
         write = jax.lax.dynamic_update_slice_in_dim
-        key = write(cache.keys[i], key, position, 0)
-        value = write(cache.values[i], value, position, 0)
-        seen = jnp.arange(key.shape[0])[None] <= position
+        key = write(cache.keys[i], key, position, -1)
+        value = write(cache.values[i], value, position, -2)
+        seen = jnp.arange(key.shape[-1])[None] <= position
+        product = _few_rows_times_matrix
       elif prefix is not None:
-        seen = jnp.tri(key.shape[0], dtype=bool)
+        seen = jnp.tri(key.shape[-1], dtype=bool)
       written.append((key, value))
-      logits = jnp.einsum('qjad,rjad->qjar', query, key)
+      logits = product(query, key)  # [D, A Q, rows]
       if seen is not None:
-        logits = jnp.where(seen[:, None, None], logits, -1e9)
+        seen = jnp.tile(seen, (self._num_heads, 1))
+        logits = jnp.where(seen, logits, -1e9)
       if prefix is None:
-        mixed = jnp.einsum('qjar,rjad->qjad', jax.nn.softmax(logits), value)
+        mixed = product(jax.nn.softmax(logits), value)
       else:
         # Two sums instead of one over joined rows, so that the prefix is not
         # copied for every rollout that shares it.
-        early = jnp.einsum('qjad,rjad->qjar', query, prefix.keys[i])
+        early = query @ prefix.keys[i]
         weights = jax.nn.softmax(jnp.concatenate([early, logits], -1))
         early, late = jnp.split(weights, [early.shape[-1]], -1)
-        mixed = jnp.einsum('qjar,rjad->qjad', early, prefix.values[i])
-        mixed += jnp.einsum('qjar,rjad->qjad', late, value)
-      x = x + attention.merge(mixed.reshape(x.shape))
+        mixed = early @ prefix.values[i] + product(late, value)
+      mixed = attention.merge(self._join_heads(mixed))
+      x = x + jnp.swapaxes(mixed, 0, 1)
 
       hidden = jax.nn.gelu(block.mlp_in(block.mlp_norm(x)))
       x = x + block.mlp_out(hidden)
@@ -340,11 +353,31 @@ class _Transformer(hk.Module):
     return x, Cache(keys, values)
 
   def _project(self, attention, x):
-    """Normalised queries, keys and values: [Q, D, A, W / A] each."""
-    x = attention.project(attention.norm(x))
-    x = x.reshape(*x.shape[:-1], 3, self._num_heads, -1)
-    query, key, value = (x[..., i, :, :] for i in range(3))
-    return query / jnp.sqrt(query.shape[-1]), key, value
+    """Normalised queries of [N, M] tokens, and the keys and values of all.
+
+    Args:
+      attention: whose weights are used.
+      x: [N, M, W] tokens; M of them see each other.
+
+    Returns:
+      [N, A M, W / A] queries, [N, M, W / A] keys and as many values.
+    """
+    num_heads, width = self._num_heads, x.shape[-1]
+    head_width = width // num_heads
+    projected = attention.project(attention.norm(x))
+    query, key, value = jnp.split(
+      projected, [width, width + head_width], axis=-1
+    )
+    query = query.reshape(*x.shape[:2], num_heads, head_width)
+    query = jnp.swapaxes(query, 1, 2).reshape(x.shape[0], -1, head_width)
+    return query / jnp.sqrt(head_width), key, value
+
+  def _join_heads(self, mixed):
+    """[N, A M, W / A] -> [N, M, W]."""
+    num_heads, head_width = self._num_heads, mixed.shape[-1]
+    mixed = mixed.reshape(mixed.shape[0], num_heads, -1, head_width)
+    mixed = jnp.swapaxes(mixed, 1, 2)
+    return mixed.reshape(*mixed.shape[:2], num_heads * head_width)
 
   def _heads(self, x):
     x = self._last_norm(x)
@@ -362,10 +395,10 @@ class _Attention(NamedTuple):
   merge: hk.Linear
 
   @classmethod
-  def make(cls, name, width):
+  def make(cls, name, width, num_heads):
     return cls(
       norm=_norm(f'{name}_norm'),
-      project=_linear(f'{name}_project', 3 * width),
+      project=_linear(f'{name}_project', width + 2 * (width // num_heads)),
       merge=_linear(f'{name}_merge', width),
     )
 
@@ -376,6 +409,18 @@ class _Block(NamedTuple):
   mlp_norm: hk.LayerNorm
   mlp_in: hk.Linear
   mlp_out: hk.Linear
+
+
+def _few_rows_times_matrix(rows, matrix):
+  """`rows @ matrix` for a few rows each: [..., Q, M], [..., M, K] -> [..., Q, K].
+
+  Written out as a sum of M outer products, which the compiler fuses into one
+  vectorised loop: on a CPU thousands of products of a few rows are slower.
+  """
+  return sum(
+    rows[..., m : m + 1] * matrix[..., m : m + 1, :]
+    for m in range(matrix.shape[-2])
+  )
 
 
 def _norm(name):

@@ -53,7 +53,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       max_centre=1.0,
       min_gain=0.1,
       num_hidden=8,
-      bank_size=64,
+      bank_size=32,
     )
   )
   config.horizon = ml_collections.ConfigDict(
@@ -64,7 +64,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     dict(optimization=1.0, structure=0.5, parent=0.3, exploration=0.1)
   )
   config.network = ml_collections.ConfigDict(
-    dict(width=48, num_blocks=3, num_heads=2, mlp_factor=2, num_cells=16)
+    dict(width=48, num_blocks=3, num_heads=3, mlp_factor=2, num_cells=16)
   )
   # The update: see acme_cbo/losses.py and acme_cbo/learner.py.
   config.grpo = ml_collections.ConfigDict(
@@ -105,7 +105,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     )
   )
   config.evaluation = ml_collections.ConfigDict(
-    dict(num_tasks=1024, seed=1, bank_size=512, confidence=0.99)
+    dict(num_tasks=1024, seed=1, bank_size=128, confidence=0.99)
   )
 
   if preset == 'smoke':

@@ -62,7 +62,7 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
 def noise(
   key: jax.Array, mechanism: types.Mechanism, num_draws: int
 ) -> jax.Array:
-  """Draws every variable's noise, scaled.
+  """Independent draws of every variable's noise, scaled.
 
   Args:
     key: consumed.
@@ -73,9 +73,37 @@ def noise(
     [S, D] in internal units.
   """
   shape = (num_draws, mechanism.noise.shape[-1])
-  # Open at both ends: the quantile functions are infinite at 0 and 1.
-  level = jax.random.uniform(key, shape, minval=1e-6, maxval=1 - 1e-6)
-  centred = 2 * level - 1
+  return _noise_at(mechanism, jax.random.uniform(key, shape))
+
+
+def stratified_noise(
+  key: jax.Array, mechanism: types.Mechanism, num_draws: int
+) -> jax.Array:
+  """Draws of every variable's noise that together cover its distribution.
+
+  A Latin hypercube (McKay, Beckman and Conover, Technometrics 21, 1979): each
+  variable has one draw in each of S equally probable parts, in random order.
+  Means over the draws are unbiased, and closer than over independent ones.
+
+  Args:
+    key: consumed.
+    mechanism: whose `noise` and `noise_scale` are used.
+    num_draws: S.
+
+  Returns:
+    [S, D] in internal units.
+  """
+  shape = (num_draws, mechanism.noise.shape[-1])
+  key_part, key_place = jax.random.split(key)
+  part = jnp.argsort(jax.random.uniform(key_part, shape), axis=0)
+  place = jax.random.uniform(key_place, shape)
+  return _noise_at(mechanism, (part + place) / num_draws)
+
+
+def _noise_at(mechanism, level):
+  """Quantiles of every variable's noise at [S, D] levels in [0, 1]."""
+  # The quantile functions are infinite at 0 and 1.
+  centred = 2 * jnp.clip(level, 1e-6, 1 - 1e-6) - 1
   normal = jnp.sqrt(2.0) * jax.lax.erf_inv(centred)
   uniform = jnp.sqrt(3.0) * centred
   tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)

@@ -100,7 +100,7 @@ def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
     [S, D] scaled noise.
   """
   linear = scm.family == mechanisms.Family.LINEAR
-  drawn = mechanisms.noise(key, scm.mechanism, num_draws)
+  drawn = mechanisms.stratified_noise(key, scm.mechanism, num_draws)
   return jnp.where(linear, 0.0, drawn)
 
 

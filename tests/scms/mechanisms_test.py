@@ -56,6 +56,7 @@ def _signals(drawn, j, u):
 
 
 _draw_noise = jax.jit(mechanisms.noise, static_argnums=2)
+_draw_stratified = jax.jit(mechanisms.stratified_noise, static_argnums=2)
 
 
 def _noise(kinds, scales):
@@ -131,6 +132,35 @@ class NoiseTest(miniature.TestCase):
     correlation = np.corrcoef(drawn.T)[np.triu_indices(3, 1)]
     bound = 4 / np.sqrt(drawn.shape[0])
     self.assertLess(np.abs(correlation).max(), bound)
+
+
+class StratifiedNoiseTest(miniature.TestCase):
+  def _drawn(self, key, scales=1.0):
+    equations = hand_made_scms.mechanism(
+      3, noise=list(mechanisms.Noise), noise_scale=scales
+    )
+    drawn = _draw_stratified(jax.random.key(key), equations, 40)
+    return np.asarray(drawn, np.float64)
+
+  @parameterized.parameters(*mechanisms.Noise)
+  def test_each_part_of_the_distribution_has_one_draw(self, kind):
+    distribution, _ = _NOISE[kind]
+    level = distribution.cdf(self._drawn(0, scales=2.0)[:, kind] / 2)
+    part = np.floor(40 * level).astype(int)
+    np.testing.assert_array_equal(np.sort(part), np.arange(40))
+
+  @pytest.mark.stat
+  def test_columns_are_independent_and_unbiased_within_a_part(self):
+    drawn = np.stack([self._drawn(key) for key in range(200)])
+    correlation = np.mean([np.corrcoef(d.T) for d in drawn], 0)
+    # The correlation of 40 pairs has a deviation of 1 / sqrt(39).
+    bound = 4 / np.sqrt(39 * 200)
+    self.assertLess(np.abs(correlation[np.triu_indices(3, 1)]).max(), bound)
+    uniform = drawn[:, :, mechanisms.Noise.UNIFORM] / 12**0.5 + 0.5
+    place = 40 * uniform % 1
+    self.assertAlmostEqual(
+      place.mean(), 0.5, delta=4 / np.sqrt(12 * place.size)
+    )
 
 
 class SampleTest(miniature.TestCase):

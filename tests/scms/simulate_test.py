@@ -194,7 +194,7 @@ class HandMadeTest(miniature.TestCase):
     curved = scm._replace(family=jnp.int32(mechanisms.Family.TANH))
     np.testing.assert_array_equal(
       simulate.noise_bank(key, curved, 5),
-      mechanisms.noise(key, scm.mechanism, 5),
+      mechanisms.stratified_noise(key, scm.mechanism, 5),
     )
 
 
