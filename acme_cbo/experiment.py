@@ -65,6 +65,7 @@ _RANGES = {
   'grpo.epsilon': (1e-6, 1.0),
   'grpo.epsilon_high': (1e-6, 100.0),
   'grpo.beta': _WEIGHT,
+  'grpo.simple_regret_share': _UNIT,
   'grpo.variable_entropy': _WEIGHT,
   'grpo.cell_entropy': _WEIGHT,
   'grpo.parent_coefficient': _WEIGHT,
@@ -97,14 +98,14 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """AdamW with clipping, linear warm-up and cosine decay.
+  """Muon with clipping, linear warm-up and cosine decay.
 
   Attributes:
     learning_rate: at its highest.
     warmup_updates: updates over which it rises.
     final_fraction: share of it that is left at the end.
     max_grad_norm: global norm at which a gradient is clipped.
-    weight_decay: of AdamW.
+    weight_decay: of the matrices.
   """
 
   learning_rate: float

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from acme_cbo import actor
 from acme_cbo import distributions
@@ -13,6 +14,11 @@ from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
+
+
+_OPTIMIZATION = rewards.COMPONENTS.index('optimization')
+# Root mean square of Adam's steps, in learning rates: Muon's are made like it.
+_ADAM_STEP = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,12 @@ def make_optimizer(
   max_grad_norm: float,
   weight_decay: float,
 ) -> optax.GradientTransformation:
-  """AdamW with clipping by global norm, linear warm-up and cosine decay."""
+  """Muon with clipping by global norm, linear warm-up and cosine decay.
+
+  Matrices take steps along their orthogonalised momentum, scaled to the size
+  of Adam's (Liu et al., "Muon is Scalable for LLM Training", 2025, section
+  2.2); vectors take Adam's. The weight decay is that of the matrices.
+  """
   schedule = optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=learning_rate,
@@ -52,7 +63,9 @@ def make_optimizer(
   )
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
-    optax.adamw(schedule, weight_decay=weight_decay),
+    contrib.muon(
+      schedule, weight_decay=weight_decay, consistent_rms=_ADAM_STEP
+    ),
   )
 
 
@@ -225,9 +238,13 @@ def update(
   Returns:
     The state after the update, and scalars to log.
   """
-  rewarded = rewards.total(trajectories.components, weights)  # [B, G, T]
-  weighted = rewarded * losses.step_weights(
-    grpo.step_weights, rewarded.shape[-1]
+  components = trajectories.components  # [B, G, T, 4]
+  rewarded = rewards.total(components, weights)  # [B, G, T]
+  # The other components are of the path to the recommendation, so all their
+  # steps count, whichever recommendation does.
+  regret = losses.regret_weights(grpo.simple_regret_share, rewarded.shape[-1])
+  weighted = rewards.total(
+    components.at[..., _OPTIMIZATION].multiply(regret), weights
   )
   group_returns = jax.vmap(
     jax.vmap(lambda r: losses.returns(r, grpo.supervision))
@@ -259,8 +276,8 @@ def update(
   metrics['train/parameter_norm'] = optax.tree.norm(params)
   metrics['reward/total'] = rewarded.mean()
   for i, name in enumerate(rewards.COMPONENTS):
-    metrics[f'reward/{name}'] = trajectories.components[..., i].mean()
-  last = trajectories.components[:, :, -1, 0]
+    metrics[f'reward/{name}'] = components[..., i].mean()
+  last = components[:, :, -1, _OPTIMIZATION]
   metrics['reward/optimization_last'] = last.mean()
   metrics['train/dead_groups'] = dead.mean()
 

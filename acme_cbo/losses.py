@@ -38,8 +38,9 @@ class Settings:
     importance_sampling_level: one ratio a 'decision', one for each 'factor'
       of it (variable, cell), or one for the 'sequence' (GSPO, Zheng et al.,
       2025).
-    step_weights: what the return adds up: 'cumulative' weighs every step
-      alike, 'final' the last step alone.
+    simple_regret_share: how much of what `optimization` earns is the last
+      step's: 0 weighs every step alike (cumulative regret), 1 the last step
+      alone (simple regret: only the final recommendation counts).
     variable_entropy: weight of the entropy of the variable.
     cell_entropy: weight of the expected entropy of the cell.
   """
@@ -50,16 +51,24 @@ class Settings:
   scale_rewards: Literal['group', 'batch', 'none']
   supervision: Literal['process', 'outcome']
   importance_sampling_level: Literal['decision', 'factor', 'sequence']
-  step_weights: Literal['cumulative', 'final']
+  simple_regret_share: float
   variable_entropy: float
   cell_entropy: float
 
 
-def step_weights(kind: str, num_steps: int) -> jax.Array:
-  """Weight of each step's reward in the return: [T], mean 1."""
-  if kind == 'cumulative':
-    return jnp.ones(num_steps)
-  return jnp.zeros(num_steps).at[-1].set(float(num_steps))
+def regret_weights(simple_regret_share: float, num_steps: int) -> jax.Array:
+  """Weight of each step's `optimization` reward in the return.
+
+  Args:
+    simple_regret_share: in [0, 1].
+    num_steps: T.
+
+  Returns:
+    [T] weights of mean 1: `1 - share` at every step and `share T` more at the
+    last one.
+  """
+  everywhere = jnp.full(num_steps, 1 - simple_regret_share)
+  return everywhere.at[-1].add(simple_regret_share * num_steps)
 
 
 def returns(rewards: jax.Array, supervision: str) -> jax.Array:

@@ -146,7 +146,7 @@ def train_and_evaluate(
     'updates': int(state.step),
     'parameters': size,
     'rewards': parts.weights._asdict(),
-    'trained_for': parts.grpo.step_weights,
+    'simple_regret_share': parts.grpo.simple_regret_share,
     'num_observations': parts.horizon.num_observations,
     'num_interventions': parts.horizon.num_interventions,
     'held_out_tasks': settings.num_tasks,

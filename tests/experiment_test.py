@@ -105,7 +105,8 @@ class BadValuesTest(parameterized.TestCase):
     ('grpo.num_generations', 10**400, 'at least 2 and at most 4096'),
     ('grpo.scale_rewards', 'std', "one of 'group', 'batch', 'none'"),
     ('grpo.scale_rewards', None, "one of 'group', 'batch', 'none'"),
-    ('grpo.step_weights', ['final'], "one of 'cumulative', 'final'"),
+    ('grpo.supervision', ['process'], "one of 'process', 'outcome'"),
+    ('grpo.simple_regret_share', 1.5, 'at least 0.0 and at most 1.0'),
     ('scms.graph_weights', 1.0, 'a tuple of numbers'),
     ('scms.graph_weights', '11121', 'a tuple of numbers'),
     ('evaluation.num_tasks', 9, 'at least 10 and at most 1000000'),
@@ -241,6 +242,7 @@ class BuiltPartsTest(absltest.TestCase):
     self.config.grpo.scale_rewards = 'none'
     self.config.network.num_cells = 5
     self.config.network.width = 20
+    self.config.network.num_heads = 2
     self.config.scms.graph_weights = (0.0, 1.0, 2.0, 3.0, 4.0)
 
   def assert_carries(self, part, section, names=None):
@@ -284,7 +286,8 @@ class BuiltPartsTest(absltest.TestCase):
     self.assertEqual(by_name['block0_mlp_in'], (20, 40))
     self.assertEqual(by_name['outcome'], (20, 5 + 2))
     cache = jax.eval_shape(lambda: parts.network.empty_cache(7, 4))
-    self.assertEqual([key.shape for key in cache.keys], [(7, 4, 2, 10)] * 3)
+    self.assertEqual([key.shape for key in cache.keys], [(4, 10, 7)] * 3)
+    self.assertEqual([v.shape for v in cache.values], [(4, 7, 10)] * 3)
 
   def test_optimizer_counts_gradient_steps(self):
     # 3 passes of 4 minibatches are 12 gradient steps an update.

@@ -316,11 +316,12 @@ class UpdateTest(miniature.TestCase):
     _assert_trees_differ(self, _init().params, _init(seed=1).params)
 
   def test_advantages_are_those_of_the_weighted_rewards(self):
-    # By numpy from the components: the last step counts alone, times T, and
-    # each group is divided by the deviation within all of them.
+    # By numpy from the components: of the first the last step counts alone,
+    # times T, of the others every step, and each group is divided by the
+    # deviation within all of them.
     grpo = dataclasses.replace(
       miniature.GRPO,
-      step_weights='final',
+      simple_regret_share=1.0,
       supervision='outcome',
       scale_rewards='batch',
     )
@@ -329,8 +330,9 @@ class UpdateTest(miniature.TestCase):
     state, _ = update(_init(_ADD_UP), _experience())
 
     tasks, observations, trajectories = _experience()
-    last = np.asarray(trajectories.components)[:, :, -1] @ [2.0, 0.0, 0.0, 1.0]
-    centred = _T * (last - last.mean(1, keepdims=True))
+    components = np.asarray(trajectories.components)
+    earned = 2 * _T * components[:, :, -1, 0] + components[:, :, :, 3].sum(-1)
+    centred = earned - earned.mean(1, keepdims=True)
     advantages = centred / np.sqrt((centred**2).mean())
 
     @jax.jit
@@ -403,18 +405,39 @@ class UpdateTest(miniature.TestCase):
 
 class OptimizerTest(absltest.TestCase):
   def test_learning_rate_warms_up_and_decays(self):
-    # Adam's step on a constant gradient is the learning rate: up in a line to
-    # 0.4 at step 4, then half a cosine down to 0.1 at step 12.
+    # The step on a constant gradient is in proportion to the learning rate: up
+    # in a line to 0.4 at step 4, then half a cosine down to 0.1 at step 12.
     optimizer = learner.make_optimizer(0.4, 4, 12, 0.25, 1.0, 0.0)
-    params, gradient = jnp.zeros(1), jnp.full(1, 0.5)
+    params, gradient = jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)
     update = jax.jit(optimizer.update)
     state, rates = optimizer.init(params), []
     for _ in range(13):
       step, state = update(gradient, state, params)
-      rates.append(-float(step[0]))
+      rates.append(-float(step[0, 0]))
     expected = [0, 0.1, 0.2, 0.3, 0.4]
     expected += [0.25 + 0.15 * np.cos(np.pi * t / 8) for t in range(1, 9)]
+    rates = np.array(rates) * 0.4 / rates[4]
     np.testing.assert_allclose(rates, expected, atol=1e-5)
+
+  def test_steps_of_matrices_are_orthogonal_and_as_large_as_adams(self):
+    optimizer = learner.make_optimizer(0.4, 0, 10, 1.0, 1.0, 0.0)
+    # Singular values of 5, 2 and 1 become equal.
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(8, 3)))
+    right, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    gradient = jnp.float32(left * [5, 2, 1] @ right.T)
+    params = jnp.zeros((8, 3))
+    step, _ = jax.jit(optimizer.update)(
+      gradient, optimizer.init(params), params
+    )
+    # A step of root mean square 0.2 x 0.4 has the Frobenius norm of 3 values.
+    expected = -0.2 * 0.4 * np.sqrt(8 * 3 / 3)
+    singular = np.diag(left.T @ np.asarray(step) @ right)
+    # Five steps of Newton and Schulz leave them within 0.3 of each other.
+    np.testing.assert_allclose(singular / expected, 1, atol=0.35)
+    np.testing.assert_allclose(
+      left * singular @ right.T, step, atol=abs(expected) * 0.05
+    )
 
 
 if __name__ == '__main__':

@@ -26,10 +26,11 @@ class ReturnsTest(parameterized.TestCase):
     np.testing.assert_allclose(actual, expected)
 
   @parameterized.parameters(
-    ('cumulative', [1.0, 1.0, 1.0]), ('final', [0.0, 0.0, 3.0])
+    (0.0, [1.0, 1.0, 1.0]), (1.0, [0.0, 0.0, 3.0]), (0.25, [0.75, 0.75, 1.5])
   )
-  def test_step_weights(self, kind, expected):
-    np.testing.assert_array_equal(losses.step_weights(kind, 3), expected)
+  def test_regret_weights(self, simple_regret_share, expected):
+    actual = losses.regret_weights(simple_regret_share, 3)
+    np.testing.assert_array_equal(actual, expected)
 
 
 class GroupAdvantagesTest(parameterized.TestCase):

@@ -58,7 +58,7 @@ GRPO = losses.Settings(
   scale_rewards='group',
   supervision='process',
   importance_sampling_level='decision',
-  step_weights='cumulative',
+  simple_regret_share=0.0,
   variable_entropy=0.01,
   cell_entropy=0.01,
 )

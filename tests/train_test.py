@@ -177,7 +177,7 @@ class RunTest(miniature.TestCase):
       'seed': 0,
       'updates': 5,
       'rewards': config.rewards.to_dict(),
-      'trained_for': 'cumulative',
+      'simple_regret_share': 0.0,
       'num_observations': 4,
       'num_interventions': 3,
       'held_out_tasks': _TASKS,
