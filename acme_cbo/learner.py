@@ -15,7 +15,6 @@ from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
 
-
 _OPTIMIZATION = rewards.COMPONENTS.index('optimization')
 # Root mean square of Adam's steps, in learning rates: Muon's are made like it.
 _ADAM_STEP = 0.2

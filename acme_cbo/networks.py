@@ -212,7 +212,9 @@ class _Transformer(hk.Module):
     self._embedding = _linear('embedding', width)
     self._stack = [
       _Block(
-        across_variables=_Attention.make(f'block{i}_variables', width, num_heads),
+        across_variables=_Attention.make(
+          f'block{i}_variables', width, num_heads
+        ),
         across_rows=_Attention.make(f'block{i}_rows', width, num_heads),
         mlp_norm=_norm(f'block{i}_mlp_norm'),
         mlp_in=_linear(f'block{i}_mlp_in', architecture.mlp_factor * width),
@@ -412,7 +414,7 @@ class _Block(NamedTuple):
 
 
 def _few_rows_times_matrix(rows, matrix):
-  """`rows @ matrix` for a few rows each: [..., Q, M], [..., M, K] -> [..., Q, K].
+  """`rows @ matrix`, [..., Q, M] and [..., M, K], for a small Q.
 
   Written out as a sum of M outer products, which the compiler fuses into one
   vectorised loop: on a CPU thousands of products of a few rows are slower.

@@ -8,6 +8,7 @@ W/summary.json        what it came to; written last
 W/learning_curve.png
 """
 
+from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
@@ -21,6 +22,7 @@ import pandas as pd
 
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
+from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import plots
@@ -79,9 +81,9 @@ def train_and_evaluate(
     jax.random.PRNGKey(experiment.seed)
   )
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  updates = experiment.training.num_updates
   print(
-    f'{experiment.name}: a policy of {size:,} parameters, {updates} updates '
+    f'{experiment.name}: a policy of {size:,} parameters, '
+    f'{experiment.training.num_updates} updates '
     f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
     f'watch it with: tensorboard --logdir={workdir}'
@@ -92,27 +94,71 @@ def train_and_evaluate(
     settings.seed, prior, settings.num_tasks, parts.horizon
   )
   score = tasks.network_scorer(parts.network)
-  tables = [
+  heuristics = [
     tasks.table(name, tasks.scorer(factory)())
     for name, factory in held_out.HEURISTICS.items()
   ]
-  tables.append(tasks.table('untrained', score(state.params)))
+  # The first is of the untrained policy, the last of the trained one.
+  outcomes = []
 
   def evaluate_state(state):
-    return _metrics(tasks, score(state.params))
+    outcomes.append(score(state.params))
+    return _metrics(tasks, outcomes[-1])
 
+  state = _fit(experiment, evaluate_state, state, config_json, workdir)
+  results = pd.concat(
+    [
+      tasks.table('grpo', outcomes[-1]),
+      *heuristics,
+      tasks.table('untrained', outcomes[0]),
+    ],
+    ignore_index=True,
+  )
+  results.to_csv(workdir / 'results.csv', index=False)
+  confidence = settings.confidence
+  summary = {
+    'name': experiment.name,
+    'seed': experiment.seed,
+    'updates': int(state.step),
+    'parameters': size,
+    'rewards': parts.weights._asdict(),
+    'simple_regret_share': parts.grpo.simple_regret_share,
+    'num_observations': parts.horizon.num_observations,
+    'num_interventions': parts.horizon.num_interventions,
+    'held_out_tasks': settings.num_tasks,
+    'confidence': confidence,
+    'evaluation': statistics.summarise(results, confidence),
+    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
+    'belief': _belief(tasks, outcomes[-1]),
+  }
+  _draw_learning_curve(workdir, summary['evaluation'])
+  summary['seconds'] = time.monotonic() - begin
+  text = json.dumps(summary, indent=2, allow_nan=False)
+  (workdir / 'summary.json').write_text(text + '\n')
+  _print(summary, workdir)
+  return summary
+
+
+def _fit(
+  experiment: experiment_lib.Experiment,
+  evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
+  state: types.TrainingState,
+  config_json: str,
+  workdir: pathlib.Path,
+) -> types.TrainingState:
+  """Trains with the loggers and callbacks of a run."""
+  parts, cadence = experiment.parts, experiment.training
   logger = loggers.LoggerGroup(
     loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
   )
   logger.write_text('config', f'```\n{config_json}\n```')
-  cadence = experiment.training
   with checkpoints.Checkpointer(
     workdir / 'checkpoints', cadence.max_checkpoints
   ) as checkpointer:
-    trainer = trainer_lib.Trainer(
+    return trainer_lib.Trainer(
       step=fused.make_step(parts),
       evaluate=evaluate_state,
-      num_updates=updates,
+      num_updates=cadence.num_updates,
       eval_every=cadence.eval_every,
       interventions_per_update=parts.num_tasks
       * parts.num_generations
@@ -131,36 +177,7 @@ def train_and_evaluate(
           {'config': json.loads(config_json)},
         ),
       ),
-    )
-    state = trainer.fit(state)
-
-  outcome = score(state.params)
-  results = pd.concat(
-    [tasks.table('grpo', outcome), *tables], ignore_index=True
-  )
-  results.to_csv(workdir / 'results.csv', index=False)
-  confidence = settings.confidence
-  summary = {
-    'name': experiment.name,
-    'seed': experiment.seed,
-    'updates': int(state.step),
-    'parameters': size,
-    'rewards': parts.weights._asdict(),
-    'simple_regret_share': parts.grpo.simple_regret_share,
-    'num_observations': parts.horizon.num_observations,
-    'num_interventions': parts.horizon.num_interventions,
-    'held_out_tasks': settings.num_tasks,
-    'confidence': confidence,
-    'evaluation': statistics.summarise(results, confidence),
-    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
-    'belief': _belief(tasks, outcome),
-  }
-  _draw_learning_curve(workdir, summary['evaluation'])
-  summary['seconds'] = time.monotonic() - begin
-  text = json.dumps(summary, indent=2, allow_nan=False)
-  (workdir / 'summary.json').write_text(text + '\n')
-  _print(summary, workdir)
-  return summary
+    ).fit(state)
 
 
 def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
