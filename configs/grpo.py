@@ -70,7 +70,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.grpo = ml_collections.ConfigDict(
     dict(
       num_tasks=64,
-      num_generations=8,
+      num_generations=4,
       num_iterations=1,
       num_minibatches=4,
       epsilon=0.2,
@@ -84,12 +84,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       variable_entropy=0.003,
       cell_entropy=0.003,
       parent_coefficient=0.5,
-      outcome_coefficient=1.0,
+      outcome_coefficient=2.0,
     )
   )
   config.optimizer = ml_collections.ConfigDict(
     dict(
-      learning_rate=2e-3,
+      learning_rate=6e-3,
       warmup_updates=5,
       final_fraction=0.05,
       max_grad_norm=1.0,
@@ -98,18 +98,19 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   )
   config.training = ml_collections.ConfigDict(
     dict(
-      num_updates=300,
+      num_updates=260,
       eval_every=20,
-      checkpoint_every=50,
+      checkpoint_every=60,
       max_checkpoints=3,
     )
   )
   config.evaluation = ml_collections.ConfigDict(
-    dict(num_tasks=1024, seed=1, bank_size=128, confidence=0.99)
+    dict(num_tasks=1024, seed=1, bank_size=64, confidence=0.99)
   )
 
   if preset == 'smoke':
     config.network.width = 16
+    config.network.num_heads = 2
     config.network.num_blocks = 1
     config.grpo.num_tasks = 16
     config.training.num_updates = 6
