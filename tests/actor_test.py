@@ -31,7 +31,7 @@ _D = miniature.PRIOR.max_variables
 def _params():
   network = miniature.network()
   params = jax.jit(network.init)(
-    jax.random.key(0),
+    jax.random.key(1),
     jax.tree.map(lambda x: x[0], miniature.tasks(1).scm.problem),
     jnp.zeros((2, _D)),
     networks.start_row(_D),

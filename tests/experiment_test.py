@@ -302,7 +302,7 @@ class BuiltPartsTest(absltest.TestCase):
     self.assertEqual(
       arguments.arguments,
       {
-        'learning_rate': 2e-3,
+        'learning_rate': 6e-3,
         'warmup_steps': 5 * 12,
         'total_steps': 100 * 12,
         'final_fraction': 0.05,
