@@ -263,7 +263,7 @@ class RunTest(miniature.TestCase):
 
   def test_rewards_and_losses_add_up(self):
     config = _config(0)
-    weights, grpo = config.rewards.to_dict(), config.grpo
+    weights = config.rewards.to_dict()
     for row in self.run_0.rows():
       if 'loss/total' in row:
         self.assertAlmostEqual(
@@ -274,10 +274,10 @@ class RunTest(miniature.TestCase):
         self.assertAlmostEqual(
           row['loss/total'],
           row['loss/surrogate']
-          + grpo.parent_coefficient * row['loss/parent']
-          + grpo.outcome_coefficient * row['loss/outcome']
-          - grpo.variable_entropy * row['policy/entropy_variable']
-          - grpo.cell_entropy * row['policy/entropy_cell'],
+          + 0.5 * row['loss/parent']
+          + 2.0 * row['loss/outcome']
+          - 0.003 * row['policy/entropy_variable']
+          - 0.003 * row['policy/entropy_cell'],
           places=5,
         )
 
