@@ -12,79 +12,51 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import actor
-from acme_cbo import distributions
-from acme_cbo import environment
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
-from acme_cbo.scms import simulate
 
 
-def act_by_recomputing(
-  key, params, network: networks.Network, tasks, horizon, num_generations
-):
-  """As `actor.act`, but every decision encodes all rows again.
+def recomputing(network: networks.Network) -> networks.Network:
+  """The same network, but every decision encodes all rows again.
 
   Args:
-    key: consumed.
-    params: parameters of the network.
     network: its functions.
-    tasks: B tasks.
-    horizon: N and T.
-    num_generations: G.
 
   Returns:
-    [B, G, T, D] outcomes.
+    A `Network` to act with. Its prefix are the bare observations and its cache
+    the rows of the episode, at full length, as a compiled loop needs them.
   """
-  num_steps = horizon.num_interventions
 
-  def rollout(key, scm, observations):
-    problem = scm.problem
-    num_variables = problem.low.shape[-1]
-    intervened = jnp.zeros((0, num_variables), bool)
-    outcomes = jnp.zeros((0, num_variables))
-    left = jnp.ones(1)
-    for t, key_step in enumerate(jax.random.split(key, num_steps)):
-      key_choice, key_outcome = jax.random.split(key_step)
-      start = networks.start_row(num_variables)
-      rows = networks.Rows(
-        jnp.concatenate([start.values, outcomes]),
-        jnp.concatenate([start.intervened, intervened]),
-        left,
-        jnp.arange(t + 1) == 0,
-      )
-      # Without the barrier the compiler would encode the observations once.
-      again, rows = jax.lax.optimization_barrier((observations, rows))
-      prefix = network.prefix(params, problem, again)
-      heads = network.full(params, problem, prefix, rows)
-      log_probs = distributions.choice(heads.joint_logits[-1], problem.settable)
-      decision = distributions.sample(key_choice, log_probs)
-      intervention = simulate.intervene_on(
-        problem, decision.variable, decision.fraction
-      )
-      outcome = environment.step(key_outcome, scm, intervention)
-      intervened = jnp.concatenate([intervened, intervention.mask[None]])
-      outcomes = jnp.concatenate([outcomes, outcome[None]])
-      left = jnp.append(left, 1 - (t + 1) / num_steps)
-    return outcomes
-
-  def group(key, task):
-    key_reset, key_rollout = jax.random.split(key)
-    observations = environment.reset(
-      key_reset, task.scm, horizon.num_observations
+  def append(params, problem, observations, rows, position, row):
+    rows = jax.tree.map(
+      lambda all_rows, new: jax.lax.dynamic_update_slice_in_dim(
+        all_rows, new, position, 0
+      ),
+      rows,
+      row,
     )
     # Each rollout encodes the observations for itself, as a policy without a
-    # cache would.
-    keys = jax.random.split(key_rollout, num_generations)
-    copies = jnp.broadcast_to(
-      observations, (num_generations, *observations.shape)
-    )
-    return jax.vmap(rollout, (0, None, 0))(keys, task.scm, copies)
+    # cache would: they are made to depend on the rollout, or `vmap` would
+    # encode them once for the whole group.
+    own = observations + 0 * rows.values[-1]
+    prefix = network.prefix(params, problem, own)
+    heads = network.full(params, problem, prefix, rows)
+    return jax.tree.map(lambda leaf: leaf[position], heads), rows
 
-  keys = jax.random.split(key, tasks.scm.order.shape[0])
-  return jax.vmap(group)(keys, tasks)
+  def empty_cache(num_rows, num_variables):
+    return jax.tree.map(
+      lambda leaf: jnp.zeros((num_rows, *leaf.shape[1:]), leaf.dtype),
+      networks.start_row(num_variables),
+    )
+
+  return network._replace(
+    prefix=lambda params, problem, observations: observations,
+    append=append,
+    empty_cache=empty_cache,
+  )
 
 
 def gradient(params, parts: fused.Parts, tasks, observations, trajectories):
@@ -142,23 +114,19 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   if not complete:
     raise ValueError(priors.REFUSAL)
   sizes = (parts.horizon, parts.num_generations)
-  act = jax.jit(lambda k, p, t: actor.act(k, p, parts.network, t, *sizes))
-  # Of the outcomes alone, so that the compiler leaves the rewards out, which
-  # recomputing does not draw either.
-  cached = jax.jit(
-    lambda k, p, t: actor.act(k, p, parts.network, t, *sizes)[1].outcomes
-  )
-  recomputed = jax.jit(
-    lambda k, p, t: act_by_recomputing(k, p, parts.network, t, *sizes)
-  )
+
+  def act_with(network):
+    return jax.jit(lambda k, p, t: actor.act(k, p, network, t, *sizes))
+
+  act, act_again = act_with(parts.network), act_with(recomputing(parts.network))
   learn = jax.jit(lambda p, *data: gradient(p, parts, *data))
   observations, trajectories = act(key, params, tasks)
   shared = (tasks, observations, trajectories)
   unshared = ungroup(*shared)
   seconds = interleaved(
     {
-      'act_cached': lambda: cached(key, params, tasks),
-      'act_recomputed': lambda: recomputed(key, params, tasks),
+      'act_cached': lambda: act(key, params, tasks),
+      'act_recomputed': lambda: act_again(key, params, tasks),
       'gradient_shared': lambda: learn(params, *shared),
       'gradient_unshared': lambda: learn(params, *unshared),
     },

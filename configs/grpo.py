@@ -120,12 +120,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   elif preset == 'linear':
     config.scms.family_weights = (1.0, 0.0, 0.0, 0.0, 0.0)
   elif preset == 'large':
-    config.network.width = 96
-    config.network.num_blocks = 5
-    config.grpo.num_tasks = 128
-    config.training.num_updates = 4000
-    config.training.eval_every = 100
-    config.training.checkpoint_every = 200
+    config.network.width = 64
+    config.network.num_blocks = 4
+    config.network.num_heads = 4
+    config.training.num_updates = 1000
+    config.training.eval_every = 50
+    config.training.checkpoint_every = 100
   elif preset == 'benchmark':
     config.grpo.num_tasks = 16
     config.grpo.num_generations = 16

@@ -53,11 +53,12 @@ class MeasureTest(miniature.TestCase):
       cls.figures = benchmark.measure(parts, repeats=3)
 
   def test_recomputing_gives_the_same_outcomes(self):
-    cached = self.outputs['act_cached']
-    self.assertEqual(cached.shape, (2, 3, 2, 5))
-    np.testing.assert_allclose(
-      self.outputs['act_recomputed'], cached, rtol=1e-4, atol=1e-6
+    cached, recomputed = (
+      self.outputs[name][1].outcomes
+      for name in ('act_cached', 'act_recomputed')
     )
+    self.assertEqual(cached.shape, (2, 3, 2, 5))
+    np.testing.assert_allclose(recomputed, cached, rtol=1e-4, atol=1e-6)
     # Rollouts differ, so that a mix-up of theirs would show.
     self.assertLen(np.unique(cached.reshape(6, -1), axis=0), 6)
 
