@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import types
@@ -112,7 +113,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     lambda k: priors.sample(k, parts.prior, parts.num_tasks)
   )(key)
   if not complete:
-    raise ValueError(priors.REFUSAL)
+    raise errors.UsageError(priors.REFUSAL)
   sizes = (parts.horizon, parts.num_generations)
 
   def act_with(network):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import draws
 from acme_cbo import types
 
 # Stands for minus infinity: its probability is 0 exactly, and 0 times its log
@@ -60,11 +61,13 @@ def fraction_at(
 
 def sample(key: jax.Array, log_probs: Choice) -> types.Decision:
   """Draws a decision. The key is consumed."""
-  key_variable, key_cell, key_offset = jax.random.split(key, 3)
-  variable = jax.random.categorical(key_variable, log_probs.variable)
-  cell = jax.random.categorical(key_cell, log_probs.cell[variable])
-  offset = jax.random.uniform(key_offset)
-  return _decision(variable, cell, offset, log_probs)
+  num_variables, num_cells = log_probs.cell.shape
+  drawn = draws.levels(
+    key, {'variable': (num_variables,), 'cell': (num_cells,), 'offset': ()}
+  )
+  variable = jnp.argmax(log_probs.variable + draws.gumbel(drawn['variable']))
+  cell = jnp.argmax(log_probs.cell[variable] + draws.gumbel(drawn['cell']))
+  return _decision(variable, cell, drawn['offset'], log_probs)
 
 
 def mode(log_probs: Choice) -> types.Decision:

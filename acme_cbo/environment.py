@@ -28,8 +28,8 @@ def step(
 ) -> jax.Array:
   """Does one intervention and watches one noisy outcome of all variables.
 
-  Pure, for use under `jit`: what comes from outside goes through
-  `check_intervention` first.
+  Pure. Outside `jit` the intervention is checked first; under it the policy
+  has no way to express a forbidden one.
 
   Args:
     key: consumed.
@@ -38,7 +38,13 @@ def step(
 
   Returns:
     [D] the outcome, in the variables' own units.
+
+  Raises:
+    ValueError: as `check_intervention`, outside `jit`.
   """
+  given = jax.tree.leaves((scm.problem, intervention))
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in given):
+    check_intervention(scm.problem, intervention)
   return simulate.sample(key, scm, intervention, 1)[0]
 
 

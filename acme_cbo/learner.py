@@ -148,6 +148,14 @@ def loss(
       trajectory.log_prob_cell,
       grpo.importance_sampling_level,
     )
+    # Of whole decisions, at whatever level the ratios are clipped.
+    decision_log_ratio = losses.log_ratios(
+      variable,
+      cell,
+      trajectory.log_prob_variable,
+      trajectory.log_prob_cell,
+      'decision',
+    )
     bounds = (grpo.epsilon, grpo.epsilon_high)
     surrogate = jax.vmap(
       lambda ratio: losses.clipped_surrogate(ratio, advantage, *bounds)
@@ -179,8 +187,12 @@ def loss(
       'policy/entropy_cell': cell_entropy.mean(),
       'policy/clip_fraction': clipped,
       # k3 estimate (Schulman, 2020) of KL(acting || trained).
-      'policy/kl_acting': (jnp.exp(log_ratio) - 1 - log_ratio).mean(),
-      'policy/log_ratio_max': jnp.abs(log_ratio).max(),
+      'policy/kl_acting': (
+        jnp.exp(decision_log_ratio) - 1 - decision_log_ratio
+      ).mean(),
+      'policy/log_ratio_max': jnp.maximum(
+        jnp.abs(log_ratio).max(), jnp.abs(decision_log_ratio).max()
+      ),
     }
 
   def group(task, rows, trajectory, advantage):

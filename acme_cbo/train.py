@@ -12,7 +12,9 @@ from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
+import shutil
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -35,28 +37,30 @@ from acme_cbo.training import loggers
 from acme_cbo.training import trainer as trainer_lib
 
 
-def prepare(workdir: pathlib.Path, config_json: str) -> None:
-  """Makes the directory of a run and writes its config.
+def prepare(workdir: pathlib.Path) -> None:
+  """Makes the directory of a run.
 
   Args:
     workdir: does not exist yet, or is empty.
-    config_json: the resolved config.
 
   Raises:
-    errors.UsageError: there is something in it already.
+    errors.UsageError: there is something in it already, or it cannot be made
+      or written to.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
+    taken = any(workdir.iterdir())
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
   except OSError as error:
     raise errors.UsageError(
-      f'--workdir={workdir} cannot be made: {error.strerror}'
+      f'--workdir={workdir} cannot be made or written to: {error.strerror}'
     ) from error
-  if any(workdir.iterdir()):
+  if taken:
     raise errors.UsageError(
       f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
       'directory that is new or empty'
     )
-  (workdir / 'config.json').write_text(config_json + '\n')
 
 
 def train_and_evaluate(
@@ -75,7 +79,7 @@ def train_and_evaluate(
     What `summary.json` holds.
   """
   begin = time.monotonic()
-  prepare(workdir, config_json)
+  prepare(workdir)
   parts, settings = experiment.parts, experiment.evaluation
   state = jax.jit(lambda key: fused.init(key, parts))(
     jax.random.PRNGKey(experiment.seed)
@@ -86,31 +90,33 @@ def train_and_evaluate(
     f'{experiment.training.num_updates} updates '
     f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
-    f'watch it with: tensorboard --logdir={workdir}'
+    f'watch it with: {_tensorboard()} --logdir={workdir}'
   )
 
   prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
   tasks = held_out.HeldOut(
     settings.seed, prior, settings.num_tasks, parts.horizon
   )
+  (workdir / 'config.json').write_text(config_json + '\n')
   score = tasks.network_scorer(parts.network)
   heuristics = [
     tasks.table(name, tasks.scorer(factory)())
     for name, factory in held_out.HEURISTICS.items()
   ]
-  # The first is of the untrained policy, the last of the trained one.
-  outcomes = []
+  # The first evaluation is of the untrained policy, the last is the table's.
+  outcomes: dict[str, evaluate.Outcome] = {}
 
   def evaluate_state(state):
-    outcomes.append(score(state.params))
-    return _metrics(tasks, outcomes[-1])
+    outcomes['grpo'] = score(state.params)
+    outcomes.setdefault('untrained', outcomes['grpo'])
+    return _metrics(tasks, outcomes['grpo'])
 
   state = _fit(experiment, evaluate_state, state, config_json, workdir)
   results = pd.concat(
     [
-      tasks.table('grpo', outcomes[-1]),
+      tasks.table('grpo', outcomes['grpo']),
       *heuristics,
-      tasks.table('untrained', outcomes[0]),
+      tasks.table('untrained', outcomes['untrained']),
     ],
     ignore_index=True,
   )
@@ -129,7 +135,7 @@ def train_and_evaluate(
     'confidence': confidence,
     'evaluation': statistics.summarise(results, confidence),
     'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
-    'belief': _belief(tasks, outcomes[-1]),
+    'belief': _belief(tasks, outcomes['grpo']),
   }
   _draw_learning_curve(workdir, summary['evaluation'])
   summary['seconds'] = time.monotonic() - begin
@@ -137,6 +143,15 @@ def train_and_evaluate(
   (workdir / 'summary.json').write_text(text + '\n')
   _print(summary, workdir)
   return summary
+
+
+def _tensorboard():
+  """The command that starts TensorBoard, in whatever environment this is."""
+  beside = pathlib.Path(sys.executable).parent / 'tensorboard'
+  if shutil.which('tensorboard') or not beside.exists():
+    return 'tensorboard'
+  here = pathlib.Path.cwd()
+  return beside.relative_to(here) if here in beside.parents else beside
 
 
 def _fit(
@@ -167,8 +182,8 @@ def _fit(
       callbacks=(
         callbacks.Progress(
           {
-            'reward': 'reward/total',
             'held-out score, last choice': 'eval/score_last',
+            'reward': 'reward/total',
           },
         ),
         callbacks.Checkpoint(

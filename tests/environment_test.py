@@ -46,6 +46,17 @@ class CheckInterventionTest(miniature.TestCase):
     with self.assertRaisesRegex(ValueError, sentence):
       environment.check_intervention(_problem(), _do(settings))
 
+  def test_a_step_outside_jit_is_refused(self):
+    scm = hand_made_scms.scm(hand_made_scms.mechanism(5), _problem())
+    key = jax.random.PRNGKey(0)
+    for settings in ({2: 0.0}, {0: np.nan}, {0: 0.75}):
+      with self.assertRaisesRegex(ValueError, 'variable [02] is '):
+        environment.step(key, scm, _do(settings))
+    np.testing.assert_array_equal(
+      environment.step(key, scm, _do({0: 0.5})),
+      _step(key, scm, _do({0: 0.5})),
+    )
+
   @parameterized.parameters((1, 5), (5, 1), (4, 4))
   def test_refuses_other_shapes(self, num_masks, num_values):
     wrong = types.Intervention(jnp.ones(num_masks, bool), jnp.zeros(num_values))

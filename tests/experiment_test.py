@@ -240,7 +240,7 @@ class BuiltPartsTest(absltest.TestCase):
     self.config.grpo.beta = 0.0625
     self.config.grpo.epsilon_high = 0.28
     self.config.grpo.scale_rewards = 'none'
-    self.config.network.num_cells = 5
+    self.config.network.num_cells = 9
     self.config.network.width = 20
     self.config.network.num_heads = 2
     self.config.scms.graph_weights = (0.0, 1.0, 2.0, 3.0, 4.0)
@@ -257,7 +257,7 @@ class BuiltPartsTest(absltest.TestCase):
     self.assert_carries(built.training, config.training)
     self.assert_carries(built.evaluation, config.evaluation)
     self.assert_carries(parts.prior, config.scms)
-    self.assertEqual(parts.prior.num_cells, 5)
+    self.assertEqual(parts.prior.num_cells, 9)
     self.assert_carries(parts.horizon, config.horizon)
     self.assert_carries(parts.weights, config.rewards)
     for part in (parts.grpo, parts.settings):
@@ -284,7 +284,7 @@ class BuiltPartsTest(absltest.TestCase):
     by_name = {name.split('/')[-1]: shape for name, shape in shapes.items()}
     self.assertEqual(by_name['embedding'][1], 20)
     self.assertEqual(by_name['block0_mlp_in'], (20, 40))
-    self.assertEqual(by_name['outcome'], (20, 5 + 2))
+    self.assertEqual(by_name['outcome'], (20, 9 + 2))
     cache = jax.eval_shape(lambda: parts.network.empty_cache(7, 4))
     self.assertEqual([key.shape for key in cache.keys], [(4, 10, 7)] * 3)
     self.assertEqual([v.shape for v in cache.values], [(4, 7, 10)] * 3)

@@ -7,7 +7,7 @@ from absl.testing import absltest
 
 from tests import build_file
 
-_DOMAIN = ('types', 'scms', 'beliefs', 'rewards', 'environment')
+_DOMAIN = ('types', 'draws', 'scms', 'beliefs', 'rewards', 'environment')
 _ACTING = (*_DOMAIN, 'distributions', 'networks', 'actor')
 _LEARNING = (*_ACTING, 'losses', 'learner')
 
@@ -15,25 +15,26 @@ _LEARNING = (*_ACTING, 'losses', 'learner')
 # or a package; the longest name that fits a module counts.
 _LAYERS = {
   'types': (),
-  'scms': ('types', 'scms'),
+  'draws': (),
+  'scms': ('types', 'draws', 'scms'),
   'beliefs': ('types', 'scms', 'beliefs'),
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,
-  'distributions': ('types',),
+  'distributions': ('types', 'draws'),
   'networks': ('types',),
   'losses': (),
   'actor': _ACTING,
   'learner': _LEARNING,
-  'runtimes': (*_LEARNING, 'runtimes'),
+  'runtimes': (*_LEARNING, 'runtimes', 'errors'),
   'training': ('training',),
-  'evaluation': (*_ACTING, 'evaluation'),
+  'evaluation': (*_ACTING, 'evaluation', 'errors'),
   'evaluation.statistics': (),
   'evaluation.plots': ('evaluation.statistics',),
   'evaluation.report': ('evaluation.statistics', 'evaluation.plots'),
   'study': (*_ACTING, 'study'),
   'errors': (),
   'command_line': ('errors',),
-  'benchmark': (*_LEARNING, 'runtimes'),
+  'benchmark': (*_LEARNING, 'runtimes', 'errors'),
   'experiment': ('',),  # Everything.
   'train': ('',),
 }

@@ -250,6 +250,39 @@ class LossTest(miniature.TestCase):
         np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-8)
 
 
+class DivergenceTest(miniature.TestCase):
+  def test_is_of_whole_decisions_at_every_level(self):
+    tasks, observations, trajectories = _experience()
+    # Another policy than the one that acted.
+    params = _init(seed=1).params
+    advantages = jnp.ones(trajectories.log_prob_cell.shape)
+    parts = {}
+    for level in ('decision', 'factor', 'sequence'):
+      grpo = dataclasses.replace(
+        miniature.GRPO, importance_sampling_level=level
+      )
+      _, parts[level] = learner.loss(
+        params,
+        params,
+        _NETWORK,
+        tasks,
+        observations,
+        trajectories,
+        advantages,
+        miniature.LEARNER,
+        grpo,
+      )
+    expected = parts['decision']
+    self.assertGreater(expected['policy/kl_acting'], 1e-3)
+    for level in ('factor', 'sequence'):
+      np.testing.assert_allclose(
+        parts[level]['policy/kl_acting'], expected['policy/kl_acting']
+      )
+      self.assertGreaterEqual(
+        parts[level]['policy/log_ratio_max'], expected['policy/log_ratio_max']
+      )
+
+
 class UpdateTest(miniature.TestCase):
   def test_on_policy_nothing_is_clipped(self):
     _, metrics = _updater()(_init(), _experience())

@@ -68,7 +68,7 @@ def _config(seed: int) -> ml_collections.ConfigDict:
   config.horizon.num_observations = 4
   config.horizon.num_interventions = 3
   config.network.width = 8
-  config.network.num_cells = 4
+  config.network.num_cells = 8
   config.grpo.num_tasks = 4
   config.grpo.num_generations = 4
   config.grpo.num_minibatches = 2
@@ -401,24 +401,36 @@ class PrepareTest(parameterized.TestCase):
 
   def test_makes_what_is_missing(self):
     workdir = self.directory / 'a' / 'b'
-    train.prepare(workdir, '{}')
-    self.assertEqual((workdir / 'config.json').read_text(), '{}\n')
+    train.prepare(workdir)
+    self.assertEmpty(list(workdir.iterdir()))
 
   def test_takes_an_empty_directory(self):
-    train.prepare(self.directory, '{}')
-    self.assertTrue((self.directory / 'config.json').exists())
+    train.prepare(self.directory)
+    self.assertEmpty(list(self.directory.iterdir()))
 
   def test_refuses_and_leaves_what_is_there(self):
     (self.directory / '.hidden').write_text('mine')
     with self.assertRaisesRegex(errors.UsageError, 'is not empty'):
-      train.prepare(self.directory, '{}')
+      train.prepare(self.directory)
     self.assertLen(list(self.directory.iterdir()), 1)
 
   def test_refuses_a_file(self):
     (self.directory / 'a').write_text('mine')
     for workdir in (self.directory / 'a', self.directory / 'a' / 'b'):
       with self.assertRaisesRegex(errors.UsageError, 'cannot be made'):
-        train.prepare(workdir, '{}')
+        train.prepare(workdir)
+
+
+class UnfillablePriorTest(absltest.TestCase):
+  def test_leaves_the_directory_to_the_next_attempt(self):
+    config = _config(seed=0)
+    config.scms.min_gain = 50.0
+    directory = self.enterContext(tempfile.TemporaryDirectory())
+    with self.assertRaisesRegex(errors.UsageError, 'lower scms.min_gain'):
+      train.train_and_evaluate(
+        experiment.from_config(config), '{}', pathlib.Path(directory)
+      )
+    self.assertEmpty(list(pathlib.Path(directory).iterdir()))
 
 
 class BeliefTest(absltest.TestCase):

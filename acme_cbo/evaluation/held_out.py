@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
@@ -44,7 +45,7 @@ class HeldOut:
       horizon: N and T.
 
     Raises:
-      ValueError: the prior refuses nearly every SCM that it draws.
+      errors.UsageError: the prior refuses nearly every SCM that it draws.
     """
     # Training folds nothing in, so that no seed of its can meet these draws.
     key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
@@ -52,7 +53,7 @@ class HeldOut:
     draw = jax.jit(lambda k: priors.sample(k, prior, num_tasks))
     self.tasks, complete = draw(key_tasks)
     if not complete:
-      raise ValueError(priors.REFUSAL)
+      raise errors.UsageError(priors.REFUSAL)
     self._horizon = horizon
     scm = self.tasks.scm
     self._columns = {

@@ -51,9 +51,10 @@ def comparison(
     confidence: of their intervals.
 
   Returns:
-    Lines of text that end in a verdict: above, below, or cannot be told.
+    Lines of text that end in a verdict: above or below in both, or undecided.
   """
-  lines = [[f'{policy} minus', 'all choices', 'last choice', '']]
+  lines = [[f'{policy} minus', 'all choices', 'last choice']]
+  lines[0].append(f'at {confidence:.0%}')
   for other, entry in differences.items():
     scores = [entry['score_mean'], entry['score_last']]
     if all(score['interval'][0] > 0 for score in scores):
@@ -61,7 +62,7 @@ def comparison(
     elif all(score['interval'][1] < 0 for score in scores):
       verdict = 'below'
     else:
-      verdict = f'not both told apart at {confidence:.0%}'
+      verdict = 'undecided'
     lines.append([other, *(interval(s, sign=True) for s in scores), verdict])
   return _align(lines)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
@@ -104,9 +105,9 @@ def make_step(
     parts: of the update.
 
   Returns:
-    `step(state) -> (state, metrics)`. It raises a `ValueError` where the prior
-    cannot fill a batch, and a `FloatingPointError` where the policy has left
-    the data behind or no group has told anything for a long time.
+    `step(state) -> (state, metrics)`. It raises an `errors.UsageError` where
+    the prior cannot fill a batch, and a `FloatingPointError` where the policy
+    has left the data behind or no group has told anything for a long time.
   """
   jit_act = jax.jit(lambda params, key: act(params, key, parts))
   jit_learn = jax.jit(
@@ -121,7 +122,7 @@ def make_step(
       state.params, state.key
     )
     if not complete:
-      raise ValueError(f'update {int(state.step)}: {priors.REFUSAL}')
+      raise errors.UsageError(f'update {int(state.step)}: {priors.REFUSAL}')
     state, metrics = jit_learn(
       state._replace(key=key), tasks, observations, trajectories
     )

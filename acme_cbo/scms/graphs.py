@@ -10,6 +10,8 @@ import enum
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import draws
+
 
 class Graph(enum.IntEnum):
   """Kinds of graph."""
@@ -53,8 +55,8 @@ def erdos_renyi(
   Returns:
     [D, D] bool.
   """
-  draws = jax.random.uniform(key, (num_nodes, num_nodes)) < density
-  return _within(jnp.tril(draws, -1), size)
+  joined = jax.random.uniform(key, (num_nodes, num_nodes)) < density
+  return _within(jnp.tril(joined, -1), size)
 
 
 def scale_free(key: jax.Array, size: jax.Array, num_nodes: int) -> jax.Array:
@@ -72,9 +74,11 @@ def scale_free(key: jax.Array, size: jax.Array, num_nodes: int) -> jax.Array:
   Returns:
     [D, D] bool.
   """
-  key_links, key_noise, key_flip = jax.random.split(key, 3)
-  links = jax.random.randint(key_links, (), 1, 3)
-  gumbel = jax.random.gumbel(key_noise, (num_nodes, num_nodes))
+  drawn = draws.levels(
+    key, {'links': (), 'attach': (num_nodes, num_nodes), 'flip': ()}
+  )
+  links = 1 + (drawn['links'] < 0.5)
+  gumbel = draws.gumbel(drawn['attach'])
   node = jnp.arange(num_nodes)
 
   def attach(parents, j):
@@ -90,7 +94,7 @@ def scale_free(key: jax.Array, size: jax.Array, num_nodes: int) -> jax.Array:
   # nodes in use is reversed as well.
   mirror = jnp.where(node < size, size - 1 - node, node)
   flipped = parents.T[mirror][:, mirror]
-  return jnp.where(jax.random.bernoulli(key_flip), flipped, parents)
+  return jnp.where(drawn['flip'] < 0.5, flipped, parents)
 
 
 def sample(

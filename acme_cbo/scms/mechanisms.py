@@ -5,6 +5,7 @@ import enum
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import draws
 from acme_cbo import types
 
 
@@ -94,17 +95,15 @@ def stratified_noise(
     [S, D] in internal units.
   """
   shape = (num_draws, mechanism.noise.shape[-1])
-  key_part, key_place = jax.random.split(key)
-  part = jnp.argsort(jax.random.uniform(key_part, shape), axis=0)
-  place = jax.random.uniform(key_place, shape)
-  return _noise_at(mechanism, (part + place) / num_draws)
+  drawn = draws.levels(key, {'order': shape, 'place': shape})
+  part = jnp.argsort(drawn['order'], axis=0)
+  return _noise_at(mechanism, (part + drawn['place']) / num_draws)
 
 
 def _noise_at(mechanism, level):
   """Quantiles of every variable's noise at [S, D] levels in [0, 1]."""
-  # The quantile functions are infinite at 0 and 1.
-  centred = 2 * jnp.clip(level, 1e-6, 1 - 1e-6) - 1
-  normal = jnp.sqrt(2.0) * jax.lax.erf_inv(centred)
+  centred = draws.centred(level)
+  normal = draws.normal(level)
   uniform = jnp.sqrt(3.0) * centred
   tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)
   laplace = -jnp.sign(centred) * tail
@@ -131,37 +130,49 @@ def sample(
     A `Mechanism` whose noise scales are 0.
   """
   num_nodes = parents.shape[-1]
-  keys = jax.random.split(key, 10)
   edges = parents.astype(jnp.float32)
   fan_in = jnp.maximum(edges.sum(1), 1)  # [D]
   square = (num_nodes, num_nodes)
   units = (num_nodes, num_hidden)
+  drawn = draws.levels(
+    key,
+    {
+      'magnitude': square,
+      'sign': square,
+      'directions': (*units, num_nodes),
+      'length_scale': (num_nodes, 1, 1),
+      'phase': units,
+      'output': units,
+      'steepness': units,
+      'place': units,
+      'steps': units,
+      'rank': square,
+    },
+  )
 
-  magnitude = jax.random.uniform(keys[0], square, minval=0.25, maxval=1.0)
-  slopes = edges * magnitude * jax.random.rademacher(keys[1], square)
+  magnitude = draws.between(drawn['magnitude'], 0.25, 1.0)
+  slopes = edges * magnitude * draws.sign(drawn['sign'])
 
   # Random Fourier features of a radial kernel (Rahimi and Recht, 2007); the
   # same directions serve the tanh network.
-  directions = jax.random.normal(keys[2], (*units, num_nodes))
+  directions = draws.normal(drawn['directions'])
   directions = directions * edges[:, None] / jnp.sqrt(fan_in)[:, None, None]
   length_scale = jnp.exp(
-    jax.random.uniform(
-      keys[3], (num_nodes, 1, 1), minval=jnp.log(0.7), maxval=jnp.log(2.5)
-    )
+    draws.between(drawn['length_scale'], jnp.log(0.7), jnp.log(2.5))
   )
-  phase = jax.random.uniform(keys[4], units, maxval=2 * jnp.pi)
-  output = jax.random.normal(keys[5], units)
+  phase = 2 * jnp.pi * drawn['phase']
+  output = draws.normal(drawn['output'])
 
   # Monotone steps along one direction, each of its own place and steepness.
   total = jnp.abs(slopes).sum(1, keepdims=True)
   index = slopes / jnp.where(total > 0, total, 1)
-  steepness = jax.random.uniform(keys[6], units, minval=1.0, maxval=3.0)
-  place = 1.5 * jax.random.normal(keys[7], units)
-  steps = jax.random.uniform(keys[8], units) * (jnp.arange(num_hidden) < 2)
+  steepness = draws.between(drawn['steepness'], 1.0, 3.0)
+  place = 1.5 * draws.normal(drawn['place'])
+  steps = drawn['steps'] * (jnp.arange(num_hidden) < 2)
 
   # x_a x_b is the difference of two squares, of the sum and of the difference
   # of the pair; a sole parent is paired with itself.
-  rank = jnp.where(parents, jax.random.uniform(keys[9], square), -1.0)
+  rank = jnp.where(parents, drawn['rank'], -1.0)
   first = jax.nn.one_hot(jnp.argmax(rank, 1), num_nodes) * edges
   second = jax.nn.one_hot(jnp.argmax(rank - 2 * first, 1), num_nodes) * edges
   second = jnp.where(edges.sum(1, keepdims=True) > 1, second, first)

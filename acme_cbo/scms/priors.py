@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import draws
 from acme_cbo import types
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -76,54 +77,66 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   Returns:
     An `SCM` of D = `prior.max_variables` columns, in random order.
   """
-  keys = iter(jax.random.split(key, 16))
+  key, key_graph, key_mechanism, key_scaling = jax.random.split(key, 4)
   num_nodes = prior.max_variables
   node = jnp.arange(num_nodes)
-  size = jax.random.randint(
-    next(keys), (), prior.min_variables, prior.max_variables + 1
+  per_node = (num_nodes,)
+  drawn = draws.levels(
+    key,
+    {
+      'size': (),
+      'graph': (),
+      'family': (),
+      'density': (),
+      'noise_ratio': per_node,
+      'noise': per_node,
+      'settable': per_node,
+      'target': per_node,
+      'half_width': per_node,
+      'centre': per_node,
+      'scale': per_node,
+      'location': per_node,
+      'goal': (),
+      'order': per_node,
+    },
   )
-  graph = _weighted(next(keys), prior.graph_weights)
-  family = _weighted(next(keys), prior.family_weights)
-  density = jax.random.uniform(
-    next(keys), (), minval=prior.min_density, maxval=prior.max_density
+  num_sizes = prior.max_variables - prior.min_variables + 1
+  size = prior.min_variables + draws.category(drawn['size'], (1.0,) * num_sizes)
+  graph = draws.category(drawn['graph'], prior.graph_weights)
+  family = draws.category(drawn['family'], prior.family_weights)
+  density = draws.between(
+    drawn['density'], prior.min_density, prior.max_density
   )
-  parents = graphs.sample(next(keys), graph, size, density, num_nodes)
+  parents = graphs.sample(key_graph, graph, size, density, num_nodes)
   exists = node < size
 
-  mechanism = mechanisms.sample(next(keys), family, parents, prior.num_hidden)
-  noise_ratio = jax.random.uniform(
-    next(keys), (num_nodes,), minval=prior.min_noise, maxval=prior.max_noise
+  mechanism = mechanisms.sample(
+    key_mechanism, family, parents, prior.num_hidden
   )
-  kinds = jax.random.randint(
-    next(keys), (num_nodes,), 0, len(mechanisms.Noise), dtype=jnp.int32
+  noise_ratio = draws.between(
+    drawn['noise_ratio'], prior.min_noise, prior.max_noise
   )
+  kinds = draws.category(drawn['noise'], (1.0,) * len(mechanisms.Noise))
   mechanism, mean, deviation = _standardise(
-    next(keys), mechanism._replace(noise=kinds), parents, noise_ratio
+    key_scaling, mechanism._replace(noise=kinds), parents, noise_ratio
   )
 
   # The target, anywhere in the order, with an ancestor that may be set.
-  may_set = jax.random.bernoulli(next(keys), prior.settable, (num_nodes,))
-  may_set &= exists
+  may_set = (drawn['settable'] < prior.settable) & exists
   reachable = (graphs.ancestors(parents) & may_set[None]).any(1)
-  target = jax.random.categorical(next(keys), jnp.where(reachable, 0.0, -1e9))
+  target = jnp.argmax(jnp.where(reachable, drawn['target'], -1.0))
   is_target = node == target
 
-  width = jax.random.uniform(
-    next(keys),
-    (2, num_nodes),
-    minval=jnp.array([[prior.min_width], [-prior.max_centre]]),
-    maxval=jnp.array([[prior.max_width], [prior.max_centre]]),
+  half_width = draws.between(
+    drawn['half_width'], prior.min_width, prior.max_width
   )
-  half, centre = deviation * width[0], mean + deviation * width[1]
+  offset = draws.between(drawn['centre'], -prior.max_centre, prior.max_centre)
+  half, centre = deviation * half_width, mean + deviation * offset
 
   # Units tell nothing: any origin, any size.
-  scale = jnp.exp(
-    jax.random.uniform(
-      next(keys), (num_nodes,), minval=jnp.log(0.1), maxval=jnp.log(10.0)
-    )
-  )
-  location = scale * 5 * jax.random.normal(next(keys), (num_nodes,))
-  goal = jax.random.rademacher(next(keys), (), jnp.float32)
+  scale = jnp.exp(draws.between(drawn['scale'], jnp.log(0.1), jnp.log(10.0)))
+  location = scale * 5 * draws.normal(drawn['location'])
+  goal = draws.sign(drawn['goal'])
 
   problem = types.Problem(
     exists=exists,
@@ -143,7 +156,7 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
     graph=graph,
     family=family,
   )
-  return simulate.relabel(scm, jax.random.permutation(next(keys), num_nodes))
+  return simulate.relabel(scm, jnp.argsort(drawn['order']))
 
 
 def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
@@ -213,12 +226,6 @@ def sample(
   start = _Filling(key, empty, jnp.int32(0), jnp.int32(0))
   end = jax.lax.while_loop(more, fill, start)
   return end.tasks, end.filled >= num_tasks
-
-
-def _weighted(key, weights):
-  return jax.random.categorical(key, jnp.log(jnp.array(weights))).astype(
-    jnp.int32
-  )
 
 
 def _standardise(key, mechanism, parents, noise_ratio):

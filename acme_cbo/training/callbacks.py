@@ -199,7 +199,7 @@ class Progress(Callback):
   def _time_left(self, trainer: trainer_lib.Trainer) -> str:
     updates = trainer.num_updates - self._updates
     if updates and not self._seconds:
-      return 'ETA unknown' if self._compiled else 'compiling …'
+      return 'ETA unknown' if self._compiled else 'compiling, a minute or two …'
     seconds = self._evaluations * self._eval_seconds[-1]
     if updates:
       seconds += updates * statistics.fmean(self._seconds)
@@ -217,7 +217,7 @@ class Progress(Callback):
     if self._seconds:
       rate = 1 / statistics.fmean(self._seconds)
       interventions = rate * trainer.interventions_per_update
-      tail[:0] = [
+      tail += [
         f'{_number(rate)} updates/s',
         f'{_number(interventions)} interventions/s',
       ]
