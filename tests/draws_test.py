@@ -1,6 +1,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -11,7 +12,7 @@ _NUM = 20000
 
 def _levels(seed=0):
   drawn = draws.levels(jax.random.PRNGKey(seed), {'a': (_NUM,), 'b': (_NUM,)})
-  return np.asarray(drawn['a']), np.asarray(drawn['b'])
+  return drawn['a'], drawn['b']
 
 
 class LevelsTest(absltest.TestCase):
@@ -24,7 +25,7 @@ class LevelsTest(absltest.TestCase):
 
   def test_uniform_and_independent(self):
     a, b = _levels()
-    for x in (a, b):
+    for x in (np.asarray(a), np.asarray(b)):
       self.assertGreater(stats.kstest(x, 'uniform').pvalue, 1e-3)
       self.assertTrue(((x >= 0) & (x < 1)).all())
     self.assertLess(abs(np.corrcoef(a, b)[0, 1]), 4 / np.sqrt(_NUM))
@@ -38,13 +39,13 @@ class QuantilesTest(parameterized.TestCase):
     (lambda level: draws.between(level, 2.0, 5.0), stats.uniform(2, 3)),
   )
   def test_are_those_of_the_distribution(self, quantile, distribution):
-    level = np.linspace(0.01, 0.99, 99, dtype=np.float32)
+    level = jnp.linspace(0.01, 0.99, 99)
     np.testing.assert_allclose(
-      quantile(level), distribution.ppf(level), rtol=1e-4, atol=1e-5
+      quantile(level), distribution.ppf(np.asarray(level)), rtol=1e-4, atol=1e-5
     )
 
   def test_finite_at_the_ends(self):
-    ends = np.array([0, 1 - 2**-24], np.float32)
+    ends = jnp.array([0, 1 - 2**-24], jnp.float32)
     self.assertTrue(np.isfinite(draws.normal(ends)).all())
     self.assertEqual(draws.gumbel(ends)[0], -np.inf)
     self.assertTrue(np.isfinite(draws.gumbel(ends)[1]))
@@ -66,7 +67,7 @@ class CategoryTest(absltest.TestCase):
     np.testing.assert_array_less(np.abs(share - expected), 4 * error + 1e-12)
 
   def test_the_highest_level_is_within(self):
-    level = np.array([0.0, 1 - 2**-24], np.float32)
+    level = jnp.array([0.0, 1 - 2**-24], jnp.float32)
     drawn = draws.category(level, (0.0, 0.1, 0.1, 0.1, 0.0))
     self.assertEqual(drawn.tolist(), [1, 3])
 
