@@ -1,7 +1,7 @@
 """Many random draws from one call of the generator.
 
 Each call of a `jax.random` function costs half a second of compilation on a
-CPU, and the prior needs some forty: here one call draws the levels of all of
+CPU, and the prior needs some thirty: here one call draws the levels of all of
 them, uniform in [0, 1), and quantile functions make of a level what is needed.
 """
 

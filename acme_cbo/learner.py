@@ -141,21 +141,19 @@ def loss(
     variable, cell = jax.vmap(distributions.log_prob)(
       log_probs, trajectory.decision
     )
-    log_ratio = losses.log_ratios(
-      variable,
-      cell,
-      trajectory.log_prob_variable,
-      trajectory.log_prob_cell,
-      grpo.importance_sampling_level,
-    )
+
+    def log_ratios(level):
+      return losses.log_ratios(
+        variable,
+        cell,
+        trajectory.log_prob_variable,
+        trajectory.log_prob_cell,
+        level,
+      )
+
+    log_ratio = log_ratios(grpo.importance_sampling_level)
     # Of whole decisions, at whatever level the ratios are clipped.
-    decision_log_ratio = losses.log_ratios(
-      variable,
-      cell,
-      trajectory.log_prob_variable,
-      trajectory.log_prob_cell,
-      'decision',
-    )
+    decision_log_ratio = log_ratios('decision')
     bounds = (grpo.epsilon, grpo.epsilon_high)
     surrogate = jax.vmap(
       lambda ratio: losses.clipped_surrogate(ratio, advantage, *bounds)

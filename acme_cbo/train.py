@@ -49,18 +49,17 @@ def prepare(workdir: pathlib.Path) -> None:
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    taken = any(workdir.iterdir())
+    if any(workdir.iterdir()):
+      raise errors.UsageError(
+        f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
+        'directory that is new or empty'
+      )
     with tempfile.TemporaryFile(dir=workdir):
       pass
   except OSError as error:
     raise errors.UsageError(
       f'--workdir={workdir} cannot be made or written to: {error.strerror}'
     ) from error
-  if taken:
-    raise errors.UsageError(
-      f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
-      'directory that is new or empty'
-    )
 
 
 def train_and_evaluate(

@@ -17,8 +17,8 @@ from acme_cbo import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
-  help_string='Config file, with a preset if wanted: configs/grpo.py is the '
-  'quick start; :smoke only shows that it runs, :linear, :large.',
+  help_string='Path of the config file, a preset behind it: configs/grpo.py '
+  'is the quick start; :smoke only shows that it runs, :linear, :large.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run; runs/<name>-<time> if not given.'

@@ -100,7 +100,7 @@ class HelpTest(LauncherTestCase):
     )
     # absl's programs leave with 1 after --help.
     self.assertEndsWith(done.stdout, '\nexit 1 with jax: False\n')
-    self.assertIn('--config: ', done.stdout)
+    self.assertIn('--config: Path of the config file', done.stdout)
     self.assertEmpty(done.stderr)
 
 

@@ -252,10 +252,8 @@ class LossTest(miniature.TestCase):
 
 class DivergenceTest(miniature.TestCase):
   def test_is_of_whole_decisions_at_every_level(self):
-    tasks, observations, trajectories = _experience()
     # Another policy than the one that acted.
     params = _init(seed=1).params
-    advantages = jnp.ones(trajectories.log_prob_cell.shape)
     parts = {}
     for level in ('decision', 'factor', 'sequence'):
       grpo = dataclasses.replace(
@@ -265,12 +263,10 @@ class DivergenceTest(miniature.TestCase):
         params,
         params,
         _NETWORK,
-        tasks,
-        observations,
-        trajectories,
-        advantages,
-        miniature.LEARNER,
-        grpo,
+        *_experience(),
+        advantages=jnp.ones((_B, _G, _T)),
+        settings=miniature.LEARNER,
+        grpo=grpo,
       )
     expected = parts['decision']
     self.assertGreater(expected['policy/kl_acting'], 1e-3)

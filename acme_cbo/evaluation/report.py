@@ -53,8 +53,9 @@ def comparison(
   Returns:
     Lines of text that end in a verdict: above or below in both, or undecided.
   """
-  lines = [[f'{policy} minus', 'all choices', 'last choice']]
-  lines[0].append(f'at {confidence:.0%}')
+  lines = [
+    [f'{policy} minus', 'all choices', 'last choice', f'at {confidence:.0%}']
+  ]
   for other, entry in differences.items():
     scores = [entry['score_mean'], entry['score_last']]
     if all(score['interval'][0] > 0 for score in scores):
