@@ -82,12 +82,13 @@ class Prefix(NamedTuple):
 
   Attributes:
     location: [D] mean of each variable.
-    deviation: [D] its standard deviation, with a floor.
+    scale: [D] its standard deviation, with a floor; negative where the variable
+      falls as the target improves.
     cache: keys and values of the N rows.
   """
 
   location: jax.Array
-  deviation: jax.Array
+  scale: jax.Array
   cache: Cache
 
 
@@ -233,11 +234,7 @@ class _Transformer(hk.Module):
       raise ValueError(
         f'{observations.shape[0]} observational row(s); a deviation needs 2'
       )
-    location = observations.mean(0)
-    deviation = (observations - location).std(0)
-    # A floor on the deviation that moves with the variable's units.
-    deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
-    deviation = jnp.where(deviation > 0, deviation, 1.0)
+    location, scale = _units(problem, observations)
     no_row = jnp.zeros(observations.shape[0])
     rows = Rows(
       observations,
@@ -245,26 +242,26 @@ class _Transformer(hk.Module):
       no_row,
       no_row.astype(bool),
     )
-    x = self._embed(problem, location, deviation, rows)
+    x = self._embed(problem, location, scale, rows)
     _, cache = self._blocks(x, problem.exists, None, None, None)
-    return Prefix(location, deviation, cache)
+    return Prefix(location, scale, cache)
 
   def append(self, problem, prefix, cache, position, row):
-    x = self._embed(problem, prefix.location, prefix.deviation, row)
+    x = self._embed(problem, prefix.location, prefix.scale, row)
     x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
-    return jax.tree.map(lambda leaf: leaf[0], self._heads(x)), cache
+    heads = self._heads(x, prefix.scale)
+    return jax.tree.map(lambda leaf: leaf[0], heads), cache
 
   def full(self, problem, prefix, rows):
-    x = self._embed(problem, prefix.location, prefix.deviation, rows)
+    x = self._embed(problem, prefix.location, prefix.scale, rows)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
-    return self._heads(x)
+    return self._heads(x, prefix.scale)
 
-  def _embed(self, problem, location, deviation, rows):
+  def _embed(self, problem, location, scale, rows):
     """Tokens of rows: [R, D, W]."""
-    sign = jnp.where(problem.target, problem.goal, 1.0)
 
     def units(values):
-      return _squash(sign * (values - location) / deviation)
+      return _squash((values - location) / scale)
 
     shape = rows.values.shape
     seen = ~rows.start[:, None]
@@ -273,6 +270,7 @@ class _Transformer(hk.Module):
     outcome = jnp.broadcast_to(outcome, shape)
     was_set = rows.intervened.astype(value.dtype)
     any_set = was_set.max(-1, keepdims=True)
+    ends = units(problem.low), units(problem.high)
     domain = problem.settable
     # The products let the first layer see a correlation that attention would
     # have to be taught: without them nothing is learnt for 50 updates.
@@ -286,8 +284,8 @@ class _Transformer(hk.Module):
       any_set,
       problem.target,
       problem.settable,
-      jnp.where(domain, units(problem.low), 0.0),
-      jnp.where(domain, units(problem.high), 0.0),
+      jnp.where(domain, jnp.minimum(*ends), 0.0),
+      jnp.where(domain, jnp.maximum(*ends), 0.0),
       rows.left[:, None],
       rows.start[:, None],
     ]
@@ -381,14 +379,23 @@ class _Transformer(hk.Module):
     mixed = jnp.swapaxes(mixed, 1, 2)
     return mixed.reshape(*mixed.shape[:2], num_heads * head_width)
 
-  def _heads(self, x):
+  def _heads(self, x, scale):
     x = self._last_norm(x)
+
+    # The network's cells run from its own low end to its own high one.
+    def in_own_units(cells):
+      return jnp.where(scale[:, None] < 0, cells[..., ::-1], cells)
+
     outcome = self._outcome(x)
     sharpness = hk.get_parameter('sharpness', [], init=jnp.ones)
     # The policy starts from what it predicts; the gradient of its choices
     # leaves the predictions alone, so that they stay predictions.
     joint = sharpness * jax.lax.stop_gradient(outcome) + self._correction(x)
-    return Heads(joint, self._parent(x)[..., 0], outcome)
+    return Heads(
+      joint_logits=in_own_units(joint),
+      parent_logits=self._parent(x)[..., 0],
+      outcome_logits=in_own_units(outcome),
+    )
 
 
 class _Attention(NamedTuple):
@@ -411,6 +418,33 @@ class _Block(NamedTuple):
   mlp_norm: hk.LayerNorm
   mlp_in: hk.Linear
   mlp_out: hk.Linear
+
+
+def _units(problem, observations):
+  """The units in which the network sees the variables.
+
+  Every variable is turned such that it rises as the target improves: which way
+  round it was recorded is one thing less to learn.
+
+  Args:
+    problem: whose target and goal are used.
+    observations: [N, D].
+
+  Returns:
+    [D] locations and [D] scales, negative where a variable is turned.
+  """
+  location = observations.mean(0)
+  centred = observations - location
+  deviation = centred.std(0)
+  # A floor on the deviation that moves with the variable's units.
+  deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
+  deviation = jnp.where(deviation > 0, deviation, 1.0)
+  target = jnp.where(problem.target, centred, 0.0).sum(-1)
+  slope = problem.goal * (centred * target[:, None]).sum(0)
+  sign = jnp.where(slope < 0, -1.0, 1.0)
+  # Also where the target never moved.
+  sign = jnp.where(problem.target, problem.goal, sign)
+  return location, sign * deviation
 
 
 def _few_rows_times_matrix(rows, matrix):

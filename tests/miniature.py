@@ -101,7 +101,7 @@ def linear_network() -> networks.Network:
 
   def full(params, problem, prefix, rows):
     shape = rows.values.shape
-    value = (rows.values - prefix.location) / prefix.deviation
+    value = (rows.values - prefix.location) / prefix.scale
     features = [
       jnp.ones(shape),
       jnp.where(rows.start[:, None], 0.0, value),
@@ -109,7 +109,7 @@ def linear_network() -> networks.Network:
       rows.left[:, None],
       problem.target,
       problem.goal,
-      (problem.high - problem.low) / prefix.deviation,
+      (problem.high - problem.low) / prefix.scale,
     ]
     features = jnp.stack([jnp.broadcast_to(x, shape) for x in features], -1)
     joint, parent, outcome = (features @ weights for weights in params)

@@ -57,10 +57,12 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
 
 @functools.cache
 def _params():
-  problem, observations, rows = _episode(4, 3, 1)
-  init = jax.jit(_NETWORK.init)
-  params = init(jax.random.key(0), problem, observations, rows)
-  return miniature.loud(params, gain=1.5)
+  # The same ones whichever test asks first.
+  with jax.enable_x64(False):
+    problem, observations, rows = _episode(4, 3, 1)
+    init = jax.jit(_NETWORK.init)
+    params = init(jax.random.key(2), problem, observations, rows)
+    return miniature.loud(params, gain=1.5)
 
 
 def _evaluate(params, episode):
@@ -98,6 +100,25 @@ def _columns(episode, columns):
     rows._replace(
       values=rows.values[:, columns], intervened=rows.intervened[:, columns]
     ),
+  )
+
+
+def _turned(episode, sign):
+  """The episode with its variables' values times `sign`, [D] of +-1."""
+  problem, observations, rows = episode
+  ends = sign * problem.low, sign * problem.high
+  return _Episode(
+    problem._replace(low=jnp.minimum(*ends), high=jnp.maximum(*ends)),
+    sign * observations,
+    rows._replace(values=sign * rows.values),
+  )
+
+
+def _turn_cells(heads, sign):
+  """The heads with the cells of variables of a negative sign in reverse."""
+  return jax.tree.map(
+    lambda x: np.where(sign[:, None] < 0, x[..., ::-1], x) if x.ndim > 2 else x,
+    heads,
   )
 
 
@@ -297,21 +318,30 @@ class SymmetryTest(miniature.TestCase):
     _assert_close(self, actual, self.expected, 1e-9)
 
   def test_to_minimise_is_to_maximise_the_negative(self):
-    problem, observations, rows = self.episode
-    sign = jnp.where(problem.target, -1.0, 1.0)
-    low, high = sign * problem.low, sign * problem.high
-    actual = _exact_heads(
-      _Episode(
-        problem._replace(
-          goal=-problem.goal,
-          low=jnp.minimum(low, high),
-          high=jnp.maximum(low, high),
-        ),
-        sign * observations,
-        rows._replace(values=sign * rows.values),
-      )
+    sign = jnp.where(self.episode.problem.target, -1.0, 1.0)
+    problem, observations, rows = _turned(self.episode, sign)
+    problem = problem._replace(goal=-problem.goal)
+    actual = _exact_heads(_Episode(problem, observations, rows))
+    _assert_close(self, _turn_cells(actual, sign), self.expected, 1e-9)
+
+  def test_the_negative_of_a_variable_turns_its_cells_round(self):
+    for column in np.flatnonzero(~self.episode.problem.target):
+      sign = jnp.ones(4).at[column].set(-1.0)
+      actual = _exact_heads(_turned(self.episode, sign))
+      actual = _turn_cells(actual, sign)
+      _assert_close(self, actual, self.expected, 1e-9)
+
+  def test_a_target_that_never_moved_has_its_goal(self):
+    # Nothing was seen to fall or to rise with it, but more is still better.
+    observations = self.episode.observations
+    still = jnp.where(self.episode.problem.target, 2.0, observations)
+    episode = self.episode._replace(observations=still)
+    other = episode.problem._replace(goal=-episode.problem.goal)
+    up, down = (
+      _exact_heads(e) for e in (episode, episode._replace(problem=other))
     )
-    _assert_close(self, actual, self.expected, 1e-9)
+    difference = np.abs(up.outcome_logits - down.outcome_logits)
+    self.assertGreater(difference.max(), 1e-2)
 
   def test_the_goal_matters(self):
     problem = self.episode.problem
@@ -386,7 +416,7 @@ class RolloutTest(miniature.TestCase):
     np.testing.assert_allclose(fractions, self.fractions, rtol=0, atol=1e-6)
 
   def _in_units(self, factor, shift):
-    """The same SCMs in other units."""
+    """The same SCMs in other units, turned round where a factor is negative."""
     problem = self.scms.problem
     ends = jnp.stack([problem.low, problem.high])
     ends = jnp.where(problem.exists, shift + factor * ends, 0.0)
@@ -414,8 +444,15 @@ class RolloutTest(miniature.TestCase):
   def test_in_other_units(self):
     rng = np.random.default_rng(2)
     factor, shift = rng.normal(size=(2, *self.scms.location.shape))
-    scms = self._in_units(np.exp(2 * factor), 10 * shift)
-    self._assert_same(*self._play(scms, self.noise))
+    turned = rng.random(factor.shape) < 0.5
+    # The goal is that of a target which is not turned.
+    turned &= ~np.asarray(self.scms.problem.target)
+    sign = np.where(turned, -1.0, 1.0)
+    scms = self._in_units(sign * np.exp(2 * factor), 10 * shift)
+    variables, fractions = self._play(scms, self.noise)
+    where = np.take_along_axis(turned, np.asarray(variables), 1)
+    self.assertGreater(where.mean(), 0.25)
+    self._assert_same(variables, np.where(where, 1 - fractions, fractions))
 
   def test_target_and_goal_turned_round(self):
     problem = self.scms.problem
