@@ -10,6 +10,7 @@ from acme_cbo import environment
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
 
@@ -26,11 +27,6 @@ class Horizon:
   num_interventions: int
 
 
-def candidates(problem: types.Problem) -> jax.Array:
-  """The variables that could be a parent of the target: [D] bool."""
-  return problem.exists & ~problem.target
-
-
 def target_parents(scm: types.SCM) -> jax.Array:
   """The true parents of the target: [D] bool."""
   return (scm.parents & scm.problem.target[:, None]).any(0)
@@ -42,7 +38,9 @@ def rollout(
   network: networks.Network,
   task: types.Task,
   prefix: networks.Prefix,
+  observations: jax.Array,
   num_interventions: int,
+  kinds: rewards.Kinds,
 ) -> types.Trajectory:
   """One sampled episode.
 
@@ -52,7 +50,9 @@ def rollout(
     network: its functions.
     task: the SCM and its objective.
     prefix: the encoded observations, shared by the group.
+    observations: [N, D] themselves.
     num_interventions: T.
+    kinds: of the rewards.
 
   Returns:
     The `Trajectory`.
@@ -60,16 +60,20 @@ def rollout(
   scm, objective = task
   problem = scm.problem
   num_variables = problem.low.shape[-1]
-  truth, possible = target_parents(scm), candidates(problem)
+  belief = beliefs.KINDS[kinds.belief]()
+  truth, candidates = target_parents(scm), beliefs.candidates(problem)
 
   def append(cache, position, row):
     return network.append(params, problem, prefix, cache, position, row)
 
-  def potential(heads):
-    return rewards.log_belief(heads.parent_logits, truth, possible)
+  def potential(believed):
+    if kinds.potential == 'entropy':
+      return rewards.certainty(belief.entropy(believed), candidates)
+    log_prob = belief.log_prob(believed, truth)
+    return rewards.log_posterior(log_prob, candidates)
 
   def act(carry, inputs):
-    heads, cache = carry
+    heads, cache, believed = carry
     step, key = inputs
     key_choice, key_outcome = jax.random.split(key)
     log_probs = distributions.choice(heads.joint_logits, problem.settable)
@@ -82,31 +86,42 @@ def rollout(
     row = networks.outcome_row(intervention.mask, outcome, left)
     new_heads, cache = append(cache, step + 1, row)
     log_prob = distributions.log_prob(log_probs, decision)
-    gained = rewards.structure(potential(heads), potential(new_heads))
-    believed = rewards.parent(heads.parent_logits, intervention.mask)
-    return (new_heads, cache), (
+    new_believed = belief.update(
+      believed, intervention.mask, outcome, new_heads.parent_logits
+    )
+    gained = rewards.structure(potential(believed), potential(new_believed))
+    probability = (
+      truth if kinds.parents == 'truth' else belief.parents(believed)
+    )
+    causal = rewards.parent(probability, intervention.mask)
+    return (new_heads, cache, new_believed), (
       decision,
       intervention,
       outcome,
       log_prob,
       gained,
-      believed,
+      causal,
     )
 
   empty = network.empty_cache(num_interventions + 1, num_variables)
-  start = append(empty, 0, networks.start_row(num_variables))
+  heads, cache = append(empty, 0, networks.start_row(num_variables))
+  believed = belief.init(problem, observations, heads.parent_logits)
   steps = jnp.arange(num_interventions)
   keys = jax.random.split(key, num_interventions)
+  start = heads, cache, believed
   _, history = jax.lax.scan(act, start, (steps, keys))
-  decision, intervention, outcomes, log_prob, gained, believed = history
+  decision, intervention, outcomes, log_prob, gained, causal = history
 
-  expected = jax.vmap(
-    lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
-  )(intervention)
+  if kinds.outcome == 'sampled':
+    reached = simulate.sampled_outcome(scm, outcomes)
+  else:
+    reached = jax.vmap(
+      lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
+    )(intervention)
   components = {
-    'optimization': rewards.optimization(expected, objective),
+    'optimization': rewards.optimization(reached, objective),
     'structure': gained,
-    'parent': believed,
+    'parent': causal,
     'exploration': rewards.exploration(decision.variable, decision.fraction),
   }
   return types.Trajectory(
@@ -126,6 +141,7 @@ def act(
   tasks: types.Task,
   horizon: Horizon,
   num_generations: int,
+  kinds: rewards.Kinds,
 ) -> tuple[jax.Array, types.Trajectory]:
   """A group of rollouts on every task.
 
@@ -136,6 +152,7 @@ def act(
     tasks: B tasks.
     horizon: N and T.
     num_generations: G.
+    kinds: of the rewards.
 
   Returns:
     [B, N, D] observations and trajectories with leading axes [B, G].
@@ -151,7 +168,14 @@ def act(
     keys = jax.random.split(key_rollout, num_generations)
     trajectories = jax.vmap(
       lambda k: rollout(
-        k, params, network, task, prefix, horizon.num_interventions
+        k,
+        params,
+        network,
+        task,
+        prefix,
+        observations,
+        horizon.num_interventions,
+        kinds,
       )
     )(keys)
     return observations, trajectories

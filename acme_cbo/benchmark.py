@@ -114,10 +114,10 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   )(key)
   if not complete:
     raise errors.UsageError(priors.REFUSAL)
-  sizes = (parts.horizon, parts.num_generations)
+  how = (parts.horizon, parts.num_generations, parts.kinds)
 
   def act_with(network):
-    return jax.jit(lambda k, p, t: actor.act(k, p, network, t, *sizes))
+    return jax.jit(lambda k, p, t: actor.act(k, p, network, t, *how))
 
   act, act_again = act_with(parts.network), act_with(recomputing(parts.network))
   learn = jax.jit(lambda p, *data: gradient(p, parts, *data))

@@ -18,6 +18,7 @@ from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
+from acme_cbo.beliefs import exact
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -201,14 +202,14 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
     values, 'scms', priors.Prior, given={'num_cells': architecture.num_cells}
   )
   (horizon,) = _section(values, 'horizon', actor.Horizon)
-  (weights,) = _section(values, 'rewards', rewards.Weights)
+  weights, kinds = _section(values, 'rewards', rewards.Weights, rewards.Kinds)
   grpo, settings, batch = _section(
     values, 'grpo', losses.Settings, learner.Settings, Batch
   )
   (optimizer,) = _section(values, 'optimizer', Optimizer)
   (training,) = _section(values, 'training', Training)
   (evaluation,) = _section(values, 'evaluation', Evaluation)
-  _check_fit(architecture, prior, settings, batch)
+  _check_fit(architecture, prior, kinds, settings, batch)
 
   per_update = settings.num_iterations * settings.num_minibatches
   parts = fused.Parts(
@@ -227,6 +228,7 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
     num_tasks=batch.num_tasks,
     num_generations=batch.num_generations,
     weights=weights,
+    kinds=kinds,
     settings=settings,
     grpo=grpo,
   )
@@ -318,7 +320,7 @@ def _check_value(path: str, value: Any, kind: Any) -> None:
     )
 
 
-def _check_fit(architecture, prior, settings, batch):
+def _check_fit(architecture, prior, kinds, settings, batch):
   """Raises unless the values fit each other."""
   for name in ('variables', 'density', 'noise', 'width'):
     low, high = (getattr(prior, f'{end}_{name}') for end in ('min', 'max'))
@@ -342,6 +344,12 @@ def _check_fit(architecture, prior, settings, batch):
     raise errors.UsageError(
       f'config.network.num_heads is {architecture.num_heads}; it must divide '
       f'config.network.width, which is {architecture.width}'
+    )
+  if kinds.belief == 'exact' and prior.max_variables > exact.MAX_VARIABLES:
+    raise errors.UsageError(
+      f"config.rewards.belief is 'exact', which sums over all sets of at most "
+      f'{exact.MAX_VARIABLES} variables; config.scms.max_variables is '
+      f"{prior.max_variables}: lower it, or choose 'learned'"
     )
   if batch.num_tasks % settings.num_minibatches:
     raise errors.UsageError(

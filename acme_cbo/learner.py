@@ -14,6 +14,7 @@ from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 
 _OPTIMIZATION = rewards.COMPONENTS.index('optimization')
 # Root mean square of Adam's steps, in learning rates: Muon's are made like it.
@@ -170,7 +171,7 @@ def loss(
       divergence = jnp.zeros(())
     parent = jax.vmap(
       lambda logits: losses.parent_loss(
-        logits, truth, actor.candidates(problem)
+        logits, truth, beliefs.candidates(problem)
       )
     )(heads.parent_logits).mean()
     outcome = jax.vmap(
@@ -252,12 +253,13 @@ def update(
   # The other components are of the path to the recommendation, so all their
   # steps count, whichever recommendation does.
   regret = losses.regret_weights(grpo.simple_regret_share, rewarded.shape[-1])
-  weighted = rewards.total(
-    components.at[..., _OPTIMIZATION].multiply(regret), weights
-  )
-  group_returns = jax.vmap(
-    jax.vmap(lambda r: losses.returns(r, grpo.supervision))
-  )(weighted)
+  counted = components.at[..., _OPTIMIZATION].multiply(regret)
+  returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
+  if grpo.scale_components == 'group':
+    returns, _ = jax.vmap(
+      lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
+    )(returns)
+  group_returns = rewards.total(returns, weights)
   advantages, dead = losses.group_advantages(group_returns, grpo.scale_rewards)
   data = (tasks, observations, trajectories, advantages)
   batches = jax.tree.map(

@@ -33,6 +33,9 @@ class Settings:
     beta: weight of KL(policy || reference).
     scale_rewards: divide advantages by the deviation within the 'group', over
       the 'batch', or not at all ('none': Dr. GRPO, Liu et al., 2025).
+    scale_components: 'group' divides the returns of each component by their
+      deviation within the group before they are weighted, so that a component
+      counts by its weight and not by its scale; 'none' leaves them.
     supervision: 'process' gives each step its return-to-go, 'outcome' gives
       all steps the return of the episode (DeepSeekMath, sections 4.1.2, 4.1.3).
     importance_sampling_level: one ratio a 'decision', one for each 'factor'
@@ -49,6 +52,7 @@ class Settings:
   epsilon_high: float
   beta: float
   scale_rewards: Literal['group', 'batch', 'none']
+  scale_components: Literal['group', 'none']
   supervision: Literal['process', 'outcome']
   importance_sampling_level: Literal['decision', 'factor', 'sequence']
   simple_regret_share: float
@@ -71,20 +75,20 @@ def regret_weights(simple_regret_share: float, num_steps: int) -> jax.Array:
   return everywhere.at[-1].add(simple_regret_share * num_steps)
 
 
-def returns(rewards: jax.Array, supervision: str) -> jax.Array:
+def returns(components: jax.Array, supervision: str) -> jax.Array:
   """What each decision is judged by.
 
   Args:
-    rewards: [T], weighted.
+    components: [..., T, 4] rewards, each on its own.
     supervision: 'process' or 'outcome'.
 
   Returns:
-    [T] sums of the rewards from each step on, or from the first one on.
+    [..., T, 4] sums of the rewards from each step on, or from the first one on.
   """
-  chex.assert_rank(rewards, 1)
   if supervision == 'outcome':
-    return jnp.full_like(rewards, rewards.sum())
-  return jnp.cumsum(rewards[::-1])[::-1]
+    total = components.sum(-2, keepdims=True)
+    return jnp.broadcast_to(total, components.shape)
+  return jnp.flip(jnp.cumsum(jnp.flip(components, -2), -2), -2)
 
 
 def group_advantages(

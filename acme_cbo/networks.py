@@ -26,6 +26,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import units as units_lib
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -81,14 +83,12 @@ class Prefix(NamedTuple):
   """All that later rows need of the observational ones.
 
   Attributes:
-    location: [D] mean of each variable.
-    scale: [D] its standard deviation, with a floor; negative where the variable
-      falls as the target improves.
+    units: of each variable, with a negative scale where it falls as the target
+      improves.
     cache: keys and values of the N rows.
   """
 
-  location: jax.Array
-  scale: jax.Array
+  units: units_lib.Units
   cache: Cache
 
 
@@ -230,11 +230,7 @@ class _Transformer(hk.Module):
 
   def prefix(self, problem, observations):
     chex.assert_rank(observations, 2)
-    if observations.shape[0] < 2:
-      raise ValueError(
-        f'{observations.shape[0]} observational row(s); a deviation needs 2'
-      )
-    location, scale = _units(problem, observations)
+    units = _turned_units(problem, observations)
     no_row = jnp.zeros(observations.shape[0])
     rows = Rows(
       observations,
@@ -242,35 +238,33 @@ class _Transformer(hk.Module):
       no_row,
       no_row.astype(bool),
     )
-    x = self._embed(problem, location, scale, rows)
+    x = self._embed(problem, units, rows)
     _, cache = self._blocks(x, problem.exists, None, None, None)
-    return Prefix(location, scale, cache)
+    return Prefix(units, cache)
 
   def append(self, problem, prefix, cache, position, row):
-    x = self._embed(problem, prefix.location, prefix.scale, row)
+    x = self._embed(problem, prefix.units, row)
     x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
-    heads = self._heads(x, prefix.scale)
+    heads = self._heads(x, prefix.units.scale)
     return jax.tree.map(lambda leaf: leaf[0], heads), cache
 
   def full(self, problem, prefix, rows):
-    x = self._embed(problem, prefix.location, prefix.scale, rows)
+    x = self._embed(problem, prefix.units, rows)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
-    return self._heads(x, prefix.scale)
+    return self._heads(x, prefix.units.scale)
 
-  def _embed(self, problem, location, scale, rows):
+  def _embed(self, problem, units, rows):
     """Tokens of rows: [R, D, W]."""
-
-    def units(values):
-      return _squash((values - location) / scale)
-
     shape = rows.values.shape
     seen = ~rows.start[:, None]
-    value = jnp.where(seen, units(rows.values), 0.0)  # [R, D]
+    value = jnp.where(seen, units_lib.bent(units, rows.values), 0.0)  # [R, D]
     outcome = jnp.where(problem.target, value, 0.0).sum(-1, keepdims=True)
     outcome = jnp.broadcast_to(outcome, shape)
     was_set = rows.intervened.astype(value.dtype)
     any_set = was_set.max(-1, keepdims=True)
-    ends = units(problem.low), units(problem.high)
+    low, high = (
+      units_lib.bent(units, end) for end in (problem.low, problem.high)
+    )
     domain = problem.settable
     # The products let the first layer see a correlation that attention would
     # have to be taught: without them nothing is learnt for 50 updates.
@@ -284,8 +278,8 @@ class _Transformer(hk.Module):
       any_set,
       problem.target,
       problem.settable,
-      jnp.where(domain, jnp.minimum(*ends), 0.0),
-      jnp.where(domain, jnp.maximum(*ends), 0.0),
+      jnp.where(domain, jnp.minimum(low, high), 0.0),
+      jnp.where(domain, jnp.maximum(low, high), 0.0),
       rows.left[:, None],
       rows.start[:, None],
     ]
@@ -420,31 +414,26 @@ class _Block(NamedTuple):
   mlp_out: hk.Linear
 
 
-def _units(problem, observations):
-  """The units in which the network sees the variables.
+def _turned_units(problem, observations):
+  """Units in which every variable rises as the target improves.
 
-  Every variable is turned such that it rises as the target improves: which way
-  round it was recorded is one thing less to learn.
+  Which way round a variable was recorded is then one thing less to learn.
 
   Args:
     problem: whose target and goal are used.
     observations: [N, D].
 
   Returns:
-    [D] locations and [D] scales, negative where a variable is turned.
+    `Units`, with a negative scale where a variable is turned.
   """
-  location = observations.mean(0)
-  centred = observations - location
-  deviation = centred.std(0)
-  # A floor on the deviation that moves with the variable's units.
-  deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
-  deviation = jnp.where(deviation > 0, deviation, 1.0)
+  units = units_lib.fit(problem, observations)
+  centred = observations - units.location
   target = jnp.where(problem.target, centred, 0.0).sum(-1)
   slope = problem.goal * (centred * target[:, None]).sum(0)
   sign = jnp.where(slope < 0, -1.0, 1.0)
   # Also where the target never moved.
   sign = jnp.where(problem.target, problem.goal, sign)
-  return location, sign * deviation
+  return units._replace(scale=sign * units.scale)
 
 
 def _few_rows_times_matrix(rows, matrix):
@@ -466,8 +455,3 @@ def _norm(name):
 def _linear(name, size, scale=1.0):
   init = hk.initializers.VarianceScaling(scale**2, 'fan_in')
   return hk.Linear(size, w_init=init, name=name)
-
-
-def _squash(value):
-  """Leaves what is near alone and bends what is far: 3 asinh(z / 3)."""
-  return 3 * jnp.arcsinh(value / 3)

@@ -4,7 +4,8 @@ Each is pure, per step and bounded, and no shift or positive scale of a
 variable changes it.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from acme_cbo import types
 # The order of every array of components.
 COMPONENTS = ('optimization', 'structure', 'parent', 'exploration')
 
-# A belief's log odds are bounded, so that its log probability is.
-_MAX_LOG_ODDS = 8.0
+# Bits for each candidate: as wrong as a belief can be, or nearly.
+_LEAST_POTENTIAL = -16.0
 # Equal parts of a domain that count as places tried by `exploration`.
 _REGIONS = 4
 
@@ -27,6 +28,27 @@ class Weights(NamedTuple):
   structure: float = 0.5
   parent: float = 0.3
   exploration: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinds:
+  """What the components are made of.
+
+  Attributes:
+    outcome: `optimization` is of the 'expected' outcome, or of the noisy one
+      that was 'sampled'.
+    potential: `structure` is the gain in the 'log_posterior' of the true
+      parents, or the fall in the 'entropy' of the belief.
+    parents: `parent` is by the 'belief' before the intervention, or the
+      'truth'.
+    belief: 'learned', the network's, or 'exact', that of a linear SCM of at
+      most 8 variables.
+  """
+
+  outcome: Literal['expected', 'sampled']
+  potential: Literal['log_posterior', 'entropy']
+  parents: Literal['belief', 'truth']
+  belief: Literal['learned', 'exact']
 
 
 def total(components: jax.Array, weights: Weights) -> jax.Array:
@@ -41,65 +63,79 @@ def optimization(outcome: jax.Array, objective: types.Objective) -> jax.Array:
   the resolution of the search for it (see `simulate.objective`).
 
   Args:
-    outcome: [] expected outcome, signed by the goal, from
-      `simulate.expected_outcome`.
+    outcome: [] outcome, signed by the goal and in internal units: expected,
+      from `simulate.expected_outcome`, or sampled.
     objective: of the same SCM.
 
   Returns:
-    [] the reward.
+    [] the reward: in [0, 1] of an expected outcome; of a sampled one as far
+    beyond as the noise goes.
   """
   return (outcome - objective.worst) / (objective.best - objective.worst)
 
 
-def log_belief(
-  parent_logits: jax.Array, is_parent: jax.Array, candidates: jax.Array
-) -> jax.Array:
-  """Mean log2 probability that the belief gives to the truth.
+def log_posterior(log_prob: jax.Array, candidates: jax.Array) -> jax.Array:
+  """`log2 P(true parents) / number of candidates`, at least -16.
 
-  The potential of `structure`: 0 for certainty of the truth, -1 for a belief
-  of one half everywhere.
+  A potential of `structure`: 0 for certainty of the truth, -1 for a belief of
+  one half for every candidate. It pays for being right alone: what leads to a
+  wrong certainty costs.
 
   Args:
-    parent_logits: [D] log odds that a variable is a parent of the target.
-    is_parent: [D] bool, the truth.
-    candidates: [D] bool, the variables that could be one.
+    log_prob: [] that the belief gives to the true parents, in nats.
+    candidates: [D] bool, the variables that could be a parent.
 
   Returns:
-    [] at most 0.
+    [] in [-16, 0].
   """
-  bounded = jnp.clip(parent_logits, -_MAX_LOG_ODDS, _MAX_LOG_ODDS)
-  log_prob = jax.nn.log_sigmoid(jnp.where(is_parent, bounded, -bounded))
-  share = candidates / jnp.maximum(candidates.sum(), 1)
-  return (share * log_prob).sum() / jnp.log(2.0)
+  return jnp.maximum(_bits_each(log_prob, candidates), _LEAST_POTENTIAL)
+
+
+def certainty(entropy: jax.Array, candidates: jax.Array) -> jax.Array:
+  """`-H(parents) / number of candidates`, in bits.
+
+  A potential of `structure`: 0 for certainty, of whatever, -1 for a belief of
+  one half for every candidate. It needs no truth, and pays for wrong certainty.
+
+  Args:
+    entropy: [] of the belief over sets of parents, in nats.
+    candidates: [D] bool, the variables that could be a parent.
+
+  Returns:
+    [] in [-1, 0].
+  """
+  return _bits_each(-entropy, candidates)
 
 
 def structure(before: jax.Array, after: jax.Array) -> jax.Array:
-  """Gain in `log_belief`: a difference of a potential, so it telescopes.
+  """Gain in a potential: it telescopes, so going to and fro earns nothing.
 
   A total of 1 leads from a belief of one half everywhere to certainty.
 
   Args:
-    before: [] `log_belief` before the intervention.
+    before: [] potential before the intervention.
     after: [] after it.
 
   Returns:
-    [] the reward.
+    [] the reward; over an episode at most 1 - the belief's start, whatever its
+    length.
   """
   return after - before
 
 
-def parent(parent_logits: jax.Array, intervened: jax.Array) -> jax.Array:
-  """The belief that what was set is a parent of the target.
+def parent(probability: jax.Array, intervened: jax.Array) -> jax.Array:
+  """How probable it is that what was set is a parent of the target.
 
   Args:
-    parent_logits: [D] log odds, before the intervention.
+    probability: [D] that a variable is a parent of the target: the belief
+      before the intervention, or the truth.
     intervened: [D] bool, what was set.
 
   Returns:
     [] mean probability over the variables that were set, in [0, 1].
   """
-  belief = jnp.where(intervened, jax.nn.sigmoid(parent_logits), 0.0)
-  return belief.sum() / jnp.maximum(intervened.sum(), 1)
+  summed = jnp.where(intervened, probability, 0.0).sum()
+  return summed / jnp.maximum(intervened.sum(), 1)
 
 
 def exploration(variables: jax.Array, fractions: jax.Array) -> jax.Array:
@@ -122,3 +158,7 @@ def exploration(variables: jax.Array, fractions: jax.Array) -> jax.Array:
   same_region = same_variable & (region[:, None] == region[None])
   visits = jnp.stack([same_variable.sum(1), same_region.sum(1)])
   return jnp.exp2(-visits.astype(jnp.float32)).mean(0)
+
+
+def _bits_each(nats, candidates):
+  return nats / (jnp.log(2.0) * jnp.maximum(candidates.sum(), 1))

@@ -126,7 +126,7 @@ def train_and_evaluate(
     'seed': experiment.seed,
     'updates': int(state.step),
     'parameters': size,
-    'rewards': parts.weights._asdict(),
+    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
     'simple_regret_share': parts.grpo.simple_regret_share,
     'num_observations': parts.horizon.num_observations,
     'num_interventions': parts.horizon.num_interventions,

@@ -59,9 +59,18 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.horizon = ml_collections.ConfigDict(
     dict(num_observations=20, num_interventions=10)
   )
-  # Weights of the four components of the reward.
+  # Weights of the four components of the reward, and what they are made of.
   config.rewards = ml_collections.ConfigDict(
-    dict(optimization=1.0, structure=0.5, parent=0.3, exploration=0.1)
+    dict(
+      optimization=1.0,
+      structure=0.5,
+      parent=0.3,
+      exploration=0.1,
+      outcome='expected',
+      potential='log_posterior',
+      parents='belief',
+      belief='learned',
+    )
   )
   config.network = ml_collections.ConfigDict(
     dict(width=48, num_blocks=3, num_heads=3, mlp_factor=2, num_cells=16)
@@ -78,6 +87,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       beta=0.0,
       reference_every=50,
       scale_rewards='group',
+      scale_components='none',
       supervision='process',
       importance_sampling_level='decision',
       simple_regret_share=0.0,

@@ -18,6 +18,7 @@ from acme_cbo import environment
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 from tests import miniature
 
@@ -39,16 +40,23 @@ def _params():
   return miniature.loud(params, gain=1.5)
 
 
+# As unlike the usual ones as can be.
+_OTHER_KINDS = rewards.Kinds(
+  outcome='sampled', potential='entropy', parents='truth', belief='exact'
+)
+
+
 @functools.cache
-def _act(seed=0):
+def _act(seed=0, kinds=miniature.KINDS):
   """Observations and trajectories of `_B` tasks, `_G` rollouts each."""
-  return _jit_act(jax.random.key(seed), _params(), miniature.tasks(_B))
+  key = jax.random.key(seed)
+  return _jit_act(key, _params(), miniature.tasks(_B), kinds)
 
 
-@jax.jit
-def _jit_act(key, params, tasks):
+@functools.partial(jax.jit, static_argnames='kinds')
+def _jit_act(key, params, tasks, kinds):
   network = miniature.network()
-  return actor.act(key, params, network, tasks, miniature.HORIZON, _G)
+  return actor.act(key, params, network, tasks, miniature.HORIZON, _G, kinds)
 
 
 @functools.cache
@@ -66,9 +74,9 @@ def _heads():
   return jax.jit(jax.vmap(group))(problems, *_act())
 
 
-def _episodes():
+def _episodes(kinds=miniature.KINDS):
   """Yields the indices b, g, the task and the trajectory of each rollout."""
-  _, trajectories = jax.tree.map(np.asarray, _act())
+  _, trajectories = jax.tree.map(np.asarray, _act(kinds=kinds))
   for b, g in np.ndindex(_B, _G):
     task = jax.tree.map(lambda x, b=b: x[b], miniature.tasks(_B))
     trajectory = jax.tree.map(lambda x, b=b, g=g: x[b, g], trajectories)
@@ -115,7 +123,9 @@ class ActorTest(miniature.TestCase):
     self.assertLen(np.unique(observations, axis=0), _B)
 
   def test_one_key_one_experience(self):
-    same = _jit_act(jax.random.key(0), _params(), miniature.tasks(_B))
+    same = _jit_act(
+      jax.random.key(0), _params(), miniature.tasks(_B), miniature.KINDS
+    )
     jax.tree.map(np.testing.assert_array_equal, same, _act())
     other, _ = _act(seed=1)
     self.assertFalse(np.array_equal(other, _act()[0]))
@@ -165,10 +175,10 @@ class ActorTest(miniature.TestCase):
 
 
 class ComponentsTest(miniature.TestCase):
-  def _assert_component(self, name, expected_of):
+  def _assert_component(self, name, expected_of, kinds=miniature.KINDS):
     index = rewards.COMPONENTS.index(name)
     seen = []
-    for b, g, task, trajectory in _episodes():
+    for b, g, task, trajectory in _episodes(kinds):
       with self.subTest(f'SCM {b}, rollout {g}'):
         actual = trajectory.components[:, index]
         seen.extend(actual)
@@ -217,6 +227,60 @@ class ComponentsTest(miniature.TestCase):
       return belief[np.arange(_T), trajectory.decision.variable]
 
     self._assert_component('parent', expected)
+
+  def test_optimization_of_the_sampled_outcome(self):
+    def expected(b, g, task, trajectory):
+      del b, g
+      scm, (_, _, worst, best, *_) = task
+      target = np.flatnonzero(scm.problem.target)[0]
+      u = trajectory.outcomes[:, target] - scm.location[target]
+      outcome = scm.problem.goal * u / scm.scale[target]
+      return (outcome - worst) / (best - worst)
+
+    self._assert_component('optimization', expected, _OTHER_KINDS)
+
+  def test_structure_by_the_entropy_of_the_exact_belief(self):
+    belief = beliefs.exact()
+
+    @jax.jit
+    def entropies(problem, observations, intervened, outcomes):
+      def step(state, row):
+        state = belief.update(state, *row, None)
+        return state, belief.entropy(state)
+
+      state = belief.init(problem, observations, None)
+      _, later = jax.lax.scan(step, state, (intervened, outcomes))
+      return jnp.append(belief.entropy(state), later)
+
+    def expected(b, g, task, trajectory):
+      del g
+      problem = task.scm.problem
+      observations = _act(kinds=_OTHER_KINDS)[0][b]
+      rows = trajectory.intervened, trajectory.outcomes
+      nats = np.asarray(entropies(problem, observations, *rows))
+      num_candidates = problem.exists.sum() - 1
+      return -np.diff(nats / np.log(2) / num_candidates)
+
+    self._assert_component('structure', expected, _OTHER_KINDS)
+
+  def test_parent_by_the_truth(self):
+    def expected(b, g, task, trajectory):
+      del b, g
+      target = np.flatnonzero(task.scm.problem.target)[0]
+      return task.scm.parents[target, trajectory.decision.variable]
+
+    self._assert_component('parent', expected, _OTHER_KINDS)
+
+  def test_kinds_change_the_rewards_alone(self):
+    observations, trajectories = _act()
+    others, other = _act(kinds=_OTHER_KINDS)
+    np.testing.assert_array_equal(others, observations)
+    for name in ('decision', 'intervened', 'outcomes'):
+      jax.tree.map(
+        np.testing.assert_array_equal,
+        getattr(other, name),
+        getattr(trajectories, name),
+      )
 
   def test_exploration(self):
     def expected(b, g, task, trajectory):

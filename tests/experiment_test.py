@@ -10,6 +10,7 @@ import ml_collections
 from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import learner
+from acme_cbo import rewards
 from acme_cbo.runtimes import fused
 from configs import grpo
 
@@ -234,8 +235,10 @@ class BuiltPartsTest(absltest.TestCase):
     # Values that no other field has and that no code has as a default.
     self.config.name = 'mine'
     self.config.seed = 123
-    for i, name in enumerate(self.config.rewards):
+    for i, name in enumerate(rewards.COMPONENTS):
       self.config.rewards[name] = 0.125 + i
+    self.config.rewards.belief = 'exact'
+    self.config.rewards.potential = 'entropy'
     self.config.grpo.num_iterations = 3
     self.config.grpo.beta = 0.0625
     self.config.grpo.epsilon_high = 0.28
@@ -259,7 +262,8 @@ class BuiltPartsTest(absltest.TestCase):
     self.assert_carries(parts.prior, config.scms)
     self.assertEqual(parts.prior.num_cells, 9)
     self.assert_carries(parts.horizon, config.horizon)
-    self.assert_carries(parts.weights, config.rewards)
+    self.assert_carries(parts.weights, config.rewards, rewards.COMPONENTS)
+    self.assert_carries(parts.kinds, config.rewards, vars(parts.kinds))
     for part in (parts.grpo, parts.settings):
       self.assert_carries(part, config.grpo, vars(part))
     self.assert_carries(parts, config.grpo, ('num_tasks', 'num_generations'))

@@ -7,7 +7,15 @@ from absl.testing import absltest
 
 from tests import build_file
 
-_DOMAIN = ('types', 'draws', 'scms', 'beliefs', 'rewards', 'environment')
+_DOMAIN = (
+  'types',
+  'units',
+  'draws',
+  'scms',
+  'beliefs',
+  'rewards',
+  'environment',
+)
 _ACTING = (*_DOMAIN, 'distributions', 'networks', 'actor')
 _LEARNING = (*_ACTING, 'losses', 'learner')
 
@@ -15,13 +23,14 @@ _LEARNING = (*_ACTING, 'losses', 'learner')
 # or a package; the longest name that fits a module counts.
 _LAYERS = {
   'types': (),
+  'units': ('types',),
   'draws': (),
   'scms': ('types', 'draws', 'scms'),
-  'beliefs': ('types', 'scms', 'beliefs'),
+  'beliefs': ('types', 'units', 'beliefs'),
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,
   'distributions': ('types', 'draws'),
-  'networks': ('types',),
+  'networks': ('types', 'units'),
   'losses': (),
   'actor': _ACTING,
   'learner': _LEARNING,

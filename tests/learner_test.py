@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def _act():
   network, horizon = _NETWORK, miniature.HORIZON
   return jax.jit(
     lambda key, params, tasks: actor.act(
-      key, params, network, tasks, horizon, _G
+      key, params, network, tasks, horizon, _G, miniature.KINDS
     )
   )
 
@@ -344,15 +345,17 @@ class UpdateTest(miniature.TestCase):
     _assert_trees_differ(self, first.params, third.params)
     _assert_trees_differ(self, _init().params, _init(seed=1).params)
 
-  def test_advantages_are_those_of_the_weighted_rewards(self):
+  @parameterized.parameters('none', 'group')
+  def test_advantages_are_those_of_the_weighted_rewards(self, scale_components):
     # By numpy from the components: of the first the last step counts alone,
-    # times T, of the others every step, and each group is divided by the
-    # deviation within all of them.
+    # times T, of the others every step; each is or is not divided by its
+    # deviation within the group, and their sum by that within all groups.
     grpo = dataclasses.replace(
       miniature.GRPO,
       simple_regret_share=1.0,
       supervision='outcome',
       scale_rewards='batch',
+      scale_components=scale_components,
     )
     weights = rewards.Weights(2.0, 0.0, 0.0, 1.0)
     update = _updater(_ADD_UP, weights, miniature.LEARNER, grpo)
@@ -360,7 +363,17 @@ class UpdateTest(miniature.TestCase):
 
     tasks, observations, trajectories = _experience()
     components = np.asarray(trajectories.components)
-    earned = 2 * _T * components[:, :, -1, 0] + components[:, :, :, 3].sum(-1)
+    of_first, of_last = _T * components[:, :, -1, 0], components[..., 3].sum(-1)
+
+    def spread(x):  # Of a group that has none, 1: its advantages are 0.
+      deviation = x.std(1, keepdims=True)
+      return np.where(deviation > 1e-6, deviation, 1.0)
+
+    if scale_components == 'group':
+      of_first, of_last = (
+        (x - x.mean(1, keepdims=True)) / spread(x) for x in (of_first, of_last)
+      )
+    earned = 2 * of_first + of_last
     centred = earned - earned.mean(1, keepdims=True)
     advantages = centred / np.sqrt((centred**2).mean())
 

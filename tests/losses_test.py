@@ -19,10 +19,10 @@ class ReturnsTest(parameterized.TestCase):
   """By hand."""
 
   @parameterized.parameters(
-    ('process', [6.0, 5.0, 3.0]), ('outcome', [6.0, 6.0, 6.0])
+    ('process', [[6.0, 15], [5, 5], [3, 5]]), ('outcome', [[6.0, 15]] * 3)
   )
   def test_returns(self, supervision, expected):
-    actual = losses.returns(jnp.array([1.0, 2.0, 3.0]), supervision)
+    actual = losses.returns(jnp.array([[1.0, 10], [2, 0], [3, 5]]), supervision)
     np.testing.assert_allclose(actual, expected)
 
   @parameterized.parameters(

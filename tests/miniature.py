@@ -17,6 +17,7 @@ from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo import units
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
@@ -51,11 +52,19 @@ LEARNER = learner.Settings(
   reference_every=50,
 )
 
+KINDS = rewards.Kinds(
+  outcome='expected',
+  potential='log_posterior',
+  parents='belief',
+  belief='learned',
+)
+
 GRPO = losses.Settings(
   epsilon=0.2,
   epsilon_high=0.2,
   beta=0.0,
   scale_rewards='group',
+  scale_components='none',
   supervision='process',
   importance_sampling_level='decision',
   simple_regret_share=0.0,
@@ -94,14 +103,12 @@ def linear_network() -> networks.Network:
   """Without memory, and linear in seven features of each row and variable."""
 
   def prefix(params, problem, observations):
-    del params, problem
-    deviation = observations.std(0)
-    deviation = jnp.where(deviation > 0, deviation, 1.0)
-    return networks.Prefix(observations.mean(0), deviation, empty_cache(0, 0))
+    del params
+    return networks.Prefix(units.fit(problem, observations), empty_cache(0, 0))
 
   def full(params, problem, prefix, rows):
     shape = rows.values.shape
-    value = (rows.values - prefix.location) / prefix.scale
+    value = (rows.values - prefix.units.location) / prefix.units.scale
     features = [
       jnp.ones(shape),
       jnp.where(rows.start[:, None], 0.0, value),
@@ -109,7 +116,7 @@ def linear_network() -> networks.Network:
       rows.left[:, None],
       problem.target,
       problem.goal,
-      (problem.high - problem.low) / prefix.scale,
+      (problem.high - problem.low) / prefix.units.scale,
     ]
     features = jnp.stack([jnp.broadcast_to(x, shape) for x in features], -1)
     joint, parent, outcome = (features @ weights for weights in params)
@@ -179,6 +186,7 @@ def parts(**changes) -> fused.Parts:
     num_tasks=4,
     num_generations=4,
     weights=rewards.Weights(),
+    kinds=KINDS,
     settings=LEARNER,
     grpo=GRPO,
   )

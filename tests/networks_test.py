@@ -61,7 +61,7 @@ def _params():
   with jax.enable_x64(False):
     problem, observations, rows = _episode(4, 3, 1)
     init = jax.jit(_NETWORK.init)
-    params = init(jax.random.key(2), problem, observations, rows)
+    params = init(jax.random.key(1), problem, observations, rows)
     return miniature.loud(params, gain=1.5)
 
 
@@ -412,8 +412,9 @@ class RolloutTest(miniature.TestCase):
 
   def _assert_same(self, variables, fractions):
     np.testing.assert_array_equal(variables, self.variables)
-    # A `Decision` has its fraction in float32 even here.
-    np.testing.assert_allclose(fractions, self.fractions, rtol=0, atol=1e-6)
+    # A value is in float32 even here: one of 20 in a domain of width 0.06 tells
+    # its fraction to 2e-5. Cells are 1 / 6 apart at least.
+    np.testing.assert_allclose(fractions, self.fractions, rtol=0, atol=1e-4)
 
   def _in_units(self, factor, shift):
     """The same SCMs in other units, turned round where a factor is negative."""

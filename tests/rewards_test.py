@@ -15,15 +15,12 @@ from tests import hand_made_scms
 from tests import miniature
 
 _exploration = jax.jit(rewards.exploration)
-_log_belief = jax.jit(rewards.log_belief)
 _objective = jax.jit(simulate.objective, static_argnums=2)
 _optimization = jax.jit(rewards.optimization)
+_certainty = jax.jit(rewards.certainty)
+_log_posterior = jax.jit(rewards.log_posterior)
 _parent = jax.jit(rewards.parent)
 _structure = jax.jit(rewards.structure)
-
-
-def _log2_sigmoid(logit):
-  return -math.log2(1 + math.exp(-logit))
 
 
 class TotalTest(miniature.TestCase):
@@ -115,41 +112,33 @@ class OptimizationTest(miniature.TestCase):
 
 
 class StructureTest(miniature.TestCase):
-  def test_log_belief_by_hand(self):
-    logits = jnp.array([0.0, math.log(3.0), math.log(3.0), 5.0])
-    is_parent = jnp.array([True, True, False, True])
-    candidates = jnp.array([True, True, True, False])
-    # Probabilities 1/2, 3/4 and 1/4 of the truth; the last is no candidate.
-    expected = (-1 + math.log2(0.75) - 2) / 3
-    self.assertAlmostEqual(
-      _log_belief(logits, is_parent, candidates), expected, places=6
-    )
+  @parameterized.parameters(_log_posterior, lambda x, c: _certainty(-x, c))
+  def test_potential_by_hand(self, potential):
+    candidates = jnp.array([True, False, True, True])
+    for probability, bits in ((1.0, 0), (0.5, 1), (1 / 8, 3)):
+      actual = potential(jnp.log(probability), candidates)
+      self.assertAlmostEqual(actual, -bits / 3, places=6)
 
-  def test_ignorance_is_minus_1_and_certainty_0(self):
-    is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    belief = _log_belief(jnp.zeros(2), is_parent, candidates)
-    self.assertAlmostEqual(belief, -1.0, places=6)
-    certain = _log_belief(jnp.array([1e6, -1e6]), is_parent, candidates)
-    # As certain as log odds of 8 are.
-    self.assertAlmostEqual(certain, _log2_sigmoid(8.0), places=6)
-    self.assertGreater(certain, -1e-3)
+  def test_ignorance_is_minus_1(self):
+    candidates = jnp.ones(5, bool)
+    even = 5 * math.log(2.0)
+    self.assertAlmostEqual(_log_posterior(-even, candidates), -1, places=6)
+    self.assertAlmostEqual(_certainty(even, candidates), -1, places=6)
 
   def test_is_bounded(self):
-    is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    wrong = _log_belief(jnp.array([-1e6, 1e6]), is_parent, candidates)
-    self.assertAlmostEqual(wrong, _log2_sigmoid(-8.0), places=5)
+    # Also where the truth was thought impossible.
+    for log_prob in (-1e3, -1e30, -jnp.inf):
+      potential = _log_posterior(log_prob, jnp.ones(3, bool))
+      self.assertEqual(potential, -16.0)
 
   def test_without_candidates_nothing_is_to_be_known(self):
     nobody = jnp.zeros(2, bool)
-    self.assertEqual(_log_belief(jnp.ones(2), nobody, nobody), 0.0)
+    self.assertEqual(_log_posterior(0.0, nobody), 0.0)
+    self.assertEqual(_certainty(0.0, nobody), 0.0)
 
   def test_telescopes(self):
     rng = np.random.default_rng(1)
-    logits = jnp.float32(4 * rng.normal(size=(21, 5)))
-    is_parent, candidates = rng.random((2, 5)) < 0.6
-    potential = jax.vmap(_log_belief, (0, None, None))(
-      logits, jnp.asarray(is_parent), jnp.asarray(candidates)
-    )
+    potential = jnp.float32(-rng.exponential(size=21))
     gained = jax.vmap(_structure)(potential[:-1], potential[1:])
     self.assertAlmostEqual(gained.sum(), potential[-1] - potential[0], places=4)
     # Going to and fro earns nothing.
@@ -157,17 +146,10 @@ class StructureTest(miniature.TestCase):
     back = _structure(potential[1], potential[0])
     self.assertEqual(there + back, 0.0)
 
-  def test_more_belief_in_the_truth_pays(self):
-    is_parent, candidates = jnp.array([True, False]), jnp.ones(2, bool)
-    before = _log_belief(jnp.zeros(2), is_parent, candidates)
-    for logits, sign in (([1.0, 0.0], 1), ([0.0, -1.0], 1), ([-1.0, 0.0], -1)):
-      after = _log_belief(jnp.array(logits), is_parent, candidates)
-      self.assertEqual(np.sign(_structure(before, after)), sign)
-
 
 class ParentTest(miniature.TestCase):
   def test_by_hand(self):
-    logits = jnp.array([0.0, math.log(3.0), 100.0, -100.0])
+    probability = jnp.array([0.5, 0.75, 1.0, 0.0])
     for mask, expected in (
       ([1, 0, 0, 0], 0.5),
       ([0, 1, 0, 0], 0.75),
@@ -176,8 +158,7 @@ class ParentTest(miniature.TestCase):
       ([0, 0, 0, 1], 0.0),
       ([0, 0, 0, 0], 0.0),
     ):
-      believed = _parent(logits, jnp.array(mask, bool))
-      self.assertAlmostEqual(believed, expected, places=6)
+      self.assertEqual(_parent(probability, jnp.array(mask, bool)), expected)
 
 
 class ExplorationTest(miniature.TestCase):

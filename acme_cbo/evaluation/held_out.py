@@ -11,6 +11,7 @@ from acme_cbo import actor
 from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import graphs
@@ -64,7 +65,7 @@ class HeldOut:
     }
     self.is_linear = np.asarray(scm.family) == mechanisms.Family.LINEAR
     self.parents = np.asarray(jax.vmap(actor.target_parents)(scm))
-    self.candidates = np.asarray(jax.vmap(actor.candidates)(scm.problem))
+    self.candidates = np.asarray(jax.vmap(beliefs.candidates)(scm.problem))
 
   def scorer(self, factory: policies.Factory) -> Callable[[], evaluate.Outcome]:
     """A compiled evaluation of one policy."""

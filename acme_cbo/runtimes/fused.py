@@ -32,6 +32,7 @@ class Parts:
     num_tasks: B, SCMs per update.
     num_generations: G, rollouts per SCM.
     weights: of the reward components.
+    kinds: what they are made of.
     settings: of the learner.
     grpo: of the loss.
   """
@@ -43,6 +44,7 @@ class Parts:
   num_tasks: int
   num_generations: int
   weights: rewards.Weights
+  kinds: rewards.Kinds
   settings: learner.Settings
   grpo: losses.Settings
 
@@ -72,7 +74,13 @@ def act(params, key: jax.Array, parts: Parts):
   key, key_tasks, key_act = jax.random.split(key, 3)
   tasks, complete = priors.sample(key_tasks, parts.prior, parts.num_tasks)
   observations, trajectories = actor.act(
-    key_act, params, parts.network, tasks, parts.horizon, parts.num_generations
+    key_act,
+    params,
+    parts.network,
+    tasks,
+    parts.horizon,
+    parts.num_generations,
+    parts.kinds,
   )
   return key, tasks, complete, observations, trajectories
 

@@ -122,6 +122,20 @@ def expected_outcome(
   return scm.problem.goal * outcome.mean()
 
 
+def sampled_outcome(scm: types.SCM, values: jax.Array) -> jax.Array:
+  """The target of rows, in the units and with the sign of `expected_outcome`.
+
+  Args:
+    scm: the model.
+    values: [..., D] rows in the variables' own units.
+
+  Returns:
+    [...] outcomes: more is better.
+  """
+  u = (values - scm.location) / scm.scale
+  return scm.problem.goal * jnp.where(scm.problem.target, u, 0.0).sum(-1)
+
+
 def grid(num_cells: int) -> jax.Array:
   """The points that stand for a domain's cells: its ends and K centres.
 

@@ -1,0 +1,136 @@
+"""Two beliefs about the parents of the target, with one interface.
+
+`learned` is the network's head: one log odds for each variable, any number of
+variables, any mechanism. `exact` is the posterior of a linear SCM with normal
+noise, over whole sets of parents, for up to 8 variables.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+from acme_cbo import units as units_lib
+from acme_cbo.beliefs import exact as exact_lib
+
+# A learned log odds is bounded, so that its log probability is.
+_MAX_LOG_ODDS = 8.0
+
+
+class Belief(NamedTuple):
+  """How a belief follows an episode.
+
+  Attributes:
+    init: (problem, observations [N, D], parent_logits [D]) -> state; the logits
+      are the network's, after the start row.
+    update: (state, intervened [D] bool, outcome [D], parent_logits [D]) ->
+      state, after one intervention.
+    parents: state -> [D] probability that each variable is a parent of the
+      target.
+    log_prob: (state, parents [D] bool) -> [] log probability that exactly these
+      are its parents, in nats.
+    entropy: state -> [] of the distribution of its parents, in nats.
+  """
+
+  init: Callable[..., Any]
+  update: Callable[..., Any]
+  parents: Callable[..., Any]
+  log_prob: Callable[..., Any]
+  entropy: Callable[..., Any]
+
+
+def candidates(problem: types.Problem) -> jax.Array:
+  """The variables that could be a parent of the target: [D] bool."""
+  return problem.exists & ~problem.target
+
+
+class _Learned(NamedTuple):
+  candidates: jax.Array
+  logits: jax.Array
+
+
+def learned() -> Belief:
+  """The network's head, each variable on its own."""
+
+  def init(problem, observations, parent_logits):
+    del observations
+    return _Learned(candidates(problem), parent_logits)
+
+  def update(state, intervened, outcome, parent_logits):
+    del intervened, outcome
+    return state._replace(logits=parent_logits)
+
+  def parents(state):
+    return jnp.where(state.candidates, jax.nn.sigmoid(state.logits), 0.0)
+
+  def log_prob(state, parents):
+    logits = jnp.clip(state.logits, -_MAX_LOG_ODDS, _MAX_LOG_ODDS)
+    logs = jax.nn.log_sigmoid(jnp.where(parents, logits, -logits))
+    return jnp.where(state.candidates, logs, 0.0).sum()
+
+  def entropy(state):
+    logits = state.logits
+    # H(p) = -log p + (1 - p) logit p.
+    each = jax.nn.sigmoid(-logits) * logits - jax.nn.log_sigmoid(logits)
+    return jnp.where(state.candidates, each, 0.0).sum()
+
+  return Belief(init, update, parents, log_prob, entropy)
+
+
+class _Exact(NamedTuple):
+  problem: types.Problem
+  units: units_lib.Units
+  evidence: exact_lib.Evidence
+  log_posterior: jax.Array
+
+
+def exact() -> Belief:
+  """The posterior of a linear SCM with normal noise, for up to 8 variables.
+
+  Values are in the units of `units.bent`, fixed by the observations, so that no
+  shift or scale of a variable changes the belief and no outlier breaks it.
+  """
+
+  def add(problem, units, evidence, rows, intervened):
+    rows = units_lib.bent(units, rows)
+    rows = jnp.where(problem.exists, rows, 0.0)
+    evidence = exact_lib.add(evidence, rows, intervened)
+    scores = exact_lib.log_scores(evidence, problem.exists)
+    posterior = exact_lib.log_posterior(scores)  # [D, P]
+    of_target = jnp.where(problem.target[:, None], posterior, 0.0).sum(0)
+    return _Exact(problem, units, evidence, jax.nn.log_softmax(of_target))
+
+  def init(problem, observations, parent_logits):
+    del parent_logits
+    units = units_lib.fit(problem, observations)
+    nothing = exact_lib.no_evidence(problem.exists.size)
+    never = jnp.zeros(observations.shape, bool)
+    return add(problem, units, nothing, observations, never)
+
+  def update(state, intervened, outcome, parent_logits):
+    del parent_logits
+    problem, units, evidence, _ = state
+    return add(problem, units, evidence, outcome[None], intervened[None])
+
+  def parents(state):
+    target = state.problem.target
+    members = exact_lib.parent_sets(target.size)  # [D, P, D]
+    holds = (members & target[:, None, None]).any(0)  # [P, D]
+    return jnp.exp(state.log_posterior) @ holds
+
+  def log_prob(state, parents):
+    target = state.problem.target
+    number = exact_lib.set_index(target[:, None] & parents)  # [D]
+    number = jnp.where(target, number, 0).sum()
+    return state.log_posterior[number]
+
+  def entropy(state):
+    # What is impossible has a log probability that is finite.
+    return -(jnp.exp(state.log_posterior) * state.log_posterior).sum()
+
+  return Belief(init, update, parents, log_prob, entropy)
+
+
+KINDS: dict[str, Callable[[], Belief]] = {'learned': learned, 'exact': exact}

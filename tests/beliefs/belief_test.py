@@ -1,0 +1,180 @@
+"""Tests of what the two beliefs have in common, and of how each is made."""
+
+import math
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.beliefs import exact
+from tests import hand_made_scms
+from tests import miniature
+
+# Of five columns, 2 is the target and 4 padding.
+_PROBLEM = hand_made_scms.problem(
+  5, 2, (0, 1), low=[-7, -2, 0, -9, 0], high=[5, 4, 0, 9, 0], size=4
+)
+_CANDIDATES = (0, 1, 3)
+_LOGITS = jnp.array([0.5, -1.5, 7.0, 2.5, 9.0])
+
+
+def _episode(seed=0):
+  """Observations, and the masks and outcomes of three interventions."""
+  rng = np.random.default_rng(seed)
+  rows = rng.normal(size=(9, 5)) * [2.0, 1.0, 1.0, 0.1, 0.0]
+  rows[:, 2] += rows[:, 0]
+  chosen = np.array([0, 1, 0])
+  return rows[:6], chosen[:, None] == np.arange(5), rows[6:]
+
+
+def _follow(belief, problem, episode, logits=_LOGITS):
+  """The state after an episode."""
+  observations, intervened, outcomes = episode
+  update = jax.jit(belief.update)
+  state = jax.jit(belief.init)(problem, observations, logits)
+  for was_set, outcome in zip(intervened, outcomes, strict=True):
+    state = update(state, was_set, outcome, logits)
+  return state
+
+
+def _subsets():
+  for number in range(8):
+    chosen = [i for k, i in enumerate(_CANDIDATES) if number >> k & 1]
+    yield np.isin(np.arange(5), chosen)
+
+
+class BeliefTest(miniature.TestCase):
+  @parameterized.parameters(*beliefs.KINDS)
+  def test_is_one_distribution(self, kind):
+    belief = beliefs.KINDS[kind]()
+    state = _follow(belief, _PROBLEM, _episode())
+    logs = np.array([belief.log_prob(state, parents) for parents in _subsets()])
+    weights = np.exp(logs)
+    self.assertAlmostEqual(weights.sum(), 1, places=5)
+    self.assertLess(weights.max(), 0.99)
+    members = np.array(list(_subsets()))
+    np.testing.assert_allclose(
+      belief.parents(state), weights @ members, rtol=0, atol=1e-5
+    )
+    self.assertAlmostEqual(
+      belief.entropy(state), -(weights * logs).sum(), places=4
+    )
+
+  @parameterized.parameters(*beliefs.KINDS)
+  def test_certainty_has_no_entropy_and_no_nan(self, kind):
+    belief = beliefs.KINDS[kind]()
+    rows = np.random.default_rng(0).normal(size=(400, 5))
+    rows[:, 2] = rows[:, 0] + 1e-3 * rows[:, 2]
+    never = np.zeros((0, 5), bool)
+    logits = jnp.array([1e3, -1e3, 0.0, -1e3, 0.0])
+    state = _follow(belief, _PROBLEM, (rows, never, never), logits)
+    self.assertGreaterEqual(belief.entropy(state), -1e-6)
+    self.assertTrue(np.isfinite(belief.entropy(state)))
+    for parents in _subsets():
+      self.assertTrue(np.isfinite(belief.log_prob(state, parents)))
+
+
+class LearnedTest(miniature.TestCase):
+  def test_by_hand(self):
+    belief = beliefs.learned()
+    state = _follow(belief, _PROBLEM, _episode())
+    yes = 1 / (1 + np.exp(-np.array(_LOGITS, float)))
+    for parents in _subsets():
+      terms = [
+        math.log(yes[i] if parents[i] else 1 - yes[i]) for i in _CANDIDATES
+      ]
+      self.assertAlmostEqual(
+        belief.log_prob(state, parents), sum(terms), places=5
+      )
+
+  def test_is_as_certain_as_log_odds_of_8(self):
+    belief = beliefs.learned()
+    logits = jnp.array([1e6, -1e6, 0.0, -1e6, 0.0])
+    state = belief.init(_PROBLEM, jnp.zeros((2, 5)), logits)
+    right, wrong = np.eye(5, dtype=bool)[[0, 1]]
+    surely = -math.log1p(math.exp(-8))
+    self.assertAlmostEqual(belief.log_prob(state, right), 3 * surely, places=6)
+    self.assertAlmostEqual(
+      belief.log_prob(state, wrong), 3 * surely - 16, places=4
+    )
+
+
+class ExactTest(miniature.TestCase):
+  def _state(self, problem, episode):
+    return _follow(beliefs.exact(), problem, episode)
+
+  def test_is_the_posterior_of_all_rows_in_fixed_units(self):
+    observations, intervened, outcomes = _episode()
+    rows = np.concatenate([observations, outcomes])
+    scale = np.where(np.arange(5) < 4, observations.std(0), 1.0)
+    rows = 3 * np.arcsinh((rows - observations.mean(0)) / scale / 3)
+    was_set = np.concatenate([np.zeros((6, 5), bool), intervened])
+    evidence = exact.add(
+      exact.no_evidence(5), jnp.float32(rows), jnp.asarray(was_set)
+    )
+    scores = exact.log_scores(evidence, _PROBLEM.exists)
+    expected = np.exp(exact.log_posterior(scores)[2])
+    state = self._state(_PROBLEM, _episode())
+    np.testing.assert_allclose(
+      np.exp(state.log_posterior), expected, rtol=0, atol=1e-5
+    )
+
+  def test_ignores_what_the_network_says(self):
+    state = self._state(_PROBLEM, _episode())
+    other = _follow(beliefs.exact(), _PROBLEM, _episode(), -_LOGITS)
+    np.testing.assert_array_equal(state.log_posterior, other.log_posterior)
+
+  def test_units_and_signs_do_not_matter(self):
+    factor = np.array([1e-3, -7.0, 40.0, -0.2, 1.0])
+    shift = np.array([3.0, -2.0, 90.0, 0.1, 0.0])
+    observations, intervened, outcomes = _episode()
+    ends = np.stack(
+      [shift + factor * _PROBLEM.low, shift + factor * _PROBLEM.high]
+    )
+    problem = _PROBLEM._replace(
+      low=jnp.array(ends.min(0)), high=jnp.array(ends.max(0))
+    )
+    other = (
+      shift + factor * observations,
+      intervened,
+      shift + factor * outcomes,
+    )
+    np.testing.assert_allclose(
+      beliefs.exact().parents(self._state(problem, other)),
+      beliefs.exact().parents(self._state(_PROBLEM, _episode())),
+      rtol=0,
+      atol=1e-4,
+    )
+
+  def test_an_outlier_leaves_it_finite(self):
+    observations, intervened, outcomes = _episode()
+    outcomes[1, 2] = 1e8
+    state = self._state(_PROBLEM, (observations, intervened, outcomes))
+    self.assertTrue(np.isfinite(state.log_posterior).all())
+    self.assertAlmostEqual(np.exp(state.log_posterior).sum(), 1, places=5)
+
+  def test_setting_the_cause_tells_it_from_an_effect(self):
+    # Before, 0 and 2 are correlated and no more is known.
+    rng = np.random.default_rng(1)
+    cause = rng.normal(size=20)
+    rows = np.zeros((20, 5))
+    rows[:, 0], rows[:, 2] = cause, cause + 0.3 * rng.normal(size=20)
+    rows[:, [1, 3]] = rng.normal(size=(20, 2))
+    belief, mask = beliefs.exact(), np.eye(5, dtype=bool)[:1]
+    before = belief.parents(
+      _follow(belief, _PROBLEM, (rows, mask[:0], rows[:0]))
+    )
+    self.assertBetween(before[0], 0.3, 0.7)
+    for moves, expected in ((True, 0.9), (False, 0.1)):
+      outcome = np.array([[3.0, 0.0, 3.0 * moves, 0.0, 0.0]])
+      after = _follow(belief, _PROBLEM, (rows, mask, outcome))
+      (self.assertGreater if moves else self.assertLess)(
+        belief.parents(after)[0], expected
+      )
+
+
+if __name__ == '__main__':
+  absltest.main()
