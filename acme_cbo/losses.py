@@ -85,6 +85,8 @@ def returns(components: jax.Array, supervision: str) -> jax.Array:
   Returns:
     [..., T, 4] sums of the rewards from each step on, or from the first one on.
   """
+  # Of one episode or of all groups; without its last axis T would be mistaken.
+  chex.assert_rank(components, {2, 4})
   if supervision == 'outcome':
     total = components.sum(-2, keepdims=True)
     return jnp.broadcast_to(total, components.shape)

@@ -117,8 +117,8 @@ def structure(before: jax.Array, after: jax.Array) -> jax.Array:
     after: [] after it.
 
   Returns:
-    [] the reward; over an episode at most 1 - the belief's start, whatever its
-    length.
+    [] the reward; an episode of any length earns at most minus the potential
+    that it starts from.
   """
   return after - before
 

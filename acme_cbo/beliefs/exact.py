@@ -109,7 +109,7 @@ def log_scores(evidence: Evidence, exists: jax.Array) -> jax.Array:
   )
   # Or the compiler takes the gamma function again for each of the P sets.
   of_size = jax.lax.optimization_barrier(of_size)[:, sets.size]
-  degrees = count + _FREEDOM + 1 + sets.size
+  degrees = count + freedom[sets.size]
   score = of_size - 0.5 * log_minor - (degrees + 1) / 2 * log_variance
 
   absent = (~exists << np.arange(num_variables)).sum()
