@@ -271,7 +271,11 @@ def _section(
     for name, kind in hint.items():
       if name not in given:
         _check_value(f'{section}.{name}', found[name], kind)
-  known = found | given
+  # A tuple given as a list is one; settings are hashed.
+  known = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in (found | given).items()
+  }
   return [
     cls(**{name: known[name] for name in hint})
     for cls, hint in zip(classes, hints, strict=True)

@@ -122,11 +122,12 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.network.width = 16
     config.network.num_heads = 2
     config.network.num_blocks = 1
-    config.grpo.num_tasks = 16
     config.training.num_updates = 6
     config.training.eval_every = 3
     config.training.checkpoint_every = 3
-    config.evaluation.num_tasks = 64
+    # As in training, so that the prior is compiled once.
+    config.evaluation.num_tasks = config.grpo.num_tasks
+    config.evaluation.bank_size = config.scms.bank_size
   elif preset == 'linear':
     config.scms.family_weights = (1.0, 0.0, 0.0, 0.0, 0.0)
   elif preset == 'large':

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo import actor
-from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -51,10 +50,7 @@ class HeldOut:
     # Training folds nothing in, so that no seed of its can meet these draws.
     key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
     key_tasks, self._key = jax.random.split(key)
-    draw = jax.jit(lambda k: priors.sample(k, prior, num_tasks))
-    self.tasks, complete = draw(key_tasks)
-    if not complete:
-      raise errors.UsageError(priors.REFUSAL)
+    self.tasks = priors.sample(key_tasks, prior, num_tasks)
     self._horizon = horizon
     scm = self.tasks.scm
     self._columns = {

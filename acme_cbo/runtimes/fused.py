@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from acme_cbo import actor
-from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
@@ -59,22 +58,10 @@ def init(key: jax.Array, parts: Parts) -> types.TrainingState:
   return learner.init(key_state, parts.network, parts.optimizer, task)
 
 
-def act(params, key: jax.Array, parts: Parts):
-  """Draws tasks and acts on them.
-
-  Args:
-    params: parameters of the network.
-    key: consumed.
-    parts: of the update.
-
-  Returns:
-    The next key, the tasks, whether they are complete, the observations and
-    the trajectories.
-  """
-  key, key_tasks, key_act = jax.random.split(key, 3)
-  tasks, complete = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-  observations, trajectories = actor.act(
-    key_act,
+def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
+  """A group of rollouts on every task: see `actor.act`. Consumes the key."""
+  return actor.act(
+    key,
     params,
     parts.network,
     tasks,
@@ -82,7 +69,6 @@ def act(params, key: jax.Array, parts: Parts):
     parts.num_generations,
     parts.kinds,
   )
-  return key, tasks, complete, observations, trajectories
 
 
 def learn(
@@ -107,7 +93,7 @@ def make_step(
 ) -> Callable[[types.TrainingState], tuple[types.TrainingState, dict]]:
   """One update as a function of the state, which it donates.
 
-  The actor and the learner are one jitted function each.
+  The prior, the actor and the learner are one jitted function each.
 
   Args:
     parts: of the update.
@@ -117,7 +103,7 @@ def make_step(
     the prior cannot fill a batch, and a `FloatingPointError` where the policy
     has left the data behind or no group has told anything for a long time.
   """
-  jit_act = jax.jit(lambda params, key: act(params, key, parts))
+  jit_act = jax.jit(lambda params, key, tasks: act(params, key, tasks, parts))
   jit_learn = jax.jit(
     lambda state, tasks, observations, trajectories: learn(
       state, tasks, observations, trajectories, parts
@@ -126,11 +112,9 @@ def make_step(
   )
 
   def step(state):
-    key, tasks, complete, observations, trajectories = jit_act(
-      state.params, state.key
-    )
-    if not complete:
-      raise errors.UsageError(f'update {int(state.step)}: {priors.REFUSAL}')
+    key, key_tasks, key_act = jax.random.split(state.key, 3)
+    tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
+    observations, trajectories = jit_act(state.params, key_act, tasks)
     state, metrics = jit_learn(
       state._replace(key=key), tasks, observations, trajectories
     )

@@ -1,12 +1,14 @@
 """The distribution of SCMs that a policy is trained on: key -> Task."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from acme_cbo import draws
+from acme_cbo import errors
 from acme_cbo import types
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -60,11 +62,6 @@ class Prior:
 _SCALING_DRAWS = 256
 # A prior that rejects more than this is refused instead of drawn for ever.
 _MAX_ROUNDS = 64
-# What the caller of `sample` says where it does so.
-REFUSAL = (
-  'the prior refuses nearly every SCM that it draws; lower scms.min_gain or '
-  'widen the domains'
-)
 
 
 def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
@@ -188,7 +185,8 @@ class _Filling(NamedTuple):
   rounds: jax.Array
 
 
-def sample(
+@functools.partial(jax.jit, static_argnames=('prior', 'num_tasks'))
+def fill(
   key: jax.Array, prior: Prior, num_tasks: int
 ) -> tuple[types.Task, jax.Array]:
   """A batch of tasks; what the prior does not take is drawn again.
@@ -200,7 +198,7 @@ def sample(
 
   Returns:
     A `Task` with a leading axis B, and [] bool: all of them could be drawn.
-    Where it is False the caller raises with `REFUSAL`: the batch is not full.
+    Where it is False the batch is not full, and `sample` raises.
   """
   per_round = -(-num_tasks * 5 // 8)
   draw = jax.vmap(lambda k: sample_task(k, prior))
@@ -226,6 +224,21 @@ def sample(
   start = _Filling(key, empty, jnp.int32(0), jnp.int32(0))
   end = jax.lax.while_loop(more, fill, start)
   return end.tasks, end.filled >= num_tasks
+
+
+def sample(key: jax.Array, prior: Prior, num_tasks: int) -> types.Task:
+  """`fill`, outside `jit`, so that a prior which cannot is refused.
+
+  Raises:
+    errors.UsageError: the prior refuses nearly every SCM that it draws.
+  """
+  tasks, complete = fill(key, prior, num_tasks)
+  if not complete:
+    raise errors.UsageError(
+      'the prior refuses nearly every SCM that it draws; lower scms.min_gain '
+      'or widen the domains'
+    )
+  return tasks
 
 
 def _standardise(key, mechanism, parents, noise_ratio):

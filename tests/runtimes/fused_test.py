@@ -1,5 +1,6 @@
 """Tests of a whole update, of what it refuses, and of its compiled program."""
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -22,27 +23,28 @@ def _init(parts):
   return fused.init(jax.random.key(0), parts)
 
 
+@contextlib.contextmanager
 def _fixed_tasks():
-  """The prior draws the same tasks each time: half as much to compile."""
-  drawn = miniature.tasks(4), jnp.array(True)
-  return mock.patch.object(priors, 'sample', lambda *_: drawn)
+  """The prior draws the same tasks each time: nothing of it to compile."""
+  with mock.patch.object(priors, 'sample', lambda *_: miniature.tasks(4)):
+    yield
 
 
 @functools.cache
 def _act(parts):
-  """The actor on fixed tasks, compiled."""
+  """The actor, compiled."""
   state = jax.eval_shape(lambda: _init(parts))
-  act = jax.jit(lambda params, key: fused.act(params, key, parts))
-  with _fixed_tasks():
-    return act.lower(state.params, state.key).compile()
+  act = jax.jit(lambda params, key, tasks: fused.act(params, key, tasks, parts))
+  return act.lower(state.params, state.key, miniature.tasks(4)).compile()
 
 
-def _fixed_experience(parts, complete=True):
-  """The actor brings the same each time: nothing of it to compile."""
+@contextlib.contextmanager
+def _fixed_experience(parts):
+  """Prior and actor bring the same each time: nothing of them to compile."""
   state = _init(parts)
-  key, tasks, _, *data = _act(miniature.parts())(state.params, state.key)
-  brought = key, tasks, jnp.array(complete), *data
-  return mock.patch.object(fused, 'act', lambda *_: brought)
+  brought = _act(miniature.parts())(state.params, state.key, miniature.tasks(4))
+  with _fixed_tasks(), mock.patch.object(fused, 'act', lambda *_: brought):
+    yield
 
 
 class StepTest(miniature.TestCase):
@@ -54,7 +56,9 @@ class StepTest(miniature.TestCase):
     seen = []
     for i in range(2):
       before = state
-      key, tasks, _, *data = _act(parts)(expected.params, expected.key)
+      key, _, key_act = jax.random.split(expected.key, 3)
+      tasks = miniature.tasks(4)
+      data = _act(parts)(expected.params, key_act, tasks)
       expected, metrics = learn(expected._replace(key=key), tasks, *data)
       with _fixed_tasks():
         state, actual = step(state)
@@ -72,12 +76,10 @@ class StepTest(miniature.TestCase):
 @pytest.mark.fault
 class RefusalTest(miniature.TestCase):
   def test_a_prior_that_cannot_fill_a_batch(self):
-    parts = miniature.parts()
+    prior = dataclasses.replace(miniature.PRIOR, min_gain=1e6)
+    parts = miniature.parts(prior=prior)
     state = _init(parts)
-    with (
-      _fixed_experience(parts, complete=False),
-      self.assertRaisesRegex(ValueError, 'update 0: .*scms.min_gain'),
-    ):
+    with self.assertRaisesRegex(ValueError, 'lower scms.min_gain'):
       fused.make_step(parts)(state)
     # Nothing is lost: the state was not given away yet.
     self.assertEqual(state.step, 0)
@@ -115,9 +117,8 @@ class CompiledTest(miniature.TestCase):
     parts = miniature.parts(network=miniature.network())
     state = jax.eval_shape(lambda: _init(parts))
     act = _act(parts)
-    _, tasks, _, *data = act.out_info
     learn = jax.jit(functools.partial(fused.learn, parts=parts))
-    learn = learn.lower(state, tasks, *data).compile()
+    learn = learn.lower(state, miniature.tasks(4), *act.out_info).compile()
     self.assertEmpty(_lapack_calls(act))
     self.assertEmpty(_lapack_calls(learn))
 
