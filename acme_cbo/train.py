@@ -134,7 +134,7 @@ def train_and_evaluate(
     'confidence': confidence,
     'evaluation': statistics.summarise(results, confidence),
     'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
-    'belief': _belief(tasks, outcomes['grpo']),
+    'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }
   _draw_learning_curve(workdir, summary['evaluation'])
   summary['seconds'] = time.monotonic() - begin
@@ -198,35 +198,18 @@ def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
   """Scalars of one evaluation, for the loggers."""
   score = np.asarray(outcome.score)
   metrics = {}
-  for suffix, chosen in (
-    ('', np.ones(len(score), bool)),
-    ('_linear', tasks.is_linear),
-    ('_nonlinear', ~tasks.is_linear),
-  ):
-    if chosen.any():
-      part = score[chosen]
-      metrics[f'eval/score_first{suffix}'] = part[:, 0].mean()
-      metrics[f'eval/score_mean{suffix}'] = part.mean()
-      metrics[f'eval/score_last{suffix}'] = part[:, -1].mean()
-  for name, value in _belief(tasks, outcome)['after_all'].items():
-    metrics[f'eval/parents_{name}'] = value
+  for group, chosen in tasks.groups().items():
+    suffix = '' if group == 'all' else f'_{group}'
+    part = score[chosen]
+    metrics[f'eval/score_first{suffix}'] = part[:, 0].mean()
+    metrics[f'eval/score_mean{suffix}'] = part.mean()
+    metrics[f'eval/score_last{suffix}'] = part[:, -1].mean()
+  quality = tasks.belief_quality(outcome)
+  for row in quality[quality['group'] == 'all'].to_dict('records'):
+    for name in statistics.QUALITIES:
+      tag = f'belief_{row["belief"]}/{name}_after_{row["interventions"]:02d}'
+      metrics[tag] = row[name]
   return metrics
-
-
-def _belief(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
-  """Quality of the learned belief before and after the interventions.
-
-  Where all candidates are parents, as in stars, there is nothing to tell apart.
-  """
-  if tasks.parents[tasks.candidates].all():
-    return {'before': {}, 'after_all': {}}
-  probability = np.asarray(outcome.parent_probability)
-  return {
-    when: statistics.parent_set_quality(
-      probability[:, index], tasks.parents, tasks.candidates
-    )
-    for when, index in (('before', 0), ('after_all', -1))
-  }
 
 
 def _draw_learning_curve(workdir, evaluation):
@@ -262,6 +245,8 @@ def _print(summary, workdir):
     'The columns of families: last choice.\n\n'
     f'{report.table(summary["evaluation"])}\n\n'
     f'{report.comparison("grpo", summary["grpo_minus"], confidence)}\n\n'
+    'Belief in the parents of the target, before the first intervention and '
+    f'after the last:\n{report.beliefs(summary["belief"])}\n\n'
     f'{minutes:.1f} minutes; all of it in {workdir}',
   )
   sys.stdout.flush()

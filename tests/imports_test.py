@@ -25,7 +25,7 @@ _LAYERS = {
   'types': (),
   'units': ('types',),
   'draws': (),
-  'scms': ('types', 'draws', 'scms'),
+  'scms': ('types', 'draws', 'scms', 'errors'),
   'beliefs': ('types', 'units', 'beliefs'),
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,

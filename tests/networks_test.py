@@ -368,7 +368,7 @@ def _play(params, scm, noise):
   Returns:
     [T] variables, and [T] fractions of their domains.
   """
-  policy = policies.trained(_NETWORK, params)
+  policy = policies.trained(_NETWORK, params, ())
 
   def watch(intervention, noise):
     u = simulate.propagate(scm, intervention, noise)

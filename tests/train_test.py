@@ -7,7 +7,6 @@ import io
 import json
 import pathlib
 import tempfile
-import types
 from typing import Any
 from unittest import mock
 
@@ -25,7 +24,6 @@ from tensorboard.backend.event_processing import event_accumulator
 from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import train
-from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
 from acme_cbo.training import checkpoints
@@ -55,7 +53,12 @@ _OF_EVALUATIONS = {
   f'eval/{score}{group}'
   for score in _SCORES
   for group in ('', '_linear', '_nonlinear')
-} | {'eval/parents_f1', 'eval/parents_auroc'}
+} | {
+  f'belief_{belief}/{quality}_after_{step:02d}'
+  for belief in ('learned', 'exact')
+  for quality in ('f1', 'auroc', 'ece')
+  for step in range(4)
+}
 
 
 def _config(seed: int) -> ml_collections.ConfigDict:
@@ -194,8 +197,11 @@ class RunTest(miniature.TestCase):
           self.assertLessEqual(low, group[score]['mean'])
           self.assertLessEqual(group[score]['mean'], high)
     self.assertCountEqual(summary['grpo_minus'], set(_POLICIES) - {'grpo'})
-    for when in ('before', 'after_all'):
-      self.assertCountEqual(summary['belief'][when], ['f1', 'auroc'])
+    self.assertCountEqual(summary['belief'], ['learned', 'exact'])
+    for groups in summary['belief'].values():
+      self.assertCountEqual(groups, ['all', 'linear', 'nonlinear'])
+      for quality in groups.values():
+        self.assertCountEqual(quality, ['f1', 'auroc', 'ece'])
 
   def test_the_oracle_is_at_1_and_nobody_above(self):
     results = self.run_0.results()
@@ -296,9 +302,10 @@ class RunTest(miniature.TestCase):
             entry['by_family'][family][score]['mean'],
             places=5,
           )
-    belief = self.run_0.summary['belief']['after_all']
-    for name in ('f1', 'auroc'):
-      self.assertEqual(rows[-1][f'eval/parents_{name}'], belief[name])
+    for belief, groups in self.run_0.summary['belief'].items():
+      for name, steps in groups['all'].items():
+        tags = [f'belief_{belief}/{name}_after_{i:02d}' for i in range(4)]
+        self.assertEqual([rows[-1][tag] for tag in tags], steps)
 
   def test_event_file_holds_the_same(self):
     events = event_accumulator.EventAccumulator(
@@ -431,33 +438,6 @@ class UnfillablePriorTest(absltest.TestCase):
         experiment.from_config(config), '{}', pathlib.Path(directory)
       )
     self.assertEmpty(list(pathlib.Path(directory).iterdir()))
-
-
-class BeliefTest(absltest.TestCase):
-  def _belief(self, parents):
-    candidates = np.array([[True, True, False]])
-    tasks: Any = types.SimpleNamespace(
-      parents=np.array([parents]), candidates=candidates
-    )
-    belief = np.array([[[0.25, 0.75, 0.0], [0.75, 0.5, 0.0], [0.9, 0.2, 0.0]]])
-    outcome = evaluate.Outcome(
-      score=mock.ANY, variable=mock.ANY, parent_probability=jnp.array(belief)
-    )
-    return train._belief(tasks, outcome)
-
-  def test_first_and_last_by_hand(self):
-    self.assertEqual(
-      self._belief([True, False, False]),
-      {
-        'before': {'f1': 0.0, 'auroc': 0.0},
-        'after_all': {'f1': 1.0, 'auroc': 1.0},
-      },
-    )
-
-  def test_stars_alone_have_nothing_to_tell_apart(self):
-    self.assertEqual(
-      self._belief([True, True, False]), {'before': {}, 'after_all': {}}
-    )
 
 
 if __name__ == '__main__':

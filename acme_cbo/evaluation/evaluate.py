@@ -22,13 +22,13 @@ class Outcome(NamedTuple):
     score: [T] E[Y | do] of every choice: 0 at no intervention, 1 at the best
       single intervention. Below 0 where it is worse than doing nothing.
     variable: [T] int32, the variable that was set.
-    parent_probability: [T + 1, D] belief before each step and after the last;
-      0 throughout where the policy has none.
+    parents: {belief: [T + 1, D] probability of being a parent of the target,
+      before each step and after the last}, for each belief that the policy has.
   """
 
   score: jax.Array
   variable: jax.Array
-  parent_probability: jax.Array
+  parents: dict[str, jax.Array]
 
 
 def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
@@ -61,17 +61,12 @@ def episode(
   key_reset, key_noise, key_policy = jax.random.split(key, 3)
   observations = environment.reset(key_reset, scm, num_observations)
 
-  def belief(memory):
-    if policy.parent_logits is None:
-      return jnp.zeros(scm.order.shape)
-    return jax.nn.sigmoid(policy.parent_logits(memory))
-
   def step(memory, inputs):
     index, key_outcome, key_choice = inputs
     intervention = policy.choose(key_choice, memory)
     outcome = environment.step(key_outcome, scm, intervention)
     after = policy.observe(memory, index, intervention, outcome)
-    return after, (intervention, belief(memory))
+    return after, (intervention, policy.parents(memory))
 
   start = policy.init(scm.problem, observations, num_interventions)
   inputs = (
@@ -79,14 +74,18 @@ def episode(
     jax.random.split(key_noise, num_interventions),
     jax.random.split(key_policy, num_interventions),
   )
-  end, (interventions, beliefs) = jax.lax.scan(step, start, inputs)
+  end, (interventions, parents) = jax.lax.scan(step, start, inputs)
   expected = jax.vmap(
     functools.partial(simulate.expected_outcome, scm, objective.bank)
   )(interventions)
   return Outcome(
     score=score(expected, objective),
     variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
-    parent_probability=jnp.concatenate([beliefs, belief(end)[None]]),
+    parents=jax.tree.map(
+      lambda before, last: jnp.concatenate([before, last[None]]),
+      parents,
+      policy.parents(end),
+    ),
   )
 
 

@@ -11,8 +11,10 @@ from acme_cbo import actor
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.beliefs import exact
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import policies
+from acme_cbo.evaluation import statistics
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
@@ -24,6 +26,8 @@ HEURISTICS: dict[str, Callable[[types.Task], policies.Policy]] = {
   'explore_then_commit': lambda task: policies.explore_then_commit(),
   'oracle': policies.oracle,
 }
+
+BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 
 
 class HeldOut:
@@ -60,8 +64,14 @@ class HeldOut:
       'variables': np.asarray(scm.problem.exists.sum(-1)),
     }
     self.is_linear = np.asarray(scm.family) == mechanisms.Family.LINEAR
-    self.parents = np.asarray(jax.vmap(actor.target_parents)(scm))
-    self.candidates = np.asarray(jax.vmap(beliefs.candidates)(scm.problem))
+    self._parents = np.asarray(jax.vmap(actor.target_parents)(scm))
+    self._candidates = np.asarray(jax.vmap(beliefs.candidates)(scm.problem))
+    # Beside the network's own, where it can be computed.
+    self._kinds = [
+      kind
+      for kind in beliefs.KINDS
+      if kind != 'exact' or prior.max_variables <= exact.MAX_VARIABLES
+    ]
 
   def scorer(self, factory: policies.Factory) -> Callable[[], evaluate.Outcome]:
     """A compiled evaluation of one policy."""
@@ -74,7 +84,7 @@ class HeldOut:
     """A compiled evaluation of the network as a function of its parameters."""
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
-      policy = policies.trained(network, params)
+      policy = policies.trained(network, params, self._kinds)
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)
@@ -92,6 +102,45 @@ class HeldOut:
         'score_last': score[:, -1],
       }
     )
+
+  def groups(self) -> dict[str, np.ndarray]:
+    """Which tasks are 'all', 'linear', 'nonlinear': [M] bool, none empty."""
+    groups = {
+      'all': np.ones_like(self.is_linear),
+      'linear': self.is_linear,
+      'nonlinear': ~self.is_linear,
+    }
+    return {name: chosen for name, chosen in groups.items() if chosen.any()}
+
+  def belief_quality(self, outcome: evaluate.Outcome) -> pd.DataFrame:
+    """How well each belief knows the parents, a row per group and step.
+
+    Args:
+      outcome: of a policy on these tasks.
+
+    Returns:
+      The columns `belief`, `group`, `interventions` (how many were made before)
+      and those of `statistics.parent_set_quality`. Without a group in which
+      all candidates are parents, as in stars: there is nothing to tell apart.
+    """
+    rows = []
+    for belief, probability in outcome.parents.items():
+      steps = np.asarray(probability).swapaxes(0, 1)
+      for group, chosen in self.groups().items():
+        candidates = self._candidates & chosen[:, None]
+        if len(np.unique(self._parents[candidates])) == 2:
+          rows += [
+            {
+              'belief': belief,
+              'group': group,
+              'interventions': step,
+              **statistics.parent_set_quality(
+                probability, self._parents, candidates
+              ),
+            }
+            for step, probability in enumerate(steps)
+          ]
+    return pd.DataFrame(rows, columns=BELIEF_COLUMNS)
 
   def _evaluate(self, key, factory, tasks):
     horizon = self._horizon

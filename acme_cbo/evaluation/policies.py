@@ -4,7 +4,7 @@ A policy is told a `types.Problem` and rows of data, nothing else; only the
 `oracle` is made from the task itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from acme_cbo import distributions
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
 
@@ -24,14 +25,14 @@ class Policy(NamedTuple):
     choose: (key, memory) -> `Intervention`; the key is consumed.
     observe: (memory, step, intervention, outcome [D]) -> memory, after the
       intervention of number `step`, counted from 0.
-    parent_logits: memory -> [D] log odds that a variable is a parent of the
-      target, or None if the policy has no such belief.
+    parents: memory -> {name of a belief: [D] probability that each variable is
+      a parent of the target}; empty if the policy has no belief.
   """
 
   init: Callable[..., Any]
   choose: Callable[..., types.Intervention]
   observe: Callable[..., Any]
-  parent_logits: Callable[[Any], jax.Array] | None = None
+  parents: Callable[[Any], dict[str, jax.Array]] = lambda memory: {}
 
 
 # Makes a policy for a task. All but the oracle ignore the task.
@@ -143,18 +144,23 @@ class _Episode(NamedTuple):
   cache: networks.Cache
   heads: networks.Heads
   num_interventions: jax.Array
+  believed: dict[str, Any]
 
 
-def trained(network: networks.Network, params: Any) -> Policy:
+def trained(
+  network: networks.Network, params: Any, kinds: Sequence[str]
+) -> Policy:
   """The network's most probable decision.
 
   Args:
     network: its functions.
     params: its parameters.
+    kinds: of `beliefs.KINDS`, the beliefs that are followed beside it.
 
   Returns:
     The greedy policy.
   """
+  followed = {kind: beliefs.KINDS[kind]() for kind in kinds}
 
   def init(problem, observations, num_interventions):
     num_variables = problem.low.shape[-1]
@@ -164,7 +170,11 @@ def trained(network: networks.Network, params: Any) -> Policy:
       params, problem, prefix, empty, 0, networks.start_row(num_variables)
     )
     horizon = jnp.float32(num_interventions)
-    return _Episode(problem, prefix, cache, heads, horizon)
+    believed = {
+      kind: belief.init(problem, observations, heads.parent_logits)
+      for kind, belief in followed.items()
+    }
+    return _Episode(problem, prefix, cache, heads, horizon, believed)
 
   def choose(key, memory):
     del key
@@ -181,8 +191,18 @@ def trained(network: networks.Network, params: Any) -> Policy:
     heads, cache = network.append(
       params, memory.problem, memory.prefix, memory.cache, step + 1, row
     )
-    return memory._replace(heads=heads, cache=cache)
+    believed = {
+      kind: belief.update(
+        memory.believed[kind], intervention.mask, outcome, heads.parent_logits
+      )
+      for kind, belief in followed.items()
+    }
+    return memory._replace(heads=heads, cache=cache, believed=believed)
 
-  return Policy(
-    init, choose, observe, lambda memory: memory.heads.parent_logits
-  )
+  def parents(memory):
+    return {
+      kind: belief.parents(memory.believed[kind])
+      for kind, belief in followed.items()
+    }
+
+  return Policy(init, choose, observe, parents)

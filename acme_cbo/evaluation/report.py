@@ -68,6 +68,29 @@ def comparison(
   return _align(lines)
 
 
+def beliefs(quality: dict[str, Any]) -> str:
+  """How well each belief knows the parents, a line for each group of SCMs.
+
+  Args:
+    quality: from `statistics.by_step`.
+
+  Returns:
+    A table of fixed-width text: each quality before the first intervention and
+    after the last.
+  """
+  lines = [
+    ['belief', 'SCMs', 'F1', 'AUROC', 'calibration error'],
+  ]
+  for belief, groups in quality.items():
+    for group, found in groups.items():
+      cells = [
+        f'{steps[0]:.2f} -> {steps[-1]:.2f}'
+        for steps in (found['f1'], found['auroc'], found['ece'])
+      ]
+      lines.append([belief, group, *cells])
+  return _align(lines)
+
+
 def interval(entry: dict[str, Any], sign: bool = False) -> str:
   """As `0.71 [0.69, 0.73]`."""
   low, high = entry['interval']

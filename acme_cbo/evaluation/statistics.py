@@ -13,10 +13,14 @@ import scipy.stats
 
 # Score of the first choice, mean over all choices, score of the last choice.
 SCORES = ('score_first', 'score_mean', 'score_last')
+# What `parent_set_quality` tells of a belief.
+QUALITIES = ('f1', 'auroc', 'ece')
 
 _RESAMPLES = 4000
 # Bounds the memory of the resampling.
 _BATCH = 200
+# Equal parts of [0, 1] over which probabilities and frequencies are compared.
+_BINS = 10
 # Fewer tasks than this say nothing.
 _MIN_TASKS = 5
 
@@ -137,8 +141,12 @@ def parent_set_quality(
     candidates: [M, D] bool, the variables that count.
 
   Returns:
-    `f1` of the set of probability over one half, and `auroc`, over all
-    variables of all tasks.
+    `f1` of the set of probability over one half, `auroc`, and `ece`, the
+    expected calibration error (Guo et al., 2017, equation 3, with the
+    probability in place of the confidence), over all variables of all tasks.
+
+  Raises:
+    ValueError: all of the candidates are parents, or none is.
   """
   score, label = probability[candidates], truth[candidates]
   chosen = score > 0.5
@@ -148,10 +156,31 @@ def parent_set_quality(
   if not positive or not negative:
     raise ValueError('parents and others are both needed for a comparison')
   above = ranks[label].sum() - positive * (positive + 1) / 2
+  bin_of = np.minimum((score * _BINS).astype(int), _BINS - 1)
+  gap = np.bincount(bin_of, score - label, minlength=_BINS)
   return {
     'f1': float(2 * hits / (chosen.sum() + positive)),
     'auroc': float(above / (positive * negative)),
+    'ece': float(np.abs(gap).sum() / label.size),
   }
+
+
+def by_step(quality: pd.DataFrame) -> dict[str, Any]:
+  """Quality of beliefs as lists over the steps of an episode.
+
+  Args:
+    quality: a row per (`belief`, `group`, step) in the order of the steps, with
+      the columns `QUALITIES`.
+
+  Returns:
+    `{belief: {group: {'f1': [T + 1], 'auroc': [T + 1], 'ece': [T + 1]}}}`.
+  """
+  found: dict[str, Any] = {}
+  for (belief, group), rows in quality.groupby(['belief', 'group'], sort=False):
+    found.setdefault(str(belief), {})[str(group)] = {
+      name: rows[name].tolist() for name in QUALITIES
+    }
+  return found
 
 
 def _by_group(groups, confidence):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from unittest import mock
 
@@ -12,10 +13,12 @@ import scipy.special
 from acme_cbo import environment
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import policies
 from acme_cbo.runtimes import fused
+from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 from acme_cbo.scms import simulate
 from tests import hand_made_scms
@@ -46,8 +49,8 @@ def _chain(goal) -> types.Task:
 def _scripted(script: types.Intervention) -> policies.Policy:
   """Does one intervention after the other.
 
-  The logits of its belief are a quarter of the row seen last, at first of the
-  mean of the observations, so that an outcome tells what was seen.
+  Its belief is the row seen last, at first the mean of the observations, so
+  that an outcome tells what was seen.
   """
 
   def init(problem, observations, num_interventions):
@@ -62,7 +65,9 @@ def _scripted(script: types.Intervention) -> policies.Policy:
     del memory, intervention
     return jnp.int32(step + 1), outcome
 
-  return policies.Policy(init, choose, observe, lambda memory: memory[1] / 4)
+  return policies.Policy(
+    init, choose, observe, lambda memory: {'row': memory[1]}
+  )
 
 
 @jax.jit
@@ -109,8 +114,7 @@ class LuckTest(miniature.TestCase):
     # The target is x2 = -x1 + e2, whatever is set: e2 is worked out from the
     # rows that two policies saw.
     def luck(choices, seed):
-      seen = _run(choices, seed=seed).parent_probability
-      rows = 4 * scipy.special.logit(np.float64(seen))
+      rows = np.float64(_run(choices, seed=seed).parents['row'])
       scm = _chain(1.0).scm
       rows = (rows - scm.location) / scm.scale
       return rows[0, :3], rows[1:, 2] + rows[1:, 1]
@@ -157,10 +161,7 @@ class EvaluateTest(miniature.TestCase):
     # Above 1 by the resolution of the search for the best.
     self.assertLess(outcome.score.max(), 1.02)
     self.assertLess(outcome.score.mean(), 0.5)
-    # A policy without a belief.
-    np.testing.assert_array_equal(
-      outcome.parent_probability, np.zeros((16, _INTERVENTIONS + 1, 5))
-    )
+    self.assertEmpty(outcome.parents)
 
   def test_how_many_tasks_run_at_once_makes_no_difference(self):
     # 16 tasks are three chunks and a rest.
@@ -183,7 +184,10 @@ class EvaluateTest(miniature.TestCase):
     params = miniature.loud(
       jax.jit(network.init)(jax.random.key(0), example, *nothing), gain=3.0
     )
-    outcome = _evaluate(lambda task: policies.trained(network, params), tasks)
+    outcome = _evaluate(
+      lambda task: policies.trained(network, params, ('learned', 'exact')),
+      tasks,
+    )
 
     @jax.jit
     def evaluate_heads(problem, observations, intervened, outcomes):
@@ -197,6 +201,17 @@ class EvaluateTest(miniature.TestCase):
       bank = task.objective.bank
       expected = simulate.expected_outcome(task.scm, bank, chosen)
       return environment.step(key, task.scm, chosen), expected
+
+    @jax.jit
+    def follow(problem, observations, intervened, outcomes):
+      belief = beliefs.exact()
+      nothing = jnp.zeros(num_variables)
+      state = belief.init(problem, observations, nothing)
+      probabilities = [belief.parents(state)]
+      for t in range(_INTERVENTIONS):
+        state = belief.update(state, intervened[t], outcomes[t], nothing)
+        probabilities.append(belief.parents(state))
+      return jnp.stack(probabilities)
 
     reset = jax.jit(environment.reset, static_argnums=2)
     for i, key in enumerate(jax.random.split(jax.random.key(5), num_tasks)):
@@ -226,8 +241,14 @@ class EvaluateTest(miniature.TestCase):
         )
       heads = evaluate_heads(problem, observations, intervened, outcomes)
       np.testing.assert_allclose(
-        outcome.parent_probability[i],
-        scipy.special.expit(heads.parent_logits),
+        outcome.parents['learned'][i],
+        scipy.special.expit(heads.parent_logits)
+        * (problem.exists & ~problem.target),
+        atol=1e-4,
+      )
+      np.testing.assert_allclose(
+        outcome.parents['exact'][i],
+        follow(problem, observations, intervened, outcomes),
         atol=1e-4,
       )
     # The parameters are loud enough for choices that differ.
@@ -257,7 +278,7 @@ class HeldOutTest(miniature.TestCase):
     outcome = evaluate.Outcome(
       score=jnp.arange(48.0).reshape(16, 3),
       variable=jnp.zeros((16, 3), jnp.int32),
-      parent_probability=jnp.zeros((16, 4, 5)),
+      parents={},
     )
     table = tasks.table('mine', outcome)
     scm = tasks.tasks.scm
@@ -276,14 +297,58 @@ class HeldOutTest(miniature.TestCase):
       tasks.is_linear.tolist(), [name == 'linear' for name in table['family']]
     )
 
-  def test_parents_and_candidates(self):
+  def test_belief_quality_has_a_row_for_each_group_and_step(self):
     tasks = _held_out()
     scm = jax.device_get(tasks.tasks.scm)
-    for i, target in enumerate(scm.problem.target.argmax(1)):
-      parents, others = scm.parents[i, target], scm.problem.exists[i].copy()
-      others[target] = False
-      np.testing.assert_array_equal(tasks.parents[i], parents)
-      np.testing.assert_array_equal(tasks.candidates[i], others)
+    target = scm.problem.target.argmax(1)
+    truth = np.array(scm.parents[np.arange(16), target], np.float32)
+    # Padding and the target count for nothing, whatever is believed of them.
+    others = scm.problem.exists & ~scm.problem.target
+    truth[~others] = 0.7
+    probability = np.stack([np.full_like(truth, 0.5), 1 - truth, truth], 1)
+    outcome = evaluate.Outcome(
+      jnp.zeros((16, 2)), jnp.zeros((16, 2)), {'mine': jnp.array(probability)}
+    )
+    quality = tasks.belief_quality(outcome)
+    self.assertEqual(list(quality['group'].unique()), list(tasks.groups()))
+    self.assertEqual(set(quality['belief']), {'mine'})
+    share = truth[others].mean()
+    first = quality[quality['group'] == 'all'].to_dict('records')
+    for row, interventions, f1, auroc, ece in zip(
+      first,
+      range(3),
+      (0.0, 0.0, 1.0),
+      (0.5, 0.0, 1.0),
+      (abs(0.5 - share), 1.0, 0.0),
+      strict=True,
+    ):
+      self.assertEqual(row['interventions'], interventions)
+      self.assertAlmostEqual(row['f1'], f1)
+      self.assertAlmostEqual(row['auroc'], auroc)
+      self.assertAlmostEqual(row['ece'], ece, places=6)
+    linear = scm.family == mechanisms.Family.LINEAR
+    share = truth[linear][others[linear]].mean()
+    row = quality[quality['group'] == 'linear'].iloc[0]
+    self.assertAlmostEqual(row['ece'], abs(0.5 - share), places=6)
+
+  def test_where_all_candidates_are_parents_nothing_is_told_apart(self):
+    tasks = _held_out()
+    parents = {'mine': jnp.zeros((16, 4, 5))}
+    outcome = evaluate.Outcome(jnp.zeros((16, 3)), jnp.zeros((16, 3)), parents)
+    with mock.patch.object(tasks, '_parents', np.ones((16, 5), bool)):
+      self.assertEmpty(tasks.belief_quality(outcome))
+
+  def test_the_exact_belief_is_followed_where_it_can_be(self):
+    for max_variables, expected in (
+      (8, ['learned', 'exact']),
+      (9, ['learned']),
+    ):
+      prior = dataclasses.replace(miniature.PRIOR, max_variables=max_variables)
+      with mock.patch.object(
+        priors, 'sample', lambda *unused: miniature.tasks(16)
+      ):
+        tasks = held_out.HeldOut(0, prior, 16, miniature.HORIZON)
+      self.assertEqual(tasks._kinds, expected)
 
   def test_every_policy_meets_the_same_luck(self):
     # The belief that a scripted policy begins with is what it has observed.
@@ -294,7 +359,7 @@ class HeldOutTest(miniature.TestCase):
       script = nothing._replace(mask=jnp.tile(mask, (3, 1)))
       script = script._replace(values=jnp.zeros((3, 5)))
       score = tasks.scorer(lambda task, script=script: _scripted(script))
-      seen.append(np.asarray(score().parent_probability[:, 0]))
+      seen.append(np.asarray(score().parents['row'][:, 0]))
     np.testing.assert_array_equal(seen[0], seen[1])
     self.assertLen(np.unique(seen[0], axis=0), 16)
 

@@ -158,14 +158,19 @@ class TrainedTest(PoliciesTestCase):
       return networks.Heads(logits, jnp.full(5, 1.0 * position), logits), cache
 
     network = miniature.linear_network()._replace(append=append)
-    policy = policies.trained(network, 2.0)
+    policy = policies.trained(network, 2.0, ('learned',))
     memory = policy.init(_problem(), _ROWS, 2)
     # Cells of [-2, 4]: the lower end, two halves and the upper end.
     for step, value in enumerate((-2.0, -0.5)):
       chosen = policy.choose(_KEY, memory)
       self.assert_sets(chosen, 1, value)
-      assert policy.parent_logits is not None
-      np.testing.assert_array_equal(policy.parent_logits(memory), step)
+      believed = policy.parents(memory)
+      self.assertEqual(list(believed), ['learned'])
+      np.testing.assert_allclose(
+        believed['learned'][_problem().exists & ~_problem().target],
+        1 / (1 + np.exp(-step)),
+        rtol=1e-6,
+      )
       memory = policy.observe(memory, step, chosen, _outcome(step + 6.0))
     positions, appended = zip(*rows, strict=True)
     self.assertEqual(positions, (0, 1, 2))

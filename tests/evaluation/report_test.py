@@ -126,5 +126,17 @@ class ComparisonTest(absltest.TestCase):
       self.assertEndsWith(text, 'undecided')
 
 
+class BeliefsTest(absltest.TestCase):
+  def test_shows_the_first_and_the_last_step(self):
+    quality = {'f1': [0.1, 0.9, 0.2], 'auroc': [0.5, 0.6], 'ece': [0.3, 0.04]}
+    text = report.beliefs({'learned': {'all': quality, 'linear': quality}})
+    head, *lines = (line.split() for line in text.splitlines())
+    self.assertEqual(head[:4], ['belief', 'SCMs', 'F1', 'AUROC'])
+    numbers = ['0.10', '->', '0.20', '0.50', '->', '0.60', '0.30', '->', '0.04']
+    self.assertEqual(
+      lines, [['learned', 'all', *numbers], ['learned', 'linear', *numbers]]
+    )
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -241,7 +241,19 @@ class ParentSetQualityTest(absltest.TestCase):
     truth = np.array([[True, False, False], [True, True, False]])
     candidates = np.array([[True, True, False], [True, True, True]])
     quality = statistics.parent_set_quality(probability, truth, candidates)
-    self.assertEqual(quality, {'f1': 4 / 6, 'auroc': 4 / 6})
+    # By tenths: 0.9 is right by 0.1, 0.7 wrong by 0.7, 0.6 by 0.4, 0.5 by 0.5
+    # and 0.2 by 0.2, each a fifth of all.
+    self.assertEqual((quality['f1'], quality['auroc']), (4 / 6, 4 / 6))
+    self.assertAlmostEqual(quality['ece'], (0.1 + 0.7 + 0.4 + 0.5 + 0.2) / 5)
+
+  def test_ece_compares_frequencies_and_not_single_cases(self):
+    # Of ten variables at 0.3 three are parents; of five at 1, four.
+    probability = np.repeat([0.3, 1.0], [10, 5])[None]
+    truth = np.isin(np.arange(15), [0, 1, 2, 10, 11, 12, 13])[None]
+    quality = statistics.parent_set_quality(
+      probability, truth, np.ones((1, 15), bool)
+    )
+    self.assertAlmostEqual(quality['ece'], 0.2 * 5 / 15)
 
   def test_auroc_matches_all_pairs_with_ties(self):
     rng = np.random.default_rng(0)
@@ -257,6 +269,7 @@ class ParentSetQualityTest(absltest.TestCase):
     quality = statistics.parent_set_quality(
       np.array([[0.1, 0.1]]), np.array([[True, False]]), np.ones((1, 2), bool)
     )
+    self.assertAlmostEqual(quality.pop('ece'), 0.4)
     self.assertEqual(quality, {'f1': 0.0, 'auroc': 0.5})
 
   def test_one_class_alone_raises(self):
@@ -265,6 +278,27 @@ class ParentSetQualityTest(absltest.TestCase):
         statistics.parent_set_quality(
           np.full((1, 3), 0.5), truth, np.ones((1, 3), bool)
         )
+
+
+class ByStepTest(absltest.TestCase):
+  def test_makes_lists_of_steps(self):
+    rows = [
+      ('a', 'all', 0, 0.1, 0.2, 0.3),
+      ('a', 'all', 1, 0.4, 0.5, 0.6),
+      ('b', 'linear', 0, 0.7, 0.8, 0.9),
+    ]
+    quality = pd.DataFrame(
+      rows, columns=['belief', 'group', 'interventions', 'f1', 'auroc', 'ece']
+    )
+    self.assertEqual(
+      statistics.by_step(quality),
+      {
+        'a': {
+          'all': {'f1': [0.1, 0.4], 'auroc': [0.2, 0.5], 'ece': [0.3, 0.6]}
+        },
+        'b': {'linear': {'f1': [0.7], 'auroc': [0.8], 'ece': [0.9]}},
+      },
+    )
 
 
 if __name__ == '__main__':
