@@ -28,8 +28,8 @@ class Horizon:
 
 
 def target_parents(scm: types.SCM) -> jax.Array:
-  """The true parents of the target: [D] bool."""
-  return (scm.parents & scm.problem.target[:, None]).any(0)
+  """The true parents of the target: [..., D] bool."""
+  return (scm.parents & scm.problem.target[..., None]).any(-2)
 
 
 def rollout(
@@ -66,11 +66,16 @@ def rollout(
   def append(cache, position, row):
     return network.append(params, problem, prefix, cache, position, row)
 
-  def potential(believed):
+  def known(believed):
+    """What a belief is worth, and what it says of each variable."""
     if kinds.potential == 'entropy':
-      return rewards.certainty(belief.entropy(believed), candidates)
-    log_prob = belief.log_prob(believed, truth)
-    return rewards.log_posterior(log_prob, candidates)
+      worth = rewards.certainty(belief.entropy(believed), candidates)
+    else:
+      log_prob = belief.log_prob(believed, truth)
+      worth = rewards.log_posterior(log_prob, candidates)
+    if kinds.parents == 'truth':
+      return worth, truth.astype(worth.dtype)
+    return worth, belief.parents(believed)
 
   def act(carry, inputs):
     heads, cache, believed = carry
@@ -89,18 +94,12 @@ def rollout(
     new_believed = belief.update(
       believed, intervention.mask, outcome, new_heads.parent_logits
     )
-    gained = rewards.structure(potential(believed), potential(new_believed))
-    probability = (
-      truth if kinds.parents == 'truth' else belief.parents(believed)
-    )
-    causal = rewards.parent(probability, intervention.mask)
     return (new_heads, cache, new_believed), (
       decision,
       intervention,
       outcome,
       log_prob,
-      gained,
-      causal,
+      believed,
     )
 
   empty = network.empty_cache(num_interventions + 1, num_variables)
@@ -109,8 +108,13 @@ def rollout(
   steps = jnp.arange(num_interventions)
   keys = jax.random.split(key, num_interventions)
   start = heads, cache, believed
-  _, history = jax.lax.scan(act, start, (steps, keys))
-  decision, intervention, outcomes, log_prob, gained, causal = history
+  (_, _, last), history = jax.lax.scan(act, start, (steps, keys))
+  decision, intervention, outcomes, log_prob, before = history
+  # No choice depends on a belief, so all steps are asked at once.
+  believed = jax.tree.map(
+    lambda states, state: jnp.concatenate([states, state[None]]), before, last
+  )
+  worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]
 
   if kinds.outcome == 'sampled':
     reached = simulate.sampled_outcome(scm, outcomes)
@@ -120,8 +124,8 @@ def rollout(
     )(intervention)
   components = {
     'optimization': rewards.optimization(reached, objective),
-    'structure': gained,
-    'parent': causal,
+    'structure': rewards.structure(worth[:-1], worth[1:]),
+    'parent': jax.vmap(rewards.parent)(probability[:-1], intervention.mask),
     'exploration': rewards.exploration(decision.variable, decision.fraction),
   }
   return types.Trajectory(

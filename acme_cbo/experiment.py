@@ -119,12 +119,21 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Cadence of a run, in updates."""
+  """Cadence of a run, in updates.
+
+  Attributes:
+    num_updates: of the whole run.
+    eval_every: updates between two evaluations.
+    checkpoint_every: updates between two checkpoints.
+    max_checkpoints: how many of the latest are kept.
+    quick_compile: compile quickly rather than well.
+  """
 
   num_updates: int
   eval_every: int
   checkpoint_every: int
   max_checkpoints: int
+  quick_compile: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +311,10 @@ def _check_value(path: str, value: Any, kind: Any) -> None:
         f'config.{path} is {value!r}; it must be one of '
         f'{", ".join(map(repr, options))}'
       )
+    return
+  if kind is bool:
+    if not isinstance(value, bool):
+      raise errors.UsageError(f'config.{path} is {value!r}; say True or False')
     return
   if typing.get_origin(kind) is tuple:
     if not isinstance(value, tuple | list):

@@ -79,6 +79,8 @@ def train_and_evaluate(
   """
   begin = time.monotonic()
   prepare(workdir)
+  if experiment.training.quick_compile:
+    jax.config.update('jax_disable_most_optimizations', True)
   parts, settings = experiment.parts, experiment.evaluation
   state = jax.jit(lambda key: fused.init(key, parts))(
     jax.random.PRNGKey(experiment.seed)
@@ -99,8 +101,8 @@ def train_and_evaluate(
   (workdir / 'config.json').write_text(config_json + '\n')
   score = tasks.network_scorer(parts.network)
   heuristics = [
-    tasks.table(name, tasks.scorer(factory)())
-    for name, factory in held_out.HEURISTICS.items()
+    tasks.table(name, outcome)
+    for name, outcome in tasks.scores(held_out.HEURISTICS).items()
   ]
   # The first evaluation is of the untrained policy, the last is the table's.
   outcomes: dict[str, evaluate.Outcome] = {}

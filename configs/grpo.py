@@ -112,6 +112,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       eval_every=20,
       checkpoint_every=60,
       max_checkpoints=3,
+      # Half the time to compile, half the speed after it: for a few updates.
+      quick_compile=False,
     )
   )
   config.evaluation = ml_collections.ConfigDict(
@@ -125,6 +127,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.num_updates = 6
     config.training.eval_every = 3
     config.training.checkpoint_every = 3
+    config.training.quick_compile = True
     # As in training, so that the prior is compiled once.
     config.evaluation.num_tasks = config.grpo.num_tasks
     config.evaluation.bank_size = config.scms.bank_size

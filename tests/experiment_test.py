@@ -97,6 +97,7 @@ class BadValuesTest(parameterized.TestCase):
     ('optimizer.learning_rate', None, 'a number of type float'),
     ('rewards.parent', -0.25, 'at least 0.0 and at most 1000.0'),
     ('rewards.parent', True, 'a number of type float'),
+    ('training.quick_compile', 1, 'True or False'),
     ('seed', -1, 'at least 0 and at most 2147483647'),
     ('seed', 1.0, 'a number of type int'),
     ('grpo.num_tasks', True, 'a number of type int'),

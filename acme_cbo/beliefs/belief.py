@@ -28,7 +28,8 @@ class Belief(NamedTuple):
     update: (state, intervened [D] bool, outcome [D], parent_logits [D]) ->
       state, after one intervention.
     parents: state -> [D] probability that each variable is a parent of the
-      target.
+      target. What a state says is to be asked of all states of an episode at
+      once, by `jax.vmap`.
     log_prob: (state, parents [D] bool) -> [] log probability that exactly these
       are its parents, in nats.
     entropy: state -> [] of the distribution of its parents, in nats.
@@ -83,54 +84,59 @@ class _Exact(NamedTuple):
   problem: types.Problem
   units: units_lib.Units
   evidence: exact_lib.Evidence
-  log_posterior: jax.Array
 
 
 def exact() -> Belief:
   """The posterior of a linear SCM with normal noise, for up to 8 variables.
 
   Values are in the units of `units.bent`, fixed by the observations, so that no
-  shift or scale of a variable changes the belief and no outlier breaks it.
+  shift or scale of a variable changes the belief and no outlier breaks it. The
+  state is the evidence alone; whoever asks for the posterior pays for it.
   """
 
-  def add(problem, units, evidence, rows, intervened):
-    rows = units_lib.bent(units, rows)
-    rows = jnp.where(problem.exists, rows, 0.0)
-    evidence = exact_lib.add(evidence, rows, intervened)
-    scores = exact_lib.log_scores(evidence, problem.exists)
-    posterior = exact_lib.log_posterior(scores)  # [D, P]
-    of_target = jnp.where(problem.target[:, None], posterior, 0.0).sum(0)
-    return _Exact(problem, units, evidence, jax.nn.log_softmax(of_target))
+  def add(state, rows, intervened):
+    rows = units_lib.bent(state.units, rows)
+    rows = jnp.where(state.problem.exists, rows, 0.0)
+    evidence = exact_lib.add(state.evidence, rows, intervened)
+    return state._replace(evidence=evidence)
 
   def init(problem, observations, parent_logits):
     del parent_logits
     units = units_lib.fit(problem, observations)
     nothing = exact_lib.no_evidence(problem.exists.size)
     never = jnp.zeros(observations.shape, bool)
-    return add(problem, units, nothing, observations, never)
+    return add(_Exact(problem, units, nothing), observations, never)
 
   def update(state, intervened, outcome, parent_logits):
     del parent_logits
-    problem, units, evidence, _ = state
-    return add(problem, units, evidence, outcome[None], intervened[None])
+    return add(state, outcome[None], intervened[None])
 
   def parents(state):
     target = state.problem.target
     members = exact_lib.parent_sets(target.size)  # [D, P, D]
     holds = (members & target[:, None, None]).any(0)  # [P, D]
-    return jnp.exp(state.log_posterior) @ holds
+    return jnp.exp(log_posterior(state)) @ holds
 
   def log_prob(state, parents):
     target = state.problem.target
     number = exact_lib.set_index(target[:, None] & parents)  # [D]
     number = jnp.where(target, number, 0).sum()
-    return state.log_posterior[number]
+    return log_posterior(state)[number]
 
   def entropy(state):
     # What is impossible has a log probability that is finite.
-    return -(jnp.exp(state.log_posterior) * state.log_posterior).sum()
+    logs = log_posterior(state)
+    return -(jnp.exp(logs) * logs).sum()
 
   return Belief(init, update, parents, log_prob, entropy)
+
+
+def log_posterior(state: _Exact) -> jax.Array:
+  """Of the exact belief: log probability of the target's parent sets, [P]."""
+  scores = exact_lib.log_scores(state.evidence, state.problem.exists)
+  posterior = exact_lib.log_posterior(scores)  # [D, P]
+  target = state.problem.target[:, None]
+  return jax.nn.log_softmax(jnp.where(target, posterior, 0.0).sum(0))
 
 
 KINDS: dict[str, Callable[[], Belief]] = {'learned': learned, 'exact': exact}

@@ -66,7 +66,7 @@ def episode(
     intervention = policy.choose(key_choice, memory)
     outcome = environment.step(key_outcome, scm, intervention)
     after = policy.observe(memory, index, intervention, outcome)
-    return after, (intervention, policy.parents(memory))
+    return after, (intervention, policy.believed(memory))
 
   start = policy.init(scm.problem, observations, num_interventions)
   inputs = (
@@ -74,18 +74,19 @@ def episode(
     jax.random.split(key_noise, num_interventions),
     jax.random.split(key_policy, num_interventions),
   )
-  end, (interventions, parents) = jax.lax.scan(step, start, inputs)
+  end, (interventions, before) = jax.lax.scan(step, start, inputs)
+  believed = jax.tree.map(
+    lambda states, state: jnp.concatenate([states, state[None]]),
+    before,
+    policy.believed(end),
+  )
   expected = jax.vmap(
     functools.partial(simulate.expected_outcome, scm, objective.bank)
   )(interventions)
   return Outcome(
     score=score(expected, objective),
     variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
-    parents=jax.tree.map(
-      lambda before, last: jnp.concatenate([before, last[None]]),
-      parents,
-      policy.parents(end),
-    ),
+    parents=policy.parents(believed),
   )
 
 

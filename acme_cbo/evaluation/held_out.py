@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -20,7 +21,7 @@ from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
 # The policies that need no training, and the bound on all of them.
-HEURISTICS: dict[str, Callable[[types.Task], policies.Policy]] = {
+HEURISTICS: dict[str, policies.Factory] = {
   'random': lambda task: policies.random(),
   'slope': lambda task: policies.slope(),
   'explore_then_commit': lambda task: policies.explore_then_commit(),
@@ -56,16 +57,16 @@ class HeldOut:
     key_tasks, self._key = jax.random.split(key)
     self.tasks = priors.sample(key_tasks, prior, num_tasks)
     self._horizon = horizon
-    scm = self.tasks.scm
+    scm = jax.device_get(self.tasks.scm)
     self._columns = {
       'task': np.arange(num_tasks),
       'family': [mechanisms.Family(i).name.lower() for i in scm.family],
       'graph': [graphs.Graph(i).name.lower() for i in scm.graph],
-      'variables': np.asarray(scm.problem.exists.sum(-1)),
+      'variables': scm.problem.exists.sum(-1),
     }
-    self.is_linear = np.asarray(scm.family) == mechanisms.Family.LINEAR
-    self._parents = np.asarray(jax.vmap(actor.target_parents)(scm))
-    self._candidates = np.asarray(jax.vmap(beliefs.candidates)(scm.problem))
+    self.is_linear = scm.family == mechanisms.Family.LINEAR
+    self._parents = np.asarray(actor.target_parents(scm))
+    self._candidates = np.asarray(beliefs.candidates(scm.problem))
     # Beside the network's own, where it can be computed.
     self._kinds = [
       kind
@@ -73,10 +74,22 @@ class HeldOut:
       if kind != 'exact' or prior.max_variables <= exact.MAX_VARIABLES
     ]
 
-  def scorer(self, factory: policies.Factory) -> Callable[[], evaluate.Outcome]:
-    """A compiled evaluation of one policy."""
-    run = jax.jit(lambda key, tasks: self._evaluate(key, factory, tasks))
-    return lambda: run(self._key, self.tasks)
+  def scores(
+    self, factories: dict[str, policies.Factory]
+  ) -> dict[str, evaluate.Outcome]:
+    """What policies that need no parameters reach, all in one program."""
+
+    @jax.jit
+    def run(index, key, tasks):
+      def factory(task):
+        return policies.one_of([f(task) for f in factories.values()], index)
+
+      return self._evaluate(key, factory, tasks)
+
+    return {
+      name: run(jnp.int32(index), self._key, self.tasks)
+      for index, name in enumerate(factories)
+    }
 
   def network_scorer(
     self, network: networks.Network

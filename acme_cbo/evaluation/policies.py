@@ -25,14 +25,16 @@ class Policy(NamedTuple):
     choose: (key, memory) -> `Intervention`; the key is consumed.
     observe: (memory, step, intervention, outcome [D]) -> memory, after the
       intervention of number `step`, counted from 0.
-    parents: memory -> {name of a belief: [D] probability that each variable is
-      a parent of the target}; empty if the policy has no belief.
+    believed: memory -> states of the policy's beliefs; empty if it has none.
+    parents: R such states, stacked -> {name of a belief: [R, D] probability
+      that each variable is a parent of the target}.
   """
 
   init: Callable[..., Any]
   choose: Callable[..., types.Intervention]
   observe: Callable[..., Any]
-  parents: Callable[[Any], dict[str, jax.Array]] = lambda memory: {}
+  believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
+  parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
 
 # Makes a policy for a task. All but the oracle ignore the task.
@@ -138,6 +140,44 @@ def oracle(task: types.Task) -> Policy:
   return Policy(_know, lambda key, memory: best, _forget)
 
 
+def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
+  """The policy of a number that may be traced: one program for all of them.
+
+  Args:
+    candidates: policies whose beliefs, if they have any, are of one kind.
+    index: [] int32.
+
+  Returns:
+    What acts as `candidates[index]`.
+  """
+
+  def pick(choices):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *choices)
+
+  def init(problem, observations, num_interventions):
+    return [
+      p.init(problem, observations, num_interventions) for p in candidates
+    ]
+
+  def choose(key, memories):
+    return pick(
+      [p.choose(key, m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
+  def observe(memories, step, intervention, outcome):
+    return [
+      p.observe(m, step, intervention, outcome)
+      for p, m in zip(candidates, memories, strict=True)
+    ]
+
+  def believed(memories):
+    return pick(
+      [p.believed(m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
+  return Policy(init, choose, observe, believed, candidates[0].parents)
+
+
 class _Episode(NamedTuple):
   problem: types.Problem
   prefix: networks.Prefix
@@ -199,10 +239,10 @@ def trained(
     }
     return memory._replace(heads=heads, cache=cache, believed=believed)
 
-  def parents(memory):
+  def parents(believed):
     return {
-      kind: belief.parents(memory.believed[kind])
+      kind: jax.vmap(belief.parents)(believed[kind])
       for kind, belief in followed.items()
     }
 
-  return Policy(init, choose, observe, parents)
+  return Policy(init, choose, observe, lambda memory: memory.believed, parents)

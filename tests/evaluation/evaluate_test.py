@@ -66,7 +66,7 @@ def _scripted(script: types.Intervention) -> policies.Policy:
     return jnp.int32(step + 1), outcome
 
   return policies.Policy(
-    init, choose, observe, lambda memory: {'row': memory[1]}
+    init, choose, observe, lambda memory: {'row': memory[1]}, lambda row: row
   )
 
 
@@ -352,16 +352,18 @@ class HeldOutTest(miniature.TestCase):
 
   def test_every_policy_meets_the_same_luck(self):
     # The belief that a scripted policy begins with is what it has observed.
-    tasks, seen = _held_out(), []
-    for variable in (0, 1):
-      nothing = simulate.no_intervention(5)
-      mask = jnp.arange(5) == variable
-      script = nothing._replace(mask=jnp.tile(mask, (3, 1)))
-      script = script._replace(values=jnp.zeros((3, 5)))
-      score = tasks.scorer(lambda task, script=script: _scripted(script))
-      seen.append(np.asarray(score().parents['row'][:, 0]))
+    factories: dict[str, policies.Factory] = {}
+    for variable in ('0', '1'):
+      mask = jnp.tile(jnp.arange(5) == int(variable), (3, 1))
+      script = types.Intervention(mask, jnp.zeros((3, 5)))
+      factories[variable] = lambda task, script=script: _scripted(script)
+    outcomes = _held_out().scores(factories)
+    seen = [np.asarray(one.parents['row'][:, 0]) for one in outcomes.values()]
     np.testing.assert_array_equal(seen[0], seen[1])
     self.assertLen(np.unique(seen[0], axis=0), 16)
+    # They are not one policy.
+    for variable, outcome in outcomes.items():
+      self.assertEqual(set(np.unique(outcome.variable)), {int(variable)})
 
   def test_shares_no_draw_with_training(self):
     parts = miniature.parts(num_tasks=4)

@@ -132,6 +132,27 @@ class ExploreThenCommitTest(PoliciesTestCase):
       memory = policy.observe(memory, step, chosen, _outcome(-1.0))
 
 
+class OneOfTest(PoliciesTestCase):
+  def test_acts_as_the_one_of_its_number(self):
+    candidates = (
+      policies.slope(),
+      policies.explore_then_commit(),
+      policies.random(),
+    )
+    for index, policy in enumerate(candidates):
+      one = policies.one_of(candidates, jnp.int32(index))
+      memory, expected = (p.init(_problem(), _ROWS, 3) for p in (one, policy))
+      for step in range(3):
+        key = jax.random.fold_in(_KEY, step)
+        chosen = policy.choose(key, expected)
+        jax.tree.map(
+          np.testing.assert_array_equal, one.choose(key, memory), chosen
+        )
+        outcome = _outcome(-step)
+        memory = one.observe(memory, step, chosen, outcome)
+        expected = policy.observe(expected, step, chosen, outcome)
+
+
 class OracleTest(PoliciesTestCase):
   @parameterized.parameters((1.0, -1.0), (-1.0, 2.0))
   def test_knows_the_best_intervention(self, goal, value):
@@ -164,10 +185,11 @@ class TrainedTest(PoliciesTestCase):
     for step, value in enumerate((-2.0, -0.5)):
       chosen = policy.choose(_KEY, memory)
       self.assert_sets(chosen, 1, value)
-      believed = policy.parents(memory)
+      states = jax.tree.map(lambda leaf: leaf[None], policy.believed(memory))
+      believed = policy.parents(states)
       self.assertEqual(list(believed), ['learned'])
       np.testing.assert_allclose(
-        believed['learned'][_problem().exists & ~_problem().target],
+        believed['learned'][0, _problem().exists & ~_problem().target],
         1 / (1 + np.exp(-step)),
         rtol=1e-6,
       )
