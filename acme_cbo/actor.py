@@ -1,6 +1,7 @@
 """Rollouts: the prefix once per SCM, then T cached steps in each rollout."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,25 +58,12 @@ def rollout(
   Returns:
     The `Trajectory`.
   """
-  scm, objective = task
-  problem = scm.problem
+  scm, problem = task.scm, task.scm.problem
   num_variables = problem.low.shape[-1]
   belief = beliefs.KINDS[kinds.belief]()
-  truth, candidates = target_parents(scm), beliefs.candidates(problem)
 
   def append(cache, position, row):
     return network.append(params, problem, prefix, cache, position, row)
-
-  def known(believed):
-    """What a belief is worth, and what it says of each variable."""
-    if kinds.potential == 'entropy':
-      worth = rewards.certainty(belief.entropy(believed), candidates)
-    else:
-      log_prob = belief.log_prob(believed, truth)
-      worth = rewards.log_posterior(log_prob, candidates)
-    if kinds.parents == 'truth':
-      return worth, truth.astype(worth.dtype)
-    return worth, belief.parents(believed)
 
   def act(carry, inputs):
     heads, cache, believed = carry
@@ -110,31 +98,106 @@ def rollout(
   start = heads, cache, believed
   (_, _, last), history = jax.lax.scan(act, start, (steps, keys))
   decision, intervention, outcomes, log_prob, before = history
-  # No choice depends on a belief, so all steps are asked at once.
-  believed = jax.tree.map(
-    lambda states, state: jnp.concatenate([states, state[None]]), before, last
-  )
-  worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]
-
-  if kinds.outcome == 'sampled':
-    reached = simulate.sampled_outcome(scm, outcomes)
-  else:
-    reached = jax.vmap(
-      lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
-    )(intervention)
-  components = {
-    'optimization': rewards.optimization(reached, objective),
-    'structure': rewards.structure(worth[:-1], worth[1:]),
-    'parent': jax.vmap(rewards.parent)(probability[:-1], intervention.mask),
-    'exploration': rewards.exploration(decision.variable, decision.fraction),
-  }
   return types.Trajectory(
     decision=decision,
     intervened=intervention.mask,
     outcomes=outcomes,
     log_prob_variable=log_prob[0],
     log_prob_cell=log_prob[1],
-    components=jnp.stack([components[name] for name in rewards.COMPONENTS], -1),
+    components=components(
+      task, kinds, belief, before, last, decision, intervention, outcomes
+    ),
+  )
+
+
+def components(
+  task: types.Task,
+  kinds: rewards.Kinds,
+  belief: beliefs.Belief,
+  before: Any,
+  last: Any,
+  decision: types.Decision,
+  intervention: types.Intervention,
+  outcomes: jax.Array,
+) -> jax.Array:
+  """The rewards of an episode. No choice depends on them: all steps at once.
+
+  Args:
+    task: the SCM and its objective.
+    kinds: of the rewards.
+    belief: that the states are of.
+    before: T states of the belief, before each intervention.
+    last: its state after the last one.
+    decision: [T] of each step.
+    intervention: [T, D] what each step set.
+    outcomes: [T, D] what was watched.
+
+  Returns:
+    [T, 4] in the order of `rewards.COMPONENTS`.
+  """
+  scm, objective = task
+  truth, candidates = target_parents(scm), beliefs.candidates(scm.problem)
+
+  def known(believed):
+    """What a belief is worth, and what it says of each variable."""
+    if kinds.potential == 'entropy':
+      worth = rewards.certainty(belief.entropy(believed), candidates)
+    else:
+      log_prob = belief.log_prob(believed, truth)
+      worth = rewards.log_posterior(log_prob, candidates)
+    if kinds.parents == 'truth':
+      return worth, truth.astype(worth.dtype)
+    return worth, belief.parents(believed)
+
+  believed = jax.tree.map(
+    lambda states, state: jnp.concatenate([states, state[None]]), before, last
+  )
+  worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]
+  if kinds.outcome == 'sampled':
+    reached = simulate.sampled_outcome(scm, outcomes)
+  else:
+    reached = jax.vmap(
+      lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
+    )(intervention)
+  found = {
+    'optimization': rewards.optimization(reached, objective),
+    'structure': rewards.structure(worth[:-1], worth[1:]),
+    'parent': jax.vmap(rewards.parent)(probability[:-1], intervention.mask),
+    'exploration': rewards.exploration(decision.variable, decision.fraction),
+  }
+  return jnp.stack([found[name] for name in rewards.COMPONENTS], -1)
+
+
+# What an episode is made of, causes first.
+FAULTS = (
+  'observation',
+  'logit',
+  'outcome',
+  *(f'reward/{name}' for name in rewards.COMPONENTS),
+)
+
+
+def faults(
+  observations: jax.Array, trajectories: types.Trajectory
+) -> jax.Array:
+  """On which tasks something is not finite.
+
+  Args:
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+
+  Returns:
+    [len(FAULTS), B] bool.
+  """
+  parts = (
+    observations,
+    # NaN where any logit of the decision is.
+    trajectories.log_prob_variable + trajectories.log_prob_cell,
+    trajectories.outcomes,
+    *jnp.moveaxis(trajectories.components, -1, 0),
+  )
+  return jnp.stack(
+    [~jnp.isfinite(part).all(tuple(range(1, part.ndim))) for part in parts]
   )
 
 

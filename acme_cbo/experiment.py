@@ -314,7 +314,9 @@ def _check_value(path: str, value: Any, kind: Any) -> None:
     return
   if kind is bool:
     if not isinstance(value, bool):
-      raise errors.UsageError(f'config.{path} is {value!r}; say True or False')
+      raise errors.UsageError(
+        f'config.{path} is {value!r}; it must be True or False'
+      )
     return
   if typing.get_origin(kind) is tuple:
     if not isinstance(value, tuple | list):

@@ -221,6 +221,90 @@ def loss(
   return total, parts | {'loss/total': total}
 
 
+def advantages(
+  components: jax.Array, weights: rewards.Weights, grpo: losses.Settings
+) -> tuple[jax.Array, jax.Array]:
+  """How much better than its group each decision did.
+
+  Args:
+    components: [B, G, T, 4] rewards.
+    weights: of the components.
+    grpo: of the loss.
+
+  Returns:
+    [B, G, T] advantages and [B, T] bool, where the group is dead.
+  """
+  # The other components are of the path to the recommendation, so all their
+  # steps count, whichever recommendation does.
+  regret = losses.regret_weights(grpo.simple_regret_share, components.shape[-2])
+  counted = components.at[..., _OPTIMIZATION].multiply(regret)
+  returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
+  if grpo.scale_components == 'group':
+    returns, _ = jax.vmap(
+      lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
+    )(returns)
+  group_returns = rewards.total(returns, weights)
+  return losses.group_advantages(group_returns, grpo.scale_rewards)
+
+
+# What can be not finite in a loss, causes first.
+FAULTS = (
+  'loss/surrogate',
+  'loss/parent',
+  'loss/outcome',
+  'policy/kl_reference',
+  'policy/entropy_variable',
+  'policy/entropy_cell',
+  'policy/kl_acting',
+  'policy/log_ratio_max',
+  'loss/total',
+  'gradient',
+)
+
+
+def faults(
+  params,
+  reference,
+  network: networks.Network,
+  tasks: types.Task,
+  observations: jax.Array,
+  trajectories: types.Trajectory,
+  weights: rewards.Weights,
+  settings: Settings,
+  grpo: losses.Settings,
+) -> dict[str, jax.Array]:
+  """On which tasks a part of the loss, or its gradient, is not finite.
+
+  Slow, task by task: for when an update has failed.
+
+  Args:
+    params: at which the loss is taken.
+    reference: parameters of the reference policy.
+    network: its functions.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    weights: of the reward components.
+    settings: of the learner.
+    grpo: of the loss.
+
+  Returns:
+    [len(FAULTS), B] bool.
+  """
+  judged, _ = advantages(trajectories.components, weights, grpo)
+
+  def finite(data):
+    batch = jax.tree.map(lambda leaf: leaf[None], data)
+    gradient, parts = jax.grad(loss, has_aux=True)(
+      params, reference, network, *batch, settings, grpo
+    )
+    parts['gradient'] = optax.tree.norm(gradient)
+    return jnp.isfinite(jnp.stack([parts[name] for name in FAULTS]))
+
+  data = (tasks, observations, trajectories, judged)
+  return ~jax.lax.map(finite, data).T
+
+
 def update(
   state: types.TrainingState,
   network: networks.Network,
@@ -233,6 +317,9 @@ def update(
   grpo: losses.Settings,
 ) -> tuple[types.TrainingState, dict[str, jax.Array]]:
   """One update: `num_iterations` passes of `num_minibatches` gradient steps.
+
+  Where a loss or a gradient is not finite the parameters stay what they were
+  before that step, so that `faults` finds it; the metrics show it.
 
   Args:
     state: before the update.
@@ -249,43 +336,42 @@ def update(
     The state after the update, and scalars to log.
   """
   components = trajectories.components  # [B, G, T, 4]
-  rewarded = rewards.total(components, weights)  # [B, G, T]
-  # The other components are of the path to the recommendation, so all their
-  # steps count, whichever recommendation does.
-  regret = losses.regret_weights(grpo.simple_regret_share, rewarded.shape[-1])
-  counted = components.at[..., _OPTIMIZATION].multiply(regret)
-  returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
-  if grpo.scale_components == 'group':
-    returns, _ = jax.vmap(
-      lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
-    )(returns)
-  group_returns = rewards.total(returns, weights)
-  advantages, dead = losses.group_advantages(group_returns, grpo.scale_rewards)
-  data = (tasks, observations, trajectories, advantages)
+  judged, dead = advantages(components, weights, grpo)
+  data = (tasks, observations, trajectories, judged)
   batches = jax.tree.map(
     lambda leaf: leaf.reshape(settings.num_minibatches, -1, *leaf.shape[1:]),
     data,
   )
 
   def gradient_step(carry, batch):
-    params, opt_state = carry
+    params, opt_state, sound = carry
     gradient, parts = jax.grad(loss, has_aux=True)(
       params, state.reference, network, *batch, settings, grpo
     )
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    parts['train/gradient_norm'] = optax.tree.norm(gradient)
-    return (optax.apply_updates(params, updates), opt_state), parts
+    norm = optax.tree.norm(gradient)
+    parts['train/gradient_norm'] = norm
+    updates, new_opt_state = optimizer.update(gradient, opt_state, params)
+    new = optax.apply_updates(params, updates), new_opt_state
+    sound &= jnp.isfinite(norm) & jnp.isfinite(parts['loss/total'])
+    params, opt_state = jax.tree.map(
+      lambda after, before: jnp.where(sound, after, before),
+      new,
+      (params, opt_state),
+    )
+    return (params, opt_state, sound), parts
 
   def one_pass(carry, _):
     return jax.lax.scan(gradient_step, carry, batches)
 
-  (params, opt_state), parts = jax.lax.scan(
-    one_pass, (state.params, state.opt_state), length=settings.num_iterations
+  (params, opt_state, _), parts = jax.lax.scan(
+    one_pass,
+    (state.params, state.opt_state, True),
+    length=settings.num_iterations,
   )
   metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
   metrics['policy/log_ratio_max'] = parts['policy/log_ratio_max'].max()
   metrics['train/parameter_norm'] = optax.tree.norm(params)
-  metrics['reward/total'] = rewarded.mean()
+  metrics['reward/total'] = rewards.total(components, weights).mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = components[..., i].mean()
   last = components[:, :, -1, _OPTIMIZATION]

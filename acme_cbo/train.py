@@ -79,12 +79,8 @@ def train_and_evaluate(
   """
   begin = time.monotonic()
   prepare(workdir)
-  if experiment.training.quick_compile:
-    jax.config.update('jax_disable_most_optimizations', True)
   parts, settings = experiment.parts, experiment.evaluation
-  state = jax.jit(lambda key: fused.init(key, parts))(
-    jax.random.PRNGKey(experiment.seed)
-  )
+  state = initial_state(experiment)
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   print(
     f'{experiment.name}: a policy of {size:,} parameters, '
@@ -146,6 +142,17 @@ def train_and_evaluate(
   return summary
 
 
+def initial_state(
+  experiment: experiment_lib.Experiment,
+) -> types.TrainingState:
+  """The state that a run begins with; from here on it compiles as it says."""
+  if experiment.training.quick_compile:
+    jax.config.update('jax_disable_most_optimizations', True)
+  return jax.jit(lambda key: fused.init(key, experiment.parts))(
+    jax.random.PRNGKey(experiment.seed)
+  )
+
+
 def _tensorboard():
   """The command that starts TensorBoard, in whatever environment this is."""
   beside = pathlib.Path(sys.executable).parent / 'tensorboard'
@@ -171,7 +178,7 @@ def _fit(
   with checkpoints.Checkpointer(
     workdir / 'checkpoints', cadence.max_checkpoints
   ) as checkpointer:
-    return trainer_lib.Trainer(
+    trainer = trainer_lib.Trainer(
       step=fused.make_step(parts),
       evaluate=evaluate_state,
       num_updates=cadence.num_updates,
@@ -193,7 +200,15 @@ def _fit(
           {'config': json.loads(config_json)},
         ),
       ),
-    ).fit(state)
+    )
+    try:
+      return trainer.fit(state)
+    except errors.NonFiniteError as error:
+      error.add_note(
+        'see what it met with: python launchers/replay.py '
+        f'--workdir={workdir} --update={error.update} --scm={error.task}'
+      )
+      raise
 
 
 def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):

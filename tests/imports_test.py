@@ -46,6 +46,7 @@ _LAYERS = {
   'benchmark': (*_LEARNING, 'runtimes', 'errors'),
   'experiment': ('',),  # Everything.
   'train': ('',),
+  'replay': ('',),
 }
 _READERS_OF_CONFIGS = ('acme_cbo/experiment.py', 'configs/', 'launchers/')
 

@@ -56,6 +56,7 @@ class HeldOut:
     key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
     key_tasks, self._key = jax.random.split(key)
     self.tasks = priors.sample(key_tasks, prior, num_tasks)
+    self._seed = seed
     self._horizon = horizon
     scm = jax.device_get(self.tasks.scm)
     self._columns = {
@@ -87,7 +88,7 @@ class HeldOut:
       return self._evaluate(key, factory, tasks)
 
     return {
-      name: run(jnp.int32(index), self._key, self.tasks)
+      name: self._finite(run(jnp.int32(index), self._key, self.tasks))
       for index, name in enumerate(factories)
     }
 
@@ -101,7 +102,7 @@ class HeldOut:
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)
-    return lambda params: compiled(params, self._key, self.tasks)
+    return lambda params: self._finite(compiled(params, self._key, self.tasks))
 
   def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
     """One row per task: see `statistics`."""
@@ -154,6 +155,19 @@ class HeldOut:
             for step, probability in enumerate(steps)
           ]
     return pd.DataFrame(rows, columns=BELIEF_COLUMNS)
+
+  def _finite(self, outcome):
+    """The outcome, if all of it is finite."""
+    for name, values in (('score', outcome.score), *outcome.parents.items()):
+      values = np.asarray(values)
+      lost = ~np.isfinite(values).all(tuple(range(1, values.ndim)))
+      if lost.any():
+        raise FloatingPointError(
+          f'held-out SCMs: {name} is not finite on SCM {lost.argmax()} of '
+          f'{lost.size} (on {lost.sum()} in all), drawn from the seed '
+          f'{self._seed} of the evaluation'
+        )
+    return outcome
 
   def _evaluate(self, key, factory, tasks):
     horizon = self._horizon

@@ -5,9 +5,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
@@ -59,8 +61,18 @@ def init(key: jax.Array, parts: Parts) -> types.TrainingState:
 
 
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
-  """A group of rollouts on every task: see `actor.act`. Consumes the key."""
-  return actor.act(
+  """A group of rollouts on every task, and what of it is not finite.
+
+  Args:
+    params: parameters of the network.
+    key: consumed.
+    tasks: B tasks.
+    parts: of the update.
+
+  Returns:
+    Observations and trajectories, see `actor.act`, and `actor.faults` of them.
+  """
+  data = actor.act(
     key,
     params,
     parts.network,
@@ -69,6 +81,7 @@ def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
     parts.num_generations,
     parts.kinds,
   )
+  return data, actor.faults(*data)
 
 
 def learn(
@@ -100,8 +113,10 @@ def make_step(
 
   Returns:
     `step(state) -> (state, metrics)`. It raises an `errors.UsageError` where
-    the prior cannot fill a batch, and a `FloatingPointError` where the policy
-    has left the data behind or no group has told anything for a long time.
+    the prior cannot fill a batch, an `errors.NonFiniteError` where an
+    observation, a logit, a reward, a loss or a gradient is not finite, and a
+    `FloatingPointError` where the policy has left the data behind or no group
+    has told anything for a long time.
   """
   jit_act = jax.jit(lambda params, key, tasks: act(params, key, tasks, parts))
   jit_learn = jax.jit(
@@ -110,25 +125,42 @@ def make_step(
     ),
     donate_argnums=0,
   )
+  jit_learner_faults = jax.jit(
+    lambda state, tasks, observations, trajectories: learner.faults(
+      state.params,
+      state.reference,
+      parts.network,
+      tasks,
+      observations,
+      trajectories,
+      parts.weights,
+      parts.settings,
+      parts.grpo,
+    )
+  )
 
   def step(state):
+    update = int(state.step) + 1
     key, key_tasks, key_act = jax.random.split(state.key, 3)
+    seed = str(key_tasks.tolist())
     tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-    observations, trajectories = jit_act(state.params, key_act, tasks)
-    state, metrics = jit_learn(
-      state._replace(key=key), tasks, observations, trajectories
-    )
+    data, faults = jit_act(state.params, key_act, tasks)
+    errors.check_finite(update, actor.FAULTS, faults, seed)
+    state, metrics = jit_learn(state._replace(key=key), tasks, *data)
+    if not np.isfinite(jax.device_get([*metrics.values()])).all():
+      faults = jit_learner_faults(state, tasks, *data)
+      errors.check_finite(update, learner.FAULTS, faults, seed)
     largest = float(metrics['policy/log_ratio_max'])
     # Also where it is NaN.
     if not largest <= losses.MAX_LOG_RATIO:
       raise FloatingPointError(
-        f'update {int(state.step)}: a log importance ratio of {largest:.1f} '
+        f'update {update}: a log importance ratio of {largest:.1f} '
         f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
         'grpo.num_iterations'
       )
     if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
       raise FloatingPointError(
-        f'update {int(state.step)}: for {_MAX_DEAD_UPDATES} updates in a row '
+        f'update {update}: for {_MAX_DEAD_UPDATES} updates in a row '
         'all rollouts of every group have earned the same; raise the weights '
         'of the entropy, or check the weights of the rewards'
       )

@@ -175,7 +175,8 @@ def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
   reachable = (causes & scm.problem.target[:, None]).any()
   # Internal units are observational deviations.
   gain = objective.best - objective.baseline
-  return types.Task(scm, objective), reachable & (gain >= prior.min_gain)
+  # What is not finite is no reason to draw again: it is found, and raises.
+  return types.Task(scm, objective), reachable & ~(gain < prior.min_gain)
 
 
 class _Filling(NamedTuple):

@@ -168,6 +168,9 @@ def objective(
 
   Returns:
     The `Objective`.
+
+  Raises:
+    ValueError: outside `jit`, where worst and best are the same or not finite.
   """
   problem = scm.problem
   num_variables = problem.low.shape[-1]
@@ -193,13 +196,20 @@ def objective(
   settable = problem.settable[:, None]
   best = jnp.argmax(jnp.where(settable, close, -jnp.inf))
   worst = jnp.argmin(jnp.where(settable, close, jnp.inf))
+  least, most = close.flatten()[worst], close.flatten()[best]
+  # Outside `jit`; under it the prior draws again what gains too little.
+  if not isinstance(most, jax.core.Tracer) and not least < most:
+    raise ValueError(
+      f'no intervention that is allowed changes the target: the worst reaches '
+      f'{least:.6g} and the best {most:.6g}; let a cause of it be set'
+    )
   best_variable = best // around.shape[1]
   choice = intervene_on(problem, best_variable, around.flatten()[best])
   return types.Objective(
     bank=bank,
     baseline=baseline,
-    worst=close.flatten()[worst],
-    best=close.flatten()[best],
+    worst=least,
+    best=most,
     curve=curve,
     best_variable=best_variable.astype(jnp.int32),
     best_value=choice.values.sum(),

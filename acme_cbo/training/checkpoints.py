@@ -122,9 +122,14 @@ class Checkpointer:
     )
     return restored['state'], restored['metadata']
 
-  def latest_step(self) -> int | None:
-    """Returns the latest step, or None where there is no checkpoint."""
-    return self._manager.latest_step()
+  def latest_step(self, before: int | None = None) -> int | None:
+    """Returns the latest step, or None where there is no checkpoint.
+
+    Args:
+      before: where to look: at the steps below it; None is everywhere.
+    """
+    steps = self._manager.all_steps()
+    return max((s for s in steps if before is None or s < before), default=None)
 
   def close(self) -> None:
     """Releases what Orbax holds; a second call does nothing."""

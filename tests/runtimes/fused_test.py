@@ -7,15 +7,21 @@ import re
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
+from acme_cbo import environment
+from acme_cbo import errors
+from acme_cbo import losses
 from acme_cbo import rewards
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
+from acme_cbo.scms import simulate
 from tests import miniature
 
 
@@ -38,6 +44,28 @@ def _act(parts):
   return act.lower(state.params, state.key, miniature.tasks(4)).compile()
 
 
+_MARKED = 2
+
+
+def _is_marked(problem):
+  """Whether this is the third of `miniature.tasks`."""
+  low = miniature.tasks(4).scm.problem.low[_MARKED]
+  return (problem.low == low).all()
+
+
+def _spoil(module, name, problem_of=None):
+  """A function of a module returns NaN, on the third task if it is told it."""
+  function = getattr(module, name)
+
+  def spoilt(*arguments):
+    spoils = True if problem_of is None else _is_marked(problem_of(arguments))
+    return jax.tree.map(
+      lambda leaf: jnp.where(spoils, jnp.nan, leaf), function(*arguments)
+    )
+
+  return mock.patch.object(module, name, spoilt)
+
+
 @contextlib.contextmanager
 def _fixed_experience(parts):
   """Prior and actor bring the same each time: nothing of them to compile."""
@@ -58,7 +86,7 @@ class StepTest(miniature.TestCase):
       before = state
       key, _, key_act = jax.random.split(expected.key, 3)
       tasks = miniature.tasks(4)
-      data = _act(parts)(expected.params, key_act, tasks)
+      data, _ = _act(parts)(expected.params, key_act, tasks)
       expected, metrics = learn(expected._replace(key=key), tasks, *data)
       with _fixed_tasks():
         state, actual = step(state)
@@ -106,6 +134,94 @@ class RefusalTest(miniature.TestCase):
         step(state)
 
 
+@pytest.mark.fault
+class NonFiniteTest(miniature.TestCase):
+  def _message(self, parts=None):
+    parts = parts or miniature.parts()
+    state = _init(parts)
+    _, key_tasks, _ = jax.random.split(state.key, 3)
+    with _fixed_tasks(), self.assertRaises(errors.NonFiniteError) as caught:
+      fused.make_step(parts)(state)
+    message = str(caught.exception)
+    self.assertEndsWith(message, f'drawn from the seed {key_tasks.tolist()}')
+    return message
+
+  @parameterized.parameters(
+    ('observation', environment, 'reset', lambda given: given[1].problem),
+    ('outcome', environment, 'step', lambda given: given[1].problem),
+    (
+      'reward/optimization',
+      simulate,
+      'expected_outcome',
+      lambda given: given[0].problem,
+    ),
+  )
+  def test_names_update_component_and_scm(
+    self, component, module, name, problem_of
+  ):
+    with _spoil(module, name, problem_of):
+      self.assertStartsWith(
+        self._message(),
+        f'update 1: {component} is not finite on SCM {_MARKED} of 4 (on 1 in',
+      )
+
+  @parameterized.parameters('structure', 'parent', 'exploration')
+  def test_names_the_reward(self, name):
+    with _spoil(rewards, name):
+      self.assertStartsWith(
+        self._message(), f'update 1: reward/{name} is not finite on SCM 0 of 4'
+      )
+
+  def test_logit(self):
+    network = miniature.linear_network()
+
+    def append(params, problem, *rest):
+      heads, cache = network.append(params, problem, *rest)
+      spoilt = jnp.where(_is_marked(problem), jnp.inf, heads.joint_logits)
+      return heads._replace(joint_logits=spoilt), cache
+
+    parts = miniature.parts(network=network._replace(append=append))
+    self.assertStartsWith(
+      self._message(parts), f'update 1: logit is not finite on SCM {_MARKED}'
+    )
+
+  def test_loss(self):
+    with _spoil(losses, 'outcome_loss'):
+      self.assertStartsWith(
+        self._message(), 'update 1: loss/outcome is not finite on SCM 0 of 4'
+      )
+
+  def test_gradient_of_a_loss_that_is_finite(self):
+    outcome_loss = losses.outcome_loss
+    table = rewards.optimization(
+      miniature.tasks(4).objective.curve[_MARKED],
+      jax.tree.map(lambda leaf: leaf[_MARKED], miniature.tasks(4).objective),
+    )
+
+    def spoilt(logits, rewarded, settable):
+      value = outcome_loss(logits, rewarded, settable)
+      marked = (jnp.abs(rewarded - table) < 1e-4).all()
+      # The derivative of the root is infinite at 0, where its value is 0.
+      return value + jnp.where(marked, jnp.sqrt(0 * value), 0.0)
+
+    with mock.patch.object(losses, 'outcome_loss', spoilt):
+      self.assertStartsWith(
+        self._message(), f'update 1: gradient is not finite on SCM {_MARKED}'
+      )
+
+  def test_parameters_stay_where_it_happened(self):
+    parts = miniature.parts()
+    state = _init(parts)
+    before = jax.tree.map(np.array, state.params)
+    brought, _ = _act(parts)(state.params, state.key, miniature.tasks(4))
+    with _spoil(losses, 'outcome_loss'):
+      after, metrics = jax.jit(functools.partial(fused.learn, parts=parts))(
+        state, miniature.tasks(4), *brought
+      )
+    jax.tree.map(np.testing.assert_array_equal, after.params, before)
+    self.assertTrue(np.isnan(metrics['train/gradient_norm']))
+
+
 def _lapack_calls(compiled):
   return re.findall('custom_call_target="lapack[^"]*"', compiled.as_text())
 
@@ -118,7 +234,7 @@ class CompiledTest(miniature.TestCase):
     state = jax.eval_shape(lambda: _init(parts))
     act = _act(parts)
     learn = jax.jit(functools.partial(fused.learn, parts=parts))
-    learn = learn.lower(state, miniature.tasks(4), *act.out_info).compile()
+    learn = learn.lower(state, miniature.tasks(4), *act.out_info[0]).compile()
     self.assertEmpty(_lapack_calls(act))
     self.assertEmpty(_lapack_calls(learn))
 

@@ -310,6 +310,19 @@ class NonlinearTest(miniature.TestCase):
         self.assertLess(abs(z), 4)
 
 
+class NothingToReachTest(miniature.TestCase):
+  def test_worst_as_good_as_best_is_refused(self):
+    # x1 does nothing to the target, and x0 may not be set.
+    linear = np.zeros((3, 3))
+    linear[2, 0] = 1.0
+    scm = hand_made_scms.scm(
+      hand_made_scms.mechanism(3, linear=linear),
+      hand_made_scms.problem(3, 2, (1,)),
+    )
+    with self.assertRaisesRegex(ValueError, 'no intervention that is allowed'):
+      simulate.objective(scm, jnp.zeros((1, 3)), 4)
+
+
 class ObjectiveTest(miniature.TestCase):
   @pytest.mark.stat
   def test_worst_and_best_against_a_fine_grid(self):

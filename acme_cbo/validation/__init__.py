@@ -1,0 +1,1 @@
+"""Does a configuration do what it promises? Experiments with a verdict."""

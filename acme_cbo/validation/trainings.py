@@ -1,0 +1,97 @@
+"""Short trainings for several seeds and balances of the rewards at once.
+
+All of them are one program, vectorised over seeds and balances: it is compiled
+once, and small policies fill a machine.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import rewards
+from acme_cbo import types
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import priors
+
+
+def train(
+  parts: fused.Parts,
+  balances: list[rewards.Weights],
+  seeds: list[int],
+  num_updates: int,
+) -> tuple[Any, Any]:
+  """Trains a policy from each seed with each balance of the rewards.
+
+  Args:
+    parts: of an update; its weights are replaced by the balances.
+    balances: W of them.
+    seeds: S of them; the policies of a seed begin with the same parameters and
+      meet the same SCMs.
+    num_updates: of each training.
+
+  Returns:
+    Parameters before ([S]) and after ([W, S] leading axes).
+
+  Raises:
+    FloatingPointError: something was not finite, or a batch was not full.
+  """
+
+  def of_one(weights, seed):
+    own = dataclasses.replace(parts, weights=rewards.Weights(*weights))
+    start = fused.init(jax.random.PRNGKey(seed), own)
+
+    def update(state, _):
+      key, key_tasks, key_act = jax.random.split(state.key, 3)
+      tasks, complete = priors.fill(key_tasks, own.prior, own.num_tasks)
+      data, faults = fused.act(state.params, key_act, tasks, own)
+      state, metrics = fused.learn(state._replace(key=key), tasks, *data, own)
+      sound = jnp.isfinite(metrics['train/gradient_norm']) & ~faults.any()
+      return state, complete & sound
+
+    end, sound = jax.lax.scan(update, start, length=num_updates)
+    return start.params, end.params, sound.all()
+
+  over_seeds = jax.vmap(of_one, (None, 0))
+  before, after, sound = jax.jit(jax.vmap(over_seeds, (0, None)))(
+    jnp.array(balances, jnp.float32), jnp.array(seeds)
+  )
+  if not np.all(sound):
+    raise FloatingPointError(
+      'a validation training met with a number that is not finite, or with a '
+      'prior that refuses nearly every SCM'
+    )
+  return jax.tree.map(lambda leaf: leaf[0], before), after
+
+
+def measure(
+  parts: fused.Parts, params: Any, key: jax.Array, tasks: types.Task
+) -> np.ndarray:
+  """Mean rewards of policies that act as they do in training.
+
+  Args:
+    parts: of an update.
+    params: of policies, with any leading axes.
+    key: consumed; every policy meets the same data and the same noise.
+    tasks: M tasks.
+
+  Returns:
+    [..., 4] mean components per step, `structure` per episode.
+  """
+
+  def of_one(params):
+    (_, trajectories), _ = fused.act(params, key, tasks, parts)
+    per_step = trajectories.components.mean((0, 1, 2))
+    place = rewards.COMPONENTS.index('structure')
+    return per_step.at[place].multiply(parts.horizon.num_interventions)
+
+  axes = jax.tree.leaves(params)[0].ndim - jax.tree.leaves(_one(parts))[0].ndim
+  for _ in range(axes):
+    of_one = jax.vmap(of_one)
+  return np.asarray(jax.jit(of_one)(params))
+
+
+def _one(parts):
+  return jax.eval_shape(lambda: fused.init(jax.random.PRNGKey(0), parts)).params

@@ -1,0 +1,224 @@
+"""One episode told in other units, in other words, in another order.
+
+Nothing that a policy, a belief or a reward says may depend on how variables
+are measured, on whether a target is minimised or its negative maximised, or on
+how the variables are numbered.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import actor
+from acme_cbo import distributions
+from acme_cbo import learner
+from acme_cbo import networks
+from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import simulate
+
+
+class Episode(NamedTuple):
+  """A group of rollouts on one task, as numpy arrays.
+
+  Attributes:
+    task: the SCM and its objective.
+    observations: [N, D].
+    trajectories: G of them.
+  """
+
+  task: types.Task
+  observations: Any
+  trajectories: types.Trajectory
+
+
+class Said(NamedTuple):
+  """What is said of an episode.
+
+  Attributes:
+    choice: [G, T, D, C] probability of each decision.
+    learned: [G, T + 1, D] probability of each parent, by the network.
+    exact: [G, T + 1, D] by the exact belief.
+    rewards: [G, T, 4].
+    advantages: [G, T].
+  """
+
+  choice: jax.Array
+  learned: jax.Array
+  exact: jax.Array
+  rewards: jax.Array
+  advantages: jax.Array
+
+
+def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
+  """A compiled function of parameters and an episode: what is said of it."""
+  network = parts.network
+
+  def of_rollout(params, task, observations, prefix, trajectory):
+    problem = task.scm.problem
+    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
+    heads = network.full(params, problem, prefix, rows)
+    log_probs = jax.vmap(distributions.choice, (0, None))(
+      heads.joint_logits[:-1], problem.settable
+    )
+    choice = jnp.exp(log_probs.variable[..., None] + log_probs.cell)
+
+    def follow(kind):
+      belief = beliefs.KINDS[kind]()
+
+      def step(state, row):
+        return belief.update(state, *row), state
+
+      start = belief.init(problem, observations, heads.parent_logits[0])
+      given = trajectory.intervened, trajectory.outcomes
+      last, before = jax.lax.scan(
+        step, start, (*given, heads.parent_logits[1:])
+      )
+      parents = jax.vmap(belief.parents)(before)
+      return belief, before, last, [*parents, belief.parents(last)]
+
+    followed = {kind: follow(kind) for kind in beliefs.KINDS}
+    values = jax.vmap(
+      lambda variable, fraction: simulate.intervene_on(
+        problem, variable, fraction
+      )
+    )(trajectory.decision.variable, trajectory.decision.fraction)
+    components = actor.components(
+      task,
+      parts.kinds,
+      *followed[parts.kinds.belief][:3],
+      trajectory.decision,
+      values,
+      trajectory.outcomes,
+    )
+    learned, exact = (
+      jnp.stack(followed[kind][3]) for kind in ('learned', 'exact')
+    )
+    return choice, learned, exact, components
+
+  @jax.jit
+  def listen(params, episode):
+    task, observations, trajectories = episode
+    prefix = network.prefix(params, task.scm.problem, observations)
+    choice, learned, exact, components = jax.vmap(
+      of_rollout, (None, None, None, None, 0)
+    )(params, task, observations, prefix, trajectories)
+    judged, _ = learner.advantages(components[None], parts.weights, parts.grpo)
+    return Said(choice, learned, exact, components, judged[0])
+
+  return listen
+
+
+def measured(episode: Episode, factor: np.ndarray, shift: np.ndarray):
+  """The episode in units `factor x + shift`.
+
+  Args:
+    episode: of D variables.
+    factor: [D] above 0.
+    shift: [D], in lengths of each variable's domain, or of its observational
+      deviation for one that has none.
+
+  Returns:
+    The `Episode`.
+  """
+  task, observations, trajectories = jax.tree.map(np.asarray, episode)
+  problem = task.scm.problem
+  length = np.float64(problem.high) - problem.low
+  offset = factor * shift * length
+  kind = observations.dtype
+
+  def told(values):
+    return np.asarray(factor * np.float64(values) + offset, kind)
+
+  scm = task.scm._replace(
+    problem=problem._replace(low=told(problem.low), high=told(problem.high)),
+    location=told(task.scm.location),
+    scale=np.asarray(factor * np.float64(task.scm.scale), kind),
+  )
+  exists = problem.exists
+  return Episode(
+    task._replace(scm=scm),
+    np.where(exists, told(observations), 0),
+    trajectories._replace(
+      outcomes=np.where(exists, told(trajectories.outcomes), 0)
+    ),
+  )
+
+
+def negated(episode: Episode) -> Episode:
+  """The episode with the negative of the target, and the goal turned round."""
+  task, observations, trajectories = jax.tree.map(np.asarray, episode)
+  scm, problem = task.scm, task.scm.problem
+  sign = np.where(problem.target, -1, 1).astype(observations.dtype)
+  mechanism = scm.mechanism._replace(
+    bias=sign * scm.mechanism.bias,
+    linear=sign[:, None] * scm.mechanism.linear * sign,
+    hidden=scm.mechanism.hidden * sign,
+    output=sign[:, None] * scm.mechanism.output,
+    noise_scale=sign * scm.mechanism.noise_scale,
+  )
+  low, high = sign * problem.low, sign * problem.high
+  return Episode(
+    task._replace(
+      scm=scm._replace(
+        problem=problem._replace(
+          goal=-problem.goal,
+          low=np.minimum(low, high),
+          high=np.maximum(low, high),
+        ),
+        mechanism=mechanism,
+        location=sign * scm.location,
+      ),
+      objective=task.objective._replace(bank=sign * task.objective.bank),
+    ),
+    sign * observations,
+    trajectories._replace(outcomes=sign * trajectories.outcomes),
+  )
+
+
+def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
+  """The episode with old variable `permutation[k]` as number k."""
+  task, observations, trajectories = jax.tree.map(np.asarray, episode)
+  place = np.argsort(permutation)
+  objective = task.objective
+  return Episode(
+    types.Task(
+      simulate.relabel(
+        jax.tree.map(jnp.asarray, task.scm), jnp.asarray(permutation)
+      ),
+      objective._replace(
+        bank=objective.bank[:, permutation],
+        curve=objective.curve[permutation],
+        best_variable=np.int32(place[objective.best_variable]),
+      ),
+    ),
+    observations[:, permutation],
+    trajectories._replace(
+      decision=trajectories.decision._replace(
+        variable=place[trajectories.decision.variable].astype(np.int32)
+      ),
+      intervened=trajectories.intervened[..., permutation],
+      outcomes=trajectories.outcomes[..., permutation],
+    ),
+  )
+
+
+def renumber_said(said: Said, permutation: np.ndarray) -> Said:
+  """What is said of an episode, for the variables in another order."""
+  return said._replace(
+    choice=said.choice[:, :, permutation],
+    learned=said.learned[..., permutation],
+    exact=said.exact[..., permutation],
+  )
+
+
+def largest_difference(one: Said, other: Said) -> dict[str, float]:
+  """The largest absolute difference in each thing that is said."""
+  return {
+    name: float(np.abs(np.asarray(a) - np.asarray(b)).max())
+    for name, a, b in zip(Said._fields, one, other, strict=True)
+  }

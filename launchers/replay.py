@@ -1,0 +1,35 @@
+"""Makes one update of a run again and shows what one of its SCMs went through.
+
+python launchers/replay.py --workdir=runs/mine --update=17 --scm=5
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from acme_cbo import command_line
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_UPDATE = flags.DEFINE_integer('update', None, 'Number of the update, from 1.')
+_SCM = flags.DEFINE_integer('scm', 0, 'Index of the SCM in its batch, from 0.')
+
+
+def main(argv: Sequence[str]) -> None:
+  """Reads the flags; the rest is `acme_cbo.replay`."""
+  del argv
+  command_line.use_compilation_cache()
+  # Imported late, so that --help and a mistyped flag answer at once.
+  from acme_cbo import errors  # noqa: PLC0415
+  from acme_cbo import replay  # noqa: PLC0415
+
+  if not _WORKDIR.value or _UPDATE.value is None:
+    raise errors.UsageError('name a run and an update: --workdir=, --update=')
+  print(replay.replay(pathlib.Path(_WORKDIR.value), _UPDATE.value, _SCM.value))
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,33 @@
+"""Tests of how numbers that are not finite are reported."""
+
+from absl.testing import absltest
+import numpy as np
+import pytest
+
+from acme_cbo import errors
+
+
+@pytest.mark.fault
+class CheckFiniteTest(absltest.TestCase):
+  def test_names_the_first_component_and_scm(self):
+    faulty = np.zeros((3, 5), bool)
+    faulty[1, [2, 4]] = faulty[2, 0] = True
+    with self.assertRaises(errors.NonFiniteError) as caught:
+      errors.check_finite(17, ('a', 'b', 'c'), faulty, '[1, 2]')
+    self.assertEqual(
+      str(caught.exception),
+      'update 17: b is not finite on SCM 2 of 5 (on 2 in all), drawn from the '
+      'seed [1, 2]',
+    )
+    self.assertEqual((caught.exception.update, caught.exception.task), (17, 2))
+
+  def test_takes_what_is_finite(self):
+    errors.check_finite(1, ('a', 'b'), np.zeros((2, 3), bool), '')
+
+  def test_components_and_rows_belong_together(self):
+    with self.assertRaises(ValueError):
+      errors.check_finite(1, ('a',), np.zeros((2, 3), bool), '')
+
+
+if __name__ == '__main__':
+  absltest.main()
