@@ -47,6 +47,7 @@ _LAYERS = {
   'experiment': ('',),  # Everything.
   'train': ('',),
   'replay': ('',),
+  'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),
 }
 _READERS_OF_CONFIGS = ('acme_cbo/experiment.py', 'configs/', 'launchers/')
 

@@ -66,6 +66,28 @@ def bootstrap_interval(
   return interval.low, interval.high
 
 
+def lower_bound(values: np.ndarray, confidence: float) -> float:
+  """One-sided bound on a mean, by Student's t.
+
+  Args:
+    values: [n] of n independent units, n >= 5, finite and not all the same.
+    confidence: as 0.99.
+
+  Returns:
+    The mean is above it with that confidence.
+
+  Raises:
+    ValueError: fewer than 5 units, one that is not finite, or no variance.
+  """
+  if len(values) < _MIN_TASKS:
+    raise ValueError(f'{len(values)} values; a bound needs {_MIN_TASKS}')
+  error = np.std(values, ddof=1) / np.sqrt(len(values))
+  if not np.isfinite(error) or not error:
+    raise ValueError(f'no bound on the mean of {values}: its error is {error}')
+  quantile = scipy.stats.t.ppf(confidence, len(values) - 1)
+  return float(np.mean(values) - quantile * error)
+
+
 def summarise(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
   """Scores of every policy, overall and by group.
 

@@ -222,3 +222,46 @@ def largest_difference(one: Said, other: Said) -> dict[str, float]:
     name: float(np.abs(np.asarray(a) - np.asarray(b)).max())
     for name, a, b in zip(Said._fields, one, other, strict=True)
   }
+
+
+def in_double(tree: Any) -> Any:
+  """Floats as float64, for use within `jax.enable_x64`."""
+  return jax.tree.map(
+    lambda leaf: np.asarray(
+      leaf, np.float64 if np.asarray(leaf).dtype == np.float32 else None
+    ),
+    tree,
+  )
+
+
+def retold(
+  rng: np.random.Generator, episode: Episode, said: Said
+) -> dict[str, tuple[Episode, Said]]:
+  """The episode told in every other way, and what is to be said of it then.
+
+  Args:
+    rng: draws units and numbers.
+    episode: of D variables.
+    said: of the episode as it is.
+
+  Returns:
+    {way of telling: (the episode, what is to be said)}.
+  """
+  num_variables = episode.observations.shape[-1]
+  one, nought = np.ones(num_variables), np.zeros(num_variables)
+  factor = 10.0 ** rng.uniform(-12, 12, num_variables)
+  shift = rng.uniform(-1000, 1000, num_variables)
+  permutation = rng.permutation(num_variables)
+  return {
+    'units 1e-12 to 1e12 times as large': (
+      measured(episode, factor, nought),
+      said,
+    ),
+    'origins up to 1,000 domains away': (measured(episode, one, shift), said),
+    'both': (measured(episode, factor, shift), said),
+    'the negative of the target, and the other goal': (negated(episode), said),
+    'variables in another order': (
+      renumbered(episode, permutation),
+      renumber_said(said, permutation),
+    ),
+  }

@@ -1,0 +1,423 @@
+"""The whole validation of a configuration: each requirement, its figure.
+
+no silent failures    what is forbidden or not finite raises and says where
+real history          the policy answers to the rows that it was given
+continuous reward     1 at the optimum each time, 0 at the worst, no reward
+                      for anything less
+exploits              thirteen scripts against each component and their sum
+other units           nothing depends on units, signs, or the numbering
+zero out              each component alone moves behaviour its way, and none
+                      has an effect at weight 0
+learning              the given balance raises score and parents' F1 together
+"""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import actor
+from acme_cbo import environment
+from acme_cbo import errors
+from acme_cbo import learner
+from acme_cbo import rewards
+from acme_cbo import types
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import statistics
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import priors
+from acme_cbo.validation import exploits
+from acme_cbo.validation import trainings
+from acme_cbo.validation import units
+
+# Of every interval and test.
+_CONFIDENCE = 0.99
+# By how much of the range an exploit has to lie behind honest play.
+_MARGIN = 0.2
+# Tasks on which scripts and policies are scored.
+_NUM_TASKS = 256
+# Seed of the tasks; no training shares it.
+_SEED = 0x7A11D
+
+# Trainings of one component alone: as few variables and steps as show it.
+_ALONE_UPDATES = 200
+_ALONE_TASKS = 16
+_ALONE_GENERATIONS = 8
+_ALONE_VARIABLES = 4
+_ALONE_HORIZON = actor.Horizon(num_observations=10, num_interventions=5)
+_ALONE_LEARNING_RATE = 1.5e-2
+# Trainings with the balance that was given, as it was given.
+_BALANCE_UPDATES = 60
+_BALANCE_LEARNING_RATE = 6e-3
+
+
+class Check(NamedTuple):
+  """One claim and its verdict.
+
+  Attributes:
+    requirement: what it belongs to.
+    claim: what was asked.
+    passed: whether it holds.
+    figure: the number that says so.
+  """
+
+  requirement: str
+  claim: str
+  passed: bool
+  figure: str
+
+
+def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
+  """Validates a configuration, check by check, the quick ones first.
+
+  Args:
+    parts: of an update, as the configuration has them.
+    num_seeds: independent trainings behind each claim about learning.
+
+  Yields:
+    The checks as they are made.
+  """
+  key = jax.random.fold_in(jax.random.PRNGKey(0), _SEED)
+  tasks = _tasks_with_parents(key, parts.prior)
+  yield from no_silent_failures(parts, tasks)
+  yield from real_history(parts, tasks)
+  yield from scripted(parts, tasks)
+  yield from other_units(parts, tasks)
+  yield from weight_zero(parts, tasks)
+  yield from zero_out(parts, num_seeds)
+  yield from learning(parts, num_seeds)
+
+
+def no_silent_failures(
+  parts: fused.Parts, tasks: types.Task
+) -> Iterator[Check]:
+  """What is forbidden, and what is not finite, raises."""
+  some = [_task(tasks, i) for i in range(16)]
+  caught: dict[str, int] = {}
+  for task in some:
+    for name, intervention in exploits.refused(task).items():
+      caught.setdefault(name, 0)
+      try:
+        environment.check_intervention(task.scm.problem, intervention)
+      except ValueError:
+        caught[name] += 1
+  for name, count in caught.items():
+    yield Check(
+      'no silent failures',
+      f'intervention refused: {name}',
+      count == len(some),
+      f'{count} of {len(some)}',
+    )
+  state = _initial(parts)
+  lost = state._replace(
+    params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
+  )
+  try:
+    fused.make_step(parts)(lost)
+    said = 'nothing was raised'
+  except errors.NonFiniteError as error:
+    said = str(error)
+  yield Check(
+    'no silent failures',
+    'parameters that are not finite are reported',
+    'logit is not finite on SCM 0' in said,
+    said,
+  )
+
+
+def real_history(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
+  """The policy's input is what happened."""
+  listen = units.listener(parts)
+  params = _loud(_initial(parts).params)
+  (episode,) = _episodes(parts, params, tasks, 1)
+  said = listen(params, episode)
+  rollouts = episode.trajectories
+  steps = np.arange(rollouts.outcomes.shape[1])
+  chosen = np.asarray(said.choice)[
+    np.arange(len(rollouts.outcomes))[:, None],
+    steps,
+    rollouts.decision.variable,
+    rollouts.decision.cell,
+  ]
+  acted = np.exp(rollouts.log_prob_variable + rollouts.log_prob_cell)
+  error = np.abs(chosen - acted).max()
+  yield Check(
+    'real history',
+    'acting step by step and reading the record afterwards agree',
+    bool(error < 1e-4),
+    f'probabilities of decisions differ by {error:.1e}',
+  )
+  moved = rollouts._replace(
+    outcomes=rollouts.outcomes
+    + np.where(steps == 0, 1.0, 0.0)[:, None]
+    * np.std(episode.observations, axis=0)
+  )
+  other = listen(params, episode._replace(trajectories=moved))
+  change = np.abs(np.asarray(other.choice - said.choice)).max((0, 2, 3))
+  yield Check(
+    'real history',
+    'another first outcome changes later decisions and no earlier one',
+    bool(change[0] == 0 and (change[1:] > 1e-4).all()),
+    f'by {change[1:].min():.1e} or more; the first decision by {change[0]:.0e}',
+  )
+
+
+def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Optimum, worst, and every way to earn without doing the work."""
+  key_tasks, key = jax.random.split(jax.random.PRNGKey(_SEED))
+  # Linear SCMs are what the exact belief is the posterior of.
+  linear = _tasks_with_parents(key_tasks, _linear(parts.prior))
+  num_mixed = len(tasks.scm.family)
+  both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), tasks, linear)
+  played = exploits.play(key, both, parts.horizon, parts.kinds)
+  place = rewards.COMPONENTS.index('optimization')
+  optimum = played['honest optimization'][..., place]
+  yield Check(
+    'continuous reward',
+    'the optimum earns 1 at every step, however often it is set',
+    bool(np.abs(optimum - 1).max() < 1e-3),
+    f'{optimum.min():.4f} to {optimum.max():.4f}',
+  )
+  objective = tasks.objective
+  curve = jax.vmap(
+    jax.vmap(jax.vmap(rewards.optimization, (0, None)), (0, None))
+  )(objective.curve, objective)
+  curve = np.asarray(curve)[np.asarray(tasks.scm.problem.settable)]
+  yield Check(
+    'continuous reward',
+    'anything that may be set earns between 0 and 1',
+    bool(curve.min() > -1e-4 and curve.max() < 1 + 1e-4),
+    f'{curve.min():.4f} to {curve.max():.4f}',
+  )
+  earned = {
+    name: exploits.returns(components, parts.weights)
+    for name, components in played.items()
+  }
+  columns = (*rewards.COMPONENTS, 'sum')
+  for name, (_, aims) in exploits.EXPLOITS.items():
+    for component in (*aims, 'sum'):
+      column = columns.index(component)
+      lead = earned[f'honest {component}'][:, column] - earned[name][:, column]
+      if component == 'structure':
+        lead = lead[num_mixed:]
+      else:
+        lead = lead[:num_mixed]
+      low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)
+      yield Check(
+        'exploits',
+        f'{name} against {component}',
+        bool(lead.mean() >= _MARGIN and low > 0),
+        f'behind honest play by {lead.mean():.2f} [{low:.2f}, {high:.2f}]',
+      )
+
+
+def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Nothing that is said depends on how the variables are measured."""
+  params = _loud(_initial(parts).params)
+  episodes = _episodes(parts, params, tasks, 8)
+  rng = np.random.default_rng(_SEED)
+  worst: dict[str, dict[str, float]] = {}
+  with jax.enable_x64(True):
+    listen = units.listener(parts)
+    wide = units.in_double(params)
+    for episode in map(units.in_double, episodes):
+      said = listen(wide, episode)
+      for name, (told, expected) in units.retold(rng, episode, said).items():
+        found = worst.setdefault(name, dict.fromkeys(units.Said._fields, 0.0))
+        differences = units.largest_difference(listen(wide, told), expected)
+        for what, error in differences.items():
+          found[what] = max(found[what], error)
+  for name, found in worst.items():
+    what = max(found, key=lambda key: found[key])
+    yield Check(
+      'other units',
+      name,
+      found[what] < 1e-4,
+      f'largest change {found[what]:.0e}, of {what}',
+    )
+
+
+def weight_zero(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
+  """A component of weight 0 leaves no trace, to the bit."""
+  state = _initial(parts)
+  batch = jax.tree.map(lambda leaf: leaf[: parts.num_tasks], tasks)
+  (observations, trajectories), _ = jax.jit(
+    lambda p, k, t: fused.act(p, k, t, parts)
+  )(state.params, state.key, batch)
+
+  @jax.jit
+  def learn(weights, components):
+    own = dataclasses.replace(parts, weights=rewards.Weights(*weights))
+    given = trajectories._replace(components=components)
+    after, _ = fused.learn(state, batch, observations, given, own)
+    return after.params
+
+  components = trajectories.components
+  for i, name in enumerate(rewards.COMPONENTS):
+    weights = jnp.array(rewards.Weights()).at[i].set(0.0)
+    nothing = learn(weights, components.at[..., i].set(0.0))
+    anything = learn(weights, components)
+    same = all(
+      np.array_equal(a, b)
+      for a, b in zip(*map(jax.tree.leaves, (nothing, anything)), strict=True)
+    )
+    yield Check(
+      'zero out',
+      f'{name} at weight 0 leaves the update as it is',
+      same,
+      'bitwise equal' if same else 'parameters differ',
+    )
+
+
+def zero_out(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
+  """Each component alone raises its own measure over the untrained policy."""
+  parts = _alone(parts)
+  balances = [rewards.Weights(*row) for row in np.eye(4)]
+  seeds = list(range(num_seeds))
+  before, after = trainings.train(parts, balances, seeds, _ALONE_UPDATES)
+  both = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a]), before, after)
+  key = jax.random.fold_in(jax.random.PRNGKey(1), _SEED)
+  tasks = priors.sample(key, parts.prior, _NUM_TASKS)
+  untrained, *trained = trainings.measure(parts, both, key, tasks)
+  for i, (name, found) in enumerate(
+    zip(rewards.COMPONENTS, trained, strict=True)
+  ):
+    gain = found[:, i] - untrained[:, i]
+    low = statistics.lower_bound(gain, _CONFIDENCE)
+    yield Check(
+      'zero out',
+      f'{name} alone raises {name}',
+      low > 0,
+      f'{untrained[:, i].mean():.3f} -> {found[:, i].mean():.3f}, gain '
+      f'at least {low:.3f}; {num_seeds} seeds',
+    )
+
+
+def learning(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
+  """The given balance raises what it is for, together."""
+  parts = dataclasses.replace(
+    parts, optimizer=_optimizer(_BALANCE_LEARNING_RATE, parts, _BALANCE_UPDATES)
+  )
+  seeds = list(range(num_seeds))
+  before, after = trainings.train(
+    parts, [parts.weights], seeds, _BALANCE_UPDATES
+  )
+  after = jax.tree.map(lambda leaf: leaf[0], after)
+  tasks = held_out.HeldOut(_SEED, parts.prior, _NUM_TASKS, parts.horizon)
+  score = tasks.network_scorer(parts.network)
+  random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
+  found: dict[str, list[np.ndarray]] = {'before': [], 'after': []}
+  for when, params in (('before', before), ('after', after)):
+    for seed in range(num_seeds):
+      outcome = score(jax.tree.map(lambda leaf, s=seed: leaf[s], params))
+      quality = tasks.belief_quality(outcome)
+      rows = quality[
+        (quality['belief'] == 'learned') & (quality['group'] == 'all')
+      ]
+      found[when].append(np.array([outcome.score.mean(), rows['f1'].iloc[-1]]))
+  old, new = np.array(found['before']), np.array(found['after'])
+  chance = float(random.score.mean())
+  for claim, low_side, high_side in (
+    ('held-out score over the untrained policy', old[:, 0], new[:, 0]),
+    ('held-out score over random', np.full(num_seeds, chance), new[:, 0]),
+    ('F1 of the parents over the untrained policy', old[:, 1], new[:, 1]),
+  ):
+    low = statistics.lower_bound(high_side - low_side, _CONFIDENCE)
+    yield Check(
+      'learning',
+      claim,
+      low > 0,
+      f'{low_side.mean():.3f} -> {high_side.mean():.3f}, gain '
+      f'at least {low:.3f}; {num_seeds} seeds',
+    )
+
+
+def _alone(parts: fused.Parts) -> fused.Parts:
+  """The parts with which one component at a time is trained.
+
+  Nothing but the rewards teaches the policy, and the belief is the exact one
+  of the linear SCMs that it is trained on, so that a measure can rise by
+  behaviour alone.
+  """
+  prior = parts.prior
+  return dataclasses.replace(
+    parts,
+    optimizer=_optimizer(_ALONE_LEARNING_RATE, parts, _ALONE_UPDATES),
+    prior=dataclasses.replace(
+      _linear(prior),
+      min_variables=min(prior.min_variables, _ALONE_VARIABLES),
+      max_variables=min(prior.max_variables, _ALONE_VARIABLES),
+    ),
+    horizon=_ALONE_HORIZON,
+    num_tasks=_ALONE_TASKS,
+    num_generations=_ALONE_GENERATIONS,
+    kinds=dataclasses.replace(parts.kinds, belief='exact'),
+    settings=dataclasses.replace(
+      parts.settings,
+      num_iterations=1,
+      num_minibatches=1,
+      parent_coefficient=0.0,
+      outcome_coefficient=0.0,
+    ),
+  )
+
+
+def _linear(prior: priors.Prior) -> priors.Prior:
+  """The prior with linear SCMs alone."""
+  weights = [0.0] * len(mechanisms.Family)
+  weights[mechanisms.Family.LINEAR] = 1.0
+  return dataclasses.replace(prior, family_weights=tuple(weights))
+
+
+def _optimizer(learning_rate, parts, num_updates):
+  """That of the configs, over so many updates."""
+  per_update = parts.settings.num_iterations * parts.settings.num_minibatches
+  return learner.make_optimizer(
+    learning_rate=learning_rate,
+    warmup_steps=3 * per_update,
+    total_steps=num_updates * per_update,
+    final_fraction=0.05,
+    max_grad_norm=1.0,
+    weight_decay=1e-4,
+  )
+
+
+def _initial(parts):
+  return jax.jit(lambda key: fused.init(key, parts))(jax.random.PRNGKey(_SEED))
+
+
+def _loud(params):
+  """Parameters whose policy and beliefs are far from even."""
+  rng = np.random.default_rng(_SEED)
+  return jax.tree.map(
+    lambda leaf: (
+      2 * leaf + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype)
+    ),
+    params,
+  )
+
+
+def _tasks_with_parents(key: jax.Array, prior: priors.Prior) -> types.Task:
+  """Tasks whose targets have a parent that may be set."""
+  tasks = priors.sample(key, prior, 2 * _NUM_TASKS)
+  parents = tasks.scm.problem.settable & actor.target_parents(tasks.scm)
+  fitting = np.flatnonzero(np.asarray(parents.any(1)))[:_NUM_TASKS]
+  return jax.tree.map(lambda leaf: leaf[fitting], tasks)
+
+
+def _task(tasks: Any, index: int) -> Any:
+  return jax.tree.map(lambda leaf: np.asarray(leaf[index]), tasks)
+
+
+def _episodes(parts, params, tasks, num_episodes) -> list[units.Episode]:
+  """A group of rollouts on each of the first tasks."""
+  some = jax.tree.map(lambda leaf: leaf[:num_episodes], tasks)
+  data, _ = jax.jit(lambda p, k, t: fused.act(p, k, t, parts))(
+    params, jax.random.PRNGKey(_SEED), some
+  )
+  episodes = units.Episode(some, *data)
+  return [_task(episodes, i) for i in range(num_episodes)]
