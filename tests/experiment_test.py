@@ -13,6 +13,7 @@ from acme_cbo import learner
 from acme_cbo import rewards
 from acme_cbo.runtimes import fused
 from configs import grpo
+from configs import rewards as balances
 
 # The presets that configs/grpo.py tells of.
 _PRESETS = ('', 'smoke', 'linear', 'large', 'benchmark')
@@ -35,7 +36,7 @@ def _numbers(values: dict, prefix: str = ''):
   for name, value in values.items():
     if isinstance(value, dict):
       yield from _numbers(value, f'{prefix}{name}.')
-    elif not isinstance(value, str):
+    elif not isinstance(value, str | bool):
       yield f'{prefix}{name}'
 
 
@@ -53,6 +54,38 @@ class PresetsTest(parameterized.TestCase):
   def test_an_unknown_preset_is_refused(self):
     with self.assertRaisesRegex(ValueError, "no preset 'smok'; .*smoke, lin"):
       grpo.get_config('smok')
+
+
+class BalancesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('balanced', (1.0, 0.5, 0.3, 0.1)),
+    ('optimization_only', (1.0, 0.0, 0.0, 0.0)),
+    ('structure_heavy', None),
+    ('exploration_heavy', None),
+  )
+  def test_changes_the_weights_alone(self, balance, weights):
+    built = experiment.from_config(balances.get_config(balance))
+    usual = experiment.from_config(grpo.get_config())
+    self.assertEqual(built.name, f'grpo-{balance}')
+    self.assertEqual(built.training, usual.training)
+    self.assertEqual(built.parts.kinds, usual.parts.kinds)
+    self.assertEqual(built.parts.grpo, usual.parts.grpo)
+    found = built.parts.weights
+    if weights:
+      self.assertEqual(found, weights)
+    else:
+      heaviest = balance.removesuffix('_heavy')
+      self.assertEqual(getattr(found, heaviest), max(found))
+      self.assertEqual(sum(weight == max(found) for weight in found), 1)
+
+  def test_a_preset_stands_behind_it(self):
+    config = balances.get_config('structure_heavy:smoke')
+    self.assertEqual(config.name, 'grpo-smoke-structure_heavy')
+    self.assertEqual(config.training, grpo.get_config('smoke').training)
+
+  def test_an_unknown_balance_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "no balance 'even'; .*balanced"):
+      balances.get_config('even')
 
 
 class RangesTest(parameterized.TestCase):

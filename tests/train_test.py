@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from acme_cbo import errors
 from acme_cbo import experiment
+from acme_cbo import replay
 from acme_cbo import train
 from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
@@ -313,6 +314,66 @@ class RunTest(miniature.TestCase):
       for name, steps in groups['all'].items():
         tags = [f'belief_{belief}/{name}_after_{i:02d}' for i in range(4)]
         self.assertEqual([rows[-1][tag] for tag in tags], steps)
+
+  def test_replay_makes_the_update_again(self):
+    with mock.patch.object(fused, 'make_step', lambda parts: self.step):
+      text = replay.replay(self.run_0.workdir, update=5, index=2)
+    self.assertStartsWith(text, 'update 5, SCM 2\n')
+    self.assertIn('reward/exploration', text)
+    self.assertEndsWith(text, 'All of the update is finite.')
+
+  @pytest.mark.fault
+  def test_replay_meets_what_the_run_met(self):
+    def step(state):
+      if int(state.step) == 3:
+        raise errors.NonFiniteError(
+          4, 'outcome', np.arange(4) == 1, 'of the test'
+        )
+      return self.step(state)
+
+    with (
+      mock.patch.object(fused, 'make_step', lambda parts: step),
+      self.assertRaisesRegex(errors.NonFiniteError, 'update 4: outcome') as met,
+    ):
+      replay.replay(self.run_0.workdir, update=4, index=1)
+    self.assertIn('update 4, SCM 1\n', met.exception.__notes__[0])
+
+  @pytest.mark.fault
+  def test_a_run_that_failed_says_how_to_see_it(self):
+    config = _config(0)
+    workdir = self.run_0.workdir.parent / 'failed'
+
+    def step(state):
+      raise errors.NonFiniteError(1, 'logit', np.arange(4) == 3, 'of the test')
+
+    with (
+      mock.patch.object(fused, 'make_step', lambda parts: step),
+      mock.patch.object(held_out, 'HeldOut', self.make_held_out),
+      contextlib.redirect_stdout(io.StringIO()),
+      contextlib.redirect_stderr(io.StringIO()),
+      self.assertRaises(errors.NonFiniteError) as met,
+    ):
+      train.train_and_evaluate(
+        dataclasses.replace(experiment.from_config(config), parts=self.parts),
+        config.to_json_best_effort(),
+        workdir,
+      )
+    self.assertEndsWith(
+      met.exception.__notes__[0],
+      f'launchers/replay.py --workdir={workdir} --update=1 --scm=3',
+    )
+
+  def test_replay_refuses_what_the_run_has_not(self):
+    workdir = self.run_0.workdir
+    for update, index, sentence in (
+      (0, 0, '--update is 0; the run makes updates 1 to 5'),
+      (6, 0, '--update is 6; the run makes updates 1 to 5'),
+      (1, 4, '--scm is 4; an update has SCMs 0 to 3'),
+    ):
+      with self.assertRaisesRegex(errors.UsageError, sentence):
+        replay.replay(workdir, update, index)
+    with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
+      replay.replay(workdir / 'tb', 1, 0)
 
   def test_event_file_holds_the_same(self):
     events = event_accumulator.EventAccumulator(

@@ -51,7 +51,7 @@ _ALONE_VARIABLES = 4
 _ALONE_HORIZON = actor.Horizon(num_observations=10, num_interventions=5)
 _ALONE_LEARNING_RATE = 1.5e-2
 # Trainings with the balance that was given, as it was given.
-_BALANCE_UPDATES = 60
+_BALANCE_UPDATES = 120
 _BALANCE_LEARNING_RATE = 6e-3
 
 
@@ -81,8 +81,7 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   Yields:
     The checks as they are made.
   """
-  key = jax.random.fold_in(jax.random.PRNGKey(0), _SEED)
-  tasks = _tasks_with_parents(key, parts.prior)
+  tasks = tasks_of(parts)
   yield from no_silent_failures(parts, tasks)
   yield from real_history(parts, tasks)
   yield from scripted(parts, tasks)
@@ -90,6 +89,12 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   yield from weight_zero(parts, tasks)
   yield from zero_out(parts, num_seeds)
   yield from learning(parts, num_seeds)
+
+
+def tasks_of(parts: fused.Parts) -> types.Task:
+  """The tasks of a configuration that the quick checks are made on."""
+  key = jax.random.fold_in(jax.random.PRNGKey(0), _SEED)
+  return _tasks_with_parents(key, parts.prior)
 
 
 def no_silent_failures(

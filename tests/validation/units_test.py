@@ -1,0 +1,156 @@
+"""Whatever the units, what is said of an episode stays the same.
+
+In float64, where units alone could make a difference; what float32 adds is
+bounded apart.
+"""
+
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import hypothesis
+from hypothesis import strategies
+import jax
+import numpy as np
+
+from acme_cbo.runtimes import fused
+from acme_cbo.validation import units
+from tests import miniature
+
+_NUM_VARIABLES = 5
+_NUM_TASKS = 4
+_TOLERANCE = 1e-4
+
+_settings = hypothesis.settings(
+  max_examples=25, deadline=None, derandomize=True, database=None
+)
+_indices = strategies.integers(0, _NUM_TASKS - 1)
+
+
+def _each(low, high):
+  """A number for each variable."""
+  numbers = strategies.floats(low, high, allow_nan=False)
+  return strategies.lists(
+    numbers, min_size=_NUM_VARIABLES, max_size=_NUM_VARIABLES
+  ).map(np.array)
+
+
+@functools.cache
+def _recorded():
+  """Loud parameters and what they did, in float32."""
+  parts = miniature.parts(network=miniature.network())
+  key = jax.random.key(3)
+  params = miniature.loud(
+    jax.jit(lambda k: fused.init(k, parts))(key).params, gain=3.0
+  )
+  tasks = miniature.tasks(_NUM_TASKS)
+  act = jax.jit(lambda p, k, t: fused.act(p, k, t, parts))
+  data, _ = act(params, key, tasks)
+  return parts, params, units.Episode(tasks, *data)
+
+
+class UnitsTestCase(miniature.TestCase):
+  """Listens to recorded episodes in float64."""
+
+  double = True
+
+  def setUp(self):
+    super().setUp()
+    if self.double:
+      self.enterContext(jax.enable_x64(True))
+
+  def listen(self, episode):
+    _, params, _ = _recorded()
+    params = units.in_double(params) if self.double else params
+    return _listener(self.double)(params, episode)
+
+  def episode(self, index):
+    _, _, episodes = _recorded()
+    one = jax.tree.map(lambda leaf: np.asarray(leaf[index]), episodes)
+    return units.in_double(one) if self.double else one
+
+  def assert_same(self, index, told, expected=None, tolerance=_TOLERANCE):
+    expected = expected or self.listen(self.episode(index))
+    found = self.listen(told)
+    for name, error in units.largest_difference(found, expected).items():
+      self.assertLess(error, tolerance, name)
+    for one, other in zip(found.choice, expected.choice, strict=True):
+      flat = [np.reshape(x, (len(x), -1)) for x in (one, other)]
+      best = [x.argmax(1) for x in flat]
+      np.testing.assert_array_equal(*best)
+
+
+@functools.cache
+def _listener(double):
+  del double  # A program for each precision.
+  return units.listener(_recorded()[0])
+
+
+class DoubleTest(UnitsTestCase):
+  @hypothesis.given(_indices, _each(-12, 12), _each(-1000, 1000))
+  @_settings
+  def test_units_do_not_matter(self, index, exponent, shift):
+    episode = self.episode(index)
+    self.assert_same(index, units.measured(episode, 10.0**exponent, shift))
+
+  @hypothesis.given(
+    _indices, strategies.permutations(range(_NUM_VARIABLES)).map(np.array)
+  )
+  @_settings
+  def test_numbers_do_not_matter(self, index, permutation):
+    episode = self.episode(index)
+    self.assert_same(
+      index,
+      units.renumbered(episode, permutation),
+      units.renumber_said(self.listen(episode), permutation),
+    )
+
+  @parameterized.parameters(range(_NUM_TASKS))
+  def test_to_minimise_is_to_maximise_the_negative(self, index):
+    told = units.negated(self.episode(index))
+    self.assertEqual(
+      told.task.scm.problem.goal, -self.episode(index).task.scm.problem.goal
+    )
+    self.assert_same(index, told)
+
+  def test_a_difference_would_be_seen(self):
+    episode = self.episode(0)
+    for name, changed in (
+      ('choice', episode._replace(observations=2 * episode.observations)),
+      (
+        'rewards',
+        episode._replace(
+          task=episode.task._replace(
+            objective=episode.task.objective._replace(worst=-99.0)
+          )
+        ),
+      ),
+    ):
+      differences = units.largest_difference(
+        self.listen(changed), self.listen(episode)
+      )
+      self.assertGreater(differences[name], 100 * _TOLERANCE)
+
+  def test_what_is_said_is_not_even(self):
+    said = self.listen(self.episode(0))
+    for name, values in zip(units.Said._fields, said, strict=True):
+      self.assertGreater(np.ptp(values), 0.1, name)
+
+
+class SingleTest(UnitsTestCase):
+  double = False
+
+  @hypothesis.given(_indices, _each(-12, 12), _each(-10, 10))
+  @_settings
+  def test_units_matter_by_rounding_alone(self, index, exponent, shift):
+    episode = self.episode(index)
+    told = units.measured(episode, 10.0**exponent, shift)
+    differences = units.largest_difference(
+      self.listen(told), self.listen(episode)
+    )
+    for name, error in differences.items():
+      self.assertLess(error, 3e-3, name)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,95 @@
+"""The validation of the smoke preset passes, and of a broken reward fails."""
+
+import contextlib
+import io
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import flagsaver
+import jax.numpy as jnp
+import pytest
+
+from acme_cbo import experiment
+from acme_cbo import rewards
+from acme_cbo.validation import validate
+from configs import grpo
+from launchers import validate as launcher
+
+
+def _failed(checks):
+  return [f'{check.claim}: {check.figure}' for check in checks if not check[2]]
+
+
+def _parts():
+  return experiment.from_config(grpo.get_config('smoke')).parts
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+class ValidateTest(absltest.TestCase):
+  def test_smoke_passes(self):
+    checks = list(validate.validate(_parts(), num_seeds=8))
+    self.assertEmpty(_failed(checks))
+    self.assertGreater(len(checks), 50)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class BrokenTest(absltest.TestCase):
+  def _run(self):
+    """Exit code and output of the launcher, up to the scripted exploits."""
+    checks = [validate.no_silent_failures, validate.scripted]
+
+    def some(parts, num_seeds):
+      del num_seeds
+      tasks = validate.tasks_of(parts)
+      for check in checks:
+        yield from check(parts, tasks)
+
+    config = grpo.get_config('smoke')
+    code = 0
+    with (
+      mock.patch.object(validate, 'validate', some),
+      mock.patch.object(launcher, '_CONFIG', mock.Mock(value=config)),
+      flagsaver.flagsaver(seeds=8),
+      contextlib.redirect_stdout(io.StringIO()) as printed,
+    ):
+      try:
+        launcher.main(['validate'])
+      except SystemExit as leaving:
+        code = leaving.code
+    return code, printed.getvalue()
+
+  def test_the_right_reward_passes(self):
+    code, printed = self._run()
+    self.assertEqual(code, 0, printed)
+    self.assertNotIn('FAIL', printed)
+
+  def test_a_reward_of_improvement_fails(self):
+    # That of the predecessor: it pays for getting better, not for being good.
+    right = rewards.optimization
+
+    def improvement(outcome, objective):
+      reward = right(outcome, objective)
+      return jnp.where(reward > 0.99, 0.0, reward)
+
+    with mock.patch.object(rewards, 'optimization', improvement):
+      code, printed = self._run()
+    self.assertEqual(code, 1)
+    self.assertIn('FAIL  continuous reward', printed)
+    self.assertIn('FAIL  exploits', printed)
+
+  def test_a_structure_reward_that_can_be_farmed_fails(self):
+    right = rewards.structure
+
+    def positive_part(before, after):
+      return jnp.maximum(right(before, after), 0.0) + 0.2
+
+    with mock.patch.object(rewards, 'structure', positive_part):
+      code, printed = self._run()
+    self.assertEqual(code, 1)
+    self.assertIn('against structure', printed[printed.index('FAIL') :])
+
+
+if __name__ == '__main__':
+  absltest.main()
