@@ -171,8 +171,8 @@ def components(
 # What an episode is made of, causes first.
 FAULTS = (
   'observation',
-  'logit',
   'outcome',
+  'logit',
   *(f'reward/{name}' for name in rewards.COMPONENTS),
 )
 
@@ -191,9 +191,9 @@ def faults(
   """
   parts = (
     observations,
+    trajectories.outcomes,
     # NaN where any logit of the decision is.
     trajectories.log_prob_variable + trajectories.log_prob_cell,
-    trajectories.outcomes,
     *jnp.moveaxis(trajectories.components, -1, 0),
   )
   return jnp.stack(

@@ -6,6 +6,7 @@ starts: its name, its type, its range, and how it fits the others.
 
 import dataclasses
 import difflib
+import json
 import re
 import typing
 from typing import Any
@@ -248,6 +249,21 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
     training=training,
     evaluation=evaluation,
   )
+
+
+def from_json(text: str) -> Experiment:
+  """Wires the parts of a config that a run has written down.
+
+  Args:
+    text: of its `config.json`.
+
+  Returns:
+    The `Experiment`.
+
+  Raises:
+    errors.UsageError: as `from_config`.
+  """
+  return from_config(ml_collections.ConfigDict(json.loads(text)))
 
 
 def _section(

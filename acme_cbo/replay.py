@@ -3,12 +3,9 @@
 The updates are as they were: a run is a function of its config and its seed.
 """
 
-import json
 import pathlib
-from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from acme_cbo import actor
@@ -132,10 +129,10 @@ def _range(values):
 
 def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
   try:
-    values: dict[str, Any] = json.loads((workdir / 'config.json').read_text())
+    text = (workdir / 'config.json').read_text()
   except OSError as error:
     raise errors.UsageError(
       f'--workdir={workdir} holds no config.json that can be read: '
       f'{error.strerror}'
     ) from error
-  return experiment_lib.from_config(ml_collections.ConfigDict(values))
+  return experiment_lib.from_json(text)

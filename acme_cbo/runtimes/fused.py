@@ -142,7 +142,7 @@ def make_step(
   def step(state):
     update = int(state.step) + 1
     key, key_tasks, key_act = jax.random.split(state.key, 3)
-    seed = str(key_tasks.tolist())
+    seed = str(jax.random.key_data(key_tasks).tolist())
     tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
     data, faults = jit_act(state.params, key_act, tasks)
     errors.check_finite(update, actor.FAULTS, faults, seed)
