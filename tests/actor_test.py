@@ -7,10 +7,12 @@ numpy from the decisions alone.
 import functools
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from acme_cbo import actor
 from acme_cbo import distributions
@@ -172,6 +174,47 @@ class ActorTest(miniature.TestCase):
     # Both ends were seen, and the inside.
     self.assertContainsSubset([0, last], decision.cell.flatten())
     self.assertFalse(np.isin(decision.cell, [0, last]).all())
+
+
+@pytest.mark.fault
+class FaultsTest(miniature.TestCase):
+  @parameterized.parameters(
+    ('outcome', lambda lost, t: t._replace(outcomes=lost(t.outcomes))),
+    (
+      'logit',
+      lambda lost, t: t._replace(log_prob_cell=lost(t.log_prob_cell)),
+    ),
+    (
+      'logit',
+      lambda lost, t: t._replace(log_prob_variable=lost(t.log_prob_variable)),
+    ),
+  )
+  def test_says_what_and_on_which_task(self, name, spoil):
+    observations, trajectories = _act()
+
+    def lost(leaf):
+      return leaf.at[(2, *[-1] * (leaf.ndim - 1))].set(jnp.nan)
+
+    faulty = actor.faults(observations, spoil(lost, trajectories))
+    self.assertEqual(
+      [tuple(place) for place in np.argwhere(faulty)],
+      [(actor.FAULTS.index(name), 2)],
+    )
+
+  def test_observations_and_rewards(self):
+    observations, trajectories = _act()
+    self.assertFalse(actor.faults(observations, trajectories).any())
+    observations = observations.at[1, 0, 0].set(jnp.inf)
+    components = trajectories.components
+    for i, name in enumerate(rewards.COMPONENTS):
+      spoilt = components.at[0, 0, 0, i].set(-jnp.inf)
+      faulty = actor.faults(
+        observations, trajectories._replace(components=spoilt)
+      )
+      self.assertEqual(
+        [tuple(place) for place in np.argwhere(faulty)],
+        [(0, 1), (actor.FAULTS.index(f'reward/{name}'), 0)],
+      )
 
 
 class ComponentsTest(miniature.TestCase):

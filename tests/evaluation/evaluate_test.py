@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from acme_cbo import actor
 from acme_cbo import environment
 from acme_cbo import networks
 from acme_cbo import types
@@ -379,9 +380,10 @@ class HeldOutTest(miniature.TestCase):
       return state._replace(step=state.step + 1), metrics
 
     draws = []
+    fine = jnp.zeros((len(actor.FAULTS), 1), bool)
     with (
       mock.patch.object(priors, 'sample', record),
-      mock.patch.object(fused, 'act', lambda *unused: (None, None)),
+      mock.patch.object(fused, 'act', lambda *unused: ((), fine)),
       mock.patch.object(fused, 'learn', learn),
     ):
       step = fused.make_step(parts)

@@ -5,6 +5,7 @@ float32 adds.
 """
 
 import functools
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -13,6 +14,7 @@ from hypothesis import strategies
 import jax
 import numpy as np
 
+from acme_cbo import types
 from acme_cbo.runtimes import fused
 from acme_cbo.validation import units
 from tests import miniature
@@ -37,16 +39,39 @@ def _each(low, high):
 
 @functools.cache
 def _recorded():
-  """Loud parameters and what they did, in float32."""
+  """Parts, loud parameters, and what a group did that chose at random."""
   parts = miniature.parts(network=miniature.network())
-  key = jax.random.key(3)
   params = miniature.loud(
-    jax.jit(lambda k: fused.init(k, parts))(key).params, gain=3.0
+    jax.jit(lambda k: fused.init(k, parts))(jax.random.key(3)).params, gain=3.0
   )
-  tasks = miniature.tasks(_NUM_TASKS)
-  act = jax.jit(lambda p, k, t: fused.act(p, k, t, parts))
-  data, _ = act(params, key, tasks)
-  return parts, params, units.Episode(tasks, *data)
+  tasks = jax.device_get(miniature.tasks(_NUM_TASKS))
+  rng = np.random.default_rng(0)
+  shape = _NUM_TASKS, parts.num_generations, parts.horizon.num_interventions
+  scm = tasks.scm
+
+  def rows(*axes) -> Any:
+    """Values of the size that the variables have."""
+    noise = rng.normal(size=(_NUM_TASKS, *axes, _NUM_VARIABLES))
+    wide = (slice(None), *[None] * len(axes))
+    values = scm.location[wide] + scm.scale[wide] * noise
+    return np.float32(np.where(scm.problem.exists[wide], values, 0.0))
+
+  settable = scm.problem.settable[:, None, None]
+  variable = np.where(settable, rng.random((*shape, _NUM_VARIABLES)), -1.0)
+  variable: Any = variable.argmax(-1).astype(np.int32)
+  cell: Any = rng.integers(0, miniature.NUM_CELLS + 2, shape).astype(np.int32)
+  fraction: Any = np.float32(rng.random(shape))
+  nothing: Any = np.zeros(shape, np.float32)
+  trajectories = types.Trajectory(
+    decision=types.Decision(variable, cell, fraction),
+    intervened=variable[..., None] == np.arange(_NUM_VARIABLES),
+    outcomes=rows(*shape[1:]),
+    log_prob_variable=nothing,
+    log_prob_cell=nothing,
+    components=nothing,
+  )
+  observations = rows(parts.horizon.num_observations)
+  return parts, params, units.Episode(tasks, observations, trajectories)
 
 
 class UnitsTestCase(miniature.TestCase):
