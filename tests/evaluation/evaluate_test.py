@@ -383,7 +383,7 @@ class HeldOutTest(miniature.TestCase):
     fine = jnp.zeros((len(actor.FAULTS), 1), bool)
     with (
       mock.patch.object(priors, 'sample', record),
-      mock.patch.object(fused, 'act', lambda *unused: ((), fine)),
+      mock.patch.object(fused, 'act', lambda *unused: ((None, None), fine)),
       mock.patch.object(fused, 'learn', learn),
     ):
       step = fused.make_step(parts)
