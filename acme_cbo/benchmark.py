@@ -15,8 +15,12 @@ from acme_cbo import actor
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
+
+# Variables for which the exact belief is timed.
+_BELIEF_SIZES = (5, 8)
 
 
 def recomputing(network: networks.Network) -> networks.Network:
@@ -95,6 +99,41 @@ def ungroup(
   )
 
 
+def posteriors(num_beliefs: int, num_variables: int) -> Callable[[], Any]:
+  """One step of the exact belief in each of many rollouts.
+
+  Args:
+    num_beliefs: rollouts.
+    num_variables: D.
+
+  Returns:
+    A function that adds a row to each belief and takes its posterior: [., P].
+  """
+  rows = jax.random.normal(
+    jax.random.PRNGKey(0), (num_beliefs, 21, num_variables)
+  )
+  column = jnp.arange(num_variables)
+  problem = types.Problem(
+    exists=jnp.ones(num_variables, bool),
+    settable=column > 0,
+    target=column == 0,
+    goal=jnp.float32(1),
+    low=jnp.full(num_variables, -2.0),
+    high=jnp.full(num_variables, 2.0),
+  )
+  belief = beliefs.exact()
+  start = jax.jit(jax.vmap(lambda rows: belief.init(problem, rows, None)))(
+    rows[:, :-1]
+  )
+
+  @jax.jit
+  @jax.vmap
+  def step(state, row):
+    return beliefs.log_posterior(belief.update(state, column == 1, row, None))
+
+  return lambda: step(start, rows[:, -1])
+
+
 def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   """Times acting and learning with and without the cache and the sharing.
 
@@ -104,7 +143,9 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
 
   Returns:
     `ratios` (`cached_over_recompute`, `shared_over_unshared`: how many times
-    as fast) and `seconds`, median and range of each run.
+    as fast; `policy_over_exact_belief_D`: a cached step of all rollouts over a
+    step of their exact beliefs of D variables) and `seconds`, median and range
+    of each run.
   """
   key = jax.random.PRNGKey(0)
   params = jax.jit(lambda k: fused.init(k, parts))(key).params
@@ -119,12 +160,17 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   observations, trajectories = act(key, params, tasks)
   shared = (tasks, observations, trajectories)
   unshared = ungroup(*shared)
+  num_rollouts = parts.num_tasks * parts.num_generations
   seconds = interleaved(
     {
       'act_cached': lambda: act(key, params, tasks),
       'act_recomputed': lambda: act_again(key, params, tasks),
       'gradient_shared': lambda: learn(params, *shared),
       'gradient_unshared': lambda: learn(params, *unshared),
+    }
+    | {
+      f'exact_belief_{size}': posteriors(num_rollouts, size)
+      for size in _BELIEF_SIZES
     },
     repeats,
   )
@@ -141,6 +187,11 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
       / medians['act_cached'],
       'shared_over_unshared': medians['gradient_unshared']
       / medians['gradient_shared'],
+    }
+    | {
+      f'policy_over_exact_belief_{size}': medians['act_cached']
+      / (parts.horizon.num_interventions * medians[f'exact_belief_{size}'])
+      for size in _BELIEF_SIZES
     },
     'seconds': {
       name: {'median': medians[name], 'min': min(runs), 'max': max(runs)}

@@ -71,6 +71,12 @@ class MeasureTest(miniature.TestCase):
     self.assertGreater(size, 1e-3)
     self.assertLess(optax.tree.norm(difference), 1e-4 * size)
 
+  def test_beliefs_are_those_of_all_rollouts(self):
+    for size in (5, 8):
+      logs = self.outputs[f'exact_belief_{size}']
+      self.assertEqual(logs.shape, (6, 2 ** (size - 1)))
+      np.testing.assert_allclose(np.exp(logs).sum(1), 1, rtol=1e-4)
+
   def test_figures(self):
     figures = json.loads(json.dumps(self.figures))
     self.assertEqual(
@@ -99,6 +105,11 @@ class MeasureTest(miniature.TestCase):
         / middle['act_cached'],
         'shared_over_unshared': middle['gradient_unshared']
         / middle['gradient_shared'],
+        # Two steps of acting, one of the beliefs.
+        'policy_over_exact_belief_5': middle['act_cached']
+        / (2 * middle['exact_belief_5']),
+        'policy_over_exact_belief_8': middle['act_cached']
+        / (2 * middle['exact_belief_8']),
       },
     )
     for ratio in figures['ratios'].values():
