@@ -25,6 +25,7 @@ from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.beliefs import exact
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import statistics
 from acme_cbo.runtimes import fused
@@ -80,7 +81,16 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
 
   Yields:
     The checks as they are made.
+
+  Raises:
+    errors.UsageError: there are more variables than the exact belief takes.
   """
+  if parts.prior.max_variables > exact.MAX_VARIABLES:
+    raise errors.UsageError(
+      f'config.scms.max_variables is {parts.prior.max_variables}; the '
+      'validation compares with the exact belief, which takes at most '
+      f'{exact.MAX_VARIABLES}'
+    )
   tasks = tasks_of(parts)
   yield from no_silent_failures(parts, tasks)
   yield from real_history(parts, tasks)

@@ -280,6 +280,27 @@ class ParentSetQualityTest(absltest.TestCase):
         )
 
 
+class LowerBoundTest(absltest.TestCase):
+  def test_is_that_of_a_one_sided_t_test(self):
+    values = np.random.default_rng(0).normal(0.5, 1.0, 8)
+    bound = statistics.lower_bound(values, 0.99)
+    test = scipy.stats.ttest_1samp(values, bound, alternative='greater')
+    self.assertAlmostEqual(test.pvalue, 0.01, places=9)
+
+  def test_refuses_what_says_nothing(self):
+    for values, sentence in (
+      (np.arange(4.0), '4 values; a bound needs 5'),
+      (np.ones(8), 'no bound on the mean'),
+      (np.array([1.0, 2, 3, 4, np.nan]), 'no bound on the mean'),
+      (np.array([1.0, 2, 3, 4, np.inf]), 'no bound on the mean'),
+    ):
+      with (
+        np.errstate(invalid='ignore'),
+        self.assertRaisesRegex(ValueError, sentence),
+      ):
+        statistics.lower_bound(values, 0.99)
+
+
 class ByStepTest(absltest.TestCase):
   def test_makes_lists_of_steps(self):
     rows = [
