@@ -105,7 +105,13 @@ def rollout(
     log_prob_variable=log_prob[0],
     log_prob_cell=log_prob[1],
     components=components(
-      task, kinds, belief, before, last, decision, intervention, outcomes
+      task,
+      kinds,
+      belief,
+      beliefs.joined(before, last),
+      decision,
+      intervention,
+      outcomes,
     ),
   )
 
@@ -114,8 +120,7 @@ def components(
   task: types.Task,
   kinds: rewards.Kinds,
   belief: beliefs.Belief,
-  before: Any,
-  last: Any,
+  believed: Any,
   decision: types.Decision,
   intervention: types.Intervention,
   outcomes: jax.Array,
@@ -126,8 +131,8 @@ def components(
     task: the SCM and its objective.
     kinds: of the rewards.
     belief: that the states are of.
-    before: T states of the belief, before each intervention.
-    last: its state after the last one.
+    believed: T + 1 states of the belief, before each intervention and after
+      the last.
     decision: [T] of each step.
     intervention: [T, D] what each step set.
     outcomes: [T, D] what was watched.
@@ -138,20 +143,17 @@ def components(
   scm, objective = task
   truth, candidates = target_parents(scm), beliefs.candidates(scm.problem)
 
-  def known(believed):
+  def known(state):
     """What a belief is worth, and what it says of each variable."""
     if kinds.potential == 'entropy':
-      worth = rewards.certainty(belief.entropy(believed), candidates)
+      worth = rewards.certainty(belief.entropy(state), candidates)
     else:
-      log_prob = belief.log_prob(believed, truth)
+      log_prob = belief.log_prob(state, truth)
       worth = rewards.log_posterior(log_prob, candidates)
     if kinds.parents == 'truth':
       return worth, truth.astype(worth.dtype)
-    return worth, belief.parents(believed)
+    return worth, belief.parents(state)
 
-  believed = jax.tree.map(
-    lambda states, state: jnp.concatenate([states, state[None]]), before, last
-  )
   worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]
   if kinds.outcome == 'sampled':
     reached = simulate.sampled_outcome(scm, outcomes)

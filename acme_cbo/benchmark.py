@@ -148,7 +148,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     of each run.
   """
   key = jax.random.PRNGKey(0)
-  params = jax.jit(lambda k: fused.init(k, parts))(key).params
+  params = fused.initial_state(0, parts).params
   tasks = priors.sample(key, parts.prior, parts.num_tasks)
   how = (parts.horizon, parts.num_generations, parts.kinds)
 

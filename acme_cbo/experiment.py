@@ -221,7 +221,7 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
   (evaluation,) = _section(values, 'evaluation', Evaluation)
   _check_fit(architecture, prior, kinds, settings, batch)
 
-  per_update = settings.num_iterations * settings.num_minibatches
+  per_update = settings.steps_per_update
   parts = fused.Parts(
     network=networks.make(architecture),
     optimizer=learner.make_optimizer(

@@ -39,6 +39,11 @@ class Settings:
   outcome_coefficient: float
   reference_every: int
 
+  @property
+  def steps_per_update(self) -> int:
+    """Gradient steps that an update makes."""
+    return self.num_iterations * self.num_minibatches
+
 
 def make_optimizer(
   learning_rate: float,

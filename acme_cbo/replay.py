@@ -8,9 +8,9 @@ import pathlib
 import jax
 import numpy as np
 
-from acme_cbo import actor
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
+from acme_cbo import rewards
 from acme_cbo import train
 from acme_cbo import types
 from acme_cbo.runtimes import fused
@@ -58,8 +58,9 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
   tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-  act = jax.jit(lambda params, key, tasks: fused.act(params, key, tasks, parts))
-  (observations, trajectories), _ = act(state.params, key_act, tasks)
+  (observations, trajectories), _ = fused.make_act(parts)(
+    state.params, key_act, tasks
+  )
   task, rows, rollouts = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], (tasks, observations, trajectories))
   )
@@ -110,12 +111,8 @@ def describe(
       f'observed {_range(observations[:, j])}, '
       f'after interventions {_range(rollouts.outcomes[..., j])}'
     )
-  for name, values in zip(
-    actor.FAULTS[-rollouts.components.shape[-1] :],
-    np.moveaxis(np.asarray(rollouts.components), -1, 0),
-    strict=True,
-  ):
-    lines.append(f'  {name} {_range(values)}')
+  for i, name in enumerate(rewards.COMPONENTS):
+    lines.append(f'  reward/{name} {_range(rollouts.components[..., i])}')
   return '\n'.join(lines)
 
 

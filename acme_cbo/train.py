@@ -148,9 +148,7 @@ def initial_state(
   """The state that a run begins with; from here on it compiles as it says."""
   if experiment.training.quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
-  return jax.jit(lambda key: fused.init(key, experiment.parts))(
-    jax.random.PRNGKey(experiment.seed)
-  )
+  return fused.initial_state(experiment.seed, experiment.parts)
 
 
 def _tensorboard():

@@ -42,6 +42,46 @@ class Belief(NamedTuple):
   entropy: Callable[..., Any]
 
 
+def joined(before: Any, last: Any) -> Any:
+  """T states of a belief and the one after them: T + 1 states, stacked."""
+  return jax.tree.map(
+    lambda states, state: jnp.concatenate([states, state[None]]), before, last
+  )
+
+
+def follow(
+  belief: Belief,
+  problem: types.Problem,
+  observations: jax.Array,
+  intervened: jax.Array,
+  outcomes: jax.Array,
+  parent_logits: jax.Array | None = None,
+) -> Any:
+  """The states of a belief in an episode that was recorded.
+
+  Args:
+    belief: whose states they are.
+    problem: of D variables.
+    observations: [N, D].
+    intervened: [T, D] bool, what each step set.
+    outcomes: [T, D] what was watched.
+    parent_logits: [T + 1, D] of the network, if the belief is the learned one.
+
+  Returns:
+    Its T + 1 states, before each intervention and after the last, stacked.
+  """
+
+  def step(state, row):
+    return belief.update(state, *row), state
+
+  first = later = None
+  if parent_logits is not None:
+    first, later = parent_logits[0], parent_logits[1:]
+  start = belief.init(problem, observations, first)
+  last, before = jax.lax.scan(step, start, (intervened, outcomes, later))
+  return joined(before, last)
+
+
 def candidates(problem: types.Problem) -> jax.Array:
   """The variables that could be a parent of the target: [D] bool."""
   return problem.exists & ~problem.target

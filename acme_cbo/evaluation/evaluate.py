@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from acme_cbo import environment
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import simulate
 
@@ -75,11 +76,7 @@ def episode(
     jax.random.split(key_policy, num_interventions),
   )
   end, (interventions, before) = jax.lax.scan(step, start, inputs)
-  believed = jax.tree.map(
-    lambda states, state: jnp.concatenate([states, state[None]]),
-    before,
-    policy.believed(end),
-  )
+  believed = beliefs.joined(before, policy.believed(end))
   expected = jax.vmap(
     functools.partial(simulate.expected_outcome, scm, objective.bank)
   )(interventions)

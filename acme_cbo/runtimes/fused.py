@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,11 @@ def init(key: jax.Array, parts: Parts) -> types.TrainingState:
   return learner.init(key_state, parts.network, parts.optimizer, task)
 
 
+def initial_state(seed: int, parts: Parts) -> types.TrainingState:
+  """`init` from a seed, compiled."""
+  return jax.jit(lambda key: init(key, parts))(jax.random.PRNGKey(seed))
+
+
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
   """A group of rollouts on every task, and what of it is not finite.
 
@@ -82,6 +88,11 @@ def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
     parts.kinds,
   )
   return data, actor.faults(*data)
+
+
+def make_act(parts: Parts) -> Callable[..., Any]:
+  """`act`, compiled: (params, key, tasks) -> what it returns."""
+  return jax.jit(lambda params, key, tasks: act(params, key, tasks, parts))
 
 
 def learn(
@@ -118,7 +129,7 @@ def make_step(
     `FloatingPointError` where the policy has left the data behind or no group
     has told anything for a long time.
   """
-  jit_act = jax.jit(lambda params, key, tasks: act(params, key, tasks, parts))
+  jit_act = make_act(parts)
   jit_learn = jax.jit(
     lambda state, tasks, observations, trajectories: learn(
       state, tasks, observations, trajectories, parts

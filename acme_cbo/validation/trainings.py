@@ -73,12 +73,12 @@ def measure(
 
   Args:
     parts: of an update.
-    params: of policies, with any leading axes.
+    params: of policies, with two leading axes.
     key: consumed; every policy meets the same data and the same noise.
     tasks: M tasks.
 
   Returns:
-    [..., 4] mean components per step, `structure` per episode.
+    [., ., 4] mean components per step, `structure` per episode.
   """
 
   def of_one(params):
@@ -87,11 +87,4 @@ def measure(
     place = rewards.COMPONENTS.index('structure')
     return per_step.at[place].multiply(parts.horizon.num_interventions)
 
-  axes = jax.tree.leaves(params)[0].ndim - jax.tree.leaves(_one(parts))[0].ndim
-  for _ in range(axes):
-    of_one = jax.vmap(of_one)
-  return np.asarray(jax.jit(of_one)(params))
-
-
-def _one(parts):
-  return jax.eval_shape(lambda: fused.init(jax.random.PRNGKey(0), parts)).params
+  return np.asarray(jax.jit(jax.vmap(jax.vmap(of_one)))(params))

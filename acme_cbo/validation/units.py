@@ -67,36 +67,34 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
     )
     choice = jnp.exp(log_probs.variable[..., None] + log_probs.cell)
 
-    def follow(kind):
-      belief = beliefs.KINDS[kind]()
-
-      def step(state, row):
-        return belief.update(state, *row), state
-
-      start = belief.init(problem, observations, heads.parent_logits[0])
-      given = trajectory.intervened, trajectory.outcomes
-      last, before = jax.lax.scan(
-        step, start, (*given, heads.parent_logits[1:])
+    kinds = {kind: make() for kind, make in beliefs.KINDS.items()}
+    followed = {
+      kind: beliefs.follow(
+        belief,
+        problem,
+        observations,
+        trajectory.intervened,
+        trajectory.outcomes,
+        heads.parent_logits,
       )
-      parents = jax.vmap(belief.parents)(before)
-      return belief, before, last, [*parents, belief.parents(last)]
-
-    followed = {kind: follow(kind) for kind in beliefs.KINDS}
-    values = jax.vmap(
-      lambda variable, fraction: simulate.intervene_on(
-        problem, variable, fraction
-      )
-    )(trajectory.decision.variable, trajectory.decision.fraction)
+      for kind, belief in kinds.items()
+    }
+    decision = trajectory.decision
+    intervention = jax.vmap(simulate.intervene_on, (None, 0, 0))(
+      problem, decision.variable, decision.fraction
+    )
     components = actor.components(
       task,
       parts.kinds,
-      *followed[parts.kinds.belief][:3],
-      trajectory.decision,
-      values,
+      kinds[parts.kinds.belief],
+      followed[parts.kinds.belief],
+      decision,
+      intervention,
       trajectory.outcomes,
     )
     learned, exact = (
-      jnp.stack(followed[kind][3]) for kind in ('learned', 'exact')
+      jax.vmap(kinds[kind].parents)(followed[kind])
+      for kind in ('learned', 'exact')
     )
     return choice, learned, exact, components
 
@@ -113,14 +111,15 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
   return listen
 
 
-def measured(episode: Episode, factor: np.ndarray, shift: np.ndarray):
+def measured(
+  episode: Episode, factor: np.ndarray, shift: np.ndarray
+) -> Episode:
   """The episode in units `factor x + shift`.
 
   Args:
     episode: of D variables.
     factor: [D] above 0.
-    shift: [D], in lengths of each variable's domain, or of its observational
-      deviation for one that has none.
+    shift: [D], in lengths of each variable's domain.
 
   Returns:
     The `Episode`.

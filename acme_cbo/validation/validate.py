@@ -2,8 +2,7 @@
 
 no silent failures    what is forbidden or not finite raises and says where
 real history          the policy answers to the rows that it was given
-continuous reward     1 at the optimum each time, 0 at the worst, no reward
-                      for anything less
+continuous reward     1 at the optimum each time, between 0 and 1 elsewhere
 exploits              thirteen scripts against each component and their sum
 other units           nothing depends on units, signs, or the numbering
 zero out              each component alone moves behaviour its way, and none
@@ -127,7 +126,7 @@ def no_silent_failures(
       count == len(some),
       f'{count} of {len(some)}',
     )
-  state = _initial(parts)
+  state = fused.initial_state(_SEED, parts)
   lost = state._replace(
     params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
   )
@@ -147,7 +146,7 @@ def no_silent_failures(
 def real_history(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   """The policy's input is what happened."""
   listen = units.listener(parts)
-  params = _loud(_initial(parts).params)
+  params = _loud(fused.initial_state(_SEED, parts).params)
   (episode,) = _episodes(parts, params, tasks, 1)
   said = listen(params, episode)
   rollouts = episode.trajectories
@@ -217,10 +216,8 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     for component in (*aims, 'sum'):
       column = columns.index(component)
       lead = earned[f'honest {component}'][:, column] - earned[name][:, column]
-      if component == 'structure':
-        lead = lead[num_mixed:]
-      else:
-        lead = lead[:num_mixed]
+      is_linear = component == 'structure'
+      lead = lead[num_mixed:] if is_linear else lead[:num_mixed]
       low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)
       yield Check(
         'exploits',
@@ -232,7 +229,7 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
 
 def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   """Nothing that is said depends on how the variables are measured."""
-  params = _loud(_initial(parts).params)
+  params = _loud(fused.initial_state(_SEED, parts).params)
   episodes = _episodes(parts, params, tasks, 8)
   rng = np.random.default_rng(_SEED)
   worst: dict[str, dict[str, float]] = {}
@@ -258,11 +255,11 @@ def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
 
 def weight_zero(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   """A component of weight 0 leaves no trace, to the bit."""
-  state = _initial(parts)
+  state = fused.initial_state(_SEED, parts)
   batch = jax.tree.map(lambda leaf: leaf[: parts.num_tasks], tasks)
-  (observations, trajectories), _ = jax.jit(
-    lambda p, k, t: fused.act(p, k, t, parts)
-  )(state.params, state.key, batch)
+  (observations, trajectories), _ = fused.make_act(parts)(
+    state.params, state.key, batch
+  )
 
   @jax.jit
   def learn(weights, components):
@@ -301,14 +298,8 @@ def zero_out(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   for i, (name, found) in enumerate(
     zip(rewards.COMPONENTS, trained, strict=True)
   ):
-    gain = found[:, i] - untrained[:, i]
-    low = statistics.lower_bound(gain, _CONFIDENCE)
-    yield Check(
-      'zero out',
-      f'{name} alone raises {name}',
-      low > 0,
-      f'{untrained[:, i].mean():.3f} -> {found[:, i].mean():.3f}, gain '
-      f'at least {low:.3f}; {num_seeds} seeds',
+    yield _gain(
+      'zero out', f'{name} alone raises {name}', untrained[:, i], found[:, i]
     )
 
 
@@ -341,14 +332,19 @@ def learning(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
     ('held-out score over random', np.full(num_seeds, chance), new[:, 0]),
     ('F1 of the parents over the untrained policy', old[:, 1], new[:, 1]),
   ):
-    low = statistics.lower_bound(high_side - low_side, _CONFIDENCE)
-    yield Check(
-      'learning',
-      claim,
-      low > 0,
-      f'{low_side.mean():.3f} -> {high_side.mean():.3f}, gain '
-      f'at least {low:.3f}; {num_seeds} seeds',
-    )
+    yield _gain('learning', claim, low_side, high_side)
+
+
+def _gain(requirement, claim, before, after) -> Check:
+  """That a measure rises, seed by seed: [S] before and after."""
+  low = statistics.lower_bound(after - before, _CONFIDENCE)
+  return Check(
+    requirement,
+    claim,
+    low > 0,
+    f'{before.mean():.3f} -> {after.mean():.3f}, gain at least {low:.3f}; '
+    f'{len(after)} seeds',
+  )
 
 
 def _alone(parts: fused.Parts) -> fused.Parts:
@@ -390,7 +386,7 @@ def _linear(prior: priors.Prior) -> priors.Prior:
 
 def _optimizer(learning_rate, parts, num_updates):
   """That of the configs, over so many updates."""
-  per_update = parts.settings.num_iterations * parts.settings.num_minibatches
+  per_update = parts.settings.steps_per_update
   return learner.make_optimizer(
     learning_rate=learning_rate,
     warmup_steps=3 * per_update,
@@ -399,10 +395,6 @@ def _optimizer(learning_rate, parts, num_updates):
     max_grad_norm=1.0,
     weight_decay=1e-4,
   )
-
-
-def _initial(parts):
-  return jax.jit(lambda key: fused.init(key, parts))(jax.random.PRNGKey(_SEED))
 
 
 def _loud(params):
@@ -431,8 +423,6 @@ def _task(tasks: Any, index: int) -> Any:
 def _episodes(parts, params, tasks, num_episodes) -> list[units.Episode]:
   """A group of rollouts on each of the first tasks."""
   some = jax.tree.map(lambda leaf: leaf[:num_episodes], tasks)
-  data, _ = jax.jit(lambda p, k, t: fused.act(p, k, t, parts))(
-    params, jax.random.PRNGKey(_SEED), some
-  )
+  data, _ = fused.make_act(parts)(params, jax.random.PRNGKey(_SEED), some)
   episodes = units.Episode(some, *data)
   return [_task(episodes, i) for i in range(num_episodes)]

@@ -49,15 +49,16 @@ class TrainingsTest(miniature.TestCase):
     keys = jax.random.split(jax.random.key(0), 2)
     params = jax.vmap(lambda key: fused.init(key, parts).params)(keys)
     key, tasks = jax.random.key(1), miniature.tasks(4)
-    measured = trainings.measure(parts, params, key, tasks)
-    self.assertEqual(measured.shape, (2, 4))
+    both = jax.tree.map(lambda leaf: leaf[None], params)
+    measured = trainings.measure(parts, both, key, tasks)
+    self.assertEqual(measured.shape, (1, 2, 4))
     for i in range(2):
       one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
       (_, trajectories), _ = fused.act(one, key, tasks, parts)
       components = np.asarray(trajectories.components)  # [B, G, T, 4]
       expected = components.mean((0, 1, 2))
       expected[1] = components[..., 1].sum(2).mean()
-      np.testing.assert_allclose(measured[i], expected, atol=1e-5)
+      np.testing.assert_allclose(measured[0, i], expected, atol=1e-5)
 
 
 class ValidateTest(absltest.TestCase):
