@@ -116,6 +116,17 @@ def rollout(
   )
 
 
+def potential(
+  task: types.Task, kinds: rewards.Kinds, belief: beliefs.Belief, state: Any
+) -> jax.Array:
+  """What a state of a belief is worth to `structure`: [], see `rewards`."""
+  candidates = beliefs.candidates(task.scm.problem)
+  if kinds.potential == 'entropy':
+    return rewards.certainty(belief.entropy(state), candidates)
+  log_prob = belief.log_prob(state, target_parents(task.scm))
+  return rewards.log_posterior(log_prob, candidates)
+
+
 def components(
   task: types.Task,
   kinds: rewards.Kinds,
@@ -141,17 +152,12 @@ def components(
     [T, 4] in the order of `rewards.COMPONENTS`.
   """
   scm, objective = task
-  truth, candidates = target_parents(scm), beliefs.candidates(scm.problem)
 
   def known(state):
     """What a belief is worth, and what it says of each variable."""
-    if kinds.potential == 'entropy':
-      worth = rewards.certainty(belief.entropy(state), candidates)
-    else:
-      log_prob = belief.log_prob(state, truth)
-      worth = rewards.log_posterior(log_prob, candidates)
+    worth = potential(task, kinds, belief, state)
     if kinds.parents == 'truth':
-      return worth, truth.astype(worth.dtype)
+      return worth, target_parents(scm).astype(worth.dtype)
     return worth, belief.parents(state)
 
   worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]

@@ -24,6 +24,7 @@ from acme_cbo import errors
 from acme_cbo import learner
 from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import statistics
@@ -94,6 +95,7 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   yield from no_silent_failures(parts, tasks)
   yield from real_history(parts, tasks)
   yield from scripted(parts, tasks)
+  yield from telescoping(parts, tasks)
   yield from other_units(parts, tasks)
   yield from weight_zero(parts, tasks)
   yield from zero_out(parts, num_seeds)
@@ -225,6 +227,44 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
         bool(lead.mean() >= _MARGIN and low > 0),
         f'behind honest play by {lead.mean():.2f} [{low:.2f}, {high:.2f}]',
       )
+
+
+def telescoping(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
+  """What `structure` pays in an episode is what was learnt, by any way."""
+  parts = dataclasses.replace(
+    parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
+  )
+  episodes = _episodes(
+    parts, fused.initial_state(_SEED, parts).params, tasks, 8
+  )
+  belief = beliefs.exact()
+
+  @jax.jit
+  def learnt(task, observations, rollout):
+    states = beliefs.follow(
+      belief,
+      task.scm.problem,
+      observations,
+      rollout.intervened,
+      rollout.outcomes,
+    )
+    worth = jax.vmap(
+      lambda state: actor.potential(task, parts.kinds, belief, state)
+    )(states)
+    return worth[-1] - worth[0]
+
+  place = rewards.COMPONENTS.index('structure')
+  error = 0.0
+  for episode in episodes:
+    gained = jax.vmap(learnt, (None, None, 0))(*episode)
+    paid = episode.trajectories.components[..., place].sum(1)
+    error = max(error, float(np.abs(paid - gained).max()))
+  yield Check(
+    'exploits',
+    'going to and fro against structure',
+    error < 1e-3,
+    f'an episode pays what was learnt in it, to {error:.0e}',
+  )
 
 
 def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:

@@ -5,7 +5,6 @@ import io
 from unittest import mock
 
 from absl.testing import absltest
-from absl.testing import flagsaver
 import jax.numpy as jnp
 import pytest
 
@@ -38,7 +37,11 @@ class ValidateTest(absltest.TestCase):
 class BrokenTest(absltest.TestCase):
   def _run(self):
     """Exit code and output of the launcher, up to the scripted exploits."""
-    checks = [validate.no_silent_failures, validate.scripted]
+    checks = [
+      validate.no_silent_failures,
+      validate.scripted,
+      validate.telescoping,
+    ]
 
     def some(parts, num_seeds):
       del num_seeds
@@ -51,7 +54,7 @@ class BrokenTest(absltest.TestCase):
     with (
       mock.patch.object(validate, 'validate', some),
       mock.patch.object(launcher, '_CONFIG', mock.Mock(value=config)),
-      flagsaver.flagsaver(seeds=8),
+      mock.patch.object(launcher, '_SEEDS', mock.Mock(value=8)),
       contextlib.redirect_stdout(io.StringIO()) as printed,
     ):
       try:
