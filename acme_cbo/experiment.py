@@ -380,12 +380,16 @@ def _check_fit(architecture, prior, kinds, settings, batch):
       f'config.network.num_heads is {architecture.num_heads}; it must divide '
       f'config.network.width, which is {architecture.width}'
     )
-  if kinds.belief == 'exact' and prior.max_variables > exact.MAX_VARIABLES:
-    raise errors.UsageError(
-      f"config.rewards.belief is 'exact', which sums over all sets of at most "
-      f'{exact.MAX_VARIABLES} variables; config.scms.max_variables is '
-      f"{prior.max_variables}: lower it, or choose 'learned'"
-    )
+  for name, kind, other in (
+    ('rewards.belief', kinds.belief, 'learned'),
+    ('network.belief_input', architecture.belief_input, 'none'),
+  ):
+    if kind == 'exact' and prior.max_variables > exact.MAX_VARIABLES:
+      raise errors.UsageError(
+        f"config.{name} is 'exact', which sums over all sets of at most "
+        f'{exact.MAX_VARIABLES} variables; config.scms.max_variables is '
+        f'{prior.max_variables}: lower it, or choose {other!r}'
+      )
   if batch.num_tasks % settings.num_minibatches:
     raise errors.UsageError(
       f'config.grpo.num_minibatches is {settings.num_minibatches}; it must '

@@ -19,7 +19,7 @@ waits for, and it is A times as small.
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import haiku as hk
@@ -27,6 +27,8 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import units as units_lib
+from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.beliefs import exact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Architecture:
     num_heads: A, divides the width.
     mlp_factor: width of an MLP's hidden layer over W.
     num_cells: K, the cells of a domain that the policy tells apart.
+    belief_input: 'exact' tells each token how probable it is, by the exact
+      belief, that its variable is a parent of the target; 'none' does not.
   """
 
   width: int
@@ -46,6 +50,7 @@ class Architecture:
   num_heads: int
   mlp_factor: int
   num_cells: int
+  belief_input: Literal['none', 'exact']
 
 
 class Rows(NamedTuple):
@@ -73,10 +78,12 @@ class Cache(NamedTuple):
   Attributes:
     keys: [D, W / A, rows] for each block.
     values: [D, rows, W / A] for each block.
+    evidence: of the rows since the observations, if the belief is an input.
   """
 
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
+  evidence: exact.Evidence | None = None
 
 
 class Prefix(NamedTuple):
@@ -86,10 +93,12 @@ class Prefix(NamedTuple):
     units: of each variable, with a negative scale where it falls as the target
       improves.
     cache: keys and values of the N rows.
+    believed: state of the exact belief after them, if it is an input.
   """
 
   units: units_lib.Units
   cache: Cache
+  believed: Any = None
 
 
 class Heads(NamedTuple):
@@ -180,8 +189,11 @@ def make(architecture: Architecture) -> Network:
     head_width = architecture.width // architecture.num_heads
     keys = jnp.zeros((num_variables, head_width, num_rows))
     values = jnp.zeros((num_variables, num_rows, head_width))
+    evidence = None
+    if architecture.belief_input == 'exact':
+      evidence = exact.no_evidence(num_variables)
     num_blocks = architecture.num_blocks
-    return Cache((keys,) * num_blocks, (values,) * num_blocks)
+    return Cache((keys,) * num_blocks, (values,) * num_blocks, evidence)
 
   # The functions draw nothing at random.
   return Network(
@@ -210,6 +222,9 @@ class _Transformer(hk.Module):
     width, num_cells = architecture.width, architecture.num_cells + 2
     num_heads = architecture.num_heads
     self._num_heads = num_heads
+    self._belief = None
+    if architecture.belief_input == 'exact':
+      self._belief = beliefs.exact()
     self._embedding = _linear('embedding', width)
     self._stack = [
       _Block(
@@ -238,22 +253,63 @@ class _Transformer(hk.Module):
       no_row,
       no_row.astype(bool),
     )
-    x = self._embed(problem, units, rows)
+    believed = parents = None
+    if self._belief is not None:
+      believed = self._belief.init(problem, observations, None)
+      parents = self._belief.parents(believed)
+    x = self._embed(problem, units, rows, parents)
     _, cache = self._blocks(x, problem.exists, None, None, None)
-    return Prefix(units, cache)
+    return Prefix(units, cache, believed)
 
   def append(self, problem, prefix, cache, position, row):
-    x = self._embed(problem, prefix.units, row)
+    parents, evidence = self._believe(prefix, cache.evidence, row)
+    x = self._embed(problem, prefix.units, row, parents)
     x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
     heads = self._heads(x, prefix.units.scale)
-    return jax.tree.map(lambda leaf: leaf[0], heads), cache
+    heads = jax.tree.map(lambda leaf: leaf[0], heads)
+    return heads, cache._replace(evidence=evidence)
 
   def full(self, problem, prefix, rows):
-    x = self._embed(problem, prefix.units, rows)
+    nothing = exact.no_evidence(problem.exists.size)
+    parents, _ = self._believe(prefix, nothing, rows)
+    x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
     return self._heads(x, prefix.units.scale)
 
-  def _embed(self, problem, units, rows):
+  def _believe(self, prefix, evidence, rows):
+    """What the exact belief, if it is an input, says after each new row.
+
+    Args:
+      prefix: of the observations.
+      evidence: of the rows since then.
+      rows: R more.
+
+    Returns:
+      [R, D] probability of being a parent of the target, and the evidence with
+      that of the rows; None and None where no belief is an input.
+    """
+    if self._belief is None:
+      return None, None
+    believed = prefix.believed
+
+    def add(state, row):
+      # A variable tells nothing in a row in which it was set, and the start
+      # row tells nothing of any.
+      silent = row.intervened | row.start
+      state = self._belief.update(state, silent, row.values, None)
+      return state, state.evidence
+
+    start = believed._replace(evidence=evidence)
+    last, added = jax.lax.scan(add, start, rows)
+    known = jax.tree.map(jnp.add, believed.evidence, added)  # [R, ...]
+    parents = jax.vmap(
+      lambda evidence: self._belief.parents(
+        believed._replace(evidence=evidence)
+      )
+    )(known)
+    return parents, last.evidence
+
+  def _embed(self, problem, units, rows, parents):
     """Tokens of rows: [R, D, W]."""
     shape = rows.values.shape
     seen = ~rows.start[:, None]
@@ -283,6 +339,8 @@ class _Transformer(hk.Module):
       rows.left[:, None],
       rows.start[:, None],
     ]
+    if parents is not None:
+      features.append(parents)
     features = [
       jnp.broadcast_to(feature, shape).astype(value.dtype)
       for feature in features

@@ -73,7 +73,14 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     )
   )
   config.network = ml_collections.ConfigDict(
-    dict(width=48, num_blocks=3, num_heads=3, mlp_factor=2, num_cells=16)
+    dict(
+      width=48,
+      num_blocks=3,
+      num_heads=3,
+      mlp_factor=2,
+      num_cells=16,
+      belief_input='none',
+    )
   )
   # The update: see acme_cbo/losses.py and acme_cbo/learner.py.
   config.grpo = ml_collections.ConfigDict(

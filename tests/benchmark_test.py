@@ -16,7 +16,6 @@ import pytest
 
 from acme_cbo import actor
 from acme_cbo import benchmark
-from acme_cbo import networks
 from tests import miniature
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -36,15 +35,8 @@ class MeasureTest(miniature.TestCase):
       cls.seconds = interleaved(runs, repeats)
       return cls.seconds
 
-    architecture = networks.Architecture(
-      width=8,
-      num_blocks=1,
-      num_heads=2,
-      mlp_factor=2,
-      num_cells=miniature.NUM_CELLS,
-    )
     parts = miniature.parts(
-      network=networks.make(architecture),
+      network=miniature.network(),
       num_tasks=2,
       num_generations=3,
       horizon=actor.Horizon(num_observations=3, num_interventions=2),

@@ -252,6 +252,19 @@ class BadValuesTest(parameterized.TestCase):
       'which is 48',
     )
 
+  @parameterized.parameters(
+    ('rewards.belief', 'learned'), ('network.belief_input', 'none')
+  )
+  def test_exact_belief_of_too_many_variables(self, name, other):
+    config = _changed('scms.max_variables', 9)
+    config.update_from_flattened_dict({name: 'exact'})
+    self.assert_refused(
+      config,
+      f"config.{name} is 'exact', which sums over all sets of at most 8 "
+      'variables; config.scms.max_variables is 9: lower it, or choose '
+      f'{other!r}',
+    )
+
   def test_minibatches_that_do_not_divide_the_tasks(self):
     self.assert_refused(
       _changed('grpo.num_minibatches', 24),

@@ -30,7 +30,7 @@ _LAYERS = {
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,
   'distributions': ('types', 'draws'),
-  'networks': ('types', 'units'),
+  'networks': ('types', 'units', 'beliefs'),
   'losses': (),
   'actor': _ACTING,
   'learner': _LEARNING,

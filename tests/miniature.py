@@ -5,6 +5,7 @@ What is costly to draw or to compile is kept, so that tests share it.
 
 import dataclasses
 import functools
+from typing import Literal
 
 from absl.testing import parameterized
 import jax
@@ -85,7 +86,9 @@ class TestCase(parameterized.TestCase):
 
 
 @functools.cache
-def network(num_blocks: int = 1) -> networks.Network:
+def network(
+  num_blocks: int = 1, belief_input: Literal['none', 'exact'] = 'none'
+) -> networks.Network:
   """Attention of width 8."""
   return networks.make(
     networks.Architecture(
@@ -94,6 +97,7 @@ def network(num_blocks: int = 1) -> networks.Network:
       num_heads=2,
       mlp_factor=2,
       num_cells=NUM_CELLS,
+      belief_input=belief_input,
     )
   )
 

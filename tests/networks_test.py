@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import simulate
 from tests import miniature
@@ -177,6 +179,24 @@ class EvaluationTest(miniature.TestCase):
       row = jax.tree.map(lambda x, i=i: x[1, i : i + 1], rows)
       heads, cache = append(_params(), problem, prefix, cache, i, row)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
+      _assert_close(self, heads, here, 1e-5)
+
+  def test_appended_and_full_agree_on_the_belief_too(self):
+    network = miniature.network(belief_input='exact')
+    problem, observations, rows = self.group
+    rows = jax.tree.map(lambda leaf: leaf[0], rows)
+    params = jax.jit(network.init)(
+      jax.random.key(1), problem, observations, rows
+    )
+    params = miniature.loud(params, gain=1.5)
+    prefix = jax.jit(network.prefix)(params, problem, observations)
+    expected = jax.jit(network.full)(params, problem, prefix, rows)
+    append = jax.jit(network.append)
+    cache = network.empty_cache(5, 4)
+    for i in range(5):
+      row = jax.tree.map(lambda x, i=i: x[i : i + 1], rows)
+      heads, cache = append(params, problem, prefix, cache, i, row)
+      here = jax.tree.map(lambda x, i=i: x[i], expected)
       _assert_close(self, heads, here, 1e-5)
 
   def test_derivative_of_the_predictions_against_finite_differences(self):
@@ -390,6 +410,50 @@ def _play(params, scm, noise):
   variable = jnp.argmax(intervention.mask, -1)
   value = intervention.values.sum(-1)
   return variable, (value - low[variable]) / (high - low)[variable]
+
+
+class BeliefInputTest(miniature.TestCase):
+  def test_is_what_the_exact_belief_says_after_each_row(self):
+    problem, observations, rows = _episode(4, 5, 4)
+    network = miniature.network(belief_input='exact')
+    told = []
+
+    def listen(next_method, args, kwargs, context):
+      # While a module is made, it has no name yet.
+      called = context.method_name == '__call__'
+      if called and context.module.name == 'embedding':
+        told.append(args[0][..., -1])
+      return next_method(*args, **kwargs)
+
+    @jax.jit
+    def init():
+      with hk.intercept_methods(listen):
+        params = network.init(jax.random.key(1), problem, observations, rows)
+      return params, tuple(told)
+
+    params, (in_prefix, after) = init()
+    belief = beliefs.exact()
+    states = beliefs.follow(
+      belief, problem, observations, rows.intervened[1:], rows.values[1:]
+    )
+    expected = np.asarray(jax.jit(jax.vmap(belief.parents))(states))
+    self.assertGreater(np.ptp(expected, 0).max(), 0.05)
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    before = np.broadcast_to(expected[0], in_prefix.shape)
+    np.testing.assert_allclose(in_prefix, before, atol=1e-5)
+    # Nothing else of the network has changed.
+    without = miniature.network()
+    fewer = jax.tree.map(jnp.array, params)
+    weights = fewer['transformer/~/embedding']['w']
+    fewer['transformer/~/embedding']['w'] = weights[:-1]
+    params['transformer/~/embedding']['w'] = weights.at[-1].set(0.0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def heads(network, params):
+      prefix = network.prefix(params, problem, observations)
+      return network.full(params, problem, prefix, rows)
+
+    _assert_close(self, heads(network, params), heads(without, fewer), 1e-6)
 
 
 class RolloutTest(miniature.TestCase):
