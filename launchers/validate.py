@@ -5,6 +5,7 @@ python launchers/validate.py --config=configs/grpo.py:smoke
 
 from collections.abc import Sequence
 import pathlib
+import shlex
 import sys
 
 from absl import flags
@@ -13,10 +14,14 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
+from acme_cbo import errors
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The config file.')
 _SEEDS = flags.DEFINE_integer(
   'seeds', 8, 'Trainings behind each claim about learning.', lower_bound=5
+)
+_REPORT = flags.DEFINE_string(
+  'report', None, 'Markdown file that the checks are written to as well.'
 )
 
 
@@ -24,22 +29,33 @@ def main(argv: Sequence[str]) -> None:
   """Prints the checks as they are made; exits 1 unless all of them pass."""
   del argv
   config = command_line.required_config(_CONFIG)
+  report = None
+  if _REPORT.value is not None:
+    report = pathlib.Path(_REPORT.value)
+    try:
+      report.touch()
+    except OSError as error:
+      raise errors.UsageError(f'--report: {error}') from error
   command_line.use_compilation_cache()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo.validation import validate  # noqa: PLC0415
 
   parts = experiment.from_config(config).parts
-  verdicts = []
+  checks = []
   for check in validate.validate(parts, _SEEDS.value):
-    verdicts.append(check.passed)
+    checks.append(check)
     print(
       f'{"pass" if check.passed else "FAIL"}  {check.requirement:<18}  '
       f'{check.claim}: {check.figure}',
       flush=True,
     )
-  print(f'\n{sum(verdicts)} of {len(verdicts)} checks passed')
-  if not all(verdicts):
+  num_passed = sum(check.passed for check in checks)
+  print(f'\n{num_passed} of {len(checks)} checks passed')
+  if report is not None:
+    command = shlex.join(['python', 'launchers/validate.py', *sys.argv[1:]])
+    report.write_text(validate.report(command, checks))
+  if num_passed < len(checks):
     sys.exit(1)
 
 

@@ -10,7 +10,7 @@ zero out              each component alone moves behaviour its way, and none
 learning              the given balance raises score and parents' F1 together
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -100,6 +100,47 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   yield from weight_zero(parts, tasks)
   yield from zero_out(parts, num_seeds)
   yield from learning(parts, num_seeds)
+
+
+def report(command: str, checks: Sequence[Check]) -> str:
+  """What was found, as a page for people.
+
+  Args:
+    command: that which made the checks.
+    checks: all of them.
+
+  Returns:
+    Markdown.
+  """
+  rows = [
+    f'| {check.requirement} | {check.claim} | {check.figure} '
+    f'| {"pass" if check.passed else "**FAIL**"} |'
+    for check in checks
+  ]
+  return f"""# Validation
+
+Made by
+
+```sh
+{command}
+```
+
+{sum(check.passed for check in checks)} of {len(checks)} checks passed.
+
+Intervals and bounds are at {_CONFIDENCE:.0%}. An exploit has to lie behind
+honest play by {_MARGIN} of the range, with an interval above 0, for each
+component that it is after and for the weighted sum. The trainings of one
+component alone, {_ALONE_UPDATES} updates each, are on linear SCMs of
+{_ALONE_VARIABLES} variables or fewer, with the exact belief and without the
+predictions that are learnt beside the policy, so that a measure can rise by
+behaviour alone; those of the last lines are with the configuration as it is,
+for {_BALANCE_UPDATES} updates. A policy is compared with itself before
+training, seed by seed.
+
+| Requirement | Claim | Figure | |
+|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def tasks_of(parts: fused.Parts) -> types.Task:

@@ -32,6 +32,27 @@ class ValidateTest(absltest.TestCase):
     self.assertGreater(len(checks), 50)
 
 
+class ReportTest(absltest.TestCase):
+  def test_has_a_row_for_each_check(self):
+    page = validate.report(
+      'python launchers/validate.py --config=mine.py',
+      [
+        validate.Check('exploits', 'zigzag against sum', True, 'by 0.4'),
+        validate.Check('zero out', 'parent alone', False, '0.3 -> 0.2'),
+      ],
+    )
+    self.assertIn('\npython launchers/validate.py --config=mine.py\n', page)
+    self.assertIn('\n1 of 2 checks passed.\n', page)
+    rows = page.splitlines()[-2:]
+    self.assertEqual(
+      rows,
+      [
+        '| exploits | zigzag against sum | by 0.4 | pass |',
+        '| zero out | parent alone | 0.3 -> 0.2 | **FAIL** |',
+      ],
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class BrokenTest(absltest.TestCase):
@@ -55,6 +76,7 @@ class BrokenTest(absltest.TestCase):
       mock.patch.object(validate, 'validate', some),
       mock.patch.object(launcher, '_CONFIG', mock.Mock(value=config)),
       mock.patch.object(launcher, '_SEEDS', mock.Mock(value=8)),
+      mock.patch.object(launcher, '_REPORT', mock.Mock(value=None)),
       contextlib.redirect_stdout(io.StringIO()) as printed,
     ):
       try:
