@@ -14,4 +14,4 @@ export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
 stage ruff format --check
 stage ruff check
 stage pyrefly check
-stage pytest -n 2 "$@"
+stage pytest "$@"

@@ -8,6 +8,7 @@ import tempfile
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.timeout(240)  # It compiles all four programs.
-class MeasureTest(miniature.TestCase):
+class MeasureTest(parameterized.TestCase):
   """What is timed is one computation done in two ways."""
 
   @classmethod

@@ -1,17 +1,29 @@
-"""Compiled programs are kept for the next run, by each worker for itself.
+"""Compiles quickly rather than well, and keeps what was compiled.
 
-Read before any test imports jax. Workers that share a directory could read
-what another one is still writing.
+What the tests run is small, so that compiling it is most of their time. Only
+the slow ones, which train, are compiled as a user's run is. XLA_FLAGS and
+JAX_COMPILATION_CACHE_DIR hold where they are set.
+
+Environment variables, because jax reads them when it is imported. Workers do
+not share a cache: one could read what another one is still writing.
 """
 
 import os
 import pathlib
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-os.environ.setdefault(
-  'JAX_COMPILATION_CACHE_DIR',
-  str(
-    _ROOT / '.pytest_cache' / 'jax' / os.environ.get('PYTEST_XDIST_WORKER', '')
-  ),
+# Numbers are as exact with as without.
+_QUICK = (
+  '--xla_backend_optimization_level=0',
+  '--xla_llvm_disable_expensive_passes=true',
+  '--xla_cpu_use_fusion_emitters=false',
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+
+
+def pytest_configure(config):
+  worker = os.environ.get('PYTEST_XDIST_WORKER', '')
+  cache = _ROOT / '.pytest_cache' / 'jax' / worker
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+  if config.option.markexpr == 'not slow':
+    os.environ.setdefault('XLA_FLAGS', ' '.join(_QUICK))

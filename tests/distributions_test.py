@@ -1,6 +1,7 @@
 import math
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,6 @@ from scipy import stats
 
 from acme_cbo import distributions
 from acme_cbo import types
-from tests import miniature
 
 _NUM_CELLS = 4
 _NUM_DRAWS = 20_000
@@ -52,7 +52,7 @@ def _draw(key, log_probs):
   return jax.vmap(distributions.sample, (0, None))(keys, log_probs)
 
 
-class ChoiceTest(miniature.TestCase):
+class ChoiceTest(parameterized.TestCase):
   def test_factorises_one_softmax(self):
     log_probs = _random_choice()
     product = np.exp(log_probs.variable)[:, None] * np.exp(log_probs.cell)
@@ -82,7 +82,7 @@ class ChoiceTest(miniature.TestCase):
     self.assertAlmostEqual(cell, math.log(2 / 3), places=6)
 
 
-class DensityTest(miniature.TestCase):
+class DensityTest(parameterized.TestCase):
   def test_by_hand(self):
     # Two cells between the ends, with probabilities 1/8, 1/4, 1/2 and 1/8.
     weights = jnp.array([[1.0, 2.0, 4.0, 1.0]])
@@ -111,7 +111,7 @@ class DensityTest(miniature.TestCase):
       )
 
 
-class FractionTest(miniature.TestCase):
+class FractionTest(parameterized.TestCase):
   def test_by_hand(self):
     for cell, offset, expected in (
       (0, 0.7, 0.0),
@@ -126,7 +126,7 @@ class FractionTest(miniature.TestCase):
 
 
 @pytest.mark.stat
-class SampleTest(miniature.TestCase):
+class SampleTest(parameterized.TestCase):
   def test_frequencies(self):
     drawn = _draw(jax.random.key(0), _random_choice())
     counts = np.zeros((_SETTABLE.size, _NUM_CELLS + 2))
@@ -156,7 +156,7 @@ class SampleTest(miniature.TestCase):
     self.assertFalse((drawn.variable == 1).any())
 
 
-class ModeTest(miniature.TestCase):
+class ModeTest(parameterized.TestCase):
   def test_is_the_most_probable_pair(self):
     # Variable 0 has probability 0.6, and 0.15 in each of its cells; variable 1
     # has 0.4, but 0.37 of it in one cell.
@@ -180,7 +180,7 @@ class ModeTest(miniature.TestCase):
     self.assertEqual((decision.variable, decision.cell), best)
 
 
-class InformationTest(miniature.TestCase):
+class InformationTest(parameterized.TestCase):
   """Against sums over all pairs of a variable and a cell, in float64."""
 
   def test_entropy(self):

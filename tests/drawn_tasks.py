@@ -32,21 +32,29 @@ def program() -> jax.stages.Compiled:
 
 
 @functools.cache
+def _batch(seed: int) -> types.Task:
+  batch, complete = program()(jax.random.key(seed))
+  if not complete:
+    raise ValueError(f'the prior does not fill a batch: {PRIOR}')
+  return jax.tree.map(np.asarray, batch)
+
+
+@functools.cache
 def tasks() -> types.Task:
   """2,000 tasks, as numpy arrays with a leading axis."""
-  batches = [program()(jax.random.key(seed)) for seed in range(4)]
-  if not all(complete for _, complete in batches):
-    raise ValueError(f'the prior does not fill a batch: {PRIOR}')
-  drawn = [batch for batch, _ in batches]
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *drawn)
+  batches = [_batch(seed) for seed in range(4)]
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
 def some(num_tasks: int, family: int | None = None) -> types.Task:
-  """The first tasks of a family, or of all families."""
-  families = tasks().scm.family
+  """The first of these tasks, of one family if it is given."""
+  batch = _batch(0)
+  families = batch.scm.family
   fitting = families >= 0 if family is None else families == family
   first = np.flatnonzero(fitting)[:num_tasks]
-  return jax.tree.map(lambda leaf: leaf[first], tasks())
+  if first.size < num_tasks:
+    raise ValueError(f'{num_tasks} tasks of {_PER_CALL} were asked for')
+  return jax.tree.map(lambda leaf: leaf[first], batch)
 
 
 def unstack(tree, index: int):

@@ -10,7 +10,6 @@ from acme_cbo import types
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
-from tests import miniature
 
 _reset = jax.jit(environment.reset, static_argnums=2)
 _step = jax.jit(environment.step)
@@ -29,7 +28,7 @@ def _problem():
   return about._replace(exists=jnp.arange(5) < 4)
 
 
-class CheckInterventionTest(miniature.TestCase):
+class CheckInterventionTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('above', {0: 0.75}, r'variable 0 is set to 0\.75, outside its domain \['),
     ('below', {1: 0.25}, r'variable 1 is set to 0\.25, outside .* 2\.9.*\]$'),
@@ -84,7 +83,7 @@ class CheckInterventionTest(miniature.TestCase):
     )
 
 
-class ResetTest(miniature.TestCase):
+class ResetTest(parameterized.TestCase):
   def test_same_key_same_rows(self):
     scm = hand_made_scms.chain()
     rows = _reset(jax.random.key(0), scm, 6)
@@ -104,7 +103,7 @@ class ResetTest(miniature.TestCase):
     np.testing.assert_array_equal(rows[:, 3], 0.0)
 
 
-class StepTest(miniature.TestCase):
+class StepTest(parameterized.TestCase):
   def test_same_key_same_row(self):
     scm = hand_made_scms.chain()
     intervention = _intervene_on(scm.problem, 1, 0.25)
@@ -137,7 +136,7 @@ class StepTest(miniature.TestCase):
     self.assertAlmostEqual(high[2] - low[2], low[1] - high[1], places=5)
 
 
-class PolicyTest(miniature.TestCase):
+class PolicyTest(parameterized.TestCase):
   def test_no_decision_is_ever_refused(self):
     num_problems, num_draws = 100, 100
     problems = drawn_tasks.some(num_problems).scm.problem

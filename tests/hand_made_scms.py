@@ -1,5 +1,6 @@
 """SCMs that a test writes down, small enough to work out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -8,29 +9,36 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 
 
+def _on_device(tree):
+  """As jax arrays, without a compiled program for each kind of array."""
+  return jax.tree.map(jnp.asarray, tree)
+
+
 def mechanism(
   num_variables: int, num_hidden: int = 1, **fields
 ) -> types.Mechanism:
   """Standard normal noise and nothing else, but for the fields given."""
   units = (num_variables, num_hidden)
   empty = types.Mechanism(
-    bias=jnp.zeros(num_variables),
-    linear=jnp.zeros((num_variables, num_variables)),
-    hidden=jnp.zeros((*units, num_variables)),
-    shift=jnp.zeros(units),
-    output=jnp.zeros(units),
-    activation=jnp.full(num_variables, mechanisms.Activation.TANH, jnp.int32),
-    noise=jnp.full(num_variables, mechanisms.Noise.NORMAL, jnp.int32),
-    noise_scale=jnp.ones(num_variables),
+    bias=np.zeros(num_variables),
+    linear=np.zeros((num_variables, num_variables)),
+    hidden=np.zeros((*units, num_variables)),
+    shift=np.zeros(units),
+    output=np.zeros(units),
+    activation=np.full(num_variables, mechanisms.Activation.TANH, np.int32),
+    noise=np.full(num_variables, mechanisms.Noise.NORMAL, np.int32),
+    noise_scale=np.ones(num_variables),
   )
-  return empty._replace(
-    **{
-      name: jnp.broadcast_to(
-        jnp.asarray(value, getattr(empty, name).dtype),
-        getattr(empty, name).shape,
-      )
-      for name, value in fields.items()
-    }
+  return _on_device(
+    empty._replace(
+      **{
+        name: np.broadcast_to(
+          np.asarray(value, getattr(empty, name).dtype),
+          getattr(empty, name).shape,
+        )
+        for name, value in fields.items()
+      }
+    )
   )
 
 
@@ -50,15 +58,15 @@ def problem(
   allowed = exists & ~is_target
   if settable is not None:
     allowed = np.isin(column, settable)
-  return types.Problem(
-    exists=jnp.asarray(exists),
-    settable=jnp.asarray(allowed),
-    target=jnp.asarray(is_target),
-    goal=jnp.float32(goal),
-    low=jnp.where(exists, jnp.broadcast_to(jnp.float32(low), exists.shape), 0),
-    high=jnp.where(
-      exists, jnp.broadcast_to(jnp.float32(high), exists.shape), 0
-    ),
+  return _on_device(
+    types.Problem(
+      exists=exists,
+      settable=allowed,
+      target=is_target,
+      goal=np.float32(goal),
+      low=np.where(exists, low, 0.0),
+      high=np.where(exists, high, 0.0),
+    )
   )
 
 
@@ -74,15 +82,17 @@ def scm(
   num_variables = equations.bias.size
   parents = (equations.linear != 0) | (equations.hidden != 0).any(1)
   order = np.arange(num_variables) if order is None else order
-  return types.SCM(
-    problem=about,
-    mechanism=equations,
-    parents=parents,
-    order=jnp.asarray(order, jnp.int32),
-    location=jnp.broadcast_to(jnp.float32(location), (num_variables,)),
-    scale=jnp.broadcast_to(jnp.float32(scale), (num_variables,)),
-    graph=jnp.int32(graphs.Graph.ERDOS_RENYI),
-    family=jnp.int32(family),
+  return _on_device(
+    types.SCM(
+      problem=about,
+      mechanism=equations,
+      parents=parents,
+      order=np.asarray(order, np.int32),
+      location=np.broadcast_to(np.float32(location), num_variables),
+      scale=np.broadcast_to(np.float32(scale), num_variables),
+      graph=np.int32(graphs.Graph.ERDOS_RENYI),
+      family=np.int32(family),
+    )
   )
 
 
@@ -91,7 +101,7 @@ def do(settings: dict[int, float], num_variables: int) -> types.Intervention:
   mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
   for variable, value in settings.items():
     mask[variable], values[variable] = True, value
-  return types.Intervention(jnp.asarray(mask), jnp.asarray(values, jnp.float32))
+  return _on_device(types.Intervention(mask, values))
 
 
 def chain(goal: float = 1.0, **units) -> types.SCM:

@@ -107,7 +107,7 @@ def _cross_entropy(logits, labels):
   return -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).mean()
 
 
-class LossTest(miniature.TestCase):
+class LossTest(parameterized.TestCase):
   settings = dataclasses.replace(
     miniature.LEARNER, parent_coefficient=0.7, outcome_coefficient=0.4
   )
@@ -251,7 +251,7 @@ class LossTest(miniature.TestCase):
         np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-8)
 
 
-class DivergenceTest(miniature.TestCase):
+class DivergenceTest(parameterized.TestCase):
   def test_is_of_whole_decisions_at_every_level(self):
     # Another policy than the one that acted.
     params = _init(seed=1).params
@@ -280,7 +280,7 @@ class DivergenceTest(miniature.TestCase):
       )
 
 
-class UpdateTest(miniature.TestCase):
+class UpdateTest(parameterized.TestCase):
   def test_on_policy_nothing_is_clipped(self):
     _, metrics = _updater()(_init(), _experience())
     self.assertEqual(metrics['policy/clip_fraction'], 0)

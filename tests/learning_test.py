@@ -19,7 +19,6 @@ from acme_cbo import losses
 from acme_cbo import rewards
 from acme_cbo.scms import simulate
 from tests import hand_made_scms
-from tests import miniature
 
 _NUM_SEEDS = 64
 _NUM_UPDATES = 60
@@ -166,7 +165,7 @@ def _failures(learner):
 
 
 @pytest.mark.stat
-class LearningTest(miniature.TestCase):
+class LearningTest(parameterized.TestCase):
   def test_the_optimum_is_what_it_should_be(self):
     _, objective = jax.jit(_problem)()
     ends = (objective.worst, objective.best, objective.best_value)

@@ -12,7 +12,6 @@ import pytest
 
 from acme_cbo import distributions
 from acme_cbo import losses
-from tests import miniature
 
 
 class ReturnsTest(parameterized.TestCase):
@@ -218,7 +217,7 @@ class AuxiliaryLossesTest(absltest.TestCase):
     np.testing.assert_allclose(gradient, np.zeros((2, 2)), atol=1e-7)
 
 
-class PolicyGradientTest(miniature.TestCase):
+class PolicyGradientTest(parameterized.TestCase):
   """Layer 1: the surrogate's gradient on a bandit of 3 variables, 4 cells.
 
   In closed form, d E[r] / d logit_a = π_a (r_a - E[r]) for a softmax over all

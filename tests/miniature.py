@@ -7,9 +7,9 @@ import dataclasses
 import functools
 from typing import Literal
 
-from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from acme_cbo import actor
@@ -72,17 +72,6 @@ GRPO = losses.Settings(
   variable_entropy=0.01,
   cell_entropy=0.01,
 )
-
-
-class TestCase(parameterized.TestCase):
-  """Lets XLA compile quickly rather than well; its numbers are as exact."""
-
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    option = 'jax_disable_most_optimizations'
-    cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
-    jax.config.update(option, True)
 
 
 @functools.cache
@@ -149,14 +138,10 @@ def linear_network() -> networks.Network:
 
 def loud(params, gain: float):
   """Enlarges weights and moves biases, so that no output is flat."""
-  leaves, structure = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(0), len(leaves))
-  return jax.tree.unflatten(
-    structure,
-    [
-      gain * leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype)
-      for key, leaf in zip(keys, leaves, strict=True)
-    ],
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: np.float32(gain * leaf + 0.1 * rng.normal(size=leaf.shape)),
+    params,
   )
 
 
@@ -172,7 +157,7 @@ def doubles(tree):
 def _drawn_tasks() -> types.Task:
   draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, PRIOR)))
   drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
-  return jax.tree.map(lambda leaf: leaf[taken], drawn)
+  return jax.tree.map(lambda leaf: np.asarray(leaf)[taken], drawn)
 
 
 def tasks(num_tasks: int) -> types.Task:

@@ -12,7 +12,6 @@ from acme_cbo.scms import mechanisms
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
-from tests import miniature
 
 _exploration = jax.jit(rewards.exploration)
 _objective = jax.jit(simulate.objective, static_argnums=2)
@@ -23,7 +22,7 @@ _parent = jax.jit(rewards.parent)
 _structure = jax.jit(rewards.structure)
 
 
-class TotalTest(miniature.TestCase):
+class TotalTest(parameterized.TestCase):
   def test_is_the_weighted_sum(self):
     weights = rewards.Weights(
       optimization=2.0, structure=0.5, parent=0.25, exploration=-1.0
@@ -46,7 +45,7 @@ class TotalTest(miniature.TestCase):
         self.assertEqual(gradient[index], 0.0)
 
 
-class OptimizationTest(miniature.TestCase):
+class OptimizationTest(parameterized.TestCase):
   @parameterized.parameters(1.0, -1.0)
   def test_by_hand(self, goal):
     # The chain's target reaches from -5 to 1.
@@ -60,7 +59,7 @@ class OptimizationTest(miniature.TestCase):
       )
 
   def test_lies_between_0_and_1_wherever_it_was_searched(self):
-    scms, objectives = drawn_tasks.tasks()
+    scms, objectives = drawn_tasks.some(500)
     reward = jax.vmap(jax.vmap(rewards.optimization, (0, None)))(
       objectives.curve.reshape(scms.family.size, -1), objectives
     )
@@ -111,7 +110,7 @@ class OptimizationTest(miniature.TestCase):
       np.testing.assert_allclose(reward(factor, shift), expected, atol=1e-4)
 
 
-class StructureTest(miniature.TestCase):
+class StructureTest(parameterized.TestCase):
   @parameterized.parameters(_log_posterior, lambda x, c: _certainty(-x, c))
   def test_potential_by_hand(self, potential):
     candidates = jnp.array([True, False, True, True])
@@ -147,7 +146,7 @@ class StructureTest(miniature.TestCase):
     self.assertEqual(there + back, 0.0)
 
 
-class ParentTest(miniature.TestCase):
+class ParentTest(parameterized.TestCase):
   def test_by_hand(self):
     probability = jnp.array([0.5, 0.75, 1.0, 0.0])
     for mask, expected in (
@@ -161,7 +160,7 @@ class ParentTest(miniature.TestCase):
       self.assertEqual(_parent(probability, jnp.array(mask, bool)), expected)
 
 
-class ExplorationTest(miniature.TestCase):
+class ExplorationTest(parameterized.TestCase):
   def test_by_hand(self):
     reward = _exploration(
       jnp.array([0, 0, 1, 0, 0, 0]),

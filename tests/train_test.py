@@ -29,7 +29,6 @@ from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
 from acme_cbo.training import checkpoints
 from configs import grpo
-from tests import miniature
 
 _TASKS = 24
 _HEURISTICS = ('random', 'slope', 'explore_then_commit', 'oracle')
@@ -124,7 +123,7 @@ class _Run:
 
 
 @pytest.mark.timeout(240)  # It compiles a whole run.
-class RunTest(miniature.TestCase):
+class RunTest(parameterized.TestCase):
   """Runs of the seeds 0, 0 and 1, which share what is compiled."""
 
   runs: dict[str, _Run]
@@ -134,6 +133,9 @@ class RunTest(miniature.TestCase):
     super().setUpClass()
     root = tempfile.TemporaryDirectory()
     cls.addClassCleanup(root.cleanup)
+    # What the smoke preset switches on for the whole process.
+    option = 'jax_disable_most_optimizations'
+    cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
     cls.parts = experiment.from_config(_config(0)).parts
     cls.step = staticmethod(fused.make_step(cls.parts))
     cls.make_held_out = staticmethod(functools.cache(_HeldOut))

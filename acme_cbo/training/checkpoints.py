@@ -13,6 +13,7 @@ import pathlib
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 StateT = TypeVar('StateT')
@@ -120,7 +121,10 @@ class Checkpointer:
         metadata=ocp.args.JsonRestore(),
       ),
     )
-    return restored['state'], restored['metadata']
+    # Orbax ties arrays to their device; programs that were compiled for arrays
+    # that are not tied would be compiled anew.
+    state = jax.tree.map(jnp.asarray, jax.device_get(restored['state']))
+    return state, restored['metadata']
 
   def latest_step(self, before: int | None = None) -> int | None:
     """Returns the latest step, or None where there is no checkpoint.

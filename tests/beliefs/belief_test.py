@@ -11,7 +11,6 @@ import numpy as np
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact
 from tests import hand_made_scms
-from tests import miniature
 
 # Of five columns, 2 is the target and 4 padding.
 _PROBLEM = hand_made_scms.problem(
@@ -46,7 +45,7 @@ def _subsets():
     yield np.isin(np.arange(5), chosen)
 
 
-class BeliefTest(miniature.TestCase):
+class BeliefTest(parameterized.TestCase):
   @parameterized.parameters(*beliefs.KINDS)
   def test_is_one_distribution(self, kind):
     belief = beliefs.KINDS[kind]()
@@ -77,7 +76,7 @@ class BeliefTest(miniature.TestCase):
       self.assertTrue(np.isfinite(belief.log_prob(state, parents)))
 
 
-class LearnedTest(miniature.TestCase):
+class LearnedTest(parameterized.TestCase):
   def test_by_hand(self):
     belief = beliefs.learned()
     state = _follow(belief, _PROBLEM, _episode())
@@ -102,7 +101,7 @@ class LearnedTest(miniature.TestCase):
     )
 
 
-class ExactTest(miniature.TestCase):
+class ExactTest(parameterized.TestCase):
   def _state(self, problem, episode):
     return _follow(beliefs.exact(), problem, episode)
 

@@ -13,7 +13,6 @@ import pytest
 import scipy.special
 
 from acme_cbo.beliefs import exact
-from tests import miniature
 
 
 def _data(num_variables, seed=0, num_rows=12):
@@ -155,7 +154,7 @@ def _evaluate(data):
   return np.asarray(scores), np.exp(jax.jit(exact.log_posterior)(scores))
 
 
-class ExactTest(miniature.TestCase):
+class ExactTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))

@@ -87,7 +87,7 @@ def _run(choices, goal: float = 1.0, seed: int = 0) -> evaluate.Outcome:
   return _act(jax.random.key(seed), variables, fractions, _chain(goal))
 
 
-class ScoreTest(miniature.TestCase):
+class ScoreTest(parameterized.TestCase):
   @parameterized.parameters(
     # See `hand_made_scms.chain`: E[Y | do(x0)] = -1 - 2 x0 for x0 in [-1, 2]
     # and E[Y | do(x1)] = -x1 for x1 in [-0.5, 2]; -1 if nothing is done. At
@@ -110,7 +110,7 @@ class ScoreTest(miniature.TestCase):
     self.assertEqual(evaluate.score(objective.best, objective), 1)
 
 
-class LuckTest(miniature.TestCase):
+class LuckTest(parameterized.TestCase):
   def test_depends_on_the_key_alone(self):
     # The target is x2 = -x1 + e2, whatever is set: e2 is worked out from the
     # rows that two policies saw.
@@ -145,7 +145,7 @@ def _random_outcome():
 
 
 @pytest.mark.timeout(180)  # Its programs take a while to compile.
-class EvaluateTest(miniature.TestCase):
+class EvaluateTest(parameterized.TestCase):
   def test_oracle_scores_1(self):
     tasks = miniature.tasks(16)
     outcome = _evaluate(policies.oracle, tasks)
@@ -273,7 +273,7 @@ def _held_out(seed: int = 1) -> held_out.HeldOut:
     return held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
 
 
-class HeldOutTest(miniature.TestCase):
+class HeldOutTest(parameterized.TestCase):
   def test_table_has_a_row_for_each_task(self):
     tasks = _held_out()
     outcome = evaluate.Outcome(

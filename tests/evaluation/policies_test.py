@@ -45,7 +45,7 @@ def _outcome(target):
   return jnp.array([0.0, 0.0, target, 0.0, 0.0])
 
 
-class PoliciesTestCase(miniature.TestCase):
+class PoliciesTestCase(parameterized.TestCase):
   def assert_sets(self, intervention, variable, value):
     expected = _do(variable, value)
     np.testing.assert_array_equal(intervention.mask, expected.mask)
@@ -204,7 +204,7 @@ class TrainedTest(PoliciesTestCase):
     )
 
 
-class ScoresTest(miniature.TestCase):
+class ScoresTest(parameterized.TestCase):
   """On drawn tasks: nobody beats the oracle."""
 
   @pytest.mark.stat

@@ -7,6 +7,7 @@ import re
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def _fixed_experience(parts):
     yield
 
 
-class StepTest(miniature.TestCase):
+class StepTest(parameterized.TestCase):
   def test_is_the_actor_and_then_the_learner(self):
     parts = miniature.parts()
     learn = jax.jit(functools.partial(fused.learn, parts=parts))
@@ -100,7 +101,7 @@ class StepTest(miniature.TestCase):
 
 
 @pytest.mark.fault
-class RefusalTest(miniature.TestCase):
+class RefusalTest(parameterized.TestCase):
   def test_a_prior_that_cannot_fill_a_batch(self):
     prior = dataclasses.replace(miniature.PRIOR, min_gain=1e6)
     parts = miniature.parts(prior=prior)
@@ -133,7 +134,7 @@ class RefusalTest(miniature.TestCase):
 
 
 @pytest.mark.fault
-class NonFiniteTest(miniature.TestCase):
+class NonFiniteTest(parameterized.TestCase):
   def _message(self, parts=None):
     parts = parts or miniature.parts()
     state = _init(parts)
@@ -189,7 +190,7 @@ def _lapack_calls(compiled):
   return re.findall('custom_call_target="lapack[^"]*"', compiled.as_text())
 
 
-class CompiledTest(miniature.TestCase):
+class CompiledTest(parameterized.TestCase):
   """Several LAPACK calls in one program can hang jax 0.10 on a small CPU."""
 
   def test_actor_and_learner_call_no_lapack(self):

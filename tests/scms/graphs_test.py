@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from acme_cbo.scms import graphs
-from tests import miniature
 
 _SIZES = tuple(range(2, 9))
 _NUM_NODES = 8
@@ -43,7 +42,7 @@ def _reachable(parents, j):
   return found
 
 
-class ShapesTest(miniature.TestCase):
+class ShapesTest(parameterized.TestCase):
   """By hand: three nodes in use of four."""
 
   def test_chain(self):
@@ -115,7 +114,7 @@ class ShapesTest(miniature.TestCase):
         np.testing.assert_array_equal(_many(kind, 5), expected)
 
 
-class ErdosRenyiTest(miniature.TestCase):
+class ErdosRenyiTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_every_pair_is_joined_with_the_density(self):
     density = 0.3
@@ -132,7 +131,7 @@ class ErdosRenyiTest(miniature.TestCase):
     )
 
 
-class ScaleFreeTest(miniature.TestCase):
+class ScaleFreeTest(parameterized.TestCase):
   def test_a_node_joins_one_or_two_others(self):
     parents = _many(graphs.Graph.SCALE_FREE, 6)[:, :6, :6]
     joins = [np.minimum(np.arange(6), links) for links in (1, 2)]
@@ -170,7 +169,7 @@ class ScaleFreeTest(miniature.TestCase):
     self.assertAlmostEqual(star, 3 / 7, delta=4 * error)
 
 
-class AncestorsTest(miniature.TestCase):
+class AncestorsTest(parameterized.TestCase):
   @parameterized.parameters(2, 5, 8, 9)
   def test_longest_path(self, size):
     # Every earlier node of a chain is an ancestor.

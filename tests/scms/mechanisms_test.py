@@ -9,7 +9,6 @@ from scipy import stats
 
 from acme_cbo.scms import mechanisms
 from tests import hand_made_scms
-from tests import miniature
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
@@ -66,7 +65,7 @@ def _noise(kinds, scales):
   return np.asarray(drawn, np.float64)
 
 
-class SignalTest(miniature.TestCase):
+class SignalTest(parameterized.TestCase):
   @parameterized.parameters(*mechanisms.Activation)
   def test_against_numpy(self, activation):
     rng = np.random.default_rng(0)
@@ -105,7 +104,7 @@ class SignalTest(miniature.TestCase):
     np.testing.assert_allclose(signals, expected, rtol=1e-5)
 
 
-class NoiseTest(miniature.TestCase):
+class NoiseTest(parameterized.TestCase):
   @parameterized.parameters(*mechanisms.Noise)
   @pytest.mark.stat
   def test_distribution(self, kind):
@@ -134,7 +133,7 @@ class NoiseTest(miniature.TestCase):
     self.assertLess(np.abs(correlation).max(), bound)
 
 
-class StratifiedNoiseTest(miniature.TestCase):
+class StratifiedNoiseTest(parameterized.TestCase):
   def _drawn(self, key, scales=1.0):
     equations = hand_made_scms.mechanism(
       3, noise=list(mechanisms.Noise), noise_scale=scales
@@ -163,7 +162,7 @@ class StratifiedNoiseTest(miniature.TestCase):
     )
 
 
-class SampleTest(miniature.TestCase):
+class SampleTest(parameterized.TestCase):
   @parameterized.parameters(*mechanisms.Family)
   def test_only_parents_matter(self, family):
     drawn = _draw(family, _PARENTS)

@@ -7,6 +7,7 @@ import dataclasses
 import re
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,6 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 from tests import drawn_tasks
-from tests import miniature
 
 _PRIOR = drawn_tasks.PRIOR
 _NUM_VARIABLES = _PRIOR.max_variables
@@ -86,7 +86,7 @@ def _sortability(score):
   return right / along
 
 
-class DrawnTest(miniature.TestCase):
+class DrawnTest(parameterized.TestCase):
   def test_every_kind_occurs(self):
     scms = _scms()
     with self.subTest('graphs'):
@@ -202,7 +202,7 @@ class DrawnTest(miniature.TestCase):
 
 
 @pytest.mark.stat
-class LeaksTest(miniature.TestCase):
+class LeaksTest(parameterized.TestCase):
   def test_target_stands_anywhere_in_the_order(self):
     scms = _scms()
     place = np.argsort(scms.order, 1)

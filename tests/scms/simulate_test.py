@@ -12,7 +12,6 @@ from acme_cbo.scms import mechanisms
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
-from tests import miniature
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
@@ -118,7 +117,7 @@ def _transfer(scm, intervention):
   return inverse @ constant, inverse * free
 
 
-class HandMadeTest(miniature.TestCase):
+class HandMadeTest(parameterized.TestCase):
   """The chain of `hand_made_scms.chain`, worked out by hand."""
 
   def test_propagates_from_causes_to_effects(self):
@@ -198,7 +197,7 @@ class HandMadeTest(miniature.TestCase):
     )
 
 
-class SampleTest(miniature.TestCase):
+class SampleTest(parameterized.TestCase):
   @pytest.mark.oracle
   def test_against_recursion_over_the_parents(self):
     rng = np.random.default_rng(0)
@@ -227,7 +226,7 @@ class SampleTest(miniature.TestCase):
         np.testing.assert_array_equal(rows[:, ~exists], 0.0)
 
 
-class LinearTest(miniature.TestCase):
+class LinearTest(parameterized.TestCase):
   @pytest.mark.oracle
   def test_mean_and_covariance_in_closed_form(self):
     # Mean and covariance of what is affine in the noise are known by what it
@@ -287,7 +286,7 @@ class LinearTest(miniature.TestCase):
         )
 
 
-class NonlinearTest(miniature.TestCase):
+class NonlinearTest(parameterized.TestCase):
   @pytest.mark.oracle
   @pytest.mark.stat
   def test_expected_outcome_against_monte_carlo(self):
@@ -310,7 +309,7 @@ class NonlinearTest(miniature.TestCase):
         self.assertLess(abs(z), 4)
 
 
-class NothingToReachTest(miniature.TestCase):
+class NothingToReachTest(parameterized.TestCase):
   def test_worst_as_good_as_best_is_refused(self):
     # x1 does nothing to the target, and x0 may not be set.
     linear = np.zeros((3, 3))
@@ -323,7 +322,7 @@ class NothingToReachTest(miniature.TestCase):
       simulate.objective(scm, jnp.zeros((1, 3)), 4)
 
 
-class ObjectiveTest(miniature.TestCase):
+class ObjectiveTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_worst_and_best_against_a_fine_grid(self):
     num_tasks, num_points = 200, 400
@@ -373,7 +372,7 @@ class ObjectiveTest(miniature.TestCase):
     self.assertTrue((scms.problem.settable & mask).any(1).all())
 
 
-class InterveneOnTest(miniature.TestCase):
+class InterveneOnTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(6)
@@ -414,7 +413,7 @@ class InterveneOnTest(miniature.TestCase):
     np.testing.assert_array_equal(chosen.values, [0.0, 4.0, 0.0])
 
 
-class RelabelTest(miniature.TestCase):
+class RelabelTest(parameterized.TestCase):
   def test_by_hand(self):
     # Column 0 holds the old 2, column 1 the padding, then 0 and 1.
     scm = _relabel(hand_made_scms.chain(), jnp.array([2, 3, 0, 1]))
@@ -458,7 +457,7 @@ class RelabelTest(miniature.TestCase):
         )
 
 
-class UnitsTest(miniature.TestCase):
+class UnitsTest(parameterized.TestCase):
   def test_other_units_commute_with_simulation(self):
     rng, key = np.random.default_rng(10), jax.random.key(10)
     for _, scm in _scms(2):

@@ -85,6 +85,14 @@ class RoundTripTest(CheckpointsTestCase):
     self.assert_same_bits(restored, _state())
     self.assertEqual(restored_metadata, metadata)
 
+  def test_runs_in_the_program_that_was_compiled_for_it(self):
+    self.save(_state())
+    restored, _ = self.restore(_state(seed=1))
+    program = jax.jit(lambda state: state)
+    program(_state())
+    program(restored)
+    self.assertEqual(program._cache_size(), 1)
+
   def test_the_template_may_be_abstract(self):
     self.save(_state())
     restored, _ = self.restore(jax.eval_shape(_state))

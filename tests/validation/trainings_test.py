@@ -3,6 +3,7 @@
 import dataclasses
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ _NUM_UPDATES = 2
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # It compiles a whole training.
-class TrainingsTest(miniature.TestCase):
+class TrainingsTest(parameterized.TestCase):
   def test_each_is_that_of_its_seed_and_balance(self):
     before, after = trainings.train(
       miniature.parts(), _BALANCES, _SEEDS, _NUM_UPDATES

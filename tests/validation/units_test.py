@@ -74,7 +74,7 @@ def _recorded():
   return parts, params, units.Episode(tasks, observations, trajectories)
 
 
-class UnitsTestCase(miniature.TestCase):
+class UnitsTestCase(parameterized.TestCase):
   """Listens to recorded episodes in float64."""
 
   def setUp(self):
