@@ -138,13 +138,18 @@ class RunTest(parameterized.TestCase):
     cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
     cls.parts = experiment.from_config(_config(0)).parts
     cls.step = staticmethod(fused.make_step(cls.parts))
+    init = jax.jit(lambda key: fused.init(key, cls.parts))
+    for name, shared in (
+      ('make_step', lambda parts: cls.step),
+      ('initial_state', lambda seed, parts: init(jax.random.PRNGKey(seed))),
+    ):
+      cls.enterClassContext(mock.patch.object(fused, name, shared))
     cls.make_held_out = staticmethod(functools.cache(_HeldOut))
     cls.runs = {}
     for name, seed in (('first', 0), ('again', 0), ('other', 1)):
       config, workdir = _config(seed), pathlib.Path(root.name) / 'runs' / name
       wired = experiment.from_config(config)
       with (
-        mock.patch.object(fused, 'make_step', lambda parts: cls.step),
         mock.patch.object(held_out, 'HeldOut', cls.make_held_out),
         contextlib.redirect_stdout(io.StringIO()) as printed,
         contextlib.redirect_stderr(io.StringIO()),
@@ -318,8 +323,7 @@ class RunTest(parameterized.TestCase):
         self.assertEqual([rows[-1][tag] for tag in tags], steps)
 
   def test_replay_makes_the_update_again(self):
-    with mock.patch.object(fused, 'make_step', lambda parts: self.step):
-      text = replay.replay(self.run_0.workdir, update=5, index=2)
+    text = replay.replay(self.run_0.workdir, update=5, index=2)
     self.assertStartsWith(text, 'update 5, SCM 2\n')
     self.assertIn('reward/exploration', text)
     self.assertEndsWith(text, 'All of the update is finite.')

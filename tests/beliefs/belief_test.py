@@ -1,5 +1,6 @@
 """Tests of what the two beliefs have in common, and of how each is made."""
 
+import functools
 import math
 
 from absl.testing import absltest
@@ -29,13 +30,18 @@ def _episode(seed=0):
   return rows[:6], chosen[:, None] == np.arange(5), rows[6:]
 
 
+@functools.cache
+def _belief(kind):
+  """A belief whose functions are compiled."""
+  return beliefs.Belief(*map(jax.jit, beliefs.KINDS[kind]()))
+
+
 def _follow(belief, problem, episode, logits=_LOGITS):
   """The state after an episode."""
   observations, intervened, outcomes = episode
-  update = jax.jit(belief.update)
-  state = jax.jit(belief.init)(problem, observations, logits)
+  state = belief.init(problem, observations, logits)
   for was_set, outcome in zip(intervened, outcomes, strict=True):
-    state = update(state, was_set, outcome, logits)
+    state = belief.update(state, was_set, outcome, logits)
   return state
 
 
@@ -48,7 +54,7 @@ def _subsets():
 class BeliefTest(parameterized.TestCase):
   @parameterized.parameters(*beliefs.KINDS)
   def test_is_one_distribution(self, kind):
-    belief = beliefs.KINDS[kind]()
+    belief = _belief(kind)
     state = _follow(belief, _PROBLEM, _episode())
     logs = np.array([belief.log_prob(state, parents) for parents in _subsets()])
     weights = np.exp(logs)
@@ -64,7 +70,7 @@ class BeliefTest(parameterized.TestCase):
 
   @parameterized.parameters(*beliefs.KINDS)
   def test_certainty_has_no_entropy_and_no_nan(self, kind):
-    belief = beliefs.KINDS[kind]()
+    belief = _belief(kind)
     rows = np.random.default_rng(0).normal(size=(400, 5))
     rows[:, 2] = rows[:, 0] + 1e-3 * rows[:, 2]
     never = np.zeros((0, 5), bool)
@@ -78,7 +84,7 @@ class BeliefTest(parameterized.TestCase):
 
 class LearnedTest(parameterized.TestCase):
   def test_by_hand(self):
-    belief = beliefs.learned()
+    belief = _belief('learned')
     state = _follow(belief, _PROBLEM, _episode())
     yes = 1 / (1 + np.exp(-np.array(_LOGITS, float)))
     for parents in _subsets():
@@ -90,7 +96,7 @@ class LearnedTest(parameterized.TestCase):
       )
 
   def test_is_as_certain_as_log_odds_of_8(self):
-    belief = beliefs.learned()
+    belief = _belief('learned')
     logits = jnp.array([1e6, -1e6, 0.0, -1e6, 0.0])
     state = belief.init(_PROBLEM, jnp.zeros((2, 5)), logits)
     right, wrong = np.eye(5, dtype=bool)[[0, 1]]
@@ -103,7 +109,7 @@ class LearnedTest(parameterized.TestCase):
 
 class ExactTest(parameterized.TestCase):
   def _state(self, problem, episode):
-    return _follow(beliefs.exact(), problem, episode)
+    return _follow(_belief('exact'), problem, episode)
 
   def test_is_the_posterior_of_all_rows_in_fixed_units(self):
     observations, intervened, outcomes = _episode()
@@ -123,7 +129,7 @@ class ExactTest(parameterized.TestCase):
 
   def test_ignores_what_the_network_says(self):
     state = self._state(_PROBLEM, _episode())
-    other = _follow(beliefs.exact(), _PROBLEM, _episode(), -_LOGITS)
+    other = _follow(_belief('exact'), _PROBLEM, _episode(), -_LOGITS)
     np.testing.assert_array_equal(
       beliefs.log_posterior(state), beliefs.log_posterior(other)
     )
@@ -144,8 +150,8 @@ class ExactTest(parameterized.TestCase):
       shift + factor * outcomes,
     )
     np.testing.assert_allclose(
-      beliefs.exact().parents(self._state(problem, other)),
-      beliefs.exact().parents(self._state(_PROBLEM, _episode())),
+      _belief('exact').parents(self._state(problem, other)),
+      _belief('exact').parents(self._state(_PROBLEM, _episode())),
       rtol=0,
       atol=1e-4,
     )
@@ -166,7 +172,7 @@ class ExactTest(parameterized.TestCase):
     rows = np.zeros((20, 5))
     rows[:, 0], rows[:, 2] = cause, cause + 0.3 * rng.normal(size=20)
     rows[:, [1, 3]] = rng.normal(size=(20, 2))
-    belief, mask = beliefs.exact(), np.eye(5, dtype=bool)[:1]
+    belief, mask = _belief('exact'), np.eye(5, dtype=bool)[:1]
     before = belief.parents(
       _follow(belief, _PROBLEM, (rows, mask[:0], rows[:0]))
     )
