@@ -25,10 +25,15 @@ QUICK: dict[str, bool | str] = {'xla_backend_optimization_level': '1'}
 
 
 @functools.cache
+def lowered() -> jax.stages.Lowered:
+  """`priors.fill` of 500 tasks."""
+  return priors.fill.lower(jax.random.key(0), PRIOR, _PER_CALL)
+
+
+@functools.cache
 def program() -> jax.stages.Compiled:
-  """`priors.fill` of 500 tasks, compiled."""
-  lowered = priors.fill.lower(jax.random.key(0), PRIOR, _PER_CALL)
-  return lowered.compile(compiler_options=QUICK)
+  """The same, compiled."""
+  return lowered().compile(compiler_options=QUICK)
 
 
 @functools.cache
@@ -41,8 +46,8 @@ def _batch(seed: int) -> types.Task:
 
 @functools.cache
 def tasks() -> types.Task:
-  """2,000 tasks, as numpy arrays with a leading axis."""
-  batches = [_batch(seed) for seed in range(4)]
+  """1,000 tasks, as numpy arrays with a leading axis."""
+  batches = [_batch(seed) for seed in range(2)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
@@ -64,7 +69,7 @@ def unstack(tree, index: int):
 
 @functools.cache
 def observations() -> np.ndarray:
-  """[2000, NUM_ROWS, D] passive rows of the tasks, in own units."""
+  """[1000, NUM_ROWS, D] passive rows of the tasks, in own units."""
   nothing = simulate.no_intervention(PRIOR.max_variables)
   scms = tasks().scm
   keys = jax.random.split(jax.random.key(2), scms.family.size)

@@ -59,8 +59,8 @@ def _experience(seed=0):
   """Tasks, observations and trajectories of the policy of `_init()`."""
   tasks = miniature.tasks(_B)
   act = _act()
-  observations, trajectories = act(jax.random.key(seed), _init().params, tasks)
-  return tasks, observations, trajectories
+  data = act(jax.random.key(seed), _init().params, tasks)
+  return jax.device_get((tasks, *data))
 
 
 @functools.cache

@@ -107,6 +107,12 @@ class LogRatiosTest(parameterized.TestCase):
     actual = self._ratios(self.variable, level)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
+  @parameterized.parameters('factor', 'decision', 'sequence')
+  def test_are_0_for_the_policy_that_acted(self, level):
+    cell = jnp.array([-0.1, -0.4, -3.0])
+    same = (self.variable, cell) * 2
+    np.testing.assert_array_equal(losses.log_ratios(*same, level), 0)
+
   def _sequence_objective(self, variable, advantages):
     log_ratio = self._ratios(variable, 'sequence')[0]
     # So wide that nothing is clipped.

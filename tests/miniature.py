@@ -5,6 +5,7 @@ What is costly to draw or to compile is kept, so that tests share it.
 
 import dataclasses
 import functools
+import re
 from typing import Literal
 
 import jax
@@ -180,3 +181,8 @@ def parts(**changes) -> fused.Parts:
     grpo=GRPO,
   )
   return dataclasses.replace(usual, **changes)
+
+
+def lapack_calls(lowered: jax.stages.Lowered) -> list[str]:
+  """Which factorisations a program leaves to LAPACK."""
+  return re.findall(r'custom_call @lapack\w*', lowered.as_text())

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import re
 from unittest import mock
 
 from absl.testing import absltest
@@ -194,10 +193,6 @@ class NonFiniteTest(parameterized.TestCase):
     self.assertTrue(np.isnan(metrics['loss/outcome']))
 
 
-def _lapack_calls(lowered):
-  return re.findall(r'custom_call @lapack\w*', lowered.as_text())
-
-
 class LapackTest(parameterized.TestCase):
   """Several LAPACK calls in one program can hang jax 0.10 on a small CPU."""
 
@@ -208,12 +203,12 @@ class LapackTest(parameterized.TestCase):
     act = fused.make_act(parts).lower(state.params, state.key, tasks)
     learn = jax.jit(functools.partial(fused.learn, parts=parts))
     learn = learn.lower(state, tasks, *act.out_info[0])
-    self.assertEmpty(_lapack_calls(act))
-    self.assertEmpty(_lapack_calls(learn))
+    self.assertEmpty(miniature.lapack_calls(act))
+    self.assertEmpty(miniature.lapack_calls(learn))
 
   def test_lapack_would_be_seen(self):
     inverse = jax.jit(jnp.linalg.inv).lower(jnp.eye(3))
-    self.assertNotEmpty(_lapack_calls(inverse))
+    self.assertNotEmpty(miniature.lapack_calls(inverse))
 
 
 if __name__ == '__main__':
