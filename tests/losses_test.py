@@ -82,6 +82,11 @@ class GroupAdvantagesTest(parameterized.TestCase):
     np.testing.assert_allclose(actual[:2], expected, rtol=1e-6)
     np.testing.assert_array_equal(actual[2], 0)
     np.testing.assert_array_equal(is_dead[:, 0], [False, False, True])
+    # Of one group that is alive, the scale of the batch is its own.
+    batch = batch.at[1].set(5.0)
+    actual, _ = losses.group_advantages(batch, 'batch')
+    expected, _ = losses.group_advantages(batch, 'group')
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 class LogRatiosTest(parameterized.TestCase):

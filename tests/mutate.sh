@@ -52,4 +52,18 @@ print(f'{len(ids) - len(left_out)} of {len(ids)} mutants')
 EOF
 cosmic-ray exec session.toml session.sqlite
 cr-report --surviving-only --show-diff session.sqlite
-cr-rate --estimate --confidence 95.0 session.sqlite
+"$root/.venv/bin/python" - <<'EOF'
+import sqlite3
+
+from scipy import stats
+
+session = sqlite3.connect('session.sqlite')
+outcomes = session.execute('SELECT test_outcome FROM work_results').fetchall()
+survived = sum(outcome == 'SURVIVED' for (outcome,) in outcomes)
+interval = stats.binomtest(survived, len(outcomes)).proportion_ci()
+print(
+  f'{survived} of {len(outcomes)} mutants survived: '
+  f'{survived / len(outcomes):.1%} '
+  f'[{interval.low:.1%}, {interval.high:.1%}] at 95 %'
+)
+EOF

@@ -69,6 +69,23 @@ class BeliefTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(*beliefs.KINDS)
+  def test_an_episode_is_followed_row_by_row(self, kind):
+    belief, (observations, intervened, outcomes) = _belief(kind), _episode()
+    logits = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+    states = beliefs.follow(
+      belief, _PROBLEM, observations, intervened, outcomes, logits
+    )
+    state = belief.init(_PROBLEM, observations, logits[0])
+    for t in range(4):
+      if t:
+        row = intervened[t - 1], outcomes[t - 1]
+        state = belief.update(state, *row, logits[t])
+      here = jax.tree.map(lambda leaf, t=t: leaf[t], states)
+      np.testing.assert_allclose(
+        belief.parents(here), belief.parents(state), atol=1e-5
+      )
+
+  @parameterized.parameters(*beliefs.KINDS)
   def test_certainty_has_no_entropy_and_no_nan(self, kind):
     belief = _belief(kind)
     rows = np.random.default_rng(0).normal(size=(400, 5))
