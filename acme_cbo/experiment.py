@@ -261,9 +261,15 @@ def from_json(text: str) -> Experiment:
     The `Experiment`.
 
   Raises:
-    errors.UsageError: as `from_config`.
+    errors.UsageError: it is no JSON object; or as `from_config`.
   """
-  return from_config(ml_collections.ConfigDict(json.loads(text)))
+  try:
+    values = json.loads(text)
+  except ValueError as error:
+    raise errors.UsageError(f'config.json is damaged: {error}') from error
+  if not isinstance(values, dict):
+    raise errors.UsageError('config.json is damaged: it holds no object')
+  return from_config(ml_collections.ConfigDict(values))
 
 
 def _section(

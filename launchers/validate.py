@@ -18,10 +18,10 @@ from acme_cbo import errors
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The config file.')
 _SEEDS = flags.DEFINE_integer(
-  'seeds', 8, 'Trainings behind each claim about learning.', lower_bound=5
+  'seeds', 8, 'Trainings behind each claim about learning.', lower_bound=8
 )
 _REPORT = flags.DEFINE_string(
-  'report', None, 'Markdown file that the checks are written to as well.'
+  'report', '', 'Markdown file that the checks are written to as well.'
 )
 
 
@@ -29,19 +29,19 @@ def main(argv: Sequence[str]) -> None:
   """Prints the checks as they are made; exits 1 unless all of them pass."""
   del argv
   config = command_line.required_config(_CONFIG)
-  report = None
-  if _REPORT.value is not None:
-    report = pathlib.Path(_REPORT.value)
-    try:
-      report.touch()
-    except OSError as error:
-      raise errors.UsageError(f'--report: {error}') from error
   command_line.use_compilation_cache()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo.validation import validate  # noqa: PLC0415
 
+  config.training.num_updates = validate.NUM_UPDATES
   parts = experiment.from_config(config).parts
+  report = _REPORT.value and pathlib.Path(_REPORT.value)
+  if report and (report.is_dir() or not report.parent.is_dir()):
+    raise errors.UsageError(
+      f'--report={report} cannot be written; name a file in a directory that '
+      'exists'
+    )
   checks = []
   for check in validate.validate(parts, _SEEDS.value):
     checks.append(check)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     )
   num_passed = sum(check.passed for check in checks)
   print(f'\n{num_passed} of {len(checks)} checks passed')
-  if report is not None:
+  if report:
     command = shlex.join(['python', 'launchers/validate.py', *sys.argv[1:]])
     report.write_text(validate.report(command, checks))
   if num_passed < len(checks):

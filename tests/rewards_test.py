@@ -10,6 +10,7 @@ from acme_cbo import rewards
 from acme_cbo import types
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import simulate
+from configs import grpo
 from tests import drawn_tasks
 from tests import hand_made_scms
 
@@ -33,6 +34,11 @@ class TotalTest(parameterized.TestCase):
 
   def test_weights_stand_in_the_order_of_the_components(self):
     self.assertEqual(rewards.Weights._fields, rewards.COMPONENTS)
+
+  def test_the_usual_weights_are_those_of_the_config(self):
+    usual = grpo.get_config().rewards
+    for name, weight in rewards.Weights()._asdict().items():
+      self.assertEqual(weight, usual[name], name)
 
   def test_a_component_of_weight_zero_has_no_effect(self):
     components = jnp.array([0.3, -0.2, 0.7, 0.9])
@@ -129,6 +135,10 @@ class StructureTest(parameterized.TestCase):
     for log_prob in (-1e3, -1e30, -jnp.inf):
       potential = _log_posterior(log_prob, jnp.ones(3, bool))
       self.assertEqual(potential, -16.0)
+
+  def test_of_one_candidate(self):
+    alone = jnp.array([False, True])
+    self.assertAlmostEqual(_log_posterior(math.log(0.5), alone), -1, places=6)
 
   def test_without_candidates_nothing_is_to_be_known(self):
     nobody = jnp.zeros(2, bool)

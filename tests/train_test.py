@@ -380,6 +380,11 @@ class RunTest(parameterized.TestCase):
         replay.replay(workdir, update, index)
     with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
       replay.replay(workdir / 'tb', 1, 0)
+    for text in ('{"name"', '[]'):
+      damaged = pathlib.Path(self.create_tempdir().full_path)
+      (damaged / 'config.json').write_text(text)
+      with self.assertRaisesRegex(errors.UsageError, 'json is damaged'):
+        replay.replay(damaged, 1, 0)
 
   def test_event_file_holds_the_same(self):
     events = event_accumulator.EventAccumulator(

@@ -51,9 +51,8 @@ _ALONE_GENERATIONS = 8
 _ALONE_VARIABLES = 4
 _ALONE_HORIZON = actor.Horizon(num_observations=10, num_interventions=5)
 _ALONE_LEARNING_RATE = 1.5e-2
-# Trainings with the balance that was given, as it was given.
-_BALANCE_UPDATES = 120
-_BALANCE_LEARNING_RATE = 6e-3
+# Trainings with the configuration as it was given, but for their length.
+NUM_UPDATES = 120
 
 
 class Check(NamedTuple):
@@ -76,15 +75,23 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   """Validates a configuration, check by check, the quick ones first.
 
   Args:
-    parts: of an update, as the configuration has them.
+    parts: of an update, as the configuration has them, with an optimizer for
+      `NUM_UPDATES`.
     num_seeds: independent trainings behind each claim about learning.
 
   Yields:
     The checks as they are made.
 
   Raises:
-    errors.UsageError: there are more variables than the exact belief takes.
+    errors.UsageError: there are more variables than the exact belief takes, or
+      fewer steps than it takes to see one depend on another.
   """
+  if parts.horizon.num_interventions < 2:
+    raise errors.UsageError(
+      'config.horizon.num_interventions is '
+      f'{parts.horizon.num_interventions}; the validation needs 2 or more, to '
+      'see that a decision follows from what came of the one before'
+    )
   if parts.prior.max_variables > exact.MAX_VARIABLES:
     raise errors.UsageError(
       f'config.scms.max_variables is {parts.prior.max_variables}; the '
@@ -134,7 +141,7 @@ component alone, {_ALONE_UPDATES} updates each, are on linear SCMs of
 {_ALONE_VARIABLES} variables or fewer, with the exact belief and without the
 predictions that are learnt beside the policy, so that a measure can rise by
 behaviour alone; those of the last lines are with the configuration as it is,
-for {_BALANCE_UPDATES} updates. A policy is compared with itself before
+for {NUM_UPDATES} updates. A policy is compared with itself before
 training, seed by seed.
 
 | Requirement | Claim | Figure | |
@@ -255,10 +262,15 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     for name, components in played.items()
   }
   columns = (*rewards.COMPONENTS, 'sum')
+  honest = dict(zip(exploits.HONEST, exploits.HONEST, strict=True))
+  honest['sum'] = max(
+    honest, key=lambda name: earned[f'honest {name}'][:num_mixed, -1].mean()
+  )
   for name, (_, aims) in exploits.EXPLOITS.items():
     for component in (*aims, 'sum'):
       column = columns.index(component)
-      lead = earned[f'honest {component}'][:, column] - earned[name][:, column]
+      best = earned[f'honest {honest[component]}'][:, column]
+      lead = best - earned[name][:, column]
       is_linear = component == 'structure'
       lead = lead[num_mixed:] if is_linear else lead[:num_mixed]
       low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)
@@ -299,11 +311,11 @@ def telescoping(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   for episode in episodes:
     gained = jax.vmap(learnt, (None, None, 0))(*episode)
     paid = episode.trajectories.components[..., place].sum(1)
-    error = max(error, float(np.abs(paid - gained).max()))
+    error = np.maximum(error, np.abs(paid - gained).max())
   yield Check(
     'exploits',
     'going to and fro against structure',
-    error < 1e-3,
+    bool(error < 1e-3),
     f'an episode pays what was learnt in it, to {error:.0e}',
   )
 
@@ -323,9 +335,10 @@ def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
         found = worst.setdefault(name, dict.fromkeys(units.Said._fields, 0.0))
         differences = units.largest_difference(listen(wide, told), expected)
         for what, error in differences.items():
-          found[what] = max(found[what], error)
+          found[what] = float(np.maximum(found[what], error))
   for name, found in worst.items():
-    what = max(found, key=lambda key: found[key])
+    # Not a number is larger than any.
+    what = list(found)[np.argmax(list(found.values()))]
     yield Check(
       'other units',
       name,
@@ -351,7 +364,7 @@ def weight_zero(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
 
   components = trajectories.components
   for i, name in enumerate(rewards.COMPONENTS):
-    weights = jnp.array(rewards.Weights()).at[i].set(0.0)
+    weights = jnp.array(parts.weights).at[i].set(0.0)
     nothing = learn(weights, components.at[..., i].set(0.0))
     anything = learn(weights, components)
     same = all(
@@ -386,13 +399,8 @@ def zero_out(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
 
 def learning(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   """The given balance raises what it is for, together."""
-  parts = dataclasses.replace(
-    parts, optimizer=_optimizer(_BALANCE_LEARNING_RATE, parts, _BALANCE_UPDATES)
-  )
   seeds = list(range(num_seeds))
-  before, after = trainings.train(
-    parts, [parts.weights], seeds, _BALANCE_UPDATES
-  )
+  before, after = trainings.train(parts, [parts.weights], seeds, NUM_UPDATES)
   after = jax.tree.map(lambda leaf: leaf[0], after)
   tasks = held_out.HeldOut(_SEED, parts.prior, _NUM_TASKS, parts.horizon)
   score = tasks.network_scorer(parts.network)
@@ -438,7 +446,14 @@ def _alone(parts: fused.Parts) -> fused.Parts:
   prior = parts.prior
   return dataclasses.replace(
     parts,
-    optimizer=_optimizer(_ALONE_LEARNING_RATE, parts, _ALONE_UPDATES),
+    optimizer=learner.make_optimizer(
+      learning_rate=_ALONE_LEARNING_RATE,
+      warmup_steps=3,
+      total_steps=_ALONE_UPDATES,
+      final_fraction=0.05,
+      max_grad_norm=1.0,
+      weight_decay=1e-4,
+    ),
     prior=dataclasses.replace(
       _linear(prior),
       min_variables=min(prior.min_variables, _ALONE_VARIABLES),
@@ -463,19 +478,6 @@ def _linear(prior: priors.Prior) -> priors.Prior:
   weights = [0.0] * len(mechanisms.Family)
   weights[mechanisms.Family.LINEAR] = 1.0
   return dataclasses.replace(prior, family_weights=tuple(weights))
-
-
-def _optimizer(learning_rate, parts, num_updates):
-  """That of the configs, over so many updates."""
-  per_update = parts.settings.steps_per_update
-  return learner.make_optimizer(
-    learning_rate=learning_rate,
-    warmup_steps=3 * per_update,
-    total_steps=num_updates * per_update,
-    final_fraction=0.05,
-    max_grad_norm=1.0,
-    weight_decay=1e-4,
-  )
 
 
 def _loud(params):

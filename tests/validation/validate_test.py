@@ -5,14 +5,20 @@ import io
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import rewards
+from acme_cbo.validation import units
 from acme_cbo.validation import validate
 from configs import grpo
 from launchers import validate as launcher
+from tests import miniature
 
 
 def _failed(checks):
@@ -20,7 +26,9 @@ def _failed(checks):
 
 
 def _parts():
-  return experiment.from_config(grpo.get_config('smoke')).parts
+  config = grpo.get_config('smoke')
+  config.training.num_updates = validate.NUM_UPDATES
+  return experiment.from_config(config).parts
 
 
 @pytest.mark.slow
@@ -53,6 +61,38 @@ class ReportTest(absltest.TestCase):
     )
 
 
+class VerdictTest(parameterized.TestCase):
+  @parameterized.parameters((0.2, True), (0.0, False), (-0.2, False))
+  def test_a_gain_is_beyond_chance_or_fails(self, gain, passed):
+    before = np.random.default_rng(0).normal(size=8)
+    noise = 0.01 * np.random.default_rng(1).normal(size=8)
+    check = validate._gain(
+      'zero out', 'it rises', before, before + gain + noise
+    )
+    self.assertEqual(check.passed, passed)
+
+  @parameterized.parameters((1e-5, True), (1e-3, False), (np.nan, False))
+  def test_units_do_not_matter_or_it_fails(self, difference, passed):
+    differences = dict.fromkeys(units.Said._fields, 0.0)
+    differences[units.Said._fields[1]] = difference
+    episode = {'told otherwise': (None, None)}
+    with (
+      mock.patch.object(validate, '_episodes', return_value=[()] * 3),
+      mock.patch.object(units, 'listener', return_value=lambda *_: None),
+      mock.patch.object(units, 'retold', return_value=episode),
+      mock.patch.object(
+        units, 'largest_difference', side_effect=[differences] * 3
+      ),
+    ):
+      checks = list(validate.other_units(miniature.parts(), None))
+    self.assertEqual([check.passed for check in checks], [passed])
+
+  def test_one_step_is_refused(self):
+    horizon = actor.Horizon(num_observations=4, num_interventions=1)
+    with self.assertRaisesRegex(errors.UsageError, 'needs 2 or more'):
+      next(validate.validate(miniature.parts(horizon=horizon), 8))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class BrokenTest(absltest.TestCase):
@@ -76,7 +116,7 @@ class BrokenTest(absltest.TestCase):
       mock.patch.object(validate, 'validate', some),
       mock.patch.object(launcher, '_CONFIG', mock.Mock(value=config)),
       mock.patch.object(launcher, '_SEEDS', mock.Mock(value=8)),
-      mock.patch.object(launcher, '_REPORT', mock.Mock(value=None)),
+      mock.patch.object(launcher, '_REPORT', mock.Mock(value='')),
       contextlib.redirect_stdout(io.StringIO()) as printed,
     ):
       try:
@@ -108,7 +148,7 @@ class BrokenTest(absltest.TestCase):
     right = rewards.structure
 
     def positive_part(before, after):
-      return jnp.maximum(right(before, after), 0.0) + 0.2
+      return jnp.maximum(right(before, after), 0.0)
 
     with mock.patch.object(rewards, 'structure', positive_part):
       code, printed = self._run()
