@@ -214,6 +214,15 @@ def _methods(architecture):
   return init, (module.prefix, module.append, module.full)
 
 
+def _all_or_none(heads: Heads) -> Heads:
+  """NaN everywhere if anything is not finite.
+
+  One logit alone could pass unseen: it was not chosen, or a belief bounds it.
+  """
+  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in heads]).all()
+  return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), heads)
+
+
 class _Transformer(hk.Module):
   """The blocks and heads; parameters are shared by the three evaluations."""
 
@@ -266,7 +275,7 @@ class _Transformer(hk.Module):
     x = self._embed(problem, prefix.units, row, parents)
     x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
     heads = self._heads(x, prefix.units.scale)
-    heads = jax.tree.map(lambda leaf: leaf[0], heads)
+    heads = _all_or_none(jax.tree.map(lambda leaf: leaf[0], heads))
     return heads, cache._replace(evidence=evidence)
 
   def full(self, problem, prefix, rows):

@@ -14,6 +14,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from acme_cbo import networks
 from acme_cbo import types
@@ -74,6 +75,8 @@ def _evaluate(params, episode):
 
 
 _jit_evaluate = jax.jit(_evaluate)
+_prefix = jax.jit(_NETWORK.prefix)
+_append = jax.jit(_NETWORK.append)
 
 
 def _heads(episode):
@@ -172,14 +175,29 @@ class EvaluationTest(parameterized.TestCase):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * size)
 
     problem, observations, rows = self.group
-    prefix = jax.jit(_NETWORK.prefix)(_params(), problem, observations)
-    append = jax.jit(_NETWORK.append)
+    prefix = _prefix(_params(), problem, observations)
     cache = _NETWORK.empty_cache(5, 4)
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[1, i : i + 1], rows)
-      heads, cache = append(_params(), problem, prefix, cache, i, row)
+      heads, cache = _append(_params(), problem, prefix, cache, i, row)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
       _assert_close(self, heads, here, 1e-5)
+
+  @pytest.mark.fault
+  @parameterized.parameters(
+    ('correction', np.nan), ('correction', -np.inf), ('parent', np.inf)
+  )
+  def test_one_logit_that_is_not_finite_is_not_overlooked(self, head, lost):
+    problem, observations, rows = _episode(4, 5, 4)
+    row = jax.tree.map(lambda leaf: leaf[:1], rows)
+    params = jax.tree.map(jnp.array, _params())
+    bias = params[f'transformer/~/{head}']['b']
+    params[f'transformer/~/{head}']['b'] = bias.at[-1].set(lost)
+    prefix = _prefix(params, problem, observations)
+    cache = _NETWORK.empty_cache(5, 4)
+    heads, _ = _append(params, problem, prefix, cache, 0, row)
+    for leaf in heads:
+      self.assertTrue(np.isnan(leaf).all())
 
   def test_derivative_of_the_predictions_against_finite_differences(self):
     # Not that of the choice, which leaves what it begins from alone.

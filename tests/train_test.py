@@ -381,7 +381,7 @@ class RunTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
       replay.replay(workdir / 'tb', 1, 0)
     for text in ('{"name"', '[]'):
-      damaged = pathlib.Path(self.create_tempdir().full_path)
+      damaged = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
       (damaged / 'config.json').write_text(text)
       with self.assertRaisesRegex(errors.UsageError, 'json is damaged'):
         replay.replay(damaged, 1, 0)
