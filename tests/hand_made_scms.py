@@ -1,5 +1,7 @@
 """SCMs that a test writes down, small enough to work out by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,9 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 
 
-def _on_device(tree):
+def _on_device(arrays: dict[str, Any]) -> dict[str, jax.Array]:
   """As jax arrays, without a compiled program for each kind of array."""
-  return jax.tree.map(jnp.asarray, tree)
+  return jax.tree.map(jnp.asarray, arrays)
 
 
 def mechanism(
@@ -19,7 +21,7 @@ def mechanism(
 ) -> types.Mechanism:
   """Standard normal noise and nothing else, but for the fields given."""
   units = (num_variables, num_hidden)
-  empty = types.Mechanism(
+  arrays: dict[str, Any] = dict(
     bias=np.zeros(num_variables),
     linear=np.zeros((num_variables, num_variables)),
     hidden=np.zeros((*units, num_variables)),
@@ -29,17 +31,11 @@ def mechanism(
     noise=np.full(num_variables, mechanisms.Noise.NORMAL, np.int32),
     noise_scale=np.ones(num_variables),
   )
-  return _on_device(
-    empty._replace(
-      **{
-        name: np.broadcast_to(
-          np.asarray(value, getattr(empty, name).dtype),
-          getattr(empty, name).shape,
-        )
-        for name, value in fields.items()
-      }
-    )
-  )
+  for name, value in fields.items():
+    usual = arrays[name]
+    given = np.asarray(value, usual.dtype)
+    arrays[name] = np.broadcast_to(given, usual.shape)
+  return types.Mechanism(**_on_device(arrays))
 
 
 def problem(
@@ -58,16 +54,15 @@ def problem(
   allowed = exists & ~is_target
   if settable is not None:
     allowed = np.isin(column, settable)
-  return _on_device(
-    types.Problem(
-      exists=exists,
-      settable=allowed,
-      target=is_target,
-      goal=np.float32(goal),
-      low=np.where(exists, low, 0.0),
-      high=np.where(exists, high, 0.0),
-    )
+  arrays = dict(
+    exists=exists,
+    settable=allowed,
+    target=is_target,
+    goal=np.float32(goal),
+    low=np.where(exists, low, 0.0),
+    high=np.where(exists, high, 0.0),
   )
+  return types.Problem(**_on_device(arrays))
 
 
 def scm(
@@ -82,17 +77,15 @@ def scm(
   num_variables = equations.bias.size
   parents = (equations.linear != 0) | (equations.hidden != 0).any(1)
   order = np.arange(num_variables) if order is None else order
-  return _on_device(
-    types.SCM(
-      problem=about,
-      mechanism=equations,
-      parents=parents,
-      order=np.asarray(order, np.int32),
-      location=np.broadcast_to(np.float32(location), num_variables),
-      scale=np.broadcast_to(np.float32(scale), num_variables),
-      graph=np.int32(graphs.Graph.ERDOS_RENYI),
-      family=np.int32(family),
-    )
+  arrays = dict(
+    order=np.asarray(order, np.int32),
+    location=np.broadcast_to(np.float32(location), num_variables),
+    scale=np.broadcast_to(np.float32(scale), num_variables),
+    graph=np.int32(graphs.Graph.ERDOS_RENYI),
+    family=np.int32(family),
+  )
+  return types.SCM(
+    problem=about, mechanism=equations, parents=parents, **_on_device(arrays)
   )
 
 
@@ -101,7 +94,7 @@ def do(settings: dict[int, float], num_variables: int) -> types.Intervention:
   mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
   for variable, value in settings.items():
     mask[variable], values[variable] = True, value
-  return _on_device(types.Intervention(mask, values))
+  return types.Intervention(**_on_device(dict(mask=mask, values=values)))
 
 
 def chain(goal: float = 1.0, **units) -> types.SCM:

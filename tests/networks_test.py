@@ -42,20 +42,20 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
   centre = rng.normal(size=num_variables)
   width = rng.uniform(1, 3, num_variables)
   problem = types.Problem(
-    exists=np.ones(num_variables, bool),
-    settable=settable,
-    target=is_target,
-    goal=np.ones(()),
-    low=centre - width,
-    high=centre + width,
+    exists=jnp.array(np.ones(num_variables, bool)),
+    settable=jnp.array(settable),
+    target=jnp.array(is_target),
+    goal=jnp.array(1.0),
+    low=jnp.array(centre - width),
+    high=jnp.array(centre + width),
   )
   chosen = rng.choice(np.flatnonzero(settable), num_steps)
   rows = networks.episode_rows(
-    chosen[:, None] == np.arange(num_variables),
-    rng.normal(size=(num_steps, num_variables)),
+    jnp.array(chosen[:, None] == np.arange(num_variables)),
+    jnp.array(rng.normal(size=(num_steps, num_variables))),
   )
   observations = rng.normal(size=(num_observations, num_variables))
-  return jax.tree.map(jnp.asarray, _Episode(problem, observations, rows))
+  return _Episode(problem, jnp.array(observations), rows)
 
 
 @functools.cache

@@ -73,7 +73,7 @@ class BeliefTest(parameterized.TestCase):
     belief, (observations, intervened, outcomes) = _belief(kind), _episode()
     logits = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
     states = beliefs.follow(
-      belief, _PROBLEM, observations, intervened, outcomes, logits
+      belief, _PROBLEM, *map(jnp.array, (*_episode(), logits))
     )
     state = belief.init(_PROBLEM, observations, logits[0])
     for t in range(4):

@@ -84,7 +84,7 @@ class VerdictTest(parameterized.TestCase):
         units, 'largest_difference', side_effect=[differences] * 3
       ),
     ):
-      checks = list(validate.other_units(miniature.parts(), None))
+      checks = list(validate.other_units(miniature.parts(), miniature.tasks(1)))
     self.assertEqual([check.passed for check in checks], [passed])
 
   def test_one_step_is_refused(self):
