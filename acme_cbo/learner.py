@@ -353,11 +353,12 @@ def update(
     gradient, parts = jax.grad(loss, has_aux=True)(
       params, state.reference, network, *batch, settings, grpo
     )
-    norm = optax.tree.norm(gradient)
-    parts['train/gradient_norm'] = norm
+    parts['train/gradient_norm'] = optax.tree.norm(gradient)
     updates, new_opt_state = optimizer.update(gradient, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
-    sound &= jnp.isfinite(norm) & jnp.isfinite(parts['loss/total'])
+    parts['train/update_norm'] = optax.tree.norm(updates)
+    for name in ('loss/total', 'train/gradient_norm', 'train/update_norm'):
+      sound &= jnp.isfinite(parts[name])
     params, opt_state = jax.tree.map(
       lambda after, before: jnp.where(sound, after, before),
       new,

@@ -158,7 +158,12 @@ def make_step(
     data, faults = jit_act(state.params, key_act, tasks)
     errors.check_finite(update, actor.FAULTS, faults, seed)
     state, metrics = jit_learn(state._replace(key=key), tasks, *data)
-    if not np.isfinite(jax.device_get([*metrics.values()])).all():
+    lost = [
+      name
+      for name, value in jax.device_get(metrics).items()
+      if not np.isfinite(value)
+    ]
+    if lost:
       faults = jit_learner_faults(state, tasks, *data)
       errors.check_finite(update, learner.FAULTS, faults, seed)
     largest = float(metrics['policy/log_ratio_max'])
@@ -168,6 +173,11 @@ def make_step(
         f'update {update}: a log importance ratio of {largest:.1f} '
         f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
         'grpo.num_iterations'
+      )
+    if lost:
+      raise FloatingPointError(
+        f'update {update}: not finite: {", ".join(lost)}, though the loss and '
+        'the gradient of each SCM are; lower optimizer.learning_rate'
       )
     if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
       raise FloatingPointError(

@@ -180,6 +180,21 @@ class NonFiniteTest(parameterized.TestCase):
         self._message(), f'update 1: gradient is not finite on SCM {_MARKED}'
       )
 
+  def test_optimizer_of_finite_gradients(self):
+    lost = optax.GradientTransformation(
+      optax.identity().init,
+      lambda updates, state, params=None: (
+        jax.tree.map(lambda leaf: leaf / 0, updates),
+        state,
+      ),
+    )
+    parts = miniature.parts(optimizer=lost)
+    with (
+      _fixed_experience(parts),
+      self.assertRaisesRegex(FloatingPointError, 'train/update_norm, though'),
+    ):
+      fused.make_step(parts)(_init(parts))
+
   def test_parameters_stay_where_it_happened(self):
     parts = miniature.parts()
     state = _init(parts)
