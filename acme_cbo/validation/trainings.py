@@ -48,20 +48,23 @@ def train(
       tasks, complete = priors.fill(key_tasks, own.prior, own.num_tasks)
       data, faults = fused.act(state.params, key_act, tasks, own)
       state, metrics = fused.learn(state._replace(key=key), tasks, *data, own)
-      sound = jnp.isfinite(metrics['train/gradient_norm']) & ~faults.any()
-      return state, complete & sound
+      finite = jnp.isfinite(jnp.stack([*metrics.values()])).all()
+      return state, jnp.stack([complete, finite & ~faults.any()])
 
-    end, sound = jax.lax.scan(update, start, length=num_updates)
-    return start.params, end.params, sound.all()
+    end, fine = jax.lax.scan(update, start, length=num_updates)
+    return start.params, end.params, fine
 
   over_seeds = jax.vmap(of_one, (None, 0))
-  before, after, sound = jax.jit(jax.vmap(over_seeds, (0, None)))(
+  before, after, fine = jax.jit(jax.vmap(over_seeds, (0, None)))(
     jnp.array(balances, jnp.float32), jnp.array(seeds)
   )
-  if not np.all(sound):
+  lost = np.argwhere(~np.asarray(fine))  # Of [W, S, updates, 2].
+  if lost.size:
+    w, s, update, what = lost[0]
+    said = 'the prior refuses nearly every SCM', 'something is not finite'
     raise FloatingPointError(
-      'a validation training met with a number that is not finite, or with a '
-      'prior that refuses nearly every SCM'
+      f'validation, update {update + 1} of the training of seed {seeds[s]} '
+      f'with {balances[w]}: {said[what]}'
     )
   return jax.tree.map(lambda leaf: leaf[0], before), after
 

@@ -6,7 +6,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from acme_cbo import rewards
@@ -44,6 +46,20 @@ class TrainingsTest(parameterized.TestCase):
       [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(after)], 1
     )
     self.assertLen(np.unique(leaves.round(3), axis=0), 4)
+
+  @pytest.mark.fault
+  def test_what_fails_says_where(self):
+    # The second update has a step that is not finite.
+    lost = optax.scale_by_schedule(
+      lambda count: jnp.where(count == 1, jnp.nan, 1.0)
+    )
+    prior = dataclasses.replace(miniature.PRIOR, min_gain=1e6)
+    for parts, sentence in (
+      (miniature.parts(optimizer=lost), 'update 2 .* something is not finite'),
+      (miniature.parts(prior=prior), 'update 1 .* the prior refuses'),
+    ):
+      with self.assertRaisesRegex(FloatingPointError, sentence):
+        trainings.train(parts, _BALANCES, _SEEDS, _NUM_UPDATES)
 
   def test_measures_are_means_of_the_rewards(self):
     parts = miniature.parts()
