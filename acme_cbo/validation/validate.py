@@ -83,8 +83,9 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
     The checks as they are made.
 
   Raises:
-    errors.UsageError: there are more variables than the exact belief takes, or
-      fewer steps than it takes to see one depend on another.
+    errors.UsageError: there are more variables than the exact belief takes,
+      fewer steps than it takes to see one depend on another, or hardly an SCM
+      with a parent of the target that may be set.
   """
   if parts.horizon.num_interventions < 2:
     raise errors.UsageError(
@@ -496,6 +497,12 @@ def _tasks_with_parents(key: jax.Array, prior: priors.Prior) -> types.Task:
   tasks = priors.sample(key, prior, 2 * _NUM_TASKS)
   parents = tasks.scm.problem.settable & actor.target_parents(tasks.scm)
   fitting = np.flatnonzero(np.asarray(parents.any(1)))[:_NUM_TASKS]
+  if fitting.size < _NUM_TASKS:
+    raise errors.UsageError(
+      f'of {2 * _NUM_TASKS} SCMs only {fitting.size} have a parent of the '
+      f'target that may be set; the validation needs {_NUM_TASKS}: raise '
+      'config.scms.settable'
+    )
   return jax.tree.map(lambda leaf: leaf[fitting], tasks)
 
 

@@ -14,6 +14,7 @@ from acme_cbo import actor
 from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import rewards
+from acme_cbo.scms import priors
 from acme_cbo.validation import units
 from acme_cbo.validation import validate
 from configs import grpo
@@ -86,6 +87,14 @@ class VerdictTest(parameterized.TestCase):
     ):
       checks = list(validate.other_units(miniature.parts(), miniature.tasks(1)))
     self.assertEqual([check.passed for check in checks], [passed])
+
+  def test_hardly_a_parent_that_may_be_set_is_refused(self):
+    few = miniature.tasks(16)
+    with (
+      mock.patch.object(priors, 'sample', lambda *_: few),
+      self.assertRaisesRegex(errors.UsageError, 'raise config.scms.settable'),
+    ):
+      validate.tasks_of(miniature.parts())
 
   def test_one_step_is_refused(self):
     horizon = actor.Horizon(num_observations=4, num_interventions=1)
