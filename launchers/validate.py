@@ -45,17 +45,12 @@ def main(argv: Sequence[str]) -> None:
   checks = []
   for check in validate.validate(parts, _SEEDS.value):
     checks.append(check)
-    print(
-      f'{"pass" if check.passed else "FAIL"}  {check.requirement:<18}  '
-      f'{check.claim}: {check.figure}',
-      flush=True,
-    )
-  num_passed = sum(check.passed for check in checks)
-  print(f'\n{num_passed} of {len(checks)} checks passed')
+    print(check, flush=True)
+  print(f'\n{validate.total(checks)}')
   if report:
     command = shlex.join(['python', 'launchers/validate.py', *sys.argv[1:]])
     report.write_text(validate.report(command, checks))
-  if num_passed < len(checks):
+  if not all(check.passed for check in checks):
     sys.exit(1)
 
 

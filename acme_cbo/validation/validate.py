@@ -70,6 +70,10 @@ class Check(NamedTuple):
   passed: bool
   figure: str
 
+  def __str__(self) -> str:
+    verdict = 'pass' if self.passed else 'FAIL'
+    return f'{verdict}  {self.requirement:<18}  {self.claim}: {self.figure}'
+
 
 def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   """Validates a configuration, check by check, the quick ones first.
@@ -110,6 +114,13 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   yield from learning(parts, num_seeds)
 
 
+def total(checks: Sequence[Check]) -> str:
+  """How many of the checks passed, in words."""
+  return (
+    f'{sum(check.passed for check in checks)} of {len(checks)} checks passed'
+  )
+
+
 def report(command: str, checks: Sequence[Check]) -> str:
   """What was found, as a page for people.
 
@@ -133,7 +144,7 @@ Made by
 {command}
 ```
 
-{sum(check.passed for check in checks)} of {len(checks)} checks passed.
+{total(checks)}.
 
 Intervals and bounds are at {_CONFIDENCE:.0%}. An exploit has to lie behind
 honest play by {_MARGIN} of the range, with an interval above 0, for each
@@ -263,15 +274,15 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     for name, components in played.items()
   }
   columns = (*rewards.COMPONENTS, 'sum')
-  honest = dict(zip(exploits.HONEST, exploits.HONEST, strict=True))
-  honest['sum'] = max(
-    honest, key=lambda name: earned[f'honest {name}'][:num_mixed, -1].mean()
+  of_sum = max(
+    exploits.HONEST,
+    key=lambda name: earned[f'honest {name}'][:num_mixed, -1].mean(),
   )
   for name, (_, aims) in exploits.EXPLOITS.items():
     for component in (*aims, 'sum'):
       column = columns.index(component)
-      best = earned[f'honest {honest[component]}'][:, column]
-      lead = best - earned[name][:, column]
+      honest = of_sum if component == 'sum' else component
+      lead = earned[f'honest {honest}'][:, column] - earned[name][:, column]
       is_linear = component == 'structure'
       lead = lead[num_mixed:] if is_linear else lead[:num_mixed]
       low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)

@@ -325,7 +325,7 @@ class NothingToReachTest(parameterized.TestCase):
 class ObjectiveTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_worst_and_best_against_a_fine_grid(self):
-    num_tasks, num_points = 100, 200
+    num_tasks, num_points = 200, 400
     scms, objectives = drawn_tasks.some(num_tasks)
 
     def outcomes(task):

@@ -63,6 +63,12 @@ class ReportTest(absltest.TestCase):
 
 
 class VerdictTest(parameterized.TestCase):
+  def test_is_a_line(self):
+    check = validate.Check('zero out', 'parent alone', False, '0.3 -> 0.2')
+    self.assertEqual(
+      str(check), 'FAIL  zero out            parent alone: 0.3 -> 0.2'
+    )
+
   @parameterized.parameters((0.2, True), (0.0, False), (-0.2, False))
   def test_a_gain_is_beyond_chance_or_fails(self, gain, passed):
     before = np.random.default_rng(0).normal(size=8)
