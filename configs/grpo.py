@@ -3,7 +3,7 @@
   python launchers/train.py --config=configs/grpo.py           the quick start
   python launchers/train.py --config=configs/grpo.py:smoke     does it run?
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
-  python launchers/train.py --config=configs/grpo.py:large     hours, the best
+  python launchers/train.py --config=configs/grpo.py:large     an hour, the best
 
 The preset `benchmark` has the sizes that launchers/benchmark.py measures.
 A field is overridden by --config.grpo.num_generations=16. This file is Python

@@ -130,6 +130,9 @@ def _turn_cells(heads, sign):
 class EvaluationTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
+    # Float32 differs by the machine's order of sums.
+    self.enterContext(jax.enable_x64(True))
+    self.params = miniature.doubles(_params())
     # Three rollouts on one problem: the same observations, other rows.
     episodes = [_episode(4, 5, 4, seed) for seed in range(3)]
     rows = jax.tree.map(lambda *x: jnp.stack(x), *[e.rows for e in episodes])
@@ -157,13 +160,13 @@ class EvaluationTest(parameterized.TestCase):
       terms = [(rng.normal(size=x.shape) * x).sum() for x in heads]
       return sum(terms), heads
 
-    gradient, heads = jax.jit(jax.grad(weigh, has_aux=True))(_params())
+    gradient, heads = jax.jit(jax.grad(weigh, has_aux=True))(self.params)
     return heads, gradient
 
   def test_appended_shared_and_recomputed_agree(self):
     expected, expected_gradient = self._with_gradient(self._recomputed)
     shared, gradient = self._with_gradient(self._shared)
-    _assert_close(self, shared, expected, 1e-5)
+    _assert_close(self, shared, expected, 1e-9)
     for (path, a), b in zip(
       jax.tree.leaves_with_path(gradient),
       jax.tree.leaves(expected_gradient),
@@ -172,16 +175,16 @@ class EvaluationTest(parameterized.TestCase):
       with self.subTest(jax.tree_util.keystr(path)):
         size = np.abs(b).max()
         self.assertGreater(size, 0)
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * size)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * size)
 
     problem, observations, rows = self.group
-    prefix = _prefix(_params(), problem, observations)
+    prefix = _prefix(self.params, problem, observations)
     cache = _NETWORK.empty_cache(5, 4)
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[1, i : i + 1], rows)
-      heads, cache = _append(_params(), problem, prefix, cache, i, row)
+      heads, cache = _append(self.params, problem, prefix, cache, i, row)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
-      _assert_close(self, heads, here, 1e-5)
+      _assert_close(self, heads, here, 1e-9)
 
   @pytest.mark.fault
   @parameterized.parameters(
@@ -190,7 +193,7 @@ class EvaluationTest(parameterized.TestCase):
   def test_one_logit_that_is_not_finite_is_not_overlooked(self, head, lost):
     problem, observations, rows = _episode(4, 5, 4)
     row = jax.tree.map(lambda leaf: leaf[:1], rows)
-    params = jax.tree.map(jnp.array, _params())
+    params = jax.tree.map(jnp.array, self.params)
     bias = params[f'transformer/~/{head}']['b']
     params[f'transformer/~/{head}']['b'] = bias.at[-1].set(lost)
     prefix = _prefix(params, problem, observations)
@@ -202,9 +205,8 @@ class EvaluationTest(parameterized.TestCase):
   def test_derivative_of_the_predictions_against_finite_differences(self):
     # Not that of the choice, which leaves what it begins from alone.
     rng = np.random.default_rng(0)
-    self.enterContext(jax.enable_x64(True))
     episode = _episode(4, 5, 4)
-    params = miniature.doubles(_params())
+    params = self.params
     direction = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
 
     @jax.jit
@@ -414,6 +416,7 @@ def _play(params, scm, noise):
 
 class BeliefInputTest(parameterized.TestCase):
   def test_is_what_the_exact_belief_says_after_each_row(self):
+    self.enterContext(jax.enable_x64(True))
     problem, observations, rows = _episode(4, 5, 4)
     network = miniature.network(belief_input='exact')
     told = []
@@ -436,7 +439,7 @@ class BeliefInputTest(parameterized.TestCase):
     params = jax.jit(network.init)(
       jax.random.key(1), problem, observations, rows
     )
-    params = miniature.loud(params, gain=1.5)
+    params = miniature.doubles(miniature.loud(params, gain=1.5))
     (in_prefix, after), prefix, heads = listened(params)
     belief = beliefs.exact()
 
@@ -449,9 +452,9 @@ class BeliefInputTest(parameterized.TestCase):
 
     expected = np.asarray(believed())
     self.assertGreater(np.ptp(expected, 0).max(), 0.05)
-    np.testing.assert_allclose(after, expected, atol=1e-5)
+    np.testing.assert_allclose(after, expected, atol=1e-9)
     before = np.broadcast_to(expected[0], in_prefix.shape)
-    np.testing.assert_allclose(in_prefix, before, atol=1e-5)
+    np.testing.assert_allclose(in_prefix, before, atol=1e-9)
     # Row by row, from what was known before it, it is the same.
     append = jax.jit(network.append)
     cache = network.empty_cache(5, 4)
@@ -459,7 +462,7 @@ class BeliefInputTest(parameterized.TestCase):
       row = jax.tree.map(lambda x, i=i: x[i : i + 1], rows)
       appended, cache = append(params, problem, prefix, cache, i, row)
       here = jax.tree.map(lambda x, i=i: x[i], heads)
-      _assert_close(self, appended, here, 1e-5)
+      _assert_close(self, appended, here, 1e-9)
 
 
 class RolloutTest(parameterized.TestCase):

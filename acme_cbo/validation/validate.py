@@ -37,8 +37,10 @@ from acme_cbo.validation import units
 
 # Of every interval and test.
 _CONFIDENCE = 0.99
-# By how much of the range an exploit has to lie behind honest play.
+# By how much of the range an exploit has to lie behind honest play, and by how
+# much it may seem ahead, for the luck of the draws, where it is good work.
 _MARGIN = 0.2
+_LUCK = 0.05
 # Tasks on which scripts and policies are scored.
 _NUM_TASKS = 256
 # Seed of the tasks; no training shares it.
@@ -88,8 +90,9 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
 
   Raises:
     errors.UsageError: there are more variables than the exact belief takes,
-      fewer steps than it takes to see one depend on another, or hardly an SCM
-      with a parent of the target that may be set.
+      fewer steps than it takes to see one depend on another, hardly an SCM
+      with a parent of the target that may be set, or none with a variable that
+      is not a parent.
   """
   if parts.horizon.num_interventions < 2:
     raise errors.UsageError(
@@ -104,6 +107,15 @@ def validate(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
       f'{exact.MAX_VARIABLES}'
     )
   tasks = tasks_of(parts)
+  others = beliefs.candidates(tasks.scm.problem) & ~actor.target_parents(
+    tasks.scm
+  )
+  if not others.any():
+    raise errors.UsageError(
+      'every variable of every SCM is a parent of its target; the validation '
+      'sees whether parents are told from other variables: give another graph '
+      'than STAR a share in config.scms.graph_weights'
+    )
   yield from no_silent_failures(parts, tasks)
   yield from real_history(parts, tasks)
   yield from scripted(parts, tasks)
@@ -148,12 +160,15 @@ Made by
 
 Intervals and bounds are at {_CONFIDENCE:.0%}. An exploit has to lie behind
 honest play by {_MARGIN} of the range, with an interval above 0, for each
-component that it is after and for the weighted sum. The trainings of one
-component alone, {_ALONE_UPDATES} updates each, are on linear SCMs of
-{_ALONE_VARIABLES} variables or fewer, with the exact belief and without the
-predictions that are learnt beside the policy, so that a measure can rise by
-behaviour alone; those of the last lines are with the configuration as it is,
-for {NUM_UPDATES} updates. A policy is compared with itself before
+component that it is after and for the weighted sum. Where a script is good work
+for a component, as a zigzag of a cause is for learning of it, its interval has
+to be above -{_LUCK}: it is no better than honest play.
+
+The trainings of one component alone, {_ALONE_UPDATES} updates each, are on
+linear SCMs of {_ALONE_VARIABLES} variables or fewer, with the exact belief and
+without the predictions that are learnt beside the policy, so that a measure can
+rise by behaviour alone; those of the last lines are with the configuration as
+it is, for {NUM_UPDATES} updates. A policy is compared with itself before
 training, seed by seed.
 
 | Requirement | Claim | Figure | |
@@ -279,17 +294,22 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     key=lambda name: earned[f'honest {name}'][:num_mixed, -1].mean(),
   )
   for name, (_, aims) in exploits.EXPLOITS.items():
-    for component in (*aims, 'sum'):
-      column = columns.index(component)
+    for column, component in enumerate(columns):
       honest = of_sum if component == 'sum' else component
       lead = earned[f'honest {honest}'][:, column] - earned[name][:, column]
       is_linear = component == 'structure'
       lead = lead[num_mixed:] if is_linear else lead[:num_mixed]
       low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)
+      if component in (*aims, 'sum'):
+        claim = f'{name} against {component}'
+        passed = lead.mean() >= _MARGIN and low > 0
+      else:
+        claim = f'{name} is no better than honest play for {component}'
+        passed = low > -_LUCK
       yield Check(
         'exploits',
-        f'{name} against {component}',
-        bool(lead.mean() >= _MARGIN and low > 0),
+        claim,
+        bool(passed),
         f'behind honest play by {lead.mean():.2f} [{low:.2f}, {high:.2f}]',
       )
 
@@ -362,7 +382,8 @@ def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
 def weight_zero(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   """A component of weight 0 leaves no trace, to the bit."""
   state = fused.initial_state(_SEED, parts)
-  batch = jax.tree.map(lambda leaf: leaf[: parts.num_tasks], tasks)
+  index = np.arange(parts.num_tasks) % len(tasks.scm.family)
+  batch = jax.tree.map(lambda leaf: leaf[index], tasks)
   (observations, trajectories), _ = fused.make_act(parts)(
     state.params, state.key, batch
   )

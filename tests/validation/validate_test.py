@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from acme_cbo import actor
+from acme_cbo import environment
 from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import rewards
+from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 from acme_cbo.validation import units
 from acme_cbo.validation import validate
@@ -94,6 +96,34 @@ class VerdictTest(parameterized.TestCase):
       checks = list(validate.other_units(miniature.parts(), miniature.tasks(1)))
     self.assertEqual([check.passed for check in checks], [passed])
 
+  @pytest.mark.fault
+  def test_what_is_let_through_fails(self):
+    with (
+      mock.patch.object(environment, 'check_intervention'),
+      mock.patch.object(fused, 'make_step', return_value=lambda state: None),
+    ):
+      checks = list(
+        validate.no_silent_failures(miniature.parts(), miniature.tasks(16))
+      )
+    self.assertLen(checks, 6)
+    self.assertLen(_failed(checks), 6)
+
+  def test_a_policy_without_memory_fails(self):
+    same, later = validate.real_history(miniature.parts(), miniature.tasks(1))
+    self.assertTrue(same.passed, same)
+    self.assertFalse(later.passed, later)
+
+  def test_a_weight_of_zero_that_leaves_a_trace_fails(self):
+    right = rewards.total
+
+    def leaking(components, weights):
+      return right(components, weights) + 1e-3 * components[..., 1]
+
+    with mock.patch.object(rewards, 'total', leaking):
+      checks = validate.weight_zero(miniature.parts(), miniature.tasks(3))
+      passed = [check.passed for check in checks]
+    self.assertEqual(passed, [True, False, True, True])
+
   def test_hardly_a_parent_that_may_be_set_is_refused(self):
     few = miniature.tasks(16)
     with (
@@ -101,6 +131,16 @@ class VerdictTest(parameterized.TestCase):
       self.assertRaisesRegex(errors.UsageError, 'raise config.scms.settable'),
     ):
       validate.tasks_of(miniature.parts())
+
+  def test_nothing_but_parents_is_refused(self):
+    tasks = miniature.tasks(16)
+    stars = np.ones_like(tasks.scm.parents)
+    stars = tasks._replace(scm=tasks.scm._replace(parents=stars))
+    with (
+      mock.patch.object(validate, 'tasks_of', return_value=stars),
+      self.assertRaisesRegex(errors.UsageError, 'than STAR a share'),
+    ):
+      next(validate.validate(miniature.parts(), 8))
 
   def test_one_step_is_refused(self):
     horizon = actor.Horizon(num_observations=4, num_interventions=1)
