@@ -13,12 +13,18 @@ class NonFiniteError(FloatingPointError):
   """A number of an update that is not finite, and which SCM it came from.
 
   Attributes:
-    update: its number, counted from 1.
+    update: its number, counted from 1; of an evaluation, that before it.
     task: index of the SCM in the batch, the first where there are several.
+    held_out: whether the batch is that of the evaluation.
   """
 
   def __init__(
-    self, update: int, component: str, faulty: np.ndarray, seed: str
+    self,
+    update: int,
+    component: str,
+    faulty: np.ndarray,
+    seed: str,
+    held_out: bool = False,
   ):
     """Names what is not finite.
 
@@ -27,18 +33,24 @@ class NonFiniteError(FloatingPointError):
       component: what is not finite, as 'reward/structure'.
       faulty: [B] bool, on which SCMs of the batch; on one at least.
       seed: from which the batch was drawn.
+      held_out: whether it is that of the evaluation.
     """
     self.update = update
     self.task = int(np.argmax(faulty))
+    self.held_out = held_out
     super().__init__(
-      f'update {update}: {component} is not finite on SCM {self.task} of '
-      f'{faulty.size} (on {int(faulty.sum())} in all), drawn from the seed '
-      f'{seed}'
+      f'update {update}: {component} is not finite on '
+      f'{"held-out " if held_out else ""}SCM {self.task} of {faulty.size} '
+      f'(on {int(faulty.sum())} in all), drawn from the seed {seed}'
     )
 
 
 def check_finite(
-  update: int, components: Sequence[str], faulty: np.ndarray, seed: str
+  update: int,
+  components: Sequence[str],
+  faulty: np.ndarray,
+  seed: str,
+  held_out: bool = False,
 ) -> None:
   """Raises at the first component that is not finite on some SCM.
 
@@ -47,10 +59,11 @@ def check_finite(
     components: names of C components, causes first.
     faulty: [C, B] bool, where each is not finite.
     seed: from which the batch was drawn.
+    held_out: whether it is that of the evaluation.
 
   Raises:
     NonFiniteError: there is such a component.
   """
   for component, row in zip(components, np.asarray(faulty), strict=True):
     if row.any():
-      raise NonFiniteError(update, component, row, seed)
+      raise NonFiniteError(update, component, row, seed, held_out)

@@ -1,8 +1,10 @@
-"""One update of a run again, and what one of its SCMs went through.
+"""One update or evaluation of a run again, and what one of its SCMs met with.
 
 The updates are as they were: a run is a function of its config and its seed.
 """
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 
 import jax
@@ -13,6 +15,7 @@ from acme_cbo import experiment as experiment_lib
 from acme_cbo import rewards
 from acme_cbo import train
 from acme_cbo import types
+from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -38,23 +41,9 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   """
   experiment = _experiment(workdir)
   parts = experiment.parts
-  if not 1 <= update <= experiment.training.num_updates:
-    raise errors.UsageError(
-      f'--update is {update}; the run makes updates 1 to '
-      f'{experiment.training.num_updates}'
-    )
-  if not 0 <= index < parts.num_tasks:
-    raise errors.UsageError(
-      f'--scm is {index}; an update has SCMs 0 to {parts.num_tasks - 1}'
-    )
-  state = train.initial_state(experiment)
-  with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
-    nearest = checkpointer.latest_step(before=update)
-    if nearest:
-      state, _ = checkpointer.restore(state, nearest)
-  step = fused.make_step(parts)
-  while int(state.step) < update - 1:
-    state, _ = step(state)
+  _check('--update', update, 1, experiment.training.num_updates)
+  _check('--scm', index, 0, parts.num_tasks - 1)
+  state, step = _after(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
   tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
@@ -64,28 +53,56 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   task, rows, rollouts = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], (tasks, observations, trajectories))
   )
-  text = f'update {update}, SCM {index}\n{describe(task, rows, rollouts)}'
-  try:
+  text = (
+    f'update {update}, SCM {index}\n{describe(task)}\n'
+    f'{_met_with(task.scm.problem.exists, rows, rollouts)}'
+  )
+  with _noting(text):
     step(state)
-  except errors.NonFiniteError as error:
-    error.add_note(text)
-    raise
   return f'{text}\nAll of the update is finite.'
 
 
-def describe(
-  task: types.Task, observations: np.ndarray, rollouts: types.Trajectory
-) -> str:
-  """A task, what was observed and what its group did, as text.
+def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
+  """Makes the evaluation after an update again and describes one of its SCMs.
 
   Args:
-    task: of D variables, as numpy arrays.
-    observations: [N, D].
-    rollouts: G trajectories.
+    workdir: of the run.
+    update: its number; 0 is before training.
+    index: of the SCM among those held out.
 
   Returns:
-    Lines of text.
+    What was drawn and how every policy scored, as text.
+
+  Raises:
+    errors.UsageError: there is no run in `workdir`, or no such SCM in it.
+    errors.NonFiniteError: something of the evaluation is not finite, as in the
+      run; the description is a note on it.
   """
+  experiment = _experiment(workdir)
+  _check('--update', update, 0, experiment.training.num_updates)
+  _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
+  state, _ = _after(update, experiment, workdir)
+  held_out_tasks = train.held_out_tasks(experiment)
+  task = jax.device_get(
+    jax.tree.map(lambda leaf: leaf[index], held_out_tasks.tasks)
+  )
+  text = f'after update {update}, held-out SCM {index}\n{describe(task)}'
+  score = held_out_tasks.network_scorer(experiment.parts.network)
+  with _noting(text):
+    outcomes = {
+      'grpo': score(state.params, update),
+      **held_out_tasks.scores(held_out.HEURISTICS),
+    }
+  scores = [
+    f'  score of {name}: '
+    + ' '.join(f'{x:.2f}' for x in np.asarray(outcome.score[index]))
+    for name, outcome in outcomes.items()
+  ]
+  return '\n'.join([text, *scores])
+
+
+def describe(task: types.Task) -> str:
+  """A task of D variables, given as numpy arrays, as lines of text."""
   scm, objective = task
   problem = scm.problem
   lines = [
@@ -106,11 +123,19 @@ def describe(
         else 'may not be set'
       )
     )
-    lines.append(
-      f'  x{j}  {role}; parents: {parents or "none"}; '
-      f'observed {_range(observations[:, j])}, '
-      f'after interventions {_range(rollouts.outcomes[..., j])}'
-    )
+    lines.append(f'  x{j}  {role}; parents: {parents or "none"}')
+  return '\n'.join(lines)
+
+
+def _met_with(
+  exists: np.ndarray, observations: np.ndarray, rollouts: types.Trajectory
+) -> str:
+  """What was observed and what a group of rollouts did, as text."""
+  lines = [
+    f'  x{j}  observed {_range(observations[:, j])}, '
+    f'after interventions {_range(rollouts.outcomes[..., j])}'
+    for j in np.flatnonzero(exists)
+  ]
   for i, name in enumerate(rewards.COMPONENTS):
     lines.append(f'  reward/{name} {_range(rollouts.components[..., i])}')
   return '\n'.join(lines)
@@ -133,3 +158,33 @@ def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
       f'{error.strerror}'
     ) from error
   return experiment_lib.from_json(text)
+
+
+def _after(
+  update: int, experiment: experiment_lib.Experiment, workdir: pathlib.Path
+):
+  """The state after an update of a run, and the step that goes on from it."""
+  state = train.initial_state(experiment)
+  with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
+    nearest = checkpointer.latest_step(before=update + 1)
+    if nearest:
+      state, _ = checkpointer.restore(state, nearest)
+  step = fused.make_step(experiment.parts)
+  while int(state.step) < update:
+    state, _ = step(state)
+  return state, step
+
+
+def _check(flag: str, value: int, least: int, most: int) -> None:
+  if not least <= value <= most:
+    raise errors.UsageError(f'{flag} is {value}; the run has {least} to {most}')
+
+
+@contextlib.contextmanager
+def _noting(text: str) -> Iterator[None]:
+  """Adds the text to an error that something is not finite."""
+  try:
+    yield
+  except errors.NonFiniteError as error:
+    error.add_note(text)
+    raise

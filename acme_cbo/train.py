@@ -8,7 +8,8 @@ W/summary.json        what it came to; written last
 W/learning_curve.png
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -90,25 +91,23 @@ def train_and_evaluate(
     f'watch it with: {_tensorboard()} --logdir={workdir}'
   )
 
-  prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
-  tasks = held_out.HeldOut(
-    settings.seed, prior, settings.num_tasks, parts.horizon
-  )
+  tasks = held_out_tasks(experiment)
   (workdir / 'config.json').write_text(config_json + '\n')
   score = tasks.network_scorer(parts.network)
-  heuristics = [
-    tasks.table(name, outcome)
-    for name, outcome in tasks.scores(held_out.HEURISTICS).items()
-  ]
   # The first evaluation is of the untrained policy, the last is the table's.
   outcomes: dict[str, evaluate.Outcome] = {}
 
   def evaluate_state(state):
-    outcomes['grpo'] = score(state.params)
+    outcomes['grpo'] = score(state.params, int(state.step))
     outcomes.setdefault('untrained', outcomes['grpo'])
     return _metrics(tasks, outcomes['grpo'])
 
-  state = _fit(experiment, evaluate_state, state, config_json, workdir)
+  with _how_to_see_it(workdir):
+    heuristics = [
+      tasks.table(name, outcome)
+      for name, outcome in tasks.scores(held_out.HEURISTICS).items()
+    ]
+    state = _fit(experiment, evaluate_state, state, config_json, workdir)
   results = pd.concat(
     [
       tasks.table('grpo', outcomes['grpo']),
@@ -149,6 +148,29 @@ def initial_state(
   if experiment.training.quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
   return fused.initial_state(experiment.seed, experiment.parts)
+
+
+def held_out_tasks(experiment: experiment_lib.Experiment) -> held_out.HeldOut:
+  """The tasks that policies of a run are scored on."""
+  parts, settings = experiment.parts, experiment.evaluation
+  prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
+  return held_out.HeldOut(
+    settings.seed, prior, settings.num_tasks, parts.horizon
+  )
+
+
+@contextlib.contextmanager
+def _how_to_see_it(workdir: pathlib.Path) -> Iterator[None]:
+  """Adds to an error that something is not finite the command that shows it."""
+  try:
+    yield
+  except errors.NonFiniteError as error:
+    error.add_note(
+      'see what it met with: python launchers/replay.py '
+      f'--workdir={workdir} --update={error.update} --scm={error.task}'
+      f'{" --held_out" if error.held_out else ""}'
+    )
+    raise
 
 
 def _tensorboard():
@@ -199,14 +221,7 @@ def _fit(
         ),
       ),
     )
-    try:
-      return trainer.fit(state)
-    except errors.NonFiniteError as error:
-      error.add_note(
-        'see what it met with: python launchers/replay.py '
-        f'--workdir={workdir} --update={error.update} --scm={error.task}'
-      )
-      raise
+    return trainer.fit(state)
 
 
 def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):

@@ -1,6 +1,7 @@
-"""Makes one update of a run again and shows what one of its SCMs went through.
+"""Makes one update of a run again and shows what one of its SCMs met with.
 
 python launchers/replay.py --workdir=runs/mine --update=17 --scm=5
+python launchers/replay.py --workdir=runs/mine --update=17 --scm=5 --held_out
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from acme_cbo import command_line
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _UPDATE = flags.DEFINE_integer('update', None, 'Number of the update, from 1.')
 _SCM = flags.DEFINE_integer('scm', 0, 'Index of the SCM in its batch, from 0.')
+_HELD_OUT = flags.DEFINE_bool(
+  'held_out', False, 'The evaluation after the update, not the update.'
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -28,7 +32,8 @@ def main(argv: Sequence[str]) -> None:
 
   if not _WORKDIR.value or _UPDATE.value is None:
     raise errors.UsageError('name a run and an update: --workdir=, --update=')
-  print(replay.replay(pathlib.Path(_WORKDIR.value), _UPDATE.value, _SCM.value))
+  again = replay.replay_held_out if _HELD_OUT.value else replay.replay
+  print(again(pathlib.Path(_WORKDIR.value), _UPDATE.value, _SCM.value))
 
 
 if __name__ == '__main__':

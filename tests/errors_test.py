@@ -21,6 +21,15 @@ class CheckFiniteTest(absltest.TestCase):
     )
     self.assertEqual((caught.exception.update, caught.exception.task), (17, 2))
 
+  def test_says_where_the_scm_is_one_held_out(self):
+    faulty = np.array([[False, True]])
+    with self.assertRaises(errors.NonFiniteError) as caught:
+      errors.check_finite(3, ('score',), faulty, '7', held_out=True)
+    self.assertIn(
+      'score is not finite on held-out SCM 1', str(caught.exception)
+    )
+    self.assertTrue(caught.exception.held_out)
+
   def test_takes_what_is_finite(self):
     errors.check_finite(1, ('a', 'b'), np.zeros((2, 3), bool), '')
 

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import pathlib
+import re
 import tempfile
 from typing import Any
 from unittest import mock
@@ -122,6 +123,20 @@ class _Run:
     return pd.read_csv(self.workdir / 'results.csv')
 
 
+def _train(seed: int, workdir: pathlib.Path) -> _Run:
+  config = _config(seed)
+  with (
+    contextlib.redirect_stdout(io.StringIO()) as printed,
+    contextlib.redirect_stderr(io.StringIO()),
+  ):
+    summary = train.train_and_evaluate(
+      experiment.from_config(config),
+      config.to_json_best_effort(indent=2),
+      workdir,
+    )
+  return _Run(workdir, summary, printed.getvalue())
+
+
 @pytest.mark.timeout(240)  # It compiles a whole run.
 class RunTest(parameterized.TestCase):
   """Runs of the seeds 0, 0 and 1, which share what is compiled."""
@@ -139,27 +154,24 @@ class RunTest(parameterized.TestCase):
     cls.parts = experiment.from_config(_config(0)).parts
     cls.step = staticmethod(fused.make_step(cls.parts))
     init = jax.jit(lambda key: fused.init(key, cls.parts))
-    for name, shared in (
-      ('make_step', lambda parts: cls.step),
-      ('initial_state', lambda seed, parts: init(jax.random.PRNGKey(seed))),
+    from_config = experiment.from_config
+    for module, name, shared in (
+      (fused, 'make_step', lambda parts: cls.step),
+      (fused, 'initial_state', lambda seed, _: init(jax.random.PRNGKey(seed))),
+      (held_out, 'HeldOut', functools.cache(_HeldOut)),
+      (
+        experiment,
+        'from_config',
+        lambda config: dataclasses.replace(
+          from_config(config), parts=cls.parts
+        ),
+      ),
     ):
-      cls.enterClassContext(mock.patch.object(fused, name, shared))
-    cls.make_held_out = staticmethod(functools.cache(_HeldOut))
-    cls.runs = {}
-    for name, seed in (('first', 0), ('again', 0), ('other', 1)):
-      config, workdir = _config(seed), pathlib.Path(root.name) / 'runs' / name
-      wired = experiment.from_config(config)
-      with (
-        mock.patch.object(held_out, 'HeldOut', cls.make_held_out),
-        contextlib.redirect_stdout(io.StringIO()) as printed,
-        contextlib.redirect_stderr(io.StringIO()),
-      ):
-        summary = train.train_and_evaluate(
-          dataclasses.replace(wired, parts=cls.parts),
-          config.to_json_best_effort(indent=2),
-          workdir,
-        )
-      cls.runs[name] = _Run(workdir, summary, printed.getvalue())
+      cls.enterClassContext(mock.patch.object(module, name, shared))
+    cls.runs = {
+      name: _train(seed, pathlib.Path(root.name) / 'runs' / name)
+      for name, seed in (('first', 0), ('again', 0), ('other', 1))
+    }
 
   def setUp(self):
     super().setUp()
@@ -346,7 +358,6 @@ class RunTest(parameterized.TestCase):
 
   @pytest.mark.fault
   def test_a_run_that_failed_says_how_to_see_it(self):
-    config = _config(0)
     workdir = self.run_0.workdir.parent / 'failed'
 
     def step(state):
@@ -354,30 +365,65 @@ class RunTest(parameterized.TestCase):
 
     with (
       mock.patch.object(fused, 'make_step', lambda parts: step),
-      mock.patch.object(held_out, 'HeldOut', self.make_held_out),
-      contextlib.redirect_stdout(io.StringIO()),
-      contextlib.redirect_stderr(io.StringIO()),
       self.assertRaises(errors.NonFiniteError) as met,
     ):
-      train.train_and_evaluate(
-        dataclasses.replace(experiment.from_config(config), parts=self.parts),
-        config.to_json_best_effort(),
-        workdir,
-      )
+      _train(0, workdir)
     self.assertEndsWith(
       met.exception.__notes__[0],
       f'launchers/replay.py --workdir={workdir} --update=1 --scm=3',
     )
 
+  def test_replay_makes_the_evaluation_again(self):
+    text = replay.replay_held_out(self.run_0.workdir, update=5, index=7)
+    self.assertStartsWith(text, 'after update 5, held-out SCM 7\n')
+    results = self.run_0.results()
+    for policy in ('grpo', 'slope', 'oracle'):
+      rows = results[results['policy'] == policy].set_index('task')
+      (line,) = re.findall(rf'score of {policy}: (.*)', text)
+      first, *_, last = line.split()
+      self.assertEqual(first, f'{rows.loc[7, "score_first"]:.2f}')
+      self.assertEqual(last, f'{rows.loc[7, "score_last"]:.2f}')
+
+  @pytest.mark.fault
+  def test_an_evaluation_that_failed_says_how_to_see_it(self):
+    workdir = self.run_0.workdir.parent / 'failed evaluation'
+    right = _HeldOut.network_scorer
+
+    def scorer(tasks, network):
+      score = right(tasks, network)
+
+      def lost(params, update):
+        outcome = score(params, update)
+        if update < 4:
+          return outcome
+        lost = np.arange(_TASKS) == 3
+        faulty = np.where(lost[:, None], np.nan, outcome.score)
+        return tasks._finite(update, outcome._replace(score=faulty))
+
+      return lost
+
+    with (
+      mock.patch.object(_HeldOut, 'network_scorer', scorer),
+      self.assertRaisesRegex(
+        errors.NonFiniteError, 'update 4: score is not finite on held-out SCM 3'
+      ) as met,
+    ):
+      _train(0, workdir)
+    self.assertEndsWith(
+      met.exception.__notes__[0], ' --update=4 --scm=3 --held_out'
+    )
+
   def test_replay_refuses_what_the_run_has_not(self):
     workdir = self.run_0.workdir
     for update, index, sentence in (
-      (0, 0, '--update is 0; the run makes updates 1 to 5'),
-      (6, 0, '--update is 6; the run makes updates 1 to 5'),
-      (1, 4, '--scm is 4; an update has SCMs 0 to 3'),
+      (0, 0, '--update is 0; the run has 1 to 5'),
+      (6, 0, '--update is 6; the run has 1 to 5'),
+      (1, 4, '--scm is 4; the run has 0 to 3'),
     ):
       with self.assertRaisesRegex(errors.UsageError, sentence):
         replay.replay(workdir, update, index)
+    with self.assertRaisesRegex(errors.UsageError, 'the run has 0 to 23'):
+      replay.replay_held_out(workdir, 0, 24)
     with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
       replay.replay(workdir / 'tb', 1, 0)
     for text in ('{"name"', '[]'):
@@ -424,12 +470,8 @@ class RunTest(parameterized.TestCase):
       sum(leaf.size for leaf in jax.tree.leaves(last.params)),
     )
     # The last one scores what the run scored.
-    config = _config(0)
-    prior = dataclasses.replace(
-      self.parts.prior, bank_size=config.evaluation.bank_size
-    )
-    tasks = self.make_held_out(1, prior, _TASKS, self.parts.horizon)
-    outcome = tasks.network_scorer(self.parts.network)(last.params)
+    tasks = train.held_out_tasks(experiment.from_config(_config(0)))
+    outcome = tasks.network_scorer(self.parts.network)(last.params, 5)
     results = self.run_0.results()
     scores = results[results['policy'] == 'grpo']['score_last']
     np.testing.assert_array_equal(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo import actor
+from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -78,7 +79,17 @@ class HeldOut:
   def scores(
     self, factories: dict[str, policies.Factory]
   ) -> dict[str, evaluate.Outcome]:
-    """What policies that need no parameters reach, all in one program."""
+    """What policies that need no parameters reach, all in one program.
+
+    Args:
+      factories: {name: policy of a task}.
+
+    Returns:
+      {name: `Outcome`}.
+
+    Raises:
+      errors.NonFiniteError: a score is not finite.
+    """
 
     @jax.jit
     def run(index, key, tasks):
@@ -88,21 +99,31 @@ class HeldOut:
       return self._evaluate(key, factory, tasks)
 
     return {
-      name: self._finite(run(jnp.int32(index), self._key, self.tasks))
+      name: self._finite(0, run(jnp.int32(index), self._key, self.tasks))
       for index, name in enumerate(factories)
     }
 
   def network_scorer(
     self, network: networks.Network
-  ) -> Callable[[Any], evaluate.Outcome]:
-    """A compiled evaluation of the network as a function of its parameters."""
+  ) -> Callable[[Any, int], evaluate.Outcome]:
+    """A compiled evaluation of the network.
+
+    Args:
+      network: whose parameters are scored.
+
+    Returns:
+      (parameters, number of updates that made them) -> `Outcome`. It raises an
+      `errors.NonFiniteError` where a score or a belief is not finite.
+    """
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
       policy = policies.trained(network, params, self._kinds)
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)
-    return lambda params: self._finite(compiled(params, self._key, self.tasks))
+    return lambda params, update: self._finite(
+      update, compiled(params, self._key, self.tasks)
+    )
 
   def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
     """One row per task: see `statistics`."""
@@ -156,17 +177,17 @@ class HeldOut:
           ]
     return pd.DataFrame(rows, columns=BELIEF_COLUMNS)
 
-  def _finite(self, outcome):
+  def _finite(self, update, outcome):
     """The outcome, if all of it is finite."""
-    for name, values in (('score', outcome.score), *outcome.parents.items()):
-      values = np.asarray(values)
-      lost = ~np.isfinite(values).all(tuple(range(1, values.ndim)))
-      if lost.any():
-        raise FloatingPointError(
-          f'held-out SCMs: {name} is not finite on SCM {lost.argmax()} of '
-          f'{lost.size} (on {lost.sum()} in all), drawn from the seed '
-          f'{self._seed} of the evaluation'
-        )
+    found = {'score': outcome.score}
+    found |= {f'belief {kind}': p for kind, p in outcome.parents.items()}
+    faulty = [
+      ~np.isfinite(values).reshape(len(values), -1).all(1)
+      for values in map(np.asarray, found.values())
+    ]
+    errors.check_finite(
+      update, list(found), np.stack(faulty), f'{self._seed}', held_out=True
+    )
     return outcome
 
   def _evaluate(self, key, factory, tasks):

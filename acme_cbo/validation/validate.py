@@ -439,9 +439,14 @@ def learning(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
   score = tasks.network_scorer(parts.network)
   random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
   found: dict[str, list[np.ndarray]] = {'before': [], 'after': []}
-  for when, params in (('before', before), ('after', after)):
+  for when, params, update in (
+    ('before', before, 0),
+    ('after', after, NUM_UPDATES),
+  ):
     for seed in range(num_seeds):
-      outcome = score(jax.tree.map(lambda leaf, s=seed: leaf[s], params))
+      outcome = score(
+        jax.tree.map(lambda leaf, s=seed: leaf[s], params), update
+      )
       quality = tasks.belief_quality(outcome)
       rows = quality[
         (quality['belief'] == 'learned') & (quality['group'] == 'all')

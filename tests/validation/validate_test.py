@@ -134,7 +134,7 @@ class VerdictTest(parameterized.TestCase):
 
   def test_nothing_but_parents_is_refused(self):
     tasks = miniature.tasks(16)
-    stars = np.ones_like(tasks.scm.parents)
+    stars = jnp.ones_like(tasks.scm.parents)
     stars = tasks._replace(scm=tasks.scm._replace(parents=stars))
     with (
       mock.patch.object(validate, 'tasks_of', return_value=stars),
