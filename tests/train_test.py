@@ -397,7 +397,7 @@ class RunTest(parameterized.TestCase):
         if update < 4:
           return outcome
         lost = np.arange(_TASKS) == 3
-        faulty = np.where(lost[:, None], np.nan, outcome.score)
+        faulty = jnp.where(lost[:, None], np.nan, outcome.score)
         return tasks._finite(update, outcome._replace(score=faulty))
 
       return lost
