@@ -15,6 +15,11 @@ from absl import flags
 from absl import logging
 
 from acme_cbo import errors
+from acme_cbo import schema
+
+_CONFIG_HELP = flags.DEFINE_bool(
+  'config_help', False, 'Lists every field of a config, and ends.'
+)
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -24,31 +29,34 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     main: takes the arguments that are no flags.
 
   Raises:
-    SystemExit: with code 2 after an `errors.UsageError`.
+    SystemExit: with code 2 after an `errors.UsageError`, and with 128 more than
+      the signal's number after an `errors.Interrupted`.
   """
   app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
 
 
-def required_config(flag: Any) -> Any:
-  """The config that a flag of `config_flags` names.
+def required_config(flag: Any) -> dict[str, Any]:
+  """The config that a flag of `config_flags` names, as plain values.
 
   Args:
     flag: holder of the flag.
 
   Returns:
-    The `ConfigDict`.
+    {section: {field: value}}.
 
   Raises:
-    errors.UsageError: the flag is missing, or its file cannot be read.
+    errors.UsageError: the flag is missing, its file cannot be read, or a field
+      is not as it should be.
   """
   try:
     config = flag.value
     if config is None:
       raise errors.UsageError('no config; give one as --config=configs/grpo.py')
-    config.lock()
+    values = config.to_dict()
   except (OSError, ImportError, ValueError) as error:
     raise errors.UsageError(f'--config: {error}') from error
-  return config
+  schema.check(values)
+  return values
 
 
 def use_compilation_cache() -> None:
@@ -87,10 +95,17 @@ def _parse(argv):
 def _guard(main, argv):
   if len(argv) > 1:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
+  if _CONFIG_HELP.value:
+    print(schema.table())
+    return
   try:
     main(argv)
   except errors.UsageError as error:
     _fail(str(error))
+  except errors.Interrupted as error:
+    lines = [f'interrupted: {error}', *getattr(error, '__notes__', [])]
+    print(*lines, sep='\n', file=sys.stderr)
+    sys.exit(128 + error.signal)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -1,12 +1,27 @@
 """Errors that a user can mend, which launchers show as one line, and others."""
 
 from collections.abc import Sequence
+import signal as signals
 
 import numpy as np
 
 
 class UsageError(ValueError):
   """A flag, a config value or a directory that cannot be used."""
+
+
+class Interrupted(Exception):
+  """A signal ended the run after the update under way.
+
+  Attributes:
+    signal: its number.
+  """
+
+  def __init__(self, signal: int, update: int):
+    """Names the signal and the last update that was made."""
+    self.signal = signal
+    name = signals.Signals(signal).name
+    super().__init__(f'{name} after update {update}')
 
 
 class NonFiniteError(FloatingPointError):

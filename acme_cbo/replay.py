@@ -13,6 +13,7 @@ import numpy as np
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
 from acme_cbo import rewards
+from acme_cbo import run_directory
 from acme_cbo import train
 from acme_cbo import types
 from acme_cbo.evaluation import held_out
@@ -150,14 +151,7 @@ def _range(values):
 
 
 def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
-  try:
-    text = (workdir / 'config.json').read_text()
-  except OSError as error:
-    raise errors.UsageError(
-      f'--workdir={workdir} holds no config.json that can be read: '
-      f'{error.strerror}'
-    ) from error
-  return experiment_lib.from_json(text)
+  return experiment_lib.from_config(run_directory.read_config(workdir))
 
 
 def _after(

@@ -1,11 +1,12 @@
 """One training run, from its parts to its table, its files in one directory.
 
 W/config.json         the resolved config
+W/environment.json    code, versions, devices and command line, of each start
 W/metrics.jsonl, tb/  every metric of every update and evaluation
 W/checkpoints/        states that training can go on from
 W/results.csv         a row per policy and held-out SCM
-W/summary.json        what it came to; written last
 W/learning_curve.png
+W/summary.json        how it ended and what it came to; written last
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +16,6 @@ import json
 import pathlib
 import shutil
 import sys
-import tempfile
-import time
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ import pandas as pd
 
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
+from acme_cbo import run_directory
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
@@ -35,108 +35,96 @@ from acme_cbo.runtimes import fused
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import loggers
+from acme_cbo.training import progress
 from acme_cbo.training import trainer as trainer_lib
 
-
-def prepare(workdir: pathlib.Path) -> None:
-  """Makes the directory of a run.
-
-  Args:
-    workdir: does not exist yet, or is empty.
-
-  Raises:
-    errors.UsageError: there is something in it already, or it cannot be made
-      or written to.
-  """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    if any(workdir.iterdir()):
-      raise errors.UsageError(
-        f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
-        'directory that is new or empty'
-      )
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
-    raise errors.UsageError(
-      f'--workdir={workdir} cannot be made or written to: {error.strerror}'
-    ) from error
+# By which the best checkpoints are kept.
+_SCORE = 'eval/score_last'
 
 
 def train_and_evaluate(
   experiment: experiment_lib.Experiment,
-  config_json: str,
+  config: dict[str, Any],
   workdir: pathlib.Path,
+  resume: bool = False,
+  resume_step: int | None = None,
 ) -> dict[str, Any]:
   """Trains a policy, scores it beside the heuristics, writes it all down.
 
   Args:
     experiment: the wired parts.
-    config_json: the resolved config, for the record.
-    workdir: an empty directory or one that does not exist.
+    config: the resolved values, for the record.
+    workdir: an empty directory or one that does not exist; that of a run, where
+      it is resumed.
+    resume: go on with the run in `workdir` from its latest checkpoint, or from
+      the beginning where it has none yet.
+    resume_step: go on from the checkpoint of this step; later ones are deleted.
 
   Returns:
     What `summary.json` holds.
+
+  Raises:
+    errors.UsageError: the directory cannot be used, or holds no run of this
+      config that could go on.
+    errors.Interrupted: a signal came in; the run can be resumed.
   """
-  begin = time.monotonic()
-  prepare(workdir)
-  parts, settings = experiment.parts, experiment.evaluation
+  if resume:
+    run_directory.check_resumable(workdir, config)
+  else:
+    run_directory.prepare(workdir)
   state = initial_state(experiment)
-  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  print(
-    f'{experiment.name}: a policy of {size:,} parameters, '
-    f'{experiment.training.num_updates} updates '
-    f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
-    f'{jax.devices()[0].platform}\n'
-    f'watch it with: {_tensorboard()} --logdir={workdir}'
-  )
-
   tasks = held_out_tasks(experiment)
-  (workdir / 'config.json').write_text(config_json + '\n')
-  score = tasks.network_scorer(parts.network)
-  # The first evaluation is of the untrained policy, the last is the table's.
-  outcomes: dict[str, evaluate.Outcome] = {}
-
-  def evaluate_state(state):
-    outcomes['grpo'] = score(state.params, int(state.step))
-    outcomes.setdefault('untrained', outcomes['grpo'])
-    return _metrics(tasks, outcomes['grpo'])
-
-  with _how_to_see_it(workdir):
-    heuristics = [
-      tasks.table(name, outcome)
-      for name, outcome in tasks.scores(held_out.HEURISTICS).items()
-    ]
-    state = _fit(experiment, evaluate_state, state, config_json, workdir)
-  results = pd.concat(
-    [
-      tasks.table('grpo', outcomes['grpo']),
-      *heuristics,
-      tasks.table('untrained', outcomes['untrained']),
-    ],
-    ignore_index=True,
+  run_directory.begin(
+    workdir,
+    config,
+    [f'{device} ({device.device_kind})' for device in jax.devices()],
   )
-  results.to_csv(workdir / 'results.csv', index=False)
-  confidence = settings.confidence
-  summary = {
-    'name': experiment.name,
-    'seed': experiment.seed,
-    'updates': int(state.step),
-    'parameters': size,
-    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
-    'simple_regret_share': parts.grpo.simple_regret_share,
-    'num_observations': parts.horizon.num_observations,
-    'num_interventions': parts.horizon.num_interventions,
-    'held_out_tasks': settings.num_tasks,
-    'confidence': confidence,
-    'evaluation': statistics.summarise(results, confidence),
-    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
-    'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
-  }
-  _draw_learning_curve(workdir, summary['evaluation'])
-  summary['seconds'] = time.monotonic() - begin
-  text = json.dumps(summary, indent=2, allow_nan=False)
-  (workdir / 'summary.json').write_text(text + '\n')
+  facts: dict[str, Any] = {'name': experiment.name, 'seed': experiment.seed}
+  with (
+    run_directory.ending(workdir, facts) as interrupted,
+    _what_to_do_next(workdir),
+    checkpoints.Checkpointer(
+      workdir / 'checkpoints',
+      experiment.training.max_checkpoints,
+      experiment.training.best_checkpoints,
+    ) as checkpointer,
+  ):
+    size = _announce(experiment, state, workdir)
+    score = tasks.network_scorer(experiment.parts.network)
+    outcomes = {
+      'grpo': score(state.params, 0),
+      **tasks.scores(held_out.HEURISTICS),
+    }
+    outcomes['untrained'] = outcomes['grpo']
+    state, metadata = _starting_point(checkpointer, state, resume, resume_step)
+    if resume and not metadata:
+      run_directory.clear(workdir)
+
+    def evaluate_state(state):
+      if state.step:
+        outcomes['grpo'] = score(state.params, int(state.step))
+      return _metrics(tasks, outcomes['grpo'])
+
+    trainer = _trainer(
+      experiment, evaluate_state, config, workdir, checkpointer
+    )
+    trainer.interrupted = interrupted
+    if metadata:
+      trainer.load_state_dict(metadata['trainer'])
+    else:
+      text = json.dumps(config, indent=2)
+      trainer.logger.write_text('config', f'```\n{text}\n```')
+    try:
+      state = trainer.fit(state)
+    finally:
+      facts['updates'] = trainer.updates
+      facts['latest_checkpoint'] = checkpointer.latest_step()
+    if resume:  # It may have gone on from its end.
+      outcomes['grpo'] = score(state.params, int(state.step))
+    facts['reason'] = trainer.stop_reason or 'all updates were made'
+    facts |= _results(experiment, tasks, outcomes, workdir)
+    facts['parameters'] = size
+  summary = json.loads((workdir / 'summary.json').read_text())
   _print(summary, workdir)
   return summary
 
@@ -160,8 +148,8 @@ def held_out_tasks(experiment: experiment_lib.Experiment) -> held_out.HeldOut:
 
 
 @contextlib.contextmanager
-def _how_to_see_it(workdir: pathlib.Path) -> Iterator[None]:
-  """Adds to an error that something is not finite the command that shows it."""
+def _what_to_do_next(workdir: pathlib.Path) -> Iterator[None]:
+  """Adds to an error the command that shows its cause, or that goes on."""
   try:
     yield
   except errors.NonFiniteError as error:
@@ -171,6 +159,26 @@ def _how_to_see_it(workdir: pathlib.Path) -> Iterator[None]:
       f'{" --held_out" if error.held_out else ""}'
     )
     raise
+  except errors.Interrupted as error:
+    error.add_note(
+      f'go on with: python launchers/train.py --resume --workdir={workdir}'
+    )
+    raise
+
+
+def _announce(experiment, state, workdir) -> int:
+  """Says what is trained and where; returns its number of parameters."""
+  parts = experiment.parts
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  print(
+    f'{experiment.name}: a policy of {size:,} parameters, '
+    f'{experiment.training.num_updates} updates '
+    f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
+    f'{jax.devices()[0].platform}\n'
+    f'watch it with: {_tensorboard()} --logdir={workdir}',
+    flush=True,
+  )
+  return size
 
 
 def _tensorboard():
@@ -182,46 +190,92 @@ def _tensorboard():
   return beside.relative_to(here) if here in beside.parents else beside
 
 
-def _fit(
+def _starting_point(
+  checkpointer: checkpoints.Checkpointer,
+  state: types.TrainingState,
+  resume: bool,
+  resume_step: int | None,
+) -> tuple[types.TrainingState, dict[str, Any]]:
+  """The state to go on from and its metadata, which a new run has not."""
+  if not resume or (resume_step is None and not checkpointer.latest_step()):
+    return state, {}
+  state, metadata = checkpointer.restore(state, resume_step)
+  checkpointer.delete_after(int(state.step))
+  print(f'going on after update {int(state.step)}', flush=True)
+  return state, metadata
+
+
+def _trainer(
   experiment: experiment_lib.Experiment,
   evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
-  state: types.TrainingState,
-  config_json: str,
+  config: dict[str, Any],
   workdir: pathlib.Path,
-) -> types.TrainingState:
-  """Trains with the loggers and callbacks of a run."""
+  checkpointer: checkpoints.Checkpointer,
+) -> trainer_lib.Trainer:
+  """The trainer of a run, with its loggers and callbacks."""
   parts, cadence = experiment.parts, experiment.training
-  logger = loggers.LoggerGroup(
-    loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
-  )
-  logger.write_text('config', f'```\n{config_json}\n```')
-  with checkpoints.Checkpointer(
-    workdir / 'checkpoints', cadence.max_checkpoints
-  ) as checkpointer:
-    trainer = trainer_lib.Trainer(
-      step=fused.make_step(parts),
-      evaluate=evaluate_state,
-      num_updates=cadence.num_updates,
-      eval_every=cadence.eval_every,
-      interventions_per_update=parts.num_tasks
-      * parts.num_generations
-      * parts.horizon.num_interventions,
-      logger=logger,
-      callbacks=(
-        callbacks.Progress(
-          {
-            'held-out score, last choice': 'eval/score_last',
-            'reward': 'reward/total',
-          },
-        ),
-        callbacks.Checkpoint(
-          checkpointer,
-          cadence.checkpoint_every,
-          {'config': json.loads(config_json)},
-        ),
+  evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
+  return trainer_lib.Trainer(
+    step=fused.make_step(parts),
+    num_updates=cadence.num_updates,
+    logger=loggers.LoggerGroup(
+      loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
+    ),
+    callbacks=(
+      callbacks.Throughput(
+        parts.num_tasks
+        * parts.num_generations
+        * parts.horizon.num_interventions
       ),
-    )
-    return trainer.fit(state)
+      progress.Progress(
+        {
+          'held-out score, last choice': _SCORE,
+          'reward': 'reward/total',
+          'interventions/s': 'perf/interventions_per_second',
+        },
+        evaluation,
+      ),
+      evaluation,
+      callbacks.Checkpoint(
+        checkpointer,
+        cadence.checkpoint_every,
+        {'config': config},
+        score=_SCORE,
+      ),
+    ),
+  )
+
+
+def _results(
+  experiment: experiment_lib.Experiment,
+  tasks: held_out.HeldOut,
+  outcomes: dict[str, evaluate.Outcome],
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Writes the table and the figure of a run; returns what they come to."""
+  parts, settings = experiment.parts, experiment.evaluation
+  results = pd.concat(
+    [
+      tasks.table(name, outcomes[name])
+      for name in ('grpo', *held_out.HEURISTICS, 'untrained')
+    ],
+    ignore_index=True,
+  )
+  results.to_csv(workdir / 'results.csv', index=False)
+  confidence = settings.confidence
+  found = {
+    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
+    'simple_regret_share': parts.grpo.simple_regret_share,
+    'num_observations': parts.horizon.num_observations,
+    'num_interventions': parts.horizon.num_interventions,
+    'held_out_tasks': settings.num_tasks,
+    'confidence': confidence,
+    'evaluation': statistics.summarise(results, confidence),
+    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
+    'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
+  }
+  _draw_learning_curve(workdir, found['evaluation'])
+  return found
 
 
 def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):

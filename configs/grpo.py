@@ -119,6 +119,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       eval_every=20,
       checkpoint_every=60,
       max_checkpoints=3,
+      best_checkpoints=1,
       # Half the time to compile, half the speed after it: for a few updates.
       quick_compile=False,
     )

@@ -1,6 +1,7 @@
 """Trains a policy and scores it beside the heuristics.
 
 python launchers/train.py --config=configs/grpo.py --workdir=runs/mine
+python launchers/train.py --resume --workdir=runs/mine
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
+from acme_cbo import errors
+from acme_cbo import run_directory
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -23,24 +26,35 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run; runs/<name>-<time> if not given.'
 )
+_RESUME = flags.DEFINE_bool(
+  'resume', False, 'Go on with the run in --workdir; no --config is needed.'
+)
+_RESUME_STEP = flags.DEFINE_integer(
+  'resume_step', None, 'Go on from the checkpoint of this step instead.'
+)
 
 
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.train`."""
   del argv
-  config = command_line.required_config(_CONFIG)
+  if _WORKDIR.value == '':
+    raise errors.UsageError('--workdir is empty; name a directory')
+  resume = _RESUME.value or _RESUME_STEP.value is not None
+  if resume and not _WORKDIR.value:
+    raise errors.UsageError('name the run to resume: --workdir=')
+  if resume and _CONFIG.value is None:
+    config = run_directory.read_config(pathlib.Path(_WORKDIR.value))
+  else:
+    config = command_line.required_config(_CONFIG)
   command_line.use_compilation_cache()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import errors  # noqa: PLC0415
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo import train  # noqa: PLC0415
 
-  if _WORKDIR.value == '':
-    raise errors.UsageError('--workdir is empty; name a directory')
   wired = experiment.from_config(config)
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{wired.name}-{now}')
-  train.train_and_evaluate(wired, config.to_json_best_effort(indent=2), workdir)
+  train.train_and_evaluate(wired, config, workdir, resume, _RESUME_STEP.value)
 
 
 if __name__ == '__main__':

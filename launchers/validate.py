@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo.validation import validate  # noqa: PLC0415
 
-  config.training.num_updates = validate.NUM_UPDATES
+  config['training']['num_updates'] = validate.NUM_UPDATES
   parts = experiment.from_config(config).parts
   report = _REPORT.value and pathlib.Path(_REPORT.value)
   if report and (report.is_dir() or not report.parent.is_dir()):

@@ -35,21 +35,23 @@ _LAYERS = {
   'actor': _ACTING,
   'learner': _LEARNING,
   'runtimes': (*_LEARNING, 'runtimes', 'errors'),
-  'training': ('training',),
+  'training': ('training', 'errors'),
   'evaluation': (*_ACTING, 'evaluation', 'errors'),
   'evaluation.statistics': (),
   'evaluation.plots': ('evaluation.statistics',),
   'evaluation.report': ('evaluation.statistics', 'evaluation.plots'),
   'study': (*_ACTING, 'study'),
   'errors': (),
-  'command_line': ('errors',),
+  'schema': ('errors',),
+  'command_line': ('errors', 'schema'),
+  'run_directory': ('errors', 'training.interruption'),
   'benchmark': (*_LEARNING, 'runtimes', 'errors'),
   'experiment': ('',),  # Everything.
   'train': ('',),
   'replay': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),
 }
-_READERS_OF_CONFIGS = ('acme_cbo/experiment.py', 'configs/', 'launchers/')
+_READERS_OF_CONFIGS = ('configs/', 'launchers/')
 
 
 def _layer(path: str) -> str:

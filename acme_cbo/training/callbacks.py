@@ -1,30 +1,22 @@
-"""What happens beside the training: five hooks, a progress bar, checkpoints."""
+"""What happens beside the updates: the hooks, and what every run has."""
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping
-import datetime as dt
 import statistics
-import sys
-import time
 import typing
-from typing import Any, TextIO
+from typing import Any
 
-from rich import console as console_lib
-from rich import live
-from rich import progress_bar
-from rich import table
-from rich import text
-
+from acme_cbo import errors
 from acme_cbo.training import checkpoints
+from acme_cbo.training import scalars
 
 if typing.TYPE_CHECKING:
   from acme_cbo.training import trainer as trainer_lib
 
-# Updates over which the rate is averaged, and seconds between two redraws.
-_WINDOW = 50
-_REDRAW_SECONDS = 0.1
+# Updates over which a rate is averaged.
+WINDOW = 20
 
 
 class Callback:
@@ -34,33 +26,109 @@ class Callback:
   """
 
   def on_fit_start(self, trainer: trainer_lib.Trainer, state: Any) -> None:
-    """Called once, before the first evaluation."""
+    """Called once, before the first update."""
 
   def on_step_end(
     self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
   ) -> None:
-    """Called after each update, once its metrics are logged."""
+    """Called after each update; what is added to the metrics is logged."""
 
   def on_eval_end(
     self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
   ) -> None:
-    """Called after each evaluation, once its metrics are logged."""
+    """Called by `Evaluation` with what it found."""
+
+  def on_update_end(
+    self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
+  ) -> None:
+    """Called after each update, once all its metrics are logged."""
 
   def on_fit_end(self, trainer: trainer_lib.Trainer, state: Any) -> None:
-    """Called once, after the last evaluation."""
+    """Called once, after the last update."""
 
   def on_exception(
     self, trainer: trainer_lib.Trainer, exception: BaseException
   ) -> None:
     """Called when anything in the loop raised, which ends the training."""
 
+  def state_dict(self) -> dict[str, Any]:
+    """What it has to know to go on after a restart, as JSON can hold it."""
+    return {}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` gave."""
+
+
+class Evaluation(Callback):
+  """Scores the state before the first update, every so often, and at the end.
+
+  Tells the other callbacks by `on_eval_end`.
+  """
+
+  def __init__(self, evaluate: Callable[[Any], Mapping[str, Any]], every: int):
+    """Chooses what to ask and how often.
+
+    Args:
+      evaluate: scores a state, which it must leave as it is: scalars by tag.
+      every: updates between two evaluations.
+    """
+    if every < 1:
+      raise ValueError(f'every is {every}; it must be at least 1.')
+    self._evaluate = evaluate
+    self._every = every
+    self._latest = -1
+
+  def to_come(self, trainer: trainer_lib.Trainer) -> int:
+    """How many evaluations there will be after the latest."""
+    updates = range(self._latest + 1, trainer.num_updates + 1)
+    return sum(self._is_due(trainer, x) for x in updates)
+
+  def _is_due(self, trainer, updates):
+    return updates % self._every == 0 or updates == trainer.num_updates
+
+  def on_fit_start(self, trainer, state):
+    """Scores what the run begins with."""
+    if self._latest < 0:
+      self._alone(trainer, state)
+
+  def on_step_end(self, trainer, state, metrics):
+    """Scores the state when it is time to."""
+    if self._is_due(trainer, int(state.step)):
+      metrics.update(self._run(trainer, state))
+
+  def on_fit_end(self, trainer, state):
+    """Scores what the run ends with, where it was stopped in between."""
+    if self._latest != int(state.step):
+      self._alone(trainer, state)
+
+  def state_dict(self):
+    """Which update was evaluated last."""
+    return {'latest': self._latest}
+
+  def load_state_dict(self, state):
+    """Evaluates that one not again."""
+    self._latest = state['latest']
+
+  def _alone(self, trainer, state):
+    """Evaluates where no update is logged."""
+    trainer.logger.write(int(state.step), self._run(trainer, state))
+
+  def _run(self, trainer, state) -> dict[str, float]:
+    self._latest = int(state.step)
+    metrics = scalars.finite(
+      f'In the evaluation after update {self._latest}', self._evaluate(state)
+    )
+    trainer.tell('on_eval_end', state, metrics)
+    return metrics
+
 
 class Checkpoint(Callback):
-  """Saves every `every` updates and at the end; not after an exception.
+  """Saves every so many updates, after evaluations, at the end, and when told.
 
-  The metadata of a checkpoint is what is given here and the latest metrics, of
-  the update and of the evaluation before it. An update is saved before it is
-  evaluated, so that a failing evaluation loses no training.
+  To be the last callback: what it saves is all that the others have to know.
+  After an interruption it saves the state of the last update; after any other
+  exception nothing. The metadata are what is given here, the latest metrics and
+  the state of loggers and callbacks.
   """
 
   def __init__(
@@ -68,177 +136,88 @@ class Checkpoint(Callback):
     checkpointer: checkpoints.Checkpointer,
     every: int,
     metadata: Mapping[str, Any],
+    score: str = '',
   ):
+    """Chooses what to save and how often.
+
+    Args:
+      checkpointer: writes and keeps them.
+      every: updates between two checkpoints.
+      metadata: values that JSON can hold.
+      score: tag of the evaluation by which the best checkpoints are kept.
+    """
     if every < 1:
       raise ValueError(f'every is {every}; it must be at least 1.')
     self._checkpointer = checkpointer
     self._every = every
     self._metadata = dict(metadata)
-    self._latest: dict[str, Any] = {}
+    self._score = score
+    self._metrics: dict[str, float] = {}
 
   def on_fit_start(self, trainer, state):
-    """Forgets the metrics of an earlier fit."""
-    self._latest = {'metrics': {}, 'evaluation': {}}
+    """Saves what the run begins with, unless it is there."""
+    self._save_once(trainer, state)
 
-  def on_step_end(self, trainer, state, metrics):
-    """Saves when it is time to."""
-    self._latest['metrics'] = metrics
-    if int(state.step) % self._every == 0:
-      self._save(state)
-
-  def on_eval_end(self, trainer, state, metrics):
-    """Remembers the metrics and the update they belong to."""
-    self._latest['evaluation'] = {'step': int(state.step), **metrics}
+  def on_update_end(self, trainer, state, metrics):
+    """Saves when it is time to, and what was evaluated."""
+    self._metrics = metrics
+    if int(state.step) % self._every == 0 or self._score in metrics:
+      self._save(trainer, state)
 
   def on_fit_end(self, trainer, state):
     """Saves unless this step is there already."""
-    if self._checkpointer.latest_step() != int(state.step):
-      self._save(state)
-
-  def _save(self, state: Any) -> None:
-    step = int(state.step)
-    metadata = {**self._metadata, **self._latest, 'step': step}
-    self._checkpointer.save(step, state, metadata)
-
-
-class Progress(Callback):
-  """Shows how far the training is, how fast, how good, and when it will end.
-
-  On a terminal it is a bar that redraws itself; elsewhere plain lines: one an
-  evaluation, and between them at most one every `every_seconds`. The time left
-  is that of the updates to come, at the rate of the latest ones, and of the
-  evaluations to come. Compilation is left out: the first update is not counted,
-  nor the first evaluation once a second one is timed; until then the time left
-  is a bound, and marked with a `<`.
-  """
-
-  def __init__(
-    self,
-    metrics: Mapping[str, str],
-    stream: TextIO | None = None,
-    every_seconds: float = 10.0,
-    clock: Callable[[], float] = time.monotonic,
-  ):
-    """Chooses what to show and where.
-
-    Args:
-      metrics: tags to show by their labels, as `{'reward': 'reward/total'}`.
-      stream: where to show it; None is stderr.
-      every_seconds: seconds between two lines where there is no terminal.
-      clock: tells the time in seconds.
-    """
-    self._metrics = dict(metrics)
-    self._stream = stream or sys.stderr
-    self._every = every_seconds
-    self._clock = clock
-    self._live: live.Live | None = None
-    console = console_lib.Console(file=self._stream, force_terminal=True)
-    if self._stream.isatty() and not console.is_dumb_terminal:
-      self._every = _REDRAW_SECONDS
-      self._live = live.Live(
-        console=console,
-        auto_refresh=False,
-        # What is printed meanwhile goes above the bar, unless it has a pipe.
-        redirect_stdout=sys.stdout.isatty(),
-        redirect_stderr=sys.stderr.isatty(),
-      )
-
-  def on_fit_start(self, trainer, state):
-    """Starts the clock; an evaluation comes next."""
-    self._updates = int(state.step)
-    self._values: dict[str, float] = {}
-    self._compiled = False
-    self._seconds = collections.deque[float](maxlen=_WINDOW)
-    to_come = range(self._updates + 1, trainer.num_updates + 1)
-    self._evaluations = 1 + sum(map(trainer.evaluates_after, to_come))
-    self._eval_seconds = collections.deque[float](maxlen=2)
-    self._start = self._mark = self._clock()
-    if self._live:
-      self._live.start()
-    self._show(trainer, 'evaluating …')
-
-  def on_step_end(self, trainer, state, metrics):
-    """Times the update, unless it was the first, which compiles."""
-    elapsed = self._lap()
-    self._updates = int(state.step)
-    self._values.update(metrics)
-    if self._compiled:
-      self._seconds.append(elapsed)
-    elif unknown := set(self._metrics.values()) - self._values.keys():
-      raise ValueError(
-        f'Progress cannot show {sorted(unknown)}: the metrics of this run are'
-        f' {sorted(self._values)}.'
-      )
-    self._compiled = True
-    if self._mark - self._shown >= self._every:
-      self._show(trainer, self._time_left(trainer))
-
-  def on_eval_end(self, trainer, state, metrics):
-    """Times the evaluation and shows what it found."""
-    self._eval_seconds.append(self._lap())
-    self._evaluations -= 1
-    self._values.update(metrics)
-    self._show(trainer, self._time_left(trainer))
-
-  def on_fit_end(self, trainer, state):
-    """Shows what the whole took."""
-    self._show(trainer, f'done in {_duration(self._clock() - self._start)}')
-    if self._live:
-      self._live.stop()
+    self._save_once(trainer, state)
 
   def on_exception(self, trainer, exception):
-    """Gives the terminal back, the bar left as it was last shown."""
-    if self._live:
-      self._live.stop()
+    """Saves what an interruption would lose."""
+    if isinstance(exception, errors.Interrupted):
+      self._save_once(trainer, trainer.state)
 
-  def _lap(self) -> float:
-    """Returns the seconds since the last call."""
-    before, self._mark = self._mark, self._clock()
-    return self._mark - before
+  def _save_once(self, trainer, state):
+    if self._checkpointer.latest_step() != int(state.step):
+      self._save(trainer, state)
 
-  def _time_left(self, trainer: trainer_lib.Trainer) -> str:
-    updates = trainer.num_updates - self._updates
-    if updates and not self._seconds:
-      return 'ETA unknown' if self._compiled else 'compiling, a minute or two …'
-    seconds = self._evaluations * self._eval_seconds[-1]
-    if updates:
-      seconds += updates * statistics.fmean(self._seconds)
-    bound = '< ' if self._evaluations and len(self._eval_seconds) == 1 else ''
-    return f'ETA {bound}{_duration(seconds)}'
+  def _save(self, trainer, state) -> None:
+    self._checkpointer.save(
+      int(state.step),
+      state,
+      {
+        **self._metadata,
+        'step': int(state.step),
+        'metrics': self._metrics,
+        'trainer': trainer.state_dict(),
+      },
+      self._metrics.get(self._score),
+    )
 
-  def _show(self, trainer: trainer_lib.Trainer, phase: str) -> None:
-    total = trainer.num_updates
-    head = f'{self._updates / max(total, 1):.0%}  {self._updates}/{total}'
-    tail = [
-      f'{label} {_number(self._values[tag])}'
-      for label, tag in self._metrics.items()
-      if tag in self._values
-    ]
-    if self._seconds:
-      rate = 1 / statistics.fmean(self._seconds)
-      interventions = rate * trainer.interventions_per_update
-      tail += [
-        f'{_number(rate)} updates/s',
-        f'{_number(interventions)} interventions/s',
-      ]
-    if self._live:
-      bar = table.Table.grid(padding=(0, 1), expand=True)
-      bar.add_column(ratio=1)
-      bar.add_column(no_wrap=True)
-      bar.add_row(
-        progress_bar.ProgressBar(total=max(total, 1), completed=self._updates),
-        f'{head}  {phase}',
+
+class Throughput(Callback):
+  """Logs rates without the first update, and what that took.
+
+  The first update of a process compiles.
+  """
+
+  def __init__(self, interventions_per_update: int):
+    """Takes how many interventions one update consumes."""
+    if interventions_per_update < 1:
+      raise ValueError(
+        f'interventions_per_update is {interventions_per_update}; it must be '
+        'at least 1.'
       )
-      line = text.Text('  '.join(tail), no_wrap=True, overflow='ellipsis')
-      self._live.update(console_lib.Group(bar, line), refresh=True)
-    else:
-      print(head, phase, *tail, sep='  ', file=self._stream, flush=True)
-    self._shown = self._clock()
+    self._interventions = interventions_per_update
 
+  def on_fit_start(self, trainer, state):
+    """Starts to count."""
+    self._seconds: collections.deque[float] | None = None
 
-def _number(x: float) -> str:
-  return f'{x:,.0f}' if 100 <= abs(x) < 1e9 else f'{x:.3g}'
-
-
-def _duration(seconds: float) -> str:
-  return str(dt.timedelta(seconds=round(seconds)))
+  def on_step_end(self, trainer, state, metrics):
+    """Adds the rates over the latest updates."""
+    elapsed = metrics['perf/update_seconds']
+    if self._seconds is None:
+      self._seconds = collections.deque(maxlen=WINDOW)
+      metrics['perf/compile_seconds'] = elapsed
+      return
+    self._seconds.append(elapsed)
+    rate = 1 / statistics.fmean(self._seconds)
+    metrics['perf/updates_per_second'] = rate
+    metrics['perf/interventions_per_second'] = rate * self._interventions

@@ -14,6 +14,8 @@ from tensorboardX import event_file_writer
 from tensorboardX import summary as summary_lib
 from tensorboardX.proto import event_pb2
 
+from acme_cbo import errors
+
 # Made at import time, where a type checker cannot see them.
 _Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]
 _SessionLog = event_pb2.SessionLog  # pyrefly: ignore[missing-attribute]
@@ -30,6 +32,13 @@ class Logger(Protocol):
 
   def close(self) -> None:
     """Flushes and closes; a second call does nothing."""
+
+  def state_dict(self) -> dict[str, Any]:
+    """How far it has written, as JSON can hold it."""
+    return {}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Forgets what was written after `state_dict` was taken."""
 
 
 class NoopLogger(Logger):
@@ -57,32 +66,30 @@ class TensorBoardLogger(Logger):
     self,
     workdir: str | os.PathLike[str],
     *,
-    purge_step: int | None = None,
     flush_seconds: float = 10.0,
   ):
     """Opens an event file of its own.
 
     Args:
       workdir: the directory of the run.
-      purge_step: hides what earlier event files hold from this step on, so
-        that a resumed run's curves do not split.
       flush_seconds: the most that a killed run loses.
     """
-    directory = pathlib.Path(workdir) / 'tb'
-    directory.mkdir(parents=True, exist_ok=True)
+    self._directory = pathlib.Path(workdir) / 'tb'
+    self._directory.mkdir(parents=True, exist_ok=True)
     # The writer's own names have seconds only: a quick resume would overwrite.
+    self._suffix = f'.{time.time_ns()}.{os.getpid()}'
     self._writer = event_file_writer.EventsWriter(
-      str(directory / 'events'), f'.{time.time_ns()}.{os.getpid()}'
+      str(self._directory / 'events'), self._suffix
     )
+    self._writer.flush()  # The file is there from now on.
     self._flush_seconds = flush_seconds
     self._flushed = time.monotonic()
     self._closed = False
-    if purge_step is not None:
-      start = _SessionLog(status=_SessionLog.START)
-      self._add(_Event(step=purge_step, session_log=start))
+    self._step = 0
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes one event with all the scalars."""
+    self._step = step
     summary = _Event().summary
     for tag, value in metrics.items():
       summary.MergeFrom(summary_lib.scalar(tag, value))
@@ -97,6 +104,26 @@ class TensorBoardLogger(Logger):
     if not self._closed:
       self._closed = True
       self._writer.close()
+
+  def state_dict(self) -> dict[str, Any]:
+    """The sizes of the event files and the latest step in them."""
+    self._writer.flush()
+    sizes = {x.name: x.stat().st_size for x in self._files()}
+    return {'step': self._step, 'sizes': sizes}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Cuts off what came later, and tells a TensorBoard that is open."""
+    for path in self._files():
+      if path.name in state['sizes']:
+        _cut(path, state['sizes'][path.name])
+      elif not path.name.endswith(self._suffix):
+        path.unlink()
+    self._step = state['step']
+    start = _SessionLog(status=_SessionLog.START)
+    self._add(_Event(step=self._step + 1, session_log=start))
+
+  def _files(self):
+    return list(self._directory.glob('events.*'))
 
   def _add(self, event: Any) -> None:
     event.wall_time = time.time()
@@ -136,6 +163,22 @@ class JsonlLogger(Logger):
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+  def state_dict(self) -> dict[str, Any]:
+    """The sizes of both files."""
+    return {
+      path.name: path.stat().st_size if path.exists() else 0
+      for path in self._paths()
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Cuts off what came later."""
+    for path in self._paths():
+      if path.exists() or state[path.name]:
+        _cut(path, state[path.name])
+
+  def _paths(self):
+    return pathlib.Path(self._file.name), self._texts
 
 
 class TerminalLogger(Logger):
@@ -182,3 +225,23 @@ class LoggerGroup(Logger):
     with contextlib.ExitStack() as stack:
       for logger in self._loggers:
         stack.callback(logger.close)
+
+  def state_dict(self) -> dict[str, Any]:
+    """That of each logger."""
+    return {'loggers': [logger.state_dict() for logger in self._loggers]}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Passes each its own."""
+    for logger, own in zip(self._loggers, state['loggers'], strict=True):
+      logger.load_state_dict(own)
+
+
+def _cut(path: pathlib.Path, size: int) -> None:
+  """Shortens a file to what it was."""
+  found = path.stat().st_size if path.exists() else 0
+  if found < size:
+    raise errors.UsageError(
+      f'{path} has {found} bytes; it had {size} when the checkpoint was made, '
+      'and the run cannot go on without them'
+    )
+  os.truncate(path, size)

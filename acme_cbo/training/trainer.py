@@ -2,31 +2,30 @@
 
 It knows the order of things and nothing of the domain:
 
-  evaluate
-  step -> log -> on_step_end     for every update
-    evaluate -> on_eval_end      every `eval_every` updates and after the last
+  on_fit_start
+  step -> on_step_end -> log -> on_update_end      for every update
+  on_fit_end
 
-The x of every logged metric is the number of updates made, read from the state.
+Evaluations, checkpoints, rates and all else are callbacks. The x of every
+logged metric is the number of updates made, read from the state.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
-import math
 import time
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
-import numpy as np
 
+from acme_cbo import errors
 from acme_cbo.training import callbacks as callbacks_lib
 from acme_cbo.training import loggers
+from acme_cbo.training import scalars
 
-# Updates over which the logged rates are averaged.
-_WINDOW = 20
+_RAISED_BY = 'raised by the callback'
 
 
 class State(Protocol):
@@ -40,42 +39,40 @@ class State(Protocol):
 StateT = TypeVar('StateT', bound=State)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Trainer(Generic[StateT]):
-  """Runs updates, evaluations, loggers and callbacks in a fixed order.
+  """Runs updates, loggers and callbacks in a fixed order.
 
   Attributes:
     step: makes one update; it may donate the state that it is given. Returns
       the new state, whose `step` is one more, and a flat dict of scalars.
-    evaluate: scores a state, which it must leave as it is.
     num_updates: the number of updates of the whole run.
-    eval_every: updates between two evaluations.
-    interventions_per_update: interventions that one update consumes.
     logger: receives every metric; closed when `fit` ends, however it ends.
-    callbacks: called in this order at each of the five hooks.
+    callbacks: called in this order at each of the hooks.
+    interrupted: asked after each update for the number of a signal that came
+      in, if one did.
+    updates: how many were made.
+    state: the state after the last update; None while the next one is made.
+    stop_reason: why the run ends before its last update, if it does.
   """
 
   step: Callable[[StateT], tuple[StateT, Mapping[str, Any]]]
-  evaluate: Callable[[StateT], Mapping[str, Any]]
   num_updates: int
-  eval_every: int
-  interventions_per_update: int
   logger: loggers.Logger = dataclasses.field(default_factory=loggers.NoopLogger)
   callbacks: tuple[callbacks_lib.Callback, ...] = ()
+  interrupted: Callable[[], int | None] = lambda: None
+  updates: int = dataclasses.field(default=0, init=False)
+  state: StateT | None = dataclasses.field(default=None, init=False)
+  stop_reason: str | None = dataclasses.field(default=None, init=False)
 
   def __post_init__(self):
-    for name, least in (
-      ('num_updates', 0),
-      ('eval_every', 1),
-      ('interventions_per_update', 1),
-    ):
-      if getattr(self, name) < least:
-        raise ValueError(
-          f'{name} is {getattr(self, name)}; it must be at least {least}.'
-        )
+    if self.num_updates < 0:
+      raise ValueError(
+        f'num_updates is {self.num_updates}; it must be at least 0.'
+      )
 
   def fit(self, state: StateT) -> StateT:
-    """Trains until `num_updates` updates are made.
+    """Trains until `num_updates` updates are made or a callback stops it.
 
     Args:
       state: where to begin, at update `state.step`; `step` may donate it.
@@ -85,9 +82,13 @@ class Trainer(Generic[StateT]):
 
     Raises:
       FloatingPointError: a metric is not finite.
+      errors.Interrupted: a signal came in; the update under way was finished.
       BaseException: whatever a part raised, unchanged, once every callback was
-        told. A failure of that, or of closing the logger, is a note on it.
+        told. Which callback it was, and a failure of the telling or of closing
+        the logger, are notes on it.
     """
+    self.state, self.updates = state, int(state.step)
+    self.stop_reason = None
     try:
       state = self._fit(state)
     except BaseException as exception:
@@ -104,69 +105,81 @@ class Trainer(Generic[StateT]):
     self.logger.close()
     return state
 
-  def evaluates_after(self, updates: int) -> bool:
-    """Says whether an evaluation follows that update."""
-    return updates % self.eval_every == 0 or updates == self.num_updates
+  def stop(self, reason: str) -> None:
+    """Ends the run after the update under way; called by callbacks."""
+    self.stop_reason = self.stop_reason or reason
+
+  def tell(self, hook: str, *what: Any) -> None:
+    """Calls a hook of every callback; one that raises is named.
+
+    Args:
+      hook: its name.
+      *what: its arguments after the trainer.
+
+    Raises:
+      Exception: what a callback raised, with its name as a note.
+    """
+    for callback in self.callbacks:
+      try:
+        getattr(callback, hook)(self, *what)
+      except Exception as error:
+        # Hooks may tell others: the innermost is the one.
+        if not any(_RAISED_BY in note for note in notes(error)):
+          error.add_note(f'{_RAISED_BY} {type(callback).__name__} in {hook}')
+        raise
+
+  def state_dict(self) -> dict[str, Any]:
+    """What loggers and callbacks have to know to go on, as JSON can hold it."""
+    return {
+      'logger': self.logger.state_dict(),
+      'callbacks': {
+        name: callback.state_dict() for name, callback in self._named()
+      },
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Lets loggers and callbacks go on from where `state_dict` was taken."""
+    self.logger.load_state_dict(state['logger'])
+    for name, callback in self._named():
+      callback.load_state_dict(state['callbacks'][name])
 
   def _fit(self, state: StateT) -> StateT:
-    first = updates = int(state.step)
-    if updates > self.num_updates:
+    if self.updates > self.num_updates:
       raise ValueError(
-        f'The state has made {updates} updates already; num_updates is'
+        f'The state has made {self.updates} updates already; num_updates is'
         f' {self.num_updates}.'
       )
-    for callback in self.callbacks:
-      callback.on_fit_start(self, state)
-    self._evaluate(updates, state)
-
-    seconds = collections.deque[float](maxlen=_WINDOW)
-    while updates < self.num_updates:
+    self.tell('on_fit_start', state)
+    while self.updates < self.num_updates and self.stop_reason is None:
       begin = time.perf_counter()
-      state, metrics = self.step(state)
-      updates += 1
-      metrics = _to_floats(updates, metrics)  # Waits for the device.
-      elapsed = time.perf_counter() - begin
+      self.state = None
+      state, arrays = self.step(state)
+      updates = self.updates + 1
+      metrics = scalars.finite(f'After update {updates}', arrays)
+      metrics['perf/update_seconds'] = time.perf_counter() - begin
       if int(state.step) != updates:
         raise ValueError(
           f'After update {updates} the step of the state is'
           f' {int(state.step)}; every update must add one.'
         )
-      if updates == first + 1:
-        metrics['perf/compile_seconds'] = elapsed
-      else:
-        seconds.append(elapsed)
-        rate = len(seconds) / sum(seconds)
-        metrics['perf/updates_per_second'] = rate
-        metrics['perf/interventions_per_second'] = (
-          rate * self.interventions_per_update
-        )
+      self.state, self.updates = state, updates
+      self.tell('on_step_end', state, metrics)
       self.logger.write(updates, metrics)
-      for callback in self.callbacks:
-        callback.on_step_end(self, state, metrics)
-      if self.evaluates_after(updates):
-        self._evaluate(updates, state)
-
-    for callback in self.callbacks:
-      callback.on_fit_end(self, state)
+      self.tell('on_update_end', state, metrics)
+      if signal := self.interrupted():
+        raise errors.Interrupted(signal, updates)
+    self.tell('on_fit_end', state)
     return state
 
-  def _evaluate(self, updates: int, state: StateT) -> None:
-    metrics = _to_floats(updates, self.evaluate(state))
-    self.logger.write(updates, metrics)
+  def _named(self) -> Iterator[tuple[str, callbacks_lib.Callback]]:
+    """Callbacks by their class and, of one class, by their number."""
+    seen: dict[str, int] = {}
     for callback in self.callbacks:
-      callback.on_eval_end(self, state, metrics)
+      name = type(callback).__name__
+      seen[name] = seen.get(name, 0) + 1
+      yield f'{name} {seen[name]}', callback
 
 
-def _to_floats(updates: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-  """Fetches scalars to the host; raises unless all of them are finite."""
-  arrays = {t: np.asarray(x) for t, x in jax.device_get(dict(metrics)).items()}
-  shapes = {tag: x.shape for tag, x in arrays.items() if x.shape}
-  if shapes:
-    raise ValueError(f'Metrics must be scalars; got the shapes {shapes}.')
-  floats = {tag: float(x) for tag, x in arrays.items()}
-  bad = [f'{tag} = {x}' for tag, x in floats.items() if not math.isfinite(x)]
-  if bad:
-    raise FloatingPointError(
-      f'After update {updates} these metrics are not finite: {", ".join(bad)}.'
-    )
-  return floats
+def notes(error: BaseException) -> list[str]:
+  """The notes of an exception."""
+  return getattr(error, '__notes__', [])

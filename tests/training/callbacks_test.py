@@ -1,39 +1,28 @@
-import io
-import os
 import pathlib
-import pty
-import re
-import sys
 import tempfile
-import threading
 from typing import Any
-from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from acme_cbo import errors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import trainer as trainer_lib
 from tests.training import toy
 
-_METRICS = {'loss': 'train/loss', 'score': 'eval/score'}
 
-
-def _trainer(*callbacks_, **kwargs):
+def _trainer(*others, **kwargs):
   parts: dict[str, Any] = {
     'step': toy.update,
-    'evaluate': toy.evaluate,
     'num_updates': 5,
-    'eval_every': 2,
-    'interventions_per_update': 10,
-    'callbacks': callbacks_,
+    'callbacks': (callbacks.Evaluation(toy.evaluate, 2), *others),
   }
   return trainer_lib.Trainer(**{**parts, **kwargs})
 
 
 class CallbackTest(absltest.TestCase):
-  def test_has_exactly_five_hooks_that_do_nothing(self):
+  def test_has_exactly_six_hooks_that_do_nothing(self):
     hooks = [name for name in vars(callbacks.Callback) if name[0] != '_']
     self.assertEqual(
       hooks,
@@ -41,15 +30,38 @@ class CallbackTest(absltest.TestCase):
         'on_fit_start',
         'on_step_end',
         'on_eval_end',
+        'on_update_end',
         'on_fit_end',
         'on_exception',
+        'state_dict',
+        'load_state_dict',
       ],
     )
     _trainer(callbacks.Callback()).fit(toy.init())
     callbacks.Callback().on_exception(_trainer(), ValueError())
 
 
-class CheckpointTest(absltest.TestCase):
+class EvaluationTest(parameterized.TestCase):
+  @parameterized.parameters((5, 4), (6, 4), (0, 1))
+  def test_how_many_are_to_come(self, num_updates, expected):
+    counts = []
+
+    class Count(callbacks.Callback):
+      def on_eval_end(self, trainer, state, metrics):
+        counts.append(evaluation.to_come(trainer))
+
+    evaluation = callbacks.Evaluation(toy.evaluate, 2)
+    trainer = _trainer(num_updates=num_updates, callbacks=(evaluation, Count()))
+    self.assertEqual(evaluation.to_come(trainer), expected)
+    trainer.fit(toy.init())
+    self.assertEqual(counts, list(reversed(range(expected))))
+
+  def test_every_must_be_positive(self):
+    with self.assertRaisesRegex(ValueError, 'every is 0'):
+      callbacks.Evaluation(toy.evaluate, 0)
+
+
+class CheckpointTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.directory = self.enterContext(tempfile.TemporaryDirectory())
@@ -60,272 +72,85 @@ class CheckpointTest(absltest.TestCase):
   def _steps(self):
     return sorted(int(x.name) for x in pathlib.Path(self.directory).iterdir())
 
-  def test_saves_every_so_many_updates_and_at_the_end(self):
-    callback = callbacks.Checkpoint(self.checkpointer, 2, {'run': 'a'})
-    state = _trainer(callback).fit(toy.init())
-    self.assertEqual(self._steps(), [2, 4, 5])
-    _, metadata = self.checkpointer.restore(toy.init(), step=4)
-    # Evaluated at 0 and 2 so far: update 4 is saved before its evaluation.
-    self.assertEqual(metadata['run'], 'a')
-    self.assertEqual(metadata['step'], 4)
+  def test_saves_every_so_many_updates_and_at_both_ends(self):
+    callback = callbacks.Checkpoint(self.checkpointer, 3, {'run': 'a'})
+    _trainer(callback).fit(toy.init())
+    self.assertEqual(self._steps(), [0, 3, 5])
+    _, metadata = self.checkpointer.restore(toy.init(), step=3)
+    self.assertEqual((metadata['run'], metadata['step']), ('a', 3))
     self.assertIn('train/loss', metadata['metrics'])
-    self.assertEqual(metadata['evaluation']['step'], 2)
+    # The evaluation that it has to go on from.
+    self.assertEqual(
+      metadata['trainer']['callbacks']['Evaluation 1'], {'latest': 2}
+    )
+
+  def test_saves_what_was_evaluated_with_its_score(self):
+    callback = callbacks.Checkpoint(self.checkpointer, 9, {}, 'eval/score')
+    state = _trainer(callback).fit(toy.init())
+    self.assertEqual(self._steps(), [0, 2, 4, 5])
     _, metadata = self.checkpointer.restore(toy.init(), step=5)
-    self.assertEqual(metadata['evaluation'], {'step': 5, **toy.evaluate(state)})
+    self.assertEqual(
+      metadata['metrics']['eval/score'], toy.evaluate(state)['eval/score']
+    )
 
   def test_does_not_save_the_last_update_twice(self):
     callback = callbacks.Checkpoint(self.checkpointer, 5, {})
     state = _trainer(callback).fit(toy.init())
     _trainer(callback).fit(state)
-    self.assertEqual(self._steps(), [5])
+    self.assertEqual(self._steps(), [0, 5])
 
-  def test_saves_nothing_after_an_exception(self):
-    recorder = toy.Recorder(failures={'on_eval_end': ValueError('broken')})
-    callback = callbacks.Checkpoint(self.checkpointer, 3, {})
-    with self.assertRaisesRegex(ValueError, 'broken'):
-      _trainer(callback, recorder).fit(toy.init())
-    self.assertEqual(self._steps(), [])
+  @parameterized.parameters(
+    (ValueError('broken'), [0]), (errors.Interrupted(15, 2), [0, 2])
+  )
+  def test_saves_after_an_interruption_and_no_other_exception(
+    self, exception, steps
+  ):
+    class Raise(callbacks.Callback):
+      def on_update_end(self, trainer, state, metrics):
+        if trainer.updates == 2:
+          raise exception
+
+    callback = callbacks.Checkpoint(self.checkpointer, 9, {})
+    with self.assertRaises(type(exception)):
+      _trainer(Raise(), callback).fit(toy.init())
+    self.assertEqual(self._steps(), steps)
 
   def test_every_must_be_positive(self):
     with self.assertRaisesRegex(ValueError, 'every is 0'):
       callbacks.Checkpoint(self.checkpointer, 0, {})
 
 
-class Simulation:
-  """A run by a clock of its own; compilation is charged to what comes first."""
-
-  def __init__(self, *, update, evaluation, compilation):
-    self.now = 1000.0
-    self._update = update
-    self._evaluation = evaluation
-    self._compilation = compilation
-    self._first = {'update': True, 'evaluation': True}
-
-  def _spend(self, what, seconds):
-    self.now += seconds + self._compilation * self._first[what]
-    self._first[what] = False
-
-  def step(self, state):
-    self._spend('update', self._update)
-    return state._replace(step=state.step + 1), {'train/loss': 0.125}
-
-  def evaluate(self, state):
-    self._spend('evaluation', self._evaluation)
-    return {'eval/score': 0.5}
-
-  def fit(self, stream, **kwargs):
-    progress = callbacks.Progress(
-      _METRICS, stream, every_seconds=10.0, clock=lambda: self.now
-    )
-    _trainer(progress, step=self.step, evaluate=self.evaluate, **kwargs).fit(
-      toy.init()
-    )
-
-
-class PlainProgressTest(parameterized.TestCase):
-  def test_lines(self):
-    # 7 updates of 6 s, evaluations of 3 s after 0, 4 and 7, each compiled in
-    # 60 s: starts at 0; evaluated at 63, updates at 129, 135, 141, 147,
-    # evaluated at 150, updates at 156, 162, 168, evaluated at 171.
-    stream = io.StringIO()
-    Simulation(update=6.0, evaluation=3.0, compilation=60.0).fit(
-      stream, num_updates=7, eval_every=4
-    )
-    rates = 'loss 0.125  score 0.5  0.167 updates/s  1.67 interventions/s'
-    self.assertEqual(
-      stream.getvalue().splitlines(),
-      [
-        '0%  0/7  evaluating …',
-        '0%  0/7  compiling, a minute or two …  score 0.5',
-        '14%  1/7  ETA unknown  loss 0.125  score 0.5',
-        # 12 s after the line before: 4 × 6 s and two evaluations, of which the
-        # only one so far took 63 s.
-        f'43%  3/7  ETA < 0:02:30  {rates}',
-        f'57%  4/7  ETA 0:00:21  {rates}',  # 3 × 6 s + 3 s
-        f'86%  6/7  ETA 0:00:09  {rates}',  # 6 s + 3 s
-        f'100%  7/7  ETA 0:00:00  {rates}',
-        f'100%  7/7  done in 0:02:51  {rates}',
-      ],
-    )
-    self.assertNotIn('\r', stream.getvalue())
-    self.assertNotIn('\x1b', stream.getvalue())
-
-  def test_the_rate_is_that_of_the_latest_updates(self):
-    # 100 updates that take 1 s, then 100 that take 4 s: the latest 50 count.
-    simulation = Simulation(update=1.0, evaluation=0.0, compilation=0.0)
-    inner = simulation.step
-
-    def step(state):
-      simulation._update = 1.0 if int(state.step) < 100 else 4.0
-      return inner(state)
-
-    simulation.step = step
-    stream = io.StringIO()
-    simulation.fit(stream, num_updates=200, eval_every=10)
-    lines = {line.split()[1]: line for line in stream.getvalue().splitlines()}
-    shown = 'loss 0.125  score 0.5'
-    self.assertIn(f'ETA 0:01:40  {shown}  1 updates/s', lines['100/200'])
-    self.assertIn(f'ETA 0:03:20  {shown}  0.25 updates/s', lines['150/200'])
-
-  @parameterized.parameters(0, 1)
-  def test_shortest_runs(self, num_updates):
-    stream = io.StringIO()
-    Simulation(update=6.0, evaluation=3.0, compilation=0.0).fit(
-      stream, num_updates=num_updates
-    )
-    self.assertIn('done in', stream.getvalue().splitlines()[-1])
-
-  def test_a_stream_that_claims_to_be_dumb_gets_lines(self):
-    stream = io.StringIO()
-    stream.isatty = lambda: True  # pyrefly: ignore[bad-assignment]
-    with mock.patch.dict(os.environ, {'TERM': 'dumb'}):
-      Simulation(update=6.0, evaluation=3.0, compilation=0.0).fit(stream)
-    self.assertNotIn('\x1b', stream.getvalue())
-    self.assertIn('compiling', stream.getvalue().splitlines()[1])
-
-  def test_environment_cannot_make_a_file_a_terminal(self):
-    stream = io.StringIO()
-    with mock.patch.dict(os.environ, {'FORCE_COLOR': '1'}):
-      Simulation(update=6.0, evaluation=3.0, compilation=0.0).fit(stream)
-    self.assertNotIn('\x1b', stream.getvalue())
-
-  def test_a_tag_that_the_run_does_not_have_is_an_error_at_once(self):
-    progress = callbacks.Progress({'reward': 'reward/totl'}, io.StringIO())
-    with self.assertRaisesRegex(
-      ValueError, r"\['reward/totl'\].*'eval/score', .*'train/loss'"
-    ):
-      _trainer(progress).fit(toy.init())
-
-
-class Terminal:
-  """A real pseudo-terminal; `text` is all that was written to it."""
-
-  def __enter__(self):
-    self._master, slave = pty.openpty()
-    self.stream = os.fdopen(slave, 'w', encoding='utf-8')
-    self._bytes = b''
-    self._reader = threading.Thread(target=self._read)
-    self._reader.start()
-    return self
-
-  def _read(self):
-    while not self._bytes.endswith(b'\x04'):
-      self._bytes += os.read(self._master, 4096)
-
-  def __exit__(self, *unused):
-    self.stream.write('\x04')
-    self.stream.close()
-    self._reader.join()
-    os.close(self._master)
-    self.text = self._bytes[:-1].decode()
-
-
-def _screen(written):
-  """Returns the lines that a terminal shows after all that was written."""
-  lines, row = [''], 0
-  for token in re.findall(
-    r'\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+', written
-  ):
-    if token == '\n':
-      row += 1
-      lines += [''] * (row == len(lines))
-    elif token == '\x1b[2K':
-      lines[row] = ''
-    elif token == '\x1b[1A':
-      row -= 1
-    elif token[0] not in '\r\x1b':  # Colours and the cursor leave no trace.
-      lines[row] += token
-  return lines
-
-
-@mock.patch.dict(os.environ, {'TERM': 'xterm', 'COLUMNS': '80'})
-class TerminalProgressTest(absltest.TestCase):
-  def test_draws_a_bar_in_place(self):
-    with Terminal() as terminal:
-      Simulation(update=6.0, evaluation=3.0, compilation=60.0).fit(
-        terminal.stream
-      )
-    frames = [
-      _screen(terminal.text[: match.end()])
-      for match in re.finditer('\x1b\\[1A|$', terminal.text)
-    ]
-    # 5 updates and evaluations after 0, 2, 4 and 5: see PlainProgressTest.
-    heads = [re.sub('[╸╺━]+', '━', frame[0]) for frame in frames]
-    self.assertEqual(
-      list(dict.fromkeys(heads)),
-      [
-        '━ 0%  0/5  evaluating …',
-        '━ 0%  0/5  compiling, a minute or two …',
-        '━ 20%  1/5  ETA unknown',
-        '━ 40%  2/5  ETA < 0:03:27',  # 3 × 6 s + 3 × 63 s
-        '━ 40%  2/5  ETA 0:00:24',  # 3 × 6 s + 2 × 3 s
-        '━ 60%  3/5  ETA 0:00:18',
-        '━ 80%  4/5  ETA 0:00:12',
-        '━ 80%  4/5  ETA 0:00:09',
-        '━ 100%  5/5  ETA 0:00:03',
-        '━ 100%  5/5  ETA 0:00:00',
-        '━ 100%  5/5  done in 0:02:42',
-      ],
-    )
-    for frame in frames:
-      self.assertLessEqual(len(frame), 3)  # Two lines, and the cursor's below.
-      self.assertLessEqual(max(map(len, frame)), 80)
-    self.assertEqual(
-      frames[-1][1:],
-      ['loss 0.125  score 0.5  0.167 updates/s  1.67 interventions/s', ''],
-    )
-    self.assertLess(
-      terminal.text.index('\x1b[?25l'), terminal.text.index('\x1b[?25h')
-    )
-
-  def test_redraws_at_most_ten_times_a_second(self):
-    with Terminal() as terminal:
-      Simulation(update=0.001, evaluation=0.0, compilation=1.0).fit(
-        terminal.stream, num_updates=1001, eval_every=2000
-      )
-    # 1000 updates take 1 s; evaluations, start and end draw too.
-    self.assertBetween(terminal.text.count('\x1b[1A'), 5, 20)
-
-  def test_an_exception_gives_the_terminal_back(self):
-    with (
-      Terminal() as terminal,
-      Terminal() as other,
-      mock.patch.object(sys, 'stdout', other.stream),
-    ):
-      recorder = toy.Recorder(failures={'on_step_end': ValueError('broken')})
-      progress = callbacks.Progress(_METRICS, terminal.stream)
-      with self.assertRaisesRegex(ValueError, 'broken'):
-        _trainer(progress, recorder).fit(toy.init())
-      self.assertIs(sys.stdout, other.stream)
-    self.assertTrue(terminal.text.endswith('\r\n\x1b[?25h'))
-
-  def test_prints_go_above_the_bar(self):
-    class Print(callbacks.Callback):
+class ThroughputTest(parameterized.TestCase):
+  @parameterized.parameters(0, 7)
+  def test_rates_leave_out_compilation(self, start):
+    class Clock(callbacks.Callback):
       def on_step_end(self, trainer, state, metrics):
-        print(f'hello {int(state.step)}')
+        first = int(state.step) == start + 1
+        metrics['perf/update_seconds'] = 100.0 if first else 0.25
 
-    with (
-      Terminal() as terminal,
-      mock.patch.object(sys, 'stdout', terminal.stream),
+    recorder = toy.Recorder()
+    trainer_lib.Trainer(
+      step=toy.update,
+      num_updates=start + 3,
+      logger=recorder,
+      callbacks=(Clock(), callbacks.Throughput(10)),
+    ).fit(toy.init(start))
+    rates = {
+      'perf/updates_per_second': 4.0,
+      'perf/interventions_per_second': 40.0,
+    }
+    for metrics, expected in zip(
+      [row for _, row in recorder.metrics],
+      [{'perf/compile_seconds': 100.0}, rates, rates],
+      strict=True,
     ):
-      progress = callbacks.Progress(_METRICS, terminal.stream)
-      _trainer(progress, Print()).fit(toy.init())
-    lines = _screen(terminal.text)
-    self.assertEqual(lines[:5], [f'hello {step}' for step in range(1, 6)])
-    self.assertRegex(lines[5], '^━+ 100%  5/5  done in')
-    self.assertLen(lines, 8)
+      del metrics['perf/update_seconds']
+      found = {tag: x for tag, x in metrics.items() if tag[:4] == 'perf'}
+      self.assertEqual(found, expected)
 
-  def test_prints_to_a_pipe_stay_out_of_the_terminal(self):
-    class Print(callbacks.Callback):
-      def on_step_end(self, trainer, state, metrics):
-        print('hello')
-
-    pipe = io.StringIO()
-    with Terminal() as terminal, mock.patch.object(sys, 'stdout', pipe):
-      progress = callbacks.Progress(_METRICS, terminal.stream)
-      _trainer(progress, Print()).fit(toy.init())
-    self.assertEqual(pipe.getvalue(), 'hello\n' * 5)
-    self.assertNotIn('hello', terminal.text)
+  def test_an_update_has_interventions(self):
+    with self.assertRaisesRegex(ValueError, 'interventions_per_update is 0'):
+      callbacks.Throughput(0)
 
 
 if __name__ == '__main__':

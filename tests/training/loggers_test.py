@@ -8,8 +8,10 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.backend.event_processing import event_file_loader
 from tensorboardX import event_file_writer
 
+from acme_cbo import errors
 from acme_cbo.training import loggers
 from tests.training import toy
 
@@ -61,15 +63,41 @@ class TensorBoardLoggerTest(WorkdirTestCase):
     first = loggers.TensorBoardLogger(self.workdir)
     for step in (1, 2, 3):
       first.write(step, {'train/loss': float(step)})
+      if step == 2:
+        known = first.state_dict()
     first.close()
-    second = loggers.TensorBoardLogger(self.workdir, purge_step=3)
+    second = loggers.TensorBoardLogger(self.workdir)
+    second.load_state_dict(json.loads(json.dumps(known)))
     for step in (3, 4):
       second.write(step, {'train/loss': 10.0 * step})
     second.close()
-    self.assertLen(list((self.workdir / 'tb').iterdir()), 2)
+    files = sorted((self.workdir / 'tb').iterdir())
+    self.assertLen(files, 2)
     self.assertEqual(
       _points(_read(self.workdir), 'train/loss'),
       [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)],
+    )
+    # A TensorBoard that had read the old file is told what to forget.
+    (start,) = (
+      event
+      for event in event_file_loader.EventFileLoader(str(files[1])).Load()
+      if event.HasField('session_log')
+    )
+    self.assertEqual(start.step, 3)
+
+  def test_what_a_killed_start_wrote_is_gone(self):
+    first = loggers.TensorBoardLogger(self.workdir)
+    first.write(1, {'train/loss': 1.0})
+    known = first.state_dict()
+    first.close()
+    for value in (20.0, 30.0):
+      again = loggers.TensorBoardLogger(self.workdir)
+      again.load_state_dict(known)
+      again.write(2, {'train/loss': value})
+      again.close()
+    self.assertLen(list((self.workdir / 'tb').iterdir()), 2)
+    self.assertEqual(
+      _points(_read(self.workdir), 'train/loss'), [(1, 1.0), (2, 30.0)]
     )
 
   def test_a_write_that_fails_raises(self):
@@ -111,6 +139,35 @@ class JsonlLoggerTest(WorkdirTestCase):
       logger.write(step, {})
       logger.close()
     self.assertEqual([row['step'] for row in self._rows()], [1, 2])
+
+  def test_forgets_what_came_after_its_state(self):
+    logger = loggers.JsonlLogger(self.workdir)
+    logger.write_text('config', 'a')
+    logger.write(1, {'train/loss': 0.5})
+    known = json.loads(json.dumps(logger.state_dict()))
+    logger.write(2, {'train/loss': 0.6})
+    logger.write_text('config', 'b')
+    logger.close()
+    with (self.workdir / 'metrics.jsonl').open('a') as file:
+      file.write('{"step": 3, "tra')  # As after a kill.
+    again = loggers.JsonlLogger(self.workdir)
+    again.load_state_dict(known)
+    again.write(2, {'train/loss': 0.7})
+    again.close()
+    rows = [(row['step'], row['train/loss']) for row in self._rows()]
+    self.assertEqual(rows, [(1, 0.5), (2, 0.7)])
+    self.assertLen((self.workdir / 'texts.jsonl').read_text().splitlines(), 1)
+
+  def test_rows_that_are_gone_cannot_be_gone_on_from(self):
+    logger = loggers.JsonlLogger(self.workdir)
+    logger.write(1, {'train/loss': 0.5})
+    known = logger.state_dict()
+    logger.close()
+    (self.workdir / 'metrics.jsonl').write_text('')
+    again = loggers.JsonlLogger(self.workdir)
+    with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl has 0 bytes'):
+      again.load_state_dict(known)
+    again.close()
 
   @parameterized.parameters(float('nan'), float('inf'))
   def test_refuses_what_json_cannot_hold(self, value):

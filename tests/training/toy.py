@@ -64,6 +64,9 @@ class Recorder(callbacks.Callback):
     self._record('evaluate', int(state.step))
     return evaluate(state)
 
+  def state_dict(self):
+    return {'calls': len(self.calls)}
+
   def write(self, step, metrics):
     self.metrics.append((step, dict(metrics)))
     self._record('write', step)
@@ -73,6 +76,9 @@ class Recorder(callbacks.Callback):
 
   def close(self):
     self._record('close')
+
+  def on_update_end(self, trainer, state, metrics):
+    self._record('on_update_end', int(state.step))
 
   def on_fit_start(self, trainer, state):
     self._record('on_fit_start', int(state.step))

@@ -31,7 +31,7 @@ def _failed(checks):
 def _parts():
   config = grpo.get_config('smoke')
   config.training.num_updates = validate.NUM_UPDATES
-  return experiment.from_config(config).parts
+  return experiment.from_config(config.to_dict()).parts
 
 
 @pytest.mark.slow

@@ -1,0 +1,262 @@
+"""The directory of a run: who may begin or go on there, and how it ended.
+
+W/config.json       the resolved config
+W/environment.json  code, versions, devices and command line, of each start
+W/summary.json      how the run ended and what it came to; written last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import signal as signals
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from acme_cbo import errors
+from acme_cbo.training import interruption
+
+# Differences of configs that an error message spells out.
+_MAX_SHOWN = 8
+# What a run without a checkpoint leaves, and begins anew.
+_OUTPUTS = ('metrics.jsonl', 'texts.jsonl', 'tb')
+_VERSIONS = (
+  'jax',
+  'jaxlib',
+  'dm-haiku',
+  'optax',
+  'rlax',
+  'orbax-checkpoint',
+  'numpy',
+  'pandas',
+)
+
+
+def prepare(workdir: pathlib.Path) -> None:
+  """Makes the directory of a run.
+
+  Args:
+    workdir: does not exist yet, or is empty.
+
+  Raises:
+    errors.UsageError: there is something in it already, or it cannot be made
+      or written to.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if any(workdir.iterdir()):
+      raise errors.UsageError(
+        f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
+        'directory that is new or empty, or go on with its run by --resume'
+      )
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise errors.UsageError(
+      f'--workdir={workdir} cannot be made or written to: {error.strerror}'
+    ) from error
+
+
+def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+  """Raises unless the run of a directory can go on with a config.
+
+  Args:
+    workdir: of the run.
+    config: that it is to go on with.
+
+  Raises:
+    errors.UsageError: there is no run, it is finished, or it was begun with
+      another config.
+  """
+  before = read_config(workdir)
+  summary = workdir / 'summary.json'
+  if summary.exists():
+    try:
+      finished = json.loads(summary.read_text())['status'] == 'finished'
+    except (ValueError, KeyError, TypeError) as error:
+      raise errors.UsageError(f'{summary} is damaged: {error!r}') from error
+    if finished:
+      raise errors.UsageError(
+        f'the run in --workdir={workdir} is finished: nothing is left to resume'
+      )
+  old, new = _flat(before), _flat(json.loads(json.dumps(config)))
+  changes = [
+    f'{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
+  ]
+  if changes:
+    more = len(changes) - _MAX_SHOWN
+    raise errors.UsageError(
+      f'the run in --workdir={workdir} was begun with another config, and a '
+      'resumed run is to end as if it had never stopped: '
+      + '; '.join(changes[:_MAX_SHOWN])
+      + (f'; and {more} more' if more > 0 else '')
+    )
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The config that a run has written down.
+
+  Args:
+    workdir: of the run.
+
+  Returns:
+    What its `config.json` holds.
+
+  Raises:
+    errors.UsageError: it has none, or none that can be read.
+  """
+  try:
+    values = json.loads((workdir / 'config.json').read_text())
+  except OSError as error:
+    raise errors.UsageError(
+      f'--workdir={workdir} holds no config.json that can be read: '
+      f'{error.strerror}'
+    ) from error
+  except ValueError as error:
+    raise errors.UsageError(
+      f'{workdir / "config.json"} is damaged: {error}'
+    ) from error
+  if not isinstance(values, dict):
+    raise errors.UsageError(
+      f'{workdir / "config.json"} is damaged: it holds no object'
+    )
+  return values
+
+
+def clear(workdir: pathlib.Path) -> None:
+  """Removes the metrics of a run that begins anew."""
+  for name in _OUTPUTS:
+    path = workdir / name
+    if path.is_dir():
+      for file in path.iterdir():
+        file.unlink()
+    else:
+      path.unlink(missing_ok=True)
+
+
+def begin(
+  workdir: pathlib.Path, config: dict[str, Any], devices: list[str]
+) -> None:
+  """Writes down what a run begins or goes on with."""
+  path = workdir / 'environment.json'
+  starts = json.loads(path.read_text())['starts'] if path.exists() else []
+  write_json(path, {'starts': [*starts, _environment(devices)]})
+  write_json(workdir / 'config.json', config)
+  (workdir / 'summary.json').unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def ending(
+  workdir: pathlib.Path, facts: dict[str, Any]
+) -> Iterator[interruption.Interruption]:
+  """Writes how the run ended to `summary.json`, however it does.
+
+  `facts` go into it, with `status`, 'finished', 'interrupted', 'diverged' or
+  'failed'; `reason`, why; and `seconds` since the start.
+
+  Args:
+    workdir: of the run.
+    facts: about it; what the body adds is written too.
+
+  Yields:
+    Whether a signal came in, to be asked by whoever can end the run.
+
+  Raises:
+    BaseException: what the body raises.
+  """
+  start = time.monotonic()
+
+  def end(status, reason):
+    ended = {'status': status, 'reason': reason}
+    seconds = {'seconds': time.monotonic() - start}
+    write_json(workdir / 'summary.json', ended | facts | seconds)
+
+  def abort(signal):
+    end(
+      'interrupted',
+      f'{signals.Signals(signal).name}, without waiting for what was under way',
+    )
+
+  with interruption.Interruption(abort) as interrupted:
+    try:
+      yield interrupted
+    except BaseException as error:
+      if isinstance(error, errors.Interrupted):
+        status, said = 'interrupted', str(error)
+      elif isinstance(error, FloatingPointError):
+        status, said = 'diverged', str(error)
+      else:
+        status, said = 'failed', f'{type(error).__name__}: {error}'
+      end(status, '; '.join([said, *getattr(error, '__notes__', [])]))
+      raise
+    end('finished', facts.pop('reason', 'all updates were made'))
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes an object of finite numbers, all of it or nothing."""
+  write(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Writes a file, all of it or nothing."""
+  new = path.with_name(f'{path.name}.new')
+  new.write_text(text)
+  new.replace(path)
+
+
+def _flat(values: Any, prefix: str = 'config') -> dict[str, Any]:
+  """{'config.grpo.beta': 0.0, ...}."""
+  if not isinstance(values, dict):
+    return {prefix: values}
+  flat: dict[str, Any] = {}
+  for name, value in values.items():
+    flat |= _flat(value, f'{prefix}.{name}')
+  return flat
+
+
+def _environment(devices: list[str]) -> dict[str, Any]:
+  """What the numbers of a run may depend on beside its config."""
+  return {
+    'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'command': shlex.join([sys.executable, *sys.argv]),
+    'git': _git(),
+    'python': platform.python_version(),
+    'versions': {name: importlib.metadata.version(name) for name in _VERSIONS},
+    'platform': platform.platform(),
+    'devices': devices,
+    'cpus': os.cpu_count(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+  }
+
+
+def _git() -> dict[str, Any] | None:
+  """Revision of the code and whether it was changed; None without a git."""
+  root = pathlib.Path(__file__).parent
+  try:
+    said = [
+      subprocess.run(
+        ['git', '-C', str(root), *command],
+        capture_output=True,
+        text=True,
+        check=True,
+      ).stdout.strip()
+      for command in (
+        ['rev-parse', 'HEAD'],
+        ['status', '--porcelain', '--untracked-files=no', '.'],
+      )
+    ]
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return {'revision': said[0], 'dirty': bool(said[1])}

@@ -1,0 +1,330 @@
+"""Every field of a config: its type, its range, its meaning; and the checks.
+
+Nothing here needs jax: a mistake is answered at once.
+"""
+
+import difflib
+import re
+from typing import Any, NamedTuple
+
+from acme_cbo import errors
+
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
+_GRAPHS = ('chain', 'fork', 'star', 'erdos_renyi', 'scale_free')
+_FAMILIES = ('linear', 'fourier', 'tanh', 'sigmoid', 'product')
+# Of the exact belief, which sums over all sets.
+_MAX_EXACT_VARIABLES = 8
+
+
+class Field(NamedTuple):
+  """One field of a config.
+
+  Attributes:
+    meaning: in one line.
+    low: the lowest number that is allowed; its type is that of the field.
+    high: the highest.
+    options: the values that are allowed, where they are few.
+    members: what each number of a tuple is for.
+  """
+
+  meaning: str
+  low: float = 0
+  high: float = 0
+  options: tuple[Any, ...] = ()
+  members: tuple[str, ...] = ()
+
+  @property
+  def kind(self) -> type:
+    """What a value has to be, or each number of a tuple."""
+    return type(self.low)
+
+  def allowed(self) -> str:
+    """What is allowed, in words."""
+    if self.options:
+      return ', '.join(map(repr, self.options))
+    text = f'{self.kind.__name__}, {self.low:g} to {self.high:g}'
+    return f'{len(self.members)} of {text}' if self.members else text
+
+
+def _count(meaning, low=1, high=10**7):
+  return Field(meaning, low, high)
+
+
+def _real(meaning, low=0.0, high=1000.0, **kwargs):
+  return Field(meaning, low, high, **kwargs)
+
+
+def _share(meaning):
+  return Field(meaning, 0.0, 1.0)
+
+
+def _positive(meaning):
+  return Field(meaning, 1e-12, 1e6)
+
+
+def _choice(meaning, *options):
+  return Field(meaning, options=options)
+
+
+# `name`, which is a text, is beside these.
+FIELDS = {
+  'seed': _count('of the training', 0, 2**31 - 1),
+  'scms.min_variables': _count('variables of the smallest SCM', 2, 64),
+  'scms.max_variables': _count('variables of the largest SCM', 2, 64),
+  'scms.graph_weights': _real(
+    'relative frequency of each graph', members=_GRAPHS
+  ),
+  'scms.family_weights': _real(
+    'relative frequency of each family of equations', members=_FAMILIES
+  ),
+  'scms.min_density': _share('lowest edge probability of Erdos-Renyi graphs'),
+  'scms.max_density': _share('highest edge probability of Erdos-Renyi graphs'),
+  'scms.min_noise': _real(
+    'lowest noise of a variable over its signal', 1e-3, 100.0
+  ),
+  'scms.max_noise': _real(
+    'highest noise of a variable over its signal', 1e-3, 100.0
+  ),
+  'scms.settable': _real('probability that a variable may be set', 0.01, 1.0),
+  'scms.min_width': _real(
+    'smallest half-width of a domain, in observational deviations', 1e-2, 100.0
+  ),
+  'scms.max_width': _real(
+    'largest half-width of a domain, in observational deviations', 1e-2, 100.0
+  ),
+  'scms.max_centre': _real(
+    'furthest centre of a domain from the mean, in deviations', 0.0, 100.0
+  ),
+  'scms.min_gain': _real(
+    'least gain of the best intervention, in deviations of the target',
+    1e-3,
+    100.0,
+  ),
+  'scms.num_hidden': _count('hidden units of an equation', 2, 256),
+  'scms.bank_size': _count('draws over which E[Y | do] is averaged', 8, 65536),
+  'horizon.num_observations': _count('records before the first step', 2, 10000),
+  'horizon.num_interventions': _count('steps of an episode', 1, 1000),
+  'rewards.optimization': _real('weight of how good the intervention is'),
+  'rewards.structure': _real('weight of what was learnt about the parents'),
+  'rewards.parent': _real('weight of setting a parent of the target'),
+  'rewards.exploration': _real('weight of going where nobody was'),
+  'rewards.outcome': _choice(
+    'optimization is of which outcome', 'expected', 'sampled'
+  ),
+  'rewards.potential': _choice(
+    'structure is the gain in the log posterior of the truth, or the fall in '
+    'entropy',
+    'log_posterior',
+    'entropy',
+  ),
+  'rewards.parents': _choice(
+    'parent is by the belief or the truth', 'belief', 'truth'
+  ),
+  'rewards.belief': _choice(
+    "the network's, or that of linear SCMs of at most 8 variables",
+    'learned',
+    'exact',
+  ),
+  'network.width': _count('of the residual stream', 4, 4096),
+  'network.num_blocks': _count('blocks of attention', 1, 64),
+  'network.num_heads': _count('heads, which divide the width', 1, 64),
+  'network.mlp_factor': _count('hidden width of an MLP over the width', 1, 16),
+  # The best intervention is searched for on the same cells: fewer miss it.
+  'network.num_cells': _count('cells of a domain', 8, 256),
+  'network.belief_input': _choice(
+    'whether tokens carry the exact belief', 'none', 'exact'
+  ),
+  'grpo.num_tasks': _count('SCMs of an update'),
+  'grpo.num_generations': _count('rollouts in the group of an SCM', 2, 4096),
+  'grpo.num_iterations': _count(
+    'passes over the rollouts of an update', 1, 100
+  ),
+  'grpo.num_minibatches': _count('gradient steps of a pass'),
+  'grpo.epsilon': _real('clip of the ratio below 1', 1e-6, 1.0),
+  'grpo.epsilon_high': _real('clip of the ratio above 1', 1e-6, 100.0),
+  'grpo.beta': _real('weight of the divergence from the reference'),
+  'grpo.reference_every': _count('updates between two references'),
+  'grpo.scale_rewards': _choice(
+    'deviation by which advantages are divided', 'group', 'batch', 'none'
+  ),
+  'grpo.scale_components': _choice(
+    'whether each component is divided by its own deviation', 'group', 'none'
+  ),
+  'grpo.supervision': _choice(
+    'a step earns its return-to-go, or the whole return', 'process', 'outcome'
+  ),
+  'grpo.importance_sampling_level': _choice(
+    'one ratio for each', 'decision', 'factor', 'sequence'
+  ),
+  'grpo.simple_regret_share': _share(
+    'share of what optimization earns that is for the last step alone'
+  ),
+  'grpo.variable_entropy': _real('weight of the entropy of the variable'),
+  'grpo.cell_entropy': _real('weight of the entropy of the cell'),
+  'grpo.parent_coefficient': _real('weight of the loss of the belief'),
+  'grpo.outcome_coefficient': _real('weight of the loss of the predictions'),
+  'optimizer.learning_rate': _positive('at its highest'),
+  'optimizer.warmup_updates': _count('updates over which it rises', 0),
+  'optimizer.final_fraction': _share(
+    'of the learning rate that is left at the end'
+  ),
+  'optimizer.max_grad_norm': _positive('norm at which a gradient is clipped'),
+  'optimizer.weight_decay': _real('of the matrices'),
+  'training.num_updates': _count('of the whole run', 0),
+  'training.eval_every': _count('updates between two evaluations'),
+  'training.checkpoint_every': _count('updates between two checkpoints'),
+  'training.max_checkpoints': _count(
+    'latest checkpoints that are kept', 1, 10**4
+  ),
+  'training.best_checkpoints': _count(
+    'checkpoints kept for the highest held-out score at the last choice',
+    0,
+    10**4,
+  ),
+  'training.quick_compile': _choice(
+    'compile quickly rather than well', False, True
+  ),
+  # Linear or nonlinear SCMs are then 5 or more, the least for an interval.
+  'evaluation.num_tasks': _count('held-out SCMs', 10, 10**6),
+  'evaluation.seed': _count('of the held-out SCMs', 0, 2**31 - 1),
+  'evaluation.bank_size': _count(
+    'draws over which E[Y | do] is averaged', 8, 65536
+  ),
+  'evaluation.confidence': _real('of every interval', 0.5, 0.9999),
+}
+
+
+def check(config: dict[str, Any]) -> None:
+  """Raises unless a config has every field, each as it should be.
+
+  Args:
+    config: {section: {field: value}}.
+
+  Raises:
+    errors.UsageError: a field is missing, unknown, of the wrong type,
+      out of its range, or does not fit another one. The sentence names it.
+  """
+  sections: dict[str, list[str]] = {'': ['name']}
+  for path in FIELDS:
+    section, _, name = path.rpartition('.')
+    sections.setdefault(section, []).append(name)
+  top = [*sections[''], *filter(None, sections)]
+  _check_names('', config, top)
+  name = config['name']
+  if not isinstance(name, str) or not _NAME.fullmatch(name):
+    raise errors.UsageError(
+      f'config.name is {name!r}; a name begins with a letter or a '
+      'digit, goes on with those, ".", "_" or "-", and has at most 64 of them'
+    )
+  for section, names in sections.items():
+    values = config
+    if section:
+      values = config[section]
+      if not isinstance(values, dict):
+        raise errors.UsageError(
+          f'config.{section} is {values!r}; it must be a section'
+        )
+      _check_names(f'{section}.', values, names)
+  for path, field in FIELDS.items():
+    section, _, name = path.rpartition('.')
+    _check_value(path, (config[section] if section else config)[name], field)
+  _check_fit(config)
+
+
+def table() -> str:
+  """Every field with what is allowed and what it means, as lines of text."""
+  rows = [('config.name', 'text', 'of the run')]
+  for path, field in FIELDS.items():
+    members = f': {", ".join(field.members)}' if field.members else ''
+    rows.append((f'config.{path}', field.allowed(), field.meaning + members))
+  first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+  return '\n'.join(
+    f'--{path:<{first}}  {allowed:<{second}}  {meaning}'
+    for path, allowed, meaning in rows
+  )
+
+
+def _check_names(prefix, found, expected):
+  for name in found:
+    if name not in expected:
+      close = difflib.get_close_matches(name, expected, 1)
+      hint = f'; did you mean {prefix}{close[0]}?' if close else ''
+      raise errors.UsageError(f'config.{prefix}{name} is unknown{hint}')
+  for name in expected:
+    if name not in found:
+      raise errors.UsageError(f'config.{prefix}{name} is missing')
+
+
+def _check_value(path: str, value: Any, field: Field) -> None:
+  """Raises unless a value has the type and the range of its field."""
+  if field.options:
+    # 1 == True, but it is no truth value.
+    if not any(type(value) is type(x) and value == x for x in field.options):
+      raise errors.UsageError(
+        f'config.{path} is {value!r}; it must be one of {field.allowed()}'
+      )
+    return
+  if not field.members:
+    _check_number(path, value, field)
+    return
+  if not isinstance(value, tuple | list):
+    raise errors.UsageError(
+      f'config.{path} is {value!r}; it must be a tuple of numbers'
+    )
+  for item in value:
+    _check_number(path, item, field)
+  if len(value) != len(field.members) or not sum(value):
+    raise errors.UsageError(
+      f'config.{path} is {tuple(value)}; it must have one weight for '
+      f'each of {", ".join(field.members)}, and one of them above 0'
+    )
+
+
+def _check_number(path: str, value: Any, field: Field) -> None:
+  allowed = (int,) if field.kind is int else (int, float)
+  if isinstance(value, bool) or not isinstance(value, allowed):
+    raise errors.UsageError(
+      f'config.{path} is {value!r}; it must be a number of type '
+      f'{field.kind.__name__}'
+    )
+  # NaN is within no range, and every range is finite.
+  if not field.low <= value <= field.high:
+    raise errors.UsageError(
+      f'config.{path} is {value}; it must be at least {field.low} and at most '
+      f'{field.high}'
+    )
+
+
+def _check_fit(config: dict[str, Any]) -> None:
+  """Raises unless the values fit each other."""
+  scms, network, grpo = config['scms'], config['network'], config['grpo']
+  for name in ('variables', 'density', 'noise', 'width'):
+    low, high = scms[f'min_{name}'], scms[f'max_{name}']
+    if low > high:
+      raise errors.UsageError(
+        f'config.scms.min_{name} is {low}, above config.scms.max_{name}, '
+        f'which is {high}'
+      )
+  if network['width'] % network['num_heads']:
+    raise errors.UsageError(
+      f'config.network.num_heads is {network["num_heads"]}; it must divide '
+      f'config.network.width, which is {network["width"]}'
+    )
+  for section, name, other in (
+    ('rewards', 'belief', 'learned'),
+    ('network', 'belief_input', 'none'),
+  ):
+    if (
+      config[section][name] == 'exact'
+      and scms['max_variables'] > _MAX_EXACT_VARIABLES
+    ):
+      raise errors.UsageError(
+        f"config.{section}.{name} is 'exact', which sums over all sets of at "
+        f'most {_MAX_EXACT_VARIABLES} variables; config.scms.max_variables is '
+        f'{scms["max_variables"]}: lower it, or choose {other!r}'
+      )
+  if grpo['num_tasks'] % grpo['num_minibatches']:
+    raise errors.UsageError(
+      f'config.grpo.num_minibatches is {grpo["num_minibatches"]}; it must '
+      f'divide config.grpo.num_tasks, which is {grpo["num_tasks"]}'
+    )

@@ -1,0 +1,163 @@
+"""Who may use a directory, and what is said about how a run ended."""
+
+import json
+import os
+import pathlib
+import signal
+import tempfile
+import time
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import pytest
+
+from acme_cbo import errors
+from acme_cbo import run_directory
+
+
+class DirectoryTestCase(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.directory = pathlib.Path(root)
+
+
+class PrepareTest(DirectoryTestCase):
+  def test_makes_what_is_missing(self):
+    workdir = self.directory / 'a' / 'b'
+    run_directory.prepare(workdir)
+    self.assertEmpty(list(workdir.iterdir()))
+
+  def test_takes_an_empty_directory(self):
+    run_directory.prepare(self.directory)
+    self.assertEmpty(list(self.directory.iterdir()))
+
+  def test_refuses_and_leaves_what_is_there(self):
+    (self.directory / '.hidden').write_text('mine')
+    with self.assertRaisesRegex(errors.UsageError, 'is not empty'):
+      run_directory.prepare(self.directory)
+    self.assertLen(list(self.directory.iterdir()), 1)
+
+  def test_refuses_a_file(self):
+    (self.directory / 'a').write_text('mine')
+    for workdir in (self.directory / 'a', self.directory / 'a' / 'b'):
+      with self.assertRaisesRegex(errors.UsageError, 'cannot be made'):
+        run_directory.prepare(workdir)
+
+
+class ResumableTest(DirectoryTestCase):
+  def setUp(self):
+    super().setUp()
+    self.config = {'seed': 0, 'grpo': {'beta': 0.0, 'weights': (1.0, 2.0)}}
+
+  def _begin(self):
+    run_directory.begin(self.directory, self.config, ['cpu:0'])
+
+  def test_the_same_config_goes_on(self):
+    self._begin()
+    run_directory.check_resumable(self.directory, self.config)
+
+  def test_another_config_is_refused_with_the_difference(self):
+    self._begin()
+    other = {'seed': 1, 'grpo': {'beta': 0.5, 'weights': [1.0, 2.0]}, 'x': 3}
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      r'config\.grpo\.beta: 0\.0 -> 0\.5; config\.seed: 0 -> 1; '
+      r'config\.x: nothing -> 3$',
+    ):
+      run_directory.check_resumable(self.directory, other)
+
+  @parameterized.parameters(
+    ('', 'holds no config.json that can be read'),
+    ('{"seed": 0', 'config.json is damaged'),
+    ('[]', 'config.json is damaged'),
+  )
+  def test_no_run(self, text, sentence):
+    if text:
+      (self.directory / 'config.json').write_text(text)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      run_directory.check_resumable(self.directory, self.config)
+
+  @parameterized.parameters(
+    ('{"status": "finished"}', 'is finished'),
+    ('{"status": "fin', 'summary.json is damaged'),
+    ('{}', 'summary.json is damaged'),
+    ('[]', 'summary.json is damaged'),
+  )
+  def test_how_the_run_ended(self, text, sentence):
+    self._begin()
+    (self.directory / 'summary.json').write_text(text)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      run_directory.check_resumable(self.directory, self.config)
+    (self.directory / 'summary.json').write_text('{"status": "interrupted"}')
+    run_directory.check_resumable(self.directory, self.config)
+
+  def test_every_start_is_written_down(self):
+    self._begin()
+    (self.directory / 'summary.json').write_text('{"status": "interrupted"}')
+    self._begin()
+    environment = json.loads((self.directory / 'environment.json').read_text())
+    self.assertLen(environment['starts'], 2)
+    start = environment['starts'][1]
+    self.assertEqual(start['devices'], ['cpu:0'])
+    self.assertRegex(start['versions']['jax'], r'^\d+\.\d+')
+    self.assertLen(start['git']['revision'], 40)
+    self.assertIsInstance(start['git']['dirty'], bool)
+    # What it said about the end of the last start no longer holds.
+    self.assertFalse((self.directory / 'summary.json').exists())
+
+
+@pytest.mark.fault
+class EndingTest(DirectoryTestCase):
+  def _summary(self):
+    return json.loads((self.directory / 'summary.json').read_text())
+
+  def test_a_run_that_ends_well(self):
+    facts = {'name': 'a'}
+    with run_directory.ending(self.directory, facts):
+      facts['updates'] = 3
+    summary = self._summary()
+    self.assertGreaterEqual(summary.pop('seconds'), 0)
+    self.assertEqual(
+      summary,
+      {
+        'status': 'finished',
+        'reason': 'all updates were made',
+        'name': 'a',
+        'updates': 3,
+      },
+    )
+
+  @parameterized.parameters(
+    (errors.Interrupted(15, 4), 'interrupted', 'SIGTERM after update 4'),
+    (FloatingPointError('update 4: nan'), 'diverged', 'update 4: nan'),
+    (OSError(28, 'disk full'), 'failed', 'OSError: [Errno 28] disk full'),
+    (KeyError('x'), 'failed', "KeyError: 'x'"),
+  )
+  def test_a_run_that_does_not(self, exception, status, reason):
+    exception.add_note('raised by the callback Progress')
+    with (
+      self.assertRaises(type(exception)),
+      run_directory.ending(self.directory, {'name': 'a'}),
+    ):
+      raise exception
+    summary = self._summary()
+    self.assertEqual(summary['status'], status)
+    self.assertEqual(
+      summary['reason'], f'{reason}; raised by the callback Progress'
+    )
+
+  @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
+  def test_a_signal_is_noted_and_nothing_else(self, number):
+    before = signal.getsignal(number)
+    with run_directory.ending(self.directory, {}) as interrupted:
+      self.assertIsNone(interrupted())
+      os.kill(os.getpid(), number)
+      time.sleep(0.05)
+      self.assertEqual(interrupted(), number)
+    self.assertEqual(self._summary()['status'], 'finished')
+    self.assertEqual(signal.getsignal(number), before)
+
+
+if __name__ == '__main__':
+  absltest.main()
