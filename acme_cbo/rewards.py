@@ -150,7 +150,7 @@ def exploration(variables: jax.Array, fractions: jax.Array) -> jax.Array:
     fractions: [T] where in its domain.
 
   Returns:
-    [T] rewards in (0, 1].
+    [T] rewards in [0, 1].
   """
   region = jnp.minimum((fractions * _REGIONS).astype(jnp.int32), _REGIONS - 1)
   earlier = jnp.tri(variables.size, k=-1, dtype=bool)

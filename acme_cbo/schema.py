@@ -14,6 +14,7 @@ _GRAPHS = ('chain', 'fork', 'star', 'erdos_renyi', 'scale_free')
 _FAMILIES = ('linear', 'fourier', 'tanh', 'sigmoid', 'product')
 # Of the exact belief, which sums over all sets.
 _MAX_EXACT_VARIABLES = 8
+_MAX_EXACT_ROWS = 100
 
 
 class Field(NamedTuple):
@@ -323,6 +324,20 @@ def _check_fit(config: dict[str, Any]) -> None:
         f'most {_MAX_EXACT_VARIABLES} variables; config.scms.max_variables is '
         f'{scms["max_variables"]}: lower it, or choose {other!r}'
       )
+    num_rows = sum(config['horizon'].values())
+    if config[section][name] == 'exact' and num_rows > _MAX_EXACT_ROWS:
+      raise errors.UsageError(
+        f"config.{section}.{name} is 'exact', whose log odds are good to .1 in "
+        f'32 bits for at most {_MAX_EXACT_ROWS} rows; '
+        f'config.horizon.num_observations and num_interventions are {num_rows} '
+        f'together: lower them, or choose {other!r}'
+      )
+  weights = ('optimization', 'structure', 'parent', 'exploration')
+  if not any(config['rewards'][name] for name in weights):
+    raise errors.UsageError(
+      'all of the weights in config.rewards are 0, and no intervention would '
+      f'be better than another; raise one of {", ".join(weights)}'
+    )
   if grpo['num_tasks'] % grpo['num_minibatches']:
     raise errors.UsageError(
       f'config.grpo.num_minibatches is {grpo["num_minibatches"]}; it must '

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -155,15 +156,20 @@ def _what_to_do_next(workdir: pathlib.Path) -> Iterator[None]:
   except errors.NonFiniteError as error:
     error.add_note(
       'see what it met with: python launchers/replay.py '
-      f'--workdir={workdir} --update={error.update} --scm={error.task}'
+      f'{_flag(workdir)} --update={error.update} --scm={error.task}'
       f'{" --held_out" if error.held_out else ""}'
     )
     raise
   except errors.Interrupted as error:
     error.add_note(
-      f'go on with: python launchers/train.py --resume --workdir={workdir}'
+      f'go on with: python launchers/train.py --resume {_flag(workdir)}'
     )
     raise
+
+
+def _flag(workdir: pathlib.Path) -> str:
+  """As it may be pasted into a shell."""
+  return shlex.quote(f'--workdir={workdir}')
 
 
 def _announce(experiment, state, workdir) -> int:
@@ -175,7 +181,7 @@ def _announce(experiment, state, workdir) -> int:
     f'{experiment.training.num_updates} updates '
     f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
-    f'watch it with: {_tensorboard()} --logdir={workdir}',
+    f'watch it with: {_tensorboard()} --logdir={shlex.quote(str(workdir))}',
     flush=True,
   )
   return size

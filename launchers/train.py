@@ -40,10 +40,10 @@ def main(argv: Sequence[str]) -> None:
   if _WORKDIR.value == '':
     raise errors.UsageError('--workdir is empty; name a directory')
   resume = _RESUME.value or _RESUME_STEP.value is not None
-  if resume and not _WORKDIR.value:
+  if resume and _WORKDIR.value is None:
     raise errors.UsageError('name the run to resume: --workdir=')
   if resume and _CONFIG.value is None:
-    config = run_directory.read_config(pathlib.Path(_WORKDIR.value))
+    config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
   else:
     config = command_line.required_config(_CONFIG)
   command_line.use_compilation_cache()

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import tempfile
 import time
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -113,7 +114,7 @@ class EndingTest(DirectoryTestCase):
     return json.loads((self.directory / 'summary.json').read_text())
 
   def test_a_run_that_ends_well(self):
-    facts = {'name': 'a'}
+    facts: dict[str, Any] = {'name': 'a'}
     with run_directory.ending(self.directory, facts):
       facts['updates'] = 3
     summary = self._summary()

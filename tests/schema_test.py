@@ -244,6 +244,22 @@ class BadValuesTest(parameterized.TestCase):
       f'{other!r}',
     )
 
+  @parameterized.parameters('rewards.belief', 'network.belief_input')
+  def test_exact_belief_of_too_many_rows(self, name):
+    fits = ('horizon.num_observations', 90), (name, 'exact')
+    schema.check(_changed(*fits))
+    with self.assertRaisesRegex(
+      errors.UsageError, f"^config.{name} is 'exact', .* 100 rows; .* are 101 "
+    ):
+      schema.check(_changed(*fits, ('horizon.num_interventions', 11)))
+
+  def test_rewards_that_are_all_nothing(self):
+    names = ('optimization', 'structure', 'parent', 'exploration')
+    with self.assertRaisesRegex(
+      errors.UsageError, 'are 0, and no intervention'
+    ):
+      schema.check(_changed(*((f'rewards.{name}', 0.0) for name in names)))
+
   def test_minibatches_that_do_not_divide_the_tasks(self):
     self.assert_refused(
       _changed(('grpo.num_minibatches', 24)),

@@ -409,7 +409,9 @@ class RunTest(parameterized.TestCase):
     ):
       _train(0, workdir)
     self.assertEndsWith(
-      met.exception.__notes__[-1], ' --update=4 --scm=3 --held_out'
+      met.exception.__notes__[-1],
+      f"launchers/replay.py '--workdir={workdir}' --update=4 --scm=3 "
+      '--held_out',
     )
 
   def test_replay_refuses_what_the_run_has_not(self):

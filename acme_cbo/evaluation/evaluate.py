@@ -25,11 +25,13 @@ class Outcome(NamedTuple):
     variable: [T] int32, the variable that was set.
     parents: {belief: [T + 1, D] probability of being a parent of the target,
       before each step and after the last}, for each belief that the policy has.
+    finite: [2] bool, whether all observations are finite, and all outcomes.
   """
 
   score: jax.Array
   variable: jax.Array
   parents: dict[str, jax.Array]
+  finite: jax.Array
 
 
 def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
@@ -67,7 +69,7 @@ def episode(
     intervention = policy.choose(key_choice, memory)
     outcome = environment.step(key_outcome, scm, intervention)
     after = policy.observe(memory, index, intervention, outcome)
-    return after, (intervention, policy.believed(memory))
+    return after, (intervention, outcome, policy.believed(memory))
 
   start = policy.init(scm.problem, observations, num_interventions)
   inputs = (
@@ -75,7 +77,7 @@ def episode(
     jax.random.split(key_noise, num_interventions),
     jax.random.split(key_policy, num_interventions),
   )
-  end, (interventions, before) = jax.lax.scan(step, start, inputs)
+  end, (interventions, outcomes, before) = jax.lax.scan(step, start, inputs)
   believed = beliefs.joined(before, policy.believed(end))
   expected = jax.vmap(
     functools.partial(simulate.expected_outcome, scm, objective.bank)
@@ -84,6 +86,7 @@ def episode(
     score=score(expected, objective),
     variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
     parents=policy.parents(believed),
+    finite=jnp.stack([jnp.isfinite(x).all() for x in (observations, outcomes)]),
   )
 
 

@@ -182,11 +182,18 @@ class HeldOut:
     found = {'score': outcome.score}
     found |= {f'belief {kind}': p for kind, p in outcome.parents.items()}
     faulty = [
-      ~np.isfinite(values).reshape(len(values), -1).all(1)
-      for values in map(np.asarray, found.values())
+      *~np.asarray(outcome.finite).T,
+      *(
+        ~np.isfinite(values).reshape(len(values), -1).all(1)
+        for values in map(np.asarray, found.values())
+      ),
     ]
     errors.check_finite(
-      update, list(found), np.stack(faulty), f'{self._seed}', held_out=True
+      update,
+      ['observation', 'outcome', *found],
+      np.stack(faulty),
+      f'{self._seed}',
+      held_out=True,
     )
     return outcome
 

@@ -170,7 +170,8 @@ def objective(
     The `Objective`.
 
   Raises:
-    ValueError: outside `jit`, where worst and best are the same or not finite.
+    ValueError: outside `jit` and `vmap`, where worst and best are the same or
+      not finite.
   """
   problem = scm.problem
   num_variables = problem.low.shape[-1]

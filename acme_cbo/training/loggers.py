@@ -39,6 +39,7 @@ class Logger(Protocol):
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Forgets what was written after `state_dict` was taken."""
+    del state
 
 
 class NoopLogger(Logger):

@@ -373,7 +373,7 @@ def other_units(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     what = list(found)[np.argmax(list(found.values()))]
     yield Check(
       'other units',
-      name,
+      f'{name}, in float64',
       found[what] < 1e-4,
       f'largest change {found[what]:.0e}, of {what}',
     )

@@ -254,14 +254,14 @@ class ExactTest(parameterized.TestCase):
 
 
 class SinglePrecisionTest(parameterized.TestCase):
-  @parameterized.parameters(5, 8)
-  def test_log_odds_of_edges(self, num_variables):
+  @parameterized.parameters((5, 34, 0.02), (8, 34, 0.02), (8, 100, 0.1))
+  def test_log_odds_of_edges(self, num_variables, num_rows, bound):
     def edges(rows, intervened):
       exists = jnp.ones(num_variables, bool)
       scores = _scores(rows, intervened, exists, num_variables)
       return exact.edge_probabilities(exact.log_posterior(scores))
 
-    batch = [_data(num_variables, seed, num_rows=34) for seed in range(32)]
+    batch = [_data(num_variables, seed, num_rows) for seed in range(32)]
     rows, intervened = (np.stack(x) for x in zip(*batch, strict=True))
     rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
     run = jax.jit(jax.vmap(edges))
@@ -273,7 +273,7 @@ class SinglePrecisionTest(parameterized.TestCase):
     # Beyond that 1 - p is lost in the rounding of p.
     told = np.abs(double) < 7
     self.assertGreater(told.mean(), 0.5)
-    self.assertLess(np.abs(single[told] - double[told]).max(), 0.02)
+    self.assertLess(np.abs(single[told] - double[told]).max(), bound)
 
   def test_calls_no_lapack(self):
     exists = jnp.ones(5, bool)

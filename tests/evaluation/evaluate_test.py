@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import sys
 from unittest import mock
 
 from absl.testing import absltest
@@ -12,6 +13,7 @@ import scipy.special
 
 from acme_cbo import actor
 from acme_cbo import environment
+from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -103,6 +105,30 @@ class ScoreTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       outcome.variable, [variable for variable, _ in choices]
     )
+
+  @pytest.mark.fault
+  @parameterized.product(
+    fault=(('reset', [False, True]), ('step', [True, False])),
+    value=(np.nan, np.inf),
+  )
+  def test_says_what_was_not_finite(self, fault, value):
+    name, finite = fault
+    choices = [(0, 0.0), (0, 0.5), (1, 0.5)]
+    self.assertTrue(_run(choices).finite.all())
+    right = getattr(environment, name)
+
+    def spoilt(*arguments):
+      return right(*arguments).at[..., 0].set(value)
+
+    with (
+      mock.patch.object(environment, name, spoilt),
+      # What is compiled knows nothing of it.
+      mock.patch.object(sys.modules[__name__], '_act', _act.__wrapped__),
+    ):
+      outcome = _run(choices)
+    self.assertEqual(outcome.finite.tolist(), finite)
+    # The score is of the SCM, which is sound: nothing else would tell.
+    self.assertTrue(np.isfinite(outcome.score).all())
 
   def test_nothing_is_0_and_the_best_is_1(self):
     objective = _chain(-1.0).objective
@@ -273,6 +299,12 @@ def _held_out(seed: int = 1) -> held_out.HeldOut:
     return held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
 
 
+def _outcome(parents):
+  """An outcome of 16 tasks of which only the beliefs matter."""
+  nothing = jnp.zeros((16, 3))
+  return evaluate.Outcome(nothing, nothing, parents, jnp.ones((16, 2), bool))
+
+
 class HeldOutTest(parameterized.TestCase):
   def test_table_has_a_row_for_each_task(self):
     tasks = _held_out()
@@ -280,6 +312,7 @@ class HeldOutTest(parameterized.TestCase):
       score=jnp.arange(48.0).reshape(16, 3),
       variable=jnp.zeros((16, 3), jnp.int32),
       parents={},
+      finite=jnp.ones((16, 2), bool),
     )
     table = tasks.table('mine', outcome)
     scm = tasks.tasks.scm
@@ -307,9 +340,7 @@ class HeldOutTest(parameterized.TestCase):
     others = scm.problem.exists & ~scm.problem.target
     truth[~others] = 0.7
     probability = np.stack([np.full_like(truth, 0.5), 1 - truth, truth], 1)
-    outcome = evaluate.Outcome(
-      jnp.zeros((16, 2)), jnp.zeros((16, 2)), {'mine': jnp.array(probability)}
-    )
+    outcome = _outcome({'mine': jnp.array(probability)})
     quality = tasks.belief_quality(outcome)
     self.assertEqual(list(quality['group'].unique()), list(tasks.groups()))
     self.assertEqual(set(quality['belief']), {'mine'})
@@ -335,9 +366,43 @@ class HeldOutTest(parameterized.TestCase):
   def test_where_all_candidates_are_parents_nothing_is_told_apart(self):
     tasks = _held_out()
     parents = {'mine': jnp.zeros((16, 4, 5))}
-    outcome = evaluate.Outcome(jnp.zeros((16, 3)), jnp.zeros((16, 3)), parents)
+    outcome = _outcome(parents)
     with mock.patch.object(tasks, '_parents', np.ones((16, 5), bool)):
       self.assertEmpty(tasks.belief_quality(outcome))
+
+  @pytest.mark.fault
+  @parameterized.product(
+    what=('observation', 'outcome', 'score', 'belief mine'),
+    value=(np.nan, np.inf),
+  )
+  def test_what_is_not_finite_is_named_with_its_scm(self, what, value):
+    outcome = _outcome({'mine': jnp.zeros((16, 4, 5))})
+    flags = ('observation', 'outcome')
+    if what in flags:
+      # `evaluate` says so; see `EvaluateTest`.
+      lost = outcome.finite.at[3, flags.index(what)].set(False)
+      outcome = outcome._replace(finite=lost)
+    elif what == 'score':
+      outcome = outcome._replace(score=outcome.score.at[3, 1].set(value))
+    else:
+      lost = {'mine': outcome.parents['mine'].at[3, 2, 1].set(value)}
+      outcome = outcome._replace(parents=lost)
+    tasks = _held_out()
+    tasks._finite(7, _outcome({}))
+    with self.assertRaisesRegex(
+      errors.NonFiniteError, f'update 7: {what} is not finite on held-out SCM 3'
+    ):
+      tasks._finite(7, outcome)
+
+  @pytest.mark.fault
+  def test_heuristics_are_asked_too(self):
+    lost = _outcome({})._replace(finite=jnp.zeros((16, 2), bool))
+    tasks = _held_out()
+    with (
+      mock.patch.object(tasks, '_evaluate', lambda *unused: lost),
+      self.assertRaisesRegex(errors.NonFiniteError, 'update 0: observation'),
+    ):
+      tasks.scores({'random': held_out.HEURISTICS['random']})
 
   def test_the_exact_belief_is_followed_where_it_can_be(self):
     for max_variables, expected in (

@@ -1,7 +1,6 @@
 """Whatever the units, what is said of an episode stays the same.
 
-In float64, where only units could make a difference; networks_test bounds what
-float32 adds.
+In float64, where only units could make a difference.
 """
 
 import functools

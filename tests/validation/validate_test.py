@@ -17,6 +17,7 @@ from acme_cbo import experiment
 from acme_cbo import rewards
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
+from acme_cbo.validation import exploits
 from acme_cbo.validation import units
 from acme_cbo.validation import validate
 from configs import grpo
@@ -108,6 +109,66 @@ class VerdictTest(parameterized.TestCase):
     self.assertLen(checks, 6)
     self.assertLen(_failed(checks), 6)
 
+  def _scripted(self, leads):
+    """Verdicts where scripts lie behind honest play, whose returns are .6.
+
+    Args:
+      leads: {exploit: (of optimization, structure, parent, exploration)}, 0.4
+        everywhere if not given.
+
+    Returns:
+      {claim: verdict}.
+    """
+    tasks = miniature.tasks(8)
+    per_step = np.full((16, 5, 4), 0.6)
+    per_step[..., 1] /= 5  # The return of `structure` is a total.
+    played = {}
+    for name in exploits.scripts():
+      lead = np.array(leads.get(name, (0.4,) * 4))
+      lead = 0.0 * lead if name.startswith('honest') else lead
+      played[name] = per_step - lead / (1, 5, 1, 1)
+    played['honest optimization'][..., 0] = 1.0
+    with (
+      mock.patch.object(validate, '_tasks_with_parents', lambda *_: tasks),
+      mock.patch.object(exploits, 'play', lambda *_: played),
+    ):
+      checks = validate.scripted(miniature.parts(), tasks)
+      return {check.claim: check.passed for check in checks}
+
+  def test_exploits_that_lie_far_enough_behind_pass(self):
+    verdicts = self._scripted({})
+    # Four components and their sum, and two claims about the optimum.
+    self.assertLen(verdicts, 5 * len(exploits.EXPLOITS) + 2)
+    self.assertTrue(all(verdicts.values()), verdicts)
+
+  def test_an_exploit_that_comes_close_fails_where_it_is_after_it(self):
+    # Boundary hugging is good work for `structure` and for `exploration`.
+    verdicts = self._scripted({'boundary hugging': (-0.2, 0.1, 0.1, -0.2)})
+    failed = [claim for claim, passed in verdicts.items() if not passed]
+    self.assertEqual(
+      failed,
+      [
+        'boundary hugging against optimization',
+        'boundary hugging against parent',
+        'boundary hugging is no better than honest play for exploration',
+        'boundary hugging against sum',
+      ],
+    )
+
+  def test_a_margin_that_may_be_luck_fails(self):
+    lead = np.zeros((16, 1, 1))
+    lead[::2] = 3.0  # 1.5 in the mean, and nothing half of the time.
+    verdicts = self._scripted({'same node': lead * np.ones(4) / 2 - 0.3})
+    self.assertFalse(verdicts['same node against parent'])
+
+  def test_an_optimum_that_is_paid_once_fails(self):
+    with mock.patch.object(
+      rewards, 'optimization', lambda outcome, objective: outcome * 0 + 2.0
+    ):
+      verdicts = self._scripted({})
+    failed = [claim for claim, passed in verdicts.items() if not passed]
+    self.assertEqual(failed, ['anything that may be set earns between 0 and 1'])
+
   def test_a_policy_without_memory_fails(self):
     same, later = validate.real_history(miniature.parts(), miniature.tasks(1))
     self.assertTrue(same.passed, same)
@@ -150,7 +211,7 @@ class VerdictTest(parameterized.TestCase):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-class BrokenTest(absltest.TestCase):
+class BrokenTest(parameterized.TestCase):
   def _run(self):
     """Exit code and output of the launcher, up to the scripted exploits."""
     checks = [
@@ -208,7 +269,22 @@ class BrokenTest(absltest.TestCase):
     with mock.patch.object(rewards, 'structure', positive_part):
       code, printed = self._run()
     self.assertEqual(code, 1)
-    self.assertIn('against structure', printed[printed.index('FAIL') :])
+    self.assertIn('FAIL  exploits            going to and fro', printed)
+
+  @parameterized.parameters(
+    ('parent', 'duplicates against parent'),
+    ('exploration', 'same node against exploration'),
+  )
+  def test_a_reward_that_pays_for_anything_fails(self, name, claim):
+    right = getattr(rewards, name)
+
+    def generous(*arguments):
+      return jnp.ones_like(right(*arguments))
+
+    with mock.patch.object(rewards, name, generous):
+      code, printed = self._run()
+    self.assertEqual(code, 1)
+    self.assertIn(f'FAIL  exploits            {claim}', printed)
 
 
 if __name__ == '__main__':
