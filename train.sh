@@ -6,11 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./environment.sh
 
-# --config can be given once only if fields of it are overridden.
+# --config can be given once only if fields of it are overridden, and a resumed
+# run has its own.
 config=(--config=configs/grpo.py)
 for argument in "$@"; do
   case "$argument" in
     --config | --config=* | -config | -config=*) config=() ;;
+    --resume | -resume | --resume_step=* | -resume_step=*) config=() ;;
   esac
 done
 exec .venv/bin/python launchers/train.py ${config[@]+"${config[@]}"} "$@"

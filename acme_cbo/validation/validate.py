@@ -168,8 +168,9 @@ The trainings of one component alone, {_ALONE_UPDATES} updates each, are on
 linear SCMs of {_ALONE_VARIABLES} variables or fewer, with the exact belief and
 without the predictions that are learnt beside the policy, so that a measure can
 rise by behaviour alone; those of the last lines are with the configuration as
-it is, for {NUM_UPDATES} updates. A policy is compared with itself before
-training, seed by seed.
+it is, for {NUM_UPDATES} updates. A policy is compared, seed by seed, with itself
+before training, and with one for which all weights of the rewards were 0, so
+that only the predictions beside it were learnt.
 
 | Requirement | Claim | Figure | |
 |---|---|---|---|
@@ -431,33 +432,48 @@ def zero_out(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
 
 
 def learning(parts: fused.Parts, num_seeds: int) -> Iterator[Check]:
-  """The given balance raises what it is for, together."""
+  """The given balance raises what it is for, together.
+
+  The head that knows the parents learns beside the policy whatever is paid for:
+  the control are trainings in which nothing is.
+  """
   seeds = list(range(num_seeds))
-  before, after = trainings.train(parts, [parts.weights], seeds, NUM_UPDATES)
-  after = jax.tree.map(lambda leaf: leaf[0], after)
+  nothing = rewards.Weights(0.0, 0.0, 0.0, 0.0)
+  before, after = trainings.train(
+    parts, [parts.weights, nothing], seeds, NUM_UPDATES
+  )
+  trained, control = (
+    jax.tree.map(lambda leaf, w=w: leaf[w], after) for w in range(2)
+  )
   tasks = held_out.HeldOut(_SEED, parts.prior, _NUM_TASKS, parts.horizon)
   score = tasks.network_scorer(parts.network)
-  random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
-  found: dict[str, list[np.ndarray]] = {'before': [], 'after': []}
-  for when, params, update in (
-    ('before', before, 0),
-    ('after', after, NUM_UPDATES),
-  ):
+
+  def measured(params, update):
+    """[S, 2] mean score and F1 after the last intervention."""
+    rows = []
     for seed in range(num_seeds):
       outcome = score(
         jax.tree.map(lambda leaf, s=seed: leaf[s], params), update
       )
       quality = tasks.belief_quality(outcome)
-      rows = quality[
-        (quality['belief'] == 'learned') & (quality['group'] == 'all')
-      ]
-      found[when].append(np.array([outcome.score.mean(), rows['f1'].iloc[-1]]))
-  old, new = np.array(found['before']), np.array(found['after'])
-  chance = float(random.score.mean())
+      of_all = (quality['belief'] == 'learned') & (quality['group'] == 'all')
+      rows.append([outcome.score.mean(), quality[of_all]['f1'].iloc[-1]])
+    return np.array(rows)
+
+  random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
+  chance = np.full(num_seeds, float(random.score.mean()))
+  untrained, unpaid = measured(before, 0), measured(control, NUM_UPDATES)
+  found = measured(trained, NUM_UPDATES)
   for claim, low_side, high_side in (
-    ('held-out score over the untrained policy', old[:, 0], new[:, 0]),
-    ('held-out score over random', np.full(num_seeds, chance), new[:, 0]),
-    ('F1 of the parents over the untrained policy', old[:, 1], new[:, 1]),
+    ('held-out score over random', chance, found[:, 0]),
+    ('held-out score over the untrained policy', untrained[:, 0], found[:, 0]),
+    ('held-out score over training unpaid', unpaid[:, 0], found[:, 0]),
+    (
+      'F1 of the parents over the untrained policy',
+      untrained[:, 1],
+      found[:, 1],
+    ),
+    ('F1 of the parents over training unpaid', unpaid[:, 1], found[:, 1]),
   ):
     yield _gain('learning', claim, low_side, high_side)
 

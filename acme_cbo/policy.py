@@ -1,0 +1,113 @@
+"""A trained policy on the disk: to be used without what trained it.
+
+P/policy.json  the size of the network, what it was trained for, a digest
+P/params.npz   the parameters, by module and name
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from acme_cbo import errors
+from acme_cbo import networks
+
+_FORMAT = 1
+
+
+class TrainedPolicy(NamedTuple):
+  """A network with its parameters.
+
+  Attributes:
+    network: its functions.
+    params: {module: {name: array}}.
+    about: what `save` was told of it.
+  """
+
+  network: networks.Network
+  params: dict[str, dict[str, np.ndarray]]
+  about: dict[str, Any]
+
+
+def save(
+  directory: pathlib.Path,
+  architecture: networks.Architecture,
+  params: dict[str, dict[str, Any]],
+  about: dict[str, Any],
+) -> None:
+  """Writes a policy into a directory, over one that is there.
+
+  Args:
+    directory: made where it is missing.
+    architecture: of its network.
+    params: {module: {name: array}}.
+    about: what it was trained for, as JSON can hold it.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  flat = {
+    f'{module}:{name}': np.asarray(array)
+    for module, arrays in params.items()
+    for name, array in arrays.items()
+  }
+  # The description comes last: without it there is no policy.
+  (directory / 'policy.json').unlink(missing_ok=True)
+  with (directory / 'params.npz').open('wb') as file:
+    np.savez(file, **flat)
+  said = {
+    'format': _FORMAT,
+    'architecture': vars(architecture),
+    'about': about,
+    'sha256': _digest(directory),
+  }
+  text = json.dumps(said, indent=2, allow_nan=False)
+  (directory / 'policy.json').write_text(text + '\n')
+
+
+def load(directory: pathlib.Path) -> TrainedPolicy:
+  """Reads what `save` wrote.
+
+  Args:
+    directory: of the policy.
+
+  Returns:
+    The `TrainedPolicy`.
+
+  Raises:
+    errors.UsageError: there is no policy, or it is damaged.
+  """
+  try:
+    said = json.loads((directory / 'policy.json').read_text())
+    if said['format'] != _FORMAT:
+      raise errors.UsageError(
+        f'the policy in {directory} has the format {said["format"]}; this '
+        f'version reads {_FORMAT}'
+      )
+    if said['sha256'] != _digest(directory):
+      raise errors.UsageError(
+        f'{directory / "params.npz"} is damaged: it is not what was saved'
+      )
+    architecture = networks.Architecture(**said['architecture'])
+    params: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(directory / 'params.npz') as arrays:
+      for path, array in arrays.items():
+        module, _, name = path.rpartition(':')
+        params.setdefault(module, {})[name] = array
+    return TrainedPolicy(networks.make(architecture), params, said['about'])
+  except OSError as error:
+    raise errors.UsageError(
+      f'{directory} holds no policy that can be read: {error.strerror}'
+    ) from error
+  except (KeyError, TypeError) as error:
+    raise errors.UsageError(
+      f'{directory / "policy.json"} is damaged: {error!r}'
+    ) from error
+  except json.JSONDecodeError as error:
+    raise errors.UsageError(
+      f'{directory / "policy.json"} is damaged: {error}'
+    ) from error
+
+
+def _digest(directory: pathlib.Path) -> str:
+  return hashlib.sha256((directory / 'params.npz').read_bytes()).hexdigest()
