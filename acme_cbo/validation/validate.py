@@ -168,9 +168,9 @@ The trainings of one component alone, {_ALONE_UPDATES} updates each, are on
 linear SCMs of {_ALONE_VARIABLES} variables or fewer, with the exact belief and
 without the predictions that are learnt beside the policy, so that a measure can
 rise by behaviour alone; those of the last lines are with the configuration as
-it is, for {NUM_UPDATES} updates. A policy is compared, seed by seed, with itself
-before training, and with one for which all weights of the rewards were 0, so
-that only the predictions beside it were learnt.
+it is, for {NUM_UPDATES} updates. A policy is compared, seed by seed, with
+itself before training, and with one for which all weights of the rewards were
+0, so that only the predictions beside it were learnt.
 
 | Requirement | Claim | Figure | |
 |---|---|---|---|
