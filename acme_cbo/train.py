@@ -4,8 +4,10 @@ W/config.json         the resolved config
 W/environment.json    code, versions, devices and command line, of each start
 W/metrics.jsonl, tb/  every metric of every update and evaluation
 W/checkpoints/        states that training can go on from
+W/policy/             the trained policy, without what trained it
 W/results.csv         a row per policy and held-out SCM
 W/learning_curve.png
+W/README.md           what the policy is for and how good it is
 W/summary.json        how it ended and what it came to; written last
 """
 
@@ -25,7 +27,9 @@ import pandas as pd
 
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
+from acme_cbo import networks
 from acme_cbo import run_directory
+from acme_cbo import trained_policy
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
@@ -123,10 +127,15 @@ def train_and_evaluate(
     if resume:  # It may have gone on from its end.
       outcomes['grpo'] = score(state.params, int(state.step))
     facts['reason'] = trainer.stop_reason or 'all updates were made'
-    facts |= _results(experiment, tasks, outcomes, workdir)
     facts['parameters'] = size
+    facts |= _results(experiment, tasks, outcomes, workdir)
+    _save_policy(config, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
-  _print(summary, workdir)
+  print(
+    f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes; '
+    f'all of it in {workdir}',
+    flush=True,
+  )
   return summary
 
 
@@ -203,7 +212,8 @@ def _starting_point(
   resume_step: int | None,
 ) -> tuple[types.TrainingState, dict[str, Any]]:
   """The state to go on from and its metadata, which a new run has not."""
-  if not resume or (resume_step is None and not checkpointer.latest_step()):
+  begins = resume_step is None and checkpointer.latest_step() is None
+  if begins or not resume:
     return state, {}
   state, metadata = checkpointer.restore(state, resume_step)
   checkpointer.delete_after(int(state.step))
@@ -284,6 +294,24 @@ def _results(
   return found
 
 
+def _save_policy(config, params, facts, workdir) -> None:
+  """What others need of a run: the policy, and a page that says what it is."""
+  about = {
+    'name': facts['name'],
+    'seed': facts['seed'],
+    'updates': facts['updates'],
+    'horizon': config['horizon'],
+    'scms': config['scms'],
+    'rewards': config['rewards'],
+    'simple_regret_share': facts['simple_regret_share'],
+  }
+  architecture = networks.Architecture(**config['network'])
+  trained_policy.save(workdir / 'policy', architecture, params, about)
+  environment = json.loads((workdir / 'environment.json').read_text())
+  page = report.model_card(facts, config, environment['starts'][-1])
+  run_directory.write(workdir / 'README.md', page)
+
+
 def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
   """Scalars of one evaluation, for the loggers."""
   score = np.asarray(outcome.score)
@@ -321,22 +349,3 @@ def _draw_learning_curve(workdir, evaluation):
     for name in ('explore_then_commit', 'slope', 'random')
   }
   plots.learning_curve(workdir / 'learning_curve.png', steps, curves, baselines)
-
-
-def _print(summary, workdir):
-  minutes = summary['seconds'] / 60
-  confidence = summary['confidence']
-  print(
-    f'\n{summary["held_out_tasks"]} held-out SCMs, '
-    f'{summary["num_observations"]} observations, '
-    f'{summary["num_interventions"]} interventions. '
-    'Score: 0 = no intervention, 1 = the best one.\n'
-    f'In brackets: {confidence:.0%} intervals. '
-    'The columns of families: last choice.\n\n'
-    f'{report.table(summary["evaluation"])}\n\n'
-    f'{report.comparison("grpo", summary["grpo_minus"], confidence)}\n\n'
-    'Belief in the parents of the target, before the first intervention and '
-    f'after the last:\n{report.beliefs(summary["belief"])}\n\n'
-    f'{minutes:.1f} minutes; all of it in {workdir}',
-  )
-  sys.stdout.flush()

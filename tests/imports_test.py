@@ -44,6 +44,7 @@ _LAYERS = {
   'errors': (),
   'schema': ('errors',),
   'command_line': ('errors', 'schema'),
+  'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'training.interruption'),
   'benchmark': (*_LEARNING, 'runtimes', 'errors'),
   'experiment': ('',),  # Everything.

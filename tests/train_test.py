@@ -26,6 +26,7 @@ from acme_cbo import errors
 from acme_cbo import experiment
 from acme_cbo import replay
 from acme_cbo import train
+from acme_cbo import trained_policy
 from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
 from acme_cbo.training import checkpoints
@@ -188,7 +189,9 @@ class RunTest(parameterized.TestCase):
         'texts.jsonl',
         'tb',
         'checkpoints',
+        'policy',
         'results.csv',
+        'README.md',
         'summary.json',
         'learning_curve.png',
       ],
@@ -312,6 +315,29 @@ class RunTest(parameterized.TestCase):
           - 0.003 * row['policy/entropy_cell'],
           places=5,
         )
+
+  def test_the_policy_is_that_of_the_last_update(self):
+    network, params, about = trained_policy.load(self.run_0.workdir / 'policy')
+    self.assertEqual(about['horizon'], _config(0).horizon.to_dict())
+    self.assertEqual(about['updates'], 5)
+    template = jax.eval_shape(
+      lambda: fused.init(jax.random.PRNGKey(0), self.parts)
+    )
+    with checkpoints.Checkpointer(
+      self.run_0.workdir / 'checkpoints'
+    ) as checkpointer:
+      last, _ = checkpointer.restore(template)
+    jax.tree.map(np.testing.assert_array_equal, params, last.params)
+    caches = [x.empty_cache(4, 4) for x in (network, self.parts.network)]
+    self.assertEqual(*(jax.tree.map(np.shape, cache) for cache in caches))
+
+  def test_the_page_about_it_says_what_was_measured(self):
+    page = (self.run_0.workdir / 'README.md').read_text()
+    self.assertStartsWith(page, '# grpo-smoke, seed 0\n')
+    self.assertIn('systems of 3 to 4 variables', page)
+    printed = self.run_0.printed
+    table = printed[printed.index('24 held-out SCMs') :].rsplit('\n\n', 1)[0]
+    self.assertIn(table, page)
 
   def test_evaluations_are_those_of_the_results(self):
     # The first one is of the untrained policy, the last one of what came out.

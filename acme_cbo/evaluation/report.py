@@ -9,6 +9,102 @@ _COLUMNS = (
 )
 
 
+def summary(found: dict[str, Any]) -> str:
+  """What a run came to, as the terminal shows it.
+
+  Args:
+    found: `evaluation`, `grpo_minus`, `belief` and their settings, as in the
+      `summary.json` of a finished run.
+
+  Returns:
+    Lines of text.
+  """
+  confidence = found['confidence']
+  return (
+    f'{found["held_out_tasks"]} held-out SCMs, '
+    f'{found["num_observations"]} observations, '
+    f'{found["num_interventions"]} interventions. '
+    'Score: 0 = no intervention, 1 = the best one.\n'
+    f'In brackets: {confidence:.0%} intervals. '
+    'The columns of families: last choice.\n\n'
+    f'{table(found["evaluation"])}\n\n'
+    f'{comparison("grpo", found["grpo_minus"], confidence)}\n\n'
+    'Belief in the parents of the target, before the first intervention and '
+    f'after the last:\n{beliefs(found["belief"])}'
+  )
+
+
+def model_card(
+  found: dict[str, Any], config: dict[str, Any], start: dict[str, Any]
+) -> str:
+  """What a trained policy is, for whoever finds it.
+
+  Args:
+    found: as for `summary`, and `name`, `seed`, `updates`, `parameters`.
+    config: of the run.
+    start: what it was started with, from its `environment.json`.
+
+  Returns:
+    Markdown.
+  """
+  scms, horizon, rewards = (config[x] for x in ('scms', 'horizon', 'rewards'))
+  code = start['git'] or {'revision': 'unknown', 'dirty': False}
+  weights = ', '.join(
+    f'{name} {x:g}' for name, x in rewards.items() if not isinstance(x, str)
+  )
+  return f"""# {found['name']}, seed {found['seed']}
+
+A policy that chooses experiments: given records of a system and the experiments
+so far, which variable to set next and to what value, so that one variable, the
+target, becomes as large or as small as possible. It is not told which variable
+causes which. {found['parameters']:,} parameters, {found['updates']} updates of
+GRPO.
+
+## What it was trained for
+
+- systems of {scms['min_variables']} to {scms['max_variables']} variables,
+  drawn at random: graphs, equations (linear and nonlinear), noise and units; no
+  hidden common causes, one variable set at a time
+- {horizon['num_observations']} records before the first experiment,
+  {horizon['num_interventions']} experiments
+- rewards: {weights}; simple_regret_share {found['simple_regret_share']:g}
+
+Anything else was not tried: larger systems, other numbers of records, causes
+that nobody sees.
+
+## How good it is
+
+On systems that training never saw; every policy met the same ones, with the
+same data and noise. The score of a choice is computed from the system itself.
+
+```
+{summary(found)}
+```
+
+## How to use it
+
+```python
+import pathlib
+from acme_cbo import trained_policy
+
+network, params, about = trained_policy.load(pathlib.Path('policy'))
+```
+
+`acme_cbo.evaluation.policies.trained(network, params, ())` plays episodes with
+it. The directory `policy` needs no other file of this run.
+
+## How it was made
+
+```sh
+{start['command']}
+```
+
+Code at revision {code['revision']}{' with changes' if code['dirty'] else ''},
+jax {start['versions']['jax']} on {', '.join(start['devices'])}. Every setting
+is in `config.json`.
+"""
+
+
 def table(evaluation: dict[str, Any]) -> str:
   """The policies side by side, best last score first.
 

@@ -73,14 +73,18 @@ def _scripted(script: types.Intervention) -> policies.Policy:
   )
 
 
-@jax.jit
-def _act(key, variables, fractions, task: types.Task) -> evaluate.Outcome:
+def _act_eagerly(
+  key, variables, fractions, task: types.Task
+) -> evaluate.Outcome:
   script = jax.vmap(simulate.intervene_on, (None, 0, 0))(
     task.scm.problem, variables, fractions
   )
   return evaluate.episode(
     key, _scripted(script), task, _OBSERVATIONS, _INTERVENTIONS
   )
+
+
+_act = jax.jit(_act_eagerly)
 
 
 def _run(choices, goal: float = 1.0, seed: int = 0) -> evaluate.Outcome:
@@ -123,7 +127,7 @@ class ScoreTest(parameterized.TestCase):
     with (
       mock.patch.object(environment, name, spoilt),
       # What is compiled knows nothing of it.
-      mock.patch.object(sys.modules[__name__], '_act', _act.__wrapped__),
+      mock.patch.object(sys.modules[__name__], '_act', _act_eagerly),
     ):
       outcome = _run(choices)
     self.assertEqual(outcome.finite.tolist(), finite)

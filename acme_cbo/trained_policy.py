@@ -54,7 +54,7 @@ def save(
   # The description comes last: without it there is no policy.
   (directory / 'policy.json').unlink(missing_ok=True)
   with (directory / 'params.npz').open('wb') as file:
-    np.savez(file, **flat)
+    np.savez(file, **flat)  # pyrefly: ignore[bad-argument-type]
   said = {
     'format': _FORMAT,
     'architecture': vars(architecture),

@@ -11,7 +11,7 @@ import numpy as np
 
 from acme_cbo import errors
 from acme_cbo import networks
-from acme_cbo import policy
+from acme_cbo import trained_policy
 from tests import miniature
 
 _ARCHITECTURE = networks.Architecture(
@@ -39,14 +39,14 @@ class PolicyTest(parameterized.TestCase):
     }
 
   def _save(self):
-    policy.save(
+    trained_policy.save(
       self.directory, _ARCHITECTURE, self.params, {'num_observations': 20}
     )
 
   def test_every_bit_comes_back(self):
     self._save()
     self._save()  # Over the one that is there.
-    loaded = policy.load(self.directory)
+    loaded = trained_policy.load(self.directory)
     self.assertEqual(loaded.about, {'num_observations': 20})
     self.assertEqual(
       jax.tree.structure(loaded.params), jax.tree.structure(self.params)
@@ -58,7 +58,7 @@ class PolicyTest(parameterized.TestCase):
 
   def test_the_network_is_that_of_the_architecture(self):
     self._save()
-    network = policy.load(self.directory).network
+    network = trained_policy.load(self.directory).network
     caches = [x.empty_cache(5, 4) for x in (network, miniature.network())]
     self.assertEqual(*(jax.tree.map(np.shape, cache) for cache in caches))
 
@@ -77,7 +77,7 @@ class PolicyTest(parameterized.TestCase):
     if content is not None:
       (self.directory / name).write_bytes(content)
     with self.assertRaisesRegex(errors.UsageError, sentence):
-      policy.load(self.directory)
+      trained_policy.load(self.directory)
 
   def test_a_flipped_bit_is_seen(self):
     self._save()
@@ -86,11 +86,13 @@ class PolicyTest(parameterized.TestCase):
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
     with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
-      policy.load(self.directory)
+      trained_policy.load(self.directory)
 
   def test_what_it_is_trained_for_is_finite(self):
     with self.assertRaisesRegex(ValueError, 'JSON'):
-      policy.save(self.directory, _ARCHITECTURE, self.params, {'x': np.inf})
+      trained_policy.save(
+        self.directory, _ARCHITECTURE, self.params, {'x': np.inf}
+      )
     self.assertFalse((self.directory / 'policy.json').exists())
 
   def test_no_file_needs_pickle(self):
