@@ -1,5 +1,6 @@
 """From a config to wired parts."""
 
+from collections.abc import Callable
 import dataclasses
 import typing
 from typing import Any
@@ -43,7 +44,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Cadence of a run, in updates.
+  """Cadence of a run in updates, and when it stops before its end.
 
   Attributes:
     num_updates: of the whole run.
@@ -53,6 +54,14 @@ class Training:
     best_checkpoints: how many are kept beside them of those with the highest
       held-out score at the last choice.
     quick_compile: compile quickly rather than well.
+    patience: evaluations without a higher held-out score at the last choice
+      after which the run stops; 0 is never.
+    convergence_window: updates over which the reward has to stand still.
+    convergence_tolerance: change over a window that does not matter.
+    stop_when_converged: stop then.
+    profile_from: the update from which a profile is written; 0 is never.
+    profile_updates: how many updates that takes in.
+    callbacks: 'module:Class' of each callback of the user's own.
   """
 
   num_updates: int
@@ -61,6 +70,13 @@ class Training:
   max_checkpoints: int
   best_checkpoints: int
   quick_compile: bool
+  patience: int
+  convergence_window: int
+  convergence_tolerance: float
+  stop_when_converged: bool
+  profile_from: int
+  profile_updates: int
+  callbacks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +104,15 @@ class Experiment:
     name: of the run.
     seed: of the training.
     parts: of an update.
-    training: its cadence.
+    learning_rate: by the number of updates made.
+    training: its cadence, and when it stops.
     evaluation: the held-out SCMs.
   """
 
   name: str
   seed: int
   parts: fused.Parts
+  learning_rate: Callable[[int], float]
   training: Training
   evaluation: Evaluation
 
@@ -126,16 +144,17 @@ def from_config(config: dict[str, Any]) -> Experiment:
   (evaluation,) = _section(config, 'evaluation', Evaluation)
 
   per_update = settings.steps_per_update
+  schedule = learner.schedule(
+    optimizer.learning_rate,
+    warmup_steps=optimizer.warmup_updates * per_update,
+    total_steps=max(training.num_updates, optimizer.warmup_updates + 1)
+    * per_update,
+    final_fraction=optimizer.final_fraction,
+  )
   parts = fused.Parts(
     network=networks.make(architecture),
     optimizer=learner.make_optimizer(
-      learning_rate=optimizer.learning_rate,
-      warmup_steps=optimizer.warmup_updates * per_update,
-      total_steps=max(training.num_updates, optimizer.warmup_updates + 1)
-      * per_update,
-      final_fraction=optimizer.final_fraction,
-      max_grad_norm=optimizer.max_grad_norm,
-      weight_decay=optimizer.weight_decay,
+      schedule, optimizer.max_grad_norm, optimizer.weight_decay
     ),
     prior=prior,
     horizon=horizon,
@@ -150,6 +169,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
     name=config['name'],
     seed=config['seed'],
     parts=parts,
+    learning_rate=lambda update: float(schedule(update * per_update)),
     training=training,
     evaluation=evaluation,
   )

@@ -45,27 +45,31 @@ class Settings:
     return self.num_iterations * self.num_minibatches
 
 
-def make_optimizer(
+def schedule(
   learning_rate: float,
   warmup_steps: int,
   total_steps: int,
   final_fraction: float,
-  max_grad_norm: float,
-  weight_decay: float,
-) -> optax.GradientTransformation:
-  """Muon with clipping by global norm, linear warm-up and cosine decay.
-
-  Matrices take steps along their orthogonalised momentum, scaled to the size
-  of Adam's (Liu et al., "Muon is Scalable for LLM Training", 2025, section
-  2.2); vectors take Adam's. The weight decay is that of the matrices.
-  """
-  schedule = optax.warmup_cosine_decay_schedule(
+) -> optax.Schedule:
+  """Learning rate by gradient step: a linear warm-up and a cosine decay."""
+  return optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=learning_rate,
     warmup_steps=warmup_steps,
     decay_steps=total_steps,
     end_value=final_fraction * learning_rate,
   )
+
+
+def make_optimizer(
+  schedule: optax.Schedule, max_grad_norm: float, weight_decay: float
+) -> optax.GradientTransformation:
+  """Muon with clipping by global norm.
+
+  Matrices take steps along their orthogonalised momentum, scaled to the size
+  of Adam's (Liu et al., "Muon is Scalable for LLM Training", 2025, section
+  2.2); vectors take Adam's. The weight decay is that of the matrices.
+  """
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
     contrib.muon(

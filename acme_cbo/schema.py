@@ -26,6 +26,7 @@ class Field(NamedTuple):
     high: the highest.
     options: the values that are allowed, where they are few.
     members: what each number of a tuple is for.
+    pattern: what each text of a tuple has to match.
   """
 
   meaning: str
@@ -33,6 +34,7 @@ class Field(NamedTuple):
   high: float = 0
   options: tuple[Any, ...] = ()
   members: tuple[str, ...] = ()
+  pattern: str = ''
 
   @property
   def kind(self) -> type:
@@ -43,6 +45,8 @@ class Field(NamedTuple):
     """What is allowed, in words."""
     if self.options:
       return ', '.join(map(repr, self.options))
+    if self.pattern:
+      return 'texts'
     text = f'{self.kind.__name__}, {self.low:g} to {self.high:g}'
     return f'{len(self.members)} of {text}' if self.members else text
 
@@ -185,6 +189,25 @@ FIELDS = {
   'training.quick_compile': _choice(
     'compile quickly rather than well', False, True
   ),
+  'training.patience': _count(
+    'evaluations without a better one after which the run stops; 0: never', 0
+  ),
+  'training.convergence_window': _count(
+    'updates over which the reward stands still once it has converged', 40
+  ),
+  'training.convergence_tolerance': _positive(
+    'change of the reward over a window that does not matter'
+  ),
+  'training.stop_when_converged': _choice(
+    'whether the run stops then', False, True
+  ),
+  'training.profile_from': _count(
+    'update from which a profile is written; 0: never', 0
+  ),
+  'training.profile_updates': _count('updates that the profile takes in'),
+  'training.callbacks': Field(
+    "callbacks of your own, each as 'module:Class'", pattern=r'[\w.]+:\w+'
+  ),
   # Linear or nonlinear SCMs are then 5 or more, the least for an interval.
   'evaluation.num_tasks': _count('held-out SCMs', 10, 10**6),
   'evaluation.seed': _count('of the held-out SCMs', 0, 2**31 - 1),
@@ -265,13 +288,21 @@ def _check_value(path: str, value: Any, field: Field) -> None:
         f'config.{path} is {value!r}; it must be one of {field.allowed()}'
       )
     return
-  if not field.members:
+  if not field.members and not field.pattern:
     _check_number(path, value, field)
     return
   if not isinstance(value, tuple | list):
+    what = 'numbers' if field.members else 'texts'
     raise errors.UsageError(
-      f'config.{path} is {value!r}; it must be a tuple of numbers'
+      f'config.{path} is {value!r}; it must be a tuple of {what}'
     )
+  if field.pattern:
+    for item in value:
+      if not isinstance(item, str) or not re.fullmatch(field.pattern, item):
+        raise errors.UsageError(
+          f'config.{path} has {item!r}; each has to match {field.pattern}'
+        )
+    return
   for item in value:
     _check_number(path, item, field)
   if len(value) != len(field.members) or not sum(value):

@@ -122,6 +122,16 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       best_checkpoints=1,
       # Half the time to compile, half the speed after it: for a few updates.
       quick_compile=False,
+      # Evaluations without a better one after which the run stops; 0 is never.
+      patience=0,
+      convergence_window=100,
+      convergence_tolerance=0.02,
+      stop_when_converged=False,
+      # The update from which a profile is written; 0 is never.
+      profile_from=0,
+      profile_updates=3,
+      # Callbacks of your own, as 'my_package.my_module:MyCallback'.
+      callbacks=(),
     )
   )
   config.evaluation = ml_collections.ConfigDict(

@@ -5,6 +5,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import experiment
 from acme_cbo import learner
@@ -133,11 +134,9 @@ class BuiltPartsTest(absltest.TestCase):
   def test_optimizer_counts_gradient_steps(self):
     # 3 passes of 4 minibatches are 12 gradient steps an update.
     self.config.training.num_updates = 100
-    with mock.patch.object(
-      learner, 'make_optimizer', wraps=learner.make_optimizer
-    ) as make:
-      experiment.from_config(self.config.to_dict())
-    arguments = inspect.signature(learner.make_optimizer).bind(
+    with mock.patch.object(learner, 'schedule', wraps=learner.schedule) as make:
+      built = experiment.from_config(self.config.to_dict())
+    arguments = inspect.signature(learner.schedule).bind(
       *make.call_args.args, **make.call_args.kwargs
     )
     self.assertEqual(
@@ -147,10 +146,11 @@ class BuiltPartsTest(absltest.TestCase):
         'warmup_steps': 5 * 12,
         'total_steps': 100 * 12,
         'final_fraction': 0.05,
-        'max_grad_norm': 1.0,
-        'weight_decay': 1e-4,
       },
     )
+    # By update: up to the highest after the warm-up, down to a share of it.
+    rates = [float(built.learning_rate(update)) for update in (0, 5, 100)]
+    np.testing.assert_allclose(rates, (0.0, 6e-3, 3e-4), rtol=1e-5)
 
   def test_warm_up_that_is_longer_than_the_run(self):
     self.config.optimizer.warmup_updates = 5

@@ -449,7 +449,9 @@ class OptimizerTest(absltest.TestCase):
   def test_learning_rate_warms_up_and_decays(self):
     # The step on a constant gradient is in proportion to the learning rate: up
     # in a line to 0.4 at step 4, then half a cosine down to 0.1 at step 12.
-    optimizer = learner.make_optimizer(0.4, 4, 12, 0.25, 1.0, 0.0)
+    optimizer = learner.make_optimizer(
+      learner.schedule(0.4, 4, 12, 0.25), 1.0, 0.0
+    )
     params, gradient = jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)
     update = jax.jit(optimizer.update)
     state, rates = optimizer.init(params), []
@@ -462,7 +464,9 @@ class OptimizerTest(absltest.TestCase):
     np.testing.assert_allclose(rates, expected, atol=1e-5)
 
   def test_steps_of_matrices_are_orthogonal_and_as_large_as_adams(self):
-    optimizer = learner.make_optimizer(0.4, 0, 10, 1.0, 1.0, 0.0)
+    optimizer = learner.make_optimizer(
+      learner.schedule(0.4, 0, 10, 1.0), 1.0, 0.0
+    )
     # Singular values of 5, 2 and 1 become equal.
     rng = np.random.default_rng(0)
     left, _ = np.linalg.qr(rng.normal(size=(8, 3)))

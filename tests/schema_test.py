@@ -44,7 +44,11 @@ def _default(path):
   return value
 
 
-_NUMBERS = tuple(x for x, field in schema.FIELDS.items() if not field.options)
+_NUMBERS = tuple(
+  path
+  for path, field in schema.FIELDS.items()
+  if not field.options and not field.pattern
+)
 
 
 class FieldsTest(parameterized.TestCase):
@@ -72,7 +76,7 @@ class FieldsTest(parameterized.TestCase):
   @parameterized.parameters(*schema.FIELDS)
   def test_has_the_type_of_its_default_and_a_meaning(self, path):
     field, default = schema.FIELDS[path], _default(path)
-    if not field.options:
+    if path in _NUMBERS:
       value = default[0] if field.members else default
       self.assertIs(type(value), field.kind)
     self.assertRegex(field.meaning, r'^[^\n]{8,80}$')
@@ -252,6 +256,18 @@ class BadValuesTest(parameterized.TestCase):
       errors.UsageError, f"^config.{name} is 'exact', .* 100 rows; .* are 101 "
     ):
       schema.check(_changed(*fits, ('horizon.num_interventions', 11)))
+
+  @parameterized.parameters(
+    ('mine:A', "is 'mine:A'; it must be a tuple of texts"),
+    (('mine.A',), r"has 'mine.A'; each has to match [\w.]+:\w+"),
+    ((3,), r'has 3; each has to match [\w.]+:\w+'),
+  )
+  def test_callbacks(self, value, sentence):
+    schema.check(_changed(('training.callbacks', ('a.b:C', 'd:E'))))
+    self.assert_refused(
+      _changed(('training.callbacks', value)),
+      f'config.training.callbacks {sentence}',
+    )
 
   def test_rewards_that_are_all_nothing(self):
     names = ('optimization', 'structure', 'parent', 'exploration')

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Mapping
-import statistics
 import typing
 from typing import Any
 
@@ -14,9 +12,6 @@ from acme_cbo.training import scalars
 
 if typing.TYPE_CHECKING:
   from acme_cbo.training import trainer as trainer_lib
-
-# Updates over which a rate is averaged.
-WINDOW = 20
 
 
 class Callback:
@@ -189,35 +184,3 @@ class Checkpoint(Callback):
       },
       self._metrics.get(self._score),
     )
-
-
-class Throughput(Callback):
-  """Logs rates without the first update, and what that took.
-
-  The first update of a process compiles.
-  """
-
-  def __init__(self, interventions_per_update: int):
-    """Takes how many interventions one update consumes."""
-    if interventions_per_update < 1:
-      raise ValueError(
-        f'interventions_per_update is {interventions_per_update}; it must be '
-        'at least 1.'
-      )
-    self._interventions = interventions_per_update
-
-  def on_fit_start(self, trainer, state):
-    """Starts to count."""
-    self._seconds: collections.deque[float] | None = None
-
-  def on_step_end(self, trainer, state, metrics):
-    """Adds the rates over the latest updates."""
-    elapsed = metrics['perf/update_seconds']
-    if self._seconds is None:
-      self._seconds = collections.deque(maxlen=WINDOW)
-      metrics['perf/compile_seconds'] = elapsed
-      return
-    self._seconds.append(elapsed)
-    rate = 1 / statistics.fmean(self._seconds)
-    metrics['perf/updates_per_second'] = rate
-    metrics['perf/interventions_per_second'] = rate * self._interventions

@@ -18,6 +18,7 @@ from rich import table
 from rich import text
 
 from acme_cbo.training import callbacks
+from acme_cbo.training import monitors
 
 if typing.TYPE_CHECKING:
   from acme_cbo.training import trainer as trainer_lib
@@ -77,7 +78,7 @@ class Progress(callbacks.Callback):
     """Starts the clock; an evaluation comes next."""
     self._updates = int(state.step)
     self._compiled = False
-    self._seconds = collections.deque[float](maxlen=callbacks.WINDOW)
+    self._seconds = collections.deque[float](maxlen=monitors.WINDOW)
     self._eval_seconds = collections.deque[float](maxlen=2)
     self._start = self._mark = self._clock()
     if self._live:

@@ -501,10 +501,7 @@ def _alone(parts: fused.Parts) -> fused.Parts:
   return dataclasses.replace(
     parts,
     optimizer=learner.make_optimizer(
-      learning_rate=_ALONE_LEARNING_RATE,
-      warmup_steps=3,
-      total_steps=_ALONE_UPDATES,
-      final_fraction=0.05,
+      learner.schedule(_ALONE_LEARNING_RATE, 3, _ALONE_UPDATES, 0.05),
       max_grad_norm=1.0,
       weight_decay=1e-4,
     ),

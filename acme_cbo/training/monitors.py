@@ -1,0 +1,106 @@
+"""What is measured beside the training: rates, the learning rate, a profile."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+import pathlib
+import statistics
+
+import jax
+
+from acme_cbo.training import callbacks
+
+# Updates over which a rate is averaged.
+WINDOW = 20
+
+
+class Throughput(callbacks.Callback):
+  """Logs rates without the first update, and what that took.
+
+  The first update of a process compiles.
+  """
+
+  def __init__(self, interventions_per_update: int):
+    """Takes how many interventions one update consumes."""
+    if interventions_per_update < 1:
+      raise ValueError(
+        f'interventions_per_update is {interventions_per_update}; it must be '
+        'at least 1.'
+      )
+    self._interventions = interventions_per_update
+
+  def on_fit_start(self, trainer, state):
+    """Starts to count."""
+    self._seconds: collections.deque[float] | None = None
+
+  def on_step_end(self, trainer, state, metrics):
+    """Adds the rates over the latest updates."""
+    elapsed = metrics['perf/update_seconds']
+    if self._seconds is None:
+      self._seconds = collections.deque(maxlen=WINDOW)
+      metrics['perf/compile_seconds'] = elapsed
+      return
+    self._seconds.append(elapsed)
+    rate = 1 / statistics.fmean(self._seconds)
+    metrics['perf/updates_per_second'] = rate
+    metrics['perf/interventions_per_second'] = rate * self._interventions
+
+
+class LearningRate(callbacks.Callback):
+  """Logs the learning rate that an update began with."""
+
+  def __init__(self, schedule: Callable[[int], float]):
+    """Takes the learning rate by the number of updates made."""
+    self._schedule = schedule
+
+  def on_step_end(self, trainer, state, metrics):
+    """Adds it."""
+    metrics['train/learning_rate'] = self._schedule(int(state.step) - 1)
+
+
+class Profile(callbacks.Callback):
+  """Writes a trace of some updates, by jax's profiler."""
+
+  def __init__(
+    self, directory: pathlib.Path, first_update: int, num_updates: int
+  ):
+    """Chooses what is traced.
+
+    Args:
+      directory: where the trace goes; Perfetto and TensorBoard's profile plugin
+        read it.
+      first_update: the first that is traced, from 2: what is before an update
+        ends is not known, so that it begins when the one before has ended.
+      num_updates: how many.
+    """
+    if first_update < 2:
+      raise ValueError(
+        f'first_update is {first_update}; it must be 2 or more: the first '
+        'update compiles'
+      )
+    self._directory = directory
+    self._first = first_update
+    self._last = first_update + num_updates - 1
+    self._traces = False
+
+  def on_update_end(self, trainer, state, metrics):
+    """Begins and ends between two updates."""
+    if trainer.updates == self._first - 1:
+      jax.profiler.start_trace(str(self._directory), create_perfetto_trace=True)
+      self._traces = True
+    elif trainer.updates == self._last:
+      self._end()
+
+  def on_fit_end(self, trainer, state):
+    """Ends what a short run left open."""
+    self._end()
+
+  def on_exception(self, trainer, exception):
+    """Writes what there is."""
+    self._end()
+
+  def _end(self):
+    if self._traces:
+      self._traces = False
+      jax.profiler.stop_trace()
