@@ -5,6 +5,8 @@ import dataclasses
 import typing
 from typing import Any
 
+import numpy as np
+
 from acme_cbo import actor
 from acme_cbo import learner
 from acme_cbo import losses
@@ -169,7 +171,9 @@ def from_config(config: dict[str, Any]) -> Experiment:
     name=config['name'],
     seed=config['seed'],
     parts=parts,
-    learning_rate=lambda update: float(schedule(update * per_update)),
+    learning_rate=lambda update: np.asarray(
+      schedule(update * per_update)
+    ).item(),
     training=training,
     evaluation=evaluation,
   )

@@ -363,6 +363,11 @@ def _check_fit(config: dict[str, Any]) -> None:
         f'config.horizon.num_observations and num_interventions are {num_rows} '
         f'together: lower them, or choose {other!r}'
       )
+  if config['training']['profile_from'] == 1:
+    raise errors.UsageError(
+      'config.training.profile_from is 1; it must be 0, for never, or 2 or '
+      'more: the first update compiles'
+    )
   weights = ('optimization', 'structure', 'parent', 'exploration')
   if not any(config['rewards'][name] for name in weights):
     raise errors.UsageError(

@@ -6,7 +6,8 @@ W/metrics.jsonl, tb/  every metric of every update and evaluation
 W/checkpoints/        states that training can go on from
 W/policy/             the trained policy, without what trained it
 W/results.csv         a row per policy and held-out SCM
-W/learning_curve.png
+W/learning_curve.png  the held-out score over updates
+W/rewards.png         each reward over updates, of runs of 10 or more
 W/README.md           what the policy is for and how good it is
 W/summary.json        how it ended and what it came to; written last
 """
@@ -37,10 +38,13 @@ from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import statistics
 from acme_cbo.runtimes import fused
+from acme_cbo.training import analysis
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import loggers
+from acme_cbo.training import monitors
 from acme_cbo.training import progress
+from acme_cbo.training import stopping
 from acme_cbo.training import trainer as trainer_lib
 
 # By which the best checkpoints are kept.
@@ -73,6 +77,7 @@ def train_and_evaluate(
       config that could go on.
     errors.Interrupted: a signal came in; the run can be resumed.
   """
+  own = callbacks.load(experiment.training.callbacks)
   if resume:
     run_directory.check_resumable(workdir, config)
   else:
@@ -111,7 +116,7 @@ def train_and_evaluate(
       return _metrics(tasks, outcomes['grpo'])
 
     trainer = _trainer(
-      experiment, evaluate_state, config, workdir, checkpointer
+      experiment, evaluate_state, own, config, workdir, checkpointer
     )
     trainer.interrupted = interrupted
     if metadata:
@@ -224,6 +229,7 @@ def _starting_point(
 def _trainer(
   experiment: experiment_lib.Experiment,
   evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
+  own: tuple[callbacks.Callback, ...],
   config: dict[str, Any],
   workdir: pathlib.Path,
   checkpointer: checkpoints.Checkpointer,
@@ -231,6 +237,15 @@ def _trainer(
   """The trainer of a run, with its loggers and callbacks."""
   parts, cadence = experiment.parts, experiment.training
   evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
+  if_wanted: list[callbacks.Callback] = []
+  if cadence.patience:
+    if_wanted.append(stopping.EarlyStopping(_SCORE, cadence.patience))
+  if cadence.profile_from:
+    if_wanted.append(
+      monitors.Profile(
+        workdir / 'profile', cadence.profile_from, cadence.profile_updates
+      )
+    )
   return trainer_lib.Trainer(
     step=fused.make_step(parts),
     num_updates=cadence.num_updates,
@@ -238,11 +253,12 @@ def _trainer(
       loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
     ),
     callbacks=(
-      callbacks.Throughput(
+      monitors.Throughput(
         parts.num_tasks
         * parts.num_generations
         * parts.horizon.num_interventions
       ),
+      monitors.LearningRate(experiment.learning_rate),
       progress.Progress(
         {
           'held-out score, last choice': _SCORE,
@@ -252,6 +268,14 @@ def _trainer(
         evaluation,
       ),
       evaluation,
+      stopping.Convergence(
+        'reward/total',
+        cadence.convergence_window,
+        cadence.convergence_tolerance,
+        cadence.stop_when_converged,
+      ),
+      *if_wanted,
+      *own,
       callbacks.Checkpoint(
         checkpointer,
         cadence.checkpoint_every,
@@ -290,8 +314,60 @@ def _results(
     'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
     'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }
-  _draw_learning_curve(workdir, found['evaluation'])
-  return found
+  rows = _rows(workdir)
+  _draw_learning_curve(workdir, rows, found['evaluation'])
+  return found | {'analysis': _analyse(experiment, rows, workdir)}
+
+
+def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """All that was logged."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def _analyse(
+  experiment: experiment_lib.Experiment,
+  rows: list[dict[str, Any]],
+  workdir: pathlib.Path,
+) -> dict[str, Any] | None:
+  """What each reward came to, and a figure of it; nothing of a short run."""
+  rows = [row for row in rows if 'reward/total' in row]
+  if len(rows) < analysis.MIN_VALUES:
+    return None
+  confidence = experiment.evaluation.confidence
+  tolerance = experiment.training.convergence_tolerance
+  curves = {
+    tag.removeprefix('reward/'): np.array([row[tag] for row in rows])
+    for tag in rows[0]
+    if tag.startswith('reward/')
+  }
+  found = {
+    name: analysis.analyse(values, confidence, tolerance)
+    for name, values in curves.items()
+  }
+  plots.rewards(
+    workdir / 'rewards.png',
+    curves,
+    {name: analysis.smooth(values) for name, values in curves.items()},
+    {name: entry.converged_at for name, entry in found.items()},
+  )
+  return {
+    name: {
+      'improvement': _estimate(entry.improvement),
+      'trend': _estimate(entry.trend),
+      'converged_at': entry.converged_at,
+      'noise': entry.noise,
+      'largest_fall': entry.largest_fall,
+    }
+    for name, entry in found.items()
+  }
+
+
+def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
+  """As JSON can hold it; nothing where too few values tell."""
+  if not np.isfinite(estimate).all():
+    return None
+  return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
 
 
 def _save_policy(config, params, facts, workdir) -> None:
@@ -330,15 +406,14 @@ def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
   return metrics
 
 
-def _draw_learning_curve(workdir, evaluation):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+def _draw_learning_curve(workdir, rows, evaluation):
   groups = [
     group
     for group in ('linear', 'nonlinear')
     if group in evaluation['grpo']['by_family']
   ]
   steps, curves = plots.curves_of(
-    [json.loads(line) for line in lines],
+    rows,
     {group: f'eval/score_last_{group}' for group in groups},
   )
   baselines = {

@@ -269,6 +269,11 @@ class BadValuesTest(parameterized.TestCase):
       f'config.training.callbacks {sentence}',
     )
 
+  def test_the_first_update_is_not_profiled(self):
+    schema.check(_changed(('training.profile_from', 2)))
+    with self.assertRaisesRegex(errors.UsageError, '_from is 1; it must'):
+      schema.check(_changed(('training.profile_from', 1)))
+
   def test_rewards_that_are_all_nothing(self):
     names = ('optimization', 'structure', 'parent', 'exploration')
     with self.assertRaisesRegex(

@@ -61,6 +61,43 @@ def learning_curve(
   figure.savefig(path, dpi=150)
 
 
+def rewards(
+  path: pathlib.Path,
+  curves: dict[str, Any],
+  smoothed: dict[str, Any],
+  converged_at: dict[str, int | None],
+) -> None:
+  """Draws each reward over updates, with its noise and where it arrived.
+
+  Args:
+    path: of the PNG file.
+    curves: [n] values of each, the first after update 1.
+    smoothed: the same without noise.
+    converged_at: the update from which each stays near its end, if it does.
+  """
+  columns = 3
+  figure = figure_lib.Figure(figsize=(9, 4.8), layout='constrained')
+  backend_agg.FigureCanvasAgg(figure)
+  axes = figure.subplots(-(-len(curves) // columns), columns, squeeze=False)
+  for axis in axes.flat[len(curves) :]:
+    axis.remove()
+  for axis, (name, values) in zip(axes.flat, curves.items(), strict=False):
+    updates = range(1, len(values) + 1)
+    axis.plot(updates, values, color=_COLOUR, alpha=0.3, linewidth=0.8)
+    axis.plot(updates, smoothed[name], color=_COLOUR, linewidth=2.2)
+    arrived = converged_at[name]
+    if arrived:
+      axis.axvline(arrived, color='0.45', linestyle=':')
+      axis.set_title(
+        f'steady from {arrived}', fontsize=9, loc='right', color='0.35'
+      )
+    axis.set_title(name.replace('_', ' '), fontsize=11, loc='left')
+    axis.set_xlabel('updates')
+    axis.grid(alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
+  figure.savefig(path, dpi=150)
+
+
 def curves_of(
   metrics: list[dict[str, Any]], tags: dict[str, str]
 ) -> tuple[list[int], dict[str, list[float]]]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
+# Fewer values say nothing of a whole curve.
+MIN_VALUES = 10
 _NUM_BLOCKS = 20
 # Share of a curve at either end that is compared.
 _TENTH = 0.1
@@ -135,8 +137,10 @@ def analyse(
     ValueError: there are fewer than 10 values.
   """
   values = _finite(values)
-  if len(values) < 10:
-    raise ValueError(f'a curve of {len(values)} values says nothing; give 10')
+  if len(values) < MIN_VALUES:
+    raise ValueError(
+      f'a curve of {len(values)} values says nothing; give {MIN_VALUES}'
+    )
   tenth = max(2, round(_TENTH * len(values)))
   first, last = values[:tenth], values[-tenth:]
   smoothed = smooth(values)

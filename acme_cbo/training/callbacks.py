@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import importlib
 import typing
 from typing import Any
 
@@ -52,6 +53,37 @@ class Callback:
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Goes on from what `state_dict` gave."""
+
+
+def load(names: tuple[str, ...]) -> tuple[Callback, ...]:
+  """Makes callbacks by their names.
+
+  Args:
+    names: 'module:Class' of each; made without arguments.
+
+  Returns:
+    The callbacks.
+
+  Raises:
+    errors.UsageError: there is no such class, or it is no `Callback`.
+  """
+  made = []
+  for name in names:
+    module, _, cls = name.partition(':')
+    try:
+      found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+      raise errors.UsageError(
+        f'config.training.callbacks has {name!r}, which cannot be imported: '
+        f'{error}'
+      ) from error
+    if not (isinstance(found, type) and issubclass(found, Callback)):
+      raise errors.UsageError(
+        f'config.training.callbacks has {name!r}, which is no subclass of '
+        'acme_cbo.training.callbacks.Callback'
+      )
+    made.append(found())
+  return tuple(made)
 
 
 class Evaluation(Callback):

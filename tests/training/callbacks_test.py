@@ -41,6 +41,31 @@ class CallbackTest(absltest.TestCase):
     callbacks.Callback().on_exception(_trainer(), ValueError())
 
 
+class Mine(callbacks.Callback):
+  """What a user would write."""
+
+
+class LoadTest(parameterized.TestCase):
+  def test_makes_them_by_name(self):
+    one, two = callbacks.load((f'{__name__}:Mine', f'{__name__}:Mine'))
+    self.assertIsInstance(one, Mine)
+    self.assertIsNot(one, two)
+
+  @parameterized.parameters(
+    (
+      'no_such_module:A',
+      "cannot be imported: No module named 'no_such_module'",
+    ),
+    (f'{__name__}:Yours', 'cannot be imported: .*Yours'),
+    ('pathlib:Path', 'is no subclass of acme_cbo.training.callbacks.Callback'),
+  )
+  def test_what_it_cannot_make_is_named(self, name, sentence):
+    with self.assertRaisesRegex(
+      errors.UsageError, f"has '{name}', .*{sentence}"
+    ):
+      callbacks.load((name,))
+
+
 class EvaluationTest(parameterized.TestCase):
   @parameterized.parameters((5, 4), (6, 4), (0, 1))
   def test_how_many_are_to_come(self, num_updates, expected):
@@ -118,39 +143,6 @@ class CheckpointTest(parameterized.TestCase):
   def test_every_must_be_positive(self):
     with self.assertRaisesRegex(ValueError, 'every is 0'):
       callbacks.Checkpoint(self.checkpointer, 0, {})
-
-
-class ThroughputTest(parameterized.TestCase):
-  @parameterized.parameters(0, 7)
-  def test_rates_leave_out_compilation(self, start):
-    class Clock(callbacks.Callback):
-      def on_step_end(self, trainer, state, metrics):
-        first = int(state.step) == start + 1
-        metrics['perf/update_seconds'] = 100.0 if first else 0.25
-
-    recorder = toy.Recorder()
-    trainer_lib.Trainer(
-      step=toy.update,
-      num_updates=start + 3,
-      logger=recorder,
-      callbacks=(Clock(), callbacks.Throughput(10)),
-    ).fit(toy.init(start))
-    rates = {
-      'perf/updates_per_second': 4.0,
-      'perf/interventions_per_second': 40.0,
-    }
-    for metrics, expected in zip(
-      [row for _, row in recorder.metrics],
-      [{'perf/compile_seconds': 100.0}, rates, rates],
-      strict=True,
-    ):
-      del metrics['perf/update_seconds']
-      found = {tag: x for tag, x in metrics.items() if tag[:4] == 'perf'}
-      self.assertEqual(found, expected)
-
-  def test_an_update_has_interventions(self):
-    with self.assertRaisesRegex(ValueError, 'interventions_per_update is 0'):
-      callbacks.Throughput(0)
 
 
 if __name__ == '__main__':
