@@ -334,15 +334,19 @@ def _analyse(
   rows = [row for row in rows if 'reward/total' in row]
   if len(rows) < analysis.MIN_VALUES:
     return None
-  confidence = experiment.evaluation.confidence
-  tolerance = experiment.training.convergence_tolerance
+  confidence, cadence = experiment.evaluation.confidence, experiment.training
   curves = {
     tag.removeprefix('reward/'): np.array([row[tag] for row in rows])
     for tag in rows[0]
     if tag.startswith('reward/')
   }
   found = {
-    name: analysis.analyse(values, confidence, tolerance)
+    name: analysis.analyse(
+      values,
+      confidence,
+      cadence.convergence_window,
+      cadence.convergence_tolerance,
+    )
     for name, values in curves.items()
   }
   plots.rewards(

@@ -73,7 +73,7 @@ def rewards(
     path: of the PNG file.
     curves: [n] values of each, the first after update 1.
     smoothed: the same without noise.
-    converged_at: the update from which each stays near its end, if it does.
+    converged_at: the update by which each was seen to stand still, if it did.
   """
   columns = 3
   figure = figure_lib.Figure(figsize=(9, 4.8), layout='constrained')
@@ -89,7 +89,7 @@ def rewards(
     if arrived:
       axis.axvline(arrived, color='0.45', linestyle=':')
       axis.set_title(
-        f'steady from {arrived}', fontsize=9, loc='right', color='0.35'
+        f'still by update {arrived}', fontsize=9, loc='right', color='0.35'
       )
     axis.set_title(name.replace('_', ' '), fontsize=11, loc='left')
     axis.set_xlabel('updates')

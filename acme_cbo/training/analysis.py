@@ -40,8 +40,8 @@ class Analysis(NamedTuple):
   Attributes:
     improvement: mean of the last tenth less that of the first.
     trend: by how much the second half changed, from its start to its end.
-    converged_at: number of values after which the smoothed curve stays within
-      a tolerance of where it ends; None where that is in the last tenth.
+    converged_at: number of values after which `has_converged` said so, asked
+      every twentieth of a window; None where it never did.
     noise: standard deviation around the smoothed curve.
     largest_fall: of the smoothed curve below what it had reached.
   """
@@ -119,15 +119,21 @@ def has_converged(
   return scale * estimate.low > -tolerance and scale * estimate.high < tolerance
 
 
+def is_asked(num_values: int, window: int) -> bool:
+  """Says whether `has_converged` is asked after so many values of a run."""
+  return num_values % max(1, window // _NUM_BLOCKS) == 0
+
+
 def analyse(
-  values: np.ndarray, confidence: float, tolerance: float
+  values: np.ndarray, confidence: float, window: int, tolerance: float
 ) -> Analysis:
   """Looks back at a whole curve.
 
   Args:
     values: [n], 10 or more.
     confidence: of the intervals.
-    tolerance: distance from the end that does not matter.
+    window: over which a change is judged, for `converged_at`.
+    tolerance: change over a window that does not matter.
 
   Returns:
     The `Analysis`.
@@ -144,12 +150,15 @@ def analyse(
   tenth = max(2, round(_TENTH * len(values)))
   first, last = values[:tenth], values[-tenth:]
   smoothed = smooth(values)
-  away = np.flatnonzero(np.abs(smoothed - last.mean()) > tolerance)
-  converged_at = int(away[-1]) + 1 if away.size else 0
+  converged = (
+    n
+    for n in range(window, len(values) + 1)
+    if is_asked(n, window) and has_converged(values[:n], window, tolerance)
+  )
   return Analysis(
     improvement=_difference(first, last, confidence),
     trend=change(values[len(values) // 2 :], confidence),
-    converged_at=converged_at if converged_at < len(values) - tenth else None,
+    converged_at=next(converged, None),
     noise=float(np.std(values - smoothed)),
     largest_fall=float((np.maximum.accumulate(smoothed) - smoothed).max()),
   )

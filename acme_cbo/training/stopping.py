@@ -54,7 +54,7 @@ class EarlyStopping(callbacks.Callback):
 class Convergence(callbacks.Callback):
   """Finds the update at which a metric has stopped changing.
 
-  See `analysis.has_converged`. It is asked every twentieth of a window.
+  See `analysis.has_converged`.
   """
 
   def __init__(self, tag: str, window: int, tolerance: float, stop: bool):
@@ -76,8 +76,8 @@ class Convergence(callbacks.Callback):
   def on_update_end(self, trainer, state, metrics):
     """Asks, unless it was found."""
     self._values.append(metrics[self._tag])
-    every = max(1, self._window // 20)
-    if self.converged_at is not None or len(self._values) % every:
+    asked = analysis.is_asked(len(self._values), self._window)
+    if self.converged_at is not None or not asked:
       return
     values = np.array(self._values)
     if analysis.has_converged(values, self._window, self._tolerance):

@@ -114,18 +114,18 @@ class AnalyseTest(parameterized.TestCase):
     # Rises by 1 within 50 values, stays, and dips once.
     t = np.arange(200)
     values = np.minimum(t / 50, 1.0)
-    found = analysis.analyse(values, 0.99, 0.05)
+    found = analysis.analyse(values, 0.99, 40, 0.05)
     self.assertAlmostEqual(found.improvement.mean, 1 - values[:20].mean())
     self.assertGreater(found.improvement.low, 0.6)
     self.assertAlmostEqual(found.trend.mean, 0.0)
-    # The smoothed curve is within .05 of the end.
-    self.assertBetween(found.converged_at, 45, 55)
+    # As soon as the last 40 are all of the plateau, or nearly.
+    self.assertBetween(found.converged_at, 80, 90)
     self.assertLess(found.noise, 0.05)
     self.assertEqual(found.largest_fall, 0.0)
 
   def test_improvement_against_scipy(self):
     values = np.random.default_rng(0).normal(size=100) * np.linspace(1, 3, 100)
-    found = analysis.analyse(values, 0.99, 0.05)
+    found = analysis.analyse(values, 0.99, 40, 0.05)
     test = scipy.stats.ttest_ind(values[-10:], values[:10], equal_var=False)
     interval = test.confidence_interval(0.99)
     np.testing.assert_allclose(
@@ -133,29 +133,29 @@ class AnalyseTest(parameterized.TestCase):
     )
 
   def test_what_still_rises_has_not_converged(self):
-    found = analysis.analyse(np.arange(100) / 100, 0.99, 0.05)
+    found = analysis.analyse(np.arange(100) / 100, 0.99, 40, 0.05)
     self.assertIsNone(found.converged_at)
     self.assertAlmostEqual(found.trend.mean, 0.5)
 
   def test_a_fall_is_seen(self):
     values = np.concatenate([np.ones(100), np.zeros(100)])
-    found = analysis.analyse(values, 0.99, 0.05)
+    found = analysis.analyse(values, 0.99, 40, 0.05)
     self.assertAlmostEqual(found.largest_fall, 1.0)
     self.assertLess(found.improvement.high, 0.0)
 
   def test_noise_is_that_around_the_curve(self):
     values = 0.1 * np.random.default_rng(0).normal(size=2000)
-    found = analysis.analyse(values + np.linspace(0, 3, 2000), 0.99, 0.05)
+    found = analysis.analyse(values + np.linspace(0, 3, 2000), 0.99, 40, 0.05)
     self.assertBetween(found.noise, 0.095, 0.105)
 
   def test_a_curve_that_never_moves(self):
-    found = analysis.analyse(np.full(30, 0.5), 0.99, 0.05)
+    found = analysis.analyse(np.full(30, 0.5), 0.99, 40, 0.05)
     self.assertEqual(found.improvement, (0.0, 0.0, 0.0))
-    self.assertEqual(found.converged_at, 0)
+    self.assertIsNone(found.converged_at)  # It is shorter than the window.
 
   def test_too_short(self):
     with self.assertRaisesRegex(ValueError, 'a curve of 9 values'):
-      analysis.analyse(np.zeros(9), 0.99, 0.05)
+      analysis.analyse(np.zeros(9), 0.99, 40, 0.05)
 
 
 if __name__ == '__main__':
