@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from acme_cbo import dashboard
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
 from acme_cbo import networks
@@ -49,6 +50,8 @@ from acme_cbo.training import trainer as trainer_lib
 
 # By which the best checkpoints are kept.
 _SCORE = 'eval/score_last'
+# What is shown beside the settings of a run.
+_SHOWN = ('eval/score_first', 'eval/score_mean', _SCORE, 'reward/total')
 
 
 def train_and_evaluate(
@@ -115,15 +118,36 @@ def train_and_evaluate(
         outcomes['grpo'] = score(state.params, int(state.step))
       return _metrics(tasks, outcomes['grpo'])
 
+    tensorboard = loggers.TensorBoardLogger(workdir)
     trainer = _trainer(
-      experiment, evaluate_state, own, config, workdir, checkpointer
+      experiment,
+      evaluate_state,
+      loggers.LoggerGroup(tensorboard, loggers.JsonlLogger(workdir)),
+      (
+        monitors.Histograms(
+          dashboard.histograms(outcomes, tasks.tasks.scm.problem)
+        ),
+        monitors.Figures(dashboard.REWARDS, dashboard.figures(tasks, outcomes)),
+        *own,
+        callbacks.Checkpoint(
+          checkpointer,
+          experiment.training.checkpoint_every,
+          {'config': config},
+          score=_SCORE,
+        ),
+      ),
+      interrupted,
+      workdir,
     )
-    trainer.interrupted = interrupted
     if metadata:
       trainer.load_state_dict(metadata['trainer'])
     else:
       text = json.dumps(config, indent=2)
       trainer.logger.write_text('config', f'```\n{text}\n```')
+      tensorboard.write_layout(
+        dashboard.layout(experiment.parts.horizon.num_interventions)
+      )
+      tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
     try:
       state = trainer.fit(state)
     finally:
@@ -229,12 +253,12 @@ def _starting_point(
 def _trainer(
   experiment: experiment_lib.Experiment,
   evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
-  own: tuple[callbacks.Callback, ...],
-  config: dict[str, Any],
+  logger: loggers.Logger,
+  last: tuple[callbacks.Callback, ...],
+  interrupted: Callable[[], int | None],
   workdir: pathlib.Path,
-  checkpointer: checkpoints.Checkpointer,
 ) -> trainer_lib.Trainer:
-  """The trainer of a run, with its loggers and callbacks."""
+  """The trainer of a run: the callbacks of its config, and then the `last`."""
   parts, cadence = experiment.parts, experiment.training
   evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
   if_wanted: list[callbacks.Callback] = []
@@ -249,9 +273,8 @@ def _trainer(
   return trainer_lib.Trainer(
     step=fused.make_step(parts),
     num_updates=cadence.num_updates,
-    logger=loggers.LoggerGroup(
-      loggers.TensorBoardLogger(workdir), loggers.JsonlLogger(workdir)
-    ),
+    logger=logger,
+    interrupted=interrupted,
     callbacks=(
       monitors.Throughput(
         parts.num_tasks
@@ -275,13 +298,7 @@ def _trainer(
         cadence.stop_when_converged,
       ),
       *if_wanted,
-      *own,
-      callbacks.Checkpoint(
-        checkpointer,
-        cadence.checkpoint_every,
-        {'config': config},
-        score=_SCORE,
-      ),
+      *last,
     ),
   )
 
@@ -349,12 +366,12 @@ def _analyse(
     )
     for name, values in curves.items()
   }
-  plots.rewards(
-    workdir / 'rewards.png',
+  figure = plots.rewards(
     curves,
     {name: analysis.smooth(values) for name, values in curves.items()},
     {name: entry.converged_at for name, entry in found.items()},
   )
+  plots.save(workdir / 'rewards.png', figure)
   return {
     name: {
       'improvement': _estimate(entry.improvement),
@@ -405,7 +422,7 @@ def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
   quality = tasks.belief_quality(outcome)
   for row in quality[quality['group'] == 'all'].to_dict('records'):
     for name in statistics.QUALITIES:
-      tag = f'belief_{row["belief"]}/{name}_after_{row["interventions"]:02d}'
+      tag = f'belief/{row["belief"]}_{name}_after_{row["interventions"]:02d}'
       metrics[tag] = row[name]
   return metrics
 
@@ -427,4 +444,5 @@ def _draw_learning_curve(workdir, rows, evaluation):
     }
     for name in ('explore_then_commit', 'slope', 'random')
   }
-  plots.learning_curve(workdir / 'learning_curve.png', steps, curves, baselines)
+  figure = plots.learning_curve(steps, curves, baselines)
+  plots.save(workdir / 'learning_curve.png', figure)

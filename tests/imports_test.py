@@ -48,6 +48,7 @@ _LAYERS = {
   'run_directory': ('errors', 'training.interruption'),
   'benchmark': (*_LEARNING, 'runtimes', 'errors'),
   'experiment': ('',),  # Everything.
+  'dashboard': ('',),
   'train': ('',),
   'replay': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),

@@ -56,7 +56,7 @@ _OF_EVALUATIONS = {
   for score in _SCORES
   for group in ('', '_linear', '_nonlinear')
 } | {
-  f'belief_{belief}/{quality}_after_{step:02d}'
+  f'belief/{belief}_{quality}_after_{step:02d}'
   for belief in ('learned', 'exact')
   for quality in ('f1', 'auroc', 'ece')
   for step in range(4)
@@ -356,7 +356,7 @@ class RunTest(parameterized.TestCase):
           )
     for belief, groups in self.run_0.summary['belief'].items():
       for name, steps in groups['all'].items():
-        tags = [f'belief_{belief}/{name}_after_{i:02d}' for i in range(4)]
+        tags = [f'belief/{belief}_{name}_after_{i:02d}' for i in range(4)]
         self.assertEqual([rows[-1][tag] for tag in tags], steps)
 
   def test_replay_makes_the_update_again(self):

@@ -23,6 +23,8 @@ class Outcome(NamedTuple):
     score: [T] E[Y | do] of every choice: 0 at no intervention, 1 at the best
       single intervention. Below 0 where it is worse than doing nothing.
     variable: [T] int32, the variable that was set.
+    value: [T] what it was set to, in its own units.
+    target: [T] what the target was seen to be then, in its own units.
     parents: {belief: [T + 1, D] probability of being a parent of the target,
       before each step and after the last}, for each belief that the policy has.
     finite: [2] bool, whether all observations are finite, and all outcomes.
@@ -30,6 +32,8 @@ class Outcome(NamedTuple):
 
   score: jax.Array
   variable: jax.Array
+  value: jax.Array
+  target: jax.Array
   parents: dict[str, jax.Array]
   finite: jax.Array
 
@@ -85,6 +89,8 @@ def episode(
   return Outcome(
     score=score(expected, objective),
     variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
+    value=jnp.where(interventions.mask, interventions.values, 0.0).sum(-1),
+    target=jnp.where(scm.problem.target, outcomes, 0.0).sum(-1),
     parents=policy.parents(believed),
     finite=jnp.stack([jnp.isfinite(x).all() for x in (observations, outcomes)]),
   )

@@ -33,7 +33,13 @@ BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 
 
 class HeldOut:
-  """M tasks with their data and their noise, the same for every policy."""
+  """M tasks with their data and their noise, the same for every policy.
+
+  Attributes:
+    tasks: the SCMs and their objectives.
+    is_linear: [M] bool.
+    parents: [M, D] bool, the parents of the targets.
+  """
 
   def __init__(
     self,
@@ -67,7 +73,7 @@ class HeldOut:
       'variables': scm.problem.exists.sum(-1),
     }
     self.is_linear = scm.family == mechanisms.Family.LINEAR
-    self._parents = np.asarray(actor.target_parents(scm))
+    self.parents = np.asarray(actor.target_parents(scm))
     self._candidates = np.asarray(beliefs.candidates(scm.problem))
     # Beside the network's own, where it can be computed.
     self._kinds = [
@@ -163,14 +169,14 @@ class HeldOut:
       steps = np.asarray(probability).swapaxes(0, 1)
       for group, chosen in self.groups().items():
         candidates = self._candidates & chosen[:, None]
-        if len(np.unique(self._parents[candidates])) == 2:
+        if len(np.unique(self.parents[candidates])) == 2:
           rows += [
             {
               'belief': belief,
               'group': group,
               'interventions': step,
               **statistics.parent_set_quality(
-                probability, self._parents, candidates
+                probability, self.parents, candidates
               ),
             }
             for step, probability in enumerate(steps)

@@ -5,26 +5,34 @@ from typing import Any
 
 from matplotlib import figure as figure_lib
 from matplotlib.backends import backend_agg
+import numpy as np
 
 _COLOUR = '#1b6ca8'
+# Steps whose values are written beside them.
+_MAX_LABELS = 12
+
+
+def save(path: pathlib.Path, figure: figure_lib.Figure) -> None:
+  """Writes a PNG file."""
+  figure.savefig(path, dpi=150)
 
 
 def learning_curve(
-  path: pathlib.Path,
   updates: list[int],
   curves: dict[str, list[float]],
   baselines: dict[str, dict[str, float]],
-) -> None:
+) -> figure_lib.Figure:
   """Draws the last score of the policy over updates, beside the heuristics.
 
   Args:
-    path: of the PNG file.
     updates: [n] updates made at each evaluation.
     curves: score at each evaluation, for 'linear' and 'nonlinear' SCMs.
     baselines: `{heuristic: {'linear': score, 'nonlinear': score}}`.
+
+  Returns:
+    The figure.
   """
-  figure = figure_lib.Figure(figsize=(9, 3.8), layout='constrained')
-  backend_agg.FigureCanvasAgg(figure)
+  figure = _figure(9, 3.8)
   axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
   for axis, (group, curve) in zip(axes, curves.items(), strict=True):
     axis.plot(
@@ -58,26 +66,26 @@ def learning_curve(
     frameon=False,
     fontsize=9,
   )
-  figure.savefig(path, dpi=150)
+  return figure
 
 
 def rewards(
-  path: pathlib.Path,
   curves: dict[str, Any],
   smoothed: dict[str, Any],
   converged_at: dict[str, int | None],
-) -> None:
+) -> figure_lib.Figure:
   """Draws each reward over updates, with its noise and where it arrived.
 
   Args:
-    path: of the PNG file.
     curves: [n] values of each, the first after update 1.
     smoothed: the same without noise.
     converged_at: the update by which each was seen to stand still, if it did.
+
+  Returns:
+    The figure.
   """
   columns = 3
-  figure = figure_lib.Figure(figsize=(9, 4.8), layout='constrained')
-  backend_agg.FigureCanvasAgg(figure)
+  figure = _figure(9, 4.8)
   axes = figure.subplots(-(-len(curves) // columns), columns, squeeze=False)
   for axis in axes.flat[len(curves) :]:
     axis.remove()
@@ -95,7 +103,85 @@ def rewards(
     axis.set_xlabel('updates')
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
-  figure.savefig(path, dpi=150)
+  return figure
+
+
+def episode(
+  variable: np.ndarray,
+  value: np.ndarray,
+  target: np.ndarray,
+  score: np.ndarray,
+  belief: np.ndarray,
+  parents: np.ndarray,
+) -> figure_lib.Figure:
+  """Draws one episode: what was set, what came out, what was believed.
+
+  Args:
+    variable: [T] which variable each step set.
+    value: [T] to what.
+    target: [T] what the target was then.
+    score: [T] E[Y | do] of the choice, 1 at the best.
+    belief: [T + 1, D] that each variable is a parent of the target.
+    parents: [D] bool, the truth.
+
+  Returns:
+    The figure.
+  """
+  num_steps, num_variables = len(variable), len(parents)
+  steps = np.arange(1, num_steps + 1)
+  names = [
+    f'x{i}, a cause' if parent else f'x{i}' for i, parent in enumerate(parents)
+  ]
+  figure = _figure(9, 6.4)
+  chosen, came, believed = figure.subplots(
+    3, 1, height_ratios=(num_variables, 5, num_variables)
+  )
+  chosen.scatter(steps, variable, s=60, color=_COLOUR, zorder=3)
+  if num_steps <= _MAX_LABELS:
+    for step, row, x in zip(steps, variable, value, strict=True):
+      chosen.annotate(
+        f'{x:.3g}', (step, row), xytext=(8, -3), textcoords='offset points'
+      )
+  chosen.set_title('set to', loc='left', fontsize=11)
+  came.plot(steps, target, color='0.45', marker='o', label='target, as seen')
+  came.set_title('the target', loc='left', fontsize=11)
+  of_score = came.twinx()
+  of_score.plot(
+    steps, score, color=_COLOUR, linewidth=2.2, label='score of the choice'
+  )
+  of_score.axhline(1, color=_COLOUR, linewidth=0.8, linestyle=':')
+  of_score.set_ylabel('score', color=_COLOUR)
+  of_score.set_ylim(min(-0.05, score.min() - 0.05), 1.1)
+  lines = [*came.get_lines(), of_score.get_lines()[0]]
+  came.legend(
+    lines, [x.get_label() for x in lines], frameon=False, loc='lower right'
+  )
+  image = believed.imshow(
+    belief.T,
+    aspect='auto',
+    cmap='Blues',
+    vmin=0,
+    vmax=1,
+    extent=(-0.5, num_steps + 0.5, num_variables - 0.5, -0.5),
+  )
+  figure.colorbar(image, ax=believed, label='probability')
+  believed.set_title('belief in a cause', loc='left', fontsize=11)
+  believed.set_xlabel('interventions')
+  for axis in (chosen, believed):
+    axis.set_yticks(range(num_variables), names)
+    axis.set_ylim(num_variables - 0.5, -0.5)
+  for axis in (chosen, came):
+    axis.set_xlim(-0.5, num_steps + 0.5)
+    axis.grid(alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
+  return figure
+
+
+def _figure(width: float, height: float) -> figure_lib.Figure:
+  """An empty figure of that many inches, which belongs to no window."""
+  figure = figure_lib.Figure(figsize=(width, height), layout='constrained')
+  backend_agg.FigureCanvasAgg(figure)
+  return figure
 
 
 def curves_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import contextlib
 import json
 import os
@@ -10,6 +10,7 @@ import pathlib
 import time
 from typing import Any, Protocol, TextIO
 
+import numpy as np
 from tensorboardX import event_file_writer
 from tensorboardX import summary as summary_lib
 from tensorboardX.proto import event_pb2
@@ -18,6 +19,7 @@ from acme_cbo import errors
 
 # Made at import time, where a type checker cannot see them.
 _Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]
+_NUM_BINS = 40
 _SessionLog = event_pb2.SessionLog  # pyrefly: ignore[missing-attribute]
 
 
@@ -29,6 +31,14 @@ class Logger(Protocol):
 
   def write_text(self, tag: str, text: str) -> None:
     """Writes a text that holds for the whole run, such as its config."""
+
+  def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+    """Writes a picture, [H, W, 3] uint8, where pictures can be shown."""
+    del step, tag, pixels
+
+  def write_histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+    """Writes how numbers are distributed, where that can be shown."""
+    del step, tag, values
 
   def close(self) -> None:
     """Flushes and closes; a second call does nothing."""
@@ -99,6 +109,41 @@ class TensorBoardLogger(Logger):
   def write_text(self, tag: str, text: str) -> None:
     """Writes Markdown to the text tab."""
     self._add(_Event(summary=summary_lib.text(tag, text)))
+
+  def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+    """Writes to the images tab."""
+    self._add(
+      _Event(step=step, summary=summary_lib.image(tag, pixels, 1, 'HWC'))
+    )
+
+  def write_histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+    """Writes to the histograms and distributions tabs."""
+    summary = summary_lib.histogram(tag, values, bins=_NUM_BINS)
+    self._add(_Event(step=step, summary=summary))
+
+  def write_layout(self, layout: Mapping[str, Mapping[str, list[str]]]) -> None:
+    """Writes which charts the custom scalars tab has.
+
+    Args:
+      layout: {category: {chart: regular expressions of its tags}}.
+    """
+    charts = {
+      category: {chart: ['Multiline', tags] for chart, tags in charts.items()}
+      for category, charts in layout.items()
+    }
+    self._add(_Event(summary=summary_lib.custom_scalars(charts)))
+
+  def write_hparams(
+    self, values: Mapping[str, bool | float | str], tags: Iterable[str]
+  ) -> None:
+    """Writes the row of this run in the hparams tab.
+
+    Args:
+      values: settings by name.
+      tags: of the scalars that are shown beside them, as they are last.
+    """
+    for summary in summary_lib.hparams(dict(values), dict.fromkeys(tags)):
+      self._add(_Event(summary=summary))
 
   def close(self) -> None:
     """Flushes and closes the event file."""
@@ -220,6 +265,16 @@ class LoggerGroup(Logger):
     """Writes to each logger."""
     for logger in self._loggers:
       logger.write_text(tag, text)
+
+  def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+    """Writes to each logger."""
+    for logger in self._loggers:
+      logger.write_image(step, tag, pixels)
+
+  def write_histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+    """Writes to each logger."""
+    for logger in self._loggers:
+      logger.write_histogram(step, tag, values)
 
   def close(self) -> None:
     """Closes each logger, also when another one fails to close."""

@@ -1,13 +1,15 @@
-"""What is measured beside the training: rates, the learning rate, a profile."""
+"""What is shown of a training: rates, distributions, pictures, a profile."""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import pathlib
 import statistics
+from typing import Any
 
 import jax
+import numpy as np
 
 from acme_cbo.training import callbacks
 
@@ -57,6 +59,69 @@ class LearningRate(callbacks.Callback):
   def on_step_end(self, trainer, state, metrics):
     """Adds it."""
     metrics['train/learning_rate'] = self._schedule(int(state.step) - 1)
+
+
+class Histograms(callbacks.Callback):
+  """Logs how numbers are distributed, with every evaluation."""
+
+  def __init__(
+    self, values: Mapping[str, Callable[[Any], Mapping[str, np.ndarray]]]
+  ):
+    """Chooses what is looked at.
+
+    Args:
+      values: {prefix of the tags: state -> {rest of the tag: numbers}}.
+    """
+    self._values = dict(values)
+
+  def on_eval_end(self, trainer, state, metrics):
+    """Writes them."""
+    for prefix, of_state in self._values.items():
+      for name, numbers in of_state(state).items():
+        tag = f'{prefix}/{name}'
+        trainer.logger.write_histogram(int(state.step), tag, np.ravel(numbers))
+
+
+class Figures(callbacks.Callback):
+  """Logs pictures, with every evaluation."""
+
+  def __init__(
+    self, tags: str, figures: Mapping[str, Callable[[dict[str, Any]], Any]]
+  ):
+    """Chooses what is drawn.
+
+    Args:
+      tags: beginning of those of the metrics whose curves are drawn.
+      figures: {tag: {metric: [n] values} -> matplotlib figure, or None where
+        there is nothing to draw yet}.
+    """
+    self._tags = tags
+    self._figures = dict(figures)
+    self._curves: dict[str, list[float]] = {}
+
+  def on_update_end(self, trainer, state, metrics):
+    """Remembers the curves."""
+    for tag, value in metrics.items():
+      if tag.startswith(self._tags):
+        self._curves.setdefault(tag, []).append(value)
+
+  def on_eval_end(self, trainer, state, metrics):
+    """Draws."""
+    curves = {tag: np.array(values) for tag, values in self._curves.items()}
+    for tag, draw in self._figures.items():
+      figure = draw(curves)
+      if figure is not None:
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        trainer.logger.write_image(int(state.step), tag, pixels)
+
+  def state_dict(self):
+    """The curves so far."""
+    return {'curves': self._curves}
+
+  def load_state_dict(self, state):
+    """Goes on with them."""
+    self._curves = {tag: list(x) for tag, x in state['curves'].items()}
 
 
 class Profile(callbacks.Callback):

@@ -109,6 +109,16 @@ class ScoreTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       outcome.variable, [variable for variable, _ in choices]
     )
+    # In units of their own: see `hand_made_scms.chain`.
+    problem = _chain(goal).scm.problem
+    variable, fraction = map(np.array, zip(*choices, strict=True))
+    low, high = problem.low[variable], problem.high[variable]
+    np.testing.assert_allclose(
+      outcome.value, low + fraction * (high - low), atol=1e-5
+    )
+    # The row that was seen, as the script believes it.
+    target = outcome.parents['row'][1:, np.argmax(problem.target)]
+    np.testing.assert_array_equal(outcome.target, target)
 
   @pytest.mark.fault
   @parameterized.product(
@@ -306,7 +316,8 @@ def _held_out(seed: int = 1) -> held_out.HeldOut:
 def _outcome(parents):
   """An outcome of 16 tasks of which only the beliefs matter."""
   nothing = jnp.zeros((16, 3))
-  return evaluate.Outcome(nothing, nothing, parents, jnp.ones((16, 2), bool))
+  finite = jnp.ones((16, 2), bool)
+  return evaluate.Outcome(nothing, nothing, nothing, nothing, parents, finite)
 
 
 class HeldOutTest(parameterized.TestCase):
@@ -315,6 +326,8 @@ class HeldOutTest(parameterized.TestCase):
     outcome = evaluate.Outcome(
       score=jnp.arange(48.0).reshape(16, 3),
       variable=jnp.zeros((16, 3), jnp.int32),
+      value=jnp.zeros((16, 3)),
+      target=jnp.zeros((16, 3)),
       parents={},
       finite=jnp.ones((16, 2), bool),
     )
@@ -371,7 +384,7 @@ class HeldOutTest(parameterized.TestCase):
     tasks = _held_out()
     parents = {'mine': jnp.zeros((16, 4, 5))}
     outcome = _outcome(parents)
-    with mock.patch.object(tasks, '_parents', np.ones((16, 5), bool)):
+    with mock.patch.object(tasks, 'parents', np.ones((16, 5), bool)):
       self.assertEmpty(tasks.belief_quality(outcome))
 
   @pytest.mark.fault

@@ -19,12 +19,12 @@ class LearningCurveTest(parameterized.TestCase):
   def test_draws_a_panel_for_each_group(self, groups):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'curve.png'
-    plots.learning_curve(
-      path,
+    figure = plots.learning_curve(
       [0, 10, 20],
       {group: [0.0, 0.25, 0.75] for group in groups},
       {'slope': dict.fromkeys(groups, 0.5), 'a_b': dict.fromkeys(groups, 0.25)},
     )
+    plots.save(path, figure)
     with Image.open(path) as image:
       self.assertEqual(image.format, 'PNG')
       self.assertEqual(image.size, (1350, 570))  # 9 x 3.8 inches at 150 dpi.
@@ -37,10 +37,51 @@ class LearningCurveTest(parameterized.TestCase):
     self.assertLen(runs, len(groups) - 1)
 
   def test_one_evaluation_is_enough(self):
-    root = self.enterContext(tempfile.TemporaryDirectory())
-    path = pathlib.Path(root) / 'curve.png'
-    plots.learning_curve(path, [0], {'linear': [0.5]}, {})
-    self.assertGreater(path.stat().st_size, 1000)
+    figure = plots.learning_curve([0], {'linear': [0.5]}, {})
+    (axis,) = figure.axes
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[0, 0.5]])
+
+
+class RewardsTest(parameterized.TestCase):
+  @parameterized.parameters(1, 3, 5, 6)
+  def test_draws_a_panel_for_each(self, number):
+    curves = {f'c{i}': np.arange(20.0) + i for i in range(number)}
+    smoothed = {name: values + 0.5 for name, values in curves.items()}
+    arrived = {name: 7 if name == 'c0' else None for name in curves}
+    figure = plots.rewards(curves, smoothed, arrived)
+    self.assertLen(figure.axes, number)
+    for axis, (name, values) in zip(figure.axes, curves.items(), strict=True):
+      self.assertEqual(axis.get_title('left'), name)
+      noisy, smooth = axis.lines[:2]
+      np.testing.assert_array_equal(noisy.get_xdata(), np.arange(1, 21))
+      np.testing.assert_array_equal(noisy.get_ydata(), values)
+      np.testing.assert_array_equal(smooth.get_ydata(), values + 0.5)
+    self.assertEqual(figure.axes[0].get_title('right'), 'still by update 7')
+    self.assertEqual(figure.axes[0].lines[2].get_xdata(), [7, 7])
+
+
+class EpisodeTest(absltest.TestCase):
+  def test_shows_what_was_done_seen_and_believed(self):
+    belief = np.linspace(0, 1, 12).reshape(4, 3)
+    figure = plots.episode(
+      variable=np.array([0, 2, 0]),
+      value=np.array([-1.5, 20.0, 0.25]),
+      target=np.array([1.0, 2.0, 3.0]),
+      score=np.array([-0.5, 0.5, 1.0]),
+      belief=belief,
+      parents=np.array([True, False, False]),
+    )
+    chosen, came, believed, of_score = figure.axes[:4]
+    places = chosen.collections[0].get_offsets()
+    np.testing.assert_array_equal(places, [[1, 0], [2, 2], [3, 0]])
+    self.assertEqual(
+      [x.get_text() for x in chosen.texts], ['-1.5', '20', '0.25']
+    )
+    names = [x.get_text() for x in chosen.get_yticklabels()]
+    self.assertEqual(names, ['x0, a cause', 'x1', 'x2'])
+    np.testing.assert_array_equal(came.lines[0].get_ydata(), [1, 2, 3])
+    np.testing.assert_array_equal(of_score.lines[0].get_ydata(), [-0.5, 0.5, 1])
+    np.testing.assert_array_equal(believed.images[0].get_array(), belief.T)
 
 
 class CurvesOfTest(absltest.TestCase):

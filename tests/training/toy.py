@@ -71,6 +71,12 @@ class Recorder(callbacks.Callback):
     self.metrics.append((step, dict(metrics)))
     self._record('write', step)
 
+  def write_image(self, step, tag, pixels):
+    self._record('write_image', step, tag)
+
+  def write_histogram(self, step, tag, values):
+    self._record('write_histogram', step, tag)
+
   def write_text(self, tag, text):
     self._record('write_text', tag, text)
 

@@ -1,0 +1,148 @@
+"""What TensorBoard shows of a run, beside its curves."""
+
+from collections.abc import Callable, Mapping
+import re
+from typing import Any
+
+import jax
+from matplotlib import figure as figure_lib
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import plots
+from acme_cbo.training import analysis
+
+# Of the metrics whose curves are drawn.
+REWARDS = 'reward/'
+
+
+def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
+  """The charts of the custom scalars tab: {category: {chart: tags}}."""
+  last = f'after_{num_interventions:02d}'
+  return {
+    'Is it good?': {
+      'held-out score': ['eval/score_(first|mean|last)$'],
+      'last choice, by family': ['eval/score_last_.*'],
+      'rewards': [f'{REWARDS}(optimization|structure|parent|exploration)$'],
+    },
+    'Does it know the causes?': {
+      'F1 after the last intervention': [f'belief/.*_f1_{last}'],
+      'AUROC after the last intervention': [f'belief/.*_auroc_{last}'],
+      'calibration error after the last': [f'belief/.*_ece_{last}'],
+    },
+    'Is it well?': {
+      'entropy': ['policy/entropy_.*'],
+      'divergence': ['policy/kl_.*'],
+      'sizes': ['train/.*_norm'],
+      'groups that tell nothing': ['train/dead_groups'],
+    },
+  }
+
+
+def hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+  """Every setting as the hparams tab can show it: {'grpo.beta': 0.0}."""
+  flat: dict[str, bool | float | str] = {}
+  for section, values in config.items():
+    for name, value in (
+      values.items() if isinstance(values, dict) else [('', values)]
+    ):
+      known = isinstance(value, bool | int | float | str)
+      flat[f'{section}.{name}'.rstrip('.')] = value if known else str(value)
+  return flat
+
+
+def histograms(
+  outcomes: Mapping[str, evaluate.Outcome], problem: types.Problem
+) -> dict[str, Callable[[types.TrainingState], dict[str, np.ndarray]]]:
+  """What is shown as a distribution, with every evaluation.
+
+  Args:
+    outcomes: whose 'grpo' is that of the latest evaluation.
+    problem: of the M held-out tasks.
+
+  Returns:
+    {prefix of the tags: state -> {rest of the tag: numbers}}.
+  """
+
+  def choices(state):
+    del state
+    outcome = outcomes['grpo']
+    variable = np.asarray(outcome.variable)
+    low, high = (
+      np.take_along_axis(np.asarray(end), variable, 1)
+      for end in (problem.low, problem.high)
+    )
+    return {
+      'variable': variable,
+      'share_of_domain': (np.asarray(outcome.value) - low) / (high - low),
+    }
+
+  def parameters(state):
+    return {
+      f'{module}/{name}': np.asarray(array)
+      for module, arrays in state.params.items()
+      for name, array in arrays.items()
+    }
+
+  def gradients(state):
+    """The optimizer's exponential mean of them."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    found = ((re.search(_MEAN, jax.tree_util.keystr(p)), x) for p, x in leaves)
+    return {
+      '/'.join(match.groups()): np.asarray(x) for match, x in found if match
+    }
+
+  return {
+    'choices': choices,
+    'parameters': parameters,
+    'gradients': gradients,
+  }
+
+
+# Of a leaf of the optimizer's state: .mu['module']['name'].
+_MEAN = re.compile(r"\.mu\['([^']+)'\]\['([^']+)'\]$")
+
+
+def figures(
+  tasks: held_out.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
+) -> dict[str, Callable[[dict[str, Any]], figure_lib.Figure | None]]:
+  """What is drawn with every evaluation.
+
+  Args:
+    tasks: the held-out SCMs.
+    outcomes: whose 'grpo' is that of the latest evaluation.
+
+  Returns:
+    {tag: curves of the rewards -> figure, or None where it has nothing yet}.
+  """
+  scm = jax.device_get(jax.tree.map(lambda leaf: leaf[0], tasks.tasks.scm))
+  exists, parents = scm.problem.exists, tasks.parents[0]
+
+  def example(curves):
+    del curves
+    outcome = outcomes['grpo']
+    belief = np.asarray(outcome.parents['learned'][0])
+    return plots.episode(
+      *(
+        np.asarray(x[0])
+        for x in (
+          outcome.variable,
+          outcome.value,
+          outcome.target,
+          outcome.score,
+        )
+      ),
+      belief=belief[:, exists],
+      parents=parents[exists],
+    )
+
+  def rewards(curves):
+    named = {tag.removeprefix(REWARDS): x for tag, x in curves.items()}
+    if not named:
+      return None
+    smoothed = {name: analysis.smooth(x) for name, x in named.items()}
+    return plots.rewards(named, smoothed, dict.fromkeys(named))
+
+  return {'figures/example_episode': example, 'figures/rewards': rewards}
