@@ -16,6 +16,8 @@ from acme_cbo.training import analysis
 
 # Of the metrics whose curves are drawn.
 REWARDS = 'reward/'
+# Of a leaf of the optimizer's state: .mu['module']['name'].
+_MEAN = re.compile(r"\.mu\['([^']+)'\]\['([^']+)'\]$")
 
 
 def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
@@ -81,7 +83,7 @@ def histograms(
 
   def parameters(state):
     return {
-      f'{module}/{name}': np.asarray(array)
+      f'{_short(module)}/{name}': np.asarray(array)
       for module, arrays in state.params.items()
       for name, array in arrays.items()
     }
@@ -89,9 +91,11 @@ def histograms(
   def gradients(state):
     """The optimizer's exponential mean of them."""
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
-    found = ((re.search(_MEAN, jax.tree_util.keystr(p)), x) for p, x in leaves)
+    found = ((_MEAN.search(jax.tree_util.keystr(p)), x) for p, x in leaves)
     return {
-      '/'.join(match.groups()): np.asarray(x) for match, x in found if match
+      f'{_short(match[1])}/{match[2]}': np.asarray(x)
+      for match, x in found
+      if match
     }
 
   return {
@@ -101,8 +105,9 @@ def histograms(
   }
 
 
-# Of a leaf of the optimizer's state: .mu['module']['name'].
-_MEAN = re.compile(r"\.mu\['([^']+)'\]\['([^']+)'\]$")
+def _short(module: str) -> str:
+  """The last name of a module of Haiku, which is its own."""
+  return module.split('/')[-1]
 
 
 def figures(
@@ -118,24 +123,21 @@ def figures(
     {tag: curves of the rewards -> figure, or None where it has nothing yet}.
   """
   scm = jax.device_get(jax.tree.map(lambda leaf: leaf[0], tasks.tasks.scm))
-  exists, parents = scm.problem.exists, tasks.parents[0]
+  exists = scm.problem.exists
+  place = np.cumsum(exists) - 1  # Padding is left out.
 
   def example(curves):
     del curves
     outcome = outcomes['grpo']
     belief = np.asarray(outcome.parents['learned'][0])
     return plots.episode(
-      *(
-        np.asarray(x[0])
-        for x in (
-          outcome.variable,
-          outcome.value,
-          outcome.target,
-          outcome.score,
-        )
-      ),
+      variable=place[np.asarray(outcome.variable[0])],
+      value=np.asarray(outcome.value[0]),
+      target=np.asarray(outcome.target[0]),
+      score=np.asarray(outcome.score[0]),
       belief=belief[:, exists],
-      parents=parents[exists],
+      parents=tasks.parents[0][exists],
+      is_target=scm.problem.target[exists],
     )
 
   def rewards(curves):

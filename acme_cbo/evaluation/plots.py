@@ -113,6 +113,7 @@ def episode(
   score: np.ndarray,
   belief: np.ndarray,
   parents: np.ndarray,
+  is_target: np.ndarray,
 ) -> figure_lib.Figure:
   """Draws one episode: what was set, what came out, what was believed.
 
@@ -123,6 +124,7 @@ def episode(
     score: [T] E[Y | do] of the choice, 1 at the best.
     belief: [T + 1, D] that each variable is a parent of the target.
     parents: [D] bool, the truth.
+    is_target: [D] bool, which variable it is about.
 
   Returns:
     The figure.
@@ -130,7 +132,9 @@ def episode(
   num_steps, num_variables = len(variable), len(parents)
   steps = np.arange(1, num_steps + 1)
   names = [
-    f'x{i}, a cause' if parent else f'x{i}' for i, parent in enumerate(parents)
+    f'x{i}{", the target" if is_target[i] else ""}'
+    f'{", a cause" if parents[i] else ""}'
+    for i in range(num_variables)
   ]
   figure = _figure(9, 6.4)
   chosen, came, believed = figure.subplots(
@@ -154,7 +158,12 @@ def episode(
   of_score.set_ylim(min(-0.05, score.min() - 0.05), 1.1)
   lines = [*came.get_lines(), of_score.get_lines()[0]]
   came.legend(
-    lines, [x.get_label() for x in lines], frameon=False, loc='lower right'
+    lines,
+    [x.get_label() for x in lines],
+    frameon=False,
+    ncol=len(lines),
+    loc='lower right',
+    bbox_to_anchor=(1, 0.98),
   )
   image = believed.imshow(
     belief.T,
@@ -164,7 +173,13 @@ def episode(
     vmax=1,
     extent=(-0.5, num_steps + 0.5, num_variables - 0.5, -0.5),
   )
-  figure.colorbar(image, ax=believed, label='probability')
+  figure.colorbar(
+    image,
+    ax=[chosen, came, believed],
+    label='belief',
+    shrink=0.4,
+    anchor=(0, 0),
+  )
   believed.set_title('belief in a cause', loc='left', fontsize=11)
   believed.set_xlabel('interventions')
   for axis in (chosen, believed):

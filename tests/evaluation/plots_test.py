@@ -70,6 +70,7 @@ class EpisodeTest(absltest.TestCase):
       score=np.array([-0.5, 0.5, 1.0]),
       belief=belief,
       parents=np.array([True, False, False]),
+      is_target=np.array([False, True, False]),
     )
     chosen, came, believed, of_score = figure.axes[:4]
     places = chosen.collections[0].get_offsets()
@@ -78,7 +79,7 @@ class EpisodeTest(absltest.TestCase):
       [x.get_text() for x in chosen.texts], ['-1.5', '20', '0.25']
     )
     names = [x.get_text() for x in chosen.get_yticklabels()]
-    self.assertEqual(names, ['x0, a cause', 'x1', 'x2'])
+    self.assertEqual(names, ['x0, a cause', 'x1, the target', 'x2'])
     np.testing.assert_array_equal(came.lines[0].get_ydata(), [1, 2, 3])
     np.testing.assert_array_equal(of_score.lines[0].get_ydata(), [-0.5, 0.5, 1])
     np.testing.assert_array_equal(believed.images[0].get_array(), belief.T)

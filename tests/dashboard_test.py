@@ -1,0 +1,99 @@
+"""What TensorBoard shows is what was done."""
+
+import re
+
+from absl.testing import absltest
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import dashboard
+from acme_cbo import learner
+from acme_cbo.evaluation import evaluate
+from acme_cbo.runtimes import fused
+from configs import grpo
+from tests import miniature
+
+
+class LayoutTest(absltest.TestCase):
+  def test_every_chart_has_tags(self):
+    # Of a run of 10 interventions; see train_test for those of all runs.
+    tags = [
+      *(f'eval/score_{x}' for x in ('first', 'mean', 'last', 'last_linear')),
+      *(f'reward/{x}' for x in ('optimization', 'structure', 'total')),
+      *(f'belief/learned_{x}_after_10' for x in ('f1', 'auroc', 'ece')),
+      'policy/entropy_cell',
+      'policy/kl_acting',
+      'train/gradient_norm',
+      'train/dead_groups',
+    ]
+    for category, charts in dashboard.layout(10).items():
+      for chart, patterns in charts.items():
+        with self.subTest(f'{category} {chart}'):
+          found = [x for x in tags for p in patterns if re.match(p, x)]
+          self.assertNotEmpty(found)
+          self.assertNotIn('reward/total', found)
+
+
+class HparamsTest(absltest.TestCase):
+  def test_every_setting_is_there_by_its_name(self):
+    config = grpo.get_config().to_dict()
+    flat = dashboard.hparams(config)
+    self.assertEqual(flat['name'], 'grpo')
+    self.assertEqual(flat['grpo.beta'], 0.0)
+    self.assertIs(flat['training.quick_compile'], False)
+    self.assertEqual(flat['scms.graph_weights'], '(1.0, 1.0, 1.0, 2.0, 1.0)')
+    self.assertLen(
+      flat, sum(len(x) if isinstance(x, dict) else 1 for x in config.values())
+    )
+
+
+class HistogramsTest(absltest.TestCase):
+  def test_of_choices(self):
+    problem = miniature.tasks(2).scm.problem
+    variable = np.array([np.flatnonzero(x)[[0, -1]] for x in problem.settable])
+    low, high = (
+      np.take_along_axis(np.asarray(x), variable, 1)
+      for x in (problem.low, problem.high)
+    )
+    share = np.array([[0.25, 1.0], [0.5, 0.0]])
+    nothing = jnp.zeros((2, 2))
+    outcome = evaluate.Outcome(
+      score=nothing,
+      variable=jnp.array(variable),
+      value=jnp.array(low + share * (high - low)),
+      target=nothing,
+      parents={},
+      finite=nothing,
+    )
+    state = jax.eval_shape(
+      lambda: fused.init(jax.random.PRNGKey(0), miniature.parts())
+    )
+    choices = dashboard.histograms({'grpo': outcome}, problem)['choices'](state)
+    np.testing.assert_array_equal(choices['variable'], variable)
+    np.testing.assert_allclose(choices['share_of_domain'], share, atol=1e-5)
+
+  def test_of_parameters_and_of_the_mean_of_their_gradients(self):
+    optimizer = learner.make_optimizer(lambda step: 0.1, 1e6, 0.0)
+    parts = miniature.parts(network=miniature.network(), optimizer=optimizer)
+    state = jax.jit(lambda key: fused.init(key, parts))(jax.random.PRNGKey(0))
+    gradient = jax.tree.map(lambda x: jnp.full_like(x, 2.0), state.params)
+    _, opt_state = jax.jit(optimizer.update)(
+      gradient, state.opt_state, state.params
+    )
+    state = state._replace(opt_state=opt_state)
+    shown = dashboard.histograms({}, miniature.tasks(2).scm.problem)
+    parameters, gradients = (
+      shown[name](state) for name in ('parameters', 'gradients')
+    )
+    self.assertEqual(parameters.keys(), gradients.keys())
+    self.assertLen(parameters, len(jax.tree.leaves(state.params)))
+    for name, mean in gradients.items():
+      self.assertEqual(mean.shape, parameters[name].shape)
+      # One step of a mean that begins at 0.
+      self.assertBetween(mean.max(), 0.05, 1.0)
+      self.assertEqual(mean.min(), mean.max())
+
+
+if __name__ == '__main__':
+  absltest.main()
