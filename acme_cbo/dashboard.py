@@ -138,6 +138,7 @@ def figures(
       belief=belief[:, exists],
       parents=tasks.parents[0][exists],
       is_target=scm.problem.target[exists],
+      goal=float(scm.problem.goal),
     )
 
   def rewards(curves):

@@ -114,6 +114,7 @@ def episode(
   belief: np.ndarray,
   parents: np.ndarray,
   is_target: np.ndarray,
+  goal: float,
 ) -> figure_lib.Figure:
   """Draws one episode: what was set, what came out, what was believed.
 
@@ -125,6 +126,7 @@ def episode(
     belief: [T + 1, D] that each variable is a parent of the target.
     parents: [D] bool, the truth.
     is_target: [D] bool, which variable it is about.
+    goal: 1 to maximise it, -1 to minimise it.
 
   Returns:
     The figure.
@@ -144,11 +146,17 @@ def episode(
   if num_steps <= _MAX_LABELS:
     for step, row, x in zip(steps, variable, value, strict=True):
       chosen.annotate(
-        f'{x:.3g}', (step, row), xytext=(8, -3), textcoords='offset points'
+        f'{x:.3g}',
+        (step, row),
+        xytext=(0, 6),
+        textcoords='offset points',
+        ha='center',
+        fontsize=8,
       )
   chosen.set_title('set to', loc='left', fontsize=11)
   came.plot(steps, target, color='0.45', marker='o', label='target, as seen')
-  came.set_title('the target', loc='left', fontsize=11)
+  wanted = 'large' if goal > 0 else 'small'
+  came.set_title(f'the target, to be {wanted}', loc='left', fontsize=11)
   of_score = came.twinx()
   of_score.plot(
     steps, score, color=_COLOUR, linewidth=2.2, label='score of the choice'
@@ -184,7 +192,7 @@ def episode(
   believed.set_xlabel('interventions')
   for axis in (chosen, believed):
     axis.set_yticks(range(num_variables), names)
-    axis.set_ylim(num_variables - 0.5, -0.5)
+    axis.set_ylim(num_variables - 0.5, -0.7)
   for axis in (chosen, came):
     axis.set_xlim(-0.5, num_steps + 0.5)
     axis.grid(alpha=0.25)

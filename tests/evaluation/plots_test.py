@@ -71,6 +71,7 @@ class EpisodeTest(absltest.TestCase):
       belief=belief,
       parents=np.array([True, False, False]),
       is_target=np.array([False, True, False]),
+      goal=-1.0,
     )
     chosen, came, believed, of_score = figure.axes[:4]
     places = chosen.collections[0].get_offsets()
@@ -80,6 +81,7 @@ class EpisodeTest(absltest.TestCase):
     )
     names = [x.get_text() for x in chosen.get_yticklabels()]
     self.assertEqual(names, ['x0, a cause', 'x1, the target', 'x2'])
+    self.assertEqual(came.get_title('left'), 'the target, to be small')
     np.testing.assert_array_equal(came.lines[0].get_ydata(), [1, 2, 3])
     np.testing.assert_array_equal(of_score.lines[0].get_ydata(), [-0.5, 0.5, 1])
     np.testing.assert_array_equal(believed.images[0].get_array(), belief.T)
