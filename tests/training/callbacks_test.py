@@ -1,6 +1,9 @@
 import pathlib
+import re
+import sys
 import tempfile
 from typing import Any
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -64,6 +67,24 @@ class LoadTest(parameterized.TestCase):
       errors.UsageError, f"has '{name}', .*{sentence}"
     ):
       callbacks.load((name,))
+
+
+class DocumentedTest(absltest.TestCase):
+  def test_what_the_docs_show_works_as_it_stands(self):
+    docs = pathlib.Path(__file__).parents[2] / 'docs/grpo_training_system.md'
+    (code,) = re.findall(r'```python\n(.*?)```', docs.read_text(), re.DOTALL)
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    (pathlib.Path(root) / 'my_callbacks.py').write_text(code)
+    with mock.patch.object(sys, 'path', [root, *sys.path]):
+      (own,) = callbacks.load(('my_callbacks:Entropy',))
+    recorder = toy.Recorder()
+
+    class Policy(callbacks.Callback):
+      def on_step_end(self, trainer, state, metrics):
+        metrics |= {'policy/entropy_variable': 1.0, 'policy/entropy_cell': 0.5}
+
+    _trainer(Policy(), own, logger=recorder, num_updates=1).fit(toy.init())
+    self.assertEqual(recorder.metrics[-1][1]['policy/entropy'], 1.5)
 
 
 class EvaluationTest(parameterized.TestCase):
