@@ -1,10 +1,11 @@
-"""How much faster the cache and the shared prefix make acting and learning.
+"""What the cache and the shared prefix save, and what the trainer costs.
 
 Every figure is a ratio of medians of runs that take turns in one process.
 """
 
 from collections.abc import Callable
 import statistics
+import tempfile
 import time
 from typing import Any
 
@@ -18,9 +19,15 @@ from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
+from acme_cbo.training import loggers
+from acme_cbo.training import monitors
+from acme_cbo.training import stopping
+from acme_cbo.training import trainer as trainer_lib
 
 # Variables for which the exact belief is timed.
 _BELIEF_SIZES = (5, 8)
+# Of a run whose overhead is measured.
+_UPDATES = 10
 
 
 def recomputing(network: networks.Network) -> networks.Network:
@@ -198,6 +205,50 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
       for name, runs in seconds.items()
     },
   }
+
+
+def trainer_overhead(
+  step: Callable[[Any], tuple[Any, Any]], state: Any, repeats: int
+) -> float:
+  """What the trainer adds to its updates, as a share of the bare loop.
+
+  Loggers and the callbacks of every update write as in a run; evaluations and
+  checkpoints, which are work of their own, are left out.
+
+  Args:
+    step: makes one update.
+    state: to begin with.
+    repeats: runs of each, in turn.
+
+  Returns:
+    Seconds of `Trainer.fit` over those of calling `step` as often, less 1.
+  """
+
+  def bare():
+    now = jax.tree.map(jnp.copy, state)
+    for _ in range(_UPDATES):
+      now, _ = step(now)
+    return now
+
+  def trained():
+    with tempfile.TemporaryDirectory() as directory:
+      trainer = trainer_lib.Trainer(
+        step=step,
+        num_updates=int(state.step) + _UPDATES,
+        logger=loggers.LoggerGroup(
+          loggers.TensorBoardLogger(directory), loggers.JsonlLogger(directory)
+        ),
+        callbacks=(
+          monitors.Throughput(1),
+          monitors.LearningRate(lambda update: 0.0),
+          stopping.Convergence('reward/total', 100, 0.02, stop=False),
+        ),
+      )
+      return trainer.fit(jax.tree.map(jnp.copy, state))
+
+  seconds = interleaved({'bare': bare, 'trained': trained}, repeats)
+  medians = {name: statistics.median(runs) for name, runs in seconds.items()}
+  return medians['trained'] / medians['bare'] - 1
 
 
 def interleaved(

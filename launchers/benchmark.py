@@ -1,4 +1,4 @@
-"""Measures what the cache and the shared prefix save, as ratios in one run.
+"""Measures what the cache and the sharing save, and what the trainer costs.
 
 python launchers/benchmark.py --out=benchmark.json
 """
@@ -33,9 +33,13 @@ def main(argv: Sequence[str]) -> None:
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import benchmark  # noqa: PLC0415
   from acme_cbo import experiment  # noqa: PLC0415
+  from acme_cbo.runtimes import fused  # noqa: PLC0415
 
   parts = experiment.from_config(config).parts
   figures = benchmark.measure(parts, _REPEATS.value)
+  figures['trainer_overhead'] = benchmark.trainer_overhead(
+    fused.make_step(parts), fused.initial_state(0, parts), _REPEATS.value
+  )
   print(json.dumps(figures, indent=2))
   if _OUT.value:
     pathlib.Path(_OUT.value).write_text(json.dumps(figures, indent=2) + '\n')

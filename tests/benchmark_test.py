@@ -17,7 +17,9 @@ import pytest
 
 from acme_cbo import actor
 from acme_cbo import benchmark
+from acme_cbo.training import loggers
 from tests import miniature
+from tests.training import toy
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -109,6 +111,28 @@ class MeasureTest(parameterized.TestCase):
       self.assertTrue(math.isfinite(ratio) and ratio > 0)
 
 
+class TrainerOverheadTest(absltest.TestCase):
+  def test_is_that_of_a_fit_over_the_bare_updates(self):
+    # By a clock of its own: an update takes 1 s, each write of a log 0.1 s.
+    now = [0.0]
+
+    def step(state):
+      now[0] += 1.0
+      return state._replace(step=state.step + 1), {'reward/total': 0.5}
+
+    class Slow(loggers.JsonlLogger):
+      def write(self, step, metrics):
+        now[0] += 0.1
+        super().write(step, metrics)
+
+    with (
+      mock.patch.object(benchmark.time, 'perf_counter', lambda: now[0]),
+      mock.patch.object(loggers, 'JsonlLogger', Slow),
+    ):
+      overhead = benchmark.trainer_overhead(step, toy.init(), 3)
+    self.assertAlmostEqual(overhead, 0.1)
+
+
 class InterleavedTest(absltest.TestCase):
   def test_takes_turns_and_leaves_the_first_out(self):
     # By a clock of its own: a's runs take 100, 1, 2 and b's 200, 10, 20.
@@ -144,6 +168,7 @@ class LauncherTest(absltest.TestCase):
           'from acme_cbo import benchmark\n'
           'benchmark.measure = lambda parts, repeats: {\n'
           '  "tasks": parts.num_tasks, "repeats": repeats}\n'
+          'benchmark.trainer_overhead = lambda step, state, repeats: 0.25\n'
           f'sys.argv = [{launcher!r}, "--out=figures.json", "--repeats=3",\n'
           '  "--config.grpo.num_tasks=8"]\n'
           f'runpy.run_path({launcher!r}, run_name="__main__")\n',
@@ -157,7 +182,10 @@ class LauncherTest(absltest.TestCase):
       )
       self.assertEqual(done.returncode, 0, done.stderr)
       written = (pathlib.Path(directory) / 'figures.json').read_text()
-    self.assertEqual(json.loads(written), {'tasks': 8, 'repeats': 3})
+    self.assertEqual(
+      json.loads(written),
+      {'tasks': 8, 'repeats': 3, 'trainer_overhead': 0.25},
+    )
     self.assertEqual(done.stdout, written)
 
 

@@ -46,7 +46,7 @@ _LAYERS = {
   'command_line': ('errors', 'schema'),
   'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'training.interruption'),
-  'benchmark': (*_LEARNING, 'runtimes', 'errors'),
+  'benchmark': (*_LEARNING, 'runtimes', 'errors', 'training'),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),
   'train': ('',),

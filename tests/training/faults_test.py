@@ -69,6 +69,7 @@ class FaultsTest(absltest.TestCase):
     acknowledged = 0
     for kill in range(_NUM_KILLS):
       with _start(program, self.directory) as process:
+        assert process.stdout
         process.stdout.readline()  # It is at work.
         time.sleep(rng.uniform(0, 0.5))
         process.kill()
