@@ -148,13 +148,24 @@ def clear(workdir: pathlib.Path) -> None:
 
 def begin(
   workdir: pathlib.Path, config: dict[str, Any], devices: list[str]
-) -> None:
-  """Writes down what a run begins or goes on with."""
+) -> dict[str, Any]:
+  """Writes down what a run begins or goes on with.
+
+  Args:
+    workdir: of the run.
+    config: all its settings.
+    devices: that it computes on.
+
+  Returns:
+    What `environment.json` holds of this start.
+  """
   path = workdir / 'environment.json'
   starts = json.loads(path.read_text())['starts'] if path.exists() else []
-  write_json(path, {'starts': [*starts, _environment(devices)]})
+  environment = _environment(devices)
+  write_json(path, {'starts': [*starts, environment]})
   write_json(workdir / 'config.json', config)
   (workdir / 'summary.json').unlink(missing_ok=True)
+  return environment
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def train_and_evaluate(
     run_directory.prepare(workdir)
   state = initial_state(experiment)
   tasks = held_out_tasks(experiment)
-  run_directory.begin(
+  environment = run_directory.begin(
     workdir,
     config,
     [f'{device} ({device.device_kind})' for device in jax.devices()],
@@ -132,7 +132,7 @@ def train_and_evaluate(
         callbacks.Checkpoint(
           checkpointer,
           experiment.training.checkpoint_every,
-          {'config': config},
+          {'config': config, 'environment': environment},
           score=_SCORE,
         ),
       ),
@@ -158,7 +158,7 @@ def train_and_evaluate(
     facts['reason'] = trainer.stop_reason or 'all updates were made'
     facts['parameters'] = size
     facts |= _results(experiment, tasks, outcomes, workdir)
-    _save_policy(config, state.params, facts, workdir)
+    _save_policy(config, environment, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes; '
@@ -391,7 +391,7 @@ def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
   return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
 
 
-def _save_policy(config, params, facts, workdir) -> None:
+def _save_policy(config, environment, params, facts, workdir) -> None:
   """What others need of a run: the policy, and a page that says what it is."""
   about = {
     'name': facts['name'],
@@ -404,8 +404,7 @@ def _save_policy(config, params, facts, workdir) -> None:
   }
   architecture = networks.Architecture(**config['network'])
   trained_policy.save(workdir / 'policy', architecture, params, about)
-  environment = json.loads((workdir / 'environment.json').read_text())
-  page = report.model_card(facts, config, environment['starts'][-1])
+  page = report.model_card(facts, config, environment)
   run_directory.write(workdir / 'README.md', page)
 
 
