@@ -102,8 +102,9 @@ class ResumableTest(DirectoryTestCase):
     start = environment['starts'][1]
     self.assertEqual(start['devices'], ['cpu:0'])
     self.assertRegex(start['versions']['jax'], r'^\d+\.\d+')
-    self.assertLen(start['git']['revision'], 40)
-    self.assertIsInstance(start['git']['dirty'], bool)
+    if (pathlib.Path(__file__).parents[1] / '.git').exists():
+      self.assertLen(start['git']['revision'], 40)
+      self.assertIsInstance(start['git']['dirty'], bool)
     # What it said about the end of the last start no longer holds.
     self.assertFalse((self.directory / 'summary.json').exists())
 
