@@ -7,6 +7,7 @@ traceback.
 from collections.abc import Callable, Sequence
 import os
 import pathlib
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -32,6 +33,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     SystemExit: with code 2 after an `errors.UsageError`, and with 128 more than
       the signal's number after an `errors.Interrupted`.
   """
+  # Ctrl-C ends the process at once, and in silence, until a run takes it over:
+  # what is imported and compiled first would show where it was, or swallow it.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
 
 

@@ -42,7 +42,7 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   """
   experiment = _experiment(workdir)
   parts = experiment.parts
-  _check('--update', update, 1, experiment.training.num_updates)
+  _check('--update', update, 1, _updates(experiment, workdir, begun=True))
   _check('--scm', index, 0, parts.num_tasks - 1)
   state, step = _after(update - 1, experiment, workdir)
 
@@ -80,7 +80,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
       run; the description is a note on it.
   """
   experiment = _experiment(workdir)
-  _check('--update', update, 0, experiment.training.num_updates)
+  _check('--update', update, 0, _updates(experiment, workdir, begun=False))
   _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
   state, _ = _after(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
@@ -167,6 +167,17 @@ def _after(
   while int(state.step) < update:
     state, _ = step(state)
   return state, step
+
+
+def _updates(
+  experiment: experiment_lib.Experiment, workdir: pathlib.Path, begun: bool
+) -> int:
+  """How many updates a run has made, or begun; all of them if it was killed."""
+  summary = run_directory.read_summary(workdir)
+  if summary is None:
+    return experiment.training.num_updates
+  failed = begun and summary['status'] in ('diverged', 'failed')
+  return min(summary['updates'] + failed, experiment.training.num_updates)
 
 
 def _check(flag: str, value: int, least: int, most: int) -> None:

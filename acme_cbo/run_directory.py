@@ -79,16 +79,11 @@ def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
       another config.
   """
   before = read_config(workdir)
-  summary = workdir / 'summary.json'
-  if summary.exists():
-    try:
-      finished = json.loads(summary.read_text())['status'] == 'finished'
-    except (ValueError, KeyError, TypeError) as error:
-      raise errors.UsageError(f'{summary} is damaged: {error!r}') from error
-    if finished:
-      raise errors.UsageError(
-        f'the run in --workdir={workdir} is finished: nothing is left to resume'
-      )
+  summary = read_summary(workdir)
+  if summary and summary['status'] == 'finished':
+    raise errors.UsageError(
+      f'the run in --workdir={workdir} is finished: nothing is left to resume'
+    )
   old, new = _flat(before), _flat(json.loads(json.dumps(config)))
   changes = [
     f'{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
@@ -133,6 +128,29 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
       f'{workdir / "config.json"} is damaged: it holds no object'
     )
   return values
+
+
+def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """How a run ended.
+
+  Args:
+    workdir: of the run.
+
+  Returns:
+    What its `summary.json` holds; None where the run was killed or goes on.
+
+  Raises:
+    errors.UsageError: it cannot be read.
+  """
+  path = workdir / 'summary.json'
+  if not path.exists():
+    return None
+  try:
+    summary = json.loads(path.read_text())
+    summary['status'], summary['updates']
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UsageError(f'{path} is damaged: {error!r}') from error
+  return summary
 
 
 def clear(workdir: pathlib.Path) -> None:

@@ -85,14 +85,18 @@ def train_and_evaluate(
     run_directory.check_resumable(workdir, config)
   else:
     run_directory.prepare(workdir)
-  state = initial_state(experiment)
+  initial = initial_state(experiment)
   tasks = held_out_tasks(experiment)
   environment = run_directory.begin(
     workdir,
     config,
     [f'{device} ({device.device_kind})' for device in jax.devices()],
   )
-  facts: dict[str, Any] = {'name': experiment.name, 'seed': experiment.seed}
+  facts: dict[str, Any] = {
+    'name': experiment.name,
+    'seed': experiment.seed,
+    'updates': 0,
+  }
   with (
     run_directory.ending(workdir, facts) as interrupted,
     _what_to_do_next(workdir),
@@ -102,20 +106,24 @@ def train_and_evaluate(
       experiment.training.best_checkpoints,
     ) as checkpointer,
   ):
+    state, metadata = _starting_point(
+      checkpointer, initial, resume, resume_step
+    )
+    if resume and not metadata:
+      run_directory.clear(workdir)
     size = _announce(experiment, state, workdir)
     score = tasks.network_scorer(experiment.parts.network)
     outcomes = {
-      'grpo': score(state.params, 0),
+      'untrained': score(initial.params, 0),
       **tasks.scores(held_out.HEURISTICS),
     }
-    outcomes['untrained'] = outcomes['grpo']
-    state, metadata = _starting_point(checkpointer, state, resume, resume_step)
-    if resume and not metadata:
-      run_directory.clear(workdir)
 
     def evaluate_state(state):
-      if state.step:
-        outcomes['grpo'] = score(state.params, int(state.step))
+      outcomes['grpo'] = (
+        score(state.params, int(state.step))
+        if state.step
+        else outcomes['untrained']
+      )
       return _metrics(tasks, outcomes['grpo'])
 
     tensorboard = loggers.TensorBoardLogger(workdir)
@@ -156,13 +164,18 @@ def train_and_evaluate(
     if resume:  # It may have gone on from its end.
       outcomes['grpo'] = score(state.params, int(state.step))
     facts['reason'] = trainer.stop_reason or 'all updates were made'
+    if trainer.stop_reason:
+      print(
+        f'stopped after update {trainer.updates}: {trainer.stop_reason}',
+        flush=True,
+      )
     facts['parameters'] = size
     facts |= _results(experiment, tasks, outcomes, workdir)
-    _save_policy(config, environment, state.params, facts, workdir)
+    _save_policy(config, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
-    f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes; '
-    f'all of it in {workdir}',
+    f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
+    f'{" since it went on" if resume else ""}; all of it in {workdir}',
     flush=True,
   )
   return summary
@@ -193,14 +206,15 @@ def _what_to_do_next(workdir: pathlib.Path) -> Iterator[None]:
     yield
   except errors.NonFiniteError as error:
     error.add_note(
-      'see what it met with: python launchers/replay.py '
+      f'see what it met with: {_beside("python")} launchers/replay.py '
       f'{_flag(workdir)} --update={error.update} --scm={error.task}'
       f'{" --held_out" if error.held_out else ""}'
     )
     raise
   except errors.Interrupted as error:
     error.add_note(
-      f'go on with: python launchers/train.py --resume {_flag(workdir)}'
+      f'go on with: {_beside("python")} launchers/train.py --resume '
+      f'{_flag(workdir)}'
     )
     raise
 
@@ -219,19 +233,20 @@ def _announce(experiment, state, workdir) -> int:
     f'{experiment.training.num_updates} updates '
     f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
-    f'watch it with: {_tensorboard()} --logdir={shlex.quote(str(workdir))}',
+    f'watch it with: {_beside("tensorboard")} '
+    f'{shlex.quote(f"--logdir={workdir}")}',
     flush=True,
   )
   return size
 
 
-def _tensorboard():
-  """The command that starts TensorBoard, in whatever environment this is."""
-  beside = pathlib.Path(sys.executable).parent / 'tensorboard'
-  if shutil.which('tensorboard') or not beside.exists():
-    return 'tensorboard'
+def _beside(name: str) -> str:
+  """The command of that name in this environment, as it may be pasted."""
+  beside = pathlib.Path(sys.executable).parent / name
+  if shutil.which(name) == str(beside) or not beside.exists():
+    return name
   here = pathlib.Path.cwd()
-  return beside.relative_to(here) if here in beside.parents else beside
+  return str(beside.relative_to(here) if here in beside.parents else beside)
 
 
 def _starting_point(
@@ -391,7 +406,7 @@ def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
   return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
 
 
-def _save_policy(config, environment, params, facts, workdir) -> None:
+def _save_policy(config, params, facts, workdir) -> None:
   """What others need of a run: the policy, and a page that says what it is."""
   about = {
     'name': facts['name'],
@@ -404,7 +419,10 @@ def _save_policy(config, environment, params, facts, workdir) -> None:
   }
   architecture = networks.Architecture(**config['network'])
   trained_policy.save(workdir / 'policy', architecture, params, about)
-  page = report.model_card(facts, config, environment)
+  environment = json.loads((workdir / 'environment.json').read_text())
+  page = report.model_card(
+    facts, config, environment['starts'], str(workdir / 'policy')
+  )
   run_directory.write(workdir / 'README.md', page)
 
 

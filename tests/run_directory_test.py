@@ -80,7 +80,7 @@ class ResumableTest(DirectoryTestCase):
       run_directory.check_resumable(self.directory, self.config)
 
   @parameterized.parameters(
-    ('{"status": "finished"}', 'is finished'),
+    ('{"status": "finished", "updates": 3}', 'is finished'),
     ('{"status": "fin', 'summary.json is damaged'),
     ('{}', 'summary.json is damaged'),
     ('[]', 'summary.json is damaged'),
@@ -90,7 +90,9 @@ class ResumableTest(DirectoryTestCase):
     (self.directory / 'summary.json').write_text(text)
     with self.assertRaisesRegex(errors.UsageError, sentence):
       run_directory.check_resumable(self.directory, self.config)
-    (self.directory / 'summary.json').write_text('{"status": "interrupted"}')
+    (self.directory / 'summary.json').write_text(
+      '{"status": "interrupted", "updates": 3}'
+    )
     run_directory.check_resumable(self.directory, self.config)
 
   def test_every_start_is_written_down(self):

@@ -8,6 +8,14 @@ from matplotlib.backends import backend_agg
 import numpy as np
 
 _COLOUR = '#1b6ca8'
+_ORDER = (
+  'total',
+  'optimization',
+  'optimization_last',
+  'structure',
+  'parent',
+  'exploration',
+)
 # Steps whose values are written beside them.
 _MAX_LABELS = 12
 
@@ -84,6 +92,7 @@ def rewards(
   Returns:
     The figure.
   """
+  curves = dict(sorted(curves.items(), key=lambda item: _rank(item[0])))
   columns = 3
   figure = _figure(9, 4.8)
   axes = figure.subplots(-(-len(curves) // columns), columns, squeeze=False)
@@ -100,10 +109,16 @@ def rewards(
         f'still by update {arrived}', fontsize=9, loc='right', color='0.35'
       )
     axis.set_title(name.replace('_', ' '), fontsize=11, loc='left')
-    axis.set_xlabel('updates')
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
+  figure.supxlabel('updates (thin: each; thick: smoothed)', fontsize=10)
+  figure.supylabel('reward per step', fontsize=10)
   return figure
+
+
+def _rank(name: str) -> int:
+  """Where among the rewards one is drawn: their sum first, others last."""
+  return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
 def episode(

@@ -35,19 +35,25 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def model_card(
-  found: dict[str, Any], config: dict[str, Any], start: dict[str, Any]
+  found: dict[str, Any],
+  config: dict[str, Any],
+  starts: list[dict[str, Any]],
+  directory: str,
 ) -> str:
   """What a trained policy is, for whoever finds it.
 
   Args:
     found: as for `summary`, and `name`, `seed`, `updates`, `parameters`.
     config: of the run.
-    start: what it was started with, from its `environment.json`.
+    starts: what it was started with each time, from its `environment.json`.
+    directory: where the policy is.
 
   Returns:
     Markdown.
   """
   scms, horizon, rewards = (config[x] for x in ('scms', 'horizon', 'rewards'))
+  start = starts[-1]
+  commands = '\n'.join(entry['command'] for entry in starts)
   code = start['git'] or {'revision': 'unknown', 'dirty': False}
   weights = ', '.join(
     f'{name} {x:g}' for name, x in rewards.items() if not isinstance(x, str)
@@ -57,8 +63,8 @@ def model_card(
 A policy that chooses experiments: given records of a system and the experiments
 so far, which variable to set next and to what value, so that one variable, the
 target, becomes as large or as small as possible. It is not told which variable
-causes which. {found['parameters']:,} parameters, {found['updates']} updates of
-GRPO.
+causes which. It has {found['parameters']:,} parameters and was trained by GRPO,
+for {found['updates']} updates.
 
 ## What it was trained for
 
@@ -83,20 +89,25 @@ same data and noise. The score of a choice is computed from the system itself.
 
 ## How to use it
 
+From the folder of the code:
+
 ```python
 import pathlib
 from acme_cbo import trained_policy
 
-network, params, about = trained_policy.load(pathlib.Path('policy'))
+network, params, about = trained_policy.load(
+  pathlib.Path({directory!r})
+)
 ```
 
-`acme_cbo.evaluation.policies.trained(network, params, ())` plays episodes with
-it. The directory `policy` needs no other file of this run.
+`acme_cbo.evaluation.policies.trained(network, params, ())` is the policy as
+`acme_cbo.evaluation.evaluate.episode` plays it. The directory needs no other
+file of this run.
 
 ## How it was made
 
 ```sh
-{start['command']}
+{commands}
 ```
 
 Code at revision {code['revision']}{' with changes' if code['dirty'] else ''},

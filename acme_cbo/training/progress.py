@@ -77,7 +77,7 @@ class Progress(callbacks.Callback):
   def on_fit_start(self, trainer, state):
     """Starts the clock; an evaluation comes next."""
     self._updates = int(state.step)
-    self._compiled = False
+    self._compiled = self._done = False
     self._seconds = collections.deque[float](maxlen=monitors.WINDOW)
     self._eval_seconds = collections.deque[float](maxlen=2)
     self._start = self._mark = self._clock()
@@ -107,10 +107,12 @@ class Progress(callbacks.Callback):
     """Times the evaluation and shows what it found."""
     self._eval_seconds.append(self._lap())
     self._values.update(metrics)
-    self._show(trainer, self._time_left(trainer))
+    if not self._done:
+      self._show(trainer, self._time_left(trainer))
 
   def on_fit_end(self, trainer, state):
-    """Shows what the whole took."""
+    """Shows what the whole took; an evaluation may still come."""
+    self._done = True
     self._show(trainer, f'done in {_duration(self._clock() - self._start)}')
     if self._live:
       self._live.stop()
