@@ -47,7 +47,8 @@ class Field(NamedTuple):
       return ', '.join(map(repr, self.options))
     if self.pattern:
       return 'texts'
-    text = f'{self.kind.__name__}, {self.low:g} to {self.high:g}'
+    spec = ',' if self.kind is int else 'g'
+    text = f'{self.kind.__name__}, {self.low:{spec}} to {self.high:{spec}}'
     return f'{len(self.members)} of {text}' if self.members else text
 
 

@@ -2,6 +2,7 @@
 
 python launchers/train.py --config=configs/grpo.py --workdir=runs/mine
 python launchers/train.py --resume --workdir=runs/mine
+A field is set by --config.grpo.beta=0.01; --config_help lists all of them.
 """
 
 from collections.abc import Sequence
