@@ -146,7 +146,7 @@ class ResumeTest(parameterized.TestCase):
     self.assertEqual(summary['latest_checkpoint'], summary['updates'])
     self.assertIn(f'after update {summary["updates"]}', said)
     (command,) = (x for x in said.splitlines() if x.startswith('go on with: '))
-    self.assertEndsWith(command, f'--resume --workdir={workdir}')
+    self.assertEndsWith(command, f"--resume '--workdir={workdir}'")
     code, said = _finish('--resume', f'--workdir={workdir}')
     self.assertEqual(code, 0, said)
     self._assert_same(workdir)
