@@ -106,7 +106,7 @@ def rewards(
     if arrived:
       axis.axvline(arrived, color='0.45', linestyle=':')
       axis.set_title(
-        f'still by update {arrived}', fontsize=9, loc='right', color='0.35'
+        f'steady by {arrived}', fontsize=9, loc='right', color='0.35'
       )
     axis.set_title(name.replace('_', ' '), fontsize=11, loc='left')
     axis.grid(alpha=0.25)

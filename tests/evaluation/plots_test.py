@@ -56,7 +56,7 @@ class RewardsTest(parameterized.TestCase):
       np.testing.assert_array_equal(noisy.get_xdata(), np.arange(1, 21))
       np.testing.assert_array_equal(noisy.get_ydata(), values)
       np.testing.assert_array_equal(smooth.get_ydata(), values + 0.5)
-    self.assertEqual(figure.axes[0].get_title('right'), 'still by update 7')
+    self.assertEqual(figure.axes[0].get_title('right'), 'steady by 7')
     self.assertEqual(figure.axes[0].lines[2].get_xdata(), [7, 7])
 
 
