@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -153,8 +154,57 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   return summary
 
 
+def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """What each start of a run began with.
+
+  Args:
+    workdir: of the run.
+
+  Returns:
+    The entries of its `environment.json`; none where there is none yet.
+
+  Raises:
+    errors.UsageError: it cannot be read.
+  """
+  path = workdir / 'environment.json'
+  if not path.exists():
+    return []
+  try:
+    return list(json.loads(path.read_text())['starts'])
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UsageError(
+      f'{path} is damaged: {error!r}; move it away to go on without it'
+    ) from error
+
+
+def differences(starts: list[dict[str, Any]]) -> list[str]:
+  """How the last start differs from the one before, as the numbers may."""
+  if len(starts) < 2:
+    return []
+  before, now = starts[-2:]
+  names = ('git', 'python', 'versions', 'devices', 'cpus', 'xla_flags')
+  return [
+    f'{name}: {before.get(name)} -> {now.get(name)}'
+    for name in names
+    if before.get(name) != now.get(name)
+  ]
+
+
 def clear(workdir: pathlib.Path) -> None:
-  """Removes the metrics of a run that begins anew."""
+  """Removes the metrics of a run that was killed before its first update.
+
+  Args:
+    workdir: of the run.
+
+  Raises:
+    errors.UsageError: it has made updates.
+  """
+  metrics = workdir / 'metrics.jsonl'
+  if metrics.exists() and metrics.read_text().count('\n') > 1:
+    raise errors.UsageError(
+      f'the run in --workdir={workdir} has made updates and has no checkpoints '
+      'any more; begin anew in another directory'
+    )
   for name in _OUTPUTS:
     path = workdir / name
     if path.is_dir():
@@ -177,13 +227,38 @@ def begin(
   Returns:
     What `environment.json` holds of this start.
   """
-  path = workdir / 'environment.json'
-  starts = json.loads(path.read_text())['starts'] if path.exists() else []
   environment = _environment(devices)
-  write_json(path, {'starts': [*starts, environment]})
+  starts = [*read_starts(workdir), environment]
+  write_json(workdir / 'environment.json', {'starts': starts})
   write_json(workdir / 'config.json', config)
   (workdir / 'summary.json').unlink(missing_ok=True)
   return environment
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes out of a directory, until the process ends.
+
+  Args:
+    workdir: of a run.
+
+  Raises:
+    errors.UsageError: another one is at work in it, or there is none.
+  """
+  try:
+    descriptor = os.open(workdir, os.O_RDONLY)
+  except OSError as error:
+    raise errors.UsageError(f'--workdir={workdir}: {error.strerror}') from error
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise errors.UsageError(
+        f'another process is at work in --workdir={workdir}; wait for its end'
+      ) from error
+    yield
+  finally:
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -197,7 +272,8 @@ def ending(
 
   Args:
     workdir: of the run.
-    facts: about it; what the body adds is written too.
+    facts: about it; what the body adds is written too, `finished_by` as the
+      reason of a run that ended well.
 
   Yields:
     Whether a signal came in, to be asked by whoever can end the run.
@@ -208,11 +284,15 @@ def ending(
   start = time.monotonic()
 
   def end(status, reason):
-    ended = {'status': status, 'reason': reason}
-    seconds = {'seconds': time.monotonic() - start}
-    write_json(workdir / 'summary.json', ended | facts | seconds)
+    write_json(
+      workdir / 'summary.json',
+      {'status': status, 'reason': reason}
+      | facts
+      | {'seconds': time.monotonic() - start},
+    )
 
   def abort(signal):
+    facts.pop('finished_by', None)
     end(
       'interrupted',
       f'{signals.Signals(signal).name}, without waiting for what was under way',
@@ -228,9 +308,10 @@ def ending(
         status, said = 'diverged', str(error)
       else:
         status, said = 'failed', f'{type(error).__name__}: {error}'
+      facts.pop('finished_by', None)
       end(status, '; '.join([said, *getattr(error, '__notes__', [])]))
       raise
-    end('finished', facts.pop('reason', 'all updates were made'))
+    end('finished', facts.pop('finished_by'))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -265,14 +346,14 @@ def _environment(devices: list[str]) -> dict[str, Any]:
     'versions': {name: importlib.metadata.version(name) for name in _VERSIONS},
     'platform': platform.platform(),
     'devices': devices,
-    'cpus': os.cpu_count(),
+    'cpus': len(os.sched_getaffinity(0)),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }
 
 
 def _git() -> dict[str, Any] | None:
   """Revision of the code and whether it was changed; None without a git."""
-  root = pathlib.Path(__file__).parent
+  root = pathlib.Path(__file__).resolve().parents[1]
   try:
     said = [
       subprocess.run(
@@ -283,7 +364,7 @@ def _git() -> dict[str, Any] | None:
       ).stdout.strip()
       for command in (
         ['rev-parse', 'HEAD'],
-        ['status', '--porcelain', '--untracked-files=no', '.'],
+        ['status', '--porcelain'],
       )
     ]
   except (OSError, subprocess.CalledProcessError):

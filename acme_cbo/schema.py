@@ -364,7 +364,22 @@ def _check_fit(config: dict[str, Any]) -> None:
         f'config.horizon.num_observations and num_interventions are {num_rows} '
         f'together: lower them, or choose {other!r}'
       )
-  if config['training']['profile_from'] == 1:
+  training = config['training']
+  if training['profile_from'] > training['num_updates']:
+    raise errors.UsageError(
+      f'config.training.profile_from is {training["profile_from"]}, after the '
+      f'last update, which is {training["num_updates"]}'
+    )
+  if (
+    training['stop_when_converged']
+    and training['convergence_window'] > training['num_updates']
+  ):
+    raise errors.UsageError(
+      'config.training.stop_when_converged is True, and convergence_window is '
+      f'{training["convergence_window"]}, longer than the run of '
+      f'{training["num_updates"]} updates'
+    )
+  if training['profile_from'] == 1:
     raise errors.UsageError(
       'config.training.profile_from is 1; it must be 0, for never, or 2 or '
       'more: the first update compiles'

@@ -81,97 +81,107 @@ def train_and_evaluate(
     errors.Interrupted: a signal came in; the run can be resumed.
   """
   own = callbacks.load(experiment.training.callbacks)
-  if resume:
-    run_directory.check_resumable(workdir, config)
-  else:
+  if not resume:
     run_directory.prepare(workdir)
-  initial = initial_state(experiment)
-  tasks = held_out_tasks(experiment)
-  environment = run_directory.begin(
-    workdir,
-    config,
-    [f'{device} ({device.device_kind})' for device in jax.devices()],
-  )
   facts: dict[str, Any] = {
     'name': experiment.name,
     'seed': experiment.seed,
     'updates': 0,
+    'latest_checkpoint': None,
   }
   with (
-    run_directory.ending(workdir, facts) as interrupted,
-    _what_to_do_next(workdir),
+    run_directory.locked(workdir),
     checkpoints.Checkpointer(
       workdir / 'checkpoints',
       experiment.training.max_checkpoints,
       experiment.training.best_checkpoints,
     ) as checkpointer,
   ):
+    if resume:
+      run_directory.check_resumable(workdir, config)
+    initial = initial_state(experiment)
+    tasks = held_out_tasks(experiment)
     state, metadata = _starting_point(
-      checkpointer, initial, resume, resume_step
+      checkpointer, initial, resume, resume_step, workdir
     )
-    if resume and not metadata:
-      run_directory.clear(workdir)
-    size = _announce(experiment, state, workdir)
-    score = tasks.network_scorer(experiment.parts.network)
-    outcomes = {
-      'untrained': score(initial.params, 0),
-      **tasks.scores(held_out.HEURISTICS),
-    }
-
-    def evaluate_state(state):
-      outcomes['grpo'] = (
-        score(state.params, int(state.step))
-        if state.step
-        else outcomes['untrained']
-      )
-      return _metrics(tasks, outcomes['grpo'])
-
-    tensorboard = loggers.TensorBoardLogger(workdir)
-    trainer = _trainer(
-      experiment,
-      evaluate_state,
-      loggers.LoggerGroup(tensorboard, loggers.JsonlLogger(workdir)),
-      (
-        monitors.Histograms(
-          dashboard.histograms(outcomes, tasks.tasks.scm.problem)
-        ),
-        monitors.Figures(dashboard.REWARDS, dashboard.figures(tasks, outcomes)),
-        *own,
-        callbacks.Checkpoint(
-          checkpointer,
-          experiment.training.checkpoint_every,
-          {'config': config, 'environment': environment},
-          score=_SCORE,
-        ),
-      ),
-      interrupted,
+    environment = run_directory.begin(
       workdir,
+      config,
+      [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
-    if metadata:
-      trainer.load_state_dict(metadata['trainer'])
-    else:
-      text = json.dumps(config, indent=2)
-      trainer.logger.write_text('config', f'```\n{text}\n```')
-      tensorboard.write_layout(
-        dashboard.layout(experiment.parts.horizon.num_interventions)
-      )
-      tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
-    try:
-      state = trainer.fit(state)
-    finally:
-      facts['updates'] = trainer.updates
-      facts['latest_checkpoint'] = checkpointer.latest_step()
-    if resume:  # It may have gone on from its end.
-      outcomes['grpo'] = score(state.params, int(state.step))
-    facts['reason'] = trainer.stop_reason or 'all updates were made'
-    if trainer.stop_reason:
+    for difference in run_directory.differences(
+      run_directory.read_starts(workdir)
+    ):
       print(
-        f'stopped after update {trainer.updates}: {trainer.stop_reason}',
+        f'not as at the last start, so that numbers may differ: {difference}',
         flush=True,
       )
-    facts['parameters'] = size
-    facts |= _results(experiment, tasks, outcomes, workdir)
-    _save_policy(config, state.params, facts, workdir)
+    with (
+      run_directory.ending(workdir, facts) as interrupted,
+      _what_to_do_next(workdir),
+    ):
+      facts['parameters'] = _announce(experiment, state, workdir)
+      score = tasks.network_scorer(experiment.parts.network)
+      outcomes = {
+        'untrained': score(initial.params, 0),
+        **tasks.scores(held_out.HEURISTICS),
+      }
+
+      def evaluate_state(state):
+        outcomes['grpo'] = (
+          score(state.params, int(state.step))
+          if state.step
+          else outcomes['untrained']
+        )
+        return _metrics(tasks, outcomes['grpo'])
+
+      tensorboard = loggers.TensorBoardLogger(workdir)
+      trainer = _trainer(
+        experiment,
+        evaluate_state,
+        loggers.LoggerGroup(tensorboard, loggers.JsonlLogger(workdir)),
+        (
+          monitors.Histograms(
+            dashboard.histograms(outcomes, tasks.tasks.scm.problem)
+          ),
+          monitors.Figures(
+            dashboard.REWARDS, dashboard.figures(tasks, outcomes)
+          ),
+          *own,
+          callbacks.Checkpoint(
+            checkpointer,
+            experiment.training.checkpoint_every,
+            {'config': config, 'environment': environment},
+            score=_SCORE,
+          ),
+          _Record(facts, checkpointer),
+        ),
+        interrupted,
+        workdir,
+      )
+      if metadata:
+        trainer.load_state_dict(metadata['trainer'])
+        checkpointer.delete_after(int(state.step))
+      else:
+        text = json.dumps(config, indent=2)
+        trainer.logger.write_text('config', f'```\n{text}\n```')
+        tensorboard.write_layout(
+          dashboard.layout(experiment.parts.horizon.num_interventions)
+        )
+        tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
+      state = trainer.fit(state)
+      if signal := interrupted():
+        raise errors.Interrupted(signal, trainer.updates)
+      if resume:  # It may have gone on from its end.
+        outcomes['grpo'] = score(state.params, int(state.step))
+      facts['finished_by'] = trainer.stop_reason or 'all updates were made'
+      if trainer.stop_reason:
+        print(
+          f'stopped after update {trainer.updates}: {trainer.stop_reason}',
+          flush=True,
+        )
+      facts |= _results(experiment, tasks, outcomes, workdir)
+      _save_policy(config, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
@@ -179,6 +189,36 @@ def train_and_evaluate(
     flush=True,
   )
   return summary
+
+
+class _Record(callbacks.Callback):
+  """Keeps what is said of a run up to date, whenever it ends; the last one."""
+
+  def __init__(
+    self, facts: dict[str, Any], checkpointer: checkpoints.Checkpointer
+  ):
+    self._facts = facts
+    self._checkpointer = checkpointer
+
+  def on_fit_start(self, trainer, state):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_update_end(self, trainer, state, metrics):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_fit_end(self, trainer, state):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_exception(self, trainer, exception):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def _keep(self, trainer):
+    self._facts['updates'] = trainer.updates
+    self._facts['latest_checkpoint'] = self._checkpointer.latest_step()
 
 
 def initial_state(
@@ -254,13 +294,15 @@ def _starting_point(
   state: types.TrainingState,
   resume: bool,
   resume_step: int | None,
+  workdir: pathlib.Path,
 ) -> tuple[types.TrainingState, dict[str, Any]]:
   """The state to go on from and its metadata, which a new run has not."""
-  begins = resume_step is None and checkpointer.latest_step() is None
-  if begins or not resume:
+  if not resume:
+    return state, {}
+  if resume_step is None and checkpointer.latest_step() is None:
+    run_directory.clear(workdir)
     return state, {}
   state, metadata = checkpointer.restore(state, resume_step)
-  checkpointer.delete_after(int(state.step))
   print(f'going on after update {int(state.step)}', flush=True)
   return state, metadata
 
@@ -419,9 +461,11 @@ def _save_policy(config, params, facts, workdir) -> None:
   }
   architecture = networks.Architecture(**config['network'])
   trained_policy.save(workdir / 'policy', architecture, params, about)
-  environment = json.loads((workdir / 'environment.json').read_text())
   page = report.model_card(
-    facts, config, environment['starts'], str(workdir / 'policy')
+    facts,
+    config,
+    run_directory.read_starts(workdir),
+    str(workdir / 'policy'),
   )
   run_directory.write(workdir / 'README.md', page)
 

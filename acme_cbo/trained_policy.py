@@ -55,12 +55,12 @@ def save(
   (directory / 'policy.json').unlink(missing_ok=True)
   with (directory / 'params.npz').open('wb') as file:
     np.savez(file, **flat)  # pyrefly: ignore[bad-argument-type]
-  said = {
+  said: dict[str, Any] = {
     'format': _FORMAT,
     'architecture': vars(architecture),
     'about': about,
-    'sha256': _digest(directory),
   }
+  said['sha256'] = _digest(said, directory)
   text = json.dumps(said, indent=2, allow_nan=False)
   (directory / 'policy.json').write_text(text + '\n')
 
@@ -84,9 +84,9 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
         f'the policy in {directory} has the format {said["format"]}; this '
         f'version reads {_FORMAT}'
       )
-    if said['sha256'] != _digest(directory):
+    if said.pop('sha256') != _digest(said, directory):
       raise errors.UsageError(
-        f'{directory / "params.npz"} is damaged: it is not what was saved'
+        f'the policy in {directory} is damaged: it is not what was saved'
       )
     architecture = networks.Architecture(**said['architecture'])
     params: dict[str, dict[str, np.ndarray]] = {}
@@ -95,19 +95,20 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
         module, _, name = path.rpartition(':')
         params.setdefault(module, {})[name] = array
     return TrainedPolicy(networks.make(architecture), params, said['about'])
+  except errors.UsageError:
+    raise
   except OSError as error:
     raise errors.UsageError(
       f'{directory} holds no policy that can be read: {error.strerror}'
     ) from error
-  except (KeyError, TypeError) as error:
+  except (KeyError, TypeError, ValueError) as error:
     raise errors.UsageError(
       f'{directory / "policy.json"} is damaged: {error!r}'
     ) from error
-  except json.JSONDecodeError as error:
-    raise errors.UsageError(
-      f'{directory / "policy.json"} is damaged: {error}'
-    ) from error
 
 
-def _digest(directory: pathlib.Path) -> str:
-  return hashlib.sha256((directory / 'params.npz').read_bytes()).hexdigest()
+def _digest(said: dict[str, Any], directory: pathlib.Path) -> str:
+  """SHA-256 of the description and of the parameters."""
+  sha256 = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+  sha256.update((directory / 'params.npz').read_bytes())
+  return sha256.hexdigest()

@@ -110,6 +110,49 @@ class ResumableTest(DirectoryTestCase):
     # What it said about the end of the last start no longer holds.
     self.assertFalse((self.directory / 'summary.json').exists())
 
+  def test_what_differs_from_the_last_start_is_told(self):
+    starts = [{'cpus': 2, 'git': None}, {'cpus': 1, 'git': None, 'time': 'x'}]
+    self.assertEqual(run_directory.differences(starts), ['cpus: 2 -> 1'])
+    self.assertEmpty(run_directory.differences(starts[:1]))
+
+  def test_a_damaged_record_is_named(self):
+    (self.directory / 'environment.json').write_text('{"starts": [')
+    with self.assertRaisesRegex(errors.UsageError, 'ment.json is damaged'):
+      self._begin()
+    self.assertFalse((self.directory / 'config.json').exists())
+
+  def test_only_a_run_without_updates_is_begun_anew(self):
+    (self.directory / 'tb').mkdir()
+    (self.directory / 'tb' / 'events.1').write_text('x')
+    metrics = self.directory / 'metrics.jsonl'
+    metrics.write_text('{"step": 0}\n{"step": 1}\n')
+    with self.assertRaisesRegex(errors.UsageError, 'has no checkpoints any'):
+      run_directory.clear(self.directory)
+    self.assertTrue(metrics.exists())
+    metrics.write_text('{"step": 0}\n')
+    run_directory.clear(self.directory)
+    self.assertFalse(metrics.exists())
+    self.assertEmpty(list((self.directory / 'tb').iterdir()))
+
+
+class LockedTest(DirectoryTestCase):
+  def test_one_at_a_time(self):
+    with (
+      run_directory.locked(self.directory),
+      self.assertRaisesRegex(errors.UsageError, 'another process is at work'),
+      run_directory.locked(self.directory),
+    ):
+      self.fail('It was let in.')
+    with run_directory.locked(self.directory):
+      pass
+
+  def test_no_directory(self):
+    with (
+      self.assertRaisesRegex(errors.UsageError, 'nothing: No such file'),
+      run_directory.locked(self.directory / 'nothing'),
+    ):
+      self.fail('It was let in.')
+
 
 @pytest.mark.fault
 class EndingTest(DirectoryTestCase):
@@ -120,6 +163,7 @@ class EndingTest(DirectoryTestCase):
     facts: dict[str, Any] = {'name': 'a'}
     with run_directory.ending(self.directory, facts):
       facts['updates'] = 3
+      facts['finished_by'] = 'all updates were made'
     summary = self._summary()
     self.assertGreaterEqual(summary.pop('seconds'), 0)
     self.assertEqual(
@@ -142,7 +186,8 @@ class EndingTest(DirectoryTestCase):
     exception.add_note('raised by the callback Progress')
     with (
       self.assertRaises(type(exception)),
-      run_directory.ending(self.directory, {'name': 'a'}),
+      # What would have been said had it ended well is not said.
+      run_directory.ending(self.directory, {'finished_by': 'all of it'}),
     ):
       raise exception
     summary = self._summary()
@@ -154,7 +199,8 @@ class EndingTest(DirectoryTestCase):
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   def test_a_signal_is_noted_and_nothing_else(self, number):
     before = signal.getsignal(number)
-    with run_directory.ending(self.directory, {}) as interrupted:
+    facts: dict[str, Any] = {'finished_by': 'all updates were made'}
+    with run_directory.ending(self.directory, facts) as interrupted:
       self.assertIsNone(interrupted())
       os.kill(os.getpid(), number)
       time.sleep(0.05)

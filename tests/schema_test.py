@@ -274,6 +274,19 @@ class BadValuesTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, '_from is 1; it must'):
       schema.check(_changed(('training.profile_from', 1)))
 
+  @parameterized.parameters(
+    (('profile_from', 300), 'profile_from is 300, after the last update'),
+    (('convergence_window', 300), 'window is 300, longer than the run of 260'),
+  )
+  def test_what_would_never_happen(self, change, sentence):
+    name, value = change
+    changes = (
+      ('training.stop_when_converged', True),
+      (f'training.{name}', value),
+    )
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      schema.check(_changed(*changes))
+
   def test_rewards_that_are_all_nothing(self):
     names = ('optimization', 'structure', 'parent', 'exploration')
     with self.assertRaisesRegex(

@@ -67,7 +67,7 @@ class PolicyTest(parameterized.TestCase):
     ('policy.json', b'[]', 'policy.json is damaged'),
     ('policy.json', b'{"format": 1}', 'policy.json is damaged'),
     ('policy.json', b'{"format": 7}', 'has the format 7; this version reads 1'),
-    ('params.npz', b'', 'params.npz is damaged'),
+    ('params.npz', b'', 'is damaged: it is not what was saved'),
     ('params.npz', None, 'holds no policy that can be read'),
     ('policy.json', None, 'holds no policy that can be read'),
   )
@@ -85,6 +85,15 @@ class PolicyTest(parameterized.TestCase):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
+    with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
+      trained_policy.load(self.directory)
+
+  def test_another_description_is_seen(self):
+    self._save()
+    path = self.directory / 'policy.json'
+    path.write_text(
+      path.read_text().replace('"num_heads": 2', '"num_heads": 4')
+    )
     with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
       trained_policy.load(self.directory)
 

@@ -110,6 +110,10 @@ class Checkpointer:
         f'Orbax did not save step {step} in {self._directory}: a step must be'
         f' later than all that are there ({self._steps()}).'
       )
+    for path in (self._directory / str(step), self._directory):
+      descriptor = os.open(path, os.O_RDONLY)
+      os.fsync(descriptor)
+      os.close(descriptor)
 
   def restore(
     self, template_state: StateT, step: int | None = None

@@ -47,6 +47,10 @@ class Logger(Protocol):
     """How far it has written, as JSON can hold it."""
     return {}
 
+  def check_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Raises where what was written by then is not there any more."""
+    del state
+
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Forgets what was written after `state_dict` was taken."""
     del state
@@ -154,14 +158,19 @@ class TensorBoardLogger(Logger):
   def state_dict(self) -> dict[str, Any]:
     """The sizes of the event files and the latest step in them."""
     self._writer.flush()
-    sizes = {x.name: x.stat().st_size for x in self._files()}
+    sizes = {path.name: _synced(path) for path in self._files()}
     return {'step': self._step, 'sizes': sizes}
+
+  def check_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Raises where an event file is gone or shorter."""
+    for name, size in state['sizes'].items():
+      _check_size(self._directory / name, size)
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Cuts off what came later, and tells a TensorBoard that is open."""
     for path in self._files():
       if path.name in state['sizes']:
-        _cut(path, state['sizes'][path.name])
+        os.truncate(path, state['sizes'][path.name])
       elif not path.name.endswith(self._suffix):
         path.unlink()
     self._step = state['step']
@@ -213,15 +222,19 @@ class JsonlLogger(Logger):
   def state_dict(self) -> dict[str, Any]:
     """The sizes of both files."""
     return {
-      path.name: path.stat().st_size if path.exists() else 0
-      for path in self._paths()
+      path.name: _synced(path) if path.exists() else 0 for path in self._paths()
     }
+
+  def check_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Raises where a file is gone or shorter."""
+    for path in self._paths():
+      _check_size(path, state[path.name])
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Cuts off what came later."""
     for path in self._paths():
-      if path.exists() or state[path.name]:
-        _cut(path, state[path.name])
+      if path.exists():
+        os.truncate(path, state[path.name])
 
   def _paths(self):
     return pathlib.Path(self._file.name), self._texts
@@ -286,18 +299,29 @@ class LoggerGroup(Logger):
     """That of each logger."""
     return {'loggers': [logger.state_dict() for logger in self._loggers]}
 
+  def check_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Asks each for its own."""
+    for logger, own in zip(self._loggers, state['loggers'], strict=True):
+      logger.check_state_dict(own)
+
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Passes each its own."""
     for logger, own in zip(self._loggers, state['loggers'], strict=True):
       logger.load_state_dict(own)
 
 
-def _cut(path: pathlib.Path, size: int) -> None:
-  """Shortens a file to what it was."""
+def _synced(path: pathlib.Path) -> int:
+  """Sees to it that a file is on the disk; returns its size."""
+  with path.open('rb') as file:
+    os.fsync(file.fileno())
+    return os.fstat(file.fileno()).st_size
+
+
+def _check_size(path: pathlib.Path, size: int) -> None:
+  """Raises where a file is shorter than it was."""
   found = path.stat().st_size if path.exists() else 0
   if found < size:
     raise errors.UsageError(
       f'{path} has {found} bytes; it had {size} when the checkpoint was made, '
       'and the run cannot go on without them'
     )
-  os.truncate(path, size)

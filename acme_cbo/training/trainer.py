@@ -13,8 +13,10 @@ logged metric is the number of updates made, read from the state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
+import json
 import time
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -88,7 +90,6 @@ class Trainer(Generic[StateT]):
         the logger, are notes on it.
     """
     self.state, self.updates = state, int(state.step)
-    self.stop_reason = None
     try:
       state = self._fit(state)
     except BaseException as exception:
@@ -120,28 +121,35 @@ class Trainer(Generic[StateT]):
       Exception: what a callback raised, with its name as a note.
     """
     for callback in self.callbacks:
-      try:
+      with _naming(callback, hook):
         getattr(callback, hook)(self, *what)
-      except Exception as error:
-        # Hooks may tell others: the innermost is the one.
-        if not any(_RAISED_BY in note for note in notes(error)):
-          error.add_note(f'{_RAISED_BY} {type(callback).__name__} in {hook}')
-        raise
 
   def state_dict(self) -> dict[str, Any]:
     """What loggers and callbacks have to know to go on, as JSON can hold it."""
+    known = {}
+    for name, callback in self._named():
+      with _naming(callback, 'state_dict'):
+        known[name] = callback.state_dict()
+        json.dumps(known[name], allow_nan=False)
     return {
+      'stop_reason': self.stop_reason,
       'logger': self.logger.state_dict(),
-      'callbacks': {
-        name: callback.state_dict() for name, callback in self._named()
-      },
+      'callbacks': known,
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Lets loggers and callbacks go on from where `state_dict` was taken."""
+    """Goes on from where `state_dict` was taken, which may be a stop.
+
+    Raises:
+      errors.UsageError: what was logged by then is not there any more; nothing
+        was changed.
+    """
+    self.logger.check_state_dict(state['logger'])
     self.logger.load_state_dict(state['logger'])
+    self.stop_reason = state['stop_reason']
     for name, callback in self._named():
-      callback.load_state_dict(state['callbacks'][name])
+      with _naming(callback, 'load_state_dict'):
+        callback.load_state_dict(state['callbacks'][name])
 
   def _fit(self, state: StateT) -> StateT:
     if self.updates > self.num_updates:
@@ -164,7 +172,9 @@ class Trainer(Generic[StateT]):
         )
       self.state, self.updates = state, updates
       self.tell('on_step_end', state, metrics)
-      self.logger.write(updates, metrics)
+      self.logger.write(
+        updates, scalars.finite(f'After update {updates}', metrics)
+      )
       self.tell('on_update_end', state, metrics)
       if signal := self.interrupted():
         raise errors.Interrupted(signal, updates)
@@ -178,6 +188,18 @@ class Trainer(Generic[StateT]):
       name = type(callback).__name__
       seen[name] = seen.get(name, 0) + 1
       yield f'{name} {seen[name]}', callback
+
+
+@contextlib.contextmanager
+def _naming(callback: callbacks_lib.Callback, method: str) -> Iterator[None]:
+  """Adds to an exception which callback raised it."""
+  try:
+    yield
+  except Exception as error:
+    # Callbacks may tell others: the innermost is the one.
+    if not any(_RAISED_BY in note for note in notes(error)):
+      error.add_note(f'{_RAISED_BY} {type(callback).__name__} in {method}')
+    raise
 
 
 def notes(error: BaseException) -> list[str]:

@@ -332,7 +332,7 @@ class DamageTest(CheckpointsTestCase):
     def truncate(content):
       return content[: self.rng.integers(len(content))]
 
-    self._assert_refused(self._damaged(50, truncate), 50, 25)
+    self._assert_refused(self._damaged(50, truncate), 50, 15)
 
   def test_goes_on_from_the_step_that_it_names(self):
     shutil.rmtree(self.path / 'state')

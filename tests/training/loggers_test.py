@@ -166,7 +166,7 @@ class JsonlLoggerTest(WorkdirTestCase):
     (self.workdir / 'metrics.jsonl').write_text('')
     again = loggers.JsonlLogger(self.workdir)
     with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl has 0 bytes'):
-      again.load_state_dict(known)
+      again.check_state_dict(known)
     again.close()
 
   @parameterized.parameters(float('nan'), float('inf'))

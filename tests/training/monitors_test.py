@@ -60,6 +60,34 @@ class LearningRateTest(absltest.TestCase):
     self.assertEqual(rates, [1.0, 0.5, 0.25])
 
 
+class FiguresTest(absltest.TestCase):
+  def test_draws_the_curves_so_far_also_after_a_restart(self):
+    drawn = []
+
+    def draw(curves):
+      drawn.append({tag: len(x) for tag, x in curves.items()})
+
+    def trainer(num_updates):
+      return trainer_lib.Trainer(
+        step=toy.update,
+        num_updates=num_updates,
+        callbacks=(
+          callbacks.Evaluation(toy.evaluate, 2),
+          monitors.Figures('train/', {'figures/a': draw}),
+        ),
+      )
+
+    first = trainer(3)
+    state = first.fit(toy.init())
+    second = trainer(4)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.fit(state)
+    # At 0, 2, 3 and 4; of an update that is evaluated itself not yet.
+    self.assertEqual(
+      drawn, [{}, {'train/loss': 1}, {'train/loss': 2}, {'train/loss': 3}]
+    )
+
+
 class ProfileTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()

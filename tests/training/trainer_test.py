@@ -105,6 +105,32 @@ class OrderTest(parameterized.TestCase):
       ][-5:],
     )
 
+  def test_a_stop_is_not_forgotten_by_a_restart(self):
+    class Stop(callbacks.Callback):
+      def on_step_end(self, trainer, state, metrics):
+        trainer.stop('enough')
+
+    recorder = toy.Recorder()
+    trainer = _trainer(recorder, (Stop(),))
+    state = trainer.fit(toy.init())
+    again = _trainer(recorder, (Stop(),))
+    again.load_state_dict(json.loads(json.dumps(trainer.state_dict())))
+    self.assertEqual(int(again.fit(state).step), 1)
+    self.assertEqual(again.stop_reason, 'enough')
+
+  def test_nothing_is_changed_where_it_cannot_go_on(self):
+    class Gone(toy.Recorder):
+      def check_state_dict(self, state):
+        raise errors.UsageError('it is gone')
+
+      def load_state_dict(self, state):
+        raise AssertionError('It was changed.')
+
+    known = _trainer(toy.Recorder()).state_dict()
+    trainer = _trainer(toy.Recorder(), logger=Gone())
+    with self.assertRaisesRegex(errors.UsageError, 'it is gone'):
+      trainer.load_state_dict(known)
+
   def test_a_signal_ends_it_after_the_update(self):
     recorder = toy.Recorder()
     trainer = _trainer(
@@ -241,6 +267,29 @@ class ExceptionTest(parameterized.TestCase):
     self.assertEqual(
       trainer_lib.notes(caught.exception),
       ['raised by the callback Broken in on_eval_end'],
+    )
+
+  def test_a_metric_of_a_callback_that_is_not_finite_is_named(self):
+    class Lost(callbacks.Callback):
+      def on_step_end(self, trainer, state, metrics):
+        metrics['mine/lost'] = float('nan')
+
+    with self.assertRaisesRegex(FloatingPointError, 'update 1 .*mine/lost'):
+      _trainer(toy.Recorder(), (Lost(),)).fit(toy.init())
+
+  @parameterized.parameters(ValueError, TypeError)
+  def test_a_state_that_cannot_be_kept_is_named(self, exception):
+    class Broken(callbacks.Callback):
+      def state_dict(self):
+        if exception is ValueError:
+          raise ValueError('broken')
+        return {'x': np.float32(1)}
+
+    with self.assertRaises(exception) as caught:
+      _trainer(toy.Recorder(), (Broken(),)).state_dict()
+    self.assertEqual(
+      trainer_lib.notes(caught.exception),
+      ['raised by the callback Broken in state_dict'],
     )
 
   def test_a_failing_clean_up_hides_nothing(self):
