@@ -310,6 +310,9 @@ def ending(
         status, said = 'failed', f'{type(error).__name__}: {error}'
       facts.pop('finished_by', None)
       end(status, '; '.join([said, *getattr(error, '__notes__', [])]))
+      if isinstance(error, SystemExit):
+        # Its code may be that of a run that ended well.
+        raise RuntimeError(f'the run was ended by {error!r}') from error
       raise
     end('finished', facts.pop('finished_by'))
 

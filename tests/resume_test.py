@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
+from acme_cbo.training import callbacks
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _UPDATES = 40
 _CONFIG = [
@@ -74,6 +76,18 @@ def _arrays(workdir):
   """The digests of the last state."""
   path = workdir / 'checkpoints' / str(_UPDATES) / 'digests' / 'metadata'
   return json.loads(path.read_text())['leaves']
+
+
+class Stops(callbacks.Callback):
+  def on_update_end(self, trainer, state, metrics):
+    if trainer.updates == 6:
+      trainer.stop('enough')
+
+
+class Breaks(callbacks.Callback):
+  def on_update_end(self, trainer, state, metrics):
+    if trainer.updates == 6:
+      raise ValueError('broken')
 
 
 @pytest.mark.slow
@@ -167,6 +181,66 @@ class ResumeTest(parameterized.TestCase):
     self.assertEqual(process.returncode, 143, said)
     summary = json.loads((workdir / 'summary.json').read_text())
     self.assertEqual(summary['status'], 'interrupted')
+
+  @parameterized.parameters(
+    ((), 0, 'finished', 'all updates were made'),
+    (
+      ('--config.training.callbacks=("tests.resume_test:Stops",)',),
+      0,
+      'finished',
+      'enough',
+    ),
+    (
+      ('--config.training.callbacks=("tests.resume_test:Breaks",)',),
+      1,
+      'failed',
+      'ValueError: broken; raised by the callback Breaks in on_update_end',
+    ),
+    (
+      (
+        '--config.optimizer.learning_rate=1e6',
+        '--config.optimizer.warmup_updates=0',
+      ),
+      1,
+      'diverged',
+      'is not finite on SCM',
+    ),
+  )
+  def test_every_end_is_told_and_quick(self, flags, code, status, reason):
+    workdir = self.root / f'{status} {len(flags)}'
+    found, said = _finish(*_CONFIG, *flags, f'--workdir={workdir}')
+    ended = time.time()
+    self.assertEqual(found, code, said)
+    summary = json.loads((workdir / 'summary.json').read_text())
+    self.assertEqual(summary['status'], status)
+    self.assertIn(reason, summary['reason'])
+    self.assertLess(ended - (workdir / 'summary.json').stat().st_mtime, 15)
+
+  def test_two_processes_do_not_share_a_directory(self):
+    workdir = self.root / 'shared'
+    with _start(*_CONFIG, f'--workdir={workdir}') as process:
+      while self._updates(workdir) < 5:
+        time.sleep(0.01)
+      code, said = _finish('--resume', f'--workdir={workdir}')
+      self.assertIsNone(process.poll())
+      process.kill()
+    self.assertEqual(code, 2)
+    self.assertIn('another process is at work', said)
+
+  def test_what_is_gone_is_said_and_nothing_else_is_lost(self):
+    workdir = self.root / 'robbed'
+    with _start(*_CONFIG, f'--workdir={workdir}') as process:
+      while self._updates(workdir) < 14:
+        time.sleep(0.01)
+      process.kill()
+    (workdir / 'metrics.jsonl').unlink()
+    steps = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
+    whole = [x for x in steps if x.isdigit()]
+    code, said = _finish(f'--resume_step={whole[0]}', f'--workdir={workdir}')
+    self.assertEqual(code, 2)
+    self.assertIn('metrics.jsonl has 0 bytes', said)
+    left = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
+    self.assertContainsSubset(whole, left)
 
   def test_an_earlier_step_can_be_chosen(self):
     workdir = self.root / 'earlier'

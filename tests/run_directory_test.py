@@ -196,6 +196,14 @@ class EndingTest(DirectoryTestCase):
       summary['reason'], f'{reason}; raised by the callback Progress'
     )
 
+  def test_an_exit_in_between_is_no_good_end(self):
+    with (
+      self.assertRaisesRegex(RuntimeError, r'ended by SystemExit\(0\)'),
+      run_directory.ending(self.directory, {}),
+    ):
+      raise SystemExit(0)
+    self.assertEqual(self._summary()['status'], 'failed')
+
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   def test_a_signal_is_noted_and_nothing_else(self, number):
     before = signal.getsignal(number)
