@@ -1,15 +1,9 @@
 """One training run, from its parts to its table, its files in one directory.
 
-W/config.json         the resolved config
-W/environment.json    code, versions, devices and command line, of each start
 W/metrics.jsonl, tb/  every metric of every update and evaluation
 W/checkpoints/        states that training can go on from
-W/policy/             the trained policy, without what trained it
-W/results.csv         a row per policy and held-out SCM
-W/learning_curve.png  the held-out score over updates
-W/rewards.png         each reward over updates, of runs of 10 or more
-W/README.md           what the policy is for and how good it is
-W/summary.json        how it ended and what it came to; written last
+
+and what `run_directory` and `results` write.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,23 +17,16 @@ import sys
 from typing import Any
 
 import jax
-import numpy as np
-import pandas as pd
 
 from acme_cbo import dashboard
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
-from acme_cbo import networks
+from acme_cbo import results
 from acme_cbo import run_directory
-from acme_cbo import trained_policy
 from acme_cbo import types
-from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
-from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
-from acme_cbo.evaluation import statistics
 from acme_cbo.runtimes import fused
-from acme_cbo.training import analysis
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import loggers
@@ -133,7 +120,7 @@ def train_and_evaluate(
           if state.step
           else outcomes['untrained']
         )
-        return _metrics(tasks, outcomes['grpo'])
+        return results.metrics(tasks, outcomes['grpo'])
 
       tensorboard = loggers.TensorBoardLogger(workdir)
       trainer = _trainer(
@@ -180,8 +167,8 @@ def train_and_evaluate(
           f'stopped after update {trainer.updates}: {trainer.stop_reason}',
           flush=True,
         )
-      facts |= _results(experiment, tasks, outcomes, workdir)
-      _save_policy(config, state.params, facts, workdir)
+      facts |= results.write(experiment, tasks, outcomes, workdir)
+      results.save_policy(config, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
@@ -358,152 +345,3 @@ def _trainer(
       *last,
     ),
   )
-
-
-def _results(
-  experiment: experiment_lib.Experiment,
-  tasks: held_out.HeldOut,
-  outcomes: dict[str, evaluate.Outcome],
-  workdir: pathlib.Path,
-) -> dict[str, Any]:
-  """Writes the table and the figure of a run; returns what they come to."""
-  parts, settings = experiment.parts, experiment.evaluation
-  results = pd.concat(
-    [
-      tasks.table(name, outcomes[name])
-      for name in ('grpo', *held_out.HEURISTICS, 'untrained')
-    ],
-    ignore_index=True,
-  )
-  results.to_csv(workdir / 'results.csv', index=False)
-  confidence = settings.confidence
-  found = {
-    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
-    'simple_regret_share': parts.grpo.simple_regret_share,
-    'num_observations': parts.horizon.num_observations,
-    'num_interventions': parts.horizon.num_interventions,
-    'held_out_tasks': settings.num_tasks,
-    'confidence': confidence,
-    'evaluation': statistics.summarise(results, confidence),
-    'grpo_minus': statistics.paired_differences(results, 'grpo', confidence),
-    'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
-  }
-  rows = _rows(workdir)
-  _draw_learning_curve(workdir, rows, found['evaluation'])
-  return found | {'analysis': _analyse(experiment, rows, workdir)}
-
-
-def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """All that was logged."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
-
-
-def _analyse(
-  experiment: experiment_lib.Experiment,
-  rows: list[dict[str, Any]],
-  workdir: pathlib.Path,
-) -> dict[str, Any] | None:
-  """What each reward came to, and a figure of it; nothing of a short run."""
-  rows = [row for row in rows if 'reward/total' in row]
-  if len(rows) < analysis.MIN_VALUES:
-    return None
-  confidence, cadence = experiment.evaluation.confidence, experiment.training
-  curves = {
-    tag.removeprefix('reward/'): np.array([row[tag] for row in rows])
-    for tag in rows[0]
-    if tag.startswith('reward/')
-  }
-  found = {
-    name: analysis.analyse(
-      values,
-      confidence,
-      cadence.convergence_window,
-      cadence.convergence_tolerance,
-    )
-    for name, values in curves.items()
-  }
-  figure = plots.rewards(
-    curves,
-    {name: analysis.smooth(values) for name, values in curves.items()},
-    {name: entry.converged_at for name, entry in found.items()},
-  )
-  plots.save(workdir / 'rewards.png', figure)
-  return {
-    name: {
-      'improvement': _estimate(entry.improvement),
-      'trend': _estimate(entry.trend),
-      'converged_at': entry.converged_at,
-      'noise': entry.noise,
-      'largest_fall': entry.largest_fall,
-    }
-    for name, entry in found.items()
-  }
-
-
-def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
-  """As JSON can hold it; nothing where too few values tell."""
-  if not np.isfinite(estimate).all():
-    return None
-  return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
-
-
-def _save_policy(config, params, facts, workdir) -> None:
-  """What others need of a run: the policy, and a page that says what it is."""
-  about = {
-    'name': facts['name'],
-    'seed': facts['seed'],
-    'updates': facts['updates'],
-    'horizon': config['horizon'],
-    'scms': config['scms'],
-    'rewards': config['rewards'],
-    'simple_regret_share': facts['simple_regret_share'],
-  }
-  architecture = networks.Architecture(**config['network'])
-  trained_policy.save(workdir / 'policy', architecture, params, about)
-  page = report.model_card(
-    facts,
-    config,
-    run_directory.read_starts(workdir),
-    str(workdir / 'policy'),
-  )
-  run_directory.write(workdir / 'README.md', page)
-
-
-def _metrics(tasks: held_out.HeldOut, outcome: evaluate.Outcome):
-  """Scalars of one evaluation, for the loggers."""
-  score = np.asarray(outcome.score)
-  metrics = {}
-  for group, chosen in tasks.groups().items():
-    suffix = '' if group == 'all' else f'_{group}'
-    part = score[chosen]
-    metrics[f'eval/score_first{suffix}'] = part[:, 0].mean()
-    metrics[f'eval/score_mean{suffix}'] = part.mean()
-    metrics[f'eval/score_last{suffix}'] = part[:, -1].mean()
-  quality = tasks.belief_quality(outcome)
-  for row in quality[quality['group'] == 'all'].to_dict('records'):
-    for name in statistics.QUALITIES:
-      tag = f'belief/{row["belief"]}_{name}_after_{row["interventions"]:02d}'
-      metrics[tag] = row[name]
-  return metrics
-
-
-def _draw_learning_curve(workdir, rows, evaluation):
-  groups = [
-    group
-    for group in ('linear', 'nonlinear')
-    if group in evaluation['grpo']['by_family']
-  ]
-  steps, curves = plots.curves_of(
-    rows,
-    {group: f'eval/score_last_{group}' for group in groups},
-  )
-  baselines = {
-    name: {
-      group: evaluation[name]['by_family'][group]['score_last']['mean']
-      for group in groups
-    }
-    for name in ('explore_then_commit', 'slope', 'random')
-  }
-  figure = plots.learning_curve(steps, curves, baselines)
-  plots.save(workdir / 'learning_curve.png', figure)

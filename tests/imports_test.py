@@ -49,6 +49,7 @@ _LAYERS = {
   'benchmark': (*_LEARNING, 'runtimes', 'errors', 'training'),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),
+  'results': ('',),
   'train': ('',),
   'replay': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),
