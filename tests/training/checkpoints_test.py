@@ -326,7 +326,7 @@ class DamageTest(CheckpointsTestCase):
       content[bit // 8] ^= 1 << bit % 8
       return content
 
-    self._assert_refused(self._damaged(100, flip), 100, 40)
+    self._assert_refused(self._damaged(100, flip), 100, 15)
 
   def test_a_truncation(self):
     def truncate(content):
