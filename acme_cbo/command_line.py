@@ -107,7 +107,7 @@ def _guard(main, argv):
   except errors.UsageError as error:
     _fail(str(error))
   except errors.Interrupted as error:
-    lines = [f'interrupted: {error}', *getattr(error, '__notes__', [])]
+    lines = [f'interrupted: {error}', *errors.notes(error)]
     print(*lines, sep='\n', file=sys.stderr)
     sys.exit(128 + error.signal)
 

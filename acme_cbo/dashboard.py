@@ -8,6 +8,7 @@ import jax
 from matplotlib import figure as figure_lib
 import numpy as np
 
+from acme_cbo import schema
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
@@ -43,16 +44,12 @@ def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
   }
 
 
-def hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+def hparams(config: dict[str, Any]) -> dict[str, bool | float | str]:
   """Every setting as the hparams tab can show it: {'grpo.beta': 0.0}."""
-  flat: dict[str, bool | float | str] = {}
-  for section, values in config.items():
-    for name, value in (
-      values.items() if isinstance(values, dict) else [('', values)]
-    ):
-      known = isinstance(value, bool | int | float | str)
-      flat[f'{section}.{name}'.rstrip('.')] = value if known else str(value)
-  return flat
+  return {
+    path: value if isinstance(value, bool | int | float | str) else str(value)
+    for path, value in schema.flat(config).items()
+  }
 
 
 def histograms(

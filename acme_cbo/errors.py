@@ -6,6 +6,27 @@ import signal as signals
 import numpy as np
 
 
+def notes(error: BaseException) -> list[str]:
+  """The notes of an exception."""
+  return getattr(error, '__notes__', [])
+
+
+def listed(sentences: Sequence[str], most: int, rest: str) -> str:
+  """Joins sentences, as many as fit a message, and counts the rest.
+
+  Args:
+    sentences: one or more.
+    most: how many are spelled out.
+    rest: what the others are, as 'more'.
+
+  Returns:
+    'a; b; and 3 more'.
+  """
+  left = len(sentences) - most
+  more = [f'and {left} {rest}'] if left > 0 else []
+  return '; '.join([*sentences[:most], *more])
+
+
 class UsageError(ValueError):
   """A flag, a config value or a directory that cannot be used."""
 

@@ -155,6 +155,7 @@ def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
 
 def save_policy(
   config: dict[str, Any],
+  starts: list[dict[str, Any]],
   params: Any,
   facts: dict[str, Any],
   workdir: pathlib.Path,
@@ -163,6 +164,7 @@ def save_policy(
 
   Args:
     config: of the run.
+    starts: of the run, from `run_directory.begin`.
     params: of the policy.
     facts: of the run, with what `write` returned.
     workdir: of the run.
@@ -178,12 +180,7 @@ def save_policy(
   }
   architecture = networks.Architecture(**config['network'])
   trained_policy.save(workdir / 'policy', architecture, params, about)
-  page = report.model_card(
-    facts,
-    config,
-    run_directory.read_starts(workdir),
-    str(workdir / 'policy'),
-  )
+  page = report.model_card(facts, config, starts, str(workdir / 'policy'))
   run_directory.write(workdir / 'README.md', page)
 
 

@@ -25,6 +25,7 @@ import time
 from typing import Any
 
 from acme_cbo import errors
+from acme_cbo import schema
 from acme_cbo.training import interruption
 
 # Differences of configs that an error message spells out.
@@ -41,6 +42,12 @@ _VERSIONS = (
   'numpy',
   'pandas',
 )
+
+
+def named(name: str) -> pathlib.Path:
+  """Where a run goes if nobody says where: runs/<name>-<time>."""
+  now = datetime.datetime.now()
+  return pathlib.Path('runs') / f'{name}-{now:%Y%m%d-%H%M%S}'
 
 
 def prepare(workdir: pathlib.Path) -> None:
@@ -85,19 +92,17 @@ def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     raise errors.UsageError(
       f'the run in --workdir={workdir} is finished: nothing is left to resume'
     )
-  old, new = _flat(before), _flat(json.loads(json.dumps(config)))
+  old, new = schema.flat(before), schema.flat(json.loads(json.dumps(config)))
   changes = [
-    f'{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
+    f'config.{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
     for name in sorted(old.keys() | new.keys())
     if old.get(name) != new.get(name)
   ]
   if changes:
-    more = len(changes) - _MAX_SHOWN
     raise errors.UsageError(
       f'the run in --workdir={workdir} was begun with another config, and a '
       'resumed run is to end as if it had never stopped: '
-      + '; '.join(changes[:_MAX_SHOWN])
-      + (f'; and {more} more' if more > 0 else '')
+      + errors.listed(changes, _MAX_SHOWN, 'more')
     )
 
 
@@ -154,7 +159,7 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   return summary
 
 
-def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """What each start of a run began with.
 
   Args:
@@ -216,7 +221,7 @@ def clear(workdir: pathlib.Path) -> None:
 
 def begin(
   workdir: pathlib.Path, config: dict[str, Any], devices: list[str]
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
   """Writes down what a run begins or goes on with.
 
   Args:
@@ -225,14 +230,13 @@ def begin(
     devices: that it computes on.
 
   Returns:
-    What `environment.json` holds of this start.
+    What `environment.json` holds of each start, this one the last.
   """
-  environment = _environment(devices)
-  starts = [*read_starts(workdir), environment]
+  starts = [*_read_starts(workdir), _environment(devices)]
   write_json(workdir / 'environment.json', {'starts': starts})
   write_json(workdir / 'config.json', config)
   (workdir / 'summary.json').unlink(missing_ok=True)
-  return environment
+  return starts
 
 
 @contextlib.contextmanager
@@ -287,12 +291,11 @@ def ending(
     write_json(
       workdir / 'summary.json',
       {'status': status, 'reason': reason}
-      | facts
+      | {name: x for name, x in facts.items() if name != 'finished_by'}
       | {'seconds': time.monotonic() - start},
     )
 
   def abort(signal):
-    facts.pop('finished_by', None)
     end(
       'interrupted',
       f'{signals.Signals(signal).name}, without waiting for what was under way',
@@ -308,13 +311,12 @@ def ending(
         status, said = 'diverged', str(error)
       else:
         status, said = 'failed', f'{type(error).__name__}: {error}'
-      facts.pop('finished_by', None)
-      end(status, '; '.join([said, *getattr(error, '__notes__', [])]))
+      end(status, '; '.join([said, *errors.notes(error)]))
       if isinstance(error, SystemExit):
         # Its code may be that of a run that ended well.
         raise RuntimeError(f'the run was ended by {error!r}') from error
       raise
-    end('finished', facts.pop('finished_by'))
+    end('finished', facts['finished_by'])
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -327,16 +329,6 @@ def write(path: pathlib.Path, text: str) -> None:
   new = path.with_name(f'{path.name}.new')
   new.write_text(text)
   new.replace(path)
-
-
-def _flat(values: Any, prefix: str = 'config') -> dict[str, Any]:
-  """{'config.grpo.beta': 0.0, ...}."""
-  if not isinstance(values, dict):
-    return {prefix: values}
-  flat: dict[str, Any] = {}
-  for name, value in values.items():
-    flat |= _flat(value, f'{prefix}.{name}')
-  return flat
 
 
 def _environment(devices: list[str]) -> dict[str, Any]:

@@ -219,6 +219,16 @@ FIELDS = {
 }
 
 
+def flat(values: Any, path: str = '') -> dict[str, Any]:
+  """The values of a config by the paths of `FIELDS`: {'grpo.beta': 0.0}."""
+  if not isinstance(values, dict):
+    return {path: values}
+  found: dict[str, Any] = {}
+  for name, value in values.items():
+    found |= flat(value, f'{path}.{name}' if path else name)
+  return found
+
+
 def check(config: dict[str, Any]) -> None:
   """Raises unless a config has every field, each as it should be.
 

@@ -91,14 +91,12 @@ def train_and_evaluate(
     state, metadata = _starting_point(
       checkpointer, initial, resume, resume_step, workdir
     )
-    environment = run_directory.begin(
+    starts = run_directory.begin(
       workdir,
       config,
       [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
-    for difference in run_directory.differences(
-      run_directory.read_starts(workdir)
-    ):
+    for difference in run_directory.differences(starts):
       print(
         f'not as at the last start, so that numbers may differ: {difference}',
         flush=True,
@@ -138,7 +136,7 @@ def train_and_evaluate(
           callbacks.Checkpoint(
             checkpointer,
             experiment.training.checkpoint_every,
-            {'config': config, 'environment': environment},
+            {'config': config, 'environment': starts[-1]},
             score=_SCORE,
           ),
           _Record(facts, checkpointer),
@@ -159,7 +157,7 @@ def train_and_evaluate(
       state = trainer.fit(state)
       if signal := interrupted():
         raise errors.Interrupted(signal, trainer.updates)
-      if resume:  # It may have gone on from its end.
+      if 'grpo' not in outcomes:  # It went on from its end.
         outcomes['grpo'] = score(state.params, int(state.step))
       facts['finished_by'] = trainer.stop_reason or 'all updates were made'
       if trainer.stop_reason:
@@ -168,7 +166,7 @@ def train_and_evaluate(
           flush=True,
         )
       facts |= results.write(experiment, tasks, outcomes, workdir)
-      results.save_policy(config, state.params, facts, workdir)
+      results.save_policy(config, starts, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'

@@ -6,7 +6,6 @@ A field is set by --config.grpo.beta=0.01; --config_help lists all of them.
 """
 
 from collections.abc import Sequence
-import datetime
 import pathlib
 import sys
 
@@ -27,9 +26,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run; runs/<name>-<time> if not given.'
 )
-_RESUME = flags.DEFINE_bool(
-  'resume', False, 'Go on with the run in --workdir; no --config is needed.'
-)
+_RESUME = flags.DEFINE_bool('resume', False, 'Go on with the run in --workdir.')
 _RESUME_STEP = flags.DEFINE_integer(
   'resume_step', None, 'Go on from the checkpoint of this step instead.'
 )
@@ -53,8 +50,7 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo import train  # noqa: PLC0415
 
   wired = experiment.from_config(config)
-  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  workdir = pathlib.Path(_WORKDIR.value or f'runs/{wired.name}-{now}')
+  workdir = pathlib.Path(_WORKDIR.value or run_directory.named(wired.name))
   train.train_and_evaluate(wired, config, workdir, resume, _RESUME_STEP.value)
 
 

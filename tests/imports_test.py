@@ -45,7 +45,7 @@ _LAYERS = {
   'schema': ('errors',),
   'command_line': ('errors', 'schema'),
   'trained_policy': ('errors', 'networks'),
-  'run_directory': ('errors', 'training.interruption'),
+  'run_directory': ('errors', 'schema', 'training.interruption'),
   'benchmark': (*_LEARNING, 'runtimes', 'errors', 'training'),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),

@@ -107,8 +107,9 @@ class Evaluation(Callback):
 
   def to_come(self, trainer: trainer_lib.Trainer) -> int:
     """How many evaluations there will be after the latest."""
-    updates = range(self._latest + 1, trainer.num_updates + 1)
-    return sum(self._is_due(trainer, x) for x in updates)
+    last, every = trainer.num_updates, self._every
+    at_the_end = self._latest < last and last % every > 0
+    return last // every - self._latest // every + at_the_end
 
   def _is_due(self, trainer, updates):
     return updates % self._every == 0 or updates == trainer.num_updates

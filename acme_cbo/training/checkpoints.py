@@ -288,9 +288,7 @@ def _check_match(path: pathlib.Path, leaves: dict[str, Any], template: Any):
     if saved.get(leaf) != expected.get(leaf)
   ]
   if differences:
-    more = len(differences) - _MAX_SHOWN
     raise errors.UsageError(
       f'the checkpoint {path} does not fit the state that is expected: '
-      + '; '.join(differences[:_MAX_SHOWN])
-      + (f'; and {more} more differences' if more > 0 else '')
+      + errors.listed(differences, _MAX_SHOWN, 'more differences')
     )

@@ -197,11 +197,6 @@ def _naming(callback: callbacks_lib.Callback, method: str) -> Iterator[None]:
     yield
   except Exception as error:
     # Callbacks may tell others: the innermost is the one.
-    if not any(_RAISED_BY in note for note in notes(error)):
+    if not any(_RAISED_BY in note for note in errors.notes(error)):
       error.add_note(f'{_RAISED_BY} {type(callback).__name__} in {method}')
     raise
-
-
-def notes(error: BaseException) -> list[str]:
-  """The notes of an exception."""
-  return getattr(error, '__notes__', [])

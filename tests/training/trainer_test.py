@@ -265,7 +265,7 @@ class ExceptionTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'broken') as caught:
       _trainer(toy.Recorder(), (Broken(),)).fit(toy.init())
     self.assertEqual(
-      trainer_lib.notes(caught.exception),
+      errors.notes(caught.exception),
       ['raised by the callback Broken in on_eval_end'],
     )
 
@@ -288,7 +288,7 @@ class ExceptionTest(parameterized.TestCase):
     with self.assertRaises(exception) as caught:
       _trainer(toy.Recorder(), (Broken(),)).state_dict()
     self.assertEqual(
-      trainer_lib.notes(caught.exception),
+      errors.notes(caught.exception),
       ['raised by the callback Broken in state_dict'],
     )
 
