@@ -122,11 +122,13 @@ def posteriors(num_beliefs: int, num_variables: int) -> Callable[[], Any]:
   column = jnp.arange(num_variables)
   problem = types.Problem(
     exists=jnp.ones(num_variables, bool),
-    settable=column > 0,
+    sets=jnp.eye(num_variables, dtype=bool) & (column > 0),
     target=column == 0,
     goal=jnp.float32(1),
     low=jnp.full(num_variables, -2.0),
     high=jnp.full(num_variables, 2.0),
+    cost=jnp.ones(num_variables),
+    budget=jnp.array(jnp.inf),
   )
   belief = beliefs.exact()
   start = jax.jit(jax.vmap(lambda rows: belief.init(problem, rows, None)))(

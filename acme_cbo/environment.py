@@ -59,7 +59,8 @@ def check_intervention(
 
   Raises:
     ValueError: a variable is padding, the target or not settable, its value is
-      not finite or out of its domain, or nothing is set at all.
+      not finite or out of its domain, nothing is set at all, or the variables
+      may not be set together.
   """
   mask = np.asarray(intervention.mask)
   values = np.asarray(intervention.values)
@@ -81,7 +82,7 @@ def check_intervention(
       )
     if problem.target[j]:
       raise ValueError(f'variable {j} is the target, which may not be set')
-    if not problem.settable[j]:
+    if not np.asarray(problem.settable)[j]:
       raise ValueError(f'variable {j} may not be set')
     if not np.isfinite(value):
       raise ValueError(f'variable {j} is set to {value}; set a finite value')
@@ -89,3 +90,6 @@ def check_intervention(
       raise ValueError(
         f'variable {j} is set to {value}, outside its domain [{low}, {high}]'
       )
+  if not (np.asarray(problem.sets) == mask).all(-1).any():
+    together = ', '.join(map(str, np.flatnonzero(mask)))
+    raise ValueError(f'variables {together} may not be set together')

@@ -8,6 +8,7 @@ Shapes, used in every docstring and trailing comment:
   N  observational rows
   R  rows a rollout adds to the observations: a start row and T outcomes, T + 1
   D  variables, padded to the largest SCM of the batch
+  M  sets of variables that may be set together
   H  hidden units of a mechanism
   S  draws of the noise bank
   K  cells that a domain is cut into; with its two ends there are C = K + 2
@@ -25,20 +26,31 @@ class Problem(NamedTuple):
   """What the experimenter is told: everything but the causal mechanism.
 
   Attributes:
-    exists: [D] bool, False where a variable is padding.
-    settable: [D] bool, True where an intervention is allowed.
+    exists: [D] bool, False where a variable is padding, or never watched.
+    sets: [M, D] bool, each set of variables that may be set together; an empty
+      one is padding.
     target: [D] bool, True for the one variable to optimise.
     goal: [] +1 to maximise the target, -1 to minimise it.
     low: [D] lower ends of the domains, in the variables' own units.
     high: [D] upper ends of the domains, in the variables' own units.
+    cost: [D] what setting each variable costs, once.
+    budget: [] what all interventions together may cost; infinite where their
+      number alone is limited.
   """
 
   exists: jax.Array
-  settable: jax.Array
+  sets: jax.Array
   target: jax.Array
   goal: jax.Array
   low: jax.Array
   high: jax.Array
+  cost: jax.Array
+  budget: jax.Array
+
+  @property
+  def settable(self) -> jax.Array:
+    """The variables that may be set, alone or with others: [D] bool."""
+    return self.sets.any(-2)
 
 
 class Mechanism(NamedTuple):
@@ -74,7 +86,10 @@ class SCM(NamedTuple):
 
   Attributes:
     problem: what of it may be seen.
-    mechanism: the structural equations, in internal units u.
+    mechanism: the structural equations, in internal units u: a `Mechanism`, or
+      whatever `mechanisms.value` is registered for.
+    present: [D] bool, False where a variable is padding. Latent are those that
+      are present and do not exist in the problem: nobody ever sees them.
     parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
     order: [D] int32, the variables from causes to effects, padding last.
     location: [D] origin of each variable's own units.
@@ -84,7 +99,8 @@ class SCM(NamedTuple):
   """
 
   problem: Problem
-  mechanism: Mechanism
+  mechanism: Any
+  present: jax.Array
   parents: jax.Array
   order: jax.Array
   location: jax.Array

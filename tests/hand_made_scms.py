@@ -46,8 +46,10 @@ def problem(
   low=-1.0,
   high=1.0,
   size: int | None = None,
+  sets=None,
+  budget: float = np.inf,
 ) -> types.Problem:
-  """All may be set but the target; the columns from `size` on are padding."""
+  """All may be set but the target, one at a time; padding from `size` on."""
   column = np.arange(num_variables)
   exists = column < (num_variables if size is None else size)
   is_target = column == target
@@ -56,11 +58,13 @@ def problem(
     allowed = np.isin(column, settable)
   arrays = dict(
     exists=exists,
-    settable=allowed,
+    sets=np.diag(allowed) if sets is None else np.asarray(sets, bool),
     target=is_target,
     goal=np.float32(goal),
     low=np.where(exists, low, 0.0),
     high=np.where(exists, high, 0.0),
+    cost=np.ones(num_variables),
+    budget=np.float32(budget),
   )
   return types.Problem(**_on_device(arrays))
 
@@ -79,6 +83,7 @@ def scm(
   order = np.arange(num_variables) if order is None else order
   arrays = dict(
     order=np.asarray(order, np.int32),
+    present=np.asarray(about.exists),
     location=np.broadcast_to(np.float32(location), num_variables),
     scale=np.broadcast_to(np.float32(scale), num_variables),
     graph=np.int32(graphs.Graph.ERDOS_RENYI),

@@ -1,6 +1,8 @@
 """Structural equations and noise: one array program for every family."""
 
 import enum
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,43 @@ class Noise(enum.IntEnum):
 _SQUARE_BEND = 6.0
 
 
+@functools.singledispatch
+def value(
+  mechanism: Any, j: jax.Array, u: jax.Array, noise: jax.Array
+) -> jax.Array:
+  """The structural equation of one variable.
+
+  Args:
+    mechanism: the equations, of any registered kind.
+    j: [] int32, the variable.
+    u: [S, D] values of all variables; only those of j's parents are used.
+    noise: [S, D] of all variables, from `noise_at`; only j's own is used.
+
+  Returns:
+    [S] values, in internal units.
+  """
+  raise TypeError(f'{type(mechanism)} holds no structural equations')
+
+
+@functools.singledispatch
+def noise_at(mechanism: Any, level: jax.Array) -> jax.Array:
+  """Quantiles of every variable's noise.
+
+  Args:
+    mechanism: of any registered kind.
+    level: [S, D] in [0, 1].
+
+  Returns:
+    [S, D] in internal units.
+  """
+  raise TypeError(f'{type(mechanism)} says nothing of noise')
+
+
+@value.register
+def _(mechanism: types.Mechanism, j, u, noise):
+  return signal(mechanism, j, u) + noise[:, j]
+
+
 def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
   """The structural equation of one variable, without its noise.
 
@@ -61,24 +100,26 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def noise(
-  key: jax.Array, mechanism: types.Mechanism, num_draws: int
+  key: jax.Array, mechanism: Any, num_draws: int, num_variables: int
 ) -> jax.Array:
-  """Independent draws of every variable's noise, scaled.
+  """Independent draws of every variable's noise.
 
   Args:
     key: consumed.
-    mechanism: whose `noise` and `noise_scale` are used.
+    mechanism: of any registered kind.
     num_draws: S.
+    num_variables: D.
 
   Returns:
     [S, D] in internal units.
   """
-  shape = (num_draws, mechanism.noise.shape[-1])
-  return _noise_at(mechanism, jax.random.uniform(key, shape))
+  return noise_at(
+    mechanism, jax.random.uniform(key, (num_draws, num_variables))
+  )
 
 
 def stratified_noise(
-  key: jax.Array, mechanism: types.Mechanism, num_draws: int
+  key: jax.Array, mechanism: Any, num_draws: int, num_variables: int
 ) -> jax.Array:
   """Draws of every variable's noise that together cover its distribution.
 
@@ -88,20 +129,21 @@ def stratified_noise(
 
   Args:
     key: consumed.
-    mechanism: whose `noise` and `noise_scale` are used.
+    mechanism: of any registered kind.
     num_draws: S.
+    num_variables: D.
 
   Returns:
     [S, D] in internal units.
   """
-  shape = (num_draws, mechanism.noise.shape[-1])
+  shape = (num_draws, num_variables)
   drawn = draws.levels(key, {'order': shape, 'place': shape})
   part = jnp.argsort(drawn['order'], axis=0)
-  return _noise_at(mechanism, (part + drawn['place']) / num_draws)
+  return noise_at(mechanism, (part + drawn['place']) / num_draws)
 
 
-def _noise_at(mechanism, level):
-  """Quantiles of every variable's noise at [S, D] levels in [0, 1]."""
+@noise_at.register
+def _(mechanism: types.Mechanism, level):
   centred = draws.centred(level)
   normal = draws.normal(level)
   uniform = jnp.sqrt(3.0) * centred

@@ -137,15 +137,18 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
 
   problem = types.Problem(
     exists=exists,
-    settable=may_set & ~is_target,
+    sets=jnp.eye(num_nodes, dtype=bool) & (may_set & ~is_target),
     target=is_target,
     goal=goal,
     low=jnp.where(exists, location + scale * (centre - half), 0.0),
     high=jnp.where(exists, location + scale * (centre + half), 0.0),
+    cost=jnp.ones(num_nodes),
+    budget=jnp.array(jnp.inf),
   )
   scm = types.SCM(
     problem=problem,
     mechanism=mechanism,
+    present=exists,
     parents=parents,
     order=node,
     location=location,
@@ -263,7 +266,7 @@ def _standardise(key, mechanism, parents, noise_ratio):
   share = jnp.where(is_root, 0.0, 1 / jnp.sqrt(1 + jnp.square(noise_ratio)))
   noise_scale = jnp.sqrt(1 - jnp.square(share))
   mechanism = mechanism._replace(noise_scale=noise_scale)
-  noise = mechanisms.noise(key, mechanism, _SCALING_DRAWS)
+  noise = mechanisms.noise(key, mechanism, _SCALING_DRAWS, num_nodes)
 
   def scale(u, j):
     raw = mechanisms.signal(mechanism, j, u)

@@ -43,18 +43,19 @@ def propagate(
   Args:
     scm: the model.
     intervention: what is set.
-    noise: [S, D] scaled noise of every variable.
+    noise: [S, D] of every variable, from `mechanisms`.
 
   Returns:
-    [S, D] internal values; 0 where a variable is padding.
+    [S, D] internal values, those of latent variables too; 0 where a variable is
+    padding.
   """
   values = (intervention.values - scm.location) / scm.scale
   variables = jnp.arange(noise.shape[-1])
 
   def evaluate(u, j):
-    free = mechanisms.signal(scm.mechanism, j, u) + noise[:, j]
+    free = mechanisms.value(scm.mechanism, j, u, noise)
     value = jnp.where(intervention.mask[j], values[j], free)
-    value = jnp.where(scm.problem.exists[j], value, 0.0)
+    value = jnp.where(scm.present[j], value, 0.0)
     return jnp.where(variables == j, value[:, None], u), None
 
   return jax.lax.scan(evaluate, jnp.zeros_like(noise), scm.order)[0]
@@ -75,9 +76,11 @@ def sample(
     num_samples: S.
 
   Returns:
-    [S, D] values in the variables' own units; 0 where a variable is padding.
+    [S, D] values in the variables' own units; 0 where a variable is padding
+    or latent.
   """
-  noise = mechanisms.noise(key, scm.mechanism, num_samples)
+  num_variables = scm.present.shape[-1]
+  noise = mechanisms.noise(key, scm.mechanism, num_samples, num_variables)
   u = propagate(scm, intervention, noise)
   value = scm.location + scm.scale * u
   # What is set is set to the bit, whatever the rounding of the units.
@@ -97,10 +100,12 @@ def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
     num_draws: S.
 
   Returns:
-    [S, D] scaled noise.
+    [S, D] noise of every variable.
   """
   linear = scm.family == mechanisms.Family.LINEAR
-  drawn = mechanisms.stratified_noise(key, scm.mechanism, num_draws)
+  drawn = mechanisms.stratified_noise(
+    key, scm.mechanism, num_draws, scm.present.shape[-1]
+  )
   return jnp.where(linear, 0.0, drawn)
 
 
@@ -232,8 +237,9 @@ def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
   rows = jax.tree.map(lambda leaf: leaf[permutation], mechanism)
   return scm._replace(
     problem=jax.tree.map(
-      lambda leaf: leaf[permutation] if leaf.ndim else leaf, problem
+      lambda leaf: leaf[..., permutation] if leaf.ndim else leaf, problem
     ),
+    present=scm.present[permutation],
     mechanism=rows._replace(
       linear=rows.linear[:, permutation],
       hidden=rows.hidden[:, :, permutation],
