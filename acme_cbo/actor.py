@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from acme_cbo import distributions
 from acme_cbo import environment
+from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
@@ -26,6 +27,12 @@ class Horizon:
 
   num_observations: int
   num_interventions: int
+
+
+def spent_before(problem: types.Problem, intervened: jax.Array) -> jax.Array:
+  """Cost of all interventions before each: [T, D] bool -> [T]."""
+  cost = intervened @ problem.cost
+  return jnp.cumsum(cost) - cost
 
 
 def target_parents(scm: types.SCM) -> jax.Array:
@@ -60,29 +67,44 @@ def rollout(
   """
   scm, problem = task.scm, task.scm.problem
   num_variables = problem.low.shape[-1]
+  num_turns = task.objective.given_outcome.size
   belief = beliefs.KINDS[kinds.belief]()
 
   def append(cache, position, row):
     return network.append(params, problem, prefix, cache, position, row)
 
   def act(carry, inputs):
-    heads, cache, believed = carry
+    encoding, cache, believed, spent, before = carry
     step, key = inputs
-    key_choice, key_outcome = jax.random.split(key)
-    log_probs = distributions.choice(heads.joint_logits, problem.settable)
-    decision = distributions.sample(key_choice, log_probs)
-    intervention = simulate.intervene_on(
-      problem, decision.variable, decision.fraction
+    *key_turns, key_outcome = jax.random.split(key, num_turns + 1)
+    sets = interventions.affordable(problem, spent)
+    decision, *log_prob = distributions.decide(
+      key_turns,
+      lambda partial: (
+        network.turn(params, problem, prefix, encoding, partial).logits
+      ),
+      sets,
+      distributions.sample,
     )
-    outcome = environment.step(key_outcome, scm, intervention)
-    left = 1 - (step + 1) / num_interventions
+    # When nothing can be paid for any more, what was set last stays.
+    intervention = jax.tree.map(
+      lambda new, old: jnp.where(sets.any(), new, old),
+      simulate.carried_out(problem, decision),
+      before,
+    )
+    outcome = environment.watch(
+      key_outcome, scm, task.objective.bank, intervention
+    )
+    spent += intervention.mask @ problem.cost
+    left = networks.budget_left(
+      problem, spent, 1 - (step + 1) / num_interventions
+    )
     row = networks.outcome_row(intervention.mask, outcome, left)
-    new_heads, cache = append(cache, step + 1, row)
-    log_prob = distributions.log_prob(log_probs, decision)
+    new_encoding, cache = append(cache, step + 1, row)
     new_believed = belief.update(
-      believed, intervention.mask, outcome, new_heads.parent_logits
+      believed, intervention.mask, outcome, new_encoding.parent_logits
     )
-    return (new_heads, cache, new_believed), (
+    return (new_encoding, cache, new_believed, spent, intervention), (
       decision,
       intervention,
       outcome,
@@ -91,16 +113,18 @@ def rollout(
     )
 
   empty = network.empty_cache(num_interventions + 1, num_variables)
-  heads, cache = append(empty, 0, networks.start_row(num_variables))
-  believed = belief.init(problem, observations, heads.parent_logits)
+  encoding, cache = append(empty, 0, networks.start_row(num_variables))
+  believed = belief.init(problem, observations, encoding.parent_logits)
+  nothing = simulate.no_intervention(num_variables)
   steps = jnp.arange(num_interventions)
   keys = jax.random.split(key, num_interventions)
-  start = heads, cache, believed
-  (_, _, last), history = jax.lax.scan(act, start, (steps, keys))
+  start = encoding, cache, believed, jnp.zeros(()), nothing
+  (_, _, last, *_), history = jax.lax.scan(act, start, (steps, keys))
   decision, intervention, outcomes, log_prob, before = history
   return types.Trajectory(
     decision=decision,
     intervened=intervention.mask,
+    values=intervention.values,
     outcomes=outcomes,
     log_prob_variable=log_prob[0],
     log_prob_cell=log_prob[1],
@@ -109,7 +133,6 @@ def rollout(
       kinds,
       belief,
       beliefs.joined(before, last),
-      decision,
       intervention,
       outcomes,
     ),
@@ -132,7 +155,6 @@ def components(
   kinds: rewards.Kinds,
   belief: beliefs.Belief,
   believed: Any,
-  decision: types.Decision,
   intervention: types.Intervention,
   outcomes: jax.Array,
 ) -> jax.Array:
@@ -144,7 +166,6 @@ def components(
     belief: that the states are of.
     believed: T + 1 states of the belief, before each intervention and after
       the last.
-    decision: [T] of each step.
     intervention: [T, D] what each step set.
     outcomes: [T, D] what was watched.
 
@@ -171,7 +192,9 @@ def components(
     'optimization': rewards.optimization(reached, objective),
     'structure': rewards.structure(worth[:-1], worth[1:]),
     'parent': jax.vmap(rewards.parent)(probability[:-1], intervention.mask),
-    'exploration': rewards.exploration(decision.variable, decision.fraction),
+    'exploration': rewards.exploration(
+      intervention.mask, simulate.fractions(scm.problem, intervention)
+    ),
   }
   return jnp.stack([found[name] for name in rewards.COMPONENTS], -1)
 

@@ -54,8 +54,12 @@ def recomputing(network: networks.Network) -> networks.Network:
     # encode them once for the whole group.
     own = observations + 0 * rows.values[-1]
     prefix = network.prefix(params, problem, own)
-    heads = network.full(params, problem, prefix, rows)
-    return jax.tree.map(lambda leaf: leaf[position], heads), rows
+    encodings = network.full(params, problem, prefix, rows)
+    return networks.after(encodings, position), rows
+
+  def turn(params, problem, observations, encoding, partial):
+    prefix = network.prefix(params, problem, observations)
+    return network.turn(params, problem, prefix, encoding, partial)
 
   def empty_cache(num_rows, num_variables):
     return jax.tree.map(
@@ -66,6 +70,7 @@ def recomputing(network: networks.Network) -> networks.Network:
   return network._replace(
     prefix=lambda params, problem, observations: observations,
     append=append,
+    turn=turn,
     empty_cache=empty_cache,
   )
 
@@ -129,6 +134,7 @@ def posteriors(num_beliefs: int, num_variables: int) -> Callable[[], Any]:
     high=jnp.full(num_variables, 2.0),
     cost=jnp.ones(num_variables),
     budget=jnp.array(jnp.inf),
+    samples=jnp.ones(()),
   )
   belief = beliefs.exact()
   start = jax.jit(jax.vmap(lambda rows: belief.init(problem, rows, None)))(

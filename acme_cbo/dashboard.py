@@ -68,14 +68,14 @@ def histograms(
   def choices(state):
     del state
     outcome = outcomes['grpo']
-    variable = np.asarray(outcome.variable)
+    mask, values = (np.asarray(leaf) for leaf in outcome.intervention)
     low, high = (
-      np.take_along_axis(np.asarray(end), variable, 1)
+      np.broadcast_to(np.asarray(end)[:, None], values.shape)[mask]
       for end in (problem.low, problem.high)
     )
     return {
-      'variable': variable,
-      'share_of_domain': (np.asarray(outcome.value) - low) / (high - low),
+      'variable': np.nonzero(mask)[-1],
+      'share_of_domain': (values[mask] - low) / (high - low),
     }
 
   def parameters(state):
@@ -121,15 +121,14 @@ def figures(
   """
   scm = jax.device_get(jax.tree.map(lambda leaf: leaf[0], tasks.tasks.scm))
   exists = scm.problem.exists
-  place = np.cumsum(exists) - 1  # Padding is left out.
 
   def example(curves):
     del curves
     outcome = outcomes['grpo']
     belief = np.asarray(outcome.parents['learned'][0])
     return plots.episode(
-      variable=place[np.asarray(outcome.variable[0])],
-      value=np.asarray(outcome.value[0]),
+      intervened=np.asarray(outcome.intervention.mask[0])[:, exists],
+      values=np.asarray(outcome.intervention.values[0])[:, exists],
       target=np.asarray(outcome.target[0]),
       score=np.asarray(outcome.score[0]),
       belief=belief[:, exists],

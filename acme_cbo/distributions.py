@@ -1,4 +1,8 @@
-"""The policy's distribution: a variable, a cell of its domain, a point in it.
+"""The policy's distribution: variables, a cell of each domain, a point in it.
+
+A decision is made in up to Z turns. Each adds a variable and its value to what
+is chosen already, or adds none, and then none is added any more. Two orders of
+the same variables are two decisions, each with a probability of its own.
 
 A value has an atom at each end of the domain and a constant density on each of
 the K cells between them. With respect to the measure that counts the two ends
@@ -7,12 +11,14 @@ and is uniform (Lebesgue) between them, the density of a value in cell c is
 closed forms of the cells' probabilities.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from acme_cbo import draws
+from acme_cbo import interventions
 from acme_cbo import types
 
 # Stands for minus infinity: its probability is 0 exactly, and 0 times its log
@@ -21,10 +27,10 @@ _NEVER = -1e9
 
 
 class Choice(NamedTuple):
-  """Log probabilities of a decision.
+  """Log probabilities of one turn.
 
   Attributes:
-    variable: [D] of setting each variable.
+    variable: [D + 1] of adding each variable; of adding none, last.
     cell: [D, C] of each cell, given the variable.
   """
 
@@ -32,19 +38,89 @@ class Choice(NamedTuple):
   cell: jax.Array
 
 
-def choice(joint_logits: jax.Array, settable: jax.Array) -> Choice:
-  """From logits over variables and cells.
+class Partial(NamedTuple):
+  """What is chosen before a turn.
+
+  Attributes:
+    mask: [D] bool, the variables.
+    fractions: [D] where in their domains; 0 elsewhere.
+    closed: [] bool, none is added any more.
+  """
+
+  mask: jax.Array
+  fractions: jax.Array
+  closed: jax.Array
+
+
+def nothing_yet(num_variables: int) -> Partial:
+  """Before the first turn, for D variables."""
+  return Partial(
+    jnp.zeros(num_variables, bool), jnp.zeros(num_variables), jnp.array(False)
+  )
+
+
+def added(
+  partial: Partial, variable: jax.Array, fraction: jax.Array
+) -> Partial:
+  """After a turn.
 
   Args:
-    joint_logits: [D, C].
-    settable: [D] bool; the others have probability 0. At least one is True.
+    partial: before it.
+    variable: [] int32; D if none was added.
+    fraction: [] where in its domain.
 
   Returns:
-    The factorised `Choice`.
+    What is chosen then.
   """
-  logits = jax.nn.logsumexp(joint_logits, axis=-1)
+  num_variables = partial.mask.size
+  new = jnp.arange(num_variables) == variable
+  return Partial(
+    partial.mask | new,
+    jnp.where(new, fraction, partial.fractions),
+    partial.closed | (variable == num_variables),
+  )
+
+
+def before_each_turn(decision: types.Decision, num_variables: int) -> Partial:
+  """What was chosen before each of Z turns, stacked: `Partial` of [Z, ...]."""
+
+  def turn(partial, taken):
+    return added(partial, *taken), partial
+
+  # Unrolled: a loop of two turns costs more than it saves.
+  return jax.lax.scan(
+    turn,
+    nothing_yet(num_variables),
+    (decision.variable, decision.fraction),
+    unroll=True,
+  )[1]
+
+
+def choice(
+  joint_logits: jax.Array,
+  none_logit: jax.Array,
+  sets: jax.Array,
+  partial: Partial,
+) -> Choice:
+  """The distribution of one turn.
+
+  Args:
+    joint_logits: [D, C] to add each variable at each cell.
+    none_logit: [] to add none.
+    sets: [M, D] bool, the sets that are allowed.
+    partial: what is chosen already.
+
+  Returns:
+    The factorised `Choice`; whatever leads to no allowed set has probability 0.
+  """
+  may = interventions.may_add(sets, partial.mask) & ~partial.closed
+  # Where nothing is allowed at all, nothing is added.
+  stop = interventions.may_stop(sets, partial.mask) | ~may.any()
+  logits = jnp.append(jax.nn.logsumexp(joint_logits, axis=-1), none_logit)
   return Choice(
-    variable=jax.nn.log_softmax(jnp.where(settable, logits, _NEVER)),
+    variable=jax.nn.log_softmax(
+      jnp.where(jnp.append(may, stop), logits, _NEVER)
+    ),
     cell=jax.nn.log_softmax(joint_logits, axis=-1),
   )
 
@@ -59,34 +135,77 @@ def fraction_at(
   )
 
 
-def sample(key: jax.Array, log_probs: Choice) -> types.Decision:
-  """Draws a decision. The key is consumed."""
+def sample(
+  key: jax.Array, log_probs: Choice
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws a turn: variable, cell, fraction. The key is consumed."""
   num_variables, num_cells = log_probs.cell.shape
   drawn = draws.levels(
-    key, {'variable': (num_variables,), 'cell': (num_cells,), 'offset': ()}
+    key, {'variable': (num_variables + 1,), 'cell': (num_cells,), 'offset': ()}
   )
   variable = jnp.argmax(log_probs.variable + draws.gumbel(drawn['variable']))
-  cell = jnp.argmax(log_probs.cell[variable] + draws.gumbel(drawn['cell']))
-  return _decision(variable, cell, drawn['offset'], log_probs)
+  cells = log_probs.cell[jnp.minimum(variable, num_variables - 1)]
+  cell = jnp.argmax(cells + draws.gumbel(drawn['cell']))
+  return _turn(variable, cell, drawn['offset'], num_cells)
 
 
-def mode(log_probs: Choice) -> types.Decision:
-  """The most probable variable and cell together, at the cell's centre."""
-  joint = log_probs.variable[:, None] + log_probs.cell
+def mode(
+  key: jax.Array, log_probs: Choice
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The most probable turn.
+
+  Adding none is compared with each variable as a whole; then the variable and
+  cell that are most probable together, at the top of the parabola through the
+  log probabilities of the cell and its two neighbours.
+
+  Args:
+    key: not used.
+    log_probs: of the turn.
+
+  Returns:
+    Variable, cell and fraction.
+  """
+  del key
+  num_variables, num_cells = log_probs.cell.shape
+  joint = log_probs.variable[:-1, None] + log_probs.cell
   variable, cell = jnp.unravel_index(jnp.argmax(joint), joint.shape)
-  return _decision(variable, cell, jnp.float32(0.5), log_probs)
+  none = log_probs.variable[-1] >= jnp.max(log_probs.variable[:-1])
+  offset = 0.5 + _top(log_probs.cell[variable], cell)
+  variable = jnp.where(none, num_variables, variable)
+  return _turn(variable, cell, offset, num_cells)
+
+
+def _top(logs, cell):
+  """How far from a cell's centre the top of a curve is: [] in (-.5, .5)."""
+  # The two ends are points, not cells: next to them there is no parabola.
+  inner = (cell > 1) & (cell < logs.size - 2)
+  left, here, right = (logs[cell + step] for step in (-1, 0, 1))
+  bend = 2 * here - left - right
+  top = 0.5 * (right - left) / jnp.where(bend > 0, bend, 1.0)
+  return jnp.where(inner & (bend > 0), jnp.clip(top, -0.499, 0.499), 0.0)
 
 
 def log_prob(
   log_probs: Choice, decision: types.Decision
 ) -> tuple[jax.Array, jax.Array]:
-  """Log probabilities of the variable, and of the cell given it: [], []."""
-  cell = log_probs.cell[decision.variable, decision.cell]
-  return log_probs.variable[decision.variable], cell
+  """Log probabilities of a turn: of the variable, and of the cell given it.
+
+  Args:
+    log_probs: of the turn.
+    decision: its entries for that turn: of [] arrays.
+
+  Returns:
+    [] and []; the second is 0 where no variable was added.
+  """
+  num_variables = log_probs.cell.shape[0]
+  variable = jnp.minimum(decision.variable, num_variables - 1)
+  cell = log_probs.cell[variable, decision.cell]
+  none = decision.variable == num_variables
+  return log_probs.variable[decision.variable], jnp.where(none, 0.0, cell)
 
 
 def log_density(log_probs: Choice, decision: types.Decision) -> jax.Array:
-  """Log density of the decision's value, given its variable: []."""
+  """Log density of a turn's value, given its variable: []."""
   num_cells = log_probs.cell.shape[-1] - 2
   inside = (decision.cell > 0) & (decision.cell <= num_cells)
   cell = log_probs.cell[decision.variable, decision.cell]
@@ -98,22 +217,52 @@ def entropy(log_probs: Choice) -> tuple[jax.Array, jax.Array]:
   weight = jnp.exp(log_probs.variable)
   of_variable = -(weight * log_probs.variable).sum()
   per_variable = -(jnp.exp(log_probs.cell) * log_probs.cell).sum(-1)
-  return of_variable, (weight * per_variable).sum()
+  return of_variable, (weight[:-1] * per_variable).sum()
 
 
 def kl(log_probs: Choice, reference: Choice) -> jax.Array:
-  """KL(policy || reference) of the whole decision, in closed form: []."""
+  """KL(policy || reference) of a turn, in closed form: []."""
   weight = jnp.exp(log_probs.variable)
   of_variable = (weight * (log_probs.variable - reference.variable)).sum()
   difference = log_probs.cell - reference.cell
   per_variable = (jnp.exp(log_probs.cell) * difference).sum(-1)
-  return of_variable + (weight * per_variable).sum()
+  return of_variable + (weight[:-1] * per_variable).sum()
 
 
-def _decision(variable, cell, offset, log_probs):
-  num_cells = log_probs.cell.shape[-1] - 2
-  return types.Decision(
-    variable=variable.astype(jnp.int32),
-    cell=cell.astype(jnp.int32),
-    fraction=fraction_at(cell, offset, num_cells),
+def decide(
+  keys: Sequence[Any],
+  turn: Callable[[Partial], tuple[jax.Array, jax.Array]],
+  sets: jax.Array,
+  pick: Callable[..., Any],
+) -> tuple[types.Decision, jax.Array, jax.Array]:
+  """A whole decision of Z turns.
+
+  Args:
+    keys: [Z] consumed, one for each turn.
+    turn: what is chosen already -> [D, C] joint logits and [] that of none.
+    sets: [M, D] bool, the sets that are allowed.
+    pick: `sample` or `mode`.
+
+  Returns:
+    The `Decision`, and the log probabilities of its variables and of its cells:
+    [] and [].
+  """
+  partial = nothing_yet(sets.shape[-1])
+  taken, log_probs_of_turns = [], []
+  for key in keys:
+    log_probs = choice(*turn(partial), sets, partial)
+    decision = types.Decision(*pick(key, log_probs))
+    log_probs_of_turns.append(log_prob(log_probs, decision))
+    partial = added(partial, decision.variable, decision.fraction)
+    taken.append(decision)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
+  of_variables, of_cells = zip(*log_probs_of_turns, strict=True)
+  return stacked, jnp.stack(of_variables).sum(), jnp.stack(of_cells).sum()
+
+
+def _turn(variable, cell, offset, num_cells):
+  return (
+    variable.astype(jnp.int32),
+    cell.astype(jnp.int32),
+    fraction_at(cell, offset, num_cells - 2),
   )

@@ -48,6 +48,29 @@ def step(
   return simulate.sample(key, scm, intervention, 1)[0]
 
 
+def watch(
+  key: jax.Array,
+  scm: types.SCM,
+  bank: jax.Array,
+  intervention: types.Intervention,
+) -> jax.Array:
+  """`step`, or the mean of many such outcomes where the problem has more.
+
+  Args:
+    key: consumed.
+    scm: the system.
+    bank: [S, D] noise draws that stand for all of them.
+    intervention: what is set.
+
+  Returns:
+    [D] the outcome, in the variables' own units: one draw where
+    `problem.samples` is 1, else the mean over the bank.
+  """
+  one = step(key, scm, intervention)
+  mean = simulate.mean_row(scm, bank, intervention)
+  return jnp.where(scm.problem.samples > 1, mean, one)
+
+
 def check_intervention(
   problem: types.Problem, intervention: types.Intervention
 ) -> None:

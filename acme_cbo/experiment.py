@@ -134,7 +134,13 @@ def from_config(config: dict[str, Any]) -> Experiment:
   schema.check(config)
   (architecture,) = _section(config, 'network', networks.Architecture)
   (prior,) = _section(
-    config, 'scms', priors.Prior, given={'num_cells': architecture.num_cells}
+    config,
+    'scms',
+    priors.Prior,
+    given={
+      'num_cells': architecture.num_cells,
+      'num_interventions': config['horizon']['num_interventions'],
+    },
   )
   (horizon,) = _section(config, 'horizon', actor.Horizon)
   weights, kinds = _section(config, 'rewards', rewards.Weights, rewards.Kinds)

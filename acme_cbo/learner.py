@@ -10,11 +10,13 @@ from optax import contrib
 
 from acme_cbo import actor
 from acme_cbo import distributions
+from acme_cbo import interventions
 from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.scms import simulate
 
 _OPTIMIZATION = rewards.COMPONENTS.index('optimization')
 # Root mean square of Adam's steps, in learning rates: Muon's are made like it.
@@ -113,6 +115,84 @@ def init(
   )
 
 
+def turns(
+  network: networks.Network,
+  params,
+  problem: types.Problem,
+  prefix: networks.Prefix,
+  encodings: networks.Encoding,
+  partials: distributions.Partial,
+) -> networks.Turn:
+  """One turn after each of R rows.
+
+  Args:
+    network: its functions.
+    params: its parameters.
+    problem: of D variables.
+    prefix: of the observations.
+    encodings: after each row, from `Network.full`.
+    partials: [R, ...] what is chosen already then.
+
+  Returns:
+    `Turn` with a leading axis R.
+  """
+  return jax.vmap(
+    lambda encoding, partial: network.turn(
+      params, problem, prefix, encoding, partial
+    ),
+    (networks.EVERY_ROW, 0),
+  )(encodings, partials)
+
+
+def choices(
+  network: networks.Network,
+  params,
+  problem: types.Problem,
+  prefix: networks.Prefix,
+  encodings: networks.Encoding,
+  trajectory: types.Trajectory,
+  first: networks.Turn | None = None,
+) -> distributions.Choice:
+  """The distributions that the decisions of an episode were drawn from.
+
+  Args:
+    network: its functions.
+    params: its parameters.
+    problem: of D variables.
+    prefix: of the observations.
+    encodings: after each of R rows, from `Network.full`.
+    trajectory: the episode.
+    first: [T, ...] the first turns, of nothing chosen yet, if they are known.
+
+  Returns:
+    `Choice` with the leading axes T and Z.
+  """
+  spent = actor.spent_before(problem, trajectory.intervened)
+  sets = jax.vmap(interventions.affordable, (None, 0))(problem, spent)
+  partials = jax.vmap(distributions.before_each_turn, (0, None))(
+    trajectory.decision, problem.exists.size
+  )  # [T, Z, ...]
+  acting = networks.after(encodings, slice(-1))
+  known = [] if first is None else [first]
+  num_turns = trajectory.decision.variable.shape[-1]
+  said = known + [
+    turns(
+      network,
+      params,
+      problem,
+      prefix,
+      acting,
+      jax.tree.map(lambda leaf, turn=turn: leaf[:, turn], partials),
+    )
+    for turn in range(len(known), num_turns)
+  ]
+  joint_logits, none_logits = jax.tree.map(
+    lambda *leaves: jnp.stack(leaves, 1), *[turn.logits for turn in said]
+  )
+  every_turn = jax.vmap(distributions.choice, (0, 0, None, 0))
+  return jax.vmap(every_turn)(joint_logits, none_logits, sets, partials)
+
+
 def loss(
   params,
   reference,
@@ -141,15 +221,40 @@ def loss(
     [] the loss, and scalars to log.
   """
 
-  def episode(problem, prefix, old_prefix, trajectory, advantage, truth, table):
-    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
-    heads = network.full(params, problem, prefix, rows)
-    choose = jax.vmap(
-      lambda logits: distributions.choice(logits, problem.settable)
+  def episode(task, prefix, old_prefix, trajectory, advantage):
+    problem, objective = task.scm.problem, task.objective
+    rows = networks.episode_rows(
+      problem, trajectory.intervened, trajectory.outcomes
     )
-    log_probs = choose(heads.joint_logits[:-1])  # [T, ...]
-    variable, cell = jax.vmap(distributions.log_prob)(
-      log_probs, trajectory.decision
+    encoding = network.full(params, problem, prefix, rows)
+
+    def every_row(partial):
+      return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (rows.start.size, *leaf.shape)),
+        partial,
+      )
+
+    # What is predicted of each partial intervention, after each row.
+    given = distributions.Partial(
+      objective.given.mask,
+      simulate.fractions(problem, objective.given),
+      jnp.zeros(len(objective.given_outcome), bool),
+    )
+    predicted = jax.vmap(
+      lambda partial: turns(
+        network, params, problem, prefix, encoding, every_row(partial)
+      )
+    )(given)  # [P, R, ...]
+    # The first of them is of no variable, with which every decision begins.
+    first = jax.tree.map(lambda leaf: leaf[0, :-1], predicted)
+    log_probs = choices(
+      network, params, problem, prefix, encoding, trajectory, first
+    )
+    variable, cell = jax.tree.map(
+      lambda logs: logs.sum(1),
+      jax.vmap(jax.vmap(distributions.log_prob))(
+        log_probs, trajectory.decision
+      ),
     )
 
     def log_ratios(level):
@@ -171,28 +276,40 @@ def loss(
     clipped = jax.vmap(
       lambda ratio: losses.clip_fraction(ratio, advantage, *bounds)
     )(log_ratio).mean()
-    variable_entropy, cell_entropy = jax.vmap(distributions.entropy)(log_probs)
+    variable_entropy, cell_entropy = jax.vmap(jax.vmap(distributions.entropy))(
+      log_probs
+    )
     if grpo.beta:
-      old_heads = network.full(reference, problem, old_prefix, rows)
-      old_log_probs = choose(old_heads.joint_logits[:-1])
-      divergence = jax.vmap(distributions.kl)(log_probs, old_log_probs).mean()
+      old_encoding = network.full(reference, problem, old_prefix, rows)
+      old_log_probs = choices(
+        network, reference, problem, old_prefix, old_encoding, trajectory
+      )
+      divergence = jax.vmap(jax.vmap(distributions.kl))(
+        log_probs, old_log_probs
+      )
+      divergence = divergence.sum(1).mean()
     else:
       divergence = jnp.zeros(())
+    truth = actor.target_parents(task.scm)
     parent = jax.vmap(
       lambda logits: losses.parent_loss(
         logits, truth, beliefs.candidates(problem)
       )
-    )(heads.parent_logits).mean()
-    outcome = jax.vmap(
-      lambda logits: losses.outcome_loss(logits, table, problem.settable)
-    )(heads.outcome_logits).mean()
+    )(encoding.parent_logits).mean()
+    outcome = losses.outcome_loss(
+      predicted.outcome_logits,
+      predicted.none_outcome,
+      rewards.optimization(objective.curves, objective),
+      rewards.optimization(objective.given_outcome, objective),
+      jax.vmap(interventions.may_add, (None, 0))(problem.sets, given.mask),
+    )
     return {
       'loss/surrogate': surrogate,
       'loss/parent': parent,
       'loss/outcome': outcome,
       'policy/kl_reference': divergence,
-      'policy/entropy_variable': variable_entropy.mean(),
-      'policy/entropy_cell': cell_entropy.mean(),
+      'policy/entropy_variable': variable_entropy.sum(1).mean(),
+      'policy/entropy_cell': cell_entropy.sum(1).mean(),
       'policy/clip_fraction': clipped,
       # k3 estimate (Schulman, 2020) of KL(acting || trained).
       'policy/kl_acting': (
@@ -209,10 +326,8 @@ def loss(
     old_prefix = prefix
     if grpo.beta:
       old_prefix = network.prefix(reference, problem, rows)
-    table = rewards.optimization(task.objective.curve, task.objective)
-    truth = actor.target_parents(task.scm)
-    return jax.vmap(episode, (None, None, None, 0, 0, None, None))(
-      problem, prefix, old_prefix, trajectory, advantage, truth, table
+    return jax.vmap(episode, (None, None, None, 0, 0))(
+      task, prefix, old_prefix, trajectory, advantage
     )
 
   parts = jax.vmap(group)(tasks, observations, trajectories, advantages)

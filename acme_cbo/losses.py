@@ -221,22 +221,44 @@ def parent_loss(
 
 
 def outcome_loss(
-  outcome_logits: jax.Array, rewards: jax.Array, settable: jax.Array
+  outcome_logits: jax.Array,
+  none_outcome: jax.Array,
+  rewards: jax.Array,
+  given_rewards: jax.Array,
+  may_add: jax.Array,
 ) -> jax.Array:
-  """Cross-entropy of the predicted rewards of every possible intervention.
+  """Cross-entropy of the predicted rewards of interventions.
 
   Its minimum is the posterior mean of the reward, as a squared error's.
 
   Args:
-    outcome_logits: [D, C] logits of the predicted rewards.
-    rewards: [D, C] the `optimization` rewards, in [0, 1].
-    settable: [D] bool, the variables that may be set.
+    outcome_logits: [P, R, D, C] logits of the predicted rewards of one more
+      variable beside each of P partial interventions, after each of R rows.
+    none_outcome: [P, R] the same of each alone.
+    rewards: [P, D, C] the `optimization` rewards. They are in [0, 1], but for
+      what the search for the best and the worst has missed.
+    given_rewards: [P] the same of each partial intervention alone; the first is
+      of no variable, which is no intervention.
+    may_add: [P, D] bool, the variables that may be added.
 
   Returns:
     [] in nats.
   """
-  mask = jnp.broadcast_to(settable[:, None], rewards.shape)
-  return _mean_cross_entropy(outcome_logits, rewards, mask)
+
+  def each(logits, nones, rewards, given_reward, may_add, is_one):
+    whole = jnp.append(logits.flatten(), nones)
+    mask = jnp.broadcast_to(may_add[:, None], rewards.shape)
+    return _mean_cross_entropy(
+      whole,
+      jnp.clip(jnp.append(rewards.flatten(), given_reward), 0.0, 1.0),
+      jnp.append(mask.flatten(), is_one),
+    )
+
+  after_rows = jax.vmap(each, (0, 0, None, None, None, None))
+  is_one = jnp.arange(len(given_rewards)) > 0
+  return jax.vmap(after_rows)(
+    outcome_logits, none_outcome, rewards, given_rewards, may_add, is_one
+  ).mean()
 
 
 def _mean_cross_entropy(logits, labels, mask):

@@ -11,6 +11,15 @@ encoded once and for all, and three ways to evaluate are one function:
   append   one more row on top of the cache, for the actor;
   full     all rows of a rollout at once on top of the prefix, for the learner.
 
+What is to be set is then chosen one variable after the other, from the same
+encoding:
+
+  turn     logits of every variable and value, given what is chosen already.
+
+Beside its encoding each of these candidates is told what was seen close to it:
+sums over rows with weights that fall with the distance (Nadaraya, 1964; Watson,
+1964). Attention would have to learn to look that closely.
+
 All are unbatched. L is the number of blocks. A heads of width W / A ask, and
 share one key and one value for each token (Shazeer, "Fast Transformer
 Decoding: One Write-Head is All You Need", 2019): the cache is what an actor
@@ -26,9 +35,19 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import distributions
+from acme_cbo import types
 from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact
+from acme_cbo.scms import simulate
+
+# Distances, in shares of a domain, within which a row tells of a candidate.
+_BANDWIDTHS = (0.03, 0.1, 0.3)
+# Hidden units of what is said of a candidate.
+_HIDDEN = 16
+# Rows of outcome 0 that are added to those seen near a candidate.
+_PRIOR_ROWS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +88,26 @@ class Rows(NamedTuple):
   start: jax.Array
 
 
+class Seen(NamedTuple):
+  """What rows tell of candidates close to them.
+
+  Places are shares of a domain, from the end at which the target was worse.
+
+  Attributes:
+    known: [rows] bool, False where there is nothing to see.
+    outcomes: [rows] of the target, in the units of the network.
+    intervened: [rows, D] bool, what was set.
+    places: [rows, D] where each variable was.
+    nearness: [B, D, rows, C] to each candidate, for each of B bandwidths.
+  """
+
+  known: jax.Array
+  outcomes: jax.Array
+  intervened: jax.Array
+  places: jax.Array
+  nearness: jax.Array
+
+
 class Cache(NamedTuple):
   """Keys and values of rows, an array of each for every block.
 
@@ -78,11 +117,13 @@ class Cache(NamedTuple):
   Attributes:
     keys: [D, W / A, rows] for each block.
     values: [D, rows, W / A] for each block.
+    seen: of the same rows.
     evidence: of the rows since the observations, if the belief is an input.
   """
 
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
+  seen: Seen
   evidence: exact.Evidence | None = None
 
 
@@ -101,20 +142,41 @@ class Prefix(NamedTuple):
   believed: Any = None
 
 
-class Heads(NamedTuple):
-  """What the network says after a row.
+class Encoding(NamedTuple):
+  """What is known after a row.
 
   Attributes:
-    joint_logits: [D, C] to set each variable to each cell, before masking.
+    tokens: [D, W] of the variables.
     parent_logits: [D] log odds that a variable is a parent of the target: the
       learned belief.
-    outcome_logits: [D, C] logit of the `optimization` reward that setting a
-      variable to a cell is predicted to earn.
+    seen: of the rows since the observations, later ones unknown.
+  """
+
+  tokens: jax.Array
+  parent_logits: jax.Array
+  seen: Seen
+
+
+class Turn(NamedTuple):
+  """What the network says to what is chosen already.
+
+  Attributes:
+    joint_logits: [D, C] to add each variable at each cell, before masking.
+    none_logit: [] to add none.
+    outcome_logits: [D, C] logit of the `optimization` reward that what is
+      chosen and one variable at one cell are predicted to earn together.
+    none_outcome: [] the same of what is chosen alone.
   """
 
   joint_logits: jax.Array
-  parent_logits: jax.Array
+  none_logit: jax.Array
   outcome_logits: jax.Array
+  none_outcome: jax.Array
+
+  @property
+  def logits(self) -> tuple[jax.Array, jax.Array]:
+    """Those of the choice, as `distributions.choice` takes them."""
+    return self.joint_logits, self.none_logit
 
 
 class Network(NamedTuple):
@@ -123,17 +185,35 @@ class Network(NamedTuple):
   Attributes:
     init: (key, problem, observations, rows) -> params.
     prefix: (params, problem, observations [N, D]) -> Prefix.
-    append: (params, problem, prefix, cache, position, row) -> (Heads, Cache):
-      `row` is a `Rows` of R = 1, `cache` has room for the row `position`.
-    full: (params, problem, prefix, rows) -> Heads with a leading axis R.
+    append: (params, problem, prefix, cache, position, row) -> (Encoding,
+      Cache): `row` is a `Rows` of R = 1, `cache` has room for the row
+      `position`.
+    full: (params, problem, prefix, rows) -> Encoding after each of R rows: with
+      a leading axis R, but for what `EVERY_ROW` says is the same for all.
+    turn: (params, problem, prefix, encoding, partial) -> Turn.
     empty_cache: (num_rows, num_variables) -> Cache of zeros.
   """
 
   init: Callable[..., Any]
   prefix: Callable[..., Prefix]
-  append: Callable[..., tuple[Heads, Cache]]
-  full: Callable[..., Heads]
+  append: Callable[..., tuple[Encoding, Cache]]
+  full: Callable[..., Encoding]
+  turn: Callable[..., Turn]
   empty_cache: Callable[[int, int], Cache]
+
+
+# The axes of R rows in what `Network.full` returns, for `jax.vmap`.
+EVERY_ROW: Any = Encoding._make((0, 0, Seen._make((0, *[None] * 4))))
+
+
+def after(encodings: Encoding, rows: Any) -> Encoding:
+  """Those of some rows, of what `Network.full` returns."""
+  seen = encodings.seen
+  return Encoding(
+    encodings.tokens[rows],
+    encodings.parent_logits[rows],
+    seen._replace(known=seen.known[rows]),
+  )
 
 
 def start_row(num_variables: int) -> Rows:
@@ -162,10 +242,29 @@ def outcome_row(
   return Rows(values[None], intervened[None], left[None], jnp.zeros(1, bool))
 
 
-def episode_rows(intervened: jax.Array, values: jax.Array) -> Rows:
+def budget_left(
+  problem: types.Problem, spent: jax.Array, share: jax.Array
+) -> jax.Array:
+  """Share of the budget that is left, of cost or of number: the less.
+
+  Args:
+    problem: with its budget of cost.
+    spent: [] of it so far.
+    share: [] of the interventions that are left.
+
+  Returns:
+    [] in [0, 1].
+  """
+  return jnp.minimum(share, jnp.maximum(1 - spent / problem.budget, 0))
+
+
+def episode_rows(
+  problem: types.Problem, intervened: jax.Array, values: jax.Array
+) -> Rows:
   """All rows of an episode of T interventions.
 
   Args:
+    problem: with its costs.
     intervened: [T, D] bool, what each step set.
     values: [T, D] what came out.
 
@@ -173,7 +272,10 @@ def episode_rows(intervened: jax.Array, values: jax.Array) -> Rows:
     `Rows` of length R = T + 1, the start row first.
   """
   num_steps, num_variables = values.shape
-  left = 1 - jnp.arange(1, num_steps + 1) / num_steps
+  spent = jnp.cumsum(intervened @ problem.cost)
+  left = budget_left(
+    problem, spent, 1 - jnp.arange(1, num_steps + 1) / num_steps
+  )
   steps = Rows(values, intervened, left, jnp.zeros(num_steps, bool))
   return jax.tree.map(
     lambda a, b: jnp.concatenate([a, b]), start_row(num_variables), steps
@@ -183,17 +285,27 @@ def episode_rows(intervened: jax.Array, values: jax.Array) -> Rows:
 def make(architecture: Architecture) -> Network:
   """The network of a given size, for any D, N and T."""
   transformed = hk.multi_transform(lambda: _methods(architecture))
-  prefix, append, full = transformed.apply
+  prefix, append, full, turn = transformed.apply
 
   def empty_cache(num_rows, num_variables):
     head_width = architecture.width // architecture.num_heads
     keys = jnp.zeros((num_variables, head_width, num_rows))
     values = jnp.zeros((num_variables, num_rows, head_width))
+    num_cells = architecture.num_cells + 2
+    seen = Seen(
+      known=jnp.zeros(num_rows, bool),
+      outcomes=jnp.zeros(num_rows),
+      intervened=jnp.zeros((num_rows, num_variables), bool),
+      places=jnp.zeros((num_rows, num_variables)),
+      nearness=jnp.zeros(
+        (len(_BANDWIDTHS), num_variables, num_rows, num_cells)
+      ),
+    )
     evidence = None
     if architecture.belief_input == 'exact':
       evidence = exact.no_evidence(num_variables)
     num_blocks = architecture.num_blocks
-    return Cache((keys,) * num_blocks, (values,) * num_blocks, evidence)
+    return Cache((keys,) * num_blocks, (values,) * num_blocks, seen, evidence)
 
   # The functions draw nothing at random.
   return Network(
@@ -201,6 +313,7 @@ def make(architecture: Architecture) -> Network:
     prefix=lambda params, *args: prefix(params, None, *args),
     append=lambda params, *args: append(params, None, *args),
     full=lambda params, *args: full(params, None, *args),
+    turn=lambda params, *args: turn(params, None, *args),
     empty_cache=empty_cache,
   )
 
@@ -209,18 +322,22 @@ def _methods(architecture):
   module = _Transformer(architecture)
 
   def init(problem, observations, rows):
-    return module.full(problem, module.prefix(problem, observations), rows)
+    prefix = module.prefix(problem, observations)
+    encoding = module.full(problem, prefix, rows)
+    nothing = distributions.nothing_yet(observations.shape[-1])
+    return module.turn(problem, prefix, after(encoding, -1), nothing)
 
-  return init, (module.prefix, module.append, module.full)
+  return init, (module.prefix, module.append, module.full, module.turn)
 
 
-def _all_or_none(heads: Heads) -> Heads:
+def _all_or_none(said: Any) -> Any:
   """NaN everywhere if anything is not finite.
 
   One logit alone could pass unseen: it was not chosen, or a belief bounds it.
   """
-  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in heads]).all()
-  return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), heads)
+  leaves = jax.tree.leaves(said)
+  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+  return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), said)
 
 
 class _Transformer(hk.Module):
@@ -229,6 +346,7 @@ class _Transformer(hk.Module):
   def __init__(self, architecture: Architecture):
     super().__init__(name='transformer')
     width, num_cells = architecture.width, architecture.num_cells + 2
+    self._points = simulate.grid(architecture.num_cells)
     num_heads = architecture.num_heads
     self._num_heads = num_heads
     self._belief = None
@@ -248,8 +366,13 @@ class _Transformer(hk.Module):
       for i in range(architecture.num_blocks)
     ]
     self._last_norm = _norm('last_norm')
-    self._outcome = _linear('outcome', num_cells)
     self._parent = _linear('parent', 1)
+    self._given = _linear('given', width)
+    self._after_in = _linear('after_in', width)
+    self._after_out = _linear('after_out', width)
+    self._candidate = _Candidate.make('candidate')
+    self._none = _Candidate.make('none')
+    self._outcome = _linear('outcome', num_cells)
     self._correction = _linear('correction', num_cells, scale=0.1)
 
   def prefix(self, problem, observations):
@@ -267,23 +390,107 @@ class _Transformer(hk.Module):
       believed = self._belief.init(problem, observations, None)
       parents = self._belief.parents(believed)
     x = self._embed(problem, units, rows, parents)
-    _, cache = self._blocks(x, problem.exists, None, None, None)
-    return Prefix(units, cache, believed)
+    seen = self._see(problem, units, rows)
+    _, (keys, values) = self._blocks(x, problem.exists, None, None, None)
+    return Prefix(units, Cache(keys, values, seen), believed)
 
   def append(self, problem, prefix, cache, position, row):
     parents, evidence = self._believe(prefix, cache.evidence, row)
     x = self._embed(problem, prefix.units, row, parents)
-    x, cache = self._blocks(x, problem.exists, prefix.cache, cache, position)
-    heads = self._heads(x, prefix.units.scale)
-    heads = _all_or_none(jax.tree.map(lambda leaf: leaf[0], heads))
-    return heads, cache._replace(evidence=evidence)
+    x, (keys, values) = self._blocks(
+      x, problem.exists, prefix.cache, cache, position
+    )
+    new = self._see(problem, prefix.units, row)
+    axis_of_rows = (0, 0, 0, 0, 2)
+    seen = Seen(
+      *(
+        jax.lax.dynamic_update_slice_in_dim(old, one, position, axis)
+        for old, one, axis in zip(cache.seen, new, axis_of_rows, strict=True)
+      )
+    )
+    tokens, parent_logits = _all_or_none(self._heads(x[0]))
+    return (
+      Encoding(tokens, parent_logits, seen),
+      Cache(keys, values, seen, evidence),
+    )
 
   def full(self, problem, prefix, rows):
     nothing = exact.no_evidence(problem.exists.size)
     parents, _ = self._believe(prefix, nothing, rows)
     x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
-    return self._heads(x, prefix.units.scale)
+    seen = self._see(problem, prefix.units, rows)
+    so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
+    return Encoding(*self._heads(x), seen._replace(known=so_far))
+
+  def turn(self, problem, prefix, encoding, partial):
+    turned = prefix.units.scale < 0
+    places = jnp.where(turned, 1 - partial.fractions, partial.fractions)
+    partial = partial._replace(fractions=jnp.where(partial.mask, places, 0.0))
+    early = _near(prefix.cache.seen, partial)
+    late = _near(encoding.seen, partial)
+    of_candidates, of_given = jax.tree.map(jnp.add, early, late)
+
+    x = encoding.tokens
+    given = self._given(
+      jnp.concatenate([x, _place_features(partial.fractions)], -1)
+    )
+    given = jnp.where(partial.mask[:, None], given, 0.0).sum(0)
+    x = x + self._after_out(jax.nn.gelu(self._after_in(x) + given))
+
+    # The network's cells run from its own low end to its own high one.
+    def turn_round(cells):
+      return jnp.where(turned[:, None], cells[..., ::-1], cells)
+
+    low, width = problem.low[:, None], (problem.high - problem.low)[:, None]
+    value = units_lib.bent(prefix.units, (low + width * self._points).T).T
+    value = jnp.where(problem.settable[:, None], turn_round(value), 0.0)
+    place = _place_features(self._points)
+    place = jnp.broadcast_to(place, (value.shape[0], *place.shape))
+    of_candidates = jnp.concatenate(
+      [
+        _shares(of_candidates),
+        place,
+        value.astype(place.dtype)[..., None],
+      ],
+      -1,
+    )
+    found = self._candidate(x[:, None], of_candidates)  # [D, C, 2]
+    outcome = self._outcome(x) + found[..., 0]
+    sharpness = hk.get_parameter('sharpness', [], init=jnp.ones)
+    # The policy starts from what it predicts; the gradient of its choices
+    # leaves the predictions alone, so that they stay predictions.
+    joint = sharpness * jax.lax.stop_gradient(outcome)
+    joint += self._correction(x) + found[..., 1]
+
+    mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
+    mean /= jnp.maximum(partial.mask.sum(), 1)
+    none_outcome, none = self._none(mean, _shares(of_given)[0])
+    none += sharpness * jax.lax.stop_gradient(none_outcome)
+
+    return _all_or_none(
+      Turn(
+        joint_logits=turn_round(joint),
+        none_logit=none,
+        outcome_logits=turn_round(outcome),
+        none_outcome=none_outcome,
+      )
+    )
+
+  def _see(self, problem, units, rows):
+    """What R rows tell of candidates."""
+    width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
+    places = (rows.values - problem.low) / width
+    places = jnp.where(units.scale < 0, 1 - places, places)
+    value = units_lib.bent(units, rows.values)
+    distance = places.T[..., None] - self._points  # [D, R, C]
+    return Seen(
+      known=~rows.start,
+      outcomes=jnp.where(problem.target, value, 0.0).sum(-1),
+      intervened=rows.intervened,
+      places=jnp.where(problem.settable, places, 0.0),
+      nearness=_nearness(distance),
+    )
 
   def _believe(self, prefix, evidence, rows):
     """What the exact belief, if it is an input, says after each new row.
@@ -331,6 +538,7 @@ class _Transformer(hk.Module):
       units_lib.bent(units, end) for end in (problem.low, problem.high)
     )
     domain = problem.settable
+    of_two = (problem.sets.sum(-1) > 1)[:, None]
     # The products let the first layer see a correlation that attention would
     # have to be taught: without them nothing is learnt for 50 updates.
     features = [
@@ -343,6 +551,10 @@ class _Transformer(hk.Module):
       any_set,
       problem.target,
       problem.settable,
+      (problem.sets & of_two).any(0),
+      (problem.sets & ~of_two).any(0),
+      jnp.sqrt(problem.cost / problem.budget),
+      jax.lax.rsqrt(problem.samples),
       jnp.where(domain, jnp.minimum(low, high), 0.0),
       jnp.where(domain, jnp.maximum(low, high), 0.0),
       rows.left[:, None],
@@ -367,7 +579,8 @@ class _Transformer(hk.Module):
       position: [] where in `cache` the new row goes, or None.
 
     Returns:
-      [Q, D, W], and the `Cache` of the new rows, within `cache` if given.
+      [Q, D, W], and the keys and values of the new rows, within those of
+      `cache` if given.
     """
     written = []
     for i, block in enumerate(self._stack):
@@ -410,8 +623,7 @@ class _Transformer(hk.Module):
 
       hidden = jax.nn.gelu(block.mlp_in(block.mlp_norm(x)))
       x = x + block.mlp_out(hidden)
-    keys, values = zip(*written, strict=True)
-    return x, Cache(keys, values)
+    return x, tuple(zip(*written, strict=True))
 
   def _project(self, attention, x):
     """Normalised queries of [N, M] tokens, and the keys and values of all.
@@ -440,23 +652,32 @@ class _Transformer(hk.Module):
     mixed = jnp.swapaxes(mixed, 1, 2)
     return mixed.reshape(*mixed.shape[:2], num_heads * head_width)
 
-  def _heads(self, x, scale):
+  def _heads(self, x):
+    """[..., D, W] tokens, and [..., D] log odds of being a parent."""
     x = self._last_norm(x)
+    return x, self._parent(x)[..., 0]
 
-    # The network's cells run from its own low end to its own high one.
-    def in_own_units(cells):
-      return jnp.where(scale[:, None] < 0, cells[..., ::-1], cells)
 
-    outcome = self._outcome(x)
-    sharpness = hk.get_parameter('sharpness', [], init=jnp.ones)
-    # The policy starts from what it predicts; the gradient of its choices
-    # leaves the predictions alone, so that they stay predictions.
-    joint = sharpness * jax.lax.stop_gradient(outcome) + self._correction(x)
-    return Heads(
-      joint_logits=in_own_units(joint),
-      parent_logits=self._parent(x)[..., 0],
-      outcome_logits=in_own_units(outcome),
+class _Candidate(NamedTuple):
+  """From a token and features of a candidate to an outcome and a correction."""
+
+  token: hk.Linear
+  features: hk.Linear
+  outcome: hk.Linear
+  correction: hk.Linear
+
+  @classmethod
+  def make(cls, name):
+    return cls(
+      token=_linear(f'{name}_token', _HIDDEN),
+      features=_linear(f'{name}_features', _HIDDEN),
+      outcome=_linear(f'{name}_outcome', 1),
+      correction=_linear(f'{name}_correction', 1, scale=0.1),
     )
+
+  def __call__(self, token, features):
+    hidden = jax.nn.relu(self.token(token) + self.features(features))
+    return jnp.concatenate([self.outcome(hidden), self.correction(hidden)], -1)
 
 
 class _Attention(NamedTuple):
@@ -501,6 +722,78 @@ def _turned_units(problem, observations):
   # Also where the target never moved.
   sign = jnp.where(problem.target, problem.goal, sign)
   return units._replace(scale=sign * units.scale)
+
+
+def _nearness(distance):
+  """1 at distance 0, and falling: [...] -> [B, ...]."""
+  squares = [jnp.square(distance / width) for width in _BANDWIDTHS]
+  return 1 / jnp.square(1 + jnp.stack(squares))
+
+
+def _near(seen: Seen, partial: distributions.Partial):
+  """Sums over rows, weighted by how near they are.
+
+  Args:
+    seen: of the rows.
+    partial: what is chosen already, in places of the network.
+
+  Returns:
+    [B, D, 4, C] for each candidate beside what is chosen, and [B, 4, 1] for
+    what is chosen alone: the weight and the weighted outcomes of rows in which
+    exactly that was set, and of all other rows.
+  """
+  num_variables = partial.mask.size
+  closeness = _nearness(seen.places - partial.fractions)  # [B, rows, D]
+  weight = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+
+  def weights(same):
+    """[B, ..., 4, rows] for rows that are the same: [..., rows]."""
+    each = weight.reshape(weight.shape[0], *(1,) * (same.ndim - 1), -1)
+    exactly, otherwise = each * same, each * ~same
+    return jnp.stack(
+      [
+        exactly,
+        exactly * seen.outcomes,
+        otherwise,
+        otherwise * seen.outcomes,
+      ],
+      -2,
+    )
+
+  one_more = partial.mask | jnp.eye(num_variables, dtype=bool)  # [D, D]
+  same = (seen.intervened == one_more[:, None]).all(-1)  # [D, rows]
+  of_given = weights((seen.intervened == partial.mask).all(-1))
+  return weights(same) @ seen.nearness, of_given.sum(-1, keepdims=True)
+
+
+def _shares(sums):
+  """Features of weighted sums: [B, ..., 4, C] -> [..., C, 4 B]."""
+  exactly, of_exactly, otherwise, of_otherwise = jnp.moveaxis(sums, -2, 0)
+  features = jnp.concatenate(
+    [
+      jnp.log1p(exactly),
+      of_exactly / (exactly + _PRIOR_ROWS),
+      jnp.log1p(otherwise),
+      of_otherwise / (otherwise + _PRIOR_ROWS),
+    ]
+  )
+  return jnp.moveaxis(features, 0, -1)
+
+
+def _place_features(place):
+  """[...] places in a domain -> [..., 6]."""
+  turn = 2 * jnp.pi * place
+  return jnp.stack(
+    [
+      2 * place - 1,
+      jnp.square(2 * place - 1),
+      jnp.sin(turn),
+      jnp.cos(turn),
+      jnp.sin(2 * turn),
+      jnp.cos(2 * turn),
+    ],
+    -1,
+  )
 
 
 def _few_rows_times_matrix(rows, matrix):

@@ -59,8 +59,8 @@ def total(components: jax.Array, weights: Weights) -> jax.Array:
 def optimization(outcome: jax.Array, objective: types.Objective) -> jax.Array:
   """Where the outcome lies between the worst and the best that can be reached.
 
-  `(E[Y | do] - worst) / (best - worst)`: 1 at the best single intervention, to
-  the resolution of the search for it (see `simulate.objective`).
+  `(E[Y | do] - worst) / (best - worst)`: 1 at the best intervention, to the
+  resolution of the search for it (see `simulate.objective`).
 
   Args:
     outcome: [] outcome, signed by the goal and in internal units: expected,
@@ -138,26 +138,30 @@ def parent(probability: jax.Array, intervened: jax.Array) -> jax.Array:
   return summed / jnp.maximum(intervened.sum(), 1)
 
 
-def exploration(variables: jax.Array, fractions: jax.Array) -> jax.Array:
-  """Halves with every earlier visit to the variable, and to the part of it.
+def exploration(intervened: jax.Array, fractions: jax.Array) -> jax.Array:
+  """Halves with every earlier visit to a variable, and to the part of it.
 
   `(2^-n_variable + 2^-n_region) / 2` with the numbers of earlier steps that
   set the same variable, and the same quarter of its domain: every variable
-  earns at most 5 in an episode, however long that is.
+  earns at most 5 in an episode, however long that is. Of several variables
+  that are set together it is the mean.
 
   Args:
-    variables: [T] int32, the variable that each step sets.
-    fractions: [T] where in its domain.
+    intervened: [T, D] bool, what each step sets.
+    fractions: [T, D] where in the domain of each variable.
 
   Returns:
     [T] rewards in [0, 1].
   """
   region = jnp.minimum((fractions * _REGIONS).astype(jnp.int32), _REGIONS - 1)
-  earlier = jnp.tri(variables.size, k=-1, dtype=bool)
-  same_variable = earlier & (variables[:, None] == variables[None])
+  num_steps = intervened.shape[0]
+  earlier = jnp.tri(num_steps, k=-1, dtype=bool)[:, :, None]
+  same_variable = earlier & intervened[None]  # [T, T, D]
   same_region = same_variable & (region[:, None] == region[None])
   visits = jnp.stack([same_variable.sum(1), same_region.sum(1)])
-  return jnp.exp2(-visits.astype(jnp.float32)).mean(0)
+  each = jnp.exp2(-visits.astype(fractions.dtype)).mean(0)  # [T, D]
+  number = jnp.maximum(intervened.sum(1), 1)
+  return jnp.where(intervened, each, 0.0).sum(1) / number
 
 
 def _bits_each(nats, candidates):

@@ -11,7 +11,15 @@ from acme_cbo import errors
 
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
 _GRAPHS = ('chain', 'fork', 'star', 'erdos_renyi', 'scale_free')
-_FAMILIES = ('linear', 'fourier', 'tanh', 'sigmoid', 'product')
+_FAMILIES = (
+  'linear',
+  'fourier',
+  'tanh',
+  'sigmoid',
+  'product',
+  'exponential',
+  'mixed',
+)
 # Of the exact belief, which sums over all sets.
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 100
@@ -106,6 +114,19 @@ FIELDS = {
     1e-3,
     100.0,
   ),
+  'scms.min_length_scale': _real(
+    'shortest wave of Fourier equations, in deviations of the causes',
+    0.05,
+    2.5,
+  ),
+  'scms.max_set_size': _count('variables that may be set at once', 1, 8),
+  'scms.latent': _real(
+    'probability that a variable is never watched', 0.0, 0.9
+  ),
+  'scms.averaged': _share(
+    'SCMs of which the mean of many outcomes is watched, not one'
+  ),
+  'scms.budgeted': _share('SCMs with a budget of cost'),
   'scms.num_hidden': _count('hidden units of an equation', 2, 256),
   'scms.bank_size': _count('draws over which E[Y | do] is averaged', 8, 65536),
   'horizon.num_observations': _count('records before the first step', 2, 10000),

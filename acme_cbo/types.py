@@ -9,6 +9,8 @@ Shapes, used in every docstring and trailing comment:
   R  rows a rollout adds to the observations: a start row and T outcomes, T + 1
   D  variables, padded to the largest SCM of the batch
   M  sets of variables that may be set together
+  Z  variables that one intervention sets at most, chosen one after the other
+  P  partial interventions whose continuations are known
   H  hidden units of a mechanism
   S  draws of the noise bank
   K  cells that a domain is cut into; with its two ends there are C = K + 2
@@ -36,6 +38,7 @@ class Problem(NamedTuple):
     cost: [D] what setting each variable costs, once.
     budget: [] what all interventions together may cost; infinite where their
       number alone is limited.
+    samples: [] draws of the system of which each watched outcome is the mean.
   """
 
   exists: jax.Array
@@ -46,6 +49,7 @@ class Problem(NamedTuple):
   high: jax.Array
   cost: jax.Array
   budget: jax.Array
+  samples: jax.Array
 
   @property
   def settable(self) -> jax.Array:
@@ -130,21 +134,24 @@ class Objective(NamedTuple):
   Attributes:
     bank: [S, D] noise draws over which outcomes are averaged.
     baseline: [] the outcome of no intervention.
-    worst: [] the lowest outcome over the allowed single interventions.
+    worst: [] the lowest outcome over the allowed interventions.
     best: [] the highest.
-    curve: [D, C] outcomes of setting each variable to each point of
-      `simulate.grid`; the baseline where setting is not allowed.
-    best_variable: [] int32, the variable whose setting reaches `best`.
-    best_value: [] the value it takes, in the variable's own units.
+    choice: the intervention that reaches it.
+    given: [P, ...] partial interventions, of no variable first.
+    given_outcome: [P] the outcome of each as it is.
+    curves: [P, D, C] outcomes of setting one more variable to each point of
+      `simulate.grid`; that of the given alone where the variable may not be
+      set, or is set already.
   """
 
   bank: jax.Array
   baseline: jax.Array
   worst: jax.Array
   best: jax.Array
-  curve: jax.Array
-  best_variable: jax.Array
-  best_value: jax.Array
+  choice: Intervention
+  given: Intervention
+  given_outcome: jax.Array
+  curves: jax.Array
 
 
 class Task(NamedTuple):
@@ -157,11 +164,13 @@ class Task(NamedTuple):
 class Decision(NamedTuple):
   """One choice of the policy, before it becomes an `Intervention`.
 
+  One entry for each of Z turns.
+
   Attributes:
-    variable: [] int32, which variable is set.
-    cell: [] int32 in 0 .. C - 1, which part of its domain; 0 and C - 1 are its
+    variable: [Z] int32, which variable is set; D where none is added any more.
+    cell: [Z] int32 in 0 .. C - 1, which part of its domain; 0 and C - 1 are its
       two ends, the others K equal cells between them.
-    fraction: [] in [0, 1], where in the domain the value lies.
+    fraction: [Z] in [0, 1], where in the domain the value lies.
   """
 
   variable: jax.Array
@@ -173,16 +182,19 @@ class Trajectory(NamedTuple):
   """One episode, as the learner needs it.
 
   Attributes:
-    decision: `Decision` of [T] arrays.
-    intervened: [T, D] bool, what each step set.
+    decision: `Decision` of [T, Z] arrays.
+    intervened: [T, D] bool, what each step set; where the budget was spent, and
+      nothing could be chosen, what was set last stayed as it was.
+    values: [T, D] to what, in the variables' own units; 0 elsewhere.
     outcomes: [T, D] the row that was watched after each step.
-    log_prob_variable: [T] log probability of the choice of the variable.
-    log_prob_cell: [T] log probability of the cell, given the variable.
+    log_prob_variable: [T] log probability of the choice of the variables.
+    log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
   """
 
   decision: Decision
   intervened: jax.Array
+  values: jax.Array
   outcomes: jax.Array
   log_prob_variable: jax.Array
   log_prob_cell: jax.Array

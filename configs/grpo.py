@@ -13,7 +13,7 @@ docs/experiments.md.
 
 import ml_collections
 
-_PRESETS = ('', 'smoke', 'linear', 'large', 'benchmark')
+_PRESETS = ('', 'smoke', 'linear', 'large', 'general', 'benchmark')
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -41,8 +41,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       max_variables=8,
       # chain, fork, star, Erdos-Renyi, scale-free
       graph_weights=(1.0, 1.0, 1.0, 2.0, 1.0),
-      # linear, Fourier, tanh, sigmoid, product
-      family_weights=(2.0, 1.0, 1.0, 1.0, 1.0),
+      # linear, Fourier, tanh, sigmoid, product, exponential, mixed
+      family_weights=(2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
       min_density=0.2,
       max_density=0.8,
       min_noise=0.3,
@@ -52,6 +52,11 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       max_width=3.0,
       max_centre=1.0,
       min_gain=0.1,
+      min_length_scale=0.7,
+      max_set_size=1,
+      latent=0.0,
+      averaged=0.0,
+      budgeted=0.0,
       num_hidden=8,
       bank_size=32,
     )
@@ -150,7 +155,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.evaluation.num_tasks = config.grpo.num_tasks
     config.evaluation.bank_size = config.scms.bank_size
   elif preset == 'linear':
-    config.scms.family_weights = (1.0, 0.0, 0.0, 0.0, 0.0)
+    config.scms.family_weights = (1.0,) + (0.0,) * 6
   elif preset == 'large':
     config.network.width = 64
     config.network.num_blocks = 4
@@ -158,6 +163,22 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.num_updates = 1000
     config.training.eval_every = 50
     config.training.checkpoint_every = 100
+  elif preset == 'general':
+    config.scms.family_weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0)
+    config.scms.min_length_scale = 0.25
+    config.scms.max_width = 6.0
+    config.scms.max_centre = 2.5
+    config.scms.max_set_size = 2
+    config.scms.latent = 0.1
+    config.scms.averaged = 0.5
+    config.scms.budgeted = 0.3
+    config.horizon.num_observations = 40
+    config.horizon.num_interventions = 20
+    config.network.num_cells = 32
+    config.training.num_updates = 800
+    config.training.eval_every = 50
+    config.training.checkpoint_every = 50
+    config.evaluation.num_tasks = 256
   elif preset == 'benchmark':
     config.grpo.num_tasks = 16
     config.grpo.num_generations = 16

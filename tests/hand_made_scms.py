@@ -65,6 +65,7 @@ def problem(
     high=np.where(exists, high, 0.0),
     cost=np.ones(num_variables),
     budget=np.float32(budget),
+    samples=np.float32(1),
   )
   return types.Problem(**_on_device(arrays))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import environment
+from acme_cbo import interventions as interventions_lib
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import policies
@@ -21,9 +22,8 @@ class Outcome(NamedTuple):
 
   Attributes:
     score: [T] E[Y | do] of every choice: 0 at no intervention, 1 at the best
-      single intervention. Below 0 where it is worse than doing nothing.
-    variable: [T] int32, the variable that was set.
-    value: [T] what it was set to, in its own units.
+      one that is allowed. Below 0 where it is worse than doing nothing.
+    intervention: [T, D] what was set, to values in the variables' own units.
     target: [T] what the target was seen to be then, in its own units.
     parents: {belief: [T + 1, D] probability of being a parent of the target,
       before each step and after the last}, for each belief that the policy has.
@@ -31,8 +31,7 @@ class Outcome(NamedTuple):
   """
 
   score: jax.Array
-  variable: jax.Array
-  value: jax.Array
+  intervention: types.Intervention
   target: jax.Array
   parents: dict[str, jax.Array]
   finite: jax.Array
@@ -70,26 +69,42 @@ def episode(
 
   def step(memory, inputs):
     index, key_outcome, key_choice = inputs
-    intervention = policy.choose(key_choice, memory)
-    outcome = environment.step(key_outcome, scm, intervention)
+    memory, spent, last = memory
+    # When nothing can be paid for any more, what was set last stays.
+    able = interventions_lib.affordable(scm.problem, spent).any()
+    intervention = jax.tree.map(
+      lambda new, old: jnp.where(able, new, old),
+      policy.choose(key_choice, memory),
+      last,
+    )
+    outcome = environment.watch(key_outcome, scm, objective.bank, intervention)
+    spent += intervention.mask @ scm.problem.cost
     after = policy.observe(memory, index, intervention, outcome)
-    return after, (intervention, outcome, policy.believed(memory))
+    return (after, spent, intervention), (
+      intervention,
+      outcome,
+      policy.believed(memory),
+    )
 
-  start = policy.init(scm.problem, observations, num_interventions)
+  start = (
+    policy.init(scm.problem, observations, num_interventions),
+    jnp.zeros(()),
+    simulate.no_intervention(scm.order.size),
+  )
   inputs = (
     jnp.arange(num_interventions),
     jax.random.split(key_noise, num_interventions),
     jax.random.split(key_policy, num_interventions),
   )
-  end, (interventions, outcomes, before) = jax.lax.scan(step, start, inputs)
+  (end, *_), history = jax.lax.scan(step, start, inputs)
+  interventions, outcomes, before = history
   believed = beliefs.joined(before, policy.believed(end))
   expected = jax.vmap(
     functools.partial(simulate.expected_outcome, scm, objective.bank)
   )(interventions)
   return Outcome(
     score=score(expected, objective),
-    variable=jnp.argmax(interventions.mask, -1).astype(jnp.int32),
-    value=jnp.where(interventions.mask, interventions.values, 0.0).sum(-1),
+    intervention=interventions,
     target=jnp.where(scm.problem.target, outcomes, 0.0).sum(-1),
     parents=policy.parents(believed),
     finite=jnp.stack([jnp.isfinite(x).all() for x in (observations, outcomes)]),

@@ -123,7 +123,8 @@ class HeldOut:
     """
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
-      policy = policies.trained(network, params, self._kinds)
+      num_turns = tasks.objective.given_outcome.shape[-1]
+      policy = policies.trained(network, params, self._kinds, num_turns)
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)

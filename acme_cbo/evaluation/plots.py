@@ -122,8 +122,8 @@ def _rank(name: str) -> int:
 
 
 def episode(
-  variable: np.ndarray,
-  value: np.ndarray,
+  intervened: np.ndarray,
+  values: np.ndarray,
   target: np.ndarray,
   score: np.ndarray,
   belief: np.ndarray,
@@ -134,8 +134,8 @@ def episode(
   """Draws one episode: what was set, what came out, what was believed.
 
   Args:
-    variable: [T] which variable each step set.
-    value: [T] to what.
+    intervened: [T, D] bool, what each step set.
+    values: [T, D] to what.
     target: [T] what the target was then.
     score: [T] E[Y | do] of the choice, 1 at the best.
     belief: [T + 1, D] that each variable is a parent of the target.
@@ -146,7 +146,7 @@ def episode(
   Returns:
     The figure.
   """
-  num_steps, num_variables = len(variable), len(parents)
+  num_steps, num_variables = intervened.shape
   steps = np.arange(1, num_steps + 1)
   names = [
     f'x{i}{", the target" if is_target[i] else ""}'
@@ -157,12 +157,13 @@ def episode(
   chosen, came, believed = figure.subplots(
     3, 1, height_ratios=(num_variables, 5, num_variables)
   )
-  chosen.scatter(steps, variable, s=60, color=_COLOUR, zorder=3)
+  step, variable = np.nonzero(intervened)
+  chosen.scatter(steps[step], variable, s=60, color=_COLOUR, zorder=3)
   if num_steps <= _MAX_LABELS:
-    for step, row, x in zip(steps, variable, value, strict=True):
+    for at, row in zip(step, variable, strict=True):
       chosen.annotate(
-        f'{x:.3g}',
-        (step, row),
+        f'{values[at, row]:.3g}',
+        (steps[at], row),
         xytext=(0, 6),
         textcoords='offset points',
         ha='center',

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import distributions
+from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -25,6 +26,8 @@ class Policy(NamedTuple):
     choose: (key, memory) -> `Intervention`; the key is consumed.
     observe: (memory, step, intervention, outcome [D]) -> memory, after the
       intervention of number `step`, counted from 0.
+    recommend: memory -> the `Intervention` that it would make if there were no
+      more to learn from.
     believed: memory -> states of the policy's beliefs; empty if it has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
       that each variable is a parent of the target}.
@@ -33,6 +36,7 @@ class Policy(NamedTuple):
   init: Callable[..., Any]
   choose: Callable[..., types.Intervention]
   observe: Callable[..., Any]
+  recommend: Callable[[Any], types.Intervention]
   believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
@@ -42,8 +46,21 @@ Factory = Callable[[types.Task], Policy]
 
 
 class _Known(NamedTuple):
+  """What the heuristics keep.
+
+  Attributes:
+    problem: what they were told.
+    correlation: [D] standardised slope of the signed target on each variable.
+    spent: [] of the budget.
+    best: the intervention after which the target was best.
+    outcome: [] the signed target then.
+  """
+
   problem: types.Problem
   correlation: jax.Array
+  spent: jax.Array
+  best: types.Intervention
+  outcome: jax.Array
 
 
 def _signed_correlation(problem, observations):
@@ -57,87 +74,149 @@ def _signed_correlation(problem, observations):
 
 def _know(problem, observations, num_interventions):
   del num_interventions
-  return _Known(problem, _signed_correlation(problem, observations))
+  correlation = _signed_correlation(problem, observations)
+  zero = jnp.zeros((), correlation.dtype)
+  nothing = jax.tree.map(
+    lambda leaf: leaf.astype(correlation.dtype if leaf.dtype != bool else bool),
+    simulate.no_intervention(correlation.size),
+  )
+  return _Known(problem, correlation, zero, nothing, zero - jnp.inf)
 
 
-def _forget(memory, step, intervention, outcome):
-  del step, intervention, outcome
-  return memory
+def _remember(memory, step, intervention, outcome):
+  del step
+  problem = memory.problem
+  target = problem.goal * jnp.where(problem.target, outcome, 0.0).sum()
+  better = target > memory.outcome
+  return memory._replace(
+    spent=memory.spent + intervention.mask @ problem.cost,
+    best=jax.tree.map(
+      lambda new, old: jnp.where(better, new, old), intervention, memory.best
+    ),
+    outcome=jnp.where(better, target, memory.outcome),
+  )
+
+
+def _on_set(problem, chosen, fractions):
+  """The intervention on a set of variables: [D] bool and [D] in [0, 1]."""
+  values = (1 - fractions) * problem.low + fractions * problem.high
+  values = jnp.clip(values, problem.low, problem.high)
+  return types.Intervention(chosen, jnp.where(chosen, values, 0.0))
+
+
+def _better_ends(memory):
+  """Which end of each domain its slope suggests: [D], 0 or 1."""
+  return (memory.correlation > 0).astype(memory.correlation.dtype)
+
+
+def _slopes(memory, sets):
+  """Sum of the slopes of each set, the largest first to be tried: [M]."""
+  size = jnp.where(sets, jnp.abs(memory.correlation), 0.0).sum(-1)
+  return jnp.where(sets.any(-1), size, -1.0)
 
 
 def random() -> Policy:
-  """Any settable variable, anywhere in its domain."""
+  """Any allowed set of variables, anywhere in their domains.
+
+  It recommends what came out best, of one noisy outcome each.
+  """
 
   def choose(key, memory):
-    key_variable, key_fraction = jax.random.split(key)
-    logits = jnp.where(memory.problem.settable, 0.0, -1e9)
-    variable = jax.random.categorical(key_variable, logits)
-    fraction = jax.random.uniform(key_fraction)
-    return simulate.intervene_on(memory.problem, variable, fraction)
+    problem = memory.problem
+    key_set, key_fractions = jax.random.split(key)
+    sets = interventions.affordable(problem, memory.spent)
+    logits = jnp.where(sets.any(-1), 0.0, -1e9)
+    chosen = sets[jax.random.categorical(key_set, logits)]
+    fractions = jax.random.uniform(key_fractions, problem.low.shape)
+    return _on_set(problem, chosen, fractions)
 
-  return Policy(_know, choose, _forget)
+  return Policy(_know, choose, _remember, lambda memory: memory.best)
 
 
 def slope() -> Policy:
-  """The variable of largest standardised marginal slope, at its better end."""
+  """The set of largest standardised marginal slopes, at their better ends."""
 
   def choose(key, memory):
     del key
-    size = jnp.where(memory.problem.settable, jnp.abs(memory.correlation), -1.0)
-    variable = jnp.argmax(size)
-    end = (memory.correlation[variable] > 0).astype(jnp.float32)
-    return simulate.intervene_on(memory.problem, variable, end)
+    sets = interventions.affordable(memory.problem, memory.spent)
+    chosen = sets[jnp.argmax(_slopes(memory, sets))]
+    return _on_set(memory.problem, chosen, _better_ends(memory))
 
-  return Policy(_know, choose, _forget)
+  def recommend(memory):
+    return choose(None, memory._replace(spent=jnp.zeros_like(memory.spent)))
+
+  return Policy(_know, choose, _remember, recommend)
 
 
 class _Tried(NamedTuple):
+  """What `explore_then_commit` keeps.
+
+  Attributes:
+    known: as the other heuristics.
+    tried: [M] bool, the sets that were set.
+    outcomes: [M] the signed target when each was set for the first time.
+  """
+
   known: _Known
   tried: jax.Array
-  outcome: jax.Array
+  outcomes: jax.Array
 
 
 def explore_then_commit() -> Policy:
-  """Each variable once at the end its slope suggests, then the best seen."""
+  """Each set once at the ends its slopes suggest, then the best seen.
+
+  Sets of large slopes come first, for there may be more of them than
+  experiments.
+  """
 
   def init(problem, observations, num_interventions):
     known = _know(problem, observations, num_interventions)
-    return _Tried(
-      known,
-      tried=~problem.settable,
-      outcome=jnp.full(problem.low.shape, -jnp.inf),
-    )
+    tried = jnp.zeros(problem.sets.shape[0], bool)
+    return _Tried(known, tried, jnp.full(tried.shape, -jnp.inf))
 
   def choose(key, memory):
     del key
     known = memory.known
-    size = jnp.where(memory.tried, -1.0, jnp.abs(known.correlation))
-    variable = jnp.where(
-      memory.tried.all(), jnp.argmax(memory.outcome), jnp.argmax(size)
+    sets = interventions.affordable(known.problem, known.spent)
+    slopes = _slopes(known, sets)
+    new = (slopes >= 0) & ~memory.tried
+    index = jnp.where(
+      new.any(),
+      jnp.argmax(jnp.where(new, slopes, -1.0)),
+      jnp.argmax(jnp.where(slopes >= 0, memory.outcomes, -jnp.inf)),
     )
-    end = (known.correlation[variable] > 0).astype(jnp.float32)
-    return simulate.intervene_on(known.problem, variable, end)
+    return _on_set(known.problem, sets[index], _better_ends(known))
 
   def observe(memory, step, intervention, outcome):
-    del step
-    problem = memory.known.problem
-    target = jnp.where(problem.target, outcome, 0.0).sum() * problem.goal
-    first = intervention.mask & ~memory.tried
-    return memory._replace(
-      tried=memory.tried | intervention.mask,
-      outcome=jnp.where(first, target, memory.outcome),
+    known = memory.known
+    problem = known.problem
+    target = problem.goal * jnp.where(problem.target, outcome, 0.0).sum()
+    # What is repeated because it was lucky is not lucky again.
+    first = (problem.sets == intervention.mask).all(-1) & ~memory.tried
+    return _Tried(
+      _remember(known, step, intervention, outcome),
+      memory.tried | first,
+      jnp.where(first, target, memory.outcomes),
     )
 
-  return Policy(init, choose, observe)
+  def recommend(memory):
+    sets = memory.known.problem.sets
+    index = jnp.where(
+      memory.tried.any(),
+      jnp.argmax(memory.outcomes),
+      jnp.argmax(_slopes(memory.known, sets)),
+    )
+    return _on_set(
+      memory.known.problem, sets[index], _better_ends(memory.known)
+    )
+
+  return Policy(init, choose, observe, recommend)
 
 
 def oracle(task: types.Task) -> Policy:
-  """The best single intervention, known from the SCM itself."""
-  mask = jnp.arange(task.scm.order.size) == task.objective.best_variable
-  best = types.Intervention(
-    mask=mask, values=jnp.where(mask, task.objective.best_value, 0.0)
-  )
-  return Policy(_know, lambda key, memory: best, _forget)
+  """The best intervention, known from the SCM itself."""
+  best = task.objective.choice
+  return Policy(_know, lambda key, memory: best, _remember, lambda memory: best)
 
 
 def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
@@ -164,6 +243,11 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
       [p.choose(key, m) for p, m in zip(candidates, memories, strict=True)]
     )
 
+  def recommend(memories):
+    return pick(
+      [p.recommend(m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
   def observe(memories, step, intervention, outcome):
     return [
       p.observe(m, step, intervention, outcome)
@@ -175,20 +259,23 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
       [p.believed(m) for p, m in zip(candidates, memories, strict=True)]
     )
 
-  return Policy(init, choose, observe, believed, candidates[0].parents)
+  return Policy(
+    init, choose, observe, recommend, believed, candidates[0].parents
+  )
 
 
 class _Episode(NamedTuple):
   problem: types.Problem
   prefix: networks.Prefix
   cache: networks.Cache
-  heads: networks.Heads
+  encoding: networks.Encoding
   num_interventions: jax.Array
+  spent: jax.Array
   believed: dict[str, Any]
 
 
 def trained(
-  network: networks.Network, params: Any, kinds: Sequence[str]
+  network: networks.Network, params: Any, kinds: Sequence[str], num_turns: int
 ) -> Policy:
   """The network's most probable decision.
 
@@ -196,6 +283,7 @@ def trained(
     network: its functions.
     params: its parameters.
     kinds: of `beliefs.KINDS`, the beliefs that are followed beside it.
+    num_turns: Z, how many variables it may set at once.
 
   Returns:
     The greedy policy.
@@ -206,38 +294,60 @@ def trained(
     num_variables = problem.low.shape[-1]
     prefix = network.prefix(params, problem, observations)
     empty = network.empty_cache(num_interventions + 1, num_variables)
-    heads, cache = network.append(
+    encoding, cache = network.append(
       params, problem, prefix, empty, 0, networks.start_row(num_variables)
     )
     horizon = jnp.float32(num_interventions)
     believed = {
-      kind: belief.init(problem, observations, heads.parent_logits)
+      kind: belief.init(problem, observations, encoding.parent_logits)
       for kind, belief in followed.items()
     }
-    return _Episode(problem, prefix, cache, heads, horizon, believed)
+    spent = jnp.zeros((), observations.dtype)
+    return _Episode(problem, prefix, cache, encoding, horizon, spent, believed)
+
+  def most_probable(memory, sets):
+    decision, *_ = distributions.decide(
+      [None] * num_turns,
+      lambda partial: (
+        network.turn(
+          params, memory.problem, memory.prefix, memory.encoding, partial
+        ).logits
+      ),
+      sets,
+      distributions.mode,
+    )
+    return simulate.carried_out(memory.problem, decision)
 
   def choose(key, memory):
     del key
-    problem = memory.problem
-    log_probs = distributions.choice(
-      memory.heads.joint_logits, problem.settable
-    )
-    decision = distributions.mode(log_probs)
-    return simulate.intervene_on(problem, decision.variable, decision.fraction)
+    sets = interventions.affordable(memory.problem, memory.spent)
+    return most_probable(memory, sets)
+
+  def recommend(memory):
+    return most_probable(memory, memory.problem.sets)
 
   def observe(memory, step, intervention, outcome):
-    left = 1 - (step + 1) / memory.num_interventions
+    problem = memory.problem
+    spent = memory.spent + intervention.mask @ problem.cost
+    left = networks.budget_left(
+      problem, spent, 1 - (step + 1) / memory.num_interventions
+    )
     row = networks.outcome_row(intervention.mask, outcome, left)
-    heads, cache = network.append(
-      params, memory.problem, memory.prefix, memory.cache, step + 1, row
+    encoding, cache = network.append(
+      params, problem, memory.prefix, memory.cache, step + 1, row
     )
     believed = {
       kind: belief.update(
-        memory.believed[kind], intervention.mask, outcome, heads.parent_logits
+        memory.believed[kind],
+        intervention.mask,
+        outcome,
+        encoding.parent_logits,
       )
       for kind, belief in followed.items()
     }
-    return memory._replace(heads=heads, cache=cache, believed=believed)
+    return memory._replace(
+      encoding=encoding, cache=cache, spent=spent, believed=believed
+    )
 
   def parents(believed):
     return {
@@ -245,4 +355,6 @@ def trained(
       for kind, belief in followed.items()
     }
 
-  return Policy(init, choose, observe, lambda memory: memory.believed, parents)
+  return Policy(
+    init, choose, observe, recommend, lambda memory: memory.believed, parents
+  )

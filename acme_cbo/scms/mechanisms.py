@@ -19,6 +19,9 @@ class Family(enum.IntEnum):
   TANH = 2
   SIGMOID = 3
   PRODUCT = 4
+  EXPONENTIAL = 5
+  # Each variable of one of the above.
+  MIXED = 6
 
 
 class Activation(enum.IntEnum):
@@ -27,6 +30,7 @@ class Activation(enum.IntEnum):
   COSINE = 0
   TANH = 1
   SQUARE = 2
+  EXPONENTIAL = 3
 
 
 class Noise(enum.IntEnum):
@@ -39,6 +43,8 @@ class Noise(enum.IntEnum):
 
 # Beyond this a square flattens out, so that a chain of products stays finite.
 _SQUARE_BEND = 6.0
+# Beyond this an exponential stays what it is.
+_EXPONENT_BOUND = 5.0
 
 
 @functools.singledispatch
@@ -92,8 +98,15 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
   z = u @ mechanism.hidden[j].T + mechanism.shift[j]  # [S, H]
   kind = mechanism.activation[j]
   square = jnp.square(z) / (1 + jnp.square(z / _SQUARE_BEND))
-  bent = jnp.where(kind == Activation.TANH, jnp.tanh(z), square)
-  active = jnp.where(kind == Activation.COSINE, jnp.cos(z), bent)
+  active = jnp.select(
+    [
+      kind == Activation.COSINE,
+      kind == Activation.TANH,
+      kind == Activation.SQUARE,
+    ],
+    [jnp.cos(z), jnp.tanh(z), square],
+    jnp.exp(jnp.minimum(z, _EXPONENT_BOUND)),
+  )
   return (
     mechanism.bias[j] + u @ mechanism.linear[j] + active @ mechanism.output[j]
   )
@@ -159,14 +172,17 @@ def sample(
   family: jax.Array,
   parents: jax.Array,
   num_hidden: int,
+  min_length_scale: float,
 ) -> types.Mechanism:
   """Draws raw equations: neither centred nor scaled yet, without noise.
 
   Args:
     key: consumed.
-    family: [] int32, a `Family`.
+    family: [D] int32, the `Family` of each variable; none is `MIXED`.
     parents: [D, D] bool, `parents[j, i]`.
     num_hidden: H, at least 2.
+    min_length_scale: of the Fourier features, in deviations of the causes; the
+      largest is 2.5.
 
   Returns:
     A `Mechanism` whose noise scales are 0.
@@ -200,7 +216,9 @@ def sample(
   directions = draws.normal(drawn['directions'])
   directions = directions * edges[:, None] / jnp.sqrt(fan_in)[:, None, None]
   length_scale = jnp.exp(
-    draws.between(drawn['length_scale'], jnp.log(0.7), jnp.log(2.5))
+    draws.between(
+      drawn['length_scale'], jnp.log(min_length_scale), jnp.log(2.5)
+    )
   )
   phase = 2 * jnp.pi * drawn['phase']
   output = draws.normal(drawn['output'])
@@ -232,6 +250,7 @@ def sample(
     Family.TANH: 1.5 * directions,
     Family.SIGMOID: steepness[:, :, None] * index[:, None],
     Family.PRODUCT: pair,
+    Family.EXPONENTIAL: steepness[:, :, None] / 2 * index[:, None],
   }
   shift = {
     Family.FOURIER: phase,
@@ -243,17 +262,21 @@ def sample(
     Family.TANH: output,
     Family.SIGMOID: steps,
     Family.PRODUCT: sides,
+    Family.EXPONENTIAL: jnp.ones(units) * (jnp.arange(num_hidden) < 1),
   }
   activation = {
     Family.FOURIER: Activation.COSINE,
     Family.PRODUCT: Activation.SQUARE,
+    Family.EXPONENTIAL: Activation.EXPONENTIAL,
   }
+  node = jnp.arange(num_nodes)
 
   def pick(table, default):
-    return jnp.stack([table.get(member, default) for member in Family])[family]
+    rows = [table.get(member, default) for member in Family]
+    return jnp.stack(rows)[family, node]
 
-  kind = jnp.stack(
-    [jnp.int32(activation.get(m, Activation.TANH)) for m in Family]
+  kind = jnp.array(
+    [activation.get(member, Activation.TANH) for member in Family], jnp.int32
   )[family]
   return types.Mechanism(
     bias=jnp.zeros(num_nodes),
@@ -261,7 +284,7 @@ def sample(
     hidden=pick(hidden, wide),
     shift=pick(shift, flat),
     output=pick(weights, flat),
-    activation=jnp.full(num_nodes, kind),
+    activation=kind,
     noise=jnp.zeros(num_nodes, jnp.int32),
     noise_scale=jnp.zeros(num_nodes),
   )

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import draws
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -35,9 +37,16 @@ class Prior:
       observational deviations.
     min_gain: an SCM whose best intervention gains less than this many
       observational deviations of the target is drawn again.
+    min_length_scale: of the Fourier features, in observational deviations.
+    max_set_size: Z, how many variables may be set at once.
+    latent: probability that a variable other than the target is latent.
+    averaged: share of the SCMs of which not one outcome of an intervention is
+      watched, but the mean of many.
+    budgeted: share of the SCMs with a budget of cost.
     num_hidden: hidden units of a mechanism, H.
     bank_size: draws over which E[Y | do] is averaged, S.
     num_cells: cells a domain is cut into, K.
+    num_interventions: T, for which a budget of cost is meant.
   """
 
   min_variables: int
@@ -53,11 +62,24 @@ class Prior:
   max_width: float
   max_centre: float
   min_gain: float
+  min_length_scale: float
+  max_set_size: int
+  latent: float
+  averaged: float
+  budgeted: float
   num_hidden: int
   bank_size: int
   num_cells: int
+  num_interventions: int
 
 
+# Where several variables may be set at once: how often it is but one at a time,
+# any of the allowed number, or always as many as are allowed.
+_KINDS_OF_SETS = (0.3, 0.5, 0.2)
+# The dearest variable costs at most so many times what the cheapest does.
+_MAX_COST = 20.0
+# Draws of which an averaged outcome is said to be the mean.
+_MANY_SAMPLES = 1000.0
 # Draws from which a variable's mean and deviation are taken.
 _SCALING_DRAWS = 256
 # A prior that rejects more than this is refused instead of drawn for ever.
@@ -95,6 +117,13 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
       'location': per_node,
       'goal': (),
       'order': per_node,
+      'families': per_node,
+      'latent': per_node,
+      'sets': (),
+      'averaged': (),
+      'cost': per_node,
+      'budgeted': (),
+      'budget': (),
     },
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
@@ -105,10 +134,19 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
     drawn['density'], prior.min_density, prior.max_density
   )
   parents = graphs.sample(key_graph, graph, size, density, num_nodes)
-  exists = node < size
+  present = node < size
 
+  pure = (1.0,) * mechanisms.Family.MIXED
   mechanism = mechanisms.sample(
-    key_mechanism, family, parents, prior.num_hidden
+    key_mechanism,
+    jnp.where(
+      family == mechanisms.Family.MIXED,
+      draws.category(drawn['families'], pure),
+      family,
+    ),
+    parents,
+    prior.num_hidden,
+    prior.min_length_scale,
   )
   noise_ratio = draws.between(
     drawn['noise_ratio'], prior.min_noise, prior.max_noise
@@ -119,8 +157,9 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   )
 
   # The target, anywhere in the order, with an ancestor that may be set.
+  exists = present & (drawn['latent'] >= prior.latent)
   may_set = (drawn['settable'] < prior.settable) & exists
-  reachable = (graphs.ancestors(parents) & may_set[None]).any(1)
+  reachable = exists & (graphs.ancestors(parents) & may_set[None]).any(1)
   target = jnp.argmax(jnp.where(reachable, drawn['target'], -1.0))
   is_target = node == target
 
@@ -135,20 +174,28 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   location = scale * 5 * draws.normal(drawn['location'])
   goal = draws.sign(drawn['goal'])
 
+  sets = _sets(drawn['sets'], may_set & ~is_target, prior.max_set_size)
+  cost = jnp.exp(draws.between(drawn['cost'], 0.0, jnp.log(_MAX_COST)))
+  each = sets @ cost  # [M]
+  of_all = prior.num_interventions * each.sum() / (each > 0).sum()
+  budget = jnp.maximum(
+    of_all * draws.between(drawn['budget'], 0.3, 1.0), each.max()
+  )
   problem = types.Problem(
     exists=exists,
-    sets=jnp.eye(num_nodes, dtype=bool) & (may_set & ~is_target),
+    sets=sets,
     target=is_target,
     goal=goal,
     low=jnp.where(exists, location + scale * (centre - half), 0.0),
     high=jnp.where(exists, location + scale * (centre + half), 0.0),
-    cost=jnp.ones(num_nodes),
-    budget=jnp.array(jnp.inf),
+    cost=cost,
+    budget=jnp.where(drawn['budgeted'] < prior.budgeted, budget, jnp.inf),
+    samples=jnp.where(drawn['averaged'] < prior.averaged, _MANY_SAMPLES, 1.0),
   )
   scm = types.SCM(
     problem=problem,
     mechanism=mechanism,
-    present=exists,
+    present=present,
     parents=parents,
     order=node,
     location=location,
@@ -170,10 +217,12 @@ def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
     The task, and [] bool: the target has an ancestor that may be set, and the
     best intervention gains at least `prior.min_gain` deviations of it.
   """
-  key_scm, key_bank = jax.random.split(key)
+  key_scm, key_bank, key_given = jax.random.split(key, 3)
   scm = sample_scm(key_scm, prior)
   bank = simulate.noise_bank(key_bank, scm, prior.bank_size)
-  objective = simulate.objective(scm, bank, prior.num_cells)
+  objective = simulate.objective(
+    scm, bank, prior.num_cells, prior.max_set_size, key_given
+  )
   causes = graphs.ancestors(scm.parents) & scm.problem.settable[None]
   reachable = (causes & scm.problem.target[:, None]).any()
   # Internal units are observational deviations.
@@ -243,6 +292,19 @@ def sample(key: jax.Array, prior: Prior, num_tasks: int) -> types.Task:
       'or widen the domains'
     )
   return tasks
+
+
+def _sets(level, settable, max_size):
+  """The sets that may be set together: [M, D] bool, some of them empty."""
+  everything = interventions.subsets(np.ones(settable.size, bool), max_size)
+  size = everything.sum(1)
+  most = jnp.minimum(settable.sum(), max_size)
+  one, any_number, as_many = jnp.arange(3) == draws.category(
+    level, _KINDS_OF_SETS
+  )
+  fitting = (size == 1) & one | any_number | (size == most) & as_many
+  possible = ~(everything & ~settable).any(1)
+  return everything & (possible & fitting)[:, None]
 
 
 def _standardise(key, mechanism, parents, noise_ratio):

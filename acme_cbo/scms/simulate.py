@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from acme_cbo import draws
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import mechanisms
 
@@ -26,6 +28,65 @@ def intervene_on(
   value = (1 - fraction) * problem.low + fraction * problem.high
   value = jnp.clip(value, problem.low, problem.high)
   return types.Intervention(mask=mask, values=jnp.where(mask, value, 0.0))
+
+
+def also(
+  problem: types.Problem,
+  given: types.Intervention,
+  variable: jax.Array,
+  fraction: jax.Array,
+) -> types.Intervention:
+  """The given intervention and, with it, one on one more variable.
+
+  Args:
+    problem: whose domains are used.
+    given: what is set already.
+    variable: [] int32; D leaves the given as it is.
+    fraction: [] in [0, 1], where in its domain.
+
+  Returns:
+    The intervention on all of them.
+  """
+  more = intervene_on(problem, variable, fraction)
+  return types.Intervention(
+    mask=given.mask | more.mask,
+    values=jnp.where(more.mask, more.values, given.values),
+  )
+
+
+def carried_out(
+  problem: types.Problem, decision: types.Decision
+) -> types.Intervention:
+  """What a decision of Z turns sets.
+
+  Args:
+    problem: whose domains are used.
+    decision: of [Z] arrays.
+
+  Returns:
+    The intervention on all of its variables.
+  """
+  each = jax.vmap(intervene_on, (None, 0, 0))(
+    problem, decision.variable, decision.fraction
+  )
+  return types.Intervention(each.mask.any(0), each.values.sum(0))
+
+
+def fractions(
+  problem: types.Problem, intervention: types.Intervention
+) -> jax.Array:
+  """Where in their domains variables are set.
+
+  Args:
+    problem: whose domains are used.
+    intervention: of [..., D] arrays.
+
+  Returns:
+    [..., D] in [0, 1]; 0 where a variable is not set.
+  """
+  width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
+  share = (intervention.values - problem.low) / width
+  return jnp.where(intervention.mask, jnp.clip(share, 0.0, 1.0), 0.0)
 
 
 def no_intervention(num_variables: int) -> types.Intervention:
@@ -82,6 +143,11 @@ def sample(
   num_variables = scm.present.shape[-1]
   noise = mechanisms.noise(key, scm.mechanism, num_samples, num_variables)
   u = propagate(scm, intervention, noise)
+  return _in_own_units(scm, intervention, u)
+
+
+def _in_own_units(scm, intervention, u):
+  """[..., D] values as they are watched."""
   value = scm.location + scm.scale * u
   # What is set is set to the bit, whatever the rounding of the units.
   value = jnp.where(intervention.mask, intervention.values, value)
@@ -107,6 +173,23 @@ def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
     key, scm.mechanism, num_draws, scm.present.shape[-1]
   )
   return jnp.where(linear, 0.0, drawn)
+
+
+def mean_row(
+  scm: types.SCM, bank: jax.Array, intervention: types.Intervention
+) -> jax.Array:
+  """E[x | do] of all variables.
+
+  Args:
+    scm: the model.
+    bank: [S, D] from `noise_bank`.
+    intervention: what is set.
+
+  Returns:
+    [D] in the variables' own units; 0 where a variable is padding or latent.
+  """
+  u = propagate(scm, intervention, bank).mean(0)
+  return _in_own_units(scm, intervention, u)
 
 
 def expected_outcome(
@@ -159,67 +242,152 @@ _ZOOM = 4
 
 
 def objective(
-  scm: types.SCM, bank: jax.Array, num_cells: int
+  scm: types.SCM,
+  bank: jax.Array,
+  num_cells: int,
+  max_size: int = 1,
+  key: jax.Array | None = None,
 ) -> types.Objective:
   """Outcomes over the domains, and the worst and best that can be reached.
 
-  Every settable variable is tried at the points of `grid`, then closer around
-  its best and its worst point, at a quarter of their distance.
+  Every variable is tried at the points of `grid`, then closer around its best
+  and its worst point, at a quarter of their distance. For sets the best
+  variable and value are kept, and one more is looked for on top of them; each
+  is then tried again beside the others. For one variable this finds the best
+  to the resolution of the search, for several not always.
 
   Args:
     scm: the model.
     bank: [S, D] from `noise_bank`.
     num_cells: K.
+    max_size: Z, variables that an allowed set holds at most.
+    key: consumed; from which the partial interventions `given` are drawn. Not
+      needed where Z is 1 and the only one is that of no variable.
 
   Returns:
-    The `Objective`.
+    The `Objective`, with P = Z partial interventions.
 
   Raises:
     ValueError: outside `jit` and `vmap`, where worst and best are the same or
       not finite.
   """
   problem = scm.problem
+  sets = problem.sets
   num_variables = problem.low.shape[-1]
-  variables = jnp.arange(num_variables)
-
-  def outcome(variable, fraction):
-    return expected_outcome(
-      scm, bank, intervene_on(problem, variable, fraction)
-    )
-
-  along = jax.vmap(outcome, (None, 0))
-  baseline = expected_outcome(scm, bank, no_intervention(num_variables))
   points = grid(num_cells)
-  curve = jax.vmap(along, (0, None))(variables, points)  # [D, C]
-  curve = jnp.where(problem.settable[:, None], curve, baseline)
+  nothing = no_intervention(num_variables)
 
-  # Around the best and the worst point of each variable.
-  extremes = jnp.stack([jnp.argmin(curve, 1), jnp.argmax(curve, 1)], 1)
-  offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)
-  around = jnp.clip(points[extremes][:, :, None] + offsets, 0.0, 1.0)
-  around = around.reshape(num_variables, -1)
-  close = jax.vmap(along)(variables, around)
-  settable = problem.settable[:, None]
-  best = jnp.argmax(jnp.where(settable, close, -jnp.inf))
-  worst = jnp.argmin(jnp.where(settable, close, jnp.inf))
-  least, most = close.flatten()[worst], close.flatten()[best]
+  def outcome(given, variable, fraction):
+    return expected_outcome(scm, bank, also(problem, given, variable, fraction))
+
+  along = jax.vmap(outcome, (None, None, 0))
+
+  def continued(given):
+    """[D, C] outcomes of one more variable, and [] that of none."""
+    as_it_is = expected_outcome(scm, bank, given)
+    curve = jax.vmap(along, (None, 0, None))(
+      given, jnp.arange(num_variables), points
+    )
+    may = interventions.may_add(sets, given.mask)
+    return jnp.where(may[:, None], curve, as_it_is), as_it_is
+
+  first, baseline = continued(nothing)
+
+  def further(sign, given, curve):
+    """The given with the variable and value that do most, and how much."""
+    extreme = jnp.argmax(sign * curve, 1)
+    around = _close_to(points[extreme], num_cells)  # [D, points]
+    close = jax.vmap(along, (None, 0, 0))(
+      given, jnp.arange(num_variables), around
+    )
+    may = interventions.may_add(sets, given.mask)
+    reached = jnp.where(may[:, None], sign * close, -jnp.inf).flatten()
+    most = jnp.argmax(reached)
+    variable = jnp.where(may.any(), most // around.shape[1], num_variables)
+    return also(problem, given, variable, around.flatten()[most]), reached[most]
+
+  def again(sign, choice, found, turn):
+    """Tries one of the chosen variables elsewhere, beside the others."""
+    variable = jnp.argsort(~choice.mask, stable=True)[turn]
+    rest = jnp.arange(num_variables) != variable
+    others = jax.tree.map(lambda leaf: jnp.where(rest, leaf, 0), choice)
+    curve = sign * along(others, variable, points)
+    around = _close_to(points[jnp.argmax(curve)][None], num_cells)[0]
+    close = sign * along(others, variable, around)
+    most = jnp.argmax(close)
+    better = choice.mask[variable] & (close[most] > found)
+    moved = also(problem, others, variable, around[most])
+    return _pick(better, moved, choice), jnp.where(better, close[most], found)
+
+  def search(sign):
+    """The best (sign 1) or the worst (-1), and the way there."""
+    given, choice, found = nothing, nothing, -jnp.inf
+    passed = []
+    for turn in range(max_size):
+      passed.append(given)
+      curve = continued(given)[0] if turn else first
+      given, reached = further(sign, given, curve)
+      whole = interventions.may_stop(sets, given.mask)
+      better = whole & (reached > found)
+      choice = _pick(better, given, choice)
+      found = jnp.where(better, reached, found)
+    if max_size > 1:
+      for turn in range(max_size):
+        choice, found = again(sign, choice, found, turn)
+    return sign * found, choice, passed
+
+  (most, least), choices, passed = jax.vmap(search)(jnp.array([1.0, -1.0]))
   # Outside `jit`; under it the prior draws again what gains too little.
   if not isinstance(most, jax.core.Tracer) and not least < most:
     raise ValueError(
       f'no intervention that is allowed changes the target: the worst reaches '
       f'{least:.6g} and the best {most:.6g}; let a cause of it be set'
     )
-  best_variable = best // around.shape[1]
-  choice = intervene_on(problem, best_variable, around.flatten()[best])
+
+  given, curves, outcomes = [nothing], [first], [baseline]
+  if max_size > 1:
+    if key is None:
+      raise ValueError('partial interventions are drawn from a key; give one')
+    drawn = draws.levels(
+      key,
+      {
+        'variable': (max_size, num_variables),
+        'point': (max_size,),
+        'greedy': (),
+      },
+    )
+    partial = nothing
+    for turn in range(1, max_size):
+      may = interventions.may_add(sets, partial.mask)
+      variable = jnp.argmax(jnp.where(may, drawn['variable'][turn], -1.0))
+      variable = jnp.where(may.any(), variable, num_variables)
+      point = (drawn['point'][turn] * points.size).astype(jnp.int32)
+      partial = also(problem, partial, variable, points[point])
+      best_so_far = jax.tree.map(lambda leaf: leaf[0], passed[turn])
+      given.append(_pick(drawn['greedy'] < 0.5, best_so_far, partial))
+      curve, as_it_is = continued(given[-1])
+      curves.append(curve)
+      outcomes.append(as_it_is)
   return types.Objective(
     bank=bank,
     baseline=baseline,
     worst=least,
     best=most,
-    curve=curve,
-    best_variable=best_variable.astype(jnp.int32),
-    best_value=choice.values.sum(),
+    choice=jax.tree.map(lambda leaf: leaf[0], choices),
+    given=jax.tree.map(lambda *leaves: jnp.stack(leaves), *given),
+    given_outcome=jnp.stack(outcomes),
+    curves=jnp.stack(curves),
   )
+
+
+def _close_to(points, num_cells):
+  """[D, 2 * _ZOOM + 1] fractions around each of [D]."""
+  offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)
+  return jnp.clip(points[:, None] + offsets, 0.0, 1.0)
+
+
+def _pick(condition, one, other):
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:

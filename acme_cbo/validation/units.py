@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import actor
-from acme_cbo import distributions
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import types
@@ -40,7 +39,7 @@ class Said(NamedTuple):
   """What is said of an episode.
 
   Attributes:
-    choice: [G, T, D, C] probability of each decision.
+    choice: [G, T, Z, D, C] probability of each turn's variable and cell.
     learned: [G, T + 1, D] probability of each parent, by the network.
     exact: [G, T + 1, D] by the exact belief.
     rewards: [G, T, 4].
@@ -60,12 +59,14 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
 
   def of_rollout(params, task, observations, prefix, trajectory):
     problem = task.scm.problem
-    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
-    heads = network.full(params, problem, prefix, rows)
-    log_probs = jax.vmap(distributions.choice, (0, None))(
-      heads.joint_logits[:-1], problem.settable
+    rows = networks.episode_rows(
+      problem, trajectory.intervened, trajectory.outcomes
     )
-    choice = jnp.exp(log_probs.variable[..., None] + log_probs.cell)
+    encodings = network.full(params, problem, prefix, rows)
+    log_probs = learner.choices(
+      network, params, problem, prefix, encodings, trajectory
+    )
+    choice = jnp.exp(log_probs.variable[..., :-1, None] + log_probs.cell)
 
     kinds = {kind: make() for kind, make in beliefs.KINDS.items()}
     followed = {
@@ -75,20 +76,18 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
         observations,
         trajectory.intervened,
         trajectory.outcomes,
-        heads.parent_logits,
+        encodings.parent_logits,
       )
       for kind, belief in kinds.items()
     }
-    decision = trajectory.decision
-    intervention = jax.vmap(simulate.intervene_on, (None, 0, 0))(
-      problem, decision.variable, decision.fraction
+    intervention = jax.vmap(simulate.carried_out, (None, 0))(
+      problem, trajectory.decision
     )
     components = actor.components(
       task,
       parts.kinds,
       kinds[parts.kinds.belief],
       followed[parts.kinds.belief],
-      decision,
       intervention,
       trajectory.outcomes,
     )
@@ -140,10 +139,17 @@ def measured(
   )
   exists = problem.exists
   return Episode(
-    task._replace(scm=scm),
+    task._replace(
+      scm=scm,
+      objective=_with_interventions(
+        task.objective,
+        lambda mask, values: (mask, np.where(mask, told(values), 0)),
+      ),
+    ),
     np.where(exists, told(observations), 0),
     trajectories._replace(
-      outcomes=np.where(exists, told(trajectories.outcomes), 0)
+      outcomes=np.where(exists, told(trajectories.outcomes), 0),
+      values=np.where(trajectories.intervened, told(trajectories.values), 0),
     ),
   )
 
@@ -172,27 +178,34 @@ def negated(episode: Episode) -> Episode:
         mechanism=mechanism,
         location=sign * scm.location,
       ),
-      objective=task.objective._replace(bank=sign * task.objective.bank),
+      objective=_with_interventions(
+        task.objective, lambda mask, values: (mask, sign * values)
+      )._replace(bank=sign * task.objective.bank),
     ),
     sign * observations,
-    trajectories._replace(outcomes=sign * trajectories.outcomes),
+    trajectories._replace(
+      outcomes=sign * trajectories.outcomes, values=sign * trajectories.values
+    ),
   )
 
 
 def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
   """The episode with old variable `permutation[k]` as number k."""
   task, observations, trajectories = jax.tree.map(np.asarray, episode)
-  place = np.argsort(permutation)
+  # The number that stands for no variable stays what it is.
+  place = np.append(np.argsort(permutation), len(permutation))
   objective = task.objective
   return Episode(
     types.Task(
       simulate.relabel(
         jax.tree.map(jnp.asarray, task.scm), jnp.asarray(permutation)
       ),
-      objective._replace(
+      _with_interventions(
+        objective,
+        lambda mask, values: (mask[..., permutation], values[..., permutation]),
+      )._replace(
         bank=objective.bank[:, permutation],
-        curve=objective.curve[permutation],
-        best_variable=np.int32(place[objective.best_variable]),
+        curves=objective.curves[:, permutation],
       ),
     ),
     observations[:, permutation],
@@ -201,15 +214,24 @@ def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
         variable=place[trajectories.decision.variable].astype(np.int32)
       ),
       intervened=trajectories.intervened[..., permutation],
+      values=trajectories.values[..., permutation],
       outcomes=trajectories.outcomes[..., permutation],
     ),
+  )
+
+
+def _with_interventions(objective, change):
+  """The objective, with its interventions told in another way."""
+  return objective._replace(
+    choice=types.Intervention(*change(*objective.choice)),
+    given=types.Intervention(*change(*objective.given)),
   )
 
 
 def renumber_said(said: Said, permutation: np.ndarray) -> Said:
   """What is said of an episode, for the variables in another order."""
   return said._replace(
-    choice=said.choice[:, :, permutation],
+    choice=said.choice[..., permutation, :],
     learned=said.learned[..., permutation],
     exact=said.exact[..., permutation],
   )

@@ -277,7 +277,7 @@ def scripted(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   objective = tasks.objective
   curve = jax.vmap(
     jax.vmap(jax.vmap(rewards.optimization, (0, None)), (0, None))
-  )(objective.curve, objective)
+  )(objective.curves[:, 0], objective)
   curve = np.asarray(curve)[np.asarray(tasks.scm.problem.settable)]
   yield Check(
     'continuous reward',
