@@ -1,0 +1,385 @@
+"""What the interventions on a system can reach, by brute force in float64.
+
+Every allowed set of variables is searched by itself: points that cover its
+domains evenly and their corners, then an ascent from the best few of them. The
+search runs on few draws of the noise; what comes out of it is measured, and
+climbed once more, on many.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize
+from scipy.stats import qmc
+
+from acme_cbo import errors
+from acme_cbo import types
+from acme_cbo.scms import graphs
+from acme_cbo.scms import simulate
+from acme_cbo.scms import systems
+
+# Standard errors of E[Y | do] are at most 0.0042 on `toy`, `complete`, `psa`
+# and `epidemiology`: `optimum_test` measures them.
+NUM_DRAWS = 2**14
+_NUM_SEARCH_DRAWS = 2**9
+# Points over all sets, and of one set of 1, 2 and more variables.
+_LOG2_POINTS = 14
+_LOG2_POINTS_OF_SET = (8, 11, 13)
+_MIN_LOG2_POINTS_OF_SET = 5
+_MAX_LOG2_CORNERS = 6
+# From how many points of each set an ascent begins, and how far apart they
+# are at least, as a share of each domain.
+_NUM_STARTS = 3
+_APART = 0.04
+# Sets that are climbed on few draws and on many.
+_MAX_SETS = 256
+_NUM_CONTENDERS = 8
+# Numbers that one batch holds.
+_BATCH = 2**21
+# Of the outcomes, below which two of them are the same but for rounding.
+_SAME = 1e-9
+
+
+class Reached(NamedTuple):
+  """The best intervention on one set of variables.
+
+  Attributes:
+    variables: their names.
+    outcome: E[Y | choice], in the target's own units.
+    choice: the intervention; host arrays of float64.
+  """
+
+  variables: tuple[str, ...]
+  outcome: float
+  choice: types.Intervention
+
+
+class Optimum(NamedTuple):
+  """What the allowed interventions on a system can reach.
+
+  Outcomes are E[Y | do] in the target's own units, as they are: where the goal
+  is to minimise, the best is the lowest.
+
+  Attributes:
+    bank: [S, D] noise draws over which outcomes are averaged; float64, on the
+      host.
+    baseline: the outcome of no intervention.
+    worst: the worst outcome of an allowed intervention.
+    best: the best.
+    choice: the intervention that reaches it; the cheapest where there are
+      several.
+    by_set: the best of every set that the budget pays for, in the order of the
+      problem; of the 256 most promising where there are more. The 8 best are
+      exact for the bank, the others to what the search on fewer draws finds.
+  """
+
+  bank: np.ndarray
+  baseline: float
+  worst: float
+  best: float
+  choice: types.Intervention
+  by_set: tuple[Reached, ...]
+
+
+def objective(
+  system: systems.System, num_draws: int = NUM_DRAWS, seed: int = 0
+) -> Optimum:
+  """Searches all sets of variables that may be set together.
+
+  Args:
+    system: with an SCM of any mechanism, concrete arrays; its hint, if it has
+      one, is one more point to begin an ascent from.
+    num_draws: S, over which outcomes are averaged.
+    seed: of the noise and of the points.
+
+  Returns:
+    The `Optimum`.
+
+  Raises:
+    errors.UsageError: an outcome is not finite, or all are the same.
+  """
+  with jax.enable_x64(True):
+    return _Search(system, num_draws, seed).optimum()
+
+
+class _Point(NamedTuple):
+  """A place in the domains of one set, and the outcome: more is better."""
+
+  row: int
+  share: np.ndarray
+  outcome: float
+
+
+class _Search:
+  """The parts of one search; `float64` is in force wherever it is used."""
+
+  def __init__(self, system: systems.System, num_draws: int, seed: int):
+    scm = jax.tree.map(_widened, system.scm)
+    self._system = system._replace(scm=scm)
+    problem = jax.tree.map(np.asarray, scm.problem)
+    target = int(np.argmax(problem.target))
+    # Only the target and its causes are worked out.
+    causes = np.asarray(graphs.ancestors(scm.parents))[target]
+    order = np.asarray(scm.order)
+    needed = order[causes[order] | (order == target)]
+    self._scm = scm._replace(order=jnp.asarray(needed))
+    self._low, self._high = problem.low, problem.high
+    self._cost = problem.cost
+    paid = problem.sets @ problem.cost <= problem.budget
+    self._sets = [
+      np.flatnonzero(row) for row in problem.sets[problem.sets.any(1) & paid]
+    ]
+    if not self._sets:
+      raise errors.UsageError(
+        f'{system.name}: the budget {problem.budget:g} pays for no intervention'
+      )
+    self._width = max(len(columns) for columns in self._sets)
+    key_bank, key_search = jax.random.split(jax.random.key(seed))
+    draw = jax.jit(simulate.noise_bank, static_argnums=2)
+    self._bank = draw(key_bank, scm, num_draws)
+    self._search_bank = draw(key_search, scm, _NUM_SEARCH_DRAWS)
+    self._seed = seed
+    self._goal = float(problem.goal)
+    self._unit = float(scm.scale[target]), float(scm.location[target])
+    self._many = jax.jit(jax.vmap(simulate.expected_outcome, (None, None, 0)))
+    self._climbing = jax.jit(_with_slope)
+
+  def optimum(self) -> Optimum:
+    explored = self._explore()
+    best, worst = self._best(explored), self._worst(explored)
+    size = self._low.size
+    nothing = types.Intervention(np.zeros((1, size), bool), np.zeros((1, size)))
+    baseline = self._outcomes(nothing, self._bank)[0]
+    highest = _highest(best)
+    same = _SAME * max(abs(highest), abs(worst))
+    if not highest - worst > same:
+      raise errors.UsageError(
+        f'{self._system.name}: no intervention that is allowed changes the '
+        f'target: all come to {self._own(highest):.6g}; let a cause of '
+        'it be set'
+      )
+    chosen = min(
+      (point for point in best if highest - point.outcome <= same),
+      key=lambda point: self._cost[self._sets[point.row]].sum(),
+    )
+    by_set = tuple(
+      Reached(
+        tuple(self._system.variables[j] for j in self._sets[point.row]),
+        self._own(point.outcome),
+        self._intervention(point),
+      )
+      for point in best
+    )
+    return Optimum(
+      bank=np.asarray(self._bank),
+      baseline=self._own(baseline),
+      worst=self._own(worst),
+      best=self._own(chosen.outcome),
+      choice=self._intervention(chosen),
+      by_set=by_set,
+    )
+
+  def _explore(self) -> list[list[_Point]]:
+    """Points of every set, with their outcomes on few draws."""
+    share = _LOG2_POINTS - int(np.ceil(np.log2(len(self._sets))))
+    points = []
+    for row, columns in enumerate(self._sets):
+      size = len(columns)
+      most = _LOG2_POINTS_OF_SET[min(size, len(_LOG2_POINTS_OF_SET)) - 1]
+      log2 = max(min(most, share), _MIN_LOG2_POINTS_OF_SET)
+      sobol = qmc.Sobol(size, rng=self._seed).random_base2(log2)
+      corners = itertools.product((0.0, 1.0), repeat=size)
+      if size > _MAX_LOG2_CORNERS:
+        rng = np.random.default_rng(self._seed)
+        corners = rng.integers(0, 2, (2**_MAX_LOG2_CORNERS, size))
+      place = np.concatenate([np.array(list(corners), float), sobol])
+      points.append([_Point(row, where, np.nan) for where in place])
+    flat = self._measured(
+      [point for of_set in points for point in of_set], self._search_bank
+    )
+    ends = np.cumsum([len(of_set) for of_set in points])[:-1]
+    return [
+      flat[start:end]
+      for start, end in zip([0, *ends], [*ends, len(flat)], strict=True)
+    ]
+
+  def _best(self, explored: list[list[_Point]]) -> list[_Point]:
+    """The best point of each set, on many draws."""
+    promising = sorted(explored, key=_highest, reverse=True)[:_MAX_SETS]
+    climbed = [
+      [self._climbed(p, self._search_bank, 1.0) for p in _apart(of_set, 1.0)]
+      for of_set in promising
+    ]
+    climbed.sort(key=_highest, reverse=True)
+    found = self._hint()
+    for rank, of_set in enumerate(climbed):
+      # Few draws may take the second best of a set for its best.
+      contends = rank < _NUM_CONTENDERS
+      found += of_set if contends else [max(of_set, key=_outcome)]
+    best = {}
+    for point in sorted(self._measured(found, self._bank), key=_outcome):
+      best[point.row] = point
+    contenders = sorted(best.values(), key=_outcome, reverse=True)
+    for point in contenders[:_NUM_CONTENDERS]:
+      best[point.row] = self._climbed(point, self._bank, 1.0)
+    return [best[row] for row in sorted(best)]
+
+  def _worst(self, explored) -> float:
+    """The worst outcome over all sets, on many draws."""
+    starts = _apart([p for of_set in explored for p in of_set], -1.0)
+    found = [self._climbed(p, self._search_bank, -1.0) for p in starts]
+    found = self._measured(found, self._bank)
+    lowest = min(found, key=_outcome)
+    return self._climbed(lowest, self._bank, -1.0).outcome
+
+  def _hint(self) -> list[_Point]:
+    hint = self._system.optimum_hint
+    if hint is None:
+      return []
+    columns = np.flatnonzero(np.asarray(hint.mask))
+    rows = [np.array_equal(columns, other) for other in self._sets]
+    if not any(rows):
+      raise errors.UsageError(
+        f'{self._system.name}: the hint sets variables that may not be set '
+        'together'
+      )
+    values = np.asarray(hint.values, float)[columns]
+    low, high = self._low[columns], self._high[columns]
+    # Rounding can carry a value that was given in float32 beyond an end.
+    share = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return [_Point(rows.index(True), share, np.nan)]
+
+  def _climbed(self, start: _Point, bank, sign: float) -> _Point:
+    """The end of an ascent (sign 1) or descent (-1) from a point."""
+    columns = self._sets[start.row]
+    size, spare = len(columns), self._width - len(columns)
+    # Columns beyond the last one are dropped.
+    padded = np.append(columns, np.full(spare, self._low.size))
+    best = start._replace(outcome=-sign * np.inf)
+
+    def negative(share):
+      nonlocal best
+      outcome, slope = self._climbing(
+        self._scm, bank, padded, np.append(share, np.zeros(spare))
+      )
+      outcome = float(outcome)
+      if not np.isfinite(outcome):
+        self._refuse(self._intervention(start._replace(share=share)), bank)
+      if sign * outcome > sign * best.outcome:
+        best = _Point(start.row, share.copy(), outcome)
+      slope = np.asarray(slope)[:size]
+      # Where a root or an absolute value has no slope the ascent ends.
+      flat = not np.isfinite(slope).all()
+      return -sign * outcome, np.zeros(size) if flat else -sign * slope
+
+    optimize.minimize(
+      negative, start.share, jac=True, bounds=[(0.0, 1.0)] * size,
+      method='L-BFGS-B', options={'maxiter': 100},
+    )  # fmt: skip
+    return best
+
+  def _measured(self, points: list[_Point], bank) -> list[_Point]:
+    """The same points with their outcomes on a bank."""
+    mask = np.zeros((len(points), self._low.size), bool)
+    values = np.zeros(mask.shape)
+    for i, point in enumerate(points):
+      one = self._intervention(point)
+      mask[i], values[i] = one.mask, one.values
+    outcomes = self._outcomes(types.Intervention(mask, values), bank)
+    return [
+      point._replace(outcome=outcome)
+      for point, outcome in zip(points, outcomes, strict=True)
+    ]
+
+  def _outcomes(self, todo: types.Intervention, bank) -> np.ndarray:
+    """Outcomes of many interventions, batch by batch: [P]."""
+    number = todo.mask.shape[0]
+    batch = int(np.clip(_BATCH // bank.size, 1, 2**8))
+    outcomes = np.empty(-(-number // batch) * batch)
+    for start in range(0, number, batch):
+      # The last batch is filled up: one program for all of them.
+      index = np.minimum(np.arange(start, start + batch), number - 1)
+      part = types.Intervention(todo.mask[index], todo.values[index])
+      outcomes[start : start + batch] = self._many(self._scm, bank, part)
+    outcomes = outcomes[:number]
+    if not np.isfinite(outcomes).all():
+      i = int(np.argmin(np.isfinite(outcomes)))
+      self._refuse(jax.tree.map(lambda leaf: leaf[i], todo), bank)
+    return outcomes
+
+  def _intervention(self, point: _Point) -> types.Intervention:
+    columns = self._sets[point.row]
+    low, high = self._low[columns], self._high[columns]
+    mask, values = np.zeros(self._low.size, bool), np.zeros(self._low.size)
+    mask[columns] = True
+    # So that 0 and 1 are the ends to the bit.
+    values[columns] = (1 - point.share) * low + point.share * high
+    return types.Intervention(mask, np.where(mask, values, 0.0))
+
+  def _own(self, outcome: float) -> float:
+    scale, location = self._unit
+    return location + scale * self._goal * float(outcome)
+
+  def _refuse(self, intervention: types.Intervention, bank):
+    u = simulate.propagate(
+      self._scm, jax.tree.map(jnp.asarray, intervention), bank
+    )
+    raise errors.UsageError(
+      systems.not_finite(self._system, intervention, u)
+      or f'{self._system.name}: the mean of the target is not finite under '
+      f'{systems.described(self._system.variables, intervention)}'
+    )
+
+
+def _outcome(point: _Point) -> float:
+  return point.outcome
+
+
+def _highest(points: list[_Point]) -> float:
+  return max(map(_outcome, points))
+
+
+def _with_slope(scm, bank, columns, share):
+  """The outcome at a share of each domain, and its slope: [], [k]."""
+  low = scm.problem.low.at[columns].get(mode='fill', fill_value=0.0)
+  high = scm.problem.high.at[columns].get(mode='fill', fill_value=0.0)
+  size = scm.problem.low.size
+  mask = jnp.zeros(size, bool).at[columns].set(True, mode='drop')
+
+  def outcome(share):
+    value = (1 - share) * low + share * high
+    values = jnp.zeros(size).at[columns].set(value, mode='drop')
+    todo = types.Intervention(mask, values)
+    reached = simulate.expected_outcome(scm, bank, todo)
+    return reached, reached
+
+  # Forwards, because sets are small and a bank is large.
+  slope, reached = jax.jacfwd(outcome, has_aux=True)(share)
+  return reached, slope
+
+
+def _apart(points: list[_Point], sign: float) -> list[_Point]:
+  """The best few points (sign -1: the worst) that are not close together."""
+  chosen: list[_Point] = []
+  outcomes = np.array([point.outcome for point in points])
+  if outcomes.min() == outcomes.max():
+    return points[:1]
+  for i in np.argsort(-sign * outcomes):
+    point = points[i]
+    if all(
+      other.row != point.row or np.abs(other.share - point.share).max() > _APART
+      for other in chosen
+    ):
+      chosen.append(point)
+    if len(chosen) == _NUM_STARTS:
+      break
+  return chosen
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+  """The same array, floats in float64."""
+  is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+  return jnp.asarray(leaf, float if is_float else leaf.dtype)
