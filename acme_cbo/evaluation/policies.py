@@ -14,6 +14,7 @@ from acme_cbo import distributions
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
@@ -265,7 +266,23 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
 
 
 class _Episode(NamedTuple):
+  """What the trained policy keeps.
+
+  Attributes:
+    problem: what it was told, in the variables' own units.
+    units: of the observations.
+    seen: the problem in these units, as the network sees it.
+    prefix: the encoded observations.
+    cache: of the rows since then.
+    encoding: after the last of them.
+    num_interventions: [] T.
+    spent: [] of the budget.
+    believed: states of its beliefs.
+  """
+
   problem: types.Problem
+  units: units_lib.Units
+  seen: types.Problem
   prefix: networks.Prefix
   cache: networks.Cache
   encoding: networks.Encoding
@@ -279,6 +296,9 @@ def trained(
 ) -> Policy:
   """The network's most probable decision.
 
+  Data are brought to their units in the precision that they come in; the
+  network sees numbers of size 1 in its own.
+
   Args:
     network: its functions.
     params: its parameters.
@@ -290,27 +310,46 @@ def trained(
   """
   followed = {kind: beliefs.KINDS[kind]() for kind in kinds}
 
+  def in_units(units, values):
+    return ((values - units.location) / units.scale).astype(jnp.float32)
+
   def init(problem, observations, num_interventions):
     num_variables = problem.low.shape[-1]
-    prefix = network.prefix(params, problem, observations)
+    units = units_lib.fit(problem, observations)
+    rows = in_units(units, observations)
+    seen = jax.tree.map(
+      lambda leaf: leaf if leaf.dtype == bool else leaf.astype(jnp.float32),
+      problem._replace(
+        low=in_units(units, problem.low), high=in_units(units, problem.high)
+      ),
+    )
+    prefix = network.prefix(params, seen, rows)
     empty = network.empty_cache(num_interventions + 1, num_variables)
     encoding, cache = network.append(
-      params, problem, prefix, empty, 0, networks.start_row(num_variables)
+      params, seen, prefix, empty, 0, networks.start_row(num_variables)
     )
-    horizon = jnp.float32(num_interventions)
     believed = {
-      kind: belief.init(problem, observations, encoding.parent_logits)
+      kind: belief.init(seen, rows, encoding.parent_logits)
       for kind, belief in followed.items()
     }
-    spent = jnp.zeros((), observations.dtype)
-    return _Episode(problem, prefix, cache, encoding, horizon, spent, believed)
+    return _Episode(
+      problem,
+      units,
+      seen,
+      prefix,
+      cache,
+      encoding,
+      num_interventions=jnp.float32(num_interventions),
+      spent=jnp.float32(0),
+      believed=believed,
+    )
 
   def most_probable(memory, sets):
     decision, *_ = distributions.decide(
       [None] * num_turns,
       lambda partial: (
         network.turn(
-          params, memory.problem, memory.prefix, memory.encoding, partial
+          params, memory.seen, memory.prefix, memory.encoding, partial
         ).logits
       ),
       sets,
@@ -320,27 +359,27 @@ def trained(
 
   def choose(key, memory):
     del key
-    sets = interventions.affordable(memory.problem, memory.spent)
+    sets = interventions.affordable(memory.seen, memory.spent)
     return most_probable(memory, sets)
 
   def recommend(memory):
-    return most_probable(memory, memory.problem.sets)
+    return most_probable(memory, memory.seen.sets)
 
   def observe(memory, step, intervention, outcome):
-    problem = memory.problem
-    spent = memory.spent + intervention.mask @ problem.cost
+    seen, values = memory.seen, in_units(memory.units, outcome)
+    spent = memory.spent + intervention.mask @ seen.cost
     left = networks.budget_left(
-      problem, spent, 1 - (step + 1) / memory.num_interventions
+      seen, spent, 1 - (step + 1) / memory.num_interventions
     )
-    row = networks.outcome_row(intervention.mask, outcome, left)
+    row = networks.outcome_row(intervention.mask, values, left)
     encoding, cache = network.append(
-      params, problem, memory.prefix, memory.cache, step + 1, row
+      params, seen, memory.prefix, memory.cache, step + 1, row
     )
     believed = {
       kind: belief.update(
         memory.believed[kind],
         intervention.mask,
-        outcome,
+        values,
         encoding.parent_logits,
       )
       for kind, belief in followed.items()
