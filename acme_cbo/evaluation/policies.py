@@ -14,7 +14,6 @@ from acme_cbo import distributions
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
-from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
@@ -266,23 +265,7 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
 
 
 class _Episode(NamedTuple):
-  """What the trained policy keeps.
-
-  Attributes:
-    problem: what it was told, in the variables' own units.
-    units: of the observations.
-    seen: the problem in these units, as the network sees it.
-    prefix: the encoded observations.
-    cache: of the rows since then.
-    encoding: after the last of them.
-    num_interventions: [] T.
-    spent: [] of the budget.
-    believed: states of its beliefs.
-  """
-
   problem: types.Problem
-  units: units_lib.Units
-  seen: types.Problem
   prefix: networks.Prefix
   cache: networks.Cache
   encoding: networks.Encoding
@@ -296,9 +279,6 @@ def trained(
 ) -> Policy:
   """The network's most probable decision.
 
-  Data are brought to their units in the precision that they come in; the
-  network sees numbers of size 1 in its own.
-
   Args:
     network: its functions.
     params: its parameters.
@@ -310,46 +290,27 @@ def trained(
   """
   followed = {kind: beliefs.KINDS[kind]() for kind in kinds}
 
-  def in_units(units, values):
-    return ((values - units.location) / units.scale).astype(jnp.float32)
-
   def init(problem, observations, num_interventions):
     num_variables = problem.low.shape[-1]
-    units = units_lib.fit(problem, observations)
-    rows = in_units(units, observations)
-    seen = jax.tree.map(
-      lambda leaf: leaf if leaf.dtype == bool else leaf.astype(jnp.float32),
-      problem._replace(
-        low=in_units(units, problem.low), high=in_units(units, problem.high)
-      ),
-    )
-    prefix = network.prefix(params, seen, rows)
+    prefix = network.prefix(params, problem, observations)
     empty = network.empty_cache(num_interventions + 1, num_variables)
     encoding, cache = network.append(
-      params, seen, prefix, empty, 0, networks.start_row(num_variables)
+      params, problem, prefix, empty, 0, networks.start_row(num_variables)
     )
+    horizon = jnp.float32(num_interventions)
     believed = {
-      kind: belief.init(seen, rows, encoding.parent_logits)
+      kind: belief.init(problem, observations, encoding.parent_logits)
       for kind, belief in followed.items()
     }
-    return _Episode(
-      problem,
-      units,
-      seen,
-      prefix,
-      cache,
-      encoding,
-      num_interventions=jnp.float32(num_interventions),
-      spent=jnp.float32(0),
-      believed=believed,
-    )
+    spent = jnp.zeros((), observations.dtype)
+    return _Episode(problem, prefix, cache, encoding, horizon, spent, believed)
 
   def most_probable(memory, sets):
     decision, *_ = distributions.decide(
       [None] * num_turns,
       lambda partial: (
         network.turn(
-          params, memory.seen, memory.prefix, memory.encoding, partial
+          params, memory.problem, memory.prefix, memory.encoding, partial
         ).logits
       ),
       sets,
@@ -359,27 +320,27 @@ def trained(
 
   def choose(key, memory):
     del key
-    sets = interventions.affordable(memory.seen, memory.spent)
+    sets = interventions.affordable(memory.problem, memory.spent)
     return most_probable(memory, sets)
 
   def recommend(memory):
-    return most_probable(memory, memory.seen.sets)
+    return most_probable(memory, memory.problem.sets)
 
   def observe(memory, step, intervention, outcome):
-    seen, values = memory.seen, in_units(memory.units, outcome)
-    spent = memory.spent + intervention.mask @ seen.cost
+    problem = memory.problem
+    spent = memory.spent + intervention.mask @ problem.cost
     left = networks.budget_left(
-      seen, spent, 1 - (step + 1) / memory.num_interventions
+      problem, spent, 1 - (step + 1) / memory.num_interventions
     )
-    row = networks.outcome_row(intervention.mask, values, left)
+    row = networks.outcome_row(intervention.mask, outcome, left)
     encoding, cache = network.append(
-      params, seen, memory.prefix, memory.cache, step + 1, row
+      params, problem, memory.prefix, memory.cache, step + 1, row
     )
     believed = {
       kind: belief.update(
         memory.believed[kind],
         intervention.mask,
-        values,
+        outcome,
         encoding.parent_logits,
       )
       for kind, belief in followed.items()
