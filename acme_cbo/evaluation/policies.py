@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import distributions
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
@@ -217,6 +219,81 @@ def oracle(task: types.Task) -> Policy:
   """The best intervention, known from the SCM itself."""
   best = task.objective.choice
   return Policy(_know, lambda key, memory: best, _remember, lambda memory: best)
+
+
+def on_host(policy: Policy) -> Policy:
+  """A policy that `jit` can trace, for data in float64 on the host.
+
+  They are brought to units in which they are of size 1 before they become
+  float32: the policy loses no digits of a variable that is far from 0 or
+  hardly moves. It must not depend on units, as none here does.
+
+  Args:
+    policy: one of the others.
+
+  Returns:
+    A policy of numpy arrays, compiled inside.
+  """
+  compiled = {
+    name: jax.jit(getattr(policy, name), static_argnames=static)
+    for name, static in (
+      ('init', 'num_interventions'),
+      ('choose', ()),
+      ('observe', ()),
+      ('recommend', ()),
+    )
+  }
+
+  def own(memory, intervention):
+    """In the variables' own units, to the bit at the ends of a domain."""
+    problem, units, _ = memory
+    mask, values = (np.asarray(leaf) for leaf in intervention)
+    values = np.clip(
+      units.location + units.scale * values.astype(np.float64),
+      problem.low,
+      problem.high,
+    )
+    return types.Intervention(mask, np.where(mask, values, 0.0))
+
+  def init(problem, observations, num_interventions):
+    problem = jax.tree.map(np.asarray, problem)
+    observations = np.asarray(observations, np.float64)
+    with jax.enable_x64(True):
+      units = jax.tree.map(np.asarray, units_lib.fit(problem, observations))
+
+    def scaled(values):
+      return np.float32((values - units.location) / units.scale)
+
+    seen = jax.tree.map(
+      lambda leaf: leaf if leaf.dtype == bool else np.float32(leaf),
+      problem._replace(low=scaled(problem.low), high=scaled(problem.high)),
+    )
+    memory = compiled['init'](seen, scaled(observations), num_interventions)
+    return problem, units, memory
+
+  def choose(key, memory):
+    return own(memory, compiled['choose'](key, memory[-1]))
+
+  def observe(memory, step, intervention, outcome):
+    problem, units, inner = memory
+    scaled = jax.tree.map(
+      lambda values: np.float32((values - units.location) / units.scale),
+      (np.asarray(intervention.values), np.asarray(outcome)),
+    )
+    done = types.Intervention(
+      np.asarray(intervention.mask),
+      np.where(intervention.mask, scaled[0], np.float32(0)),
+    )
+    return problem, units, compiled['observe'](inner, step, done, scaled[1])
+
+  return Policy(
+    init,
+    choose,
+    observe,
+    lambda memory: own(memory, compiled['recommend'](memory[-1])),
+    lambda memory: policy.believed(memory[-1]),
+    policy.parents,
+  )
 
 
 def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:

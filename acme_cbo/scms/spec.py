@@ -305,6 +305,7 @@ class _Reader:
       high=jnp.asarray(high, float),
       cost=jnp.asarray(costs, float),
       budget=jnp.asarray(budget, float),
+      samples=jnp.ones(()),
     )
     scm = types.SCM(
       problem=problem,
