@@ -45,9 +45,9 @@ from acme_cbo.scms import simulate
 # Distances, in shares of a domain, within which a row tells of a candidate.
 _BANDWIDTHS = (0.03, 0.1, 0.3)
 # Hidden units of what is said of a candidate.
-_HIDDEN = 16
-# Rows of outcome 0 that are added to those seen near a candidate.
-_PRIOR_ROWS = 0.3
+_HIDDEN = 32
+# Keeps the mean of no rows at 0.
+_FEW_ROWS = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -430,6 +430,10 @@ class _Transformer(hk.Module):
     early = _near(prefix.cache.seen, partial)
     late = _near(encoding.seen, partial)
     of_candidates, of_given = jax.tree.map(jnp.add, early, late)
+    # The best outcome of an intervention so far; 0, the observed mean, if less.
+    best = jnp.max(
+      encoding.seen.outcomes, where=encoding.seen.known, initial=0.0
+    )
 
     x = encoding.tokens
     given = self._given(
@@ -449,7 +453,7 @@ class _Transformer(hk.Module):
     place = jnp.broadcast_to(place, (value.shape[0], *place.shape))
     of_candidates = jnp.concatenate(
       [
-        _shares(of_candidates),
+        _shares(of_candidates, best),
         place,
         value.astype(place.dtype)[..., None],
       ],
@@ -465,7 +469,7 @@ class _Transformer(hk.Module):
 
     mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
     mean /= jnp.maximum(partial.mask.sum(), 1)
-    none_outcome, none = self._none(mean, _shares(of_given)[0])
+    none_outcome, none = self._none(mean, _shares(of_given, best)[0])
     none += sharpness * jax.lax.stop_gradient(none_outcome)
 
     return _all_or_none(
@@ -766,15 +770,27 @@ def _near(seen: Seen, partial: distributions.Partial):
   return weights(same) @ seen.nearness, of_given.sum(-1, keepdims=True)
 
 
-def _shares(sums):
-  """Features of weighted sums: [B, ..., 4, C] -> [..., C, 4 B]."""
+def _shares(sums, best):
+  """Features of weighted sums.
+
+  Args:
+    sums: [B, ..., 4, C] from `_near`.
+    best: [] the best outcome so far.
+
+  Returns:
+    [..., C, 5 B + 1]: how much was seen nearby, what it was on average, and how
+    far from the best.
+  """
   exactly, of_exactly, otherwise, of_otherwise = jnp.moveaxis(sums, -2, 0)
+  mean = of_exactly / (exactly + _FEW_ROWS)
   features = jnp.concatenate(
     [
       jnp.log1p(exactly),
-      of_exactly / (exactly + _PRIOR_ROWS),
+      mean,
+      mean - best,
       jnp.log1p(otherwise),
-      of_otherwise / (otherwise + _PRIOR_ROWS),
+      of_otherwise / (otherwise + _FEW_ROWS),
+      jnp.broadcast_to(best, (1, *mean.shape[1:])),
     ]
   )
   return jnp.moveaxis(features, 0, -1)
