@@ -24,9 +24,9 @@ their own units.
 - `ecoli70`, genes of E. coli (Schaefer and Strimmer, 2005), `magic-niab` and
   `magic-irri`, genes and traits of wheat and of rice (Scutari et al., 2014):
   linear networks that come with pgmpy, each the same for all repeats. The
-  target is maximised; of the variables without effects it is the one with the
-  most ancestors, which is ftsJ and twice YLD, the yield. Domains are two
-  deviations to both sides of the mean.
+  target, which is maximised, is the variable with the most ancestors, so that
+  there is most to find out; it has no effects. It is ftsJ, and twice YLD, the
+  yield. Domains are two deviations to both sides of the mean.
 
 The columns of what is drawn are in random order. Where nothing else is said,
 the target is drawn from the variables that have a cause. An SCM is drawn again
@@ -205,7 +205,8 @@ def _without_noise(equations, parents, target, ends):
     ends: [2, D] values that each variable is set to.
 
   Returns:
-    [2, D] values of the target: of a linear SCM, its means.
+    [2, D] values of the target: of a linear SCM, its means. Its own column is
+    what it is where nothing is set.
   """
   num_variables = len(parents)
   # [2, D, D], the variable that is set and all variables.
@@ -221,7 +222,8 @@ def _without_noise(equations, parents, target, ends):
   for j in graph_files.causal_order(parents):
     units = np.tanh(u @ hidden[j].T + shift[j]) @ output[j]
     u[..., j] = bias[j] + u @ linear[j] + units
-    u[:, j, j] = ends[:, j]
+    if j != target:
+      u[:, j, j] = ends[:, j]
   return u[..., target]
 
 
@@ -278,7 +280,7 @@ def _network(name: str, repeat: int) -> systems.System:
   total = np.linalg.inv(np.eye(len(names)) - linear)
   mean, deviation = total @ bias, np.sqrt(np.square(total) @ variance)
   num_ancestors = np.asarray(graphs.ancestors(jnp.asarray(parents))).sum(1)
-  target = int(np.argmax(np.where(parents.any(0), -1, num_ancestors)))
+  target = int(np.argmax(num_ancestors))
   ends = np.stack([mean - 2 * deviation, mean + 2 * deviation])
   equations = dict(bias=bias, linear=linear, noise_scale=np.sqrt(variance))
   outcomes = _without_noise(equations, parents, target, ends)

@@ -4,8 +4,8 @@ Each variable is regressed on its causes, in float64 and in deviations from its
 mean; what is left over is its noise, which is taken to be normal.
 
 `linear`: least squares. With latent variables the likelihood of a linear SCM
-with normal noise is maximised by expectation maximisation in the form that
-expands the parameters (Liu, Rubin and Wu, Biometrika 85, 1998). What a variable
+with normal noise is maximised by expectation maximisation (Dempster, Laird and
+Rubin, 1977); the unit of a latent variable is of no account. What a variable
 does to another can be told from data only where no latent variable is a cause
 of both (Brito and Pearl, Structural Equation Modeling 9, 2002); other graphs
 are refused.
@@ -399,7 +399,7 @@ def _regress(moments, parents):
 
 
 def _maximise(moments, graph, rng, source):
-  """Expectation maximisation of a linear SCM, latent variables of noise 1.
+  """Expectation maximisation of a linear SCM.
 
   Args:
     moments: [D, D] means of products; those of latent variables are not used.
@@ -443,9 +443,6 @@ def _maximise(moments, graph, rng, source):
         expect @ moments[both] @ expect.T + spread, graph.parents
       )
       variance = np.maximum(variance, _MIN_VARIANCE)
-      # Any size of a latent variable is as good: its noise has variance 1.
-      size = np.where(hidden, np.sqrt(variance), 1.0)
-      linear, variance = linear * size / size[:, None], variance / size**2
   if not ends:
     raise errors.UsageError(
       f'{source}: the likelihood still rises after {_MAX_ITERATIONS:,} steps; '

@@ -308,6 +308,19 @@ class OptimumTest(parameterized.TestCase):
         self.assertGreaterEqual(np.abs(spread).max(), noise * (1 - 1e-9))
         self.assertEqual(np.asarray(_hint(system).mask).sum(), 1)
 
+  @parameterized.parameters('caasl_10', 'er_linear_10', 'sparse_10')
+  def test_some_variable_moves_the_target_by_its_noise(self, name):
+    for system in _many(name):
+      scm, target = system.scm, _target(system)
+      linear = np.asarray(scm.mechanism.linear, np.float64)
+      effects = np.linalg.inv(np.eye(10) - linear)[target]
+      effects[target] = 0.0
+      width = np.asarray(scm.problem.high - scm.problem.low)
+      self.assertGreaterEqual(
+        np.abs(effects * width).max(),
+        float(scm.mechanism.noise_scale[target]) * (1 - 1e-5),
+      )
+
   @parameterized.parameters('er_tanh_10', 'er_tanh_20')
   def test_tanh_moves(self, name):
     with jax.enable_x64(True):

@@ -9,6 +9,7 @@ from hypothesis import strategies
 import jax
 import numpy as np
 import pytest
+from scipy import optimize
 
 from acme_cbo import environment
 from acme_cbo import errors
@@ -221,6 +222,45 @@ class LatentTest(parameterized.TestCase):
     self.assertAlmostEqual(of_b, second, delta=1e-3)
     # What regression alone would say is far away.
     self.assertGreater(abs((a @ c) / (a @ a) - effect), 0.5)
+
+  def test_has_the_greatest_likelihood(self):
+    """Against scipy's search over all parameters, where not all moments fit."""
+    graph = _graph('U [latent]\nA B\nU B\nU C\nU D\nU E')
+    rng = np.random.default_rng(19)
+    rows = rng.normal(size=(60, 5))
+    rows[:, 1:] += rng.normal(size=(60, 1)) * [2.0, -1.0, 0.5, 1.0]
+    rows[:, 1] += rows[:, 0]
+    with jax.enable_x64(True):
+      system = _fit(graph, rows, names='ABCDE', target='B')
+      covariance = _implied(system)[1]
+    seen = ~graph.latent
+    aim = np.cov(rows.T, ddof=0)
+    num_edges = graph.parents.sum()
+
+    def implied(parameters):
+      linear = np.zeros(graph.parents.shape)
+      linear[graph.parents] = parameters[:num_edges]
+      noise = np.where(graph.latent, 1.0, 0.0)
+      noise[seen] = np.exp(parameters[num_edges:])
+      total = np.linalg.inv(np.eye(6) - linear)
+      return ((total * noise) @ total.T)[np.ix_(seen, seen)]
+
+    def cost(parameters):
+      found = implied(parameters)
+      return np.linalg.slogdet(found)[1] + np.trace(np.linalg.solve(found, aim))
+
+    best = min(
+      (
+        optimize.minimize(cost, rng.normal(size=num_edges + 5) / 2)
+        for _ in range(4)
+      ),
+      key=lambda end: end.fun,
+    )
+    np.testing.assert_allclose(
+      covariance[np.ix_(seen, seen)], implied(best.x), atol=2e-3
+    )
+    # Not all moments of the data can be had.
+    self.assertGreater(np.abs(implied(best.x) - aim).max(), 0.05)
 
   def test_a_latent_variable_on_the_way(self):
     # Of A -> U -> C only the whole effect shows: the slope of C on A.
