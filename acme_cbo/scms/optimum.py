@@ -7,7 +7,7 @@ climbed once more, on many.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ from acme_cbo.scms import systems
 # Standard errors of E[Y | do] are at most 0.0042 on `toy`, `complete`, `psa`
 # and `epidemiology`: `optimum_test` measures them.
 NUM_DRAWS = 2**14
-_NUM_SEARCH_DRAWS = 2**9
+NUM_SEARCH_DRAWS = 2**9
 # Points over all sets, and of one set of 1, 2 and more variables.
 _LOG2_POINTS = 14
-_LOG2_POINTS_OF_SET = (8, 11, 13)
+_LOG2_POINTS_OF_SET = (7, 11, 13)
 _MIN_LOG2_POINTS_OF_SET = 5
 _MAX_LOG2_CORNERS = 6
 # From how many points of each set an ascent begins, and how far apart they
@@ -37,8 +37,10 @@ _APART = 0.04
 # Sets that are climbed on few draws and on many.
 _MAX_SETS = 256
 _NUM_CONTENDERS = 8
-# Numbers that one batch holds.
-_BATCH = 2**21
+# Interventions that are measured together.
+_BATCH = 2**3
+# Of the differences that make a slope, as a share of a domain.
+_STEP = 1e-6
 # Of the outcomes, below which two of them are the same but for rounding.
 _SAME = 1e-9
 
@@ -92,15 +94,21 @@ def objective(
   Args:
     system: with an SCM of any mechanism, concrete arrays; its hint, if it has
       one, is one more point to begin an ascent from.
-    num_draws: S, over which outcomes are averaged.
+    num_draws: S, over which outcomes are averaged; a multiple of 512.
     seed: of the noise and of the points.
 
   Returns:
     The `Optimum`.
 
   Raises:
-    errors.UsageError: an outcome is not finite, or all are the same.
+    errors.UsageError: an outcome is not finite, or all are the same, or the
+      number of draws does not fit.
   """
+  if num_draws < NUM_SEARCH_DRAWS or num_draws % NUM_SEARCH_DRAWS:
+    raise errors.UsageError(
+      f'draws of the noise must be a multiple of {NUM_SEARCH_DRAWS}, got '
+      f'{num_draws}'
+    )
   with jax.enable_x64(True):
     return _Search(system, num_draws, seed).optimum()
 
@@ -111,6 +119,11 @@ class _Point(NamedTuple):
   row: int
   share: np.ndarray
   outcome: float
+
+
+# Draws of the noise, part by part, so that one program, small enough for the
+# caches of a processor, serves any number of them: arrays [few, D].
+_Bank = list[jax.Array]
 
 
 class _Search:
@@ -136,16 +149,15 @@ class _Search:
       raise errors.UsageError(
         f'{system.name}: the budget {problem.budget:g} pays for no intervention'
       )
-    self._width = max(len(columns) for columns in self._sets)
     key_bank, key_search = jax.random.split(jax.random.key(seed))
     draw = jax.jit(simulate.noise_bank, static_argnums=2)
-    self._bank = draw(key_bank, scm, num_draws)
-    self._search_bank = draw(key_search, scm, _NUM_SEARCH_DRAWS)
+    self._draws = np.asarray(draw(key_bank, scm, num_draws))
+    self._bank = _parts(self._draws)
+    self._few = _parts(np.asarray(draw(key_search, scm, NUM_SEARCH_DRAWS)))
     self._seed = seed
     self._goal = float(problem.goal)
     self._unit = float(scm.scale[target]), float(scm.location[target])
     self._many = jax.jit(jax.vmap(simulate.expected_outcome, (None, None, 0)))
-    self._climbing = jax.jit(_with_slope)
 
   def optimum(self) -> Optimum:
     explored = self._explore()
@@ -174,7 +186,7 @@ class _Search:
       for point in best
     )
     return Optimum(
-      bank=np.asarray(self._bank),
+      bank=self._draws,
       baseline=self._own(baseline),
       worst=self._own(worst),
       best=self._own(chosen.outcome),
@@ -198,7 +210,7 @@ class _Search:
       place = np.concatenate([np.array(list(corners), float), sobol])
       points.append([_Point(row, where, np.nan) for where in place])
     flat = self._measured(
-      [point for of_set in points for point in of_set], self._search_bank
+      [point for of_set in points for point in of_set], self._few
     )
     ends = np.cumsum([len(of_set) for of_set in points])[:-1]
     return [
@@ -210,7 +222,7 @@ class _Search:
     """The best point of each set, on many draws."""
     promising = sorted(explored, key=_highest, reverse=True)[:_MAX_SETS]
     climbed = [
-      [self._climbed(p, self._search_bank, 1.0) for p in _apart(of_set, 1.0)]
+      [self._climbed(p, self._few, 1.0) for p in _apart(of_set, 1.0)]
       for of_set in promising
     ]
     climbed.sort(key=_highest, reverse=True)
@@ -230,7 +242,7 @@ class _Search:
   def _worst(self, explored) -> float:
     """The worst outcome over all sets, on many draws."""
     starts = _apart([p for of_set in explored for p in of_set], -1.0)
-    found = [self._climbed(p, self._search_bank, -1.0) for p in starts]
+    found = [self._climbed(p, self._few, -1.0) for p in starts]
     found = self._measured(found, self._bank)
     lowest = min(found, key=_outcome)
     return self._climbed(lowest, self._bank, -1.0).outcome
@@ -252,36 +264,33 @@ class _Search:
     share = np.clip((values - low) / (high - low), 0.0, 1.0)
     return [_Point(rows.index(True), share, np.nan)]
 
-  def _climbed(self, start: _Point, bank, sign: float) -> _Point:
+  def _climbed(self, start: _Point, bank: _Bank, sign: float) -> _Point:
     """The end of an ascent (sign 1) or descent (-1) from a point."""
-    columns = self._sets[start.row]
-    size, spare = len(columns), self._width - len(columns)
-    # Columns beyond the last one are dropped.
-    padded = np.append(columns, np.full(spare, self._low.size))
     best = start._replace(outcome=-sign * np.inf)
 
     def negative(share):
       nonlocal best
-      outcome, slope = self._climbing(
-        self._scm, bank, padded, np.append(share, np.zeros(spare))
+      # Differences, at the ends of a domain from one side. They cost no program
+      # of their own, and are finite where a root has no slope.
+      steps = _STEP * np.eye(len(share))
+      near = np.clip(share + np.concatenate([steps, -steps]), 0.0, 1.0)
+      points = [start._replace(share=p) for p in [share.copy(), *near]]
+      measured = self._measured(points, bank)
+      best = max([best, measured[0]], key=lambda point: sign * point.outcome)
+      above, below = np.split(
+        np.array([point.outcome for point in measured[1:]]), 2
       )
-      outcome = float(outcome)
-      if not np.isfinite(outcome):
-        self._refuse(self._intervention(start._replace(share=share)), bank)
-      if sign * outcome > sign * best.outcome:
-        best = _Point(start.row, share.copy(), outcome)
-      slope = np.asarray(slope)[:size]
-      # Where a root or an absolute value has no slope the ascent ends.
-      flat = not np.isfinite(slope).all()
-      return -sign * outcome, np.zeros(size) if flat else -sign * slope
+      widths = (near[: len(share)] - near[len(share) :]).sum(1)
+      slope = (above - below) / widths
+      return -sign * measured[0].outcome, -sign * slope
 
     optimize.minimize(
-      negative, start.share, jac=True, bounds=[(0.0, 1.0)] * size,
+      negative, start.share, jac=True, bounds=[(0.0, 1.0)] * len(start.share),
       method='L-BFGS-B', options={'maxiter': 100},
     )  # fmt: skip
     return best
 
-  def _measured(self, points: list[_Point], bank) -> list[_Point]:
+  def _measured(self, points: list[_Point], bank: _Bank) -> list[_Point]:
     """The same points with their outcomes on a bank."""
     mask = np.zeros((len(points), self._low.size), bool)
     values = np.zeros(mask.shape)
@@ -294,17 +303,17 @@ class _Search:
       for point, outcome in zip(points, outcomes, strict=True)
     ]
 
-  def _outcomes(self, todo: types.Intervention, bank) -> np.ndarray:
+  def _outcomes(self, todo: types.Intervention, bank: _Bank) -> np.ndarray:
     """Outcomes of many interventions, batch by batch: [P]."""
     number = todo.mask.shape[0]
-    batch = int(np.clip(_BATCH // bank.size, 1, 2**8))
-    outcomes = np.empty(-(-number // batch) * batch)
-    for start in range(0, number, batch):
+    batches = []
+    for start in range(0, number, _BATCH):
       # The last batch is filled up: one program for all of them.
-      index = np.minimum(np.arange(start, start + batch), number - 1)
-      part = types.Intervention(todo.mask[index], todo.values[index])
-      outcomes[start : start + batch] = self._many(self._scm, bank, part)
-    outcomes = outcomes[:number]
+      index = np.minimum(np.arange(start, start + _BATCH), number - 1)
+      batch = types.Intervention(todo.mask[index], todo.values[index])
+      outcomes = [self._many(self._scm, part, batch) for part in bank]
+      batches.append(np.mean(outcomes, 0))
+    outcomes = np.concatenate(batches)[:number]
     if not np.isfinite(outcomes).all():
       i = int(np.argmin(np.isfinite(outcomes)))
       self._refuse(jax.tree.map(lambda leaf: leaf[i], todo), bank)
@@ -323,9 +332,11 @@ class _Search:
     scale, location = self._unit
     return location + scale * self._goal * float(outcome)
 
-  def _refuse(self, intervention: types.Intervention, bank):
+  def _refuse(self, intervention: types.Intervention, bank: _Bank) -> NoReturn:
     u = simulate.propagate(
-      self._scm, jax.tree.map(jnp.asarray, intervention), bank
+      self._scm,
+      jax.tree.map(jnp.asarray, intervention),
+      jnp.concatenate(bank),
     )
     raise errors.UsageError(
       systems.not_finite(self._system, intervention, u)
@@ -334,31 +345,19 @@ class _Search:
     )
 
 
+def _parts(draws: np.ndarray) -> _Bank:
+  if (draws == draws[0]).all():
+    draws = draws[:1]  # No noise counts.
+  number = max(1, len(draws) // NUM_SEARCH_DRAWS)
+  return [jnp.asarray(part) for part in np.split(draws, number)]
+
+
 def _outcome(point: _Point) -> float:
   return point.outcome
 
 
 def _highest(points: list[_Point]) -> float:
   return max(map(_outcome, points))
-
-
-def _with_slope(scm, bank, columns, share):
-  """The outcome at a share of each domain, and its slope: [], [k]."""
-  low = scm.problem.low.at[columns].get(mode='fill', fill_value=0.0)
-  high = scm.problem.high.at[columns].get(mode='fill', fill_value=0.0)
-  size = scm.problem.low.size
-  mask = jnp.zeros(size, bool).at[columns].set(True, mode='drop')
-
-  def outcome(share):
-    value = (1 - share) * low + share * high
-    values = jnp.zeros(size).at[columns].set(value, mode='drop')
-    todo = types.Intervention(mask, values)
-    reached = simulate.expected_outcome(scm, bank, todo)
-    return reached, reached
-
-  # Forwards, because sets are small and a bank is large.
-  slope, reached = jax.jacfwd(outcome, has_aux=True)(share)
-  return reached, slope
 
 
 def _apart(points: list[_Point], sign: float) -> list[_Point]:
