@@ -73,6 +73,7 @@ def system(
         high=np.where(latent, 0.0, high),
         cost=each(1.0),
         budget=np.inf,
+        samples=1.0,
       )
     ),
     mechanism=_mechanism(num_variables, equations),
