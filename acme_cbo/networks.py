@@ -16,9 +16,8 @@ encoding:
 
   turn     logits of every variable and value, given what is chosen already.
 
-Beside its encoding each of these candidates is told what was seen close to it:
-sums over rows with weights that fall with the distance (Nadaraya, 1964; Watson,
-1964). Attention would have to learn to look that closely.
+Beside its encoding each of these candidates is told what was seen close to it,
+see `surrogate`. Attention would have to learn to look that closely.
 
 All are unbatched. L is the number of blocks. A heads of width W / A ask, and
 share one key and one value for each token (Shazeer, "Fast Transformer
@@ -36,18 +35,15 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import distributions
+from acme_cbo import surrogate
 from acme_cbo import types
 from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact
 from acme_cbo.scms import simulate
 
-# Distances, in shares of a domain, within which a row tells of a candidate.
-_BANDWIDTHS = (0.03, 0.1, 0.3)
 # Hidden units of what is said of a candidate.
 _HIDDEN = 32
-# Keeps the mean of no rows at 0.
-_FEW_ROWS = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,26 +84,6 @@ class Rows(NamedTuple):
   start: jax.Array
 
 
-class Seen(NamedTuple):
-  """What rows tell of candidates close to them.
-
-  Places are shares of a domain, from the end at which the target was worse.
-
-  Attributes:
-    known: [rows] bool, False where there is nothing to see.
-    outcomes: [rows] of the target, in the units of the network.
-    intervened: [rows, D] bool, what was set.
-    places: [rows, D] where each variable was.
-    nearness: [B, D, rows, C] to each candidate, for each of B bandwidths.
-  """
-
-  known: jax.Array
-  outcomes: jax.Array
-  intervened: jax.Array
-  places: jax.Array
-  nearness: jax.Array
-
-
 class Cache(NamedTuple):
   """Keys and values of rows, an array of each for every block.
 
@@ -117,13 +93,13 @@ class Cache(NamedTuple):
   Attributes:
     keys: [D, W / A, rows] for each block.
     values: [D, rows, W / A] for each block.
-    seen: of the same rows.
+    tried: of the rows since the observations; None in those themselves.
     evidence: of the rows since the observations, if the belief is an input.
   """
 
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
-  seen: Seen
+  tried: surrogate.Tried | None = None
   evidence: exact.Evidence | None = None
 
 
@@ -134,11 +110,13 @@ class Prefix(NamedTuple):
     units: of each variable, with a negative scale where it falls as the target
       improves.
     cache: keys and values of the N rows.
+    seen: of the same rows, for the candidates.
     believed: state of the exact belief after them, if it is an input.
   """
 
   units: units_lib.Units
   cache: Cache
+  seen: surrogate.Seen
   believed: Any = None
 
 
@@ -149,12 +127,14 @@ class Encoding(NamedTuple):
     tokens: [D, W] of the variables.
     parent_logits: [D] log odds that a variable is a parent of the target: the
       learned belief.
-    seen: of the rows since the observations, later ones unknown.
+    known: [R] bool, which rows since the observations it knows of.
+    tried: all of them.
   """
 
   tokens: jax.Array
   parent_logits: jax.Array
-  seen: Seen
+  known: jax.Array
+  tried: surrogate.Tried
 
 
 class Turn(NamedTuple):
@@ -203,17 +183,13 @@ class Network(NamedTuple):
 
 
 # The axes of R rows in what `Network.full` returns, for `jax.vmap`.
-EVERY_ROW: Any = Encoding._make((0, 0, Seen._make((0, *[None] * 4))))
+EVERY_ROW: Any = Encoding._make((0, 0, 0, None))
 
 
 def after(encodings: Encoding, rows: Any) -> Encoding:
   """Those of some rows, of what `Network.full` returns."""
-  seen = encodings.seen
-  return Encoding(
-    encodings.tokens[rows],
-    encodings.parent_logits[rows],
-    seen._replace(known=seen.known[rows]),
-  )
+  tokens, parent_logits, known, tried = encodings
+  return Encoding(tokens[rows], parent_logits[rows], known[rows], tried)
 
 
 def start_row(num_variables: int) -> Rows:
@@ -291,21 +267,14 @@ def make(architecture: Architecture) -> Network:
     head_width = architecture.width // architecture.num_heads
     keys = jnp.zeros((num_variables, head_width, num_rows))
     values = jnp.zeros((num_variables, num_rows, head_width))
-    num_cells = architecture.num_cells + 2
-    seen = Seen(
-      known=jnp.zeros(num_rows, bool),
-      outcomes=jnp.zeros(num_rows),
-      intervened=jnp.zeros((num_rows, num_variables), bool),
-      places=jnp.zeros((num_rows, num_variables)),
-      nearness=jnp.zeros(
-        (len(_BANDWIDTHS), num_variables, num_rows, num_cells)
-      ),
+    tried = surrogate.none_tried(
+      num_rows, num_variables, architecture.num_cells + 2
     )
     evidence = None
     if architecture.belief_input == 'exact':
       evidence = exact.no_evidence(num_variables)
     num_blocks = architecture.num_blocks
-    return Cache((keys,) * num_blocks, (values,) * num_blocks, seen, evidence)
+    return Cache((keys,) * num_blocks, (values,) * num_blocks, tried, evidence)
 
   # The functions draw nothing at random.
   return Network(
@@ -392,7 +361,7 @@ class _Transformer(hk.Module):
     x = self._embed(problem, units, rows, parents)
     seen = self._see(problem, units, rows)
     _, (keys, values) = self._blocks(x, problem.exists, None, None, None)
-    return Prefix(units, Cache(keys, values, seen), believed)
+    return Prefix(units, Cache(keys, values), seen, believed)
 
   def append(self, problem, prefix, cache, position, row):
     parents, evidence = self._believe(prefix, cache.evidence, row)
@@ -400,18 +369,12 @@ class _Transformer(hk.Module):
     x, (keys, values) = self._blocks(
       x, problem.exists, prefix.cache, cache, position
     )
-    new = self._see(problem, prefix.units, row)
-    axis_of_rows = (0, 0, 0, 0, 2)
-    seen = Seen(
-      *(
-        jax.lax.dynamic_update_slice_in_dim(old, one, position, axis)
-        for old, one, axis in zip(cache.seen, new, axis_of_rows, strict=True)
-      )
-    )
+    seen = self._see(problem, prefix.units, row)
+    tried = surrogate.try_out(cache.tried, position, seen, self._points)
     tokens, parent_logits = _all_or_none(self._heads(x[0]))
     return (
-      Encoding(tokens, parent_logits, seen),
-      Cache(keys, values, seen, evidence),
+      Encoding(tokens, parent_logits, tried.seen.known, tried),
+      Cache(keys, values, tried, evidence),
     )
 
   def full(self, problem, prefix, rows):
@@ -420,19 +383,20 @@ class _Transformer(hk.Module):
     x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
     seen = self._see(problem, prefix.units, rows)
+    room = surrogate.none_tried(
+      *rows.values.shape, num_points=self._points.size
+    )
+    start = jnp.int32(0)
+    tried = surrogate.try_out(room, start, seen, self._points)
     so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
-    return Encoding(*self._heads(x), seen._replace(known=so_far))
+    return Encoding(*self._heads(x), so_far, tried)
 
   def turn(self, problem, prefix, encoding, partial):
     turned = prefix.units.scale < 0
     places = jnp.where(turned, 1 - partial.fractions, partial.fractions)
     partial = partial._replace(fractions=jnp.where(partial.mask, places, 0.0))
-    early = _near(prefix.cache.seen, partial)
-    late = _near(encoding.seen, partial)
-    of_candidates, of_given = jax.tree.map(jnp.add, early, late)
-    # The best outcome of an intervention so far; 0, the observed mean, if less.
-    best = jnp.max(
-      encoding.seen.outcomes, where=encoding.seen.known, initial=0.0
+    of_candidates, of_chosen = surrogate.told(
+      prefix.seen, encoding.known, encoding.tried, partial
     )
 
     x = encoding.tokens
@@ -453,7 +417,7 @@ class _Transformer(hk.Module):
     place = jnp.broadcast_to(place, (value.shape[0], *place.shape))
     of_candidates = jnp.concatenate(
       [
-        _shares(of_candidates, best),
+        of_candidates,
         place,
         value.astype(place.dtype)[..., None],
       ],
@@ -469,7 +433,7 @@ class _Transformer(hk.Module):
 
     mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
     mean /= jnp.maximum(partial.mask.sum(), 1)
-    none_outcome, none = self._none(mean, _shares(of_given, best)[0])
+    none_outcome, none = self._none(mean, of_chosen)
     none += sharpness * jax.lax.stop_gradient(none_outcome)
 
     return _all_or_none(
@@ -482,18 +446,17 @@ class _Transformer(hk.Module):
     )
 
   def _see(self, problem, units, rows):
-    """What R rows tell of candidates."""
+    """What is kept of rows, for the candidates."""
     width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
     places = (rows.values - problem.low) / width
     places = jnp.where(units.scale < 0, 1 - places, places)
     value = units_lib.bent(units, rows.values)
-    distance = places.T[..., None] - self._points  # [D, R, C]
-    return Seen(
+    return surrogate.see(
       known=~rows.start,
       outcomes=jnp.where(problem.target, value, 0.0).sum(-1),
       intervened=rows.intervened,
       places=jnp.where(problem.settable, places, 0.0),
-      nearness=_nearness(distance),
+      points=self._points,
     )
 
   def _believe(self, prefix, evidence, rows):
@@ -726,74 +689,6 @@ def _turned_units(problem, observations):
   # Also where the target never moved.
   sign = jnp.where(problem.target, problem.goal, sign)
   return units._replace(scale=sign * units.scale)
-
-
-def _nearness(distance):
-  """1 at distance 0, and falling: [...] -> [B, ...]."""
-  squares = [jnp.square(distance / width) for width in _BANDWIDTHS]
-  return 1 / jnp.square(1 + jnp.stack(squares))
-
-
-def _near(seen: Seen, partial: distributions.Partial):
-  """Sums over rows, weighted by how near they are.
-
-  Args:
-    seen: of the rows.
-    partial: what is chosen already, in places of the network.
-
-  Returns:
-    [B, D, 4, C] for each candidate beside what is chosen, and [B, 4, 1] for
-    what is chosen alone: the weight and the weighted outcomes of rows in which
-    exactly that was set, and of all other rows.
-  """
-  num_variables = partial.mask.size
-  closeness = _nearness(seen.places - partial.fractions)  # [B, rows, D]
-  weight = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
-
-  def weights(same):
-    """[B, ..., 4, rows] for rows that are the same: [..., rows]."""
-    each = weight.reshape(weight.shape[0], *(1,) * (same.ndim - 1), -1)
-    exactly, otherwise = each * same, each * ~same
-    return jnp.stack(
-      [
-        exactly,
-        exactly * seen.outcomes,
-        otherwise,
-        otherwise * seen.outcomes,
-      ],
-      -2,
-    )
-
-  one_more = partial.mask | jnp.eye(num_variables, dtype=bool)  # [D, D]
-  same = (seen.intervened == one_more[:, None]).all(-1)  # [D, rows]
-  of_given = weights((seen.intervened == partial.mask).all(-1))
-  return weights(same) @ seen.nearness, of_given.sum(-1, keepdims=True)
-
-
-def _shares(sums, best):
-  """Features of weighted sums.
-
-  Args:
-    sums: [B, ..., 4, C] from `_near`.
-    best: [] the best outcome so far.
-
-  Returns:
-    [..., C, 5 B + 1]: how much was seen nearby, what it was on average, and how
-    far from the best.
-  """
-  exactly, of_exactly, otherwise, of_otherwise = jnp.moveaxis(sums, -2, 0)
-  mean = of_exactly / (exactly + _FEW_ROWS)
-  features = jnp.concatenate(
-    [
-      jnp.log1p(exactly),
-      mean,
-      mean - best,
-      jnp.log1p(otherwise),
-      of_otherwise / (otherwise + _FEW_ROWS),
-      jnp.broadcast_to(best, (1, *mean.shape[1:])),
-    ]
-  )
-  return jnp.moveaxis(features, 0, -1)
 
 
 def _place_features(place):

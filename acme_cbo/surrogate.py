@@ -1,0 +1,265 @@
+"""What rows tell of candidate interventions, in closed form.
+
+A network can learn to look at rows that are close to a candidate, but it has to
+learn how close; here it is told. Of the interventions on exactly the variables
+of a candidate a Gaussian process tells what to expect there, and how surely
+(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
+algorithm 2.1); of all other rows, in which the variables had such values for
+other reasons, a weighted mean does (Nadaraya, 1964; Watson, 1964). Nothing is
+fitted: there are a few processes of different lengths and noises, and whoever
+is told decides which to believe.
+
+The inverse of a Cholesky factor grows by a row for every row that is seen, and
+the rows before stay what they are. So what was known at any time is a sum over
+its rows up to then, and adding a row costs the square of their number. Nothing
+here calls LAPACK.
+
+Places are shares of a domain, from the end at which the target was worse;
+outcomes are in units of the observations. L lengths, G processes, B widths.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import distributions
+
+# Of the processes: shares of a domain, and variances of the noise of a row.
+_LENGTHS = (0.07, 0.25)
+_NOISES = (0.02, 0.5)
+_VARIANCE = 4.0
+# Of the weighted means: shares of a domain.
+_WIDTHS = (0.05, 0.2)
+# Keeps the mean of no rows at 0.
+_FEW_ROWS = 1e-3
+
+NUM_FEATURES = 4 * len(_LENGTHS) * len(_NOISES) + 2 * len(_WIDTHS) + 1
+
+
+class Seen(NamedTuple):
+  """What is kept of R rows, of any kind.
+
+  Attributes:
+    known: [R] bool, False where there is nothing to see, yet or at all.
+    outcomes: [R] of the target, more is better; 0 where nothing is known.
+    intervened: [R, D] bool, what was set.
+    places: [R, D] where each variable was.
+    nearness: [B, D, R, C] to each candidate value, of the weighted means.
+  """
+
+  known: jax.Array
+  outcomes: jax.Array
+  intervened: jax.Array
+  places: jax.Array
+  nearness: jax.Array
+
+
+class Tried(NamedTuple):
+  """What is kept of R rows of interventions.
+
+  Attributes:
+    seen: the rows.
+    closeness: [L, D, R, C] to each candidate value, of the processes.
+    inverse: [G, R, R] inverses of the Cholesky factors.
+    whitened: [G, R] the same times the outcomes.
+  """
+
+  seen: Seen
+  closeness: jax.Array
+  inverse: jax.Array
+  whitened: jax.Array
+
+
+def none_tried(num_rows: int, num_variables: int, num_points: int) -> Tried:
+  """Room for R rows of D variables with C candidate values each."""
+  num_processes = len(_LENGTHS) * len(_NOISES)
+  of_points = (num_variables, num_rows, num_points)
+  return Tried(
+    Seen(
+      known=jnp.zeros(num_rows, bool),
+      outcomes=jnp.zeros(num_rows),
+      intervened=jnp.zeros((num_rows, num_variables), bool),
+      places=jnp.zeros((num_rows, num_variables)),
+      nearness=jnp.zeros((len(_WIDTHS), *of_points)),
+    ),
+    closeness=jnp.zeros((len(_LENGTHS), *of_points)),
+    inverse=jnp.zeros((num_processes, num_rows, num_rows)),
+    whitened=jnp.zeros((num_processes, num_rows)),
+  )
+
+
+def see(
+  known: jax.Array,
+  outcomes: jax.Array,
+  intervened: jax.Array,
+  places: jax.Array,
+  points: jax.Array,
+) -> Seen:
+  """What is to be kept of rows.
+
+  Args:
+    known: [R] bool, False where there is nothing to see.
+    outcomes: [R] of the target, more is better.
+    intervened: [R, D] bool, what was set.
+    places: [R, D] where each variable was.
+    points: [C] places of the candidates.
+
+  Returns:
+    The `Seen`.
+  """
+  nearness = _nearness(places.T[..., None] - points)
+  return Seen(
+    known, jnp.where(known, outcomes, 0.0), intervened, places, nearness
+  )
+
+
+def try_out(
+  tried: Tried, position: jax.Array, new: Seen, points: jax.Array
+) -> Tried:
+  """Adds rows of interventions.
+
+  Args:
+    tried: the rows before, with room for more.
+    position: [] where the first of the new rows goes.
+    new: Q of them.
+    points: [C] places of the candidates.
+
+  Returns:
+    All rows, those before unchanged.
+  """
+
+  def write(old, new, axis=0):
+    return jax.lax.dynamic_update_slice_in_dim(
+      old, new.astype(old.dtype), position, axis
+    )
+
+  seen = Seen(
+    *(
+      write(old, of_new, axis)
+      for old, of_new, axis in zip(
+        tried.seen, new, (0, 0, 0, 0, 2), strict=True
+      )
+    )
+  )
+  distance = new.places.T[..., None] - points  # [D, Q, C]
+  closeness = jnp.exp(-_half_squares(distance, _LENGTHS))
+
+  def absorb(carry, row):
+    """The row of the inverses, and of the whitened outcomes, of a row."""
+    inverse, whitened = carry
+    here = jnp.arange(seen.known.size) == row
+    same = (seen.intervened == seen.intervened[row]).all(-1)
+    before = seen.known & seen.known[row] & (jnp.arange(here.size) < row)
+    squares = _half_squares(seen.places - seen.places[row], _LENGTHS)
+    squares = jnp.where(seen.intervened[row], squares, 0.0).sum(-1)  # [L, R]
+    covariance = _VARIANCE * jnp.exp(-squares) * (same & before)
+    factor = (inverse @ _of_each(covariance)[..., None])[..., 0]  # [G, R]
+    noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))
+    left = _VARIANCE + noise - jnp.square(factor).sum(-1)
+    scale = jax.lax.rsqrt(jnp.maximum(left, noise))[:, None]
+    new = (here - (factor[:, None] @ inverse)[:, 0]) * scale
+    new_whitened = (new * seen.outcomes).sum(-1, keepdims=True)
+    inverse = jnp.where(here[:, None], new[:, None], inverse)
+    return (inverse, jnp.where(here, new_whitened, whitened)), None
+
+  rows = position + jnp.arange(new.known.size)
+  start = tried.inverse, tried.whitened
+  (inverse, whitened), _ = jax.lax.scan(absorb, start, rows)
+  return Tried(seen, write(tried.closeness, closeness, 2), inverse, whitened)
+
+
+def told(
+  passive: Seen,
+  known: jax.Array,
+  tried: Tried,
+  partial: distributions.Partial,
+) -> tuple[jax.Array, jax.Array]:
+  """What rows tell of one more variable beside those chosen already.
+
+  Args:
+    passive: rows in which nothing was set.
+    known: [R] bool, which of the rows tried are known of: the first ones.
+    tried: rows of interventions.
+    partial: what is chosen, in places.
+
+  Returns:
+    [D, C, NUM_FEATURES] of each candidate and [NUM_FEATURES] of what is chosen
+    alone: of each process what it expects, how far that is from the best seen,
+    the deviation and the expected improvement; of each width how much else was
+    seen nearby and its mean outcome; the best seen.
+  """
+  _, num_variables, _, num_points = tried.closeness.shape
+  active = tried.seen._replace(known=known)
+  best = jnp.max(active.outcomes, where=known, initial=0.0)
+  mean, variance = _posterior(tried._replace(seen=active), partial)
+  deviation = jnp.sqrt(jnp.maximum(variance, 1e-6))
+  above = (mean - best) / deviation
+  density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
+  improvement = deviation * (
+    above * 0.5 * (1 + jax.lax.erf(above / math.sqrt(2))) + density
+  )
+  weight, total = _sums(passive, partial) + _sums(active, partial)
+  features = jnp.concatenate(
+    [
+      mean,
+      mean - best,
+      deviation,
+      improvement,
+      jnp.log1p(weight),
+      total / (weight + _FEW_ROWS),
+      jnp.broadcast_to(best, (1, mean.shape[1])),
+    ]
+  ).T
+  of_each = features[:-1].reshape(num_variables, num_points, -1)
+  return of_each, features[-1]
+
+
+def _posterior(tried, partial):
+  """Mean and variance of each process: [G, D C + 1], the chosen alone last."""
+  seen = tried.seen
+  squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
+  given = jnp.exp(-jnp.where(partial.mask, squares, 0.0).sum(-1))  # [L, R]
+  candidates, alone = _same_sets(seen, partial)
+  alone = (given * alone)[..., None]
+  each = (given[:, None] * candidates)[..., None] * tried.closeness
+  each = jnp.moveaxis(each, 2, 1).reshape(*given.shape, -1)  # [L, R, D C]
+  covariance = _VARIANCE * jnp.concatenate([each, alone], -1)
+  projected = tried.inverse @ _of_each(covariance)  # [G, R, D C + 1]
+  projected = jnp.where(seen.known[:, None], projected, 0.0)
+  mean = (tried.whitened[..., None] * projected).sum(1)
+  return mean, _VARIANCE - jnp.square(projected).sum(1)
+
+
+def _sums(seen, partial):
+  """Weights, and weighted outcomes, of all other rows: [2, B, D C + 1]."""
+  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
+  given = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+  candidates, alone = _same_sets(seen, partial)
+  both = jnp.stack([given, given * seen.outcomes])  # [2, B, R]
+  each = (both[:, :, None] * ~candidates)[..., None, :] @ seen.nearness
+  alone = (both * ~alone).sum(-1, keepdims=True)
+  each = each.reshape(*alone.shape[:-1], -1)
+  return jnp.concatenate([each, alone], -1)
+
+
+def _same_sets(seen, partial):
+  """Rows that set what a candidate would, or what is chosen: [D, R], [R]."""
+  more = partial.mask | jnp.eye(partial.mask.size, dtype=bool)
+  candidates = (seen.intervened == more[:, None]).all(-1)
+  return candidates, (seen.intervened == partial.mask).all(-1)
+
+
+def _of_each(of_lengths):
+  """[L, ...] -> [G, ...], the processes of a length beside each other."""
+  return jnp.repeat(of_lengths, len(_NOISES), axis=0)
+
+
+def _half_squares(distance, lengths):
+  return jnp.stack([0.5 * jnp.square(distance / length) for length in lengths])
+
+
+def _nearness(distance):
+  """1 at distance 0, and falling slowly: [...] -> [B, ...]."""
+  return 1 / jnp.square(1 + 2 * _half_squares(distance, _WIDTHS))
