@@ -240,11 +240,12 @@ def begin(
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
   """Keeps other processes out of a directory, until the process ends.
 
   Args:
     workdir: of a run.
+    flag: that named it.
 
   Raises:
     errors.UsageError: another one is at work in it, or there is none.
@@ -252,13 +253,13 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   try:
     descriptor = os.open(workdir, os.O_RDONLY)
   except OSError as error:
-    raise errors.UsageError(f'--workdir={workdir}: {error.strerror}') from error
+    raise errors.UsageError(f'{flag}={workdir}: {error.strerror}') from error
   try:
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise errors.UsageError(
-        f'another process is at work in --workdir={workdir}; wait for its end'
+        f'another process is at work in {flag}={workdir}; wait for its end'
       ) from error
     yield
   finally:

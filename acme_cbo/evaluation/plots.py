@@ -1,9 +1,11 @@
 """Figures of a run."""
 
+from collections.abc import Sequence
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import figure as figure_lib
+from matplotlib import ticker
 from matplotlib.backends import backend_agg
 import numpy as np
 
@@ -18,6 +20,18 @@ _ORDER = (
 )
 # Steps whose values are written beside them.
 _MAX_LABELS = 12
+# Okabe and Ito's colours, which people who see fewer tell apart too, and lines
+# that differ without colour.
+_STYLES = (
+  ('#0072b2', '-'),
+  ('#d55e00', '--'),
+  ('#009e73', '-.'),
+  ('#cc79a7', ':'),
+  ('#e69f00', (0, (5, 1, 1, 1, 1, 1))),
+  ('#56b4e9', (0, (8, 2))),
+  ('#777777', (0, (2, 1))),
+  ('#000000', (0, (1, 3))),
+)
 
 
 def save(path: pathlib.Path, figure: figure_lib.Figure) -> None:
@@ -213,6 +227,81 @@ def episode(
     axis.set_xlim(-0.5, num_steps + 0.5)
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
+  return figure
+
+
+class Curve(NamedTuple):
+  """A mean over the steps of an episode.
+
+  Attributes:
+    mean: [T].
+    low: [T] lower ends of its intervals; None where there are none.
+    high: [T] upper ends.
+  """
+
+  mean: np.ndarray
+  low: np.ndarray | None
+  high: np.ndarray | None
+
+
+def methods(
+  title: str,
+  panels: dict[str, dict[str, Curve]],
+  levels: dict[str, float],
+  label: str,
+  order: Sequence[str],
+) -> figure_lib.Figure:
+  """Draws how good methods are over the interventions that they make.
+
+  Args:
+    title: of the figure.
+    panels: {title: {method: its curve}}, a panel for each.
+    levels: {name: height} of lines to compare with.
+    label: of the vertical axis.
+    order: names of methods; one has the same style in every figure.
+
+  Returns:
+    The figure.
+  """
+  figure = _figure(4.8 * len(panels) + 2.2, 4.4)
+  axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+  for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+    for i, (level, height) in enumerate(levels.items()):
+      style = ('-', (0, (1, 1)))[i % 2]
+      axis.axhline(height, color='0.55', lw=1.2, ls=style, label=level)
+    for method, curve in curves.items():
+      colour, style = _STYLES[list(order).index(method) % len(_STYLES)]
+      steps = np.arange(1, len(curve.mean) + 1)
+      axis.plot(
+        steps,
+        curve.mean,
+        color=colour,
+        ls=style,
+        lw=2.0,
+        marker='o' if len(steps) == 1 else None,
+        label=method.replace('_', ' '),
+      )
+      if curve.low is not None and curve.high is not None:
+        axis.fill_between(
+          steps, curve.low, curve.high, color=colour, alpha=0.14, lw=0
+        )
+    axis.set_title(name, loc='left', fontsize=11)
+    axis.set_xlabel('interventions')
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axis.margins(x=0.02)
+    axis.grid(alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
+  axes[0].set_ylabel(label)
+  figure.suptitle(title, x=0.01, ha='left', fontsize=12)
+  lines, labels = axes[0].get_legend_handles_labels()
+  figure.legend(
+    [*lines[len(levels) :], *lines[: len(levels)]],
+    [*labels[len(levels) :], *labels[: len(levels)]],
+    loc='outside right center',
+    frameon=False,
+    fontsize=9,
+    handlelength=3.2,
+  )
   return figure
 
 

@@ -144,7 +144,7 @@ def table(evaluation: dict[str, Any]) -> str:
       found = entry['by_family'].get(family)
       cells.append(f'{found["score_last"]["mean"]:.2f}' if found else '')
     lines.append(cells)
-  return _align(lines)
+  return align(lines)
 
 
 def comparison(
@@ -172,7 +172,7 @@ def comparison(
     else:
       verdict = 'undecided'
     lines.append([other, *(interval(s, sign=True) for s in scores), verdict])
-  return _align(lines)
+  return align(lines)
 
 
 def beliefs(quality: dict[str, Any]) -> str:
@@ -195,21 +195,27 @@ def beliefs(quality: dict[str, Any]) -> str:
         for steps in (found['f1'], found['auroc'], found['ece'])
       ]
       lines.append([belief, group, *cells])
-  return _align(lines)
+  return align(lines)
 
 
-def interval(entry: dict[str, Any], sign: bool = False) -> str:
-  """As `0.71 [0.69, 0.73]`."""
+def interval(
+  entry: dict[str, Any], sign: bool = False, decimals: int = 2
+) -> str:
+  """As `0.71 [0.69, 0.73]`; as `0.71` where there is no interval."""
+  spec = f'{"+" if sign else ""}.{decimals}f'
+  mean = f'{entry["mean"]:{spec}}'
+  if entry['interval'] is None:
+    return mean
   low, high = entry['interval']
-  spec = '+.2f' if sign else '.2f'
-  return f'{entry["mean"]:{spec}} [{low:{spec}}, {high:{spec}}]'
+  return f'{mean} [{low:{spec}}, {high:{spec}}]'
 
 
-def _align(lines):
+def align(lines: list[list[str]], num_left: int = 1) -> str:
+  """Rows of cells as text of fixed width, the first columns to the left."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(
-      cell.ljust(width) if i == 0 else cell.rjust(width)
+      cell.ljust(width) if i < num_left else cell.rjust(width)
       for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ).rstrip()
     for line in lines

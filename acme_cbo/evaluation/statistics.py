@@ -5,6 +5,7 @@ columns `policy`, `task`, `family`, `graph`, `variables` and `SCORES`.
 The independent unit is the task: all policies met the same ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,129 @@ def bootstrap_interval(
     rng=np.random.default_rng(0),
   ).confidence_interval
   return interval.low, interval.high
+
+
+def estimates(values: np.ndarray, confidence: float) -> list[dict[str, Any]]:
+  """Means and interquartile means of quantities, with bootstrap intervals.
+
+  Args:
+    values: [K, n] of K quantities on n independent units, finite.
+    confidence: of the intervals.
+
+  Returns:
+    For each, `{'mean', 'interval', 'iqm', 'iqm_interval'}`. Fewer than 5 units
+    have None for an interval, and `no_interval` says why.
+  """
+  interval, iqm_interval = [None] * len(values), [None] * len(values)
+  why: dict[str, str] = {}
+  if values.shape[1] < _MIN_TASKS:
+    why['no_interval'] = too_few(values.shape[1])
+  else:
+    interval, iqm_interval = (
+      np.stack(bootstrap_interval(values, confidence, f), -1).tolist()
+      for f in (np.mean, interquartile_mean)
+    )
+  iqm = interquartile_mean(values)
+  return [
+    {
+      'mean': float(values[k].mean()),
+      'interval': interval[k],
+      'iqm': float(iqm[k]),
+      'iqm_interval': iqm_interval[k],
+      **why,
+    }
+    for k in range(len(values))
+  ]
+
+
+def too_few(num_units: int) -> str:
+  """Why so few units have no interval."""
+  return f'{num_units} repeats; an interval needs {_MIN_TASKS}'
+
+
+def stratified_band(
+  strata: Sequence[np.ndarray], confidence: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Percentile bootstrap intervals of means over strata.
+
+  Units are drawn again within their strata (Agarwal et al., 2021, section 4.1),
+  so that the interval says what other repeats on the same SCMs would give, not
+  what other SCMs would.
+
+  Args:
+    strata: [n, T] values of T quantities, of each stratum, as the repeats on
+      one SCM; finite.
+    confidence: as 0.95.
+
+  Returns:
+    [T] lower and upper bounds; None where a stratum has fewer than 5 units.
+
+  Raises:
+    ValueError: a value is not finite.
+  """
+  drawn = _drawn_again(strata)
+  if drawn is None:
+    return None
+  return _percentiles(drawn.mean(1), confidence)
+
+
+def stratified_estimate(
+  strata: Sequence[np.ndarray], confidence: float
+) -> dict[str, Any]:
+  """Mean and interquartile mean over strata, with stratified intervals.
+
+  Args:
+    strata: [n] values of each stratum, finite.
+    confidence: of the intervals, see `stratified_band`.
+
+  Returns:
+    As an entry of `estimates`.
+
+  Raises:
+    ValueError: a value is not finite.
+  """
+  values = np.concatenate(strata)
+  drawn = _drawn_again([stratum[:, None] for stratum in strata])
+  why: dict[str, str] = {}
+  interval = iqm_interval = None
+  if drawn is None:
+    why['no_interval'] = too_few(min(map(len, strata)))
+  else:
+    interval, iqm_interval = (
+      np.concatenate(_percentiles(means, confidence)).tolist()
+      for means in (drawn.mean(1), interquartile_mean(drawn, axis=1))
+    )
+  return {
+    'mean': float(values.mean()),
+    'interval': interval,
+    'iqm': float(interquartile_mean(values)),
+    'iqm_interval': iqm_interval,
+    **why,
+  }
+
+
+def _drawn_again(strata: Sequence[np.ndarray]) -> np.ndarray | None:
+  """Units drawn again within their strata: [resamples, all units, T]."""
+  if not all(np.isfinite(stratum).all() for stratum in strata):
+    raise ValueError('a value is not finite; an interval needs finite ones')
+  if min(map(len, strata)) < _MIN_TASKS:
+    return None
+  rng = np.random.default_rng(0)
+  return np.concatenate(
+    [
+      stratum[rng.integers(len(stratum), size=(_RESAMPLES, len(stratum)))]
+      for stratum in strata
+    ],
+    axis=1,
+  )
+
+
+def _percentiles(
+  means: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+  tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+  low, high = np.quantile(means, tails, axis=0)
+  return low, high
 
 
 def lower_bound(values: np.ndarray, confidence: float) -> float:

@@ -1,0 +1,498 @@
+"""Compares methods on SCMs, its files in one directory.
+
+O/results.csv   a row per method, SCM, repeat and step
+O/summary.json  what they come to, with intervals
+O/table.md      the same as tables
+O/curves_*.png  each SCM over the interventions; scores.png, all of them
+
+and what `episode_log` writes. An episode that is finished is never played
+again: the same command goes on after a kill at any moment.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import datetime as dt
+import math
+import pathlib
+import sys
+import time
+from typing import Any, TextIO
+import urllib.parse
+
+from absl import logging
+import jax
+import numpy as np
+import pandas as pd
+
+from acme_cbo import episode_log
+from acme_cbo import errors
+from acme_cbo import players
+from acme_cbo import run_directory
+from acme_cbo.evaluation import comparison
+from acme_cbo.evaluation import environments as environments_lib
+from acme_cbo.evaluation import episodes as episodes_lib
+from acme_cbo.evaluation import methods as methods_lib
+from acme_cbo.evaluation import plots
+from acme_cbo.evaluation import statistics
+from acme_cbo.evaluation import tables
+
+# Seconds between two lines, and between two on a terminal, which are one.
+_LINE_SECONDS = 10.0
+_REDRAW_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is compared, and how.
+
+  Attributes:
+    scms: names and files, see `environments.resolve`.
+    methods: of `methods.NAMES`.
+    policy: directory of the trained policy, where `grpo` is a method.
+    observations: N.
+    interventions: T.
+    repeats: episodes of each method on each SCM.
+    samples: draws of which each outcome is the mean.
+    budget: what the interventions of an episode may cost; None is the SCM's.
+    seed: of data and noise.
+    confidence: of the intervals.
+    jobs: processes.
+    out: the directory.
+  """
+
+  scms: tuple[str, ...]
+  methods: tuple[str, ...]
+  policy: pathlib.Path | None
+  observations: int
+  interventions: int
+  repeats: int
+  samples: int
+  budget: float | None
+  seed: int
+  confidence: float
+  jobs: int
+  out: pathlib.Path
+
+
+def from_flags(given: Any) -> Settings:
+  """The settings that the flags of the launcher name.
+
+  Args:
+    given: the flags, or what has attributes of their names.
+
+  Returns:
+    The `Settings`, checked.
+
+  Raises:
+    errors.UsageError: one of them cannot be used.
+  """
+  if given.workdir and given.policy:
+    raise errors.UsageError(
+      '--workdir and --policy both name a trained policy; give one of them'
+    )
+  policy = pathlib.Path(given.policy) if given.policy else None
+  if given.workdir:
+    policy = pathlib.Path(given.workdir) / 'policy'
+  if not given.out:
+    raise errors.UsageError('name a directory for what comes out: --out=')
+  named = Settings(
+    scms=tuple(given.scm),
+    methods=tuple(given.methods),
+    policy=policy,
+    out=pathlib.Path(given.out),
+    **{
+      name: getattr(given, name)
+      for name in (
+        'observations',
+        'interventions',
+        'repeats',
+        'samples',
+        'budget',
+        'seed',
+        'confidence',
+        'jobs',
+      )
+    },
+  )
+  check(named)
+  return named
+
+
+def check(settings: Settings) -> None:
+  """Raises an `errors.UsageError` at a setting that cannot be used."""
+  for flag, items in (
+    ('--scm', settings.scms),
+    ('--methods', settings.methods),
+  ):
+    if not items or not all(items):
+      raise errors.UsageError(
+        f'{flag}={",".join(items)} has an empty entry; name one or more, '
+        'parted by commas'
+      )
+    for item in items:
+      if items.count(item) > 1:
+        raise errors.UsageError(f'{flag} names {item} twice')
+  methods_lib.check(settings.methods)
+  # A deviation, which methods standardise by, needs two observations.
+  for name, least in (
+    ('observations', 2),
+    ('interventions', 1),
+    ('repeats', 1),
+    ('samples', 1),
+    ('seed', 0),
+    ('jobs', 1),
+  ):
+    value = getattr(settings, name)
+    if value < least:
+      raise errors.UsageError(
+        f'--{name} is {value}; it must be {least} or more'
+      )
+  if settings.seed >= 2**32:
+    raise errors.UsageError(
+      f'--seed is {settings.seed}; it must be below {2**32}'
+    )
+  budget = settings.budget
+  if budget is not None and not (budget > 0 and math.isfinite(budget)):
+    raise errors.UsageError(
+      f'--budget is {budget}; it must be a finite number above 0'
+    )
+  if not 0 < settings.confidence < 1:
+    raise errors.UsageError(
+      f'--confidence is {settings.confidence}; it must be between 0 and 1'
+    )
+  plays = 'grpo' in settings.methods
+  if plays and settings.policy is None:
+    raise errors.UsageError(
+      'the method grpo is a trained policy; name its run, --workdir=, or its '
+      'directory, --policy=, or leave grpo out of --methods'
+    )
+  if not plays and settings.policy is not None:
+    raise errors.UsageError(
+      f'a trained policy is given, {settings.policy}, but grpo is not among '
+      '--methods; add it, or leave the policy out'
+    )
+
+
+def run(
+  settings: Settings,
+  resolve: Callable[[Sequence[str]], list[environments_lib.Environment]],
+) -> dict[str, Any]:
+  """Plays what was not played yet, and writes down what all of it came to.
+
+  Args:
+    settings: what is compared.
+    resolve: a module's function that knows the SCMs by their names.
+
+  Returns:
+    What `summary.json` holds.
+
+  Raises:
+    errors.UsageError: a setting cannot be used, or the directory holds another
+      comparison.
+  """
+  check(settings)
+  cast = players.Cast(
+    protocol=episodes_lib.Protocol(
+      num_observations=settings.observations,
+      num_interventions=settings.interventions,
+      num_samples=settings.samples,
+      budget=settings.budget,
+      seed=settings.seed,
+    ),
+    scms=settings.scms,
+    methods=settings.methods,
+    policy=settings.policy,
+    resolve=resolve,
+  )
+  player = players.Player(cast)
+  warnings = _warnings(player, settings)
+  for sentence in warnings:
+    logging.warning('%s', sentence)
+  out = settings.out
+  episode_log.prepare(out)
+  with run_directory.locked(out, '--out'):
+    starts = episode_log.begin(
+      out,
+      _config(settings, player),
+      [f'{device} ({device.device_kind})' for device in jax.devices()],
+    )
+    for difference in run_directory.differences(starts):
+      print(
+        f'not as at the last start, so that numbers may differ: {difference}',
+        flush=True,
+      )
+    log = episode_log.EpisodeLog(out)
+    blocks = _blocks(settings, list(player.environments), log)
+    _announce(settings, blocks, log)
+    jobs = min(settings.jobs, len(blocks))
+    if jobs > 1:
+      lines = players.play_there(cast, player.digests, blocks, jobs)
+    else:
+      lines = players.play_here(player, blocks)
+    progress = Progress(
+      [m for b in blocks for m in b.methods], jobs, sys.stderr
+    )
+    # What plays elsewhere is ended even where a line cannot be written.
+    with (
+      contextlib.closing(lines),  # pyrefly: ignore
+      _table(out, comparison.table([*log.episodes.values()])) as add,
+    ):
+      for line in lines:
+        episode = log.append(line)
+        add(comparison.table([episode]))
+        progress.update(episode)
+    progress.close()
+    summary = _write(settings, player, log, warnings)
+  print(f'\n{tables.terminal(summary)}\n\nall of it in {out}', flush=True)
+  return summary
+
+
+@contextlib.contextmanager
+def _table(
+  out: pathlib.Path, so_far: pd.DataFrame
+) -> Iterator[Callable[[pd.DataFrame], None]]:
+  """The table of results while it grows; in the order in which episodes end."""
+  path = out / 'results.csv'
+  run_directory.write(path, so_far.to_csv(index=False))
+  with path.open('a') as file:
+
+    def add(rows):
+      file.write(rows.to_csv(index=False, header=False))
+      file.flush()
+
+    yield add
+
+
+def _config(settings: Settings, player: players.Player) -> dict[str, Any]:
+  """What the episodes depend on, and which there are."""
+  names = ('observations', 'interventions', 'samples', 'budget', 'seed')
+  return {
+    **{name: getattr(settings, name) for name in names},
+    'repeats': settings.repeats,
+    **player.digests,
+  }
+
+
+def _warnings(player: players.Player, settings: Settings) -> list[str]:
+  """What the trained policy is asked for that it was not trained for."""
+  if not player.about:
+    return []
+  found = []
+  for scm in player.environments:
+    beyond = methods_lib.beyond_training(
+      player.about,
+      player.system(scm, 0).scm.problem,
+      settings.observations,
+      settings.interventions,
+    )
+    if beyond:
+      found.append(
+        f'grpo on {scm}: asked for more than it was trained for: '
+        f'{", ".join(beyond)}'
+      )
+  return found
+
+
+def _blocks(
+  settings: Settings, scms: Sequence[str], log: episode_log.EpisodeLog
+) -> list[players.Block]:
+  """What is left to be played."""
+  blocks = [
+    players.Block(
+      scm,
+      repeat,
+      [
+        method
+        for method in settings.methods
+        if (method, scm, repeat) not in log.episodes
+      ],
+    )
+    for scm in scms
+    for repeat in range(settings.repeats)
+  ]
+  return [block for block in blocks if block.methods]
+
+
+def _announce(settings, blocks, log) -> None:
+  left = sum(len(block.methods) for block in blocks)
+  there = len(log.episodes)
+  print(
+    f'{left} episodes to play'
+    f'{f", {there} are there already" if there else ""}; '
+    f'{settings.observations} observations, {settings.interventions} '
+    'interventions. The same command goes on after Ctrl-C or a kill.',
+    flush=True,
+  )
+
+
+class Progress:
+  """Says how many episodes are played and how long the rest will take.
+
+  Methods differ: the time left is that of each method's episodes, as far as one
+  of it was seen, and marked with a `>` until one of each was.
+  """
+
+  def __init__(
+    self,
+    methods: Sequence[str],
+    jobs: int,
+    stream: TextIO,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Starts the clock.
+
+    Args:
+      methods: of each episode that is to be played.
+      jobs: the number of processes.
+      stream: where to show it.
+      clock: tells the time in seconds.
+    """
+    self._left = {name: methods.count(name) for name in methods}
+    self._total, self._jobs = len(methods), jobs
+    self._seconds: dict[str, list[float]] = {}
+    self._stream, self._clock = stream, clock
+    self._is_terminal = stream.isatty()
+    self._every = _REDRAW_SECONDS if self._is_terminal else _LINE_SECONDS
+    self._mark = clock()
+    self._shown = -math.inf
+
+  def update(self, episode: episodes_lib.Episode) -> None:
+    """Counts an episode that has ended."""
+    now = self._clock()
+    # Others end in the meantime where several are at work.
+    seconds = (now - self._mark) * self._jobs
+    self._mark = now
+    self._seconds.setdefault(episode.method, []).append(seconds)
+    self._left[episode.method] -= 1
+    if now - self._shown >= self._every or not any(self._left.values()):
+      self._shown = now
+      self._show(f'{episode.method} on {episode.scm}, repeat {episode.repeat}')
+
+  def close(self) -> None:
+    """Leaves the line."""
+    if self._is_terminal and self._shown > -math.inf:
+      print(file=self._stream)
+
+  def _show(self, what: str) -> None:
+    left = sum(self._left.values())
+    seconds, unknown = 0.0, False
+    for method, count in self._left.items():
+      seen = self._seconds.get(method)
+      unknown |= bool(count) and not seen
+      # The median: the first one compiles.
+      seconds += count * float(np.median(seen)) if seen else 0.0
+    eta = dt.timedelta(seconds=round(seconds / self._jobs))
+    done = self._total - left
+    line = (
+      f'{done / self._total:.0%}  {done}/{self._total} episodes  '
+      f'ETA {"> " if unknown else ""}{eta}  {what}'
+    )
+    if self._is_terminal:
+      print(f'\r\x1b[K{line}', end='', file=self._stream, flush=True)
+    else:
+      print(line, file=self._stream, flush=True)
+
+
+def _write(
+  settings: Settings,
+  player: players.Player,
+  log: episode_log.EpisodeLog,
+  warnings: list[str],
+) -> dict[str, Any]:
+  """Writes the table, the summary, the page and the figures."""
+  out, scms = settings.out, list(player.environments)
+  episodes = log.ordered(scms, settings.methods)
+  table = comparison.table(episodes)
+  run_directory.write(out / 'results.csv', table.to_csv(index=False))
+  found = comparison.summarise(
+    episodes, settings.interventions, settings.confidence
+  )
+  for name, environment in player.environments.items():
+    found['scms'][name] |= {
+      'held_out': environment.held_out,
+      'source': player.system(name, 0).source,
+    }
+  summary = {
+    'settings': _config(settings, player),
+    'confidence': settings.confidence,
+    'warnings': warnings,
+    **found,
+  }
+  run_directory.write(out / 'table.md', tables.markdown(summary))
+  _draw(settings, player, episodes)
+  run_directory.write_json(out / 'summary.json', summary)
+  return summary
+
+
+_PANELS = {
+  'best of all interventions made': 'best_expected',
+  'last recommendation': 'recommended_expected',
+}
+
+
+def _draw(
+  settings: Settings,
+  player: players.Player,
+  episodes: Sequence[episodes_lib.Episode],
+) -> None:
+  """A figure for each SCM, and one of the scores where there are several."""
+  horizon = settings.interventions
+  scores: dict[str, list[np.ndarray]] = {}
+  for name, environment in player.environments.items():
+    part = [episode for episode in episodes if episode.scm == name]
+    # SCMs of their own have optima of their own.
+    normalised = environment.fresh
+    panels = {
+      title: {
+        method: _curve([values], settings.confidence)
+        for method, values in comparison.curves(
+          part, column, horizon, normalised
+        ).items()
+      }
+      for title, column in _PANELS.items()
+    }
+    levels = {
+      'optimum': 1.0 if normalised else part[0].optimum,
+      'no intervention': 0.0 if normalised else part[0].no_intervention,
+    }
+    better = 'more' if part[0].goal > 0 else 'less'
+    figure = plots.methods(
+      f'{name}: {_of_what(settings)}',
+      panels,
+      levels,
+      'score' if normalised else f'E[Y | do], {better} is better',
+      methods_lib.NAMES,
+    )
+    safe = urllib.parse.quote(name, safe='')
+    plots.save(settings.out / f'curves_{safe}.png', figure)
+    for method, values in comparison.curves(
+      part, 'recommended_expected', horizon, True
+    ).items():
+      scores.setdefault(method, []).append(values)
+  if len(player.environments) > 1:
+    figure = plots.methods(
+      f'{len(player.environments)} SCMs: {_of_what(settings)}',
+      {
+        'score of the last recommendation': {
+          method: _curve(strata, settings.confidence)
+          for method, strata in scores.items()
+        }
+      },
+      {'optimum': 1.0, 'no intervention': 0.0},
+      'score',
+      methods_lib.NAMES,
+    )
+    plots.save(settings.out / 'scores.png', figure)
+
+
+def _of_what(settings: Settings) -> str:
+  repeats = settings.repeats
+  return f'mean of {repeats} repeats, {settings.confidence:.0%} intervals'
+
+
+def _curve(strata: list[np.ndarray], confidence: float) -> plots.Curve:
+  """The mean over the steps: [n, T] of each stratum."""
+  band = statistics.stratified_band(strata, confidence)
+  low, high = band or (None, None)
+  return plots.Curve(np.concatenate(strata).mean(0), low, high)

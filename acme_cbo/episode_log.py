@@ -1,0 +1,177 @@
+"""The directory of a comparison: which episodes were played, and how.
+
+O/episodes.jsonl    a line for each finished episode, in the order of their ends
+O/config.json       what they were played with
+O/environment.json  code, versions, devices and command line, of each start
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+from typing import Any
+
+from acme_cbo import errors
+from acme_cbo import run_directory
+from acme_cbo.evaluation import episodes as episodes_lib
+
+_LOG = 'episodes.jsonl'
+# What a comparison may have left that was killed as it began.
+_BEGINNINGS = ('config.json.new', 'environment.json', 'environment.json.new')
+# What may be extended by another start in the same directory.
+_LISTS = ('methods', 'scms')
+
+Key = tuple[str, str, int]
+
+
+def key(episode: episodes_lib.Episode) -> Key:
+  """By what an episode is known: its method, its SCM and its repeat."""
+  return episode.method, episode.scm, episode.repeat
+
+
+def prepare(out: pathlib.Path) -> None:
+  """Makes the directory, unless it is one of a comparison, or empty.
+
+  Args:
+    out: the directory.
+
+  Raises:
+    errors.UsageError: it cannot be made, or holds something else.
+  """
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    names = [path.name for path in out.iterdir()]
+  except OSError as error:
+    raise errors.UsageError(
+      f'--out={out} cannot be made or read: {error.strerror}'
+    ) from error
+  if 'config.json' not in names and set(names) - set(_BEGINNINGS):
+    raise errors.UsageError(
+      f'--out={out} holds something else than an evaluation; nothing in it is '
+      'touched: choose a directory that is new, empty, or of an evaluation'
+    )
+
+
+def begin(
+  out: pathlib.Path, config: dict[str, Any], devices: list[str]
+) -> list[dict[str, Any]]:
+  """Begins a comparison in its directory, or goes on with the one there.
+
+  Args:
+    out: from `prepare`, locked.
+    config: what episodes are played with: `methods` and `scms` with a digest
+      of each, `repeats`, and what every episode depends on.
+    devices: that it computes on.
+
+  Returns:
+    What `environment.json` holds of each start, this one the last.
+
+  Raises:
+    errors.UsageError: what is there was played with something else.
+  """
+  if (out / 'config.json').exists():
+    _check_extends(out, run_directory.read_config(out), config)
+  return run_directory.begin(out, config, devices)
+
+
+def _check_extends(
+  out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+  """Raises unless a comparison is one that was begun, or more of it."""
+  if before.keys() != now.keys():
+    raise errors.UsageError(
+      f'--out={out} holds something else than an evaluation (its config.json '
+      f'is of another kind); choose another directory'
+    )
+  changes = [
+    f'{name} was {before[name]} and is {now[name]}'
+    for name in now
+    if name not in (*_LISTS, 'repeats') and before[name] != now[name]
+  ]
+  for kind in _LISTS:
+    for name, digest in before[kind].items():
+      if name not in now[kind]:
+        changes.append(f'{name} was among the {kind} and is not')
+      elif now[kind][name] != digest:
+        changes.append(f'{_made_from(kind, name)} was another one')
+  if before['repeats'] > now['repeats']:
+    changes.append(f'repeats was {before["repeats"]} and is {now["repeats"]}')
+  if changes:
+    raise errors.UsageError(
+      f'--out={out} holds another evaluation: {"; ".join(changes)}; choose '
+      'another directory, or the same settings (methods, SCMs and repeats may '
+      'be added)'
+    )
+
+
+def _made_from(kind: str, name: str) -> str:
+  if kind == 'methods':
+    return f'the trained policy of {name}'
+  return f'the content of the file of the SCM {name}'
+
+
+class EpisodeLog:
+  """The episodes of a directory; a line is there whole, or not at all."""
+
+  def __init__(self, out: pathlib.Path):
+    """Reads what is there.
+
+    A last line without an end was torn by a kill: it is removed, and its
+    episode is one that was not played.
+
+    Args:
+      out: the directory, locked.
+
+    Raises:
+      errors.UsageError: another line is damaged.
+    """
+    self._path = out / _LOG
+    self.episodes: dict[Key, episodes_lib.Episode] = {}
+    content = self._path.read_bytes() if self._path.exists() else b''
+    whole = content.rfind(b'\n') + 1
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+      try:
+        self._add(line)
+      except (TypeError, ValueError) as error:
+        raise errors.UsageError(
+          f'{self._path}, line {number}, is damaged: {error}; remove the line '
+          'to have its episode played again'
+        ) from error
+    if whole < len(content):
+      os.truncate(self._path, whole)
+
+  def append(self, line: bytes) -> episodes_lib.Episode:
+    """Writes an episode to the disk before it returns.
+
+    Args:
+      line: from `encoded`.
+
+    Returns:
+      The episode.
+    """
+    episode = self._add(line)
+    with self._path.open('ab', buffering=0) as file:
+      file.write(line + b'\n')
+      os.fsync(file.fileno())
+    return episode
+
+  def ordered(
+    self, scms: Sequence[str], methods: Sequence[str]
+  ) -> list[episodes_lib.Episode]:
+    """The episodes by SCM, method and repeat."""
+    return sorted(
+      self.episodes.values(),
+      key=lambda e: (scms.index(e.scm), methods.index(e.method), e.repeat),
+    )
+
+  def _add(self, line: bytes) -> episodes_lib.Episode:
+    episode = episodes_lib.Episode(**json.loads(line))
+    if key(episode) in self.episodes:
+      raise ValueError(f'there are two episodes of {key(episode)}')
+    self.episodes[key(episode)] = episode
+    return episode
+
+
+def encoded(episode: episodes_lib.Episode) -> bytes:
+  """An episode as a line of JSON, every number to the bit."""
+  return json.dumps(episode._asdict(), allow_nan=False).encode()

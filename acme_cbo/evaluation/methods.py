@@ -1,0 +1,148 @@
+"""The methods that are compared, and what each of them is told.
+
+The trained policy, the heuristics and the methods that learn the graph are told
+the problem and rows of data, nothing else. `cbo` knows the graph as well, and
+`oracle` the answer.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from acme_cbo import errors
+from acme_cbo import networks
+from acme_cbo import types
+from acme_cbo.evaluation import policies
+from acme_cbo.scms import optimum
+
+# Guarded until they are there.
+try:
+  from acme_cbo.evaluation import baselines  # pyrefly: ignore
+except ImportError:
+  baselines = None
+
+NAMES = (
+  'grpo',
+  'cbo',
+  'gp_bo',
+  'posterior_thompson',
+  'explore_then_commit',
+  'slope',
+  'random',
+  'oracle',
+)
+# It knows the answer: a bound on the others, and no method.
+BOUND = 'oracle'
+
+
+class Method(NamedTuple):
+  """How a method comes to a system.
+
+  Attributes:
+    make: (SCM, its optimum) -> `Policy`; what it uses of them, it was told.
+    traced: whether the functions of the policy can be compiled; the others are
+      called as they are.
+  """
+
+  make: Callable[[types.SCM, optimum.Optimum], policies.Policy]
+  traced: bool
+
+
+def check(names: Sequence[str]) -> None:
+  """Raises an `errors.UsageError` at a name that no method has."""
+  for name in names:
+    if name not in NAMES:
+      raise errors.UsageError(
+        f'--methods: there is no method {name!r}'
+        f'{errors.close_to(name, NAMES)}; there are {", ".join(NAMES)}'
+      )
+
+
+def make(
+  names: Sequence[str], network: networks.Network | None, params: Any
+) -> dict[str, Method]:
+  """The methods of some names.
+
+  Args:
+    names: of `NAMES`.
+    network: of the trained policy; None where `grpo` is not among them.
+    params: its parameters.
+
+  Returns:
+    {name: `Method`}, in the same order.
+  """
+  makers: dict[str, Method] = {
+    'explore_then_commit': _untold(policies.explore_then_commit),
+    'slope': _untold(policies.slope),
+    'random': _untold(policies.random),
+    'oracle': Method(lambda scm, best: _constant(best.choice), traced=False),
+  }
+  if network is not None:
+    trained = policies.trained(network, params, ('learned',))
+    makers['grpo'] = _untold(lambda: trained)
+  if baselines is not None:
+    makers |= {
+      'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
+      'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
+      'posterior_thompson': Method(
+        lambda scm, best: baselines.posterior_thompson(), traced=False
+      ),
+    }
+  return {name: makers[name] for name in names}
+
+
+def _untold(policy: Callable[[], policies.Policy]) -> Method:
+  """One that is told nothing of the SCM, and can be compiled."""
+  return Method(lambda scm, best: policy(), traced=True)
+
+
+def _constant(choice: types.Intervention) -> policies.Policy:
+  return policies.Policy(
+    init=lambda problem, observations, num_interventions: None,
+    choose=lambda key, memory: choice,
+    observe=lambda memory, step, intervention, outcome: memory,
+    recommend=lambda memory: choice,
+  )
+
+
+def beyond_training(
+  about: dict[str, Any],
+  problem: types.Problem,
+  num_observations: int,
+  num_interventions: int,
+) -> list[str]:
+  """In what a problem is larger than all that a policy was trained on.
+
+  Args:
+    about: what the policy was trained for, see `trained_policy.load`.
+    problem: that it is to be used on.
+    num_observations: N.
+    num_interventions: T.
+
+  Returns:
+    A phrase for each, as '11 variables (trained on at most 8)'.
+  """
+  scms, horizon = about['scms'], about['horizon']
+  # Policies that were trained before sets were say nothing of them.
+  largest_set = scms.get('max_set_size', 1)
+  return [
+    f'{asked} {what} (trained on {"at most " if most else ""}{limit})'
+    for what, asked, limit, most in (
+      (
+        'variables',
+        int(np.asarray(problem.exists).sum()),
+        scms['max_variables'],
+        True,
+      ),
+      ('observations', num_observations, horizon['num_observations'], False),
+      ('interventions', num_interventions, horizon['num_interventions'], False),
+      (
+        'variables set at a time',
+        int(np.asarray(problem.sets).sum(-1).max()),
+        largest_set,
+        True,
+      ),
+    )
+    if asked > limit
+  ]

@@ -1,0 +1,331 @@
+"""Plays the episodes of a comparison, in this process or in several.
+
+A process plays all methods on one SCM and one repeat, then the next. It sends
+every finished episode at once, as the line that is written down.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+from multiprocessing import connection as connections
+from multiprocessing import context as contexts
+import os
+import pathlib
+import signal
+import threading
+import traceback
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from acme_cbo import episode_log
+from acme_cbo import errors
+from acme_cbo import trained_policy
+from acme_cbo.evaluation import environments as environments_lib
+from acme_cbo.evaluation import episodes as episodes_lib
+from acme_cbo.evaluation import methods as methods_lib
+from acme_cbo.evaluation import policies
+from acme_cbo.scms import optimum
+from acme_cbo.scms import systems
+
+_EXIT_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast:
+  """Who plays on what; of it every process makes the same players.
+
+  Attributes:
+    protocol: of every episode.
+    scms: what `resolve` is called with.
+    methods: names of `methods.NAMES`.
+    policy: directory of the trained policy; None where it does not play.
+    resolve: a module's function, as `environments.resolve`.
+  """
+
+  protocol: episodes_lib.Protocol
+  scms: tuple[str, ...]
+  methods: tuple[str, ...]
+  policy: pathlib.Path | None
+  resolve: Callable[[Sequence[str]], list[environments_lib.Environment]]
+
+
+class Block(NamedTuple):
+  """Episodes that one process plays in turn: all on one SCM and repeat."""
+
+  scm: str
+  repeat: int
+  methods: list[str]
+
+
+class _Stage(NamedTuple):
+  """An SCM that is set up, and the policies that are made for it."""
+
+  system: systems.System
+  best: optimum.Optimum
+  judge: episodes_lib.Judge
+  policies: dict[str, policies.Policy]
+
+
+class Player:
+  """Plays episodes one by one.
+
+  Attributes:
+    environments: {name: `Environment`}.
+    about: what the trained policy was trained for; empty where none plays.
+    digests: `methods` and `scms`, of each what it was made from.
+  """
+
+  def __init__(self, cast: Cast):
+    """Reads what the players are made from.
+
+    Args:
+      cast: who plays on what.
+
+    Raises:
+      errors.UsageError: there is no such SCM or policy, or one name is given
+        to two SCMs.
+    """
+    self._protocol = cast.protocol
+    with jax.enable_x64(True):
+      found = cast.resolve(cast.scms)
+    self.environments = {each.name: each for each in found}
+    names = [each.name for each in found]
+    for name in names:
+      if names.count(name) > 1:
+        raise errors.UsageError(f'--scm: the SCM {name} is named twice')
+    network, params, self.about, digest = None, None, {}, ''
+    if cast.policy is not None:
+      network, params, self.about = trained_policy.load(cast.policy)
+      params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+      # It holds the digest of the parameters.
+      content = (cast.policy / 'policy.json').read_bytes()
+      digest = hashlib.sha256(content).hexdigest()
+    self._methods = methods_lib.make(cast.methods, network, params)
+    self.digests = {
+      'methods': {x: digest if x == 'grpo' else '' for x in cast.methods},
+      'scms': {each.name: each.digest for each in found},
+    }
+    self._compiled: dict[str, policies.Policy] = {}
+    self._warm: set[tuple[str, str, str]] = set()
+    self._stage: tuple[Any, _Stage] | None = None
+
+  def system(self, scm: str, repeat: int) -> systems.System:
+    """The system of a repeat, with what the protocol says of its problem."""
+    with jax.enable_x64(True):
+      system = self.environments[scm].make(repeat)
+      return system._replace(scm=episodes_lib.told(system.scm, self._protocol))
+
+  def play(self, scm: str, repeat: int, method: str) -> episodes_lib.Episode:
+    """Plays one episode.
+
+    Before the first one of a method on an SCM the same episode is played and
+    thrown away, for what is compiled in it is no decision's time.
+
+    Args:
+      scm: name of an environment.
+      repeat: its number, from 0.
+      method: who plays.
+
+    Returns:
+      The `Episode`.
+
+    Raises:
+      errors.UsageError: the budget does not pay for one intervention, or no
+        intervention is better than none.
+    """
+    protocol = self._protocol
+    with jax.enable_x64(True):
+      stage = self._set_up(scm, repeat)
+      model = stage.system.scm
+      policy = self._policy(stage, method)
+      key = episodes_lib.key_of(protocol.seed, scm, repeat)
+      shapes = str(jax.tree.map(np.shape, model.problem))
+      if (method, scm, shapes) not in self._warm:
+        self._warm.add((method, scm, shapes))
+        episodes_lib.play(key, policy, model, protocol)
+      moves, memory = episodes_lib.play(key, policy, model, protocol)
+      if not moves:
+        raise errors.UsageError(
+          f'--budget: {method} on {scm} is left with no intervention that the '
+          f'budget of {float(model.problem.budget):g} pays for; raise it'
+        )
+      return episodes_lib.judged(
+        method,
+        repeat,
+        scm,
+        stage.system,
+        stage.best,
+        stage.judge,
+        moves,
+        episodes_lib.last_beliefs(policy, memory),
+      )
+
+  def _set_up(self, scm: str, repeat: int) -> _Stage:
+    """The stage of a repeat; the last one stays."""
+    which = scm, repeat if self.environments[scm].fresh else None
+    if self._stage is None or self._stage[0] != which:
+      system = self.system(scm, repeat)
+      best = optimum.search(system.scm, system.optimum_hint)
+      if not best.best > best.baseline:
+        raise errors.UsageError(
+          f'--scm: no intervention on {scm} that is allowed is better than '
+          'none, so that there is nothing to score'
+        )
+      judge = episodes_lib.Judge(system.scm, best)
+      self._stage = which, _Stage(system, best, judge, {})
+    return self._stage[1]
+
+  def _policy(self, stage: _Stage, name: str) -> policies.Policy:
+    make, traced = self._methods[name]
+    # What can be compiled is told nothing of the SCM and serves them all.
+    made = self._compiled if traced else stage.policies
+    if name not in made:
+      policy = make(stage.system.scm, stage.best)
+      made[name] = episodes_lib.compiled(policy) if traced else policy
+    return made[name]
+
+
+def play_here(player: Player, blocks: Iterable[Block]) -> Iterator[bytes]:
+  """Plays blocks in turn; the lines of the log."""
+  for block in blocks:
+    for method in block.methods:
+      yield _line(player, block, method)
+
+
+def _line(player: Player, block: Block, method: str) -> bytes:
+  try:
+    episode = player.play(block.scm, block.repeat, method)
+  except Exception as error:
+    error.add_note(f'{method} on {block.scm}, repeat {block.repeat}')
+    raise
+  return episode_log.encoded(episode)
+
+
+def play_there(
+  cast: Cast, digests: dict[str, Any], blocks: Sequence[Block], jobs: int
+) -> Iterator[bytes]:
+  """Plays blocks in several processes.
+
+  They are spawned: a fork of a process that runs jax may hang. They end with
+  this one, however it ends; the first that fails ends them all.
+
+  Args:
+    cast: who plays on what.
+    digests: what all this was made from.
+    blocks: in the order in which they are begun.
+    jobs: the number of processes.
+
+  Yields:
+    The lines of the log, as episodes end.
+
+  Raises:
+    errors.UsageError: as a process said.
+    RuntimeError: a process failed, or was killed.
+  """
+  context = multiprocessing.get_context('spawn')
+  waiting = list(reversed(blocks))
+  processes: dict[connections.Connection, contexts.SpawnProcess] = {}
+  try:
+    for number in range(min(jobs, len(blocks))):
+      here, there = context.Pipe()
+      process = context.Process(
+        target=_work, args=(cast, digests, number, there)
+      )
+      process.start()
+      there.close()
+      processes[here] = process
+      here.send_bytes(json.dumps(waiting.pop()).encode())
+    busy = set(processes)
+    while busy:
+      said_something = connections.wait(list(busy))
+      for here in [each for each in busy if each in said_something]:
+        kind, _, said = _received(here, processes[here]).partition(b' ')
+        if kind == b'episode':
+          yield said
+        elif kind == b'usage':
+          raise errors.UsageError(said.decode())
+        elif kind == b'failed':
+          raise RuntimeError(f'a process failed:\n{said.decode()}')
+        elif waiting:
+          here.send_bytes(json.dumps(waiting.pop()).encode())
+        else:
+          busy.remove(here)
+  finally:
+    for here, process in processes.items():
+      here.close()
+      process.terminate()
+    for process in processes.values():
+      process.join(_EXIT_SECONDS)
+      if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _received(
+  ready: connections.Connection, process: contexts.SpawnProcess
+) -> bytes:
+  try:
+    return ready.recv_bytes()
+  except (EOFError, ConnectionResetError) as error:
+    process.join(_EXIT_SECONDS)
+    raise RuntimeError(
+      f'a process ended before its work did, with exit code {process.exitcode}'
+    ) from error
+
+
+def _work(
+  cast: Cast,
+  digests: dict[str, Any],
+  number: int,
+  parent: connections.Connection,
+) -> None:
+  """What a process does."""
+  # Ctrl-C ends all of them at once; nothing that is finished is lost.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  with _Leash():
+    cache = jax.config.read('jax_compilation_cache_dir')
+    if cache:
+      # Two processes may not share one: one could read what another one writes.
+      jax.config.update('jax_compilation_cache_dir', f'{cache}/process{number}')
+    try:
+      player = Player(cast)
+      if player.digests != digests:
+        raise errors.UsageError(
+          'an SCM or the policy has changed since the evaluation began'
+        )
+      while True:
+        block = Block(*json.loads(parent.recv_bytes()))
+        for line in play_here(player, [block]):
+          parent.send_bytes(b'episode ' + line)
+        parent.send_bytes(b'done')
+    except EOFError:
+      return  # Nothing is left to do.
+    except errors.UsageError as error:
+      parent.send_bytes(b'usage ' + str(error).encode())
+    except Exception:  # noqa: BLE001 It is raised again in the parent.
+      parent.send_bytes(b'failed ' + traceback.format_exc().encode())
+
+
+class _Leash:
+  """While it is entered, the end of the parent ends this process too."""
+
+  def __enter__(self) -> None:
+    """Starts to watch."""
+    reader, self._writer = multiprocessing.Pipe(duplex=False)
+    self._thread = threading.Thread(target=self._watch, args=(reader,))
+    self._thread.start()
+
+  def __exit__(self, *unused: object) -> None:
+    """Stops watching."""
+    self._writer.close()
+    self._thread.join()
+
+  def _watch(self, reader: connections.Connection) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if parent.sentinel in connections.wait([parent.sentinel, reader]):
+      os._exit(1)

@@ -1,0 +1,53 @@
+"""Compares methods on SCMs; the same command goes on after a kill.
+
+python launchers/evaluate.py --workdir=runs/mine --out=runs/mine/evaluation
+python launchers/evaluate.py --scm=toy,my.yaml --methods=random,oracle --out=o
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from acme_cbo import command_line
+
+flags.DEFINE_list(
+  'scm', ['benchmarks'], 'Benchmarks, families, groups of them, YAML files.'
+)
+flags.DEFINE_list(
+  'methods', ['grpo', 'cbo', 'gp_bo', 'random'], 'What is compared.'
+)
+flags.DEFINE_string('out', None, 'Directory for all that comes out.')
+flags.DEFINE_string('workdir', None, 'Run that trained the policy.')
+flags.DEFINE_string('policy', None, 'Or the directory of the policy.')
+for _name, _default, _help in (
+  ('observations', 100, 'Records before the first intervention.'),
+  ('interventions', 40, 'Of an episode.'),
+  ('repeats', 20, 'Episodes of each method on each SCM.'),
+  ('samples', 1, 'Draws of which each outcome is the mean.'),
+  ('seed', 0, 'Of data and noise.'),
+  ('jobs', 1, 'Processes.'),
+):
+  flags.DEFINE_integer(_name, _default, _help)
+flags.DEFINE_float(
+  'budget', None, 'Cost of all interventions; or the SCM says.'
+)
+flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
+
+
+def main(argv: Sequence[str]) -> None:
+  """Reads the flags; the rest is `acme_cbo.compare`."""
+  del argv
+  command_line.use_compilation_cache()
+  # Imported late, so that --help and a mistyped flag answer at once.
+  from acme_cbo import compare  # noqa: PLC0415
+  from acme_cbo.evaluation import environments  # noqa: PLC0415
+
+  compare.run(compare.from_flags(flags.FLAGS), environments.resolve)
+
+
+if __name__ == '__main__':
+  command_line.run(main)
