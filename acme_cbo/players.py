@@ -287,7 +287,7 @@ def _work(
   # Ctrl-C ends all of them at once; nothing that is finished is lost.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   with _Leash():
-    cache = jax.config.read('jax_compilation_cache_dir')
+    cache = os.environ.get('JAX_COMPILATION_CACHE_DIR')
     if cache:
       # Two processes may not share one: one could read what another one writes.
       jax.config.update('jax_compilation_cache_dir', f'{cache}/process{number}')

@@ -4,10 +4,14 @@ python tests/tiny_evaluation.py --scm=chain --methods=random --out=DIRECTORY
 """
 
 from collections.abc import Sequence
+import os
 import pathlib
+import signal
 import sys
+import time
 
 from absl import flags
+import jax
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -15,6 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from acme_cbo import command_line
 from acme_cbo import compare
 from acme_cbo import errors
+from acme_cbo import networks
+from acme_cbo import trained_policy
 from acme_cbo.evaluation import environments
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import systems
@@ -76,12 +82,75 @@ def fresh(repeat: int) -> systems.System:
   return _system(f'fresh {repeat}', scm, ('A', 'Y'))
 
 
+def fails(repeat: int) -> systems.System:
+  """Has no second repeat."""
+  if repeat:
+    raise RuntimeError('broken on purpose')
+  return fresh(0)
+
+
+def dies(repeat: int) -> systems.System:
+  """Takes the process with it in the second repeat."""
+  if repeat:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return fresh(0)
+
+
+def lasts(repeat: int) -> systems.System:
+  """Takes ten minutes from the second repeat on."""
+  if repeat:
+    time.sleep(600)
+  return fresh(0)
+
+
+def flat(repeat: int) -> systems.System:
+  """Nothing that is done to A moves Y."""
+  del repeat
+  scm = hand_made_scms.scm(
+    hand_made_scms.mechanism(2), hand_made_scms.problem(2, 1)
+  )
+  return _system('flat', scm, ('A', 'Y'))
+
+
+def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
+  """Saves a small policy that was never trained.
+
+  Args:
+    directory: for it.
+    seed: of its parameters.
+  """
+  architecture = networks.Architecture(
+    width=8,
+    num_blocks=1,
+    num_heads=2,
+    mlp_factor=1,
+    num_cells=3,
+    belief_input='none',
+  )
+  params = jax.jit(networks.make(architecture).init)(
+    jax.random.PRNGKey(seed),
+    hand_made_scms.problem(2, 1),
+    np.zeros((2, 2)),
+    networks.start_row(2),
+  )
+  about = {
+    'scms': {'max_variables': 2},
+    'horizon': {'num_observations': 20, 'num_interventions': 2},
+  }
+  trained_policy.save(directory, architecture, params, about)
+
+
 def resolve(texts: Sequence[str]) -> list[environments.Environment]:
-  """Those three, and files of which only the content counts."""
+  """The systems above, and files of which only the content counts."""
   known = {
     'chain': environments.Environment('chain', chain),
     'wave': environments.Environment('wave', wave, held_out=True),
-    'fresh': environments.Environment('fresh', fresh, False, fresh=True),
+    **{
+      make.__name__: environments.Environment(
+        make.__name__, make, held_out=False, fresh=True
+      )
+      for make in (fresh, fails, dies, lasts, flat)
+    },
   }
   found = []
   for text in texts:

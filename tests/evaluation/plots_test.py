@@ -100,5 +100,45 @@ class CurvesOfTest(absltest.TestCase):
     self.assertEqual(curves, {'x': [1.0, 2.0], 'y': [0.5, 0.25]})
 
 
+class MethodsTest(absltest.TestCase):
+  def test_draws_every_method_in_every_panel(self):
+    flat = np.zeros(4)
+    curves = {
+      'grpo': plots.Curve(flat + 1, flat, flat + 2),
+      'gp_bo': plots.Curve(flat + 3, None, None),
+    }
+    figure = plots.methods(
+      'title',
+      {'one': curves, 'two': {'gp_bo': curves['gp_bo']}},
+      {'optimum': 5.0},
+      'score',
+      ['random', 'gp_bo', 'grpo'],
+    )
+    one, two = figure.axes
+    level, grpo, gp_bo = one.lines
+    np.testing.assert_array_equal(level.get_ydata(), [5, 5])
+    self.assertEqual([x.get_label() for x in (grpo, gp_bo)], ['grpo', 'gp bo'])
+    np.testing.assert_array_equal(grpo.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(grpo.get_ydata(), flat + 1)
+    (band,) = one.collections  # Without an interval there is no band.
+    self.assertEqual(band.get_datalim(one.transData).y0, 0)
+    self.assertEqual(band.get_datalim(one.transData).y1, 2)
+    # Methods differ by colour and by line, and keep both in every figure.
+    self.assertNotEqual(grpo.get_color(), gp_bo.get_color())
+    self.assertNotEqual(grpo.get_linestyle(), gp_bo.get_linestyle())
+    self.assertEqual(two.lines[1].get_color(), gp_bo.get_color())
+    (legend,) = figure.legends
+    self.assertEqual(
+      [text.get_text() for text in legend.get_texts()],
+      ['grpo', 'gp bo', 'optimum'],
+    )
+
+  def test_one_step_is_a_point(self):
+    figure = plots.methods(
+      't', {'p': {'a': plots.Curve(np.ones(1), None, None)}}, {}, 'y', ['a']
+    )
+    self.assertEqual(figure.axes[0].lines[0].get_marker(), 'o')
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -138,5 +138,15 @@ class BeliefsTest(absltest.TestCase):
     )
 
 
+class IntervalTest(absltest.TestCase):
+  def test_by_hand(self):
+    entry = {'mean': 1.25, 'interval': [-0.5, 2.0]}
+    self.assertEqual(report.interval(entry), '1.25 [-0.50, 2.00]')
+    self.assertEqual(
+      report.interval(entry, sign=True, decimals=1), '+1.2 [-0.5, +2.0]'
+    )
+    self.assertEqual(report.interval({'mean': 1.25, 'interval': None}), '1.25')
+
+
 if __name__ == '__main__':
   absltest.main()

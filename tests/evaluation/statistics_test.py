@@ -280,6 +280,89 @@ class ParentSetQualityTest(absltest.TestCase):
         )
 
 
+class EstimatesTest(parameterized.TestCase):
+  def test_are_those_of_the_bootstrap(self):
+    values = np.random.default_rng(0).normal(size=(2, 12))
+    for entry, row in zip(
+      statistics.estimates(values, 0.9), values, strict=True
+    ):
+      self.assertAlmostEqual(entry['mean'], row.mean())
+      self.assertAlmostEqual(entry['iqm'], np.sort(row)[3:9].mean())
+      for name, mean in (('interval', np.mean), ('iqm_interval', None)):
+        statistic = mean or statistics.interquartile_mean
+        expected = statistics.bootstrap_interval(row, 0.9, statistic)
+        # The resamples differ.
+        np.testing.assert_allclose(entry[name], expected, atol=0.08)
+      self.assertNotIn('no_interval', entry)
+
+  def test_too_few_have_none(self):
+    (entry,) = statistics.estimates(np.ones((1, 4)), 0.9)
+    self.assertEqual(
+      entry,
+      {
+        'mean': 1.0,
+        'interval': None,
+        'iqm': 1.0,
+        'iqm_interval': None,
+        'no_interval': '4 repeats; an interval needs 5',
+      },
+    )
+    (entry,) = statistics.estimates(np.ones((1, 5)), 0.9)
+    self.assertEqual(entry['interval'], [1.0, 1.0])
+
+  def test_what_is_not_finite_raises(self):
+    with self.assertRaisesRegex(ValueError, 'not finite'):
+      statistics.estimates(np.array([[1.0, 2.0, np.nan, 4.0, 5.0]]), 0.9)
+
+
+class StratifiedTest(absltest.TestCase):
+  def test_differences_between_strata_are_not_chance(self):
+    # Within each stratum all are the same, so that nothing is left to chance.
+    entry = statistics.stratified_estimate(
+      [np.full(5, 1.0), np.full(7, 13.0)], 0.9
+    )
+    self.assertAlmostEqual(entry['mean'], 8.0)
+    np.testing.assert_allclose(entry['interval'], [8.0, 8.0])
+
+  @pytest.mark.stat
+  def test_matches_the_normal_approximation(self):
+    # Two strata of n and deviations 1 and 3 around means far apart: the error
+    # of the mean of all is sqrt((1 + 9) / n) / 2. Of the bootstrap's ends see
+    # `BootstrapTest`.
+    rng = np.random.default_rng(0)
+    strata = [rng.normal(0, 1, 2000), rng.normal(100, 3, 2000)]
+    error = np.sqrt(sum(x.var() / 2000 for x in strata)) / 2
+    reach = scipy.stats.norm.ppf(0.95) * error
+    entry = statistics.stratified_estimate(strata, 0.9)
+    middle = np.concatenate(strata).mean()
+    np.testing.assert_allclose(
+      entry['interval'],
+      [middle - reach, middle + reach],
+      atol=4 * 0.033 * error,
+    )
+
+  def test_a_band_is_the_interval_at_every_step(self):
+    rng = np.random.default_rng(1)
+    strata = [rng.normal(size=(6, 3)), rng.normal(size=(8, 3))]
+    low, high = statistics.stratified_band(strata, 0.9)
+    for t in range(3):
+      entry = statistics.stratified_estimate([x[:, t] for x in strata], 0.9)
+      np.testing.assert_allclose(entry['interval'], [low[t], high[t]])
+
+  def test_too_few_in_one_stratum_have_none(self):
+    strata = [np.ones(9), np.ones(3)]
+    entry = statistics.stratified_estimate(strata, 0.9)
+    self.assertIsNone(entry['interval'])
+    self.assertEqual(entry['no_interval'], '3 repeats; an interval needs 5')
+    self.assertIsNone(
+      statistics.stratified_band([x[:, None] for x in strata], 0.9)
+    )
+
+  def test_what_is_not_finite_raises(self):
+    with self.assertRaisesRegex(ValueError, 'not finite'):
+      statistics.stratified_band([np.array([[1.0], [np.inf]])], 0.9)
+
+
 class LowerBoundTest(absltest.TestCase):
   def test_is_that_of_a_one_sided_t_test(self):
     values = np.random.default_rng(0).normal(0.5, 1.0, 8)

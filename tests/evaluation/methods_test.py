@@ -1,0 +1,80 @@
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+
+from acme_cbo import errors
+from acme_cbo.evaluation import methods
+from acme_cbo.scms import optimum
+from tests import hand_made_scms
+
+_ABOUT = {
+  'scms': {'max_variables': 3},
+  'horizon': {'num_observations': 20, 'num_interventions': 10},
+}
+
+
+class CheckTest(absltest.TestCase):
+  def test_every_name_is_a_method(self):
+    methods.check(methods.NAMES)
+
+  def test_a_name_that_is_none(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, "no method 'randon'; did you mean random.; there are "
+    ):
+      methods.check(['random', 'randon'])
+
+
+class MakeTest(absltest.TestCase):
+  def test_methods_in_the_order_in_which_they_are_named(self):
+    made = methods.make(['slope', 'oracle', 'random'], None, None)
+    self.assertEqual(list(made), ['slope', 'oracle', 'random'])
+    self.assertEqual(
+      {name: method.traced for name, method in made.items()},
+      {'slope': True, 'oracle': False, 'random': True},
+    )
+
+  def test_the_oracle_is_told_the_optimum(self):
+    choice = hand_made_scms.do({1: 0.25}, 4)
+    none = np.zeros(())
+    best = optimum.Optimum(none, none, none, none, choice, none)
+    scm = hand_made_scms.chain()
+    made = methods.make(['oracle'], None, None)['oracle'].make(scm, best)
+    memory = made.init(scm.problem, np.zeros((2, 4)), 3)
+    for chosen in (
+      made.choose(jax.random.key(0), memory),
+      made.recommend(made.observe(memory, 0, choice, np.zeros(4))),
+    ):
+      np.testing.assert_array_equal(chosen.mask, choice.mask)
+      np.testing.assert_array_equal(chosen.values, choice.values)
+
+
+class BeyondTrainingTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (20, 10, []),
+    (5, 1, []),
+    (21, 10, ['21 observations (trained on 20)']),
+    (20, 40, ['40 interventions (trained on 10)']),
+  )
+  def test_of_an_episode(self, observations, interventions, expected):
+    problem = hand_made_scms.chain().problem  # Of 3 variables and padding.
+    found = methods.beyond_training(
+      _ABOUT, problem, observations, interventions
+    )
+    self.assertEqual(found, expected)
+
+  def test_of_the_variables(self):
+    problem = hand_made_scms.problem(5, 4, sets=np.eye(5)[:3] + np.eye(5)[1:4])
+    self.assertEqual(
+      methods.beyond_training(_ABOUT, problem, 20, 10),
+      [
+        '5 variables (trained on at most 3)',
+        '2 variables set at a time (trained on at most 1)',
+      ],
+    )
+    about = {**_ABOUT, 'scms': {'max_variables': 5, 'max_set_size': 2}}
+    self.assertEmpty(methods.beyond_training(about, problem, 20, 10))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,193 @@
+from absl.testing import absltest
+
+from acme_cbo.evaluation import tables
+
+
+def _entry(mean, interval=True):
+  around = [mean - 0.25, mean + 0.25] if interval else None
+  return {'mean': mean, 'interval': around}
+
+
+def _method(best, score, seconds, interval=True, parents=None):
+  return {
+    'best_expected': _entry(best, interval),
+    'recommended_expected': _entry(best, interval),
+    'score': _entry(score, interval),
+    'simple_regret': _entry(1.0),
+    'mean_regret': _entry(2.0),
+    'gap': _entry(score),
+    'gap_speed': _entry(0.5),
+    'parents': parents or {},
+    'seconds_per_decision': seconds,
+  }
+
+
+def _found(interval=True, held_out=(None, None)):
+  """Two SCMs; on both `grpo` is the best, but for the oracle."""
+  parents = {'learned': {'f1': 0.5, 'auroc': 0.75}, 'x': {'undefined': 'none'}}
+  return {
+    'settings': {
+      'observations': 100,
+      'interventions': 40,
+      'samples': 1,
+      'repeats': 20,
+    },
+    'confidence': 0.95,
+    'warnings': ['beware'],
+    'scms': {
+      'toy': {
+        'held_out': held_out[0],
+        'goal': -1.0,
+        'no_intervention': -0.7,
+        'optimum': -2.2,
+        'methods': {
+          'grpo': _method(-2.0, 0.9, 0.00123, interval, parents),
+          'random': _method(-1.5, 0.5, 0.25, interval),
+          'oracle': _method(-2.2, 1.0, 1e-5, interval),
+        },
+      },
+      'large': {
+        'held_out': held_out[1],
+        'goal': 1.0,
+        'no_intervention': 0.0,
+        'optimum': 2e4,
+        'methods': {
+          'grpo': _method(150.0, 0.25, 0.001, interval),
+          'random': _method(150.0, 0.25, 0.25, interval),
+          'oracle': _method(2e4, 1.0, 1e-5, interval),
+        },
+      },
+    },
+    'overall': {
+      'grpo': {'score': _entry(0.6), 'seconds_per_decision': 0.0011},
+      'random': {'score': _entry(0.4), 'seconds_per_decision': 0.25},
+      'oracle': {'score': _entry(1.0), 'seconds_per_decision': 1e-5},
+    },
+  }
+
+
+def _rows(page, title):
+  """The cells of the table under a title, without the rule."""
+  part = page.split(f'## {title}')[1].split('##')[0].replace(r'\|', '!')
+  lines = [x for x in part.splitlines() if x.startswith('|')]
+  cells = [[c.strip() for c in x[1:-1].split('|')] for x in lines]
+  assert len({len(row) for row in cells}) == 1, cells
+  assert set(cells[1]) == {'---'}
+  return [cells[0], *cells[2:]]
+
+
+class MarkdownTest(absltest.TestCase):
+  def test_a_row_for_each_scm_and_a_column_for_each_method(self):
+    head, toy, large, seconds = _rows(
+      tables.markdown(_found()), 'Best E[Y | do]'
+    )
+    self.assertEqual(
+      head, ['SCM', 'no intervention', 'optimum', 'grpo', 'random', 'oracle']
+    )
+    # As many decimals as show a thousandth of the gain; the oracle, though
+    # better, does not compete.
+    self.assertEqual(
+      toy,
+      [
+        'toy',
+        '-0.700',
+        '-2.200',
+        '**-2.000 [-2.250, -1.750]**',
+        '-1.500 [-1.750, -1.250]',
+        '-2.200 [-2.450, -1.950]',
+      ],
+    )
+    self.assertEqual(
+      large[1:5],
+      ['0', '20000', '**150 [150, 150]**', '**150 [150, 150]**'],
+    )
+    self.assertEqual(
+      seconds, ['median s/decision', '', '', '0.0011', '0.25', '1e-05']
+    )
+
+  def test_scores_have_a_row_over_all(self):
+    head, toy, _, overall, seconds = _rows(tables.markdown(_found()), 'Score')
+    self.assertEqual(head, ['SCM', 'grpo', 'random', 'oracle'])
+    self.assertEqual(toy[1], '**0.90 [0.65, 1.15]**')
+    self.assertEqual(overall[:2], ['all', '**0.60 [0.35, 0.85]**'])
+    self.assertEqual(overall[2], '0.40 [0.15, 0.65]')
+    self.assertEqual(seconds[0], 'median s/decision')
+
+  def test_every_method_on_every_scm(self):
+    head, *rows = _rows(tables.markdown(_found()), 'Every method')
+    self.assertEqual(head[:2], ['SCM', 'method'])
+    self.assertEqual(head[-3:], ['F1', 'AUROC', 's/decision'])
+    self.assertEqual(
+      [row[:2] for row in rows],
+      [
+        [scm, method]
+        for scm in ('toy', 'large')
+        for method in ('grpo', 'random', 'oracle')
+      ],
+    )
+    self.assertEqual(
+      rows[0][2:],
+      [
+        '**-2.000 [-2.250, -1.750]**',
+        '**-2.000 [-2.250, -1.750]**',
+        '**0.90 [0.65, 1.15]**',
+        '1.000',
+        '2.000',
+        '0.90',
+        '0.50',
+        '0.50',
+        '0.75',
+        '0.0012',
+      ],
+    )
+    self.assertEqual(rows[1][-3:], ['', '', '0.25'])
+
+  def test_says_what_it_is_of(self):
+    page = tables.markdown(_found())
+    self.assertStartsWith(
+      page,
+      '100 observations, 40 interventions, each watched as one draw; '
+      '20 repeats. In brackets: 95% intervals of the mean.',
+    )
+    self.assertIn('\n> beware\n', page)
+    found = _found()
+    found['settings']['samples'] = 1000
+    self.assertIn('the mean of 1000 draws', tables.markdown(found))
+
+  def test_without_intervals(self):
+    _, toy, *_ = _rows(tables.markdown(_found(interval=False)), 'Best')
+    self.assertEqual(toy[3:], ['**-2.000**', '-1.500', '-2.200'])
+
+  def test_marks_of_what_was_held_out(self):
+    page = tables.markdown(_found(held_out=(True, None)))
+    for title in ('Best', 'Score', 'Every method'):
+      head, toy, *_ = _rows(page, title)
+      self.assertEqual((head[1], toy[1]), ('held out', 'yes'))
+    _, _, large, *_ = _rows(page, 'Best')
+    self.assertEqual(large[1], '')
+    _, _, large, *_ = _rows(
+      tables.markdown(_found(held_out=(True, False))), 'Best'
+    )
+    self.assertEqual(large[1], 'no')
+
+
+class TerminalTest(absltest.TestCase):
+  def test_is_the_same_table(self):
+    found = _found(held_out=(False, True))
+    _, _, head, *lines = tables.terminal(found).splitlines()
+    self.assertEqual(head.split()[:4], ['SCM', 'held', 'out', 'method'])
+    rows = _rows(tables.markdown(found), 'Every method')[1:]
+    self.assertLen(lines, len(rows))
+    for line, row in zip(lines, rows, strict=True):
+      plain = [
+        f'{cell.strip("*")} *' if cell.startswith('**') else cell
+        for cell in row
+      ]
+      self.assertEqual(line.split(), ' '.join(plain).split())
+    # Numbers end below each other, whether a star follows or not.
+    first = lines[0].index('-2.000 [-2.250, -1.750] *')
+    self.assertEqual(lines[1].index('-1.500 [-1.750, -1.250]'), first)
+
+
+if __name__ == '__main__':
+  absltest.main()
