@@ -282,7 +282,7 @@ def _warnings(player: players.Player, settings: Settings) -> list[str]:
   for scm in player.environments:
     beyond = methods_lib.beyond_training(
       player.about,
-      player.system(scm, 0).scm.problem,
+      player.system(scm, 0).scm,
       settings.observations,
       settings.interventions,
     )

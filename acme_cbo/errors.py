@@ -1,7 +1,6 @@
 """Errors that a user can mend, which launchers show as one line, and others."""
 
-from collections.abc import Iterable, Sequence
-import difflib
+from collections.abc import Sequence
 import signal as signals
 
 import numpy as np
@@ -26,12 +25,6 @@ def listed(sentences: Sequence[str], most: int, rest: str) -> str:
   left = len(sentences) - most
   more = [f'and {left} {rest}'] if left > 0 else []
   return '; '.join([*sentences[:most], *more])
-
-
-def close_to(name: str, known: Iterable[str]) -> str:
-  """As '; did you mean cbo?', or nothing where no known name is close."""
-  close = difflib.get_close_matches(name, list(known), 1)
-  return f'; did you mean {close[0]}?' if close else ''
 
 
 class UsageError(ValueError):

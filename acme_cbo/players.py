@@ -23,6 +23,7 @@ import numpy as np
 
 from acme_cbo import episode_log
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import trained_policy
 from acme_cbo.evaluation import environments as environments_lib
 from acme_cbo.evaluation import episodes as episodes_lib
@@ -100,7 +101,6 @@ class Player:
     network, params, self.about, digest = None, None, {}, ''
     if cast.policy is not None:
       network, params, self.about = trained_policy.load(cast.policy)
-      params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
       # It holds the digest of the parameters.
       content = (cast.policy / 'policy.json').read_bytes()
       digest = hashlib.sha256(content).hexdigest()
@@ -109,7 +109,7 @@ class Player:
       'methods': {x: digest if x == 'grpo' else '' for x in cast.methods},
       'scms': {each.name: each.digest for each in found},
     }
-    self._compiled: dict[str, policies.Policy] = {}
+    self._compiled: dict[Any, policies.Policy] = {}
     self._warm: set[tuple[str, str, str]] = set()
     self._stage: tuple[Any, _Stage] | None = None
 
@@ -169,8 +169,9 @@ class Player:
     which = scm, repeat if self.environments[scm].fresh else None
     if self._stage is None or self._stage[0] != which:
       system = self.system(scm, repeat)
-      best = optimum.search(system.scm, system.optimum_hint)
-      if not best.best > best.baseline:
+      best = optimum.objective(system)
+      gain = float(system.scm.problem.goal) * (best.best - best.baseline)
+      if not gain > 0:
         raise errors.UsageError(
           f'--scm: no intervention on {scm} that is allowed is better than '
           'none, so that there is nothing to score'
@@ -181,12 +182,17 @@ class Player:
 
   def _policy(self, stage: _Stage, name: str) -> policies.Policy:
     make, traced = self._methods[name]
-    # What can be compiled is told nothing of the SCM and serves them all.
-    made = self._compiled if traced else stage.policies
-    if name not in made:
-      policy = make(stage.system.scm, stage.best)
-      made[name] = episodes_lib.compiled(policy) if traced else policy
-    return made[name]
+    scm = stage.system.scm
+    if not traced:
+      if name not in stage.policies:
+        stage.policies[name] = make(scm, stage.best)
+      return stage.policies[name]
+    # It knows no more of the SCM, and serves all of them: compiled once.
+    which = name, interventions.largest(scm.problem)
+    if which not in self._compiled:
+      policy = make(scm, stage.best)
+      self._compiled[which] = episodes_lib.in_single(policy)
+    return self._compiled[which]
 
 
 def play_here(player: Player, blocks: Iterable[Block]) -> Iterator[bytes]:

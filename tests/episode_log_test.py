@@ -80,8 +80,8 @@ class EpisodeLogTest(_TestCase):
     self.assertEmpty(self._append().episodes)
     self.assertEqual(self.path.read_bytes(), b'')
 
-  @pytest.mark.fault
   @parameterized.parameters(b'nonsense', b'{}', b'[]', b'\xff\xfe', b'')
+  @pytest.mark.fault
   def test_damage_before_the_last_line_is_named(self, line):
     self._append(_episode())
     whole = episode_log.encoded(_episode(repeat=1))

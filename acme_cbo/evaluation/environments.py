@@ -6,22 +6,22 @@ import pathlib
 from typing import NamedTuple
 
 from acme_cbo import errors
+from acme_cbo.scms import benchmarks
+from acme_cbo.scms import formulas
+from acme_cbo.scms import spec
 from acme_cbo.scms import systems
 
-# Guarded until all three are there.
+# Guarded until they are there.
 try:
-  from acme_cbo.scms import benchmarks  # pyrefly: ignore
   from acme_cbo.scms import families  # pyrefly: ignore
-  from acme_cbo.scms import spec  # pyrefly: ignore
 
-  _BENCHMARKS = tuple(benchmarks.NAMES)
   _FAMILIES = families.FAMILIES
 except ImportError:
-  _BENCHMARKS, _FAMILIES = (), {}
+  _FAMILIES: dict[str, Callable[[int], systems.System]] = {}
 
 # Names that stand for several.
 GROUPS: dict[str, tuple[str, ...]] = {
-  'benchmarks': _BENCHMARKS,
+  'benchmarks': tuple(benchmarks.TEXTS),
   'families': tuple(_FAMILIES),
 }
 
@@ -64,17 +64,17 @@ def resolve(texts: Sequence[str]) -> list[Environment]:
 def _resolve(text: str) -> list[Environment]:
   if text in GROUPS:
     return resolve(GROUPS[text])
-  if text in _BENCHMARKS:
+  if text in benchmarks.TEXTS:
     system = benchmarks.load(text)
     return [Environment(text, lambda repeat: system)]
   if text in _FAMILIES:
     return [Environment(text, _FAMILIES[text], fresh=True)]
   if text.endswith(('.yaml', '.yml')):
     return [_from_file(pathlib.Path(text))]
-  names = [*GROUPS, *_BENCHMARKS, *_FAMILIES]
+  names = [*GROUPS, *benchmarks.TEXTS, *_FAMILIES]
   raise errors.UsageError(
-    f'--scm: there is no SCM {text!r}{errors.close_to(text, names)}; there are '
-    f'{", ".join(names)}, and files that end in .yaml'
+    f'--scm: there is no SCM {text!r}{formulas.did_you_mean(text, names)}; '
+    f'there are {", ".join(names)}, and files that end in .yaml'
   )
 
 

@@ -112,27 +112,32 @@ def key_of(seed: int, scm: str, repeat: int) -> jax.Array:
 
 def told(scm: types.SCM, protocol: Protocol) -> types.SCM:
   """The SCM with what the protocol says of its problem."""
-  problem = scm.problem
-  if protocol.budget is not None:
-    problem = problem._replace(
-      budget=jnp.asarray(protocol.budget, problem.budget.dtype)
-    )
-  # Guarded until problems have it.
-  if 'samples' in types.Problem._fields:
-    problem = problem._replace(
-      samples=jnp.asarray(protocol.num_samples)  # pyrefly: ignore
-    )
-  return scm._replace(problem=problem)
-
-
-def compiled(policy: policies.Policy) -> policies.Policy:
-  """The same policy, each of its functions one program."""
-  return policy._replace(
-    init=jax.jit(policy.init, static_argnums=2),
-    choose=jax.jit(policy.choose),
-    observe=jax.jit(policy.observe),
-    recommend=jax.jit(policy.recommend),
+  problem = scm.problem._replace(
+    samples=jnp.asarray(protocol.num_samples, float)
   )
+  if protocol.budget is not None:
+    problem = problem._replace(budget=jnp.asarray(protocol.budget, float))
+  return jax.tree.map(np.asarray, scm._replace(problem=problem))
+
+
+def in_single(policy: policies.Policy) -> policies.Policy:
+  """A policy that `jit` can trace, as one of the host: see `policies.on_host`.
+
+  Args:
+    policy: whose programs are of float32, as in training.
+
+  Returns:
+    The same for data in float64, to be called where that is in force.
+  """
+
+  def wrapped(function):
+    def call(*args):
+      with jax.enable_x64(False):
+        return function(*args)
+
+    return call
+
+  return policies.Policy(*map(wrapped, policies.on_host(policy)))
 
 
 def _watch(key, scm, intervention, num_samples):
@@ -150,13 +155,13 @@ def play(
 ) -> tuple[list[Move], Any]:
   """Plays an episode.
 
-  It ends early, before an intervention that the rest of the budget does not pay
-  for.
+  It ends early before an intervention that the rest of the budget does not pay
+  for, or where a policy with a budget sets nothing any more.
 
   Args:
     key: from `key_of`.
     policy: who chooses.
-    scm: from `told`.
+    scm: from `told`, of float64, which is in force.
     protocol: of the episode.
 
   Returns:
@@ -172,16 +177,19 @@ def play(
   _check_finite('an observation', observations)
   memory = policy.init(problem, observations, protocol.num_interventions)
   jax.block_until_ready(memory)
-  left = float(problem.budget) * (1 + _SLACK)
+  left = budget = float(problem.budget)
   moves = []
   for step in range(protocol.num_interventions):
     key_choice = jax.random.fold_in(key_policy, step)
     start = time.perf_counter()
     intervention = jax.block_until_ready(policy.choose(key_choice, memory))
     seconds = time.perf_counter() - start
+    mask = np.asarray(intervention.mask)
+    if np.isfinite(budget) and not mask.any():
+      break
     environment.check_intervention(problem, intervention)
-    left -= float(np.asarray(problem.cost)[np.asarray(intervention.mask)].sum())
-    if left < 0:
+    left -= float(problem.cost[mask].sum())
+    if left < -_SLACK * budget:
       break
     outcome = _watch_mean(
       jax.random.fold_in(key_noise, step),
@@ -265,7 +273,7 @@ def judged(
   problem = system.scm.problem
   goal = float(problem.goal)
   target = int(np.argmax(problem.target))
-  baseline, top = goal * float(best.baseline), goal * float(best.best)
+  baseline, top = float(best.baseline), float(best.best)
   candidates = np.asarray(beliefs.candidates(problem))
   expected = [judge(move.intervention) for move in moves]
   recommended = [judge(move.recommended) for move in moves]

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.evaluation import policies
+from acme_cbo.scms import formulas
 from acme_cbo.scms import optimum
 
 # Guarded until they are there.
@@ -41,8 +43,8 @@ class Method(NamedTuple):
 
   Attributes:
     make: (SCM, its optimum) -> `Policy`; what it uses of them, it was told.
-    traced: whether the functions of the policy can be compiled; the others are
-      called as they are.
+    traced: whether `jit` can trace the policy, of float32; the others run on
+      the host, in float64. One that is traced is told the SCM's largest set.
   """
 
   make: Callable[[types.SCM, optimum.Optimum], policies.Policy]
@@ -53,9 +55,10 @@ def check(names: Sequence[str]) -> None:
   """Raises an `errors.UsageError` at a name that no method has."""
   for name in names:
     if name not in NAMES:
+      hint = formulas.did_you_mean(name, NAMES)
       raise errors.UsageError(
-        f'--methods: there is no method {name!r}'
-        f'{errors.close_to(name, NAMES)}; there are {", ".join(NAMES)}'
+        f'--methods: there is no method {name!r}{hint}; there are '
+        f'{", ".join(NAMES)}'
       )
 
 
@@ -73,14 +76,18 @@ def make(
     {name: `Method`}, in the same order.
   """
   makers: dict[str, Method] = {
-    'explore_then_commit': _untold(policies.explore_then_commit),
-    'slope': _untold(policies.slope),
-    'random': _untold(policies.random),
+    'explore_then_commit': _untold(policies.explore_then_commit()),
+    'slope': _untold(policies.slope()),
+    'random': _untold(policies.random()),
     'oracle': Method(lambda scm, best: _constant(best.choice), traced=False),
   }
   if network is not None:
-    trained = policies.trained(network, params, ('learned',))
-    makers['grpo'] = _untold(lambda: trained)
+    makers['grpo'] = Method(
+      lambda scm, best: policies.trained(
+        network, params, ('learned',), interventions.largest(scm.problem)
+      ),
+      traced=True,
+    )
   if baselines is not None:
     makers |= {
       'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
@@ -92,9 +99,8 @@ def make(
   return {name: makers[name] for name in names}
 
 
-def _untold(policy: Callable[[], policies.Policy]) -> Method:
-  """One that is told nothing of the SCM, and can be compiled."""
-  return Method(lambda scm, best: policy(), traced=True)
+def _untold(policy: policies.Policy) -> Method:
+  return Method(lambda scm, best: policy, traced=True)
 
 
 def _constant(choice: types.Intervention) -> policies.Policy:
@@ -108,41 +114,47 @@ def _constant(choice: types.Intervention) -> policies.Policy:
 
 def beyond_training(
   about: dict[str, Any],
-  problem: types.Problem,
+  scm: types.SCM,
   num_observations: int,
   num_interventions: int,
 ) -> list[str]:
-  """In what a problem is larger than all that a policy was trained on.
+  """What of an SCM goes beyond all that a policy was trained on.
 
   Args:
     about: what the policy was trained for, see `trained_policy.load`.
-    problem: that it is to be used on.
+    scm: that it is to be used on.
     num_observations: N.
     num_interventions: T.
 
   Returns:
     A phrase for each, as '11 variables (trained on at most 8)'.
   """
-  scms, horizon = about['scms'], about['horizon']
-  # Policies that were trained before sets were say nothing of them.
-  largest_set = scms.get('max_set_size', 1)
+  scms, horizon, problem = about['scms'], about['horizon'], scm.problem
+  counts = {
+    'variables': (int(np.asarray(problem.exists).sum()), scms['max_variables']),
+    # What a policy says nothing of, it was trained before there was any.
+    'variables set at a time': (
+      interventions.largest(problem),
+      scms.get('max_set_size', 1),
+    ),
+    'observations': (num_observations, horizon['num_observations']),
+    'interventions': (num_interventions, horizon['num_interventions']),
+  }
+  latent = np.asarray(scm.present & ~problem.exists).any()
+  kinds = {
+    'latent variables': (latent, 'latent'),
+    'averaged outcomes': (float(problem.samples) > 1, 'averaged'),
+    'a budget of cost': (np.isfinite(float(problem.budget)), 'budgeted'),
+  }
   return [
-    f'{asked} {what} (trained on {"at most " if most else ""}{limit})'
-    for what, asked, limit, most in (
-      (
-        'variables',
-        int(np.asarray(problem.exists).sum()),
-        scms['max_variables'],
-        True,
-      ),
-      ('observations', num_observations, horizon['num_observations'], False),
-      ('interventions', num_interventions, horizon['num_interventions'], False),
-      (
-        'variables set at a time',
-        int(np.asarray(problem.sets).sum(-1).max()),
-        largest_set,
-        True,
-      ),
-    )
-    if asked > limit
+    *(
+      f'{asked} {what} (trained on at most {most})'
+      for what, (asked, most) in counts.items()
+      if asked > most
+    ),
+    *(
+      f'{what} (trained without)'
+      for what, (asked, name) in kinds.items()
+      if asked and not scms.get(name, 0)
+    ),
   ]

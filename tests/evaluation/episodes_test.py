@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_cbo import environment
 from acme_cbo.evaluation import episodes
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import optimum
@@ -111,7 +110,7 @@ class PlayTest(InDouble):
     for budget, expected in ((2.5, 2), (2.0, 2), (0.5, 0), (9.0, 3)):
       moves, _ = _play(_constant({1: 0.0}), scm, budget=budget)
       self.assertLen(moves, expected)
-    scm = scm._replace(problem=scm.problem._replace(budget=np.float32(1.0)))
+    scm = scm._replace(problem=scm.problem._replace(budget=jnp.array(1.0)))
     self.assertLen(_play(_constant({1: 0.0}), scm)[0], 1)
     self.assertLen(_play(_constant({1: 0.0}), scm, budget=2.0)[0], 2)
 
@@ -137,20 +136,33 @@ class PlayTest(InDouble):
     with self.assertRaisesRegex(FloatingPointError, 'an observation is not'):
       _play(_constant({1: 0.0}), scm)
 
-  def test_compiled_or_not_it_is_the_same_episode(self):
-    for make in (policies.random, policies.explore_then_commit):
-      plain, _ = _play(make())
-      compiled, _ = _play(episodes.compiled(make()))
-      for one, two in zip(plain, compiled, strict=True):
-        np.testing.assert_allclose(
-          one.intervention.values, two.intervention.values, rtol=1e-12
-        )
-        np.testing.assert_array_equal(
-          one.intervention.mask, two.intervention.mask
-        )
-        environment.check_intervention(
-          hand_made_scms.chain().problem, two.intervention
-        )
+  def test_what_runs_in_single_precision_sees_doubles(self):
+    # The ends of the domains to the bit, on an SCM far from 0.
+    scm = hand_made_scms.chain(location=1e6, scale=1e-3)
+    problem = scm.problem._replace(
+      low=jnp.array([1e6 - 1e-3, 1e6 - 1e-3, 0, 0]),
+      high=jnp.array([1e6 + 2e-3, 1e6 + 2e-3, 0, 0]),
+    )
+    scm = scm._replace(problem=problem)
+    policy = episodes.in_single(policies.explore_then_commit())
+    moves, _ = _play(policy, scm)
+    # Y falls as B does, and as A does: which of the two comes first is luck.
+    for move, (j, value) in zip(
+      moves, [(1, 1e6 - 1e-3), (0, 1e6 - 1e-3)], strict=False
+    ):
+      np.testing.assert_array_equal(move.intervention.mask, np.arange(4) == j)
+      self.assertEqual(move.intervention.values[j], value)
+
+  def test_a_policy_that_has_spent_its_budget_sets_nothing(self):
+    policy = _constant({})
+    self.assertEmpty(_play(policy, budget=1.0)[0])
+    with self.assertRaisesRegex(ValueError, 'sets no variable'):
+      _play(policy)
+
+  def test_heuristics_end_where_the_budget_does(self):
+    for make in (policies.random, policies.slope, policies.explore_then_commit):
+      moves, _ = _play(episodes.in_single(make()), budget=2.0)
+      self.assertLen(moves, 2)
 
   def test_seconds_are_those_of_the_policy(self):
     (move, *_), _ = _play(_constant({1: 0.0}))
@@ -168,11 +180,11 @@ class JudgedTest(InDouble):
     nothing = hand_made_scms.do({}, 4)
     self.best = optimum.Optimum(
       bank=np.zeros((2, 4)),
-      baseline=np.float64(-2.0),
-      worst=np.float64(-20.0),
-      best=np.float64(10.0),
+      baseline=2.0,
+      worst=20.0,
+      best=-10.0,
       choice=nothing,
-      by_set=None,
+      by_set=(),
     )
     self.judge = episodes.Judge(self.scm, self.best)
 

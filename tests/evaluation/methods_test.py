@@ -1,6 +1,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import errors
@@ -36,8 +37,7 @@ class MakeTest(absltest.TestCase):
 
   def test_the_oracle_is_told_the_optimum(self):
     choice = hand_made_scms.do({1: 0.25}, 4)
-    none = np.zeros(())
-    best = optimum.Optimum(none, none, none, none, choice, none)
+    best = optimum.Optimum(np.zeros((2, 4)), 0.0, 0.0, 1.0, choice, ())
     scm = hand_made_scms.chain()
     made = methods.make(['oracle'], None, None)['oracle'].make(scm, best)
     memory = made.init(scm.problem, np.zeros((2, 4)), 3)
@@ -53,27 +53,47 @@ class BeyondTrainingTest(parameterized.TestCase):
   @parameterized.parameters(
     (20, 10, []),
     (5, 1, []),
-    (21, 10, ['21 observations (trained on 20)']),
-    (20, 40, ['40 interventions (trained on 10)']),
+    (21, 10, ['21 observations (trained on at most 20)']),
+    (20, 40, ['40 interventions (trained on at most 10)']),
   )
   def test_of_an_episode(self, observations, interventions, expected):
-    problem = hand_made_scms.chain().problem  # Of 3 variables and padding.
-    found = methods.beyond_training(
-      _ABOUT, problem, observations, interventions
-    )
+    scm = hand_made_scms.chain()  # Of 3 variables and padding.
+    found = methods.beyond_training(_ABOUT, scm, observations, interventions)
     self.assertEqual(found, expected)
 
   def test_of_the_variables(self):
-    problem = hand_made_scms.problem(5, 4, sets=np.eye(5)[:3] + np.eye(5)[1:4])
+    sets = np.eye(5)[:3] + np.eye(5)[1:4]
+    scm = hand_made_scms.scm(
+      hand_made_scms.mechanism(5), hand_made_scms.problem(5, 4, sets=sets)
+    )
     self.assertEqual(
-      methods.beyond_training(_ABOUT, problem, 20, 10),
+      methods.beyond_training(_ABOUT, scm, 20, 10),
       [
         '5 variables (trained on at most 3)',
         '2 variables set at a time (trained on at most 1)',
       ],
     )
     about = {**_ABOUT, 'scms': {'max_variables': 5, 'max_set_size': 2}}
-    self.assertEmpty(methods.beyond_training(about, problem, 20, 10))
+    self.assertEmpty(methods.beyond_training(about, scm, 20, 10))
+
+  def test_of_what_it_never_met(self):
+    scm = hand_made_scms.chain()
+    seen = np.array([False, True, True, False])
+    problem = scm.problem._replace(
+      exists=jnp.asarray(seen), samples=jnp.array(10), budget=jnp.array(7)
+    )
+    scm = scm._replace(problem=problem)
+    self.assertEqual(
+      methods.beyond_training(_ABOUT, scm, 20, 10),
+      [
+        'latent variables (trained without)',
+        'averaged outcomes (trained without)',
+        'a budget of cost (trained without)',
+      ],
+    )
+    scms = {'max_variables': 3, 'latent': 0.1, 'averaged': 0.5, 'budgeted': 1}
+    about = {**_ABOUT, 'scms': scms}
+    self.assertEmpty(methods.beyond_training(about, scm, 20, 10))
 
 
 if __name__ == '__main__':

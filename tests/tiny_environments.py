@@ -1,0 +1,146 @@
+"""Environments that are small, or fail, for evaluations; and a small policy."""
+
+from collections.abc import Callable, Sequence
+import functools
+import os
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+
+from acme_cbo import errors
+from acme_cbo import networks
+from acme_cbo import trained_policy
+from acme_cbo.evaluation import environments
+from acme_cbo.scms import optimum
+from acme_cbo.scms import systems
+from tests import hand_made_scms
+
+_NAMES = ('A', 'B', 'Y', 'padding')
+
+
+def _system(name: str, scm, variables=_NAMES) -> systems.System:
+  return systems.System(name, 'a test', variables, scm, None)
+
+
+def chain(repeat: int = 0) -> systems.System:
+  """A -> B -> Y, linear, to be maximised; the best is do(A = -1): 1."""
+  del repeat
+  return _system('chain', hand_made_scms.chain(1.0))
+
+
+def fresh(repeat: int) -> systems.System:
+  """B alone may be set, Y = B + e, and Y = 2 B + e in every other repeat.
+
+  Its arrays have the shapes of `chain`, so that it needs no other programs.
+  """
+  number = repeat % 2
+  linear = np.zeros((4, 4))
+  linear[2, 1] = 1 + number
+  scm = hand_made_scms.scm(
+    hand_made_scms.mechanism(4, linear=linear),
+    hand_made_scms.problem(4, 2, settable=[1], size=3),
+  )
+  return _system(f'fresh {number}', scm)
+
+
+def fails(repeat: int) -> systems.System:
+  """Has no second repeat."""
+  if repeat:
+    raise RuntimeError('broken on purpose')
+  return fresh(0)
+
+
+def dies(repeat: int) -> systems.System:
+  """Takes the process with it in the second repeat."""
+  if repeat:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return fresh(0)
+
+
+def lasts(repeat: int) -> systems.System:
+  """Takes ten minutes from the second repeat on."""
+  if repeat:
+    time.sleep(600)
+  return fresh(0)
+
+
+def flat(repeat: int) -> systems.System:
+  """Nothing that is done to A moves Y."""
+  del repeat
+  scm = hand_made_scms.scm(
+    hand_made_scms.mechanism(2), hand_made_scms.problem(2, 1)
+  )
+  return _system('flat', scm, ('A', 'Y'))
+
+
+@functools.cache
+def _search() -> Callable[..., optimum.Optimum]:
+  objective = optimum.objective
+  known: dict[tuple[str, float], optimum.Optimum] = {}
+
+  def search(system):
+    which = system.name, float(system.scm.problem.budget)
+    if which not in known:
+      known[which] = objective(system, num_draws=64)
+    return known[which]
+
+  return search
+
+
+# One on few draws for each system, or searches would take most of the time;
+# in every process, for each of them imports this.
+optimum.objective = _search()
+
+
+def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
+  """Saves a small policy that was never trained.
+
+  Args:
+    directory: for it.
+    seed: of its parameters.
+  """
+  architecture = networks.Architecture(
+    width=8,
+    num_blocks=1,
+    num_heads=2,
+    mlp_factor=1,
+    num_cells=3,
+    belief_input='none',
+  )
+  params = jax.jit(networks.make(architecture).init)(
+    jax.random.PRNGKey(seed),
+    hand_made_scms.problem(2, 1),
+    np.zeros((2, 2)),
+    networks.start_row(2),
+  )
+  about = {
+    'scms': {'max_variables': 2},
+    'horizon': {'num_observations': 20, 'num_interventions': 2},
+  }
+  trained_policy.save(directory, architecture, params, about)
+
+
+def resolve(texts: Sequence[str]) -> list[environments.Environment]:
+  """The systems above, and files of which only the content counts."""
+  known = {
+    'chain': environments.Environment('chain', chain),
+    **{
+      make.__name__: environments.Environment(
+        make.__name__, make, held_out=False, fresh=True
+      )
+      for make in (fresh, fails, dies, lasts, flat)
+    },
+  }
+  found = []
+  for text in texts:
+    if text.endswith('.yaml'):
+      digest = pathlib.Path(text).read_text()
+      found.append(known['chain']._replace(name='file', digest=digest))
+    elif text in known:
+      found.append(known[text])
+    else:
+      raise errors.UsageError(f'--scm: there is no SCM {text!r}')
+  return found
