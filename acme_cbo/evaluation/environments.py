@@ -7,22 +7,15 @@ from typing import NamedTuple
 
 from acme_cbo import errors
 from acme_cbo.scms import benchmarks
+from acme_cbo.scms import families
 from acme_cbo.scms import formulas
 from acme_cbo.scms import spec
 from acme_cbo.scms import systems
 
-# Guarded until they are there.
-try:
-  from acme_cbo.scms import families  # pyrefly: ignore
-
-  _FAMILIES = families.FAMILIES
-except ImportError:
-  _FAMILIES: dict[str, Callable[[int], systems.System]] = {}
-
 # Names that stand for several.
 GROUPS: dict[str, tuple[str, ...]] = {
   'benchmarks': tuple(benchmarks.TEXTS),
-  'families': tuple(_FAMILIES),
+  'families': tuple(families.FAMILIES),
 }
 
 
@@ -67,14 +60,15 @@ def _resolve(text: str) -> list[Environment]:
   if text in benchmarks.TEXTS:
     system = benchmarks.load(text)
     return [Environment(text, lambda repeat: system)]
-  if text in _FAMILIES:
-    return [Environment(text, _FAMILIES[text], fresh=True)]
+  if text in families.FAMILIES:
+    return [Environment(text, families.FAMILIES[text], fresh=True)]
   if text.endswith(('.yaml', '.yml')):
     return [_from_file(pathlib.Path(text))]
-  names = [*GROUPS, *benchmarks.TEXTS, *_FAMILIES]
+  known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES]
   raise errors.UsageError(
-    f'--scm: there is no SCM {text!r}{formulas.did_you_mean(text, names)}; '
-    f'there are {", ".join(names)}, and files that end in .yaml'
+    f'--scm: there is no SCM {text!r}{formulas.did_you_mean(text, known)}; '
+    f'there are {", ".join([*GROUPS, *benchmarks.TEXTS])}, the families that '
+    'acme_cbo/scms/families.py names, and files that end in .yaml'
   )
 
 

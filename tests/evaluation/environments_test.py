@@ -2,9 +2,11 @@ import pathlib
 import tempfile
 
 from absl.testing import absltest
+import numpy as np
 
 from acme_cbo import errors
 from acme_cbo.evaluation import environments
+from acme_cbo.scms import benchmarks
 
 
 class ResolveTest(absltest.TestCase):
@@ -20,6 +22,41 @@ class ResolveTest(absltest.TestCase):
       errors.UsageError, '--scm: /no/such.yaml cannot be read: No such file'
     ):
       environments.resolve(['/no/such.yaml'])
+
+  def test_a_benchmark_a_family_and_a_file(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    text = benchmarks.TEXTS['toy'].replace('name: toy', 'name: mine')
+    path.write_text(text)
+    toy, chain, mine = environments.resolve(['toy', 'chain_3', str(path)])
+    self.assertEqual(
+      [x.name for x in (toy, chain, mine)], ['toy', 'chain_3', 'mine']
+    )
+    self.assertEqual(
+      [x.fresh for x in (toy, chain, mine)], [False, True, False]
+    )
+    self.assertEqual(toy.make(0).variables, ('X', 'Z', 'Y'))
+    self.assertIs(toy.make(0), toy.make(1))
+    weights = [chain.make(i).scm.mechanism.linear for i in (0, 1, 0)]
+    np.testing.assert_array_equal(weights[0], weights[2])
+    self.assertFalse(np.array_equal(weights[0], weights[1]))
+    self.assertEqual(mine.make(0).variables, ('X', 'Z', 'Y'))
+    self.assertEqual((toy.digest, chain.digest), ('', ''))
+    path.write_text(text + '\n')
+    (changed,) = environments.resolve([str(path)])
+    self.assertLen(mine.digest, 64)
+    self.assertNotEqual(mine.digest, changed.digest)
+
+  def test_a_group_is_all_of_them(self):
+    found = [x.name for x in environments.resolve(['benchmarks'])]
+    self.assertEqual(found, list(benchmarks.TEXTS))
+
+  def test_a_file_that_describes_nothing(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    path.write_text('nonsense')
+    with self.assertRaisesRegex(errors.UsageError, 'x.yaml'):
+      environments.resolve([str(path)])
 
   def test_a_directory(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
