@@ -86,7 +86,8 @@ def _what(found):
   each = 'one draw' if samples == 1 else f'the mean of {samples} draws'
   return (
     f'{settings["observations"]} observations, {settings["interventions"]} '
-    f'interventions, each watched as {each}; {settings["repeats"]} repeats. '
+    f'interventions, each watched as {each}; {settings["repeats"]} '
+    f'repeat{"" if settings["repeats"] == 1 else "s"}. '
     f'In brackets: {found["confidence"]:.0%} intervals of the mean.'
   )
 
