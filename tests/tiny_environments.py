@@ -84,7 +84,7 @@ def _search() -> Callable[..., optimum.Optimum]:
   def search(system):
     which = system.name, float(system.scm.problem.budget)
     if which not in known:
-      known[which] = objective(system, num_draws=64)
+      known[which] = objective(system, num_draws=optimum.NUM_SEARCH_DRAWS)
     return known[which]
 
   return search
