@@ -344,7 +344,9 @@ class StratifiedTest(absltest.TestCase):
   def test_a_band_is_the_interval_at_every_step(self):
     rng = np.random.default_rng(1)
     strata = [rng.normal(size=(6, 3)), rng.normal(size=(8, 3))]
-    low, high = statistics.stratified_band(strata, 0.9)
+    band = statistics.stratified_band(strata, 0.9)
+    assert band is not None
+    low, high = band
     for t in range(3):
       entry = statistics.stratified_estimate([x[:, t] for x in strata], 0.9)
       np.testing.assert_allclose(entry['interval'], [low[t], high[t]])
