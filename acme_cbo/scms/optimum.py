@@ -21,19 +21,19 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
-# Standard errors of E[Y | do] are at most 0.0042 on `toy`, `complete`, `psa`
-# and `epidemiology`: `optimum_test` measures them.
+# Standard errors of E[Y | do] were at most 0.0042 on toy, complete, psa and
+# epidemiology, over 40 seeds; most were below 0.0001.
 NUM_DRAWS = 2**14
 NUM_SEARCH_DRAWS = 2**9
 # Points over all sets, and of one set of 1, 2 and more variables.
 _LOG2_POINTS = 14
-_LOG2_POINTS_OF_SET = (8, 12, 13)
+_LOG2_POINTS_OF_SET = (8, 13, 13)
 _MIN_LOG2_POINTS_OF_SET = 5
 _MAX_LOG2_CORNERS = 6
 # From how many points ascents begin, times the variables that they move; of
 # each set at least; descents to the worst; and how far apart such points are,
 # as a share of each domain.
-_NUM_STARTS = 64
+_NUM_STARTS = 128
 _MIN_STARTS_OF_SET = 3
 _NUM_DESCENTS = 12
 _APART = 0.04
