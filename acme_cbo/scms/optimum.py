@@ -25,9 +25,9 @@ from acme_cbo.scms import systems
 # epidemiology, over 40 seeds; most were below 0.0001.
 NUM_DRAWS = 2**14
 NUM_SEARCH_DRAWS = 2**9
-# Points over all sets, and of one set of 1, 2 and more variables.
+# Points over all sets, along one variable at most, and of a set at least.
 _LOG2_POINTS = 14
-_LOG2_POINTS_OF_SET = (8, 13, 13)
+_LOG2_POINTS_OF_ONE = 8
 _MIN_LOG2_POINTS_OF_SET = 5
 _MAX_LOG2_CORNERS = 6
 # From how many points ascents begin, times the variables that they move; of
@@ -203,7 +203,7 @@ class _Search:
     points = []
     for row, columns in enumerate(self._sets):
       size = len(columns)
-      most = _LOG2_POINTS_OF_SET[min(size, len(_LOG2_POINTS_OF_SET)) - 1]
+      most = _LOG2_POINTS_OF_ONE if size == 1 else _LOG2_POINTS
       log2 = max(min(most, share), _MIN_LOG2_POINTS_OF_SET)
       sobol = qmc.Sobol(size, rng=self._seed).random_base2(log2)
       corners = itertools.product((0.0, 1.0), repeat=size)
