@@ -21,6 +21,7 @@ from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
 from acme_cbo.scms import spec
 from acme_cbo.scms import systems
+from tests import hand_made_scms
 
 # Four standard errors of a mean over so many draws of the noise, measured over
 # 40 seeds: the largest, where noise passes through F**2 or an exponential.
@@ -279,12 +280,9 @@ class EquationsTest(parameterized.TestCase):
   def _value(self, name, actions):
     with jax.enable_x64(True):
       system = benchmarks.load(name)
-      rows = np.zeros(len(system.variables))
-      rows[: len(actions)] = actions
-      one = simulate.no_intervention(len(rows))._replace(
-        mask=np.arange(len(rows)) < len(actions), values=rows
-      )
-      bank = np.zeros((1, len(rows)))
+      size = len(system.variables)
+      one = hand_made_scms.do(dict(enumerate(actions)), size)
+      bank = np.zeros((1, size))
       reached = jax.jit(simulate.expected_outcome)(system.scm, bank, one)
     return float(reached)
 
@@ -328,9 +326,7 @@ class EquationsTest(parameterized.TestCase):
       )
       outcome = jax.jit(simulate.expected_outcome)
       for x in (-2.5, -1.125, 0.0, 3.0):
-        one = simulate.no_intervention(3)._replace(
-          mask=np.array([True, False, False]), values=np.array([x, 0.0, 0.0])
-        )
+        one = hand_made_scms.do({0: x}, 3)
         actual = -float(outcome(scm, bank, one))
         expected, _ = integrate.quad(
           lambda e, x=x: (

@@ -142,7 +142,7 @@ class ObjectiveTest(parameterized.TestCase):
       num_draws=_FEW,
     )
     np.testing.assert_array_equal(found.choice.mask, [False, True, False])
-    self.assertAlmostEqual(found.choice.values[1], 0.7, places=4)
+    self.assertAlmostEqual(float(found.choice.values[1]), 0.7, places=4)
 
   def test_what_the_budget_does_not_pay_for(self):
     variables = [
@@ -171,7 +171,7 @@ class ObjectiveTest(parameterized.TestCase):
       told = _written(variables, rest='optimum: {X: 0.123456}')
     hinted = optimum.objective(told, num_draws=_FEW)
     self.assertAlmostEqual(hinted.best, 1.0123456, places=5)
-    self.assertAlmostEqual(hinted.choice.values[0], 0.123456, places=9)
+    self.assertAlmostEqual(float(hinted.choice.values[0]), 0.123456, places=9)
 
   def test_many_sets(self):
     # 8 + 28 + 56 sets; the best three are X0, X1 and X2 at their upper ends.

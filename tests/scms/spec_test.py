@@ -231,6 +231,7 @@ class ParseTest(parameterized.TestCase):
       (*[formulas.Noise()] * 3, formulas.Noise('uniform', (-1.0, 1.0))),
     )
     hint = system.optimum_hint
+    assert hint is not None
     np.testing.assert_array_equal(hint.mask, [0, 0, 1, 0])
     np.testing.assert_allclose(hint.values, [0, 0, -3.2, 0])
 
