@@ -173,22 +173,23 @@ def check_noise(noise: Noise) -> None:
     )
   expected = NOISES[kind]
   if len(parameters) != len(expected):
+    meanings = f' ({", ".join(expected)})' if expected else ''
     raise errors.UsageError(
-      f'{kind} noise takes {len(expected)} numbers '
-      f'({", ".join(expected) or "none"}), got {len(parameters)}'
+      f'{kind} noise takes {len(expected)} numbers{meanings}, got '
+      f'{len(parameters)}'
     )
   for name, number in zip(expected, parameters, strict=True):
     if not math.isfinite(number):
       raise errors.UsageError(f'{name} of {kind} noise must be finite')
+    if name in ('deviation', 'scale') and not number > 0:
+      raise errors.UsageError(
+        f'{name} of {kind} noise must be positive, got {number:g}; for no '
+        'noise, write none'
+      )
   if kind == 'uniform' and not parameters[0] < parameters[1]:
     raise errors.UsageError(
       f'uniform noise needs low < high, got {parameters[0]:g} and '
       f'{parameters[1]:g}'
-    )
-  if kind in ('normal', 'laplace', 'gamma') and not parameters[-1] > 0:
-    raise errors.UsageError(
-      f'{expected[-1]} of {kind} noise must be positive, got '
-      f'{parameters[-1]:g}; for no noise, write none'
     )
   if kind == 'gamma' and not _MIN_SHAPE <= parameters[0] <= _MAX_SHAPE:
     raise errors.UsageError(
@@ -487,15 +488,14 @@ def _gamma_table(shape: float) -> tuple[np.ndarray, np.ndarray]:
   """
   # A little beyond the range of `draws.normal`.
   knots = np.linspace(-4.8, 4.8, 1025)
-  distribution = stats.gamma(shape)
   # Each half from its own tail, where it is exact.
   value = np.where(
     knots < 0,
-    distribution.ppf(stats.norm.cdf(knots)),
-    distribution.isf(stats.norm.sf(knots)),
+    stats.gamma.ppf(stats.norm.cdf(knots), shape),
+    stats.gamma.isf(stats.norm.sf(knots), shape),
   )
   # d log q / dz = density of z / (density of log q).
-  log_density = distribution.logpdf(value) + np.log(value)
+  log_density = stats.gamma.logpdf(value, shape) + np.log(value)
   slope = np.exp(stats.norm.logpdf(knots) - log_density)
   spline = interpolate.CubicHermiteSpline(knots, np.log(value), slope)
   return knots, spline.c

@@ -345,11 +345,10 @@ class _Reader:
   def _equation(
     self, variable: _Variable, names: Sequence[str]
   ) -> formulas.Equation:
-    node = variable.fields['equation']
     what = f'variable {variable.name}: equation'
-    text = self._word(node, what)
+    node = self._scalar(variable.fields['equation'], what)
     try:
-      return formulas.parse(text, names)
+      return formulas.parse(node.value, names)
     except formulas.FormulaError as error:
       shift = self._shift(node, error.column)
       inside = '' if shift is not None else f', column {error.column} of it'
@@ -524,7 +523,7 @@ class _Reader:
       ]
     sets = np.zeros((len(members), len(names)), bool)
     for row, subset in zip(sets, members, strict=True):
-      row[list(subset)] = True
+      row[np.array(subset)] = True
     return sets
 
   def _listed_sets(self, node, names, settable) -> list[tuple[int, ...]]:
@@ -621,13 +620,17 @@ class _Reader:
       self._refuse(node, f'{what} must be a list [...]')
     return node.value
 
-  def _word(self, node: yaml.Node, what: str) -> str:
-    """A text as it was written, whatever YAML would make of it."""
+  def _scalar(self, node: yaml.Node, what: str) -> yaml.ScalarNode:
+    """A node that holds a text, which is not empty."""
     if not isinstance(node, yaml.ScalarNode):
       self._refuse(node, f'{what} must be a text')
     if not node.value.strip():
       self._refuse(node, f'{what} is empty')
-    return node.value
+    return node
+
+  def _word(self, node: yaml.Node, what: str) -> str:
+    """A text as it was written, whatever YAML would make of it."""
+    return self._scalar(node, what).value
 
   def _option(self, node: yaml.Node, what: str, options: Sequence[str]) -> str:
     word = self._word(node, what)
@@ -645,8 +648,9 @@ class _Reader:
     return list(names).index(word)
 
   def _number(self, node: yaml.Node, what: str) -> float:
-    word = self._word(node, what)
-    if node.style is not None or not _NUMBER.fullmatch(word):
+    scalar = self._scalar(node, what)
+    word = scalar.value
+    if scalar.style is not None or not _NUMBER.fullmatch(word):
       self._refuse(node, f'{what} must be a finite number, got {_short(word)}')
     number = float(word)
     if abs(number) > _MAX_NUMBER:
