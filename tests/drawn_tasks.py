@@ -11,7 +11,6 @@ from acme_cbo.scms import simulate
 from configs import grpo
 
 
-
 def _prior(config, **changes) -> priors.Prior:
   given = {
     'num_cells': config.network.num_cells,
