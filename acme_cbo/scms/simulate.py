@@ -310,7 +310,9 @@ def objective(
     """Tries one of the chosen variables elsewhere, beside the others."""
     variable = jnp.argsort(~choice.mask, stable=True)[turn]
     rest = jnp.arange(num_variables) != variable
-    others = jax.tree.map(lambda leaf: jnp.where(rest, leaf, 0), choice)
+    others = types.Intervention(
+      choice.mask & rest, jnp.where(rest, choice.values, 0.0)
+    )
     curve = sign * along(others, variable, points)
     around = _close_to(points[jnp.argmax(curve)][None], num_cells)[0]
     close = sign * along(others, variable, around)
