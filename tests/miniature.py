@@ -151,9 +151,9 @@ def linear_network() -> networks.Network:
     features = jnp.concatenate(features, -1)
     return networks.Turn(
       joint_logits=features @ params['joint'],
-      none_logit=(features @ params['none']).sum(),
+      none_logit=(features @ params['none']).mean(),
       outcome_logits=features @ params['outcome'],
-      none_outcome=(features @ params['none_outcome']).sum(),
+      none_outcome=(features @ params['none_outcome']).mean(),
     )
 
   def init(key, problem, observations, rows):
