@@ -174,6 +174,33 @@ class VerdictTest(parameterized.TestCase):
     self.assertTrue(same.passed, same)
     self.assertFalse(later.passed, later)
 
+  @parameterized.parameters(miniature.PRIOR, miniature.GENERAL)
+  def test_the_network_has_a_memory(self, prior):
+    # Of one variable at a time, and of sets that cost something.
+    parts = miniature.parts(network=miniature.network(), prior=prior)
+    tasks = miniature.tasks(1, prior)
+    same, later = validate.real_history(parts, tasks)
+    self.assertTrue(same.passed, same)
+    self.assertTrue(later.passed, later)
+
+  def test_another_record_than_what_was_done_fails(self):
+    parts = miniature.parts(
+      network=miniature.network(), prior=miniature.GENERAL
+    )
+    right = validate._episodes
+
+    def forged(*arguments):
+      (episode,) = right(*arguments)
+      record = episode.trajectories
+      later = record.decision._replace(cell=(record.decision.cell + 1) % 5)
+      return [episode._replace(trajectories=record._replace(decision=later))]
+
+    with mock.patch.object(validate, '_episodes', forged):
+      same, _ = validate.real_history(
+        parts, miniature.tasks(1, miniature.GENERAL)
+      )
+    self.assertFalse(same.passed, same)
+
   def test_a_weight_of_zero_that_leaves_a_trace_fails(self):
     right = rewards.total
 
