@@ -450,12 +450,13 @@ class _Transformer(hk.Module):
     width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
     places = (rows.values - problem.low) / width
     places = jnp.where(units.scale < 0, 1 - places, places)
+    places = jnp.where(problem.settable, places, 0.0)
     value = units_lib.bent(units, rows.values)
     return surrogate.see(
       known=~rows.start,
       outcomes=jnp.where(problem.target, value, 0.0).sum(-1),
       intervened=rows.intervened,
-      places=jnp.where(problem.settable, places, 0.0),
+      places=places,
       points=self._points,
     )
 

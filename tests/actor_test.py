@@ -1,7 +1,7 @@
 """Tests that a trajectory says what happened.
 
-The heads behind it are computed again by `network.full`, and the rewards by
-numpy from the decisions alone.
+What the network said is computed again by `network.full`, and the rewards by
+numpy from what was set and seen alone.
 """
 
 import functools
@@ -17,17 +17,24 @@ import pytest
 from acme_cbo import actor
 from acme_cbo import distributions
 from acme_cbo import environment
+from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
+from tests import hand_made_scms
 from tests import miniature
 
-_B, _G = 4, 3
+_B, _G, _Z = 16, 3, 2
 _N = miniature.HORIZON.num_observations
 _T = miniature.HORIZON.num_interventions
-_D = miniature.PRIOR.max_variables
+_D = miniature.GENERAL.max_variables
+
+
+def _tasks():
+  """With sets of one and two, budgets, means of many, latent causes."""
+  return miniature.tasks(_B, miniature.GENERAL)
 
 
 @functools.cache
@@ -35,7 +42,7 @@ def _params():
   network = miniature.network()
   params = jax.jit(network.init)(
     jax.random.key(1),
-    jax.tree.map(lambda x: x[0], miniature.tasks(1).scm.problem),
+    jax.tree.map(lambda x: x[0], _tasks().scm.problem),
     jnp.zeros((2, _D)),
     networks.start_row(_D),
   )
@@ -51,8 +58,7 @@ _OTHER_KINDS = rewards.Kinds(
 @functools.cache
 def _act(seed=0, kinds=miniature.KINDS):
   """Observations and trajectories of `_B` tasks, `_G` rollouts each."""
-  key = jax.random.key(seed)
-  return _jit_act(key, _params(), miniature.tasks(_B), kinds)
+  return _jit_act(jax.random.key(seed), _params(), _tasks(), kinds)
 
 
 @functools.partial(jax.jit, static_argnames='kinds')
@@ -62,25 +68,30 @@ def _jit_act(key, params, tasks, kinds):
 
 
 @functools.cache
-def _heads():
-  """The heads after every row of every rollout: leading axes [B, G, T + 1]."""
+def _said():
+  """Of every rollout [B, G]: parent logits [T + 1, D], and `Choice` [T, Z]."""
   network = miniature.network()
 
   def rollout(problem, observations, trajectory):
-    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
+    rows = networks.episode_rows(
+      problem, trajectory.intervened, trajectory.outcomes
+    )
     prefix = network.prefix(_params(), problem, observations)
-    return network.full(_params(), problem, prefix, rows)
+    encodings = network.full(_params(), problem, prefix, rows)
+    choices = learner.choices(
+      network, _params(), problem, prefix, encodings, trajectory
+    )
+    return encodings.parent_logits, choices
 
   group = jax.vmap(rollout, (None, None, 0))
-  problems = miniature.tasks(_B).scm.problem
-  return jax.jit(jax.vmap(group))(problems, *_act())
+  return jax.jit(jax.vmap(group))(_tasks().scm.problem, *_act())
 
 
 def _episodes(kinds=miniature.KINDS):
   """Yields the indices b, g, the task and the trajectory of each rollout."""
   _, trajectories = jax.tree.map(np.asarray, _act(kinds=kinds))
   for b, g in np.ndindex(_B, _G):
-    task = jax.tree.map(lambda x, b=b: x[b], miniature.tasks(_B))
+    task = jax.tree.map(lambda x, b=b: x[b], _tasks())
     trajectory = jax.tree.map(lambda x, b=b, g=g: x[b, g], trajectories)
     yield b, g, task, trajectory
 
@@ -90,7 +101,18 @@ def _interventions(trajectory):
   for mask, outcome in zip(
     trajectory.intervened, trajectory.outcomes, strict=True
   ):
-    yield types.Intervention(mask, jnp.where(mask, outcome, 0))
+    yield types.Intervention(mask, np.where(mask, outcome, 0))
+
+
+def _sets_in_reach(problem, trajectory):
+  """By Python's own numbers: which sets each step could still pay for."""
+  cost, left = np.float64(problem.cost), float(problem.budget)
+  sets = [frozenset(np.flatnonzero(row)) for row in problem.sets if row.any()]
+  found = []
+  for mask in trajectory.intervened:
+    found.append([s for s in sets if sum(cost[j] for j in s) <= left])
+    left -= cost[mask].sum()
+  return found
 
 
 def _sigmoid(x):
@@ -102,68 +124,126 @@ class ActorTest(parameterized.TestCase):
     observations, trajectories = _act()
     self.assertEqual(observations.shape, (_B, _N, _D))
     steps = (_B, _G, _T)
+    chex.assert_shape(list(trajectories.decision), (*steps, _Z))
     chex.assert_shape(
-      [
-        *trajectories.decision,
-        trajectories.log_prob_variable,
-        trajectories.log_prob_cell,
-      ],
-      steps,
+      [trajectories.log_prob_variable, trajectories.log_prob_cell], steps
     )
-    chex.assert_shape(trajectories.intervened, (*steps, _D))
-    chex.assert_shape(trajectories.outcomes, (*steps, _D))
+    chex.assert_shape(
+      [trajectories.intervened, trajectories.values, trajectories.outcomes],
+      (*steps, _D),
+    )
     chex.assert_shape(trajectories.components, (*steps, 4))
     for leaf in jax.tree.leaves((observations, trajectories)):
       self.assertTrue(np.isfinite(leaf).all())
 
   def test_rollouts_of_a_group_differ(self):
     _, trajectories = _act()
-    for outcomes in trajectories.outcomes:
+    # Of means, what two that do the same see is the same.
+    single = _tasks().scm.problem.samples == 1
+    self.assertBetween(single.mean(), 0.2, 0.8)
+    for outcomes in trajectories.outcomes[single]:
       self.assertLen(np.unique(outcomes, axis=0), _G)
     # Observations do not, and no two tasks share them.
     observations, _ = _act()
     self.assertLen(np.unique(observations, axis=0), _B)
 
   def test_one_key_one_experience(self):
-    same = _jit_act(
-      jax.random.key(0), _params(), miniature.tasks(_B), miniature.KINDS
-    )
+    same = _jit_act(jax.random.key(0), _params(), _tasks(), miniature.KINDS)
     jax.tree.map(np.testing.assert_array_equal, same, _act())
     other, _ = _act(seed=1)
     self.assertFalse(np.array_equal(other, _act()[0]))
 
   def test_log_probabilities_are_those_of_the_full_pass(self):
+    # As the learner computes them.
     _, trajectories = _act()
-    settable = miniature.tasks(_B).scm.problem.settable
-
-    def log_prob(logits, decision, settable):
-      choice = distributions.choice(logits, settable)
-      return distributions.log_prob(choice, decision)
-
-    for _ in range(2):  # Over T and over G.
-      log_prob = jax.vmap(log_prob, (0, 0, None))
-    variable, cell = jax.vmap(log_prob)(
-      _heads().joint_logits[:, :, :-1], trajectories.decision, settable
-    )
+    _, choices = _said()
+    log_prob = distributions.log_prob
+    for _ in range(4):  # Over Z, T, G and B.
+      log_prob = jax.vmap(log_prob)
+    variable, cell = log_prob(choices, trajectories.decision)  # [B, G, T, Z]
     for actual, expected in (
-      (trajectories.log_prob_variable, variable),
-      (trajectories.log_prob_cell, cell),
+      (trajectories.log_prob_variable, variable.sum(-1)),
+      (trajectories.log_prob_cell, cell.sum(-1)),
     ):
-      np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+      np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
       self.assertGreater(np.std(actual), 0.1)
 
   def test_what_is_set_is_what_was_decided_and_allowed(self):
+    counts = {}
     for b, g, task, trajectory in _episodes():
       problem, decision = task.scm.problem, trajectory.decision
-      interventions = list(_interventions(trajectory))
-      for t, intervention in enumerate(interventions):
+      in_reach = _sets_in_reach(problem, trajectory)
+      before = None
+      for t, intervention in enumerate(_interventions(trajectory)):
         with self.subTest(f'SCM {b}, rollout {g}, step {t}'):
+          np.testing.assert_array_equal(
+            intervention.values, trajectory.values[t]
+          )
           environment.check_intervention(problem, intervention)
-          j = decision.variable[t]
-          np.testing.assert_array_equal(np.flatnonzero(intervention.mask), [j])
-          low, high = problem.low[j], problem.high[j]
-          fraction = (intervention.values[j] - low) / (high - low)
-          self.assertAlmostEqual(fraction, decision.fraction[t], places=4)
+          chosen = {
+            int(j): fraction
+            for j, fraction in zip(
+              decision.variable[t], decision.fraction[t], strict=True
+            )
+            if j < _D
+          }
+          counts[len(chosen)] = counts.get(len(chosen), 0) + 1
+          if in_reach[t]:
+            self.assertIn(frozenset(chosen), in_reach[t])
+            self.assertEqual(
+              set(np.flatnonzero(intervention.mask)), set(chosen)
+            )
+            for j, fraction in chosen.items():
+              low, high = problem.low[j], problem.high[j]
+              place = (intervention.values[j] - low) / (high - low)
+              self.assertAlmostEqual(place, fraction, places=4)
+          else:
+            # The budget is spent: what was set last stays.
+            self.assertEmpty(chosen)
+            self.assertEqual(trajectory.log_prob_variable[t], 0)
+            self.assertEqual(trajectory.log_prob_cell[t], 0)
+            jax.tree.map(np.testing.assert_array_equal, intervention, before)
+          before = intervention
+    # Of all kinds there were some.
+    self.assertEqual(set(counts), {0, 1, 2})
+    self.assertGreater(min(counts.values()), 3)
+
+  def test_the_first_intervention_can_always_be_paid_for(self):
+    for _, _, task, trajectory in _episodes():
+      self.assertNotEmpty(_sets_in_reach(task.scm.problem, trajectory)[0])
+
+  def test_what_is_averaged_is_the_mean_over_the_bank(self):
+    mean_row = jax.jit(simulate.mean_row)
+    seen = set()
+    for _, _, task, trajectory in _episodes():
+      averaged = bool(task.scm.problem.samples > 1)
+      seen.add(averaged)
+      for intervention, outcome in zip(
+        _interventions(trajectory), trajectory.outcomes, strict=True
+      ):
+        mean = mean_row(task.scm, task.objective.bank, intervention)
+        error = np.abs(outcome - mean) / task.scm.scale
+        if averaged:
+          self.assertLess(error.max(), 1e-4)
+        else:
+          self.assertGreater(error.max(), 1e-2)
+    self.assertLen(seen, 2)
+
+  def test_latent_variables_are_never_seen(self):
+    number = 0
+    observations, _ = _act()
+    for b, _, task, trajectory in _episodes():
+      latent = task.scm.present & ~task.scm.problem.exists
+      number += latent.sum()
+      np.testing.assert_array_equal(trajectory.outcomes[:, latent], 0.0)
+      np.testing.assert_array_equal(observations[b][:, latent], 0.0)
+    self.assertGreater(number, 0)
+
+  def test_spent_before(self):
+    about = hand_made_scms.problem(3, 2)
+    problem = about._replace(cost=jnp.array([2.0, 5.0, 9.0]))
+    mask = jnp.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
+    np.testing.assert_allclose(actor.spent_before(problem, mask), [0, 2, 9])
 
   def test_the_fraction_lies_in_the_cell(self):
     decision = jax.tree.map(np.asarray, _act()[1].decision)
@@ -257,7 +337,7 @@ class ComponentsTest(parameterized.TestCase):
       target = int(np.flatnonzero(problem.target)[0])
       others = np.flatnonzero(problem.exists & ~problem.target)
       truth = parents[target, others]
-      belief = _sigmoid(_heads().parent_logits[b, g][:, others])  # [T + 1, .]
+      belief = _sigmoid(_said()[0][b, g][:, others])  # [T + 1, .]
       right = np.where(truth, belief, 1 - belief)
       return np.diff(np.log2(right).mean(1))
 
@@ -265,16 +345,18 @@ class ComponentsTest(parameterized.TestCase):
 
   def test_parent(self):
     def expected(b, g, task, trajectory):
-      del task
-      belief = _sigmoid(_heads().parent_logits[b, g])
-      return belief[np.arange(_T), trajectory.decision.variable]
+      problem = task.scm.problem
+      belief = _sigmoid(_said()[0][b, g]) * (problem.exists & ~problem.target)
+      mask = trajectory.intervened
+      return (belief[:_T] * mask).sum(1) / mask.sum(1)
 
     self._assert_component('parent', expected)
 
   def test_optimization_of_the_sampled_outcome(self):
     def expected(b, g, task, trajectory):
       del b, g
-      scm, (_, _, worst, best, *_) = task
+      scm = task.scm
+      worst, best = task.objective.worst, task.objective.best
       target = np.flatnonzero(scm.problem.target)[0]
       u = trajectory.outcomes[:, target] - scm.location[target]
       outcome = scm.problem.goal * u / scm.scale[target]
@@ -310,7 +392,8 @@ class ComponentsTest(parameterized.TestCase):
     def expected(b, g, task, trajectory):
       del b, g
       target = np.flatnonzero(task.scm.problem.target)[0]
-      return task.scm.parents[target, trajectory.decision.variable]
+      mask = trajectory.intervened
+      return (mask * task.scm.parents[target]).sum(1) / mask.sum(1)
 
     self._assert_component('parent', expected, _OTHER_KINDS)
 
@@ -318,7 +401,7 @@ class ComponentsTest(parameterized.TestCase):
     observations, trajectories = _act()
     others, other = _act(kinds=_OTHER_KINDS)
     np.testing.assert_array_equal(others, observations)
-    for name in ('decision', 'intervened'):
+    for name in ('decision', 'intervened', 'values'):
       jax.tree.map(
         np.testing.assert_array_equal,
         getattr(other, name),
@@ -329,20 +412,22 @@ class ComponentsTest(parameterized.TestCase):
 
   def test_exploration(self):
     def expected(b, g, task, trajectory):
-      del b, g, task
-      decision = trajectory.decision
-      places = [
-        (variable, min(int(4 * fraction), 3))
-        for variable, fraction in zip(
-          decision.variable, decision.fraction, strict=True
-        )
-      ]
-      terms = []
-      for t, (variable, _) in enumerate(places):
-        same_variable = [v for v, _ in places[:t]].count(variable)
-        same_place = places[:t].count(places[t])
-        terms.append((0.5**same_variable + 0.5**same_place) / 2)
-      return terms
+      del b, g
+      problem = task.scm.problem
+      low, width = problem.low, problem.high - problem.low
+      earned, visited, places = [], [], []
+      for intervention in _interventions(trajectory):
+        terms, new = [], []
+        for j in np.flatnonzero(intervention.mask):
+          fraction = (intervention.values[j] - low[j]) / width[j]
+          place = j, min(int(4 * fraction), 3)
+          new.append(place)
+          same = 0.5 ** visited.count(j) + 0.5 ** places.count(place)
+          terms.append(same / 2)
+        visited += [j for j, _ in new]
+        places += new
+        earned.append(np.mean(terms))
+      return earned
 
     self._assert_component('exploration', expected)
 

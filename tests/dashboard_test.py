@@ -9,6 +9,7 @@ import numpy as np
 
 from acme_cbo import dashboard
 from acme_cbo import learner
+from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.runtimes import fused
 from configs import grpo
@@ -50,18 +51,27 @@ class HparamsTest(absltest.TestCase):
 
 class HistogramsTest(absltest.TestCase):
   def test_of_choices(self):
+    # In two steps on each of two tasks: one variable, and two at once.
     problem = miniature.tasks(2).scm.problem
-    variable = np.array([np.flatnonzero(x)[[0, -1]] for x in problem.settable])
-    low, high = (
-      np.take_along_axis(np.asarray(x), variable, 1)
-      for x in (problem.low, problem.high)
+    first, last = (
+      np.array([np.flatnonzero(x)[end] for x in problem.settable])
+      for end in (0, -1)
     )
-    share = np.array([[0.25, 1.0], [0.5, 0.0]])
+    column = np.arange(5)
+    mask = np.stack(
+      [
+        column == first[:, None],
+        (column == first[:, None]) | (column == last[:, None]),
+      ],
+      1,
+    )
+    share = np.random.default_rng(0).random(mask.shape)
+    low, high = problem.low[:, None], problem.high[:, None]
+    values = np.where(mask, low + share * (high - low), 0)
     nothing = jnp.zeros((2, 2))
     outcome = evaluate.Outcome(
       score=nothing,
-      variable=jnp.array(variable),
-      value=jnp.array(low + share * (high - low)),
+      intervention=types.Intervention(jnp.array(mask), jnp.array(values)),
       target=nothing,
       parents={},
       finite=nothing,
@@ -70,8 +80,13 @@ class HistogramsTest(absltest.TestCase):
       lambda: fused.init(jax.random.PRNGKey(0), miniature.parts())
     )
     choices = dashboard.histograms({'grpo': outcome}, problem)['choices'](state)
-    np.testing.assert_array_equal(choices['variable'], variable)
-    np.testing.assert_allclose(choices['share_of_domain'], share, atol=1e-5)
+    expected = [
+      j for of_task in mask for of_step in of_task for j in column[of_step]
+    ]
+    np.testing.assert_array_equal(choices['variable'], expected)
+    np.testing.assert_allclose(
+      choices['share_of_domain'], share[mask], atol=1e-5
+    )
 
   def test_of_parameters_and_of_the_mean_of_their_gradients(self):
     optimizer = learner.make_optimizer(lambda step: 0.1, 1e6, 0.0)

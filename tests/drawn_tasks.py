@@ -10,11 +10,20 @@ from acme_cbo.scms import priors
 from acme_cbo.scms import simulate
 from configs import grpo
 
-_CONFIG = grpo.get_config()
+
+def _prior(config, **changes) -> priors.Prior:
+  given = {
+    'num_cells': config.network.num_cells,
+    'num_interventions': config.horizon.num_interventions,
+  }
+  return priors.Prior(**(config.scms.to_dict() | given | changes))
+
+
 # Fewer draws of the noise bank leave outcomes rougher, and all else as it is.
-PRIOR = priors.Prior(
-  **(_CONFIG.scms.to_dict() | {'bank_size': 32}),
-  num_cells=_CONFIG.network.num_cells,
+PRIOR = _prior(grpo.get_config(), bank_size=32)
+# With sets of variables, costs, latent causes and every family; rougher still.
+GENERAL = _prior(
+  grpo.get_config('general'), bank_size=16, num_cells=16, budgeted=0.5
 )
 NUM_ROWS = 500
 _PER_CALL = 500
@@ -25,41 +34,44 @@ QUICK: dict[str, bool | str] = {'xla_backend_optimization_level': '1'}
 
 
 @functools.cache
-def lowered() -> jax.stages.Lowered:
+def lowered(prior: priors.Prior = PRIOR) -> jax.stages.Lowered:
   """`priors.fill` of 500 tasks."""
-  return priors.fill.lower(jax.random.key(0), PRIOR, _PER_CALL)
+  return priors.fill.lower(jax.random.key(0), prior, _PER_CALL)
 
 
 @functools.cache
-def program() -> jax.stages.Compiled:
+def program(prior: priors.Prior = PRIOR) -> jax.stages.Compiled:
   """The same, compiled."""
-  return lowered().compile(compiler_options=QUICK)
+  return lowered(prior).compile(compiler_options=QUICK)
 
 
 @functools.cache
-def _batch(seed: int) -> types.Task:
-  batch, complete = program()(jax.random.key(seed))
+def batch(seed: int, prior: priors.Prior = PRIOR) -> types.Task:
+  """500 tasks, as numpy arrays with a leading axis."""
+  drawn, complete = program(prior)(jax.random.key(seed))
   if not complete:
-    raise ValueError(f'the prior does not fill a batch: {PRIOR}')
-  return jax.tree.map(np.asarray, batch)
+    raise ValueError(f'the prior does not fill a batch: {prior}')
+  return jax.tree.map(np.asarray, drawn)
 
 
 @functools.cache
 def tasks() -> types.Task:
-  """1,000 tasks, as numpy arrays with a leading axis."""
-  batches = [_batch(seed) for seed in range(2)]
+  """1,000 tasks of `PRIOR`."""
+  batches = [batch(seed) for seed in range(2)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
-def some(num_tasks: int, family: int | None = None) -> types.Task:
-  """The first of these tasks, of one family if it is given."""
-  batch = _batch(0)
-  families = batch.scm.family
+def some(
+  num_tasks: int, family: int | None = None, prior: priors.Prior = PRIOR
+) -> types.Task:
+  """The first tasks of a batch, of one family if it is given."""
+  drawn = batch(0, prior)
+  families = drawn.scm.family
   fitting = families >= 0 if family is None else families == family
   first = np.flatnonzero(fitting)[:num_tasks]
   if first.size < num_tasks:
     raise ValueError(f'{num_tasks} tasks of {_PER_CALL} were asked for')
-  return jax.tree.map(lambda leaf: leaf[first], batch)
+  return jax.tree.map(lambda leaf: leaf[first], drawn)
 
 
 def unstack(tree, index: int):

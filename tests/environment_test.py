@@ -6,14 +6,27 @@ import numpy as np
 
 from acme_cbo import distributions
 from acme_cbo import environment
+from acme_cbo import interventions
 from acme_cbo import types
+from acme_cbo.scms import priors
 from acme_cbo.scms import simulate
 from tests import drawn_tasks
 from tests import hand_made_scms
 
 _reset = jax.jit(environment.reset, static_argnums=2)
 _step = jax.jit(environment.step)
+_watch = jax.jit(environment.watch)
 _intervene_on = jax.jit(simulate.intervene_on)
+
+
+def _problems(number):
+  """Of the general prior, in which something may be set."""
+  draw = jax.jit(
+    jax.vmap(lambda key: priors.sample_scm(key, drawn_tasks.GENERAL).problem)
+  )
+  drawn = jax.device_get(draw(jax.random.split(jax.random.key(7), 2 * number)))
+  some = np.flatnonzero(drawn.settable.any(1))[:number]
+  return jax.tree.map(lambda leaf: leaf[some], drawn)
 
 
 def _do(settings):
@@ -40,6 +53,7 @@ class CheckInterventionTest(parameterized.TestCase):
     ('infinite', {0: np.inf}, 'variable 0 is set to inf; set a finite value'),
     ('minus_infinite', {1: -np.inf}, 'set to -inf; set a finite value'),
     ('nothing', {}, 'sets no variable; set at least one'),
+    ('together', {0: 0.5, 1: 0.5}, '^variables 0, 1 may not be set together$'),
   )  # fmt: skip
   def test_refuses(self, settings, sentence):
     with self.assertRaisesRegex(ValueError, sentence):
@@ -78,9 +92,19 @@ class CheckInterventionTest(parameterized.TestCase):
         environment.check_intervention(
           about, _intervene_on(about, variable, fraction)
         )
-    environment.check_intervention(
-      about, _do({0: np.float32(-1.1), 1: np.float32(2.9)})
-    )
+    for settings in ({0: np.float32(-1.1)}, {1: np.float32(2.9)}):
+      environment.check_intervention(about, _do(settings))
+
+  def test_sets_are_sets(self):
+    # 0 and 1 together or 1 alone.
+    sets = [[1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    about = _problem()._replace(sets=jnp.array(sets, bool))
+    for settings in ({1: 0.5}, {0: 0.5, 1: 0.5}):
+      environment.check_intervention(about, _do(settings))
+    with self.assertRaisesRegex(ValueError, 'variables 0 may not be set toget'):
+      environment.check_intervention(about, _do({0: 0.5}))
+    with self.assertRaisesRegex(ValueError, 'sets no variable'):
+      environment.check_intervention(about, _do({}))
 
 
 class ResetTest(parameterized.TestCase):
@@ -136,52 +160,127 @@ class StepTest(parameterized.TestCase):
     self.assertAlmostEqual(high[2] - low[2], low[1] - high[1], places=5)
 
 
+class WatchTest(parameterized.TestCase):
+  def _watch(self, scm, samples, settings, seed=0):
+    scm = scm._replace(problem=scm.problem._replace(samples=samples))
+    bank = jnp.array([[1.0, -1, 2, 0], [3.0, 0, 0, 0]])
+    chosen = hand_made_scms.do(settings, 4)
+    return _watch(jax.random.key(seed), scm, bank, chosen)
+
+  def test_one_sample_is_a_step(self):
+    scm = hand_made_scms.chain()
+    for seed in range(3):
+      np.testing.assert_array_equal(
+        self._watch(scm, 1.0, {1: 0.5}, seed),
+        _step(jax.random.key(seed), scm, hand_made_scms.do({1: 0.5}, 4)),
+      )
+
+  def test_many_are_the_mean_over_the_bank_by_hand(self):
+    scm = hand_made_scms.chain(location=[1.0, 0, -1, 9], scale=[2.0, 1, 4, 3])
+    # x0 is 1 + 2 (1 + 3) / 2; do(x1 = 0.5) gives the target, inside,
+    # -0.5 + (2 + 0) / 2.
+    for seed in range(2):
+      row = self._watch(scm, 1000.0, {1: 0.5}, seed)
+      np.testing.assert_allclose(row, [5.0, 0.5, 1.0, 0.0], rtol=1e-6)
+      self.assertEqual(row[1], 0.5)
+
+  def test_latent_causes_are_felt_and_not_seen(self):
+    scm = hand_made_scms.chain()
+    exists = jnp.array([False, True, True, False])
+    scm = scm._replace(problem=scm.problem._replace(exists=exists))
+    for samples in (1.0, 1000.0):
+      row = self._watch(scm, samples, {})
+      self.assertEqual(row[0], 0.0)
+      # x1 = 1 + 2 x0 + e1, of means 1 + 2 * 2 - 0.5 over the bank.
+      if samples > 1:
+        self.assertEqual(row[1], 4.5)
+    without = scm._replace(present=scm.problem.exists)
+    self.assertNotEqual(
+      self._watch(without, 1.0, {})[1], self._watch(scm, 1.0, {})[1]
+    )
+
+
 class PolicyTest(parameterized.TestCase):
   def test_no_decision_is_ever_refused(self):
-    num_problems, num_draws = 100, 100
-    problems = drawn_tasks.some(num_problems).scm.problem
-    shape = (drawn_tasks.PRIOR.max_variables, drawn_tasks.PRIOR.num_cells + 2)
+    # Of a prior of pairs and costs: whole episodes, until nothing is left.
+    num_problems, num_draws, num_steps = 200, 20, 20
+    prior = drawn_tasks.GENERAL
+    problems = _problems(num_problems)
+    shape = (num_steps, prior.max_variables, prior.num_cells + 2)
+
+    def decide(keys, logits, sets, pick):
+      def turn(partial):
+        # Another one in the second turn.
+        joint, none = logits
+        second = partial.mask.any()
+        joint = jnp.where(second, joint[::-1], joint)
+        return joint, jnp.where(second, -none, none)
+
+      return distributions.decide(keys, turn, sets, pick)
+
+    def episode(key, problem, logits, pick):
+      def step(spent, inputs):
+        key, logits = inputs
+        sets = interventions.affordable(problem, spent)
+        keys = list(jax.random.split(key))
+        decision, *_ = decide(keys, logits, sets, pick)
+        chosen = simulate.carried_out(problem, decision)
+        spent += chosen.mask @ problem.cost
+        return spent, (chosen, spent, sets.any())
+
+      inputs = jax.random.split(key, num_steps), logits
+      return jax.lax.scan(step, jnp.zeros(()), inputs)[1]
 
     @jax.jit
     @jax.vmap
-    def decide(key, problem):
-      key_scale, key_logits, key_draws = jax.random.split(key, 3)
+    def play(key, problem):
+      key_scale, key_logits, key_none, key_draws = jax.random.split(key, 4)
       # From even odds to near certainty, of what may not be set too.
       scale = jnp.exp(jax.random.uniform(key_scale, minval=-3.0, maxval=5.0))
-      logits = scale * jax.random.normal(key_logits, shape)
-      log_probs = distributions.choice(logits, problem.settable)
-
-      def draw(key):
-        decision = distributions.sample(key, log_probs)
-        return simulate.intervene_on(
-          problem, decision.variable, decision.fraction
-        )
-
-      best = distributions.mode(log_probs)
-      return (
-        jax.vmap(draw)(jax.random.split(key_draws, num_draws)),
-        simulate.intervene_on(problem, best.variable, best.fraction),
+      joint = scale * jax.random.normal(key_logits, shape)
+      none = scale * jax.random.normal(key_none, (num_steps,))
+      drawn = jax.vmap(
+        lambda key: episode(key, problem, (joint, none), distributions.sample)
+      )(jax.random.split(key_draws, num_draws))
+      best = episode(key, problem, (joint, none), distributions.mode)
+      return jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b[None]]), drawn, best
       )
 
     keys = jax.random.split(jax.random.key(5), num_problems)
-    drawn, best = jax.tree.map(np.asarray, decide(keys, problems))
-    # All 10,000 at once; then the mode and one in 25 by the check itself.
-    mask, values = drawn
-    np.testing.assert_array_equal(mask.sum(-1), 1)
-    self.assertFalse((mask & ~problems.settable[:, None]).any())
-    low, high = problems.low[:, None], problems.high[:, None]
+    chosen, spent, able = jax.tree.map(np.asarray, play(keys, problems))
+    mask, values = chosen
+    # All 84,000 at once; then one in 100 by the check itself.
+    same = (mask[:, :, :, None] == problems.sets[:, None, None]).all(-1).any(-1)
+    self.assertTrue(same[able].all())
+    self.assertFalse(mask[~able].any())
+    wide = (slice(None), None, None)
+    low, high = problems.low[wide], problems.high[wide]
     self.assertTrue((~mask | ((values >= low) & (values <= high))).all())
     ends = mask & ((values == low) | (values == high))
-    self.assertBetween(ends.sum(), 100, 5000)
-    for index in range(num_problems):
-      problem = drawn_tasks.unstack(problems, index)
-      chosen = [drawn_tasks.unstack(best, index)]
-      for draw in range(4):
-        chosen.append(
-          types.Intervention(mask[index, draw], values[index, draw])
-        )
-      for intervention in chosen:
-        environment.check_intervention(problem, intervention)
+    self.assertBetween(ends.mean(), 0.001, 0.5)
+    # Nothing costs more than there is, and where nothing more is done there is
+    # too little left for anything.
+    budget = problems.budget[wide]
+    self.assertTrue((spent <= budget * (1 + 1e-4)).all())
+    cost = problems.sets @ problems.cost[:, :, None]
+    cheapest = np.where(cost > 0, cost, np.inf).min((1, 2))
+    left = budget - spent
+    np.testing.assert_array_equal(able[:, :, 0], True)
+    with self.subTest('stops when nothing can be paid for'):
+      ended = ~able[..., 1:]
+      self.assertGreater(ended.mean(), 0.02)
+      short = left[..., :-1] < cheapest[:, None, None]
+      np.testing.assert_array_equal(short, ended)
+    # One or two variables, both often.
+    sizes = np.bincount(mask[able].sum(-1), minlength=4)
+    self.assertEqual(sizes[0] + sizes[3], 0)
+    self.assertGreater(sizes[1:3].min(), 0.2 * able.sum())
+    for m, draw, t in np.argwhere(able)[::100]:
+      environment.check_intervention(
+        drawn_tasks.unstack(problems, m),
+        types.Intervention(mask[m, draw, t], values[m, draw, t]),
+      )
 
 
 if __name__ == '__main__':

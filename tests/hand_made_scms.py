@@ -84,14 +84,17 @@ def scm(
   order = np.arange(num_variables) if order is None else order
   arrays = dict(
     order=np.asarray(order, np.int32),
-    present=np.asarray(about.exists),
     location=np.broadcast_to(np.float32(location), num_variables),
     scale=np.broadcast_to(np.float32(scale), num_variables),
     graph=np.int32(graphs.Graph.ERDOS_RENYI),
     family=np.int32(family),
   )
   return types.SCM(
-    problem=about, mechanism=equations, parents=parents, **_on_device(arrays)
+    problem=about,
+    mechanism=equations,
+    present=about.exists,
+    parents=parents,
+    **_on_device(arrays),
   )
 
 

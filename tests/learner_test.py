@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from acme_cbo import actor
+from acme_cbo import distributions
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import rewards
@@ -55,9 +56,9 @@ def _init(optimizer=_ADAM, seed=0):
 
 
 @functools.cache
-def _experience(seed=0):
+def _experience(seed=0, prior=miniature.PRIOR):
   """Tasks, observations and trajectories of the policy of `_init()`."""
-  tasks = miniature.tasks(_B)
+  tasks = miniature.tasks(_B, prior)
   act = _act()
   data = act(jax.random.key(seed), _init().params, tasks)
   return jax.device_get((tasks, *data))
@@ -88,9 +89,20 @@ def _updater(
 
 
 @jax.jit
-def _heads(params, problem, observations, rows):
+def _parents(params, problem, observations, rows):
+  """[R, D] logits."""
   prefix = _NETWORK.prefix(params, problem, observations)
-  return _NETWORK.full(params, problem, prefix, rows)
+  return _NETWORK.full(params, problem, prefix, rows).parent_logits
+
+
+@jax.jit
+def _turn(params, problem, observations, rows, row, mask, fractions):
+  """What is said after one row beside what is chosen."""
+  prefix = _NETWORK.prefix(params, problem, observations)
+  encodings = _NETWORK.full(params, problem, prefix, rows)
+  partial = distributions.Partial(mask, fractions, jnp.array(False))
+  encoding = networks.after(encodings, row)
+  return _NETWORK.turn(params, problem, prefix, encoding, partial)
 
 
 def _assert_trees_differ(test, a, b):
@@ -103,8 +115,13 @@ def _log_softmax(x):
 
 
 def _cross_entropy(logits, labels):
+  logits, labels = np.asarray(logits), np.clip(labels, 0.0, 1.0)
   p = 1 / (1 + np.exp(-logits))
   return -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).mean()
+
+
+# One variable at a time, and all that there is.
+_PRIORS = {'one': miniature.PRIOR, 'general': miniature.GENERAL}
 
 
 class LossTest(parameterized.TestCase):
@@ -120,9 +137,8 @@ class LossTest(parameterized.TestCase):
     cell_entropy=0.3,
   )
 
-  def setUp(self):
-    super().setUp()
-    experience, params = _experience(), _init().params
+  def _set_up(self, kind):
+    experience, params = _experience(prior=_PRIORS[kind]), _init().params
     self.enterContext(jax.enable_x64(True))
     self.experience = miniature.doubles(experience)
     # Off the policy that acted, by enough for some of the ratios to be clipped.
@@ -149,60 +165,110 @@ class LossTest(parameterized.TestCase):
 
   def _episode(self, task, observations, trajectory, advantages):
     """The parts of the loss of one rollout, in plain numpy."""
-    problem = task.scm.problem
-    rows = networks.episode_rows(trajectory.intervened, trajectory.outcomes)
-
-    def heads(params):
-      heads = _heads(params, problem, observations, rows)
-      return jax.tree.map(np.asarray, heads)
-
-    now, before = heads(self.params), heads(self.reference)
-    settable = np.flatnonzero(problem.settable)
+    problem, objective = task.scm.problem, task.objective
+    num_variables = problem.exists.size
+    rows = networks.episode_rows(
+      problem, trajectory.intervened, trajectory.outcomes
+    )
+    said_of = (problem, observations, rows)
+    parent_logits = np.asarray(_parents(self.params, *said_of))
     truth = np.asarray(task.scm.parents)[np.argmax(problem.target)]
     others = np.asarray(problem.exists & ~problem.target)
-    objective = task.objective
-    earned = (objective.curve - objective.worst) / (
-      objective.best - objective.worst
-    )
+    sets = [set(np.flatnonzero(row)) for row in problem.sets if row.any()]
+    cost = np.asarray(problem.cost, float)
+
+    def following(members, allowed):
+      """What may be added to a part of a set, in order."""
+      more = {j for s in allowed if s > members for j in s - members}
+      return sorted(more)
+
+    def earned(outcome):
+      return (outcome - objective.worst) / (objective.best - objective.worst)
+
+    def predictions():
+      """The mean over what may be predicted of each given, after each row."""
+      width = np.where(others, problem.high - problem.low, 1)
+      for p, mask in enumerate(objective.given.mask):
+        members = set(np.flatnonzero(mask))
+        place = (objective.given.values[p] - problem.low) / width
+        place = np.where(mask, np.clip(place, 0, 1), 0.0)
+        more = following(members, sets)
+        for row in range(_T + 1):
+          said = _turn(self.params, *said_of, row, mask, place)
+          logits = [np.asarray(said.outcome_logits)[more].ravel()]
+          labels = [earned(objective.curves[p][more]).ravel()]
+          if members:
+            logits.append([said.none_outcome])
+            labels.append([earned(objective.given_outcome[p])])
+          logits, labels = np.concatenate(logits), np.concatenate(labels)
+          # Nothing may be added to one variable, and alone it is predicted.
+          yield _cross_entropy(logits, labels) if len(logits) else 0.0
+
     parts = {
       'loss/parent': [
         _cross_entropy(logits[others], truth[others])
-        for logits in now.parent_logits
+        for logits in parent_logits
       ],
-      'loss/outcome': [
-        _cross_entropy(logits[settable], earned[settable])
-        for logits in now.outcome_logits
-      ],
+      'loss/outcome': list(predictions()),
       'loss/surrogate': [],
       'policy/kl_reference': [],
       'policy/entropy_variable': [],
       'policy/entropy_cell': [],
       'policy/clip_fraction': [],
     }
+    left = float(problem.budget)
     for t in range(_T):
-      # One softmax over all pairs of a variable that may be set and a cell.
-      log_p = _log_softmax(now.joint_logits[t][settable])
-      log_q = _log_softmax(before.joint_logits[t][settable])
-      p = np.exp(log_p)
-      of_variable = p.sum(1)
-      entropy_variable = -(of_variable * np.log(of_variable)).sum()
-      j = list(settable).index(trajectory.decision.variable[t])
-      log_ratio = (
-        log_p[j, trajectory.decision.cell[t]]
-        - trajectory.log_prob_variable[t]
-        - trajectory.log_prob_cell[t]
-      )
+      allowed = [s for s in sets if sum(cost[j] for j in s) <= left]
+      left -= cost[trajectory.intervened[t]].sum()
+      mask = np.zeros(num_variables, bool)
+      place, closed = np.zeros(num_variables), False
+      log_ratio = -trajectory.log_prob_variable[t]
+      log_ratio = log_ratio - trajectory.log_prob_cell[t]
+      divergence = entropy_variable = entropy_cell = 0.0
+      decision = trajectory.decision
+      for turn in range(decision.variable.shape[1]):
+        members = set(np.flatnonzero(mask))
+        more = [] if closed else following(members, allowed)
+        stops = closed or not more or members in allowed
+        now, before = (
+          _turn(params, *said_of, t, mask, place)
+          for params in (self.params, self.reference)
+        )
+
+        def joint(said, more=more, stops=stops):
+          # One softmax over all pairs of a variable and a cell, and none.
+          logits = np.asarray(said.joint_logits)[more].ravel()
+          return _log_softmax(np.append(logits, [said.none_logit] * stops))
+
+        log_p, log_q = joint(now), joint(before)
+        p = np.exp(log_p)
+        num_cells = miniature.NUM_CELLS + 2
+        of_cells = p[: len(more) * num_cells].reshape(len(more), num_cells)
+        of_variable = np.append(of_cells.sum(1), p[of_cells.size :])
+        of_variable_log = -(of_variable * np.log(of_variable)).sum()
+        divergence += (p * (log_p - log_q)).sum()
+        entropy_variable += of_variable_log
+        entropy_cell += -(p * log_p).sum() - of_variable_log
+        j, cell = int(decision.variable[t, turn]), decision.cell[t, turn]
+        if j == num_variables:
+          log_ratio = log_ratio + log_p[-1]
+          closed = True
+        else:
+          log_ratio = log_ratio + log_p[more.index(j) * num_cells + cell]
+          mask[j], place[j] = True, decision.fraction[t, turn]
       ratio, advantage = np.exp(log_ratio), float(advantages[t])
       clipped = np.clip(ratio, 0.9, 1.3)
       least = min(ratio * advantage, clipped * advantage)
       parts['loss/surrogate'].append(-least)
-      parts['policy/kl_reference'].append((p * (log_p - log_q)).sum())
+      parts['policy/kl_reference'].append(divergence)
       parts['policy/entropy_variable'].append(entropy_variable)
-      parts['policy/entropy_cell'].append(-(p * log_p).sum() - entropy_variable)
+      parts['policy/entropy_cell'].append(entropy_cell)
       parts['policy/clip_fraction'].append(least < ratio * advantage)
     return {name: np.mean(values) for name, values in parts.items()}
 
-  def test_every_part_and_their_sum_against_plain_numpy(self):
+  @parameterized.parameters(*_PRIORS)
+  def test_every_part_and_their_sum_against_plain_numpy(self, kind):
+    self._set_up(kind)
     tasks, observations, trajectories = self.experience
     episodes = [
       self._episode(
@@ -231,24 +297,91 @@ class LossTest(parameterized.TestCase):
       with self.subTest(name):
         np.testing.assert_allclose(parts[name], value, rtol=1e-6)
     self.assertEqual(total, parts['loss/total'])
+    if kind == 'general':
+      # Decisions of none, of one and of two; and nothing left to decide.
+      sizes = (trajectories.decision.variable < 5).sum(-1)
+      self.assertEqual(set(np.unique(sizes)), {0, 1, 2})
 
-  def test_gradient_against_finite_differences(self):
+  @parameterized.parameters(*_PRIORS)
+  def test_gradient_against_finite_differences(self, kind):
+    self._set_up(kind)
     _, gradient = self.loss(self.params)
     rng = np.random.default_rng(1)
-    for i, leaf in enumerate(self.params):
-      direction = rng.normal(size=leaf.shape)
+    for name, leaf in self.params.items():
       for _ in range(3):
         direction = rng.normal(size=leaf.shape)
 
-        def along(step, i=i, direction=direction):
-          params = list(self.params)
-          params[i] = params[i] + step * direction
-          return self.loss(params)[0][0]
+        def along(step, name=name, direction=direction):
+          moved = {name: self.params[name] + step * direction}
+          return self.loss(self.params | moved)[0][0]
 
         difference = (along(1e-6) - along(-1e-6)) / 2e-6
-        slope = (gradient[i] * direction).sum()
-        self.assertGreater(abs(slope), 1e-4)
+        slope = (gradient[name] * direction).sum()
+        if kind == 'one' and name.startswith('none'):
+          self.assertEqual(slope, 0.0)  # None is no choice.
+        else:
+          # To stop after one of two is rare.
+          least = 1e-6 if name == 'none' else 1e-4
+          self.assertGreater(abs(slope), least, name)
         np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-8)
+
+
+class ChoicesTest(parameterized.TestCase):
+  def test_are_those_of_the_actor(self):
+    # In float32, in which both run.
+    tasks, observations, trajectories = _experience(prior=miniature.GENERAL)
+    params = _init().params
+
+    @jax.jit
+    @jax.vmap
+    def log_probs(task, observations, trajectories):
+      prefix = _NETWORK.prefix(params, task.scm.problem, observations)
+
+      def of_rollout(trajectory):
+        rows = networks.episode_rows(
+          task.scm.problem, trajectory.intervened, trajectory.outcomes
+        )
+        encodings = _NETWORK.full(params, task.scm.problem, prefix, rows)
+        found = learner.choices(
+          _NETWORK, params, task.scm.problem, prefix, encodings, trajectory
+        )
+        first = learner.turns(
+          _NETWORK,
+          params,
+          task.scm.problem,
+          prefix,
+          networks.after(encodings, slice(-1)),
+          jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (_T, *leaf.shape)),
+            distributions.nothing_yet(5),
+          ),
+        )
+        # The first turns may be known.
+        again = learner.choices(
+          _NETWORK,
+          params,
+          task.scm.problem,
+          prefix,
+          encodings,
+          trajectory,
+          first,
+        )
+        log_prob = jax.vmap(jax.vmap(distributions.log_prob))
+        return (
+          log_prob(found, trajectory.decision),
+          log_prob(again, trajectory.decision),
+        )
+
+      return jax.vmap(of_rollout)(trajectories)
+
+    found = jax.device_get(log_probs(tasks, observations, trajectories))
+    for variable, cell in found:
+      for actual, expected in (
+        (variable, trajectories.log_prob_variable),
+        (cell, trajectories.log_prob_cell),
+      ):
+        np.testing.assert_allclose(actual.sum(-1), expected, rtol=0, atol=1e-5)
+        self.assertGreater(np.std(expected), 0.1)
 
 
 class DivergenceTest(parameterized.TestCase):

@@ -17,6 +17,7 @@ import pytest
 from acme_cbo import distributions
 from acme_cbo import losses
 from acme_cbo import rewards
+from acme_cbo import types
 from acme_cbo.scms import simulate
 from tests import hand_made_scms
 
@@ -94,14 +95,17 @@ def _train(learner, key):
   optimizer = optax.adam(1.0)
 
   def choose(logits):
-    return distributions.choice(logits, scm.problem.settable)
+    nothing = distributions.nothing_yet(4)
+    return distributions.choice(
+      logits, jnp.zeros(()), scm.problem.sets, nothing
+    )
 
   def log_prob(logits, decision):
     variable, cell = distributions.log_prob(choose(logits), decision)
     return learner.share_of_variable * variable[None], cell[None]
 
   def act(key, logits):
-    decision = distributions.sample(key, choose(logits))
+    decision = types.Decision(*distributions.sample(key, choose(logits)))
     intervention = simulate.intervene_on(
       scm.problem, decision.variable, decision.fraction
     )
@@ -168,9 +172,9 @@ def _failures(learner):
 class LearningTest(parameterized.TestCase):
   def test_the_optimum_is_what_it_should_be(self):
     _, objective = jax.jit(_problem)()
-    ends = (objective.worst, objective.best, objective.best_value)
-    np.testing.assert_allclose(ends, (-1, 1, 1), atol=1e-6)
-    self.assertEqual(objective.best_variable, 0)
+    ends = (objective.worst, objective.best)
+    np.testing.assert_allclose(ends, (-1, 1), atol=1e-6)
+    np.testing.assert_array_equal(objective.choice.values, [1, 0, 0, 0])
     self.assertAlmostEqual(_score(np.zeros((4, _NUM_CELLS + 2))), 0.5)
 
   def test_ours_learns(self):

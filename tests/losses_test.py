@@ -12,6 +12,7 @@ import pytest
 
 from acme_cbo import distributions
 from acme_cbo import losses
+from acme_cbo import types
 
 
 class ReturnsTest(parameterized.TestCase):
@@ -210,22 +211,61 @@ class AuxiliaryLossesTest(absltest.TestCase):
     np.testing.assert_allclose(gradient, [1.0])
 
   def test_outcome_loss_by_hand(self):
-    # Cross-entropies of 3/4 from a prediction of 1/2, and of 1/4 from 1/4;
-    # the second variable may not be set.
+    # Of nothing given, variable 0 may be added: cross-entropies of 3/4 from a
+    # prediction of 1/2, and of 1/4 from 1/4; nothing itself is not predicted.
+    # Of variable 0 given, 1 may be added: of 1 from 1/4 and of 0 from 3/4; and
+    # 0 alone has 1/2 from 1/2. What the search has missed, beyond 1, counts
+    # as 1.
+    log_3 = np.log(3)
+    logits = jnp.array(
+      [[[0.0, -log_3], [9.0, 9.0]], [[-9.0, 9.0], [-log_3, log_3]]]
+    )
     actual = losses.outcome_loss(
-      jnp.array([[0.0, -np.log(3)], [9.0, 9.0]]),
-      jnp.array([[0.75, 0.25], [0.0, 0.0]]),
-      jnp.array([True, False]),
+      logits[:, None],
+      jnp.array([[7.0], [0.0]]),
+      jnp.array([[[0.75, 0.25], [0.0, 0.0]], [[0.5, 0.5], [1.1, -0.1]]]),
+      jnp.array([0.3, 0.5]),
+      jnp.array([[True, False], [False, True]]),
     )
     right = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
-    np.testing.assert_allclose(actual, (np.log(2) + right) / 2, rtol=1e-6)
+    first = (np.log(2) + right) / 2
+    second = (2 * np.log(4) + np.log(2)) / 3
+    np.testing.assert_allclose(actual, (first + second) / 2, rtol=1e-6)
+
+  def test_outcome_loss_is_the_mean_over_rows(self):
+    rng = np.random.default_rng(0)
+    logits, nones = rng.normal(size=(2, 3, 2, 4)), rng.normal(size=(2, 3))
+    rewards, given = rng.random(size=(2, 2, 4)), rng.random(2)
+    may_add = jnp.array([[True, True], [False, False]])
+
+    def loss(rows):
+      return losses.outcome_loss(
+        jnp.float32(logits[:, rows]),
+        jnp.float32(nones[:, rows]),
+        jnp.float32(rewards),
+        jnp.float32(given),
+        may_add,
+      )
+
+    each = np.mean([loss([row]) for row in range(3)])
+    np.testing.assert_allclose(loss([0, 1, 2]), each, rtol=1e-6)
 
   def test_outcome_loss_is_least_at_the_reward(self):
-    rewards = jnp.array([[0.2, 0.9], [0.5, 0.01]])
-    gradient = jax.grad(losses.outcome_loss)(
-      jnp.log(rewards / (1 - rewards)), rewards, jnp.ones(2, bool)
+    rewards = jnp.array([[[0.2, 0.9], [0.5, 0.01]], [[0.3, 0.4], [0.6, 0.7]]])
+    given = jnp.array([0.0, 0.8])
+
+    def logit(p):
+      return jnp.log(p / (1 - p))
+
+    gradient = jax.grad(losses.outcome_loss, (0, 1))(
+      logit(rewards)[:, None],
+      jnp.array([[3.0], [logit(0.8)]]),
+      rewards,
+      given,
+      jnp.ones((2, 2), bool),
     )
-    np.testing.assert_allclose(gradient, np.zeros((2, 2)), atol=1e-7)
+    for leaf in gradient:
+      np.testing.assert_allclose(leaf, np.zeros_like(leaf), atol=1e-7)
 
 
 class PolicyGradientTest(parameterized.TestCase):
@@ -240,20 +280,21 @@ class PolicyGradientTest(parameterized.TestCase):
   def test_mean_over_groups_is_the_closed_form(self, level, num_generations):
     logits = jax.random.normal(jax.random.key(0), (3, 4))
     table = jax.random.normal(jax.random.key(1), (3, 4))
-    settable = jnp.ones(3, bool)
+    # One at a time, and none is no choice.
+    sets, nothing = jnp.eye(3, dtype=bool), distributions.nothing_yet(3)
 
     def group_gradient(key):
       keys = jax.random.split(key, num_generations)
-      log_probs = distributions.choice(logits, settable)
+      log_probs = distributions.choice(logits, jnp.zeros(()), sets, nothing)
       sample = functools.partial(distributions.sample, log_probs=log_probs)
-      decisions = jax.vmap(sample)(keys)
+      decisions = types.Decision(*jax.vmap(sample)(keys))
       rewards = table[decisions.variable, decisions.cell]
       advantages, _ = losses.group_advantages(
         rewards[None, :, None], 'none'
       )  # [1, G, 1]
 
       def loss(logits):
-        log_probs = distributions.choice(logits, settable)
+        log_probs = distributions.choice(logits, jnp.zeros(()), sets, nothing)
 
         def rollout(decision, advantage):
           now = distributions.log_prob(log_probs, decision)

@@ -31,7 +31,7 @@ PRIOR = priors.Prior(
   min_variables=3,
   max_variables=5,
   graph_weights=(1.0, 1.0, 1.0, 1.0, 1.0),
-  family_weights=(1.0, 1.0, 1.0, 1.0, 1.0),
+  family_weights=(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
   min_density=0.2,
   max_density=0.8,
   min_noise=0.3,
@@ -41,9 +41,26 @@ PRIOR = priors.Prior(
   max_width=3.0,
   max_centre=1.0,
   min_gain=0.1,
+  min_length_scale=0.7,
+  max_set_size=1,
+  latent=0.0,
+  averaged=0.0,
+  budgeted=0.0,
   num_hidden=2,
   bank_size=8,
   num_cells=NUM_CELLS,
+  num_interventions=HORIZON.num_interventions,
+)
+# Whatever else a problem can have: sets of two, costs, latent causes, means of
+# many outcomes, and every family.
+GENERAL = dataclasses.replace(
+  PRIOR,
+  min_variables=4,
+  family_weights=(1.0,) * 7,
+  max_set_size=2,
+  latent=0.15,
+  averaged=0.5,
+  budgeted=0.5,
 )
 
 LEARNER = learner.Settings(
@@ -94,7 +111,8 @@ def network(
 
 @functools.cache
 def linear_network() -> networks.Network:
-  """Without memory, and linear in seven features of each row and variable."""
+  """Without memory, and linear in a few features of each row and variable."""
+  nothing = networks.Seen(*[jnp.zeros(0)] * 5)
 
   def prefix(params, problem, observations):
     del params
@@ -112,29 +130,57 @@ def linear_network() -> networks.Network:
       problem.goal,
       (problem.high - problem.low) / prefix.units.scale,
     ]
-    features = jnp.stack([jnp.broadcast_to(x, shape) for x in features], -1)
-    joint, parent, outcome = (features @ weights for weights in params)
-    return networks.Heads(joint, parent[..., 0], outcome)
+    tokens = jnp.stack([jnp.broadcast_to(x, shape) for x in features], -1)
+    return networks.Encoding(
+      tokens,
+      (tokens @ params['parent'])[..., 0],
+      nothing._replace(known=jnp.zeros((shape[0], 0))),
+    )
+
+  def turn(params, problem, prefix, encoding, partial):
+    del problem, prefix
+    # One of the chosen: how much, and of which kind.
+    chosen = jnp.where(partial.mask[:, None], encoding.tokens, 0.0).sum(0)
+    features = [
+      encoding.tokens,
+      partial.mask[:, None],
+      partial.fractions[:, None],
+      jnp.broadcast_to(partial.fractions.sum(), (partial.mask.size, 1)),
+      jnp.broadcast_to(chosen[1], (partial.mask.size, 1)),
+    ]
+    features = jnp.concatenate(features, -1)
+    return networks.Turn(
+      joint_logits=features @ params['joint'],
+      none_logit=(features @ params['none']).mean(),
+      outcome_logits=features @ params['outcome'],
+      none_outcome=(features @ params['none_outcome']).mean(),
+    )
 
   def init(key, problem, observations, rows):
     del problem, observations, rows
-    sizes = (NUM_CELLS + 2, 1, NUM_CELLS + 2)
-    keys = jax.random.split(key, len(sizes))
-    return [
-      0.3 * jax.random.normal(key, (7, size))
-      for key, size in zip(keys, sizes, strict=True)
-    ]
+    shapes = {
+      'joint': (11, NUM_CELLS + 2),
+      'parent': (7, 1),
+      'outcome': (11, NUM_CELLS + 2),
+      'none': (11, 1),
+      'none_outcome': (11, 1),
+    }
+    keys = jax.random.split(key, len(shapes))
+    return {
+      name: 0.3 * jax.random.normal(key, shape)
+      for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
 
   def append(params, problem, prefix, cache, position, row):
     del position
-    heads = full(params, problem, prefix, row)
-    return jax.tree.map(lambda leaf: leaf[0], heads), cache
+    encodings = full(params, problem, prefix, row)
+    return networks.after(encodings, 0), cache
 
   def empty_cache(num_rows, num_variables):
     del num_rows, num_variables
-    return networks.Cache((), ())
+    return networks.Cache((), (), nothing)
 
-  return networks.Network(init, prefix, append, full, empty_cache)
+  return networks.Network(init, prefix, append, full, turn, empty_cache)
 
 
 def loud(params, gain: float):
@@ -155,15 +201,15 @@ def doubles(tree):
 
 
 @functools.cache
-def _drawn_tasks() -> types.Task:
-  draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, PRIOR)))
+def _drawn_tasks(prior: priors.Prior) -> types.Task:
+  draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, prior)))
   drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
   return jax.tree.map(lambda leaf: np.asarray(leaf)[taken], drawn)
 
 
-def tasks(num_tasks: int) -> types.Task:
-  """At most 16 tasks of the prior, always the same."""
-  return jax.tree.map(lambda leaf: leaf[:num_tasks], _drawn_tasks())
+def tasks(num_tasks: int, prior: priors.Prior = PRIOR) -> types.Task:
+  """At most 16 tasks of a prior, always the same."""
+  return jax.tree.map(lambda leaf: leaf[:num_tasks], _drawn_tasks(prior))
 
 
 def parts(**changes) -> fused.Parts:

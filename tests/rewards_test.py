@@ -14,13 +14,21 @@ from configs import grpo
 from tests import drawn_tasks
 from tests import hand_made_scms
 
-_exploration = jax.jit(rewards.exploration)
 _objective = jax.jit(simulate.objective, static_argnums=2)
 _optimization = jax.jit(rewards.optimization)
 _certainty = jax.jit(rewards.certainty)
 _log_posterior = jax.jit(rewards.log_posterior)
 _parent = jax.jit(rewards.parent)
 _structure = jax.jit(rewards.structure)
+
+
+@jax.jit
+def _exploration(variables, fractions):
+  """Of steps that set one of at most 5 variables each: [T] and [T]."""
+  intervened = variables[:, None] == jnp.arange(5)
+  return rewards.exploration(
+    intervened, jnp.where(intervened, fractions[:, None], 0.0)
+  )
 
 
 class TotalTest(parameterized.TestCase):
@@ -66,10 +74,11 @@ class OptimizationTest(parameterized.TestCase):
 
   def test_lies_between_0_and_1_wherever_it_was_searched(self):
     scms, objectives = drawn_tasks.some(500)
+    (curve,) = np.moveaxis(objectives.curves, 1, 0)
     reward = jax.vmap(jax.vmap(rewards.optimization, (0, None)))(
-      objectives.curve.reshape(scms.family.size, -1), objectives
+      curve.reshape(scms.family.size, -1), objectives
     )
-    reward = np.asarray(reward).reshape(objectives.curve.shape)
+    reward = np.asarray(reward).reshape(curve.shape)
     settable = reward[scms.problem.settable]
     self.assertGreaterEqual(settable.min(), -1e-5)
     self.assertLessEqual(settable.max(), 1 + 1e-5)
@@ -181,6 +190,16 @@ class ExplorationTest(parameterized.TestCase):
     # both.
     expected = [1.0, 0.5, 1.0, 1 / 8 + 1 / 2, 1 / 16 + 1 / 4, 1 / 32 + 1 / 2]
     np.testing.assert_allclose(reward, expected)
+
+  def test_of_several_at_once_by_hand(self):
+    reward = rewards.exploration(
+      jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]], bool),
+      jnp.array([[0.1, 0.6, 0], [0.2, 0, 0], [0.9, 0.7, 0], [0, 0, 0]]),
+    )
+    # In the third step visits before are (2, 0) of variable 0, (1, 1) of 1; the
+    # last one sets nothing.
+    third = ((1 / 4 + 1) / 2 + 1 / 2) / 2
+    np.testing.assert_allclose(reward, [1.0, 0.5, third, 0.0])
 
   @parameterized.parameters(1, 3)
   def test_is_bounded_however_long_the_episode(self, num_variables):

@@ -103,6 +103,9 @@ class FieldsTest(parameterized.TestCase):
       self.assertIn(schema.FIELDS[path].meaning, line)
 
 
+_FAMILIES = 'linear, fourier, tanh, sigmoid, product, exponential, mixed'
+
+
 class BadValuesTest(parameterized.TestCase):
   def assert_refused(self, config, sentence):
     """Asserts that the whole message is this, on one line."""
@@ -220,8 +223,8 @@ class BadValuesTest(parameterized.TestCase):
   @parameterized.parameters(
     ('graph', (1.0, 1.0), 'chain, fork, star, erdos_renyi, scale_free'),
     ('graph', (0, 0, 0, 0, 0), 'chain, fork, star, erdos_renyi, scale_free'),
-    ('family', (), 'linear, fourier, tanh, sigmoid, product'),
-    ('family', (1.0,) * 6, 'linear, fourier, tanh, sigmoid, product'),
+    ('family', (), _FAMILIES),
+    ('family', (1.0,) * 6, _FAMILIES),
   )
   def test_weights(self, name, weights, members):
     self.assert_refused(

@@ -80,9 +80,7 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
       )
       for kind, belief in kinds.items()
     }
-    intervention = jax.vmap(simulate.carried_out, (None, 0))(
-      problem, trajectory.decision
-    )
+    intervention = types.Intervention(trajectory.intervened, trajectory.values)
     components = actor.components(
       task,
       parts.kinds,

@@ -229,12 +229,14 @@ def real_history(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   said = listen(params, episode)
   rollouts = episode.trajectories
   steps = np.arange(rollouts.outcomes.shape[1])
-  chosen = np.asarray(said.choice)[
-    np.arange(len(rollouts.outcomes))[:, None],
-    steps,
-    rollouts.decision.variable,
-    rollouts.decision.cell,
-  ]
+  choice = np.asarray(said.choice)  # [G, T, Z, D, C]
+  # What is left is the probability of adding none.
+  none = 1 - choice.sum((-1, -2), keepdims=True)[..., 0]
+  any_cell = np.broadcast_to(none[..., None], (*none.shape, choice.shape[-1]))
+  which = np.indices(choice.shape[:3])
+  chosen = np.concatenate([choice, any_cell], -2)[
+    *which, rollouts.decision.variable, rollouts.decision.cell
+  ].prod(-1)
   acted = np.exp(rollouts.log_prob_variable + rollouts.log_prob_cell)
   error = np.abs(chosen - acted).max()
   yield Check(
@@ -249,12 +251,16 @@ def real_history(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
     * np.std(episode.observations, axis=0)
   )
   other = listen(params, episode._replace(trajectories=moved))
-  change = np.abs(np.asarray(other.choice - said.choice)).max((0, 2, 3))
+  change = np.abs(np.asarray(other.choice) - choice).max((0, 2, 3, 4))
+  # Where the budget is spent in every rollout there is nothing to decide.
+  able = choice.any((0, 2, 3, 4))
+  later = change[1:][able[1:]]
   yield Check(
     'real history',
     'another first outcome changes later decisions and no earlier one',
-    bool(change[0] == 0 and (change[1:] > 1e-4).all()),
-    f'by {change[1:].min():.1e} or more; the first decision by {change[0]:.0e}',
+    bool(change[0] == 0 and later.size and (later > 1e-4).all()),
+    f'by {later.min(initial=np.inf):.1e} or more; '
+    f'the first decision by {change[0]:.0e}',
   )
 
 

@@ -12,6 +12,7 @@ import pytest
 import scipy.special
 
 from acme_cbo import actor
+from acme_cbo import distributions
 from acme_cbo import environment
 from acme_cbo import errors
 from acme_cbo import networks
@@ -69,7 +70,12 @@ def _scripted(script: types.Intervention) -> policies.Policy:
     return jnp.int32(step + 1), outcome
 
   return policies.Policy(
-    init, choose, observe, lambda memory: {'row': memory[1]}, lambda row: row
+    init,
+    choose,
+    observe,
+    recommend=lambda memory: choose(None, memory),
+    believed=lambda memory: {'row': memory[1]},
+    parents=lambda row: row,
   )
 
 
@@ -106,15 +112,14 @@ class ScoreTest(parameterized.TestCase):
   def test_by_hand(self, goal, choices, expected):
     outcome = _run(choices, goal)
     np.testing.assert_allclose(outcome.score, expected, atol=1e-5)
-    np.testing.assert_array_equal(
-      outcome.variable, [variable for variable, _ in choices]
-    )
     # In units of their own: see `hand_made_scms.chain`.
     problem = _chain(goal).scm.problem
     variable, fraction = map(np.array, zip(*choices, strict=True))
+    mask, values = outcome.intervention
+    np.testing.assert_array_equal(mask, variable[:, None] == np.arange(4))
     low, high = problem.low[variable], problem.high[variable]
     np.testing.assert_allclose(
-      outcome.value, low + fraction * (high - low), atol=1e-5
+      values.sum(1), low + fraction * (high - low), atol=1e-5
     )
     # The row that was seen, as the script believes it.
     target = outcome.parents['row'][1:, np.argmax(problem.target)]
@@ -148,6 +153,45 @@ class ScoreTest(parameterized.TestCase):
     objective = _chain(-1.0).objective
     self.assertEqual(evaluate.score(objective.baseline, objective), 0)
     self.assertEqual(evaluate.score(objective.best, objective), 1)
+
+
+class BudgetTest(parameterized.TestCase):
+  def test_what_was_set_last_stays_when_the_budget_is_spent(self):
+    # x0 costs 2 and x1 costs 5 of 8: after x1 and x0 nothing can be done.
+    task = _chain(1.0)
+    problem = task.scm.problem._replace(
+      cost=jnp.array([2.0, 5.0, 1, 1]), budget=jnp.array(8.0)
+    )
+    task = task._replace(scm=task.scm._replace(problem=problem))
+    variables, fractions = jnp.array([1, 0, 1]), jnp.array([0.5, 0.25, 0.0])
+    outcome = _act(jax.random.key(0), variables, fractions, task)
+    mask, values = outcome.intervention
+    np.testing.assert_array_equal(
+      mask[:, :2], np.array([[0, 1], [1, 0], [1, 0]], bool)
+    )
+    np.testing.assert_array_equal(values[1], values[2])
+    # By hand: E[Y | do(x0)] = -1 - 2 x0 at x0 = -0.25, and the baseline is -1.
+    np.testing.assert_allclose(outcome.score[1:], [0.25, 0.25], atol=1e-5)
+    # It is watched again, with other noise.
+    self.assertNotEqual(outcome.target[1], outcome.target[2])
+    free = _act(jax.random.key(0), variables, fractions, _chain(1.0))
+    self.assertTrue(free.intervention.mask[2, 1])
+    jax.tree.map(
+      lambda a, b: np.testing.assert_array_equal(a[:2], b[:2]),
+      (outcome.score, outcome.target),
+      (free.score, free.target),
+    )
+
+  def test_a_mean_of_many_is_the_same_each_time(self):
+    task = _chain(1.0)
+    problem = task.scm.problem._replace(samples=jnp.array(1000.0))
+    task = task._replace(scm=task.scm._replace(problem=problem))
+    variables, fractions = jnp.array([1, 1, 0]), jnp.array([0.5, 0.5, 0.5])
+    outcome = _act(jax.random.key(0), variables, fractions, task)
+    self.assertEqual(outcome.target[0], outcome.target[1])
+    # By hand: x1 is 0.75 inside, the target -0.75, and 5 + 2 times that as
+    # seen; the noise of a linear SCM's bank is 0.
+    np.testing.assert_allclose(outcome.target[0], 3.5, rtol=1e-6)
 
 
 class LuckTest(parameterized.TestCase):
@@ -186,16 +230,18 @@ def _random_outcome():
 
 @pytest.mark.timeout(180)  # Its programs take a while to compile.
 class EvaluateTest(parameterized.TestCase):
-  def test_oracle_scores_1(self):
-    tasks = miniature.tasks(16)
+  @parameterized.parameters(miniature.PRIOR, miniature.GENERAL)
+  def test_oracle_scores_1(self, prior):
+    tasks = miniature.tasks(16, prior)
     outcome = _evaluate(policies.oracle, tasks)
     np.testing.assert_allclose(
       outcome.score, np.ones((16, _INTERVENTIONS)), atol=1e-4
     )
-    np.testing.assert_array_equal(
-      outcome.variable,
-      np.tile(tasks.objective.best_variable[:, None], _INTERVENTIONS),
-    )
+    for actual, expected in zip(
+      outcome.intervention, tasks.objective.choice, strict=True
+    ):
+      expected = np.tile(expected[:, None], (1, _INTERVENTIONS, 1))
+      np.testing.assert_array_equal(actual, expected)
 
   def test_chance_is_below(self):
     outcome = _random_outcome()
@@ -208,7 +254,9 @@ class EvaluateTest(parameterized.TestCase):
     # 16 tasks are three chunks and a rest.
     with mock.patch.object(evaluate, '_CHUNK', 5):
       outcome = _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
-    np.testing.assert_array_equal(outcome.variable, _random_outcome().variable)
+    np.testing.assert_array_equal(
+      outcome.intervention.mask, _random_outcome().intervention.mask
+    )
     np.testing.assert_allclose(
       outcome.score, _random_outcome().score, atol=1e-5
     )
@@ -216,9 +264,10 @@ class EvaluateTest(parameterized.TestCase):
   def test_trained_policy_is_the_network_on_the_whole_episode(self):
     # Without the actor's cache: after every step the whole episode goes through
     # `full`, and the most probable decision is the largest of the logits of
-    # what may be set.
-    num_tasks = 3
-    tasks, network = miniature.tasks(num_tasks), miniature.network()
+    # what may be set; of four tasks, in which pairs may be, with budgets.
+    num_tasks = 4
+    tasks = miniature.tasks(num_tasks, miniature.GENERAL)
+    network = miniature.network()
     num_variables = tasks.scm.order.shape[1]
     example = jax.tree.map(lambda leaf: leaf[0], tasks.scm.problem)
     nothing = jnp.zeros((2, num_variables)), networks.start_row(num_variables)
@@ -226,22 +275,63 @@ class EvaluateTest(parameterized.TestCase):
       jax.jit(network.init)(jax.random.key(0), example, *nothing), gain=3.0
     )
     outcome = _evaluate(
-      lambda task: policies.trained(network, params, ('learned', 'exact')),
+      lambda task: policies.trained(network, params, ('learned', 'exact'), 2),
       tasks,
     )
 
     @jax.jit
-    def evaluate_heads(problem, observations, intervened, outcomes):
+    def evaluate_turn(
+      problem, observations, intervened, outcomes, row, mask, fractions
+    ):
       prefix = network.prefix(params, problem, observations)
-      rows = networks.episode_rows(intervened, outcomes)
-      return network.full(params, problem, prefix, rows)
+      rows = networks.episode_rows(problem, intervened, outcomes)
+      encodings = network.full(params, problem, prefix, rows)
+      encoding = networks.after(encodings, row)
+      partial = distributions.Partial(mask, fractions, jnp.array(False))
+      turn = network.turn(params, problem, prefix, encoding, partial)
+      return encodings.parent_logits, turn
 
     @jax.jit
-    def advance(key, task, mask, value):
-      chosen = types.Intervention(mask, jnp.where(mask, value, 0.0))
+    def advance(key, task, mask, values):
+      chosen = types.Intervention(mask, jnp.where(mask, values, 0.0))
       bank = task.objective.bank
       expected = simulate.expected_outcome(task.scm, bank, chosen)
-      return environment.step(key, task.scm, chosen), expected
+      return environment.watch(key, task.scm, bank, chosen), expected
+
+    def said(episode, row, chosen):
+      mask, fractions = np.zeros(num_variables, bool), np.zeros(num_variables)
+      for j, place in chosen.items():
+        mask[j], fractions[j] = True, place
+      _, turn = evaluate_turn(*episode, row, mask, fractions)
+      return np.asarray(turn.joint_logits), float(turn.none_logit)
+
+    def decide(say, sets, fractions_of):
+      """What is set, by Python's own sets: {variable: fraction}."""
+      chosen = {}
+      for _ in range(2):
+        more = {j for s in sets if s > set(chosen) for j in s - set(chosen)}
+        if not more:
+          break
+        joint, none = say(chosen)
+        joint = {j: joint[j] for j in more}
+        if set(chosen) in sets and none >= max(
+          scipy.special.logsumexp(logits) for logits in joint.values()
+        ):
+          break
+        j = max(joint, key=lambda j: joint[j].max())
+        chosen[j] = fractions_of(joint[j])
+      return chosen
+
+    def fraction(logits):
+      cell, last = int(logits.argmax()), miniature.NUM_CELLS + 1
+      if cell in (0, last):
+        return float(cell == last)
+      # Of three cells that in the middle has two neighbours.
+      offset = 0.0
+      if cell == 2:
+        left, here, right = logits[1:4].astype(float)
+        offset = 0.5 * (right - left) / (2 * here - left - right)
+      return (cell - 0.5 + offset) / miniature.NUM_CELLS
 
     @jax.jit
     def follow(problem, observations, intervened, outcomes):
@@ -254,6 +344,7 @@ class EvaluateTest(parameterized.TestCase):
         probabilities.append(belief.parents(state))
       return jnp.stack(probabilities)
 
+    sizes = []
     reset = jax.jit(environment.reset, static_argnums=2)
     for i, key in enumerate(jax.random.split(jax.random.key(5), num_tasks)):
       task = jax.tree.map(lambda leaf, i=i: leaf[i], tasks)
@@ -263,28 +354,46 @@ class EvaluateTest(parameterized.TestCase):
       # Rows to come are empty; no row sees a later one.
       intervened = np.zeros((_INTERVENTIONS, num_variables), bool)
       outcomes = np.zeros((_INTERVENTIONS, num_variables), np.float32)
+      cost, left = np.float64(problem.cost), float(problem.budget)
+      low, width = problem.low, problem.high - problem.low
+      values = np.zeros(num_variables, np.float32)
       for t, key_t in enumerate(jax.random.split(key_noise, _INTERVENTIONS)):
-        heads = evaluate_heads(problem, observations, intervened, outcomes)
-        logits = np.where(
-          problem.settable[:, None], heads.joint_logits[t], -np.inf
+        episode = problem, observations, intervened, outcomes
+        say = functools.partial(said, episode, t)
+        sets = [set(np.flatnonzero(row)) for row in problem.sets if row.any()]
+        sets = [s for s in sets if sum(cost[list(s)]) <= left]
+        if sets:
+          chosen = decide(say, sets, fraction)
+          intervened[t, list(chosen)] = True
+          values = np.zeros(num_variables, np.float32)
+          for j, place in chosen.items():
+            values[j] = np.clip(
+              low[j] + place * width[j], low[j], problem.high[j]
+            )
+        else:
+          intervened[t] = intervened[t - 1]
+        left -= cost[intervened[t]].sum()
+        sizes.append(len(chosen) if sets else 0)
+        outcomes[t], reached = advance(key_t, task, intervened[t], values)
+        np.testing.assert_array_equal(
+          outcome.intervention.mask[i, t], intervened[t]
         )
-        variable, cell = np.unravel_index(logits.argmax(), logits.shape)
-        low, high = problem.low[variable], problem.high[variable]
-        centre = low + (high - low) * (cell - 0.5) / miniature.NUM_CELLS
-        intervened[t, variable] = True
-        outcomes[t], reached = advance(
-          key_t, task, intervened[t], np.clip(centre, low, high)
-        )
-        self.assertEqual(outcome.variable[i, t], variable)
         gain = objective.best - objective.baseline
         np.testing.assert_allclose(
-          outcome.score[i, t], (reached - objective.baseline) / gain, atol=1e-4
+          outcome.score[i, t], (reached - objective.baseline) / gain, atol=1e-3
         )
-      heads = evaluate_heads(problem, observations, intervened, outcomes)
+      parent_logits, _ = evaluate_turn(
+        problem,
+        observations,
+        intervened,
+        outcomes,
+        0,
+        np.zeros(num_variables, bool),
+        np.zeros(num_variables),
+      )
       np.testing.assert_allclose(
         outcome.parents['learned'][i],
-        scipy.special.expit(heads.parent_logits)
-        * (problem.exists & ~problem.target),
+        scipy.special.expit(parent_logits) * (problem.exists & ~problem.target),
         atol=1e-4,
       )
       np.testing.assert_allclose(
@@ -292,6 +401,8 @@ class EvaluateTest(parameterized.TestCase):
         follow(problem, observations, intervened, outcomes),
         atol=1e-4,
       )
+    # None where the budget is spent, one, and two.
+    self.assertEqual(set(sizes), {0, 1, 2})
     # The parameters are loud enough for choices that differ.
     self.assertGreater(np.unique(outcome.score.round(3)).size, num_tasks)
 
@@ -313,11 +424,16 @@ def _held_out(seed: int = 1) -> held_out.HeldOut:
     return held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
 
 
+def _nothing_done():
+  """Of 16 tasks, 3 steps and 5 variables."""
+  return types.Intervention(jnp.zeros((16, 3, 5), bool), jnp.zeros((16, 3, 5)))
+
+
 def _outcome(parents):
   """An outcome of 16 tasks of which only the beliefs matter."""
   nothing = jnp.zeros((16, 3))
   finite = jnp.ones((16, 2), bool)
-  return evaluate.Outcome(nothing, nothing, nothing, nothing, parents, finite)
+  return evaluate.Outcome(nothing, _nothing_done(), nothing, parents, finite)
 
 
 class HeldOutTest(parameterized.TestCase):
@@ -325,8 +441,7 @@ class HeldOutTest(parameterized.TestCase):
     tasks = _held_out()
     outcome = evaluate.Outcome(
       score=jnp.arange(48.0).reshape(16, 3),
-      variable=jnp.zeros((16, 3), jnp.int32),
-      value=jnp.zeros((16, 3)),
+      intervention=_nothing_done(),
       target=jnp.zeros((16, 3)),
       parents={},
       finite=jnp.ones((16, 2), bool),
@@ -446,7 +561,8 @@ class HeldOutTest(parameterized.TestCase):
     self.assertLen(np.unique(seen[0], axis=0), 16)
     # They are not one policy.
     for variable, outcome in outcomes.items():
-      self.assertEqual(set(np.unique(outcome.variable)), {int(variable)})
+      done = np.unique(np.nonzero(outcome.intervention.mask)[-1])
+      self.assertEqual(set(done), {int(variable)})
 
   def test_shares_no_draw_with_training(self):
     parts = miniature.parts(num_tasks=4)

@@ -64,8 +64,8 @@ class EpisodeTest(absltest.TestCase):
   def test_shows_what_was_done_seen_and_believed(self):
     belief = np.linspace(0, 1, 12).reshape(4, 3)
     figure = plots.episode(
-      variable=np.array([0, 2, 0]),
-      value=np.array([-1.5, 20.0, 0.25]),
+      intervened=np.array([[1, 0, 0], [1, 0, 1], [1, 0, 0]], bool),
+      values=np.array([[-1.5, 0, 0], [7.0, 0, 20], [0.25, 0, 0]]),
       target=np.array([1.0, 2.0, 3.0]),
       score=np.array([-0.5, 0.5, 1.0]),
       belief=belief,
@@ -75,9 +75,9 @@ class EpisodeTest(absltest.TestCase):
     )
     chosen, came, believed, of_score = figure.axes[:4]
     places = chosen.collections[0].get_offsets()
-    np.testing.assert_array_equal(places, [[1, 0], [2, 2], [3, 0]])
+    np.testing.assert_array_equal(places, [[1, 0], [2, 0], [2, 2], [3, 0]])
     self.assertEqual(
-      [x.get_text() for x in chosen.texts], ['-1.5', '20', '0.25']
+      [x.get_text() for x in chosen.texts], ['-1.5', '7', '20', '0.25']
     )
     names = [x.get_text() for x in chosen.get_yticklabels()]
     self.assertEqual(names, ['x0, a cause', 'x1, the target', 'x2'])

@@ -37,6 +37,16 @@ def _problem(goal=1.0, settable=(0, 1)):
   )
 
 
+def _sets_and_costs(goal=1.0, budget=np.inf):
+  """Any of 0 and 1, or both; they cost 3 and 5, or 8."""
+  sets = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0] * 5]
+  return _problem(goal)._replace(
+    sets=jnp.array(sets, bool),
+    cost=jnp.array([3.0, 5.0, 100, 100, 100]),
+    budget=jnp.array(budget),
+  )
+
+
 def _do(variable, value):
   return hand_made_scms.do({variable: value}, 5)
 
@@ -48,6 +58,11 @@ def _outcome(target):
 class PoliciesTestCase(parameterized.TestCase):
   def assert_sets(self, intervention, variable, value):
     expected = _do(variable, value)
+    np.testing.assert_array_equal(intervention.mask, expected.mask)
+    np.testing.assert_array_equal(intervention.values, expected.values)
+
+  def assert_does(self, intervention, settings):
+    expected = hand_made_scms.do(settings, 5)
     np.testing.assert_array_equal(intervention.mask, expected.mask)
     np.testing.assert_array_equal(intervention.values, expected.values)
 
@@ -67,6 +82,34 @@ class RandomTest(PoliciesTestCase):
       values = drawn.values[drawn.mask[:, variable], variable]
       uniform = stats.uniform(low, width)
       self.assertGreater(stats.kstest(values, uniform.cdf).pvalue, 1e-4)
+
+  @pytest.mark.stat
+  def test_takes_every_set_that_can_be_paid_for_as_often(self):
+    policy, num_draws = policies.random(), 3000
+    keys = jax.random.split(_KEY, num_draws)
+    choose = jax.jit(jax.vmap(policy.choose, (0, None)))
+    memory = policy.init(_sets_and_costs(budget=20.0), _ROWS, 3)
+    for spent, kinds in ((0.0, [1, 2, 3]), (14.0, [1, 2]), (16.5, [1])):
+      drawn = choose(keys, memory._replace(spent=jnp.array(spent)))
+      kind = np.asarray(drawn.mask) @ [1, 2, 9, 9, 9]
+      found, counts = np.unique(kind, return_counts=True)
+      np.testing.assert_array_equal(found, kinds)
+      even = num_draws / len(kinds)
+      self.assertLess(np.abs(counts - even).max(), 4 * np.sqrt(even) + 1e-9)
+      np.testing.assert_array_equal(drawn.values[~drawn.mask], 0.0)
+
+  def test_keeps_account_and_recommends_what_came_out_best(self):
+    for goal in (1.0, -1.0):
+      policy = policies.random()
+      memory = policy.init(_sets_and_costs(goal, budget=30.0), _ROWS, 3)
+      for step, (settings, outcome) in enumerate(
+        (({0: 1.0}, 2.0), ({0: 5.0, 1: 3.0}, 9.0), ({1: -1.0}, -3.0))
+      ):
+        done = hand_made_scms.do(settings, 5)
+        memory = policy.observe(memory, step, done, _outcome(outcome))
+      self.assertEqual(memory.spent, 3 + 8 + 5)
+      best = {0: 5.0, 1: 3.0} if goal > 0 else {1: -1.0}
+      self.assert_does(policy.recommend(memory), best)
 
 
 class SlopeTest(PoliciesTestCase):
@@ -91,6 +134,26 @@ class SlopeTest(PoliciesTestCase):
     policy = policies.slope()
     memory = policy.init(_problem(goal, settable=[0]), _ROWS, 3)
     self.assert_sets(policy.choose(_KEY, memory), 0, end)
+
+  @parameterized.parameters(
+    # Two slopes are more than one, the second alone is the larger.
+    (20.0, 0.0, {0: 500.0, 1: -2.0}),
+    (20.0, 12.0, {0: 500.0, 1: -2.0}),
+    (20.0, 14.0, {1: -2.0}),
+    (20.0, 16.5, {0: 500.0}),
+    (np.inf, 1e6, {0: 500.0, 1: -2.0}),
+  )
+  def test_sets_what_can_be_paid_for(self, budget, spent, expected):
+    policy = policies.slope()
+    memory = policy.init(_sets_and_costs(budget=budget), _ROWS, 3)
+    done = hand_made_scms.do({0: 1.0}, 5)
+    after = policy.observe(memory, 0, done, _outcome(0.0))
+    self.assertEqual(after.spent, 3.0)
+    memory = memory._replace(spent=jnp.array(spent))
+    self.assert_does(policy.choose(_KEY, memory), expected)
+    # What it recommends it need not pay for.
+    best = {0: 500.0, 1: -2.0}
+    self.assert_does(policy.recommend(memory), best)
 
   def test_a_constant_has_no_slope(self):
     rows = _ROWS.copy()
@@ -131,6 +194,43 @@ class ExploreThenCommitTest(PoliciesTestCase):
       self.assert_sets(chosen, 1, -2.0)
       memory = policy.observe(memory, step, chosen, _outcome(-1.0))
 
+  def test_tries_every_set_once_the_steepest_first(self):
+    policy = policies.explore_then_commit()
+    memory = policy.init(_sets_and_costs(), _ROWS, 6)
+    both, second, first = {0: 500.0, 1: -2.0}, {1: -2.0}, {0: 500.0}
+    self.assert_does(policy.recommend(memory), both)  # By its slopes alone.
+    for step, (expected, outcome, best) in enumerate(
+      (
+        (both, 1.0, both),
+        (second, 4.0, second),
+        (first, 2.0, second),
+        (second, -9.0, second),  # No later outcome counts.
+        (second, -9.0, second),
+      )
+    ):
+      chosen = policy.choose(_KEY, memory)
+      self.assert_does(chosen, expected)
+      memory = policy.observe(memory, step, chosen, _outcome(outcome))
+      self.assert_does(policy.recommend(memory), best)
+
+  def test_tries_and_repeats_what_can_be_paid_for(self):
+    policy = policies.explore_then_commit()
+    memory = policy.init(_sets_and_costs(budget=19.0), _ROWS, 6)
+    for step, (expected, outcome) in enumerate(
+      (
+        ({0: 500.0, 1: -2.0}, 9.0),  # 11 are left,
+        ({1: -2.0}, 3.0),  # 6,
+        ({0: 500.0}, 1.0),  # and 3. The best two are too dear now.
+        ({0: 500.0}, 1.0),
+      )
+    ):
+      chosen = policy.choose(_KEY, memory)
+      self.assert_does(chosen, expected)
+      memory = policy.observe(memory, step, chosen, _outcome(outcome))
+    self.assertEqual(memory.known.spent, 19.0)
+    # And yet it is what it recommends.
+    self.assert_does(policy.recommend(memory), {0: 500.0, 1: -2.0})
+
 
 class OneOfTest(PoliciesTestCase):
   def test_acts_as_the_one_of_its_number(self):
@@ -147,6 +247,11 @@ class OneOfTest(PoliciesTestCase):
         chosen = policy.choose(key, expected)
         jax.tree.map(
           np.testing.assert_array_equal, one.choose(key, memory), chosen
+        )
+        jax.tree.map(
+          np.testing.assert_array_equal,
+          one.recommend(memory),
+          policy.recommend(expected),
         )
         outcome = _outcome(-step)
         memory = one.observe(memory, step, chosen, outcome)
@@ -165,21 +270,40 @@ class OracleTest(PoliciesTestCase):
     chosen = policy.choose(_KEY, memory)
     np.testing.assert_array_equal(chosen.mask, [True, False, False, False])
     np.testing.assert_array_equal(chosen.values, [value, 0.0, 0.0, 0.0])
+    jax.tree.map(
+      np.testing.assert_array_equal, policy.recommend(memory), chosen
+    )
 
 
 class TrainedTest(PoliciesTestCase):
+  def _network(self, said, rows=None):
+    """Logits of (position, partial) that are told beforehand."""
+
+    def append(params, problem, prefix, cache, position, row):
+      del params, problem, prefix
+      if rows is not None:
+        rows.append((position, row))
+      nothing = networks.Seen(*[jnp.zeros(0)] * 5)
+      tokens = jnp.full((5, 1), 1.0 * position)
+      return networks.Encoding(tokens, tokens[:, 0], nothing), cache
+
+    def turn(params, problem, prefix, encoding, partial):
+      del problem, prefix
+      joint, none = said(params, encoding.tokens[0, 0], partial)
+      return networks.Turn(joint, none, joint, none)
+
+    return miniature.linear_network()._replace(append=append, turn=turn)
+
   def test_appends_its_rows_and_takes_the_mode(self):
     rows = []
 
-    def append(params, problem, prefix, cache, position, row):
-      del problem, prefix
-      rows.append((position, row))
+    def said(params, position, partial):
+      del partial
       # Prefers the target, then cell number `position` of variable 1.
-      logits = jnp.zeros((5, 4)).at[2].set(9.0).at[1, position].set(params)
-      return networks.Heads(logits, jnp.full(5, 1.0 * position), logits), cache
+      logits = jnp.zeros((5, 4)).at[2].set(9.0)
+      return logits.at[1, position.astype(int)].set(params), jnp.array(99.0)
 
-    network = miniature.linear_network()._replace(append=append)
-    policy = policies.trained(network, 2.0, ('learned',))
+    policy = policies.trained(self._network(said, rows), 2.0, ('learned',), 1)
     memory = policy.init(_problem(), _ROWS, 2)
     # Cells of [-2, 4]: the lower end, two halves and the upper end.
     for step, value in enumerate((-2.0, -0.5)):
@@ -202,6 +326,37 @@ class TrainedTest(PoliciesTestCase):
     np.testing.assert_array_equal(
       appended[2].intervened[0], [False, True, False, False, False]
     )
+
+  def test_chooses_one_after_the_other_what_it_can_pay_for(self):
+    rows = []
+
+    def said(params, position, partial):
+      del params, position
+      # First 1 at its upper end, then 0 at its lower end; less than a second
+      # one, but more than any other first one, it likes none.
+      first = jnp.zeros((5, 4)).at[1, 3].set(5.0).at[0, 3].set(2.0)
+      second = jnp.zeros((5, 4)).at[0, 0].set(5.0)
+      return jnp.where(partial.mask[1], second, first), jnp.array(4.0)
+
+    policy = policies.trained(self._network(said, rows), None, (), 2)
+    memory = policy.init(_sets_and_costs(budget=20.0), _ROWS, 10)
+    both = {0: -700.0, 1: 4.0}
+    for step, (expected, left) in enumerate(
+      (
+        (both, 12 / 20),
+        (both, 4 / 20),
+        # 0 alone, and no other beside it.
+        ({0: 500.0}, 1 / 20),
+      )
+    ):
+      chosen = policy.choose(_KEY, memory)
+      self.assert_does(chosen, expected)
+      self.assert_does(policy.recommend(memory), both)
+      memory = policy.observe(memory, step, chosen, _outcome(0.0))
+      np.testing.assert_allclose(rows[-1][1].left[0], left, rtol=1e-6)
+    # Nothing can be paid for any more.
+    self.assert_does(policy.choose(_KEY, memory), {})
+    self.assert_does(policy.recommend(memory), both)
 
 
 class ScoresTest(parameterized.TestCase):

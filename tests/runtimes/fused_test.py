@@ -165,12 +165,12 @@ class NonFiniteTest(parameterized.TestCase):
   def test_gradient_of_a_loss_that_is_finite(self):
     outcome_loss = losses.outcome_loss
     table = rewards.optimization(
-      miniature.tasks(4).objective.curve[_MARKED],
+      miniature.tasks(4).objective.curves[_MARKED],
       jax.tree.map(lambda leaf: leaf[_MARKED], miniature.tasks(4).objective),
     )
 
-    def spoilt(logits, rewarded, settable):
-      value = outcome_loss(logits, rewarded, settable)
+    def spoilt(logits, nones, rewarded, *others):
+      value = outcome_loss(logits, nones, rewarded, *others)
       marked = (jnp.abs(rewarded - table) < 1e-4).all()
       # The derivative of the root is infinite at 0, where its value is 0.
       return value + jnp.sqrt(jnp.where(marked, 0 * value, 1.0))

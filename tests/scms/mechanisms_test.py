@@ -15,6 +15,7 @@ _ACTIVATIONS = {
   mechanisms.Activation.TANH: np.tanh,
   # z^2 up to its bend, and at most 36.
   mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
+  mechanisms.Activation.EXPONENTIAL: lambda z: np.exp(np.minimum(z, 5)),
 }
 # Kurtosis decides how well a variance is known.
 _NOISE = {
@@ -27,18 +28,26 @@ _NUM_DRAWS = 1000
 _NUM_HIDDEN = 3
 
 
+# Those that a variable can be of.
+_FAMILIES = tuple(f for f in mechanisms.Family if f != mechanisms.Family.MIXED)
+
+
 @jax.jit
-def _sample(key, family, parents):
-  keys = jax.random.split(key, _NUM_DRAWS)
-  return jax.vmap(lambda k: mechanisms.sample(k, family, parents, _NUM_HIDDEN))(
-    keys
-  )
+def _sample(key, family, parents, min_length_scale):
+  def one(key):
+    return mechanisms.sample(
+      key, family, parents, _NUM_HIDDEN, min_length_scale
+    )
+
+  return jax.vmap(one)(jax.random.split(key, _NUM_DRAWS))
 
 
-def _draw(family, parents):
-  """_NUM_DRAWS mechanisms of a family, on the same graph."""
+def _draw(family, parents, min_length_scale=0.7):
+  """_NUM_DRAWS mechanisms, all equations of a family, on the same graph."""
   parents = jnp.asarray(parents, bool)
-  return _sample(jax.random.key(family), jnp.int32(family), parents)
+  families = jnp.full(len(parents), family, jnp.int32)
+  key = jax.random.key(family)
+  return _sample(key, families, parents, min_length_scale)
 
 
 # Nodes 0 and 1 are roots, 2 has both as parents, 3 has all three.
@@ -54,14 +63,14 @@ def _signals(drawn, j, u):
   return np.asarray(_signal_of_each(drawn, j, jnp.float32(u)))
 
 
-_draw_noise = jax.jit(mechanisms.noise, static_argnums=2)
-_draw_stratified = jax.jit(mechanisms.stratified_noise, static_argnums=2)
+_draw_noise = jax.jit(mechanisms.noise, static_argnums=(2, 3))
+_draw_stratified = jax.jit(mechanisms.stratified_noise, static_argnums=(2, 3))
 
 
 def _noise(kinds, scales):
   """[50000, 3] noise of three variables."""
   equations = hand_made_scms.mechanism(3, noise=kinds, noise_scale=scales)
-  drawn = _draw_noise(jax.random.key(1), equations, 50_000)
+  drawn = _draw_noise(jax.random.key(1), equations, 50_000, 3)
   return np.asarray(drawn, np.float64)
 
 
@@ -93,15 +102,36 @@ class SignalTest(parameterized.TestCase):
 
   def test_each_variable_has_its_own_activation(self):
     equations = hand_made_scms.mechanism(
-      3,
-      hidden=np.eye(3)[[0, 0, 0]][:, None],
+      4,
+      hidden=np.eye(4)[[0, 0, 0, 0]][:, None],
       output=1.0,
       activation=list(mechanisms.Activation),
     )
-    u = jnp.array([[2.0, 0.0, 0.0]])
-    signals = [_signal(equations, j, u)[0] for j in range(3)]
-    expected = [np.cos(2.0), np.tanh(2.0), 3.6]  # 36 * 4 / 40
+    u = jnp.array([[2.0, 0.0, 0.0, 0.0]])
+    signals = [_signal(equations, j, u)[0] for j in range(4)]
+    expected = [np.cos(2.0), np.tanh(2.0), 3.6, np.exp(2.0)]  # 36 * 4 / 40
     np.testing.assert_allclose(signals, expected, rtol=1e-5)
+
+
+class DispatchTest(absltest.TestCase):
+  def test_value_is_signal_and_noise(self):
+    rng = np.random.default_rng(0)
+    u, noise = jnp.float32(rng.normal(size=(2, 5, 3)))
+    equations = hand_made_scms.mechanism(
+      3, hidden=rng.normal(size=(3, 1, 3)), output=1.0
+    )
+    for j in range(3):
+      np.testing.assert_array_equal(
+        mechanisms.value(equations, j, u, noise),
+        mechanisms.signal(equations, j, u) + noise[:, j],
+      )
+
+  def test_what_holds_no_equations_is_refused(self):
+    nothing = jnp.zeros((1, 1))
+    with self.assertRaisesRegex(TypeError, 'int.* holds no structural equati'):
+      mechanisms.value(0, 0, nothing, nothing)
+    with self.assertRaisesRegex(TypeError, 'int.* says nothing of noise'):
+      mechanisms.noise_at(0, nothing)
 
 
 class NoiseTest(parameterized.TestCase):
@@ -138,7 +168,7 @@ class StratifiedNoiseTest(parameterized.TestCase):
     equations = hand_made_scms.mechanism(
       3, noise=list(mechanisms.Noise), noise_scale=scales
     )
-    drawn = _draw_stratified(jax.random.key(key), equations, 40)
+    drawn = _draw_stratified(jax.random.key(key), equations, 40, 3)
     return np.asarray(drawn, np.float64)
 
   @parameterized.parameters(*mechanisms.Noise)
@@ -163,7 +193,7 @@ class StratifiedNoiseTest(parameterized.TestCase):
 
 
 class SampleTest(parameterized.TestCase):
-  @parameterized.parameters(*mechanisms.Family)
+  @parameterized.parameters(*_FAMILIES)
   def test_only_parents_matter(self, family):
     drawn = _draw(family, _PARENTS)
     rng = np.random.default_rng(1)
@@ -227,8 +257,11 @@ class SampleTest(parameterized.TestCase):
       product, np.tile(u[:, 0] ** 2, (_NUM_DRAWS, 1)), atol=bend + 1e-6
     )
 
-  def test_sigmoid_is_monotone_in_every_parent(self):
-    drawn = _draw(mechanisms.Family.SIGMOID, _PARENTS)
+  @parameterized.parameters(
+    mechanisms.Family.SIGMOID, mechanisms.Family.EXPONENTIAL
+  )
+  def test_is_monotone_in_every_parent(self, family):
+    drawn = _draw(family, _PARENTS)
     for i in (0, 1):
       u = np.zeros((41, 4))
       u[:, i] = np.linspace(-5, 5, 41)
@@ -243,17 +276,47 @@ class SampleTest(parameterized.TestCase):
     bound = np.abs(drawn.output)[:, 2].sum(1)
     self.assertTrue((np.abs(_signals(drawn, 2, u)).max(1) <= bound).all())
 
+  def test_exponential_of_a_sole_parent(self):
+    drawn = _draw(mechanisms.Family.EXPONENTIAL, np.eye(4, k=-1))
+    u = np.linspace(-2, 2, 9)[:, None] * np.ones(4)
+    logs = np.log(_signals(drawn, 1, u))
+    # exp(z) with a rate between 1/2 and 3/2, either way.
+    rate = np.diff(logs, axis=1) / 0.5
+    np.testing.assert_allclose(rate, rate[:, :1] * np.ones(8), atol=1e-3)
+    self.assertBetween(np.abs(rate).min(), 0.5 - 1e-3, 0.51)
+    self.assertBetween(np.abs(rate).max(), 1.49, 1.5 + 1e-3)
+    self.assertAlmostEqual((rate[:, 0] > 0).mean(), 0.5, delta=0.07)
+
+  def test_each_variable_is_of_its_own_family(self):
+    families = [f for f in _FAMILIES if f != mechanisms.Family.TANH][:4]
+    parents = jnp.asarray(_PARENTS, bool)
+    drawn, alone = (
+      _sample(jax.random.key(0), jnp.asarray(each, jnp.int32), parents, 0.7)
+      for each in (families, [families[3]] * 4)
+    )
+    kinds = mechanisms.Activation
+    np.testing.assert_array_equal(
+      drawn.activation[0], [kinds.TANH, kinds.COSINE, kinds.TANH, kinds.SQUARE]
+    )
+    # And is what it would be among its like.
+    jax.tree.map(
+      lambda a, b: np.testing.assert_array_equal(a[:, 3], b[:, 3]), drawn, alone
+    )
+
   @pytest.mark.stat
-  def test_fourier_features_have_the_kernel_of_their_length_scales(self):
-    drawn = _draw(mechanisms.Family.FOURIER, _PARENTS)
+  @parameterized.parameters(0.7, 0.25)
+  def test_fourier_features_have_the_kernel_of_their_length_scales(
+    self, min_length_scale
+  ):
+    drawn = _draw(mechanisms.Family.FOURIER, _PARENTS, min_length_scale)
     # Pairs of points sqrt(6) apart, many because their phases differ.
     start = np.random.default_rng(4).normal(size=(40, 4)) * 50
     there = start + np.sqrt(6) * np.array([0.6, -0.8, 0.0, 0.0])
     products = _signals(drawn, 2, start) * _signals(drawn, 2, there)
     products = products.mean(1)
     # H / 2 times exp(-r^2 / 2 l^2), at r^2 = 6 / fan-in = 3, with l
-    # log-uniform between 0.7 and 2.5.
-    low, high = np.log(0.7), np.log(2.5)
+    # log-uniform between the smallest and 2.5.
+    low, high = np.log(min_length_scale), np.log(2.5)
     kernel, _ = integrate.quad(
       lambda log_l: np.exp(-1.5 * np.exp(-2 * log_l)) / (high - low), low, high
     )

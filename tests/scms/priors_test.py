@@ -90,7 +90,9 @@ class DrawnTest(parameterized.TestCase):
       self.assertGreater(counts.min(), 0.1 * _num_scms())
     with self.subTest('families'):
       counts = np.bincount(scms.family, minlength=len(mechanisms.Family))
-      self.assertGreater(counts.min(), 0.1 * _num_scms())
+      asked_for = np.array(_PRIOR.family_weights) > 0
+      self.assertGreater(counts[asked_for].min(), 0.1 * _num_scms())
+      self.assertEqual(counts[~asked_for].sum(), 0)
     with self.subTest('noise'):
       kinds = scms.mechanism.noise[scms.problem.exists]
       share = np.bincount(kinds) / kinds.size
@@ -122,9 +124,12 @@ class DrawnTest(parameterized.TestCase):
     np.testing.assert_array_equal(scms.problem.target.sum(1), 1)
     self.assertFalse((scms.problem.target & ~exists).any())
     self.assertFalse((scms.problem.settable & ~_others()).any())
+    tasks = drawn_tasks.tasks()
+    np.testing.assert_array_equal(scms.problem.budget, np.inf)
+    problem = scms.problem._replace(budget=np.float32(0))
     jax.tree.map(
       lambda leaf: self.assertTrue(np.isfinite(leaf).all()),
-      drawn_tasks.tasks(),
+      tasks._replace(scm=scms._replace(problem=problem)),
     )
 
   def test_equations_use_the_parents_alone(self):
@@ -176,11 +181,18 @@ class DrawnTest(parameterized.TestCase):
     first = drawn_tasks.some(again.scm.family.size)
     jax.tree.map(np.testing.assert_array_equal, again, first)
 
+  def test_usual_problems_are_of_one_variable_at_no_cost(self):
+    problem = _scms().problem
+    np.testing.assert_array_equal(_scms().present, problem.exists)
+    self.assertEqual(problem.sets.sum(2).max(), 1)
+    np.testing.assert_array_equal(problem.budget, np.inf)
+    np.testing.assert_array_equal(problem.samples, 1)
+
   def test_impossible_prior_is_refused(self):
     impossible = dataclasses.replace(
       _PRIOR,
       max_variables=3,
-      family_weights=(1.0, 0.0, 0.0, 0.0, 0.0),
+      family_weights=(1.0, *[0.0] * 6),
       min_gain=1e6,
       num_hidden=2,
       bank_size=1,
@@ -195,6 +207,157 @@ class DrawnTest(parameterized.TestCase):
     solve = jax.jit(jnp.linalg.solve).lower(jnp.eye(2), jnp.ones(2))
     self.assertNotEmpty(miniature.lapack_calls(solve))
     self.assertEmpty(miniature.lapack_calls(drawn_tasks.lowered()))
+
+
+def _general():
+  return drawn_tasks.some(500, prior=drawn_tasks.GENERAL).scm
+
+
+class GeneralTest(parameterized.TestCase):
+  """What else a prior can draw: sets, costs, latent causes, means, mixtures."""
+
+  def _assert_share(self, happens, probability):
+    # What is refused is not drawn evenly: twice as wide as 4 sigma.
+    error = np.sqrt(probability * (1 - probability) / happens.size)
+    self.assertAlmostEqual(happens.mean(), probability, delta=8 * error)
+
+  @pytest.mark.stat
+  def test_shares(self):
+    problem, prior = _general().problem, drawn_tasks.GENERAL
+    self._assert_share(problem.budget < np.inf, prior.budgeted)
+    self._assert_share(problem.samples > 1, prior.averaged)
+    np.testing.assert_array_equal(np.unique(problem.samples), [1, 1000])
+    # Not the one without the other.
+    both = (problem.budget < np.inf) & (problem.samples > 1)
+    self._assert_share(both, prior.budgeted * prior.averaged)
+
+  @pytest.mark.stat
+  def test_latent_variables(self):
+    scms = _general()
+    latent = scms.present & ~scms.problem.exists
+    self.assertFalse((scms.problem.exists & ~scms.present).any())
+    others = scms.present & ~scms.problem.target
+    self._assert_share(latent[others], drawn_tasks.GENERAL.latent)
+    # They are causes like others, and nobody may set them.
+    causes = scms.parents.any(1)
+    self.assertGreater(causes[latent].mean(), 0.4)
+    self.assertFalse((scms.problem.settable & latent).any())
+    self.assertFalse((scms.problem.target & latent).any())
+    # Sizes are those of all that is present.
+    np.testing.assert_array_equal(
+      np.unique(scms.present.sum(1)),
+      np.arange(drawn_tasks.GENERAL.min_variables, _NUM_VARIABLES + 1),
+    )
+
+  @pytest.mark.stat
+  def test_kinds_of_sets(self):
+    problem = _general().problem
+    sizes, settable = problem.sets.sum(2), problem.settable.sum(1)
+    self.assertFalse((problem.sets & problem.target[:, None]).any())
+    # All of a kind, and each once: of n that may be set there are n sets of
+    # one and n (n - 1) / 2 of two.
+    ones, twos = (sizes == 1).sum(1), (sizes == 2).sum(1)
+    self.assertEqual(sizes.max(), 2)
+    kinds = (
+      (ones == settable) & (twos == 0),
+      (ones == settable) & (twos == settable * (settable - 1) // 2),
+      (ones == 0) & (twos == settable * (settable - 1) // 2),
+    )
+    several = settable > 1
+    total = np.sum(kinds, 0)
+    np.testing.assert_array_equal(total[several], 1)
+    self.assertTrue((total[~several] >= 1).all())
+    for kind, probability in zip(kinds, (0.3, 0.5, 0.2), strict=True):
+      self._assert_share(kind[several], probability)
+    for sets in problem.sets:
+      full = sets[sets.any(1)]
+      self.assertLen(np.unique(full, axis=0), len(full))
+
+  def test_costs_and_budgets(self):
+    problem, num_steps = _general().problem, 20
+    self.assertEqual(drawn_tasks.GENERAL.num_interventions, num_steps)
+    # Log-uniform between 1 and 20.
+    level = np.log(problem.cost) / np.log(20)
+    self.assertGreater(level.min(), -1e-5)
+    self.assertLess(level.max(), 1 + 1e-5)
+    self.assertAlmostEqual(level.mean(), 0.5, delta=0.02)
+    cost = (problem.sets @ problem.cost[:, :, None])[..., 0]
+    real = problem.sets.any(2)
+    mean = cost.sum(1) / real.sum(1)
+    share = problem.budget / (num_steps * mean)
+    dearest = cost.max(1)
+    for budget, low in zip(problem.budget, dearest, strict=True):
+      self.assertGreaterEqual(budget, low * (1 - 1e-5))
+    # For 30 % to 100 % of the interventions, if they cost the mean.
+    bounded = problem.budget < np.inf
+    bound_by_dearest = np.isclose(problem.budget, dearest)
+    free = bounded & ~bound_by_dearest
+    self.assertGreater(free.sum(), 200)
+    self.assertBetween(share[free].min(), 0.3 - 1e-5, 0.4)
+    self.assertBetween(share[free].max(), 0.9, 1 + 1e-5)
+
+  def test_each_variable_of_a_mixture_is_of_its_own_family(self):
+    scms = _general()
+    mixed = scms.family == mechanisms.Family.MIXED
+    self.assertGreater(mixed.sum(), 100)
+    inner = scms.parents.any(2)
+    equations = scms.mechanism
+    linear = (equations.linear != 0).any(2) & ~(equations.hidden != 0).any(
+      (2, 3)
+    )
+    seen = np.where(linear, -1, equations.activation)
+    numbers = [
+      len(np.unique(row[on])) for row, on in zip(seen, inner, strict=True)
+    ]
+    several = inner.sum(1) > 2
+    np.testing.assert_array_equal(np.array(numbers)[~mixed], 1)
+    self.assertGreater(np.mean(np.array(numbers)[mixed & several] > 1), 0.85)
+    # All of them, about as often as each other: two are of a tanh.
+    kinds, counts = np.unique(seen[mixed][inner[mixed]], return_counts=True)
+    np.testing.assert_array_equal(kinds, [-1, 0, 1, 2, 3])
+    share = counts / counts.sum()
+    np.testing.assert_allclose(
+      share, [1 / 6, 1 / 6, 1 / 3, 1 / 6, 1 / 6], atol=0.06
+    )
+
+  def test_length_scales(self):
+    # Directions have norms of about 1, so that the steepest hidden unit of many
+    # tells the shortest length scale.
+    def steepest(prior):
+      draw = jax.jit(
+        jax.vmap(lambda key: priors.sample_scm(key, prior).mechanism)
+      )
+      hidden = draw(jax.random.split(jax.random.key(0), 200)).hidden
+      size = np.sqrt(np.square(hidden).sum(-1).mean(-1))
+      return np.quantile(size[size > 0], [0.01, 0.99])
+
+    fourier = (0.0, 1.0, *[0.0] * 5)
+    long_ = dataclasses.replace(
+      miniature.PRIOR, family_weights=fourier, num_hidden=32
+    )
+    low, high = steepest(long_)
+    short_low, short_high = steepest(
+      dataclasses.replace(long_, min_length_scale=0.07)
+    )
+    self.assertAlmostEqual(high, 1 / 0.7, delta=0.3)
+    self.assertAlmostEqual(short_high, 1 / 0.07, delta=3)
+    self.assertAlmostEqual(low, 1 / 2.5, delta=0.1)
+    self.assertAlmostEqual(short_low, 1 / 2.5, delta=0.1)
+
+  def test_target_has_a_cause_that_may_be_set(self):
+    scms = _general()
+    target = scms.problem.target.argmax(1)
+    ancestors = drawn_tasks.closure(scms.parents)[np.arange(500), target]
+    self.assertTrue((ancestors & scms.problem.settable).any(1).all())
+
+  def test_everything_is_finite(self):
+    tasks = drawn_tasks.some(500, prior=drawn_tasks.GENERAL)
+    problem = tasks.scm.problem
+    unbounded = problem.budget == np.inf
+    problem = problem._replace(budget=np.where(unbounded, 0, problem.budget))
+    tasks = tasks._replace(scm=tasks.scm._replace(problem=problem))
+    for path, leaf in jax.tree.leaves_with_path(tasks):
+      self.assertTrue(np.isfinite(leaf).all(), jax.tree_util.keystr(path))
 
 
 @pytest.mark.stat
@@ -272,9 +435,12 @@ class LeaksTest(parameterized.TestCase):
   def test_optimum_need_not_be_at_an_end(self):
     # Measured: 28 % of the nonlinear SCMs, none of the linear ones.
     scms, objectives = drawn_tasks.tasks()
-    chosen = np.arange(_num_scms()), objectives.best_variable
-    low, high = scms.problem.low[chosen], scms.problem.high[chosen]
-    inside = (objectives.best_value > low) & (objectives.best_value < high)
+    mask, values = objectives.choice
+    np.testing.assert_array_equal(mask.sum(1), 1)
+    value, low, high = (
+      x[mask] for x in (values, scms.problem.low, scms.problem.high)
+    )
+    inside = (value > low) & (value < high)
     linear = scms.family == mechanisms.Family.LINEAR
     self.assertGreater(inside[~linear].mean(), 0.15)
     self.assertEqual(inside[linear].mean(), 0.0)

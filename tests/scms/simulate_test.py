@@ -17,6 +17,7 @@ _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
   mechanisms.Activation.TANH: np.tanh,
   mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
+  mechanisms.Activation.EXPONENTIAL: lambda z: np.exp(np.minimum(z, 5)),
 }
 _NUM_VARIABLES = drawn_tasks.PRIOR.max_variables
 _NUM_DRAWS = 32
@@ -24,7 +25,8 @@ _NUM_DRAWS = 32
 _propagate = jax.jit(simulate.propagate)
 _sample = jax.jit(simulate.sample, static_argnums=3)
 _expected_outcome = jax.jit(simulate.expected_outcome)
-_objective = jax.jit(simulate.objective, static_argnums=2)
+_mean_row = jax.jit(simulate.mean_row)
+_objective = jax.jit(simulate.objective, static_argnums=(2, 3))
 _relabel = jax.jit(simulate.relabel)
 _intervene_on = jax.jit(simulate.intervene_on)
 
@@ -53,7 +55,7 @@ def _by_recursion(scm, intervention, noise):
 
   @functools.cache
   def value(j):
-    if not scm.problem.exists[j]:
+    if not scm.present[j]:
       return nothing
     if intervention.mask[j]:
       return nothing + values[j]
@@ -96,8 +98,9 @@ def _some_interventions(rng, problem):
 
 
 def _scms(num_per_family):
+  """With latent variables, of every family."""
   for family in mechanisms.Family:
-    batch = drawn_tasks.some(num_per_family, family).scm
+    batch = drawn_tasks.some(num_per_family, family, drawn_tasks.GENERAL).scm
     for index in range(num_per_family):
       yield family, drawn_tasks.unstack(batch, index)
 
@@ -108,7 +111,7 @@ def _transfer(scm, intervention):
   In closed form, (I - B)^-1, where the rows of what is set are empty.
   """
   scm, intervention = _doubles(scm), _doubles(intervention)
-  free = ~intervention.mask & scm.problem.exists
+  free = ~intervention.mask & scm.present
   values = (intervention.values - scm.location) / scm.scale
   inverse = np.linalg.inv(
     np.eye(free.size) - scm.mechanism.linear * free[:, None]
@@ -161,25 +164,29 @@ class HandMadeTest(parameterized.TestCase):
     self.assertAlmostEqual(objective.baseline, -goal)
     self.assertAlmostEqual(objective.worst, worst, places=5)
     self.assertAlmostEqual(objective.best, best, places=5)
-    self.assertEqual(objective.best_variable, 0)
-    self.assertEqual(objective.best_value, best_value)
+    mask, values = objective.choice
+    np.testing.assert_array_equal(mask, [True, False, False, False])
+    np.testing.assert_array_equal(values, [best_value, 0, 0, 0])
+    # The one partial intervention is of nothing.
+    self.assertFalse(objective.given.mask.any())
+    np.testing.assert_allclose(objective.given_outcome, [-goal], rtol=1e-6)
     # The ends of the domains and the centres of their halves.
     x0 = np.array([-1.0, -0.25, 1.25, 2.0])
     x1 = np.array([-0.5, 0.125, 1.375, 2.0])
     curve = [-1 - 2 * x0, -x1, [-1.0] * 4, [-1.0] * 4]
     np.testing.assert_allclose(
-      objective.curve, goal * np.array(curve), atol=1e-5
+      objective.curves, goal * np.array([curve]), atol=1e-5
     )
 
   def test_objective_leaves_out_what_may_not_be_set(self):
     scm = hand_made_scms.chain()
-    only_x1 = jnp.array([False, True, False, False])
-    scm = scm._replace(problem=scm.problem._replace(settable=only_x1))
+    only_x1 = jnp.array([[False, True, False, False], [False] * 4])
+    scm = scm._replace(problem=scm.problem._replace(sets=only_x1))
     objective = _objective(scm, jnp.zeros((4, 4)), 2)
     self.assertAlmostEqual(objective.worst, -2.0, places=5)
     self.assertAlmostEqual(objective.best, 0.5, places=5)
-    self.assertEqual(objective.best_variable, 1)
-    np.testing.assert_allclose(objective.curve[0], -1.0)
+    np.testing.assert_array_equal(objective.choice.mask, only_x1[0])
+    np.testing.assert_allclose(objective.curves[0, 0], -1.0)
 
   def test_grid(self):
     np.testing.assert_allclose(
@@ -193,7 +200,7 @@ class HandMadeTest(parameterized.TestCase):
     curved = scm._replace(family=jnp.int32(mechanisms.Family.TANH))
     np.testing.assert_array_equal(
       simulate.noise_bank(key, curved, 5),
-      mechanisms.stratified_noise(key, scm.mechanism, 5),
+      mechanisms.stratified_noise(key, scm.mechanism, 5, 4),
     )
 
 
@@ -212,7 +219,7 @@ class SampleTest(parameterized.TestCase):
   def test_sample_is_in_own_units_and_sets_to_the_bit(self):
     rng, key = np.random.default_rng(1), jax.random.key(1)
     for _, scm in _scms(2):
-      noise = mechanisms.noise(key, scm.mechanism, _NUM_DRAWS)
+      noise = mechanisms.noise(key, scm.mechanism, _NUM_DRAWS, _NUM_VARIABLES)
       for intervention in _some_interventions(rng, scm.problem):
         rows = np.asarray(_sample(key, scm, intervention, _NUM_DRAWS))
         u = _by_recursion(scm, intervention, np.asarray(noise, np.float64))
@@ -224,6 +231,35 @@ class SampleTest(parameterized.TestCase):
           rows[:, mask], np.tile(intervention.values[mask], (_NUM_DRAWS, 1))
         )
         np.testing.assert_array_equal(rows[:, ~exists], 0.0)
+        # Of the same draws, the mean row is their mean.
+        mean = np.asarray(_mean_row(scm, noise, intervention))
+        error = np.abs(mean - expected.mean(0)) / scm.scale
+        self.assertLess(error.max(), 1e-4)
+        np.testing.assert_array_equal(mean[mask], intervention.values[mask])
+        np.testing.assert_array_equal(mean[~exists], 0.0)
+
+  def test_latent_variables_are_at_work_where_nobody_sees_them(self):
+    seen = 0
+    rng, key = np.random.default_rng(2), jax.random.key(2)
+    nothing = simulate.no_intervention(_NUM_VARIABLES)
+    for _, scm in _scms(4):
+      latent = scm.present & ~scm.problem.exists
+      moved = drawn_tasks.closure(scm.parents)[:, latent].any(1)
+      moved &= scm.problem.exists
+      if not moved.any():
+        continue
+      seen += 1
+      rows = np.asarray(_sample(key, scm, nothing, _NUM_DRAWS))
+      np.testing.assert_array_equal(rows[:, latent], 0.0)
+      without = scm._replace(present=scm.problem.exists)
+      others = np.asarray(_sample(key, without, nothing, _NUM_DRAWS))
+      change = np.abs(rows - others).max(0) / scm.scale
+      np.testing.assert_array_equal(change > 1e-3, moved)
+      # They are as large inside as the others.
+      noise = _draw_noise(rng, scm, 200).astype(np.float32)
+      u = np.asarray(_propagate(scm, nothing, noise))
+      self.assertBetween(u[:, latent].std(), 0.5, 2.0)
+    self.assertGreater(seen, 5)
 
 
 class LinearTest(parameterized.TestCase):
@@ -359,17 +395,175 @@ class ObjectiveTest(parameterized.TestCase):
       # What it finds is there: the fine grid comes as close.
       self.assertGreater(missed.min(), -1e-3)
 
-  def test_best_value_reaches_best(self):
-    tasks = drawn_tasks.some(200)
-    scms, objectives = tasks
-    mask = np.arange(_NUM_VARIABLES) == objectives.best_variable[:, None]
-    values = jnp.where(mask, objectives.best_value[:, None], 0.0)
-    best = types.Intervention(jnp.asarray(mask), values)
+  @parameterized.parameters(drawn_tasks.PRIOR, drawn_tasks.GENERAL)
+  def test_the_choice_is_allowed_and_reaches_the_best(self, prior):
+    scms, objectives = drawn_tasks.some(200, prior=prior)
+    mask, values = objectives.choice
+    self.assertEqual(mask.dtype, bool)
     outcome = jax.jit(jax.vmap(simulate.expected_outcome))(
-      scms, objectives.bank, best
+      scms, objectives.bank, objectives.choice
     )
     np.testing.assert_allclose(outcome, objectives.best, rtol=1e-4, atol=1e-4)
-    self.assertTrue((scms.problem.settable & mask).any(1).all())
+    problem = scms.problem
+    same = (problem.sets == mask[:, None]).all(-1)
+    self.assertTrue(same.any(1).all())
+    inside = (values >= problem.low) & (values <= problem.high)
+    self.assertTrue((inside | ~mask).all())
+    np.testing.assert_array_equal(values[~mask], 0.0)
+
+
+class SetsTest(parameterized.TestCase):
+  """Of two variables and more, by hand and by brute force."""
+
+  def _sum_of_three(self, sets, goal=1.0):
+    """x3 = x0 + 2 x1 - x2; domains [-1, 1]."""
+    linear = np.zeros((4, 4))
+    linear[3] = [1, 2, -1, 0]
+    sets = [np.isin(np.arange(4), members) for members in sets]
+    about = hand_made_scms.problem(4, 3, goal=goal, sets=sets)
+    return hand_made_scms.scm(hand_made_scms.mechanism(4, linear=linear), about)
+
+  @parameterized.parameters(
+    ([[0], [1]], 1, [0, 1, 0], 2, -2),
+    ([[0], [0, 1], [0, 2]], 2, [1, 1, 0], 3, -3),
+    ([[0, 2], [1]], 2, [0, 1, 0], 2, -2),
+    ([[0, 1, 2]], 3, [1, 1, -1], 4, -4),
+    ([[0], [1], [2], [0, 1], [0, 2], [1, 2]], 2, [1, 1, 0], 3, -3),
+  )
+  def test_by_hand(self, sets, max_size, choice, best, worst):
+    scm = self._sum_of_three(sets)
+    objective = _objective(
+      scm, jnp.zeros((1, 4)), 4, max_size, jax.random.key(0)
+    )
+    self.assertAlmostEqual(objective.best, best, places=5)
+    self.assertAlmostEqual(objective.worst, worst, places=5)
+    np.testing.assert_allclose(objective.choice.values, [*choice, 0])
+    np.testing.assert_array_equal(
+      objective.choice.mask, [*(np.array(choice) != 0), False]
+    )
+    self.assertEqual(objective.curves.shape, (max_size, 4, 6))
+
+  def test_a_key_is_needed_for_what_is_drawn(self):
+    with self.assertRaisesRegex(ValueError, 'drawn from a key; give one'):
+      _objective(self._sum_of_three([[0], [0, 1]]), jnp.zeros((1, 4)), 4, 2)
+
+  def test_curves_are_outcomes_beside_what_is_given(self):
+    scms, objectives = drawn_tasks.some(100, prior=drawn_tasks.GENERAL)
+    num_cells = drawn_tasks.GENERAL.num_cells
+    places = np.concatenate(
+      [[0], (np.arange(num_cells) + 0.5) / num_cells, [1]]
+    )
+
+    @jax.jit
+    @jax.vmap
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def outcome(task, mask, values):
+      return simulate.expected_outcome(
+        task.scm, task.objective.bank, types.Intervention(mask, values)
+      )
+
+    problem, given = scms.problem, objectives.given
+    task = types.Task(scms, objectives)
+    with self.subTest('as they are'):
+      self.assertFalse(given.mask[:, 0].any())
+      np.testing.assert_allclose(
+        outcome(task, *given), objectives.given_outcome, rtol=1e-4, atol=1e-4
+      )
+      np.testing.assert_allclose(
+        objectives.given_outcome[:, 0], objectives.baseline, atol=1e-6
+      )
+    with self.subTest('given is part of a set, at points of the grid or close'):
+      np.testing.assert_array_equal(given.mask[:, 1].sum(1), 1)
+      within = given.mask[:, 1] & ~problem.settable
+      self.assertFalse(within.any())
+    # Every variable and point, one call for each point.
+    low, high = problem.low[:, None], problem.high[:, None]
+    variables = np.eye(_NUM_VARIABLES, dtype=bool)
+    sizes = np.zeros(3, int)
+    for c, place in enumerate(places):
+      for p in range(2):
+        mask = given.mask[:, p, None] | variables  # [M, D, D]
+        values = (1 - place) * low + place * high
+        values = np.where(variables, values, given.values[:, p, None])
+        values = np.where(mask, values, 0.0).astype(np.float32)
+        expected = np.asarray(outcome(task, mask, values))
+        # It may be added if with the given it is part of a set.
+        part = (~mask[:, :, None] | problem.sets[:, None]).all(-1).any(-1)
+        part &= ~given.mask[:, p]
+        expected = np.where(
+          part, expected, objectives.given_outcome[:, p, None]
+        )
+        np.testing.assert_allclose(
+          objectives.curves[:, p, :, c], expected, rtol=1e-3, atol=1e-3
+        )
+        sizes[p] += part.sum()
+    self.assertGreater(sizes[:2].min(), 1000)
+
+  def test_half_of_what_is_given_is_on_the_way_to_the_best(self):
+    _, objectives = drawn_tasks.some(500, prior=drawn_tasks.GENERAL)
+    given, first = objectives.given, objectives.curves[:, 0]
+    reached = objectives.given_outcome[:, 1]
+    # The greedy one is better than every single point of the grid; any other
+    # is so by chance.
+    best = first.max((1, 2))
+    share = (reached >= best - 1e-4).mean()
+    self.assertBetween(share, 0.45, 0.7)
+    self.assertLen(np.unique(given.values[:, 1], axis=0), 500)
+
+  @parameterized.parameters(
+    # Measured on 40 tasks of each. Of a product each factor alone may do
+    # nothing, and then the search takes another variable.
+    (mechanisms.Family.LINEAR, 0.0, 0.0),
+    (mechanisms.Family.PRODUCT, 0.1, 0.07),
+    (mechanisms.Family.MIXED, 0.01, 0.001),
+  )
+  def test_against_brute_force(self, family, share, mean):
+    # All sets of one and two variables, on 18 points each.
+    tasks = drawn_tasks.some(40, family, drawn_tasks.GENERAL)
+    best, worst = map(np.asarray, _brute_force()(tasks))
+    objectives = tasks.objective
+    span = objectives.best - objectives.worst
+    missed = np.stack([best - objectives.best, objectives.worst - worst]) / span
+    # What the search finds is there: the grid comes close to it.
+    self.assertGreater(missed.min(), -0.2)
+    self.assertLess((missed > 0.01).mean(), 2 * share + 0.02)
+    self.assertLess(missed.mean(), 2 * mean + 0.005)
+
+
+@functools.cache
+def _brute_force():
+  """tasks -> [M] best and worst outcomes of sets of two, on a grid."""
+  points = simulate.grid(16)
+  pairs = np.array(
+    [(i, j) for i in range(_NUM_VARIABLES) for j in range(i, _NUM_VARIABLES)]
+  )
+
+  def of_pair(task, pair):
+    scm, objective = task
+    variables = jnp.arange(_NUM_VARIABLES)
+    mask = (variables == pair[0]) | (variables == pair[1])
+
+    def at(one, other):
+      problem = scm.problem
+      place = jnp.where(variables == pair[0], one, other)
+      values = (1 - place) * problem.low + place * problem.high
+      return simulate.expected_outcome(
+        scm, objective.bank, types.Intervention(mask, values)
+      )
+
+    outcomes = jax.vmap(jax.vmap(at, (None, 0)), (0, None))(points, points)
+    allowed = (scm.problem.sets == mask).all(-1).any()
+    most = jnp.where(allowed, outcomes.max(), -jnp.inf)
+    return most, jnp.where(allowed, outcomes.min(), jnp.inf)
+
+  def of_task(task):
+    most, least = jax.lax.map(lambda pair: of_pair(task, pair), pairs)
+    return most.max(), least.min()
+
+  return jax.jit(
+    lambda tasks: jax.lax.map(of_task, tasks, batch_size=8),
+    compiler_options=drawn_tasks.QUICK,
+  )
 
 
 class InterveneOnTest(parameterized.TestCase):

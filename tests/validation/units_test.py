@@ -11,15 +11,19 @@ from absl.testing import parameterized
 import hypothesis
 from hypothesis import strategies
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo import distributions
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.runtimes import fused
+from acme_cbo.scms import simulate
 from acme_cbo.validation import units
 from tests import miniature
 
 _NUM_VARIABLES = 5
-_NUM_TASKS = 4
+_NUM_TASKS = 5
 _TOLERANCE = 1e-4
 
 _settings = hypothesis.settings(
@@ -36,14 +40,42 @@ def _each(low, high):
   ).map(np.array)
 
 
+@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(jax.vmap, in_axes=(0, 0, None))
+@functools.partial(jax.vmap, in_axes=(0, None, None))
+def _wander(key, problem, num_steps):
+  """Decisions at random, and what they set while there is a budget."""
+  even = jnp.zeros((_NUM_VARIABLES, miniature.NUM_CELLS + 2)), jnp.zeros(())
+
+  def step(carry, key):
+    spent, last = carry
+    sets = interventions.affordable(problem, spent)
+    keys = list(jax.random.split(key))
+    decision, *_ = distributions.decide(
+      keys, lambda partial: even, sets, distributions.sample
+    )
+    done = jax.tree.map(
+      lambda new, old: jnp.where(sets.any(), new, old),
+      simulate.carried_out(problem, decision),
+      last,
+    )
+    return (spent + done.mask @ problem.cost, done), (decision, done)
+
+  start = jnp.zeros(()), simulate.no_intervention(_NUM_VARIABLES)
+  return jax.lax.scan(step, start, jax.random.split(key, num_steps))[1]
+
+
 @functools.cache
 def _recorded():
-  """Parts, loud parameters, and what a group did that chose at random."""
-  parts = miniature.parts(network=miniature.network())
+  """Parts, loud parameters, and what a group did that chose at random.
+
+  On problems of sets, with budgets and latent causes.
+  """
+  parts = miniature.parts(network=miniature.network(), prior=miniature.GENERAL)
   params = miniature.loud(
     jax.jit(lambda k: fused.init(k, parts))(jax.random.key(3)).params, gain=3.0
   )
-  tasks = jax.device_get(miniature.tasks(_NUM_TASKS))
+  tasks = jax.device_get(miniature.tasks(_NUM_TASKS, miniature.GENERAL))
   rng = np.random.default_rng(0)
   shape = _NUM_TASKS, parts.num_generations, parts.horizon.num_interventions
   scm = tasks.scm
@@ -55,16 +87,18 @@ def _recorded():
     values = scm.location[wide] + scm.scale[wide] * noise
     return np.float32(np.where(scm.problem.exists[wide], values, 0.0))
 
-  settable = scm.problem.settable[:, None, None]
-  variable = np.where(settable, rng.random((*shape, _NUM_VARIABLES)), -1.0)
-  variable: Any = variable.argmax(-1).astype(np.int32)
-  cell: Any = rng.integers(0, miniature.NUM_CELLS + 2, shape).astype(np.int32)
-  fraction: Any = np.float32(rng.random(shape))
+  decision, done = jax.device_get(
+    _wander(
+      jax.random.split(jax.random.key(0), shape[:2]), scm.problem, shape[2]
+    )
+  )
+  outcomes = np.where(done.mask, done.values, rows(*shape[1:]))
   nothing: Any = np.zeros(shape, np.float32)
   trajectories = types.Trajectory(
-    decision=types.Decision(variable, cell, fraction),
-    intervened=variable[..., None] == np.arange(_NUM_VARIABLES),
-    outcomes=rows(*shape[1:]),
+    decision=decision,
+    intervened=done.mask,
+    values=done.values,
+    outcomes=outcomes,
     log_prob_variable=nothing,
     log_prob_cell=nothing,
     components=nothing,
@@ -131,6 +165,13 @@ class RetoldTest(UnitsTestCase):
       told.task.scm.problem.goal, -self.episode(index).task.scm.problem.goal
     )
     self.assert_same(index, told)
+
+  def test_what_is_recorded_is_worth_telling(self):
+    _, _, (task, _, trajectories) = _recorded()
+    sizes = trajectories.decision.variable < _NUM_VARIABLES
+    self.assertEqual(set(np.unique(sizes.sum(-1))), {0, 1, 2})
+    latent = task.scm.present & ~task.scm.problem.exists
+    self.assertTrue(latent.any())
 
   def test_a_difference_would_be_seen(self):
     episode = self.episode(0)

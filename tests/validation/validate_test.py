@@ -174,6 +174,39 @@ class VerdictTest(parameterized.TestCase):
     self.assertTrue(same.passed, same)
     self.assertFalse(later.passed, later)
 
+  def test_the_network_has_a_memory(self):
+    parts = miniature.parts(network=miniature.network())
+    same, later = validate.real_history(parts, miniature.tasks(1))
+    self.assertTrue(same.passed, same)
+    self.assertTrue(later.passed, later)
+
+  def test_the_record_of_sets_with_a_budget_is_what_was_done(self):
+    parts = miniature.parts(
+      network=miniature.network(), prior=miniature.GENERAL
+    )
+    tasks = miniature.tasks(1, miniature.GENERAL)
+    self.assertLess(tasks.scm.problem.budget[0], np.inf)
+    same, _ = validate.real_history(parts, tasks)
+    self.assertTrue(same.passed, same)
+
+  def test_another_record_than_what_was_done_fails(self):
+    parts = miniature.parts(
+      network=miniature.network(), prior=miniature.GENERAL
+    )
+    right = validate._episodes
+
+    def forged(*arguments):
+      (episode,) = right(*arguments)
+      record = episode.trajectories
+      later = record.decision._replace(cell=(record.decision.cell + 1) % 5)
+      return [episode._replace(trajectories=record._replace(decision=later))]
+
+    with mock.patch.object(validate, '_episodes', forged):
+      same, _ = validate.real_history(
+        parts, miniature.tasks(1, miniature.GENERAL)
+      )
+    self.assertFalse(same.passed, same)
+
   def test_a_weight_of_zero_that_leaves_a_trace_fails(self):
     right = rewards.total
 
