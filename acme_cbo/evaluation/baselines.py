@@ -32,6 +32,8 @@ from acme_cbo.evaluation import policies
 _SOBOL, _CORNERS = 512, 64
 # Best candidates from which the improvement is climbed, of each set.
 _STARTS = 2
+# Sets in which it is climbed: those of the best candidates.
+_CLIMBED = 2
 _MOST_ITERATIONS = 20
 # How far from the best point so far another climb starts, in its domain.
 _NUDGE = 0.02
@@ -51,14 +53,16 @@ class _Arm(NamedTuple):
     cost: what setting it costs.
     prior: what the search's prior needs to know of it.
     candidates: C points.
-    parameters: the hyperparameters of its process.
+    mode: the most probable hyperparameters of its process.
+    sample: hyperparameters that are averaged over.
   """
 
   mask: np.ndarray
   cost: float
   prior: Any
   candidates: gp.Points
-  parameters: gp.Parameters
+  mode: gp.Parameters
+  sample: gp.Sample
 
 
 class _Memory(NamedTuple):
@@ -190,7 +194,7 @@ def cbo(scm: types.SCM) -> policies.Policy:
       sets=possibly_optimal,
       prior=_Prior(functools.partial(_fit_causal, graph), _causal),
       per_cost=True,
-      num_initial=lambda masks: 0,
+      num_initial=lambda masks: int(__import__("os").environ.get("ND","0")) * len(masks),
       own_units=False,
     )
   )
@@ -279,9 +283,15 @@ def _init(search, problem, observations, num_interventions):
         'improvement per cost needs a positive one'
       )
     candidates = _points(search, state, _fractions(mask))
-    return _Arm(mask, cost, state, candidates, gp.prior_mode(mask))
+    mode = gp.prior_mode(mask)
+    sample = gp.sample(mask, nothing, mode)
+    return _Arm(mask, cost, state, candidates, mode, sample)
 
   no_steps = np.zeros(int(num_interventions))
+  points = gp.Points(
+    np.zeros((no_steps.size, num_variables)), no_steps, no_steps
+  )
+  nothing = gp.Data(points, no_steps, no_steps.astype(bool))
   target = int(np.argmax(problem.target))
   return _Memory(
     problem=problem,
@@ -290,9 +300,7 @@ def _init(search, problem, observations, num_interventions):
     scale=float(scale[target]),
     step=0,
     arm=no_steps.astype(int) - 1,
-    points=gp.Points(
-      np.zeros((no_steps.size, num_variables)), no_steps, no_steps
-    ),
+    points=points,
     outcomes=no_steps,
     spent=0.0,
   )
@@ -389,11 +397,37 @@ def _choose(search, key, memory):
     inputs = _far_from_others(rng, memory, index)
     return _intervention(memory, memory.arms[index], inputs)
   _, best = _best_tried(memory)
-  found = [
-    (*_most_improving(search, rng, memory, index, best), index)
-    for index in affordable
+
+  def by_cost(index, improvement):
+    cost = memory.arms[index].cost if search.per_cost else 1.0
+    return improvement - np.log(cost)
+
+  given, improvements = {}, {}
+  for index in affordable:
+    arm, data = memory.arms[index], _data(memory, index)
+    processes = _processes(arm.sample.parameters, arm.mask, data)
+    given[index] = arm.sample, processes, data
+    improvements[index] = np.asarray(
+      _improvements(*given[index], arm.candidates, best)
+    )
+  highest = sorted(
+    affordable, key=lambda index: -by_cost(index, improvements[index].max())
+  )[:_CLIMBED]
+  climbed = [
+    (
+      index,
+      *_climb(
+        search,
+        rng,
+        memory.arms[index],
+        given[index],
+        improvements[index],
+        best,
+      ),
+    )
+    for index in highest
   ]
-  _, inputs, index = max(found, key=lambda each: each[0])
+  index, _, inputs = max(climbed, key=lambda end: by_cost(*end[:2]))
   return _intervention(memory, memory.arms[index], inputs)
 
 
@@ -424,30 +458,48 @@ def _best_tried(memory):
   for index, arm in enumerate(memory.arms):
     known = memory.arm == index
     if known.any():
-      mean, _ = _predicted(
-        arm.parameters, arm.mask, _data(memory, index), memory.points
-      )
+      mean = _mean(arm.sample, arm.mask, _data(memory, index), memory.points)
       means[known] = np.asarray(mean)[known]
   return int(np.argmax(means)), float(means.max())
 
 
-@jax.jit
-def _predicted(parameters, columns, data, points):
-  return gp.predict(gp.process(parameters, columns, data), data, points)
+_processes = jax.jit(jax.vmap(gp.process, (0, None, None)))
+
+
+def _predicted(processes, data, points):
+  """[K, P] means and [K, P] deviations, by each of the hyperparameters."""
+  return jax.vmap(gp.predict, (0, None, None))(processes, data, points)
 
 
 @jax.jit
-def _improvements(parameters, columns, data, points, best):
-  mean, deviation = _predicted(parameters, columns, data, points)
-  # Of the posterior mean, by what a noisy outcome there will move it.
-  moves = deviation**2 / jnp.hypot(deviation, jnp.exp(parameters.noise))
-  return gp.log_expected_improvement(mean, moves, best)
+def _mean(sample, columns, data, points):
+  """[P] posterior means."""
+  mean, _ = _predicted(
+    _processes(sample.parameters, columns, data), data, points
+  )
+  return jnp.exp(sample.log_weight) @ mean
 
 
-def _loss(evaluate, inputs, state, parameters, columns, data, best):
+@jax.jit
+def _improvements(sample, processes, data, points, best):
+  """[P] log of what the best posterior mean is expected to gain.
+
+  Of an outcome with noise counts by how much it moves the mean at the point:
+  the quantile improvement of Picheny et al., "Quantile-Based Optimization of
+  Noisy Computer Experiments with Tunable Precision" (2013), at the median.
+  Without noise that is the expected improvement.
+  """
+  mean, deviation = _predicted(processes, data, points)
+  noise = jnp.exp(sample.parameters.noise)[:, None]
+  moves = jnp.square(deviation) / jnp.hypot(deviation, noise)
+  each = gp.log_expected_improvement(mean, moves, best)
+  return jax.nn.logsumexp(each + sample.log_weight[:, None], 0)
+
+
+def _loss(evaluate, inputs, state, sample, processes, data, best):
   mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
   point = gp.Points(inputs[None], mean, deviation)
-  return -_improvements(parameters, columns, data, point, best)[0]
+  return -_improvements(sample, processes, data, point, best)[0]
 
 
 _loss_and_slope = jax.jit(
@@ -455,17 +507,15 @@ _loss_and_slope = jax.jit(
 )
 
 
-def _most_improving(search, rng, memory, index, best):
-  """Of a set: the highest log improvement (by cost), and where it is."""
-  arm, data = memory.arms[index], _data(memory, index)
-  given = arm.parameters, arm.mask, data
-  improvements = np.asarray(_improvements(*given, arm.candidates, best))
+def _climb(search, rng, arm, given, improvements, best):
+  """Of a set: the highest log improvement, and where it is."""
   top = np.argsort(-improvements)[:_STARTS]
   starts = list(arm.candidates.inputs[top])
+  *_, data = given
   if data.known.any():
     outputs = np.where(data.known, data.outputs, -np.inf)
     nudge = _NUDGE * _WIDTH * rng.normal(size=arm.mask.size)
-    starts.append(memory.points.inputs[np.argmax(outputs)] + nudge * arm.mask)
+    starts.append(data.points.inputs[np.argmax(outputs)] + nudge * arm.mask)
 
   def loss(inside):
     inputs = np.zeros(arm.mask.size)
@@ -490,8 +540,7 @@ def _most_improving(search, rng, memory, index, best):
   end = min(ends, key=lambda end: end.fun)
   inputs = np.zeros(arm.mask.size)
   inputs[arm.mask] = end.x
-  by_cost = np.log(arm.cost) if search.per_cost else 0.0
-  return -float(end.fun) - by_cost, inputs
+  return -float(end.fun), inputs
 
 
 def _observe(search, memory, step, intervention, outcome):
@@ -525,9 +574,10 @@ def _observe(search, memory, step, intervention, outcome):
     memory = memory._replace(
       location=float(seen.mean()), scale=float(seen.std())
     )
-  parameters = gp.fit(arm.mask, _data(memory, index), (arm.parameters,))
+  data = _data(memory, index)
+  mode = gp.fit(arm.mask, data, (arm.mode,))
   arms = list(memory.arms)
-  arms[index] = arm._replace(parameters=parameters)
+  arms[index] = arm._replace(mode=mode, sample=gp.sample(arm.mask, data, mode))
   return memory._replace(arms=tuple(arms))
 
 

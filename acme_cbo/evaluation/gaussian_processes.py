@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
+from scipy import special
+from scipy import stats
+from scipy.stats import qmc
 import tinygp
 
 
@@ -64,19 +67,29 @@ class Parameters(NamedTuple):
   noise: jax.Array
 
 
-# A weak normal prior of the logarithms: deviations, and bounds. Its centre is
-# that of `prior_mode`.
+# A weak normal prior of the logarithms: its mode (the length scale is that of
+# one column), deviations, and bounds.
 import os
-_DEVIATION = Parameters(length=float(os.environ.get('DL','1')), amplitude=float(os.environ.get('DA','.5')), noise=1.5)
+
+_MODE = Parameters(
+  length=np.log(float(os.environ.get('ML', '.5'))),
+  amplitude=0.0,
+  noise=np.log(0.1),
+)
+_DEVIATION = Parameters(
+  length=float(os.environ.get('DL', '1')),
+  amplitude=float(os.environ.get('DA', '1')),
+  noise=1.5,
+)
 _LOWEST = Parameters(length=np.log(0.02), amplitude=np.log(0.02), noise=-9.0)
 _HIGHEST = Parameters(length=np.log(1e3), amplitude=np.log(1e2), noise=3.0)
-import os
-_MODE_NOISE = np.log(float(os.environ.get('MN','0.1')))
-_MODE_LENGTH = np.log(float(os.environ.get('ML','1')))
 _MOST_ITERATIONS = 50
 _LEAST_VARIANCE = 1e-18
 # Below it the closed form of the improvement cancels.
 _TAIL = -100.0
+# Hyperparameters that an acquisition is averaged over, a power of 2.
+_NUM_SAMPLES = 16
+_LEAST_PRECISION = 0.25
 
 
 class Kernel(tinygp.kernels.Kernel):
@@ -113,11 +126,11 @@ def prior_mode(columns: np.ndarray) -> Parameters:
     distances do (Hvarfner et al., "Vanilla Bayesian Optimization Performs Great
     in High Dimensions", 2024).
   """
-  used = max(int(columns.sum()), 1)
+  length = _MODE.length + 0.5 * np.log(max(int(columns.sum()), 1))
   return Parameters(
-    length=np.full(columns.shape, 0.5 * np.log(used) + _MODE_LENGTH),
-    amplitude=np.zeros(()),
-    noise=np.full((), _MODE_NOISE),
+    length=np.full(columns.shape, length),
+    amplitude=np.full((), _MODE.amplitude),
+    noise=np.full((), _MODE.noise),
   )
 
 
@@ -158,11 +171,8 @@ def log_density(
   """
   at_data = process(parameters, columns, data)
   likelihood = at_data.log_probability(_residuals(data))
-  mode = Parameters(
-    length=0.5 * jnp.log(jnp.maximum(columns.sum(), 1)) + _MODE_LENGTH,
-    amplitude=0.0,
-    noise=_MODE_NOISE,
-  )
+  used = jnp.maximum(columns.sum(), 1)
+  mode = _MODE._replace(length=_MODE.length + 0.5 * jnp.log(used))
   strays = jax.tree.map(
     lambda value, mode, deviation: jnp.square((value - mode) / deviation).sum(),
     parameters,
@@ -196,9 +206,7 @@ def fit(
   if not np.any(data.known):
     return mode
   short = mode._replace(length=mode.length - 1.5, noise=mode.noise - 1.0)
-  bounds = optimize.Bounds(
-    *(_packed(_spread(limit, mode)) for limit in (_LOWEST, _HIGHEST))
-  )
+  lowest, highest = _bounds(columns)
   # Only what is used moves; the rest has no slope at its mode.
   columns = np.asarray(columns)
   data = jax.tree.map(jnp.asarray, data)
@@ -210,16 +218,72 @@ def fit(
   ends = [
     optimize.minimize(
       loss,
-      np.clip(_packed(start), bounds.lb, bounds.ub),
+      np.clip(_packed(start), lowest, highest),
       jac=True,
       method='L-BFGS-B',
-      bounds=bounds,
+      bounds=optimize.Bounds(lowest, highest),
       options={'maxiter': _MOST_ITERATIONS, 'ftol': 1e-7},
     )
     for start in (mode, short, *starts)
   ]
   best = min(ends, key=lambda end: end.fun)
   return jax.tree.map(np.asarray, _unpacked(best.x))
+
+
+class Sample(NamedTuple):
+  """Draws from the posterior of the hyperparameters.
+
+  Attributes:
+    parameters: `Parameters` with a leading axis K.
+    log_weight: [K] of each draw; the weights sum to 1.
+  """
+
+  parameters: Parameters
+  log_weight: jax.Array
+
+
+def sample(columns: np.ndarray, data: Data, mode: Parameters) -> Sample:
+  """Hyperparameters in proportion to how probable they are.
+
+  A handful of outcomes leave them open, and the most probable ones can say that
+  the function is flat; so an acquisition is averaged over them (Snoek,
+  Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
+  Algorithms", 2012, section 3.1). Here by importance sampling from the Laplace
+  approximation around the mode.
+
+  Args:
+    columns: [D] bool, the columns that are used.
+    data: R rows; with none known the draws are of the prior.
+    mode: from `fit`.
+
+  Returns:
+    The same draws at every call with the same data.
+  """
+  centre = _packed(mode)
+  slopes = np.asarray(_curvature(centre, columns, data))
+  precision, axes = np.linalg.eigh(slopes)
+  spread = axes / np.sqrt(np.maximum(precision, _LEAST_PRECISION))
+  level = qmc.Sobol(centre.size, rng=0).random(_NUM_SAMPLES)
+  normal = stats.norm.ppf(level)
+  vectors = np.clip(centre + normal @ spread.T, *_bounds(columns))
+  log_weight = 0.5 * np.square(normal).sum(1) - np.asarray(
+    _losses(vectors, columns, data)
+  )
+  log_weight -= special.logsumexp(log_weight)
+  parameters = Parameters(vectors[:, :-2], vectors[:, -2], vectors[:, -1])
+  return Sample(parameters, log_weight)
+
+
+_curvature = jax.jit(jax.hessian(_loss))
+_losses = jax.jit(jax.vmap(_loss, (0, None, None)))
+
+
+def _bounds(columns):
+  size = np.shape(columns)
+  return tuple(
+    _packed(Parameters(np.full(size, limit.length), *limit[1:]))
+    for limit in (_LOWEST, _HIGHEST)
+  )
 
 
 def predict(
@@ -291,12 +355,6 @@ def log_expected_improvement(
 def _residuals(data: Data) -> jax.Array:
   """Outputs less their prior mean; 0 where a row is padding: [R]."""
   return jnp.where(data.known, data.outputs - data.points.mean, 0.0)
-
-
-def _spread(limit: Parameters, like: Parameters) -> Parameters:
-  return jax.tree.map(
-    lambda value, shape: np.full(shape.shape, value), limit, like
-  )
 
 
 def _packed(parameters: Parameters) -> np.ndarray:
