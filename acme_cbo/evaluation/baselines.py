@@ -30,12 +30,11 @@ from acme_cbo.evaluation import policies
 
 # Of each set: points of a Sobol sequence, and corners of its box at most.
 _SOBOL, _CORNERS = 512, 64
-# Best candidates from which the improvement is climbed, of each set.
-_STARTS = 2
-# Sets in which it is climbed: those of the best candidates.
+# Sets in which the improvement is climbed: those of the best candidates.
 _CLIMBED = 2
-_MOST_ITERATIONS = 20
-# How far from the best point so far another climb starts, in its domain.
+_MOST_ITERATIONS = 10
+# A climb starts at the best candidate, another one this far from the best point
+# so far, in its domain.
 _NUDGE = 0.02
 # Points from which each one of a space-filling design is picked.
 _DESIGN_CHOICES = 32
@@ -54,7 +53,8 @@ class _Arm(NamedTuple):
     prior: what the search's prior needs to know of it.
     candidates: C points.
     mode: the most probable hyperparameters of its process.
-    sample: hyperparameters that are averaged over.
+    sample: K hyperparameters that are averaged over.
+    predicted: [K, C] means and [K, C] deviations at the candidates.
   """
 
   mask: np.ndarray
@@ -63,6 +63,7 @@ class _Arm(NamedTuple):
   candidates: gp.Points
   mode: gp.Parameters
   sample: gp.Sample
+  predicted: tuple[jax.Array, jax.Array]
 
 
 class _Memory(NamedTuple):
@@ -194,7 +195,7 @@ def cbo(scm: types.SCM) -> policies.Policy:
       sets=possibly_optimal,
       prior=_Prior(functools.partial(_fit_causal, graph), _causal),
       per_cost=True,
-      num_initial=lambda masks: int(__import__("os").environ.get("ND","0")) * len(masks),
+      num_initial=lambda masks: 0,
       own_units=False,
     )
   )
@@ -285,7 +286,8 @@ def _init(search, problem, observations, num_interventions):
     candidates = _points(search, state, _fractions(mask))
     mode = gp.prior_mode(mask)
     sample = gp.sample(mask, nothing, mode)
-    return _Arm(mask, cost, state, candidates, mode, sample)
+    predicted = _predicted(sample, mask, nothing, candidates)
+    return _Arm(mask, cost, state, candidates, mode, sample, predicted)
 
   no_steps = np.zeros(int(num_interventions))
   points = gp.Points(
@@ -402,31 +404,21 @@ def _choose(search, key, memory):
     cost = memory.arms[index].cost if search.per_cost else 1.0
     return improvement - np.log(cost)
 
-  given, improvements = {}, {}
-  for index in affordable:
-    arm, data = memory.arms[index], _data(memory, index)
-    processes = _processes(arm.sample.parameters, arm.mask, data)
-    given[index] = arm.sample, processes, data
-    improvements[index] = np.asarray(
-      _improvements(*given[index], arm.candidates, best)
+  improvements = {
+    index: np.asarray(
+      _improvements(
+        memory.arms[index].sample, *memory.arms[index].predicted, best
+      )
     )
+    for index in affordable
+  }
   highest = sorted(
     affordable, key=lambda index: -by_cost(index, improvements[index].max())
-  )[:_CLIMBED]
-  climbed = [
-    (
-      index,
-      *_climb(
-        search,
-        rng,
-        memory.arms[index],
-        given[index],
-        improvements[index],
-        best,
-      ),
-    )
-    for index in highest
-  ]
+  )
+  climbed = []
+  for index in highest[:_CLIMBED]:
+    first = memory.arms[index].candidates.inputs[np.argmax(improvements[index])]
+    climbed.append((index, *_climb(search, rng, memory, index, first, best)))
   index, _, inputs = max(climbed, key=lambda end: by_cost(*end[:2]))
   return _intervention(memory, memory.arms[index], inputs)
 
@@ -463,25 +455,29 @@ def _best_tried(memory):
   return int(np.argmax(means)), float(means.max())
 
 
+def _conditioned(processes, data, points):
+  """[K, P] means and [K, P] deviations, by each of the hyperparameters."""
+  return jax.vmap(gp.predict, (0, None, None))(processes, data, points)
+
+
 _processes = jax.jit(jax.vmap(gp.process, (0, None, None)))
 
 
-def _predicted(processes, data, points):
-  """[K, P] means and [K, P] deviations, by each of the hyperparameters."""
-  return jax.vmap(gp.predict, (0, None, None))(processes, data, points)
+@jax.jit
+def _predicted(sample, columns, data, points):
+  processes = _processes(sample.parameters, columns, data)
+  return _conditioned(processes, data, points)
 
 
 @jax.jit
 def _mean(sample, columns, data, points):
   """[P] posterior means."""
-  mean, _ = _predicted(
-    _processes(sample.parameters, columns, data), data, points
-  )
+  mean, _ = _predicted(sample, columns, data, points)
   return jnp.exp(sample.log_weight) @ mean
 
 
 @jax.jit
-def _improvements(sample, processes, data, points, best):
+def _improvements(sample, mean, deviation, best):
   """[P] log of what the best posterior mean is expected to gain.
 
   Of an outcome with noise counts by how much it moves the mean at the point:
@@ -489,7 +485,6 @@ def _improvements(sample, processes, data, points, best):
   Noisy Computer Experiments with Tunable Precision" (2013), at the median.
   Without noise that is the expected improvement.
   """
-  mean, deviation = _predicted(processes, data, points)
   noise = jnp.exp(sample.parameters.noise)[:, None]
   moves = jnp.square(deviation) / jnp.hypot(deviation, noise)
   each = gp.log_expected_improvement(mean, moves, best)
@@ -499,7 +494,8 @@ def _improvements(sample, processes, data, points, best):
 def _loss(evaluate, inputs, state, sample, processes, data, best):
   mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
   point = gp.Points(inputs[None], mean, deviation)
-  return -_improvements(sample, processes, data, point, best)[0]
+  predicted = _conditioned(processes, data, point)
+  return -_improvements(sample, *predicted, best)[0]
 
 
 _loss_and_slope = jax.jit(
@@ -507,11 +503,11 @@ _loss_and_slope = jax.jit(
 )
 
 
-def _climb(search, rng, arm, given, improvements, best):
+def _climb(search, rng, memory, index, first, best):
   """Of a set: the highest log improvement, and where it is."""
-  top = np.argsort(-improvements)[:_STARTS]
-  starts = list(arm.candidates.inputs[top])
-  *_, data = given
+  arm, data = memory.arms[index], _data(memory, index)
+  processes = _processes(arm.sample.parameters, arm.mask, data)
+  starts = [first]
   if data.known.any():
     outputs = np.where(data.known, data.outputs, -np.inf)
     nudge = _NUDGE * _WIDTH * rng.normal(size=arm.mask.size)
@@ -521,7 +517,13 @@ def _climb(search, rng, arm, given, improvements, best):
     inputs = np.zeros(arm.mask.size)
     inputs[arm.mask] = inside
     value, slope = _loss_and_slope(
-      search.prior.evaluate, inputs, arm.prior, *given, best
+      search.prior.evaluate,
+      inputs,
+      arm.prior,
+      arm.sample,
+      processes,
+      data,
+      best,
     )
     return float(value), np.asarray(slope)[arm.mask]
 
@@ -556,7 +558,12 @@ def _observe(search, memory, step, intervention, outcome):
   width = np.where(problem.high > problem.low, problem.high - problem.low, 1.0)
   fractions = np.where(mask, (values - problem.low) / width, 0.5)
   point = _points(search, arm.prior, fractions[None])
-  signed = problem.goal * np.asarray(outcome)[np.argmax(problem.target)]
+  signed = float(problem.goal * outcome[np.argmax(problem.target)])
+  if not np.isfinite(signed):
+    raise errors.UsageError(
+      f'the target was seen to be {signed} at intervention {here}; outcomes '
+      'are finite'
+    )
   memory = memory._replace(
     step=here + 1,
     arm=_with(memory.arm, here, index),
@@ -570,15 +577,24 @@ def _observe(search, memory, step, intervention, outcome):
     spent=memory.spent + arm.cost,
   )
   seen = memory.outcomes[: here + 1]
-  if search.own_units and seen.std() > 0:
+  units_change = search.own_units and seen.std() > 0
+  if units_change:
     memory = memory._replace(
       location=float(seen.mean()), scale=float(seen.std())
     )
-  data = _data(memory, index)
-  mode = gp.fit(arm.mask, data, (arm.mode,))
-  arms = list(memory.arms)
-  arms[index] = arm._replace(mode=mode, sample=gp.sample(arm.mask, data, mode))
-  return memory._replace(arms=tuple(arms))
+
+  def follow(number, arm):
+    data = _data(memory, number)
+    if number == index:
+      mode = gp.fit(arm.mask, data, (arm.mode,))
+      arm = arm._replace(mode=mode, sample=gp.sample(arm.mask, data, mode))
+    elif not units_change:
+      return arm
+    predicted = _predicted(arm.sample, arm.mask, data, arm.candidates)
+    return arm._replace(predicted=jax.block_until_ready(predicted))
+
+  arms = tuple(follow(*each) for each in enumerate(memory.arms))
+  return memory._replace(arms=arms)
 
 
 def _index(memory, mask):

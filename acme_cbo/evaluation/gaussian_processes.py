@@ -69,18 +69,8 @@ class Parameters(NamedTuple):
 
 # A weak normal prior of the logarithms: its mode (the length scale is that of
 # one column), deviations, and bounds.
-import os
-
-_MODE = Parameters(
-  length=np.log(float(os.environ.get('ML', '.5'))),
-  amplitude=0.0,
-  noise=np.log(0.1),
-)
-_DEVIATION = Parameters(
-  length=float(os.environ.get('DL', '1')),
-  amplitude=float(os.environ.get('DA', '1')),
-  noise=1.5,
-)
+_MODE = Parameters(length=np.log(0.3), amplitude=0.0, noise=np.log(0.1))
+_DEVIATION = Parameters(length=1.0, amplitude=1.0, noise=1.5)
 _LOWEST = Parameters(length=np.log(0.02), amplitude=np.log(0.02), noise=-9.0)
 _HIGHEST = Parameters(length=np.log(1e3), amplitude=np.log(1e2), noise=3.0)
 _MOST_ITERATIONS = 50
