@@ -130,10 +130,10 @@ def gp_bo() -> policies.Policy:
   It sets all settable variables at every step, or where that is not allowed the
   largest allowed sets, each with a process of its own. A process has a constant
   mean and a radial kernel with a length scale for each variable; the value of
-  largest expected improvement is set. The first steps fill the space: one more
-  than a set has variables, so two for a single variable, as in Zhao et al.,
-  "Causal Bayesian Optimization via Exogenous Distribution Learning" (2024).
-  Observational data are not used but for the units of the first outcomes.
+  largest expected improvement is set, whatever it costs. The first steps fill
+  the space, set by set: one more than a set has variables. (Published runs
+  begin with 2 interventions or more of each set, which are not counted; here
+  they are.) The observations are used for nothing but their number of columns.
 
   Returns:
     The policy. It recommends the intervention of the highest posterior mean
@@ -167,10 +167,12 @@ def cbo(scm: types.SCM) -> policies.Policy:
   that of the observations and s is 0. What is set next has the largest expected
   improvement by cost, over all sets.
 
-  It departs from the paper in that every step is an intervention: all
+  It departs from the paper in four ways. Every step is an intervention: all
   observations are given at the start, so that there is no choice between
-  observing and intervening; and in that no interventional data are given: the
-  first improvement is over the mean of the observations.
+  observing and intervening. No interventional data are given: the first
+  improvement is over the mean of the observations. The improvement is averaged
+  over hyperparameters, `gp.sample`, without which it often stays at the first
+  local optimum. And it counts the noise of outcomes, see `_improvements`.
 
   Args:
     scm: whose graph is told, and nothing else of it.

@@ -13,7 +13,7 @@ Inputs and outputs are in units in which their spread is about 1. All numbers
 are float64.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from scipy import special
 from scipy import stats
 from scipy.stats import qmc
 import tinygp
+
+# Of jax within compiled functions, of numpy on the host.
+Array = Any
 
 
 class Points(NamedTuple):
@@ -34,9 +37,9 @@ class Points(NamedTuple):
     deviation: [P] s of the kernel, see `Kernel`; 0 for a plain one.
   """
 
-  inputs: jax.Array
-  mean: jax.Array
-  deviation: jax.Array
+  inputs: Array
+  mean: Array
+  deviation: Array
 
 
 class Data(NamedTuple):
@@ -49,8 +52,8 @@ class Data(NamedTuple):
   """
 
   points: Points
-  outputs: jax.Array
-  known: jax.Array
+  outputs: Array
+  known: Array
 
 
 class Parameters(NamedTuple):
@@ -62,9 +65,9 @@ class Parameters(NamedTuple):
     noise: [] of the standard deviation of the noise.
   """
 
-  length: jax.Array
-  amplitude: jax.Array
-  noise: jax.Array
+  length: Array
+  amplitude: Array
+  noise: Array
 
 
 # A weak normal prior of the logarithms: its mode (the length scale is that of
@@ -142,7 +145,7 @@ def process(
     variance=jnp.exp(2 * parameters.amplitude),
   )
   noise = jnp.where(data.known, jnp.exp(2 * parameters.noise), 1.0)
-  located = data.points.inputs, data.points.deviation, data.known
+  located: Any = data.points.inputs, data.points.deviation, data.known
   return tinygp.GaussianProcess(kernel, located, diag=noise)
 
 
@@ -229,7 +232,7 @@ class Sample(NamedTuple):
   """
 
   parameters: Parameters
-  log_weight: jax.Array
+  log_weight: Array
 
 
 def sample(columns: np.ndarray, data: Data, mode: Parameters) -> Sample:
@@ -292,7 +295,7 @@ def predict(
   residuals = _residuals(data)
 
   def predict_one(x, s):
-    point = x[None], s[None], jnp.ones(1, bool)
+    point: Any = x[None], s[None], jnp.ones(1, bool)
     conditioned = at_data.condition(residuals, point, diag=jnp.zeros(1)).gp
     return conditioned.loc[0], conditioned.variance[0]
 

@@ -40,7 +40,9 @@ class KnownSCM(NamedTuple):
       free = equation(values, noise)
       values[name] = np.full(num_rows, settings[j]) if j in settings else free
     return np.stack(
-      [np.zeros(num_rows) if n in self.latent else v for n, v in values.items()],
+      [
+        np.zeros(num_rows) if n in self.latent else v for n, v in values.items()
+      ],
       1,
     )
 
