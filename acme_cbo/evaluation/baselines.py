@@ -40,6 +40,8 @@ _NUDGE = 0.02
 _DESIGN_CHOICES = 32
 # Draws that a causal prior propagates.
 _DRAWS = 64
+# Length scale of a search, a priori: a twelfth of a domain.
+_LENGTH = 0.3
 # Width of a domain over which a uniform distribution has variance 1.
 _WIDTH = np.sqrt(12.0)
 
@@ -52,7 +54,8 @@ class _Arm(NamedTuple):
     cost: what setting it costs.
     prior: what the search's prior needs to know of it.
     candidates: C points.
-    mode: the most probable hyperparameters of its process.
+    prior_mode: the hyperparameters of its process, before any outcome.
+    mode: the most probable ones.
     sample: K hyperparameters that are averaged over.
     predicted: [K, C] means and [K, C] deviations at the candidates.
   """
@@ -61,6 +64,7 @@ class _Arm(NamedTuple):
   cost: float
   prior: Any
   candidates: gp.Points
+  prior_mode: gp.Parameters
   mode: gp.Parameters
   sample: gp.Sample
   predicted: tuple[jax.Array, jax.Array]
@@ -286,10 +290,10 @@ def _init(search, problem, observations, num_interventions):
         'improvement per cost needs a positive one'
       )
     candidates = _points(search, state, _fractions(mask))
-    mode = gp.prior_mode(mask)
-    sample = gp.sample(mask, nothing, mode)
+    mode = gp.prior_mode(mask, _LENGTH)
+    sample = gp.sample(mask, nothing, mode, mode)
     predicted = _predicted(sample, mask, nothing, candidates)
-    return _Arm(mask, cost, state, candidates, mode, sample, predicted)
+    return _Arm(mask, cost, state, candidates, mode, mode, sample, predicted)
 
   no_steps = np.zeros(int(num_interventions))
   points = gp.Points(
@@ -588,8 +592,9 @@ def _observe(search, memory, step, intervention, outcome):
   def follow(number, arm):
     data = _data(memory, number)
     if number == index:
-      mode = gp.fit(arm.mask, data, (arm.mode,))
-      arm = arm._replace(mode=mode, sample=gp.sample(arm.mask, data, mode))
+      mode = gp.fit(arm.mask, data, arm.prior_mode, (arm.mode,))
+      sample = gp.sample(arm.mask, data, arm.prior_mode, mode)
+      arm = arm._replace(mode=mode, sample=sample)
     elif not units_change:
       return arm
     predicted = _predicted(arm.sample, arm.mask, data, arm.candidates)

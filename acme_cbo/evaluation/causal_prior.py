@@ -24,6 +24,8 @@ from acme_cbo.evaluation import identification
 _LEFT, _DRAWN, _REGRESSED = 0, 1, 2
 # Rows beyond it are left out: the cost is that of their number, squared.
 _MOST_ROWS = 200
+# Length scale of a regression, a priori, in deviations of what is regressed on.
+_LENGTH = 1.0
 # Candidates that are propagated at once.
 _CHUNK = 16
 
@@ -86,8 +88,9 @@ def fit(
     )
     for j in range(num_variables)
   ]
+  priors = [gp.prior_mode(row, _LENGTH) for row in given]
   parameters = [
-    gp.fit(given[j], data[j]) if given[j].any() else gp.prior_mode(given[j])
+    gp.fit(given[j], data[j], priors[j]) if given[j].any() else priors[j]
     for j in range(num_variables)
   ]
 

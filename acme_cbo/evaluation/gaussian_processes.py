@@ -70,9 +70,7 @@ class Parameters(NamedTuple):
   noise: Array
 
 
-# A weak normal prior of the logarithms: its mode (the length scale is that of
-# one column), deviations, and bounds.
-_MODE = Parameters(length=np.log(0.3), amplitude=0.0, noise=np.log(0.1))
+# Of the weak normal prior of the logarithms: its deviations, and bounds.
 _DEVIATION = Parameters(length=1.0, amplitude=1.0, noise=1.5)
 _LOWEST = Parameters(length=np.log(0.02), amplitude=np.log(0.02), noise=-9.0)
 _HIGHEST = Parameters(length=np.log(1e3), amplitude=np.log(1e2), noise=3.0)
@@ -108,22 +106,23 @@ class Kernel(tinygp.kernels.Kernel):
     return jnp.where(known & other_known, radial + s * other_s, 0.0)
 
 
-def prior_mode(columns: np.ndarray) -> Parameters:
-  """What the hyperparameters are before any data.
+def prior_mode(columns: np.ndarray, length: float) -> Parameters:
+  """What the hyperparameters are most probably, before any data.
 
   Args:
     columns: [D] bool, the columns that are used.
+    length: the length scale, were it one column.
 
   Returns:
-    Length scales that grow as the square root of the number of columns, as
-    distances do (Hvarfner et al., "Vanilla Bayesian Optimization Performs Great
-    in High Dimensions", 2024).
+    An amplitude of 1, noise of 0.1, and length scales that grow as the square
+    root of the number of columns, as distances do (Hvarfner et al., "Vanilla
+    Bayesian Optimization Performs Great in High Dimensions", 2024).
   """
-  length = _MODE.length + 0.5 * np.log(max(int(columns.sum()), 1))
+  grown = length * np.sqrt(max(int(columns.sum()), 1))
   return Parameters(
-    length=np.full(columns.shape, length),
-    amplitude=np.full((), _MODE.amplitude),
-    noise=np.full((), _MODE.noise),
+    length=np.full(columns.shape, np.log(grown)),
+    amplitude=np.log(1.0),
+    noise=np.log(0.1),
   )
 
 
@@ -150,7 +149,7 @@ def process(
 
 
 def log_density(
-  parameters: Parameters, columns: jax.Array, data: Data
+  parameters: Parameters, columns: jax.Array, data: Data, prior: Parameters
 ) -> jax.Array:
   """Log of the marginal likelihood times the prior of the hyperparameters.
 
@@ -158,54 +157,56 @@ def log_density(
     parameters: the hyperparameters.
     columns: [D] bool, the columns that are used.
     data: R rows.
+    prior: the mode of their prior.
 
   Returns:
     [] up to a constant.
   """
   at_data = process(parameters, columns, data)
   likelihood = at_data.log_probability(_residuals(data))
-  used = jnp.maximum(columns.sum(), 1)
-  mode = _MODE._replace(length=_MODE.length + 0.5 * jnp.log(used))
   strays = jax.tree.map(
     lambda value, mode, deviation: jnp.square((value - mode) / deviation).sum(),
     parameters,
-    mode,
+    prior,
     _DEVIATION,
   )
   return likelihood - 0.5 * sum(strays)
 
 
-def _loss(vector, columns, data):
-  return -log_density(_unpacked(vector), columns, data)
+def _loss(vector, columns, data, prior):
+  return -log_density(_unpacked(vector), columns, data, prior)
 
 
 _loss_and_slope = jax.jit(jax.value_and_grad(_loss))
 
 
 def fit(
-  columns: np.ndarray, data: Data, starts: tuple[Parameters, ...] = ()
+  columns: np.ndarray,
+  data: Data,
+  prior: Parameters,
+  starts: tuple[Parameters, ...] = (),
 ) -> Parameters:
   """The most probable hyperparameters.
 
   Args:
     columns: [D] bool, the columns that are used.
     data: R rows; with none known the mode of the prior is returned.
-    starts: where to search from, beside that mode and one of shorter lengths.
+    prior: that mode.
+    starts: where to search from, beside it and one of shorter lengths.
 
   Returns:
     The best that a bounded quasi-Newton search from each start reached.
   """
-  mode = prior_mode(columns)
   if not np.any(data.known):
-    return mode
-  short = mode._replace(length=mode.length - 1.5, noise=mode.noise - 1.0)
+    return prior
+  short = prior._replace(length=prior.length - 1.5, noise=prior.noise - 1.0)
   lowest, highest = _bounds(columns)
   # Only what is used moves; the rest has no slope at its mode.
   columns = np.asarray(columns)
   data = jax.tree.map(jnp.asarray, data)
 
   def loss(vector):
-    value, slope = _loss_and_slope(vector, columns, data)
+    value, slope = _loss_and_slope(vector, columns, data, prior)
     return float(value), np.asarray(slope)
 
   ends = [
@@ -217,7 +218,7 @@ def fit(
       bounds=optimize.Bounds(lowest, highest),
       options={'maxiter': _MOST_ITERATIONS, 'ftol': 1e-7},
     )
-    for start in (mode, short, *starts)
+    for start in (prior, short, *starts)
   ]
   best = min(ends, key=lambda end: end.fun)
   return jax.tree.map(np.asarray, _unpacked(best.x))
@@ -235,7 +236,9 @@ class Sample(NamedTuple):
   log_weight: Array
 
 
-def sample(columns: np.ndarray, data: Data, mode: Parameters) -> Sample:
+def sample(
+  columns: np.ndarray, data: Data, prior: Parameters, mode: Parameters
+) -> Sample:
   """Hyperparameters in proportion to how probable they are.
 
   A handful of outcomes leave them open, and the most probable ones can say that
@@ -247,20 +250,21 @@ def sample(columns: np.ndarray, data: Data, mode: Parameters) -> Sample:
   Args:
     columns: [D] bool, the columns that are used.
     data: R rows; with none known the draws are of the prior.
-    mode: from `fit`.
+    prior: the mode of the prior.
+    mode: that of the posterior, from `fit`.
 
   Returns:
     The same draws at every call with the same data.
   """
   centre = _packed(mode)
-  slopes = np.asarray(_curvature(centre, columns, data))
+  slopes = np.asarray(_curvature(centre, columns, data, prior))
   precision, axes = np.linalg.eigh(slopes)
   spread = axes / np.sqrt(np.maximum(precision, _LEAST_PRECISION))
   level = qmc.Sobol(centre.size, rng=0).random(_NUM_SAMPLES)
   normal = stats.norm.ppf(level)
   vectors = np.clip(centre + normal @ spread.T, *_bounds(columns))
   log_weight = 0.5 * np.square(normal).sum(1) - np.asarray(
-    _losses(vectors, columns, data)
+    _losses(vectors, columns, data, prior)
   )
   log_weight -= special.logsumexp(log_weight)
   parameters = Parameters(vectors[:, :-2], vectors[:, -2], vectors[:, -1])
@@ -268,7 +272,7 @@ def sample(columns: np.ndarray, data: Data, mode: Parameters) -> Sample:
 
 
 _curvature = jax.jit(jax.hessian(_loss))
-_losses = jax.jit(jax.vmap(_loss, (0, None, None)))
+_losses = jax.jit(jax.vmap(_loss, (0, None, None, None)))
 
 
 def _bounds(columns):

@@ -16,6 +16,7 @@ _PARAMETERS = gp.Parameters(
   length=np.log([0.7, 2.0]), amplitude=np.log(1.3), noise=np.log(0.2)
 )
 _BOTH = np.array([True, True])
+_PRIOR = gp.prior_mode(_BOTH, 0.3)
 
 
 def _points(rng, num_points, num_columns=2):
@@ -99,7 +100,7 @@ class RegressionTest(parameterized.TestCase):
     expected -= 0.5 * (
       stray.sum() + np.log(1.3) ** 2 + (np.log(0.2 / 0.1) / 1.5) ** 2
     )
-    found = gp.log_density(_PARAMETERS, _BOTH, data)
+    found = gp.log_density(_PARAMETERS, _BOTH, data, _PRIOR)
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
   def test_padding_changes_nothing(self):
@@ -116,13 +117,12 @@ class RegressionTest(parameterized.TestCase):
       strict=True,
     ):
       np.testing.assert_allclose(found, expected, atol=1e-9)
-    fitted, plain = gp.fit(columns, padded), gp.fit(_BOTH, data)
+    prior = gp.prior_mode(columns, 0.3)
+    fitted, plain = gp.fit(columns, padded, prior), gp.fit(_BOTH, data, _PRIOR)
     np.testing.assert_allclose(fitted.length[:2], plain.length, atol=1e-3)
     np.testing.assert_allclose(fitted.noise, plain.noise, atol=1e-3)
     # What is not used stays at its mode.
-    np.testing.assert_allclose(
-      fitted.length[2:], gp.prior_mode(columns).length[2:], atol=1e-6
-    )
+    np.testing.assert_allclose(fitted.length[2:], prior.length[2:], atol=1e-6)
 
   def test_interpolates_without_noise(self):
     data = _data()
@@ -139,13 +139,13 @@ class RegressionTest(parameterized.TestCase):
     data = gp.Data(
       gp.Points(inputs, nothing, nothing), outputs, np.ones(60, bool)
     )
-    found = gp.fit(_BOTH, data)
+    found = gp.fit(_BOTH, data, _PRIOR)
     # The second column does not matter; the noise has deviation 0.1.
     self.assertGreater(found.length[1] - found.length[0], 1.0)
     self.assertAlmostEqual(np.exp(found.noise), 0.1, delta=0.03)
     # A mode: the slope there is 0.
     slope = jax.grad(gp.log_density)(
-      jax.tree.map(jnp.asarray, found), _BOTH, data
+      jax.tree.map(jnp.asarray, found), _BOTH, data, _PRIOR
     )
     self.assertLess(max(np.max(np.abs(leaf)) for leaf in slope), 0.1)
 
@@ -158,8 +158,8 @@ class RegressionTest(parameterized.TestCase):
       outputs=np.full(4, 1e3),
       known=np.arange(4) < num_known,
     )
-    mode = gp.fit(_BOTH, data)
-    sample = gp.sample(_BOTH, data, mode)
+    mode = gp.fit(_BOTH, data, _PRIOR)
+    sample = gp.sample(_BOTH, data, _PRIOR, mode)
     for leaf in jax.tree.leaves((mode, sample)):
       self.assertTrue(np.isfinite(leaf).all())
     np.testing.assert_allclose(np.exp(sample.log_weight).sum(), 1)
@@ -174,7 +174,9 @@ class RegressionTest(parameterized.TestCase):
       outputs=np.array([0.9, -0.2, 0.3, 0.5]),
       known=np.ones(4, bool),
     )
-    sample = gp.sample(column, data, gp.fit(column, data))
+    prior = gp.prior_mode(column, 0.3)
+    mode = gp.fit(column, data, prior)
+    sample = gp.sample(column, data, prior, mode)
     weight = np.exp(sample.log_weight)
     length = sample.parameters.length[:, 0]
     mean = weight @ length
@@ -186,7 +188,7 @@ class RegressionTest(parameterized.TestCase):
       np.linspace(-9, 3, 30),
     )
     grid = np.stack(np.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
-    logs = jax.jit(jax.vmap(gp.log_density, (0, None, None)))(
+    logs = jax.jit(jax.vmap(gp.log_density, (0, None, None, None)))(
       gp.Parameters(grid[:, :1], grid[:, 1], grid[:, 2]), column, data
     )
     density = np.exp(logs - special.logsumexp(logs))
