@@ -34,7 +34,7 @@ class CausalPriorTest(absltest.TestCase):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
 
-  def predict(self, known, settings, num_rows=200, seed=0):
+  def predict(self, known, settings, num_rows=120, seed=0):
     """Predictions at several settings of one set, in raw units."""
     rows = known.sample(np.random.default_rng(seed), {}, num_rows)
     names = list(known.equations)
@@ -80,11 +80,11 @@ class CausalPriorTest(absltest.TestCase):
       np.stack([w, x_seen, z, np.ones(len(w))], 1), y, rcond=None
     )[0]
     slope = of_y[1] + of_y[2] * np.polyfit(x_seen, z, 1)[0]
-    self.assertAlmostEqual(np.polyfit(x, mean, 1)[0], slope, delta=0.15)
+    self.assertAlmostEqual(np.polyfit(x, mean, 1)[0], slope, delta=0.2)
     # True is 0.8 * 1.5 - 0.5.
     self.assertAlmostEqual(slope, 0.7, delta=0.3)
     naive = np.polyfit(rows[:, 1], rows[:, 3], 1)[0]
-    self.assertAlmostEqual(naive, 0.2, delta=0.2)
+    self.assertLess(naive, slope - 0.3)
     # W's own share is that of a cause that varies: 1 + 1.5² + 1.
     np.testing.assert_allclose(deviation, np.sqrt(4.25), rtol=0.15)
 
@@ -114,7 +114,7 @@ class CausalPriorTest(absltest.TestCase):
       {'W': '', 'X': '', 'Z': 'X', 'Y': 'XZ'},
       {'XZ': 2.0, 'XY': 1.0, 'ZY': -1.0},
     )
-    x, z = np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.5, -0.5])
+    x, z = np.array([-1.0, 0.0, 1.0]), np.array([-1.5, 0.5, 1.5])
     mean, deviation, _ = self.predict(known, {'X': x, 'Z': z})
     np.testing.assert_allclose(mean, x - z, atol=0.35)
     np.testing.assert_allclose(deviation, 1, rtol=0.2)

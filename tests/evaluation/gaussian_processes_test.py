@@ -189,7 +189,7 @@ class RegressionTest(parameterized.TestCase):
     )
     grid = np.stack(np.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
     logs = jax.jit(jax.vmap(gp.log_density, (0, None, None, None)))(
-      gp.Parameters(grid[:, :1], grid[:, 1], grid[:, 2]), column, data
+      gp.Parameters(grid[:, :1], grid[:, 1], grid[:, 2]), column, data, prior
     )
     density = np.exp(logs - special.logsumexp(logs))
     expected = density @ grid[:, 0]
