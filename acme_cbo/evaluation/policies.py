@@ -20,6 +20,10 @@ from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
 
+def _no_recommendation(memory: Any) -> types.Intervention:
+  raise NotImplementedError(f'a policy with {type(memory)} recommends nothing')
+
+
 class Policy(NamedTuple):
   """How to choose interventions.
 
@@ -33,6 +37,8 @@ class Policy(NamedTuple):
     believed: memory -> states of the policy's beliefs; empty if it has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
       that each variable is a parent of the target}.
+    recommend: memory -> `Intervention`, what it would set if no more
+      experiments came.
   """
 
   init: Callable[..., Any]
@@ -41,6 +47,7 @@ class Policy(NamedTuple):
   recommend: Callable[[Any], types.Intervention]
   believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
+  recommend: Callable[[Any], types.Intervention] = _no_recommendation
 
 
 # Makes a policy for a task. All but the oracle ignore the task.

@@ -1,0 +1,633 @@
+"""Bayesian optimisation with Gaussian processes: methods of the literature.
+
+They choose on the host, step by step, with compiled numerics inside; all is in
+float64, so that they are to be called within `jax.enable_x64(True)`. What they
+are told differs: `gp_bo` the problem alone, `cbo` the true graph as well.
+
+Where no set is left that the budget pays for, they set nothing.
+
+  T  interventions of the episode
+  C  candidates of a set
+  D  variables
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize
+from scipy.stats import qmc
+
+from acme_cbo import errors
+from acme_cbo import types
+from acme_cbo.evaluation import causal_prior
+from acme_cbo.evaluation import gaussian_processes as gp
+from acme_cbo.evaluation import identification
+from acme_cbo.evaluation import policies
+
+# Of each set: points of a Sobol sequence, and corners of its box at most.
+_SOBOL, _CORNERS = 512, 64
+# Sets in which the improvement is climbed: those of the best candidates.
+_CLIMBED = 2
+_MOST_ITERATIONS = 10
+# A climb starts at the best candidate, another one this far from the best point
+# so far, in its domain.
+_NUDGE = 0.02
+# Points from which each one of a space-filling design is picked.
+_DESIGN_CHOICES = 32
+# Draws that a causal prior propagates.
+_DRAWS = 64
+# Length scale of a search, a priori: a twelfth of a domain.
+_LENGTH = 0.3
+# Width of a domain over which a uniform distribution has variance 1.
+_WIDTH = np.sqrt(12.0)
+
+
+class _Arm(NamedTuple):
+  """A set of variables, and the process over what they are set to.
+
+  Attributes:
+    mask: [D] bool, the set.
+    cost: what setting it costs.
+    prior: what the search's prior needs to know of it.
+    candidates: C points.
+    prior_mode: the hyperparameters of its process, before any outcome.
+    mode: the most probable ones.
+    sample: K hyperparameters that are averaged over.
+    predicted: [K, C] means and [K, C] deviations at the candidates.
+  """
+
+  mask: np.ndarray
+  cost: float
+  prior: Any
+  candidates: gp.Points
+  prior_mode: gp.Parameters
+  mode: gp.Parameters
+  sample: gp.Sample
+  predicted: tuple[jax.Array, jax.Array]
+
+
+class _Memory(NamedTuple):
+  """What a search has seen.
+
+  Attributes:
+    problem: of numpy arrays.
+    arms: the sets that it chooses from.
+    location: origin of the units in which outcomes are modelled.
+    scale: size of these units.
+    step: interventions so far.
+    arm: [T] int, which set each step set.
+    points: T points; inputs are fractions of the domains, scaled and centred.
+    outcomes: [T] of the target, signed by the goal, in its own units.
+    spent: what the interventions so far cost.
+  """
+
+  problem: types.Problem
+  arms: tuple[_Arm, ...]
+  location: float
+  scale: float
+  step: int
+  arm: np.ndarray
+  points: gp.Points
+  outcomes: np.ndarray
+  spent: float
+
+
+class _Prior(NamedTuple):
+  """What is believed of E[Y | do] before any intervention.
+
+  Attributes:
+    fit: (problem, standardised observations [N, D], masks of the sets) -> what
+      `evaluate` needs to know of each set.
+    evaluate: (that, fractions [C, D] of the domains) -> [C] means and [C]
+      deviations of the target; standardised, more is better.
+  """
+
+  fit: Callable[..., list[Any]]
+  evaluate: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+class _Search(NamedTuple):
+  """How the two methods differ.
+
+  Attributes:
+    sets: problem -> the sets to choose from.
+    prior: of their processes.
+    per_cost: whether the improvement is divided by the set's cost.
+    num_initial: the sets' masks -> how many steps fill the space first.
+    own_units: whether the units are the outcomes' own, not the observations'.
+  """
+
+  sets: Callable[[types.Problem], list[identification.Variables]]
+  prior: _Prior
+  per_cost: bool
+  num_initial: Callable[[Sequence[np.ndarray]], int]
+  own_units: bool
+
+
+def gp_bo() -> policies.Policy:
+  """Plain Bayesian optimisation over all variables that may be set together.
+
+  It sets all settable variables at every step, or where that is not allowed the
+  largest allowed sets, each with a process of its own. A process has a constant
+  mean and a radial kernel with a length scale for each variable; the value of
+  largest expected improvement is set, whatever it costs. The first steps fill
+  the space, set by set: one more than a set has variables. (Published runs
+  begin with 2 interventions or more of each set, which are not counted; here
+  they are.) The observations are used for nothing but their number of columns.
+
+  Returns:
+    The policy. It recommends the intervention of the highest posterior mean
+    among those that it tried.
+  """
+
+  def largest(problem):
+    allowed = identification.allowed_sets(problem)
+    size = max(len(chosen) for chosen in allowed)
+    return [chosen for chosen in allowed if len(chosen) == size]
+
+  return _policy(
+    _Search(
+      sets=largest,
+      prior=_Prior(_fit_nothing, _constant),
+      per_cost=False,
+      num_initial=lambda masks: 1 + max(int(mask.sum()) for mask in masks),
+      own_units=True,
+    )
+  )
+
+
+def cbo(scm: types.SCM) -> policies.Policy:
+  """Causal Bayesian optimisation, told the true graph.
+
+  Aglietti et al., "Causal Bayesian Optimization" (2020): one process for each
+  possibly-optimal set that is allowed. Its prior mean is the estimate of
+  E[Y | do] from the observations and its kernel has the term of `gp.Kernel`,
+  with s the estimated deviation of Y under do(). Where the graph does not
+  identify the effect of a set by `identification.is_identified`, the mean is
+  that of the observations and s is 0. What is set next has the largest expected
+  improvement by cost, over all sets.
+
+  It departs from the paper in four ways. Every step is an intervention: all
+  observations are given at the start, so that there is no choice between
+  observing and intervening. No interventional data are given: the first
+  improvement is over the mean of the observations. The improvement is averaged
+  over hyperparameters, `gp.sample`, without which it often stays at the first
+  local optimum. And it counts the noise of outcomes, see `_improvements`.
+
+  Args:
+    scm: whose graph is told, and nothing else of it.
+
+  Returns:
+    The policy. It recommends the intervention of the highest posterior mean
+    among those that it tried.
+  """
+  graph = identification.observed_graph(scm)
+
+  def possibly_optimal(problem):
+    sets = identification.possibly_optimal_sets(scm._replace(problem=problem))
+    if not sets:
+      raise errors.UsageError(
+        'no allowed set has an effect on the target by the graph; allow one of '
+        'its ancestors to be set'
+      )
+    return sets
+
+  return _policy(
+    _Search(
+      sets=possibly_optimal,
+      prior=_Prior(functools.partial(_fit_causal, graph), _causal),
+      per_cost=True,
+      num_initial=lambda masks: 0,
+      own_units=False,
+    )
+  )
+
+
+def _fit_nothing(problem, standardised, masks):
+  del problem, standardised
+  return [None for _ in masks]
+
+
+def _constant(state, fractions):
+  del state
+  return jnp.zeros(fractions.shape[0]), jnp.zeros(fractions.shape[0])
+
+
+class _CausalState(NamedTuple):
+  """What a causal prior knows of a set, see `causal_prior.predict`."""
+
+  regressions: causal_prior.Regressions
+  mask: np.ndarray
+  role: np.ndarray
+  low: np.ndarray
+  width: np.ndarray
+  goal: np.ndarray
+
+
+def _fit_causal(graph, problem, standardised, masks):
+  target = int(np.argmax(problem.target))
+  factors = identification.factorise(graph, target)
+  rows, location, scale = standardised
+  regressions = causal_prior.fit(factors, target, rows, _DRAWS)
+
+  def of(mask):
+    role = causal_prior.roles(factors, target, mask)
+    known = identification.is_identified(graph, target, np.flatnonzero(mask))
+    return _CausalState(
+      regressions=regressions,
+      mask=mask,
+      # With nothing propagated the mean and s are 0.
+      role=role if known else np.zeros_like(role),
+      low=(problem.low - location) / scale,
+      width=(problem.high - problem.low) / scale,
+      goal=problem.goal,
+    )
+
+  return [of(mask) for mask in masks]
+
+
+def _causal(state, fractions):
+  values = state.low + fractions * state.width
+  mean, deviation = causal_prior.predict(
+    state.regressions, state.mask, state.role, values
+  )
+  return state.goal * mean, deviation
+
+
+def _policy(search: _Search) -> policies.Policy:
+  return policies.Policy(
+    init=functools.partial(_init, search),
+    choose=functools.partial(_choose, search),
+    observe=functools.partial(_observe, search),
+    recommend=_recommend,
+  )
+
+
+def _init(search, problem, observations, num_interventions):
+  observations = check_observations(observations)
+  problem = jax.tree.map(np.asarray, problem)
+  rows = np.where(problem.exists, observations, 0.0)
+  location, scale = rows.mean(0), rows.std(0)
+  scale = np.where(scale > 0, scale, 1.0)
+  standardised = (rows - location) / scale
+
+  num_variables = problem.low.size
+  masks = [
+    np.isin(np.arange(num_variables), list(chosen))
+    for chosen in search.sets(problem)
+  ]
+  states = search.prior.fit(problem, (standardised, location, scale), masks)
+
+  def arm(mask, state):
+    cost = float(problem.cost[mask].sum())
+    if search.per_cost and not cost > 0:
+      raise errors.UsageError(
+        f'setting variables {np.flatnonzero(mask).tolist()} costs {cost:g}; an '
+        'improvement per cost needs a positive one'
+      )
+    candidates = _points(search, state, _fractions(mask))
+    mode = gp.prior_mode(mask, _LENGTH)
+    sample = gp.sample(mask, nothing, mode, mode)
+    predicted = _predicted(sample, mask, nothing, candidates)
+    return _Arm(mask, cost, state, candidates, mode, mode, sample, predicted)
+
+  no_steps = np.zeros(int(num_interventions))
+  points = gp.Points(
+    np.zeros((no_steps.size, num_variables)), no_steps, no_steps
+  )
+  nothing = gp.Data(points, no_steps, no_steps.astype(bool))
+  target = int(np.argmax(problem.target))
+  return _Memory(
+    problem=problem,
+    arms=tuple(arm(*each) for each in zip(masks, states, strict=True)),
+    location=float(problem.goal * location[target]),
+    scale=float(scale[target]),
+    step=0,
+    arm=no_steps.astype(int) - 1,
+    points=points,
+    outcomes=no_steps,
+    spent=0.0,
+  )
+
+
+def check_observations(observations: Any) -> np.ndarray:
+  """Observations on the host.
+
+  Args:
+    observations: [N, D].
+
+  Returns:
+    [N, D].
+
+  Raises:
+    errors.UsageError: they are not of 64 bits, or there are fewer than 2.
+  """
+  dtype = jnp.asarray(observations).dtype
+  if dtype != jnp.float64:
+    raise errors.UsageError(
+      f'observations are {dtype}, and this policy computes in float64; draw '
+      'them and call it within jax.enable_x64(True)'
+    )
+  if len(observations) < 2:
+    raise errors.UsageError(
+      f'{len(observations)} observational row(s); a deviation needs 2'
+    )
+  return np.asarray(observations)
+
+
+def _fractions(mask):
+  """Candidates of a set: [C, D] fractions, the middle of the box first."""
+  size = int(mask.sum())
+  corners = (np.arange(2 ** min(size, 6))[:, None] >> np.arange(size)) & 1
+  sobol = qmc.Sobol(size, rng=0).random(_SOBOL)
+  inside = np.concatenate([np.full((1, size), 0.5), corners, sobol])
+  # As many for every set, so that one program serves all.
+  inside = inside[: 1 + _SOBOL]
+  fractions = np.full((len(inside), mask.size), 0.5)
+  fractions[:, mask] = inside
+  return fractions
+
+
+def _points(search, state, fractions):
+  mean, deviation = _evaluated(search.prior.evaluate, state, fractions)
+  return gp.Points(_scaled(fractions), np.asarray(mean), np.asarray(deviation))
+
+
+_evaluated = jax.jit(
+  lambda evaluate, state, fractions: evaluate(state, fractions),
+  static_argnums=0,
+)
+
+
+def _scaled(fractions):
+  return _WIDTH * (fractions - 0.5)
+
+
+def _data(memory, index):
+  """What was seen of a set, in units."""
+  return gp.Data(
+    points=memory.points,
+    outputs=(memory.outcomes - memory.location) / memory.scale,
+    known=memory.arm == index,
+  )
+
+
+def _intervention(memory, arm, inputs):
+  """do() of a set, from inputs of its process."""
+  problem = memory.problem
+  fraction = inputs / _WIDTH + 0.5
+  value = (1 - fraction) * problem.low + fraction * problem.high
+  value = np.clip(value, problem.low, problem.high)
+  return types.Intervention(
+    mask=jnp.asarray(arm.mask),
+    values=jnp.asarray(np.where(arm.mask, value, 0.0)),
+  )
+
+
+def _choose(search, key, memory):
+  affordable = [
+    index
+    for index, arm in enumerate(memory.arms)
+    if memory.spent + arm.cost <= memory.problem.budget
+  ]
+  rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+  if not affordable:
+    nothing = np.zeros_like(memory.arms[0].mask)
+    return _intervention(
+      memory, memory.arms[0]._replace(mask=nothing), np.zeros(nothing.size)
+    )
+  if memory.step < search.num_initial([arm.mask for arm in memory.arms]):
+    index = affordable[memory.step % len(affordable)]
+    inputs = _far_from_others(rng, memory, index)
+    return _intervention(memory, memory.arms[index], inputs)
+  _, best = _best_tried(memory)
+
+  def by_cost(index, improvement):
+    cost = memory.arms[index].cost if search.per_cost else 1.0
+    return improvement - np.log(cost)
+
+  improvements = {
+    index: np.asarray(
+      _improvements(
+        memory.arms[index].sample, *memory.arms[index].predicted, best
+      )
+    )
+    for index in affordable
+  }
+  highest = sorted(
+    affordable, key=lambda index: -by_cost(index, improvements[index].max())
+  )
+  climbed = []
+  for index in highest[:_CLIMBED]:
+    first = memory.arms[index].candidates.inputs[np.argmax(improvements[index])]
+    climbed.append((index, *_climb(search, rng, memory, index, first, best)))
+  index, _, inputs = max(climbed, key=lambda end: by_cost(*end[:2]))
+  return _intervention(memory, memory.arms[index], inputs)
+
+
+def _far_from_others(rng, memory, index):
+  """The next point of a space-filling design.
+
+  The furthest from the points so far of a few random ones (Mitchell,
+  "Spectrally Optimal Sampling for Distribution Ray Tracing", 1991).
+  """
+  mask = memory.arms[index].mask
+  choices = _scaled(rng.random((_DESIGN_CHOICES, mask.size)))
+  choices = np.where(mask, choices, 0.0)
+  tried = memory.points.inputs[memory.arm == index]
+  if not len(tried):
+    return choices[0]
+  apart = np.square(choices[:, None] - tried).sum(-1).min(1)
+  return choices[np.argmax(apart)]
+
+
+def _best_tried(memory):
+  """Which step has the highest posterior mean, and that mean.
+
+  Before the first step it is -1, and the mean is that of the observations.
+  """
+  if not memory.step:
+    return -1, 0.0
+  means = np.full(memory.arm.size, -np.inf)
+  for index, arm in enumerate(memory.arms):
+    known = memory.arm == index
+    if known.any():
+      mean = _mean(arm.sample, arm.mask, _data(memory, index), memory.points)
+      means[known] = np.asarray(mean)[known]
+  return int(np.argmax(means)), float(means.max())
+
+
+def _conditioned(processes, data, points):
+  """[K, P] means and [K, P] deviations, by each of the hyperparameters."""
+  return jax.vmap(gp.predict, (0, None, None))(processes, data, points)
+
+
+_processes = jax.jit(jax.vmap(gp.process, (0, None, None)))
+
+
+@jax.jit
+def _predicted(sample, columns, data, points):
+  processes = _processes(sample.parameters, columns, data)
+  return _conditioned(processes, data, points)
+
+
+@jax.jit
+def _mean(sample, columns, data, points):
+  """[P] posterior means."""
+  mean, _ = _predicted(sample, columns, data, points)
+  return jnp.exp(sample.log_weight) @ mean
+
+
+@jax.jit
+def _improvements(sample, mean, deviation, best):
+  """[P] log of what the best posterior mean is expected to gain.
+
+  Of an outcome with noise counts by how much it moves the mean at the point:
+  the quantile improvement of Picheny et al., "Quantile-Based Optimization of
+  Noisy Computer Experiments with Tunable Precision" (2013), at the median.
+  Without noise that is the expected improvement.
+  """
+  noise = jnp.exp(sample.parameters.noise)[:, None]
+  moves = jnp.square(deviation) / jnp.hypot(deviation, noise)
+  each = gp.log_expected_improvement(mean, moves, best)
+  return jax.nn.logsumexp(each + sample.log_weight[:, None], 0)
+
+
+def _loss(evaluate, inputs, state, sample, processes, data, best):
+  mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
+  point = gp.Points(inputs[None], mean, deviation)
+  predicted = _conditioned(processes, data, point)
+  return -_improvements(sample, *predicted, best)[0]
+
+
+_loss_and_slope = jax.jit(
+  jax.value_and_grad(_loss, argnums=1), static_argnums=0
+)
+
+
+def _climb(search, rng, memory, index, first, best):
+  """Of a set: the highest log improvement, and where it is."""
+  arm, data = memory.arms[index], _data(memory, index)
+  processes = _processes(arm.sample.parameters, arm.mask, data)
+  starts = [first]
+  if data.known.any():
+    outputs = np.where(data.known, data.outputs, -np.inf)
+    nudge = _NUDGE * _WIDTH * rng.normal(size=arm.mask.size)
+    starts.append(data.points.inputs[np.argmax(outputs)] + nudge * arm.mask)
+
+  def loss(inside):
+    inputs = np.zeros(arm.mask.size)
+    inputs[arm.mask] = inside
+    value, slope = _loss_and_slope(
+      search.prior.evaluate,
+      inputs,
+      arm.prior,
+      arm.sample,
+      processes,
+      data,
+      best,
+    )
+    return float(value), np.asarray(slope)[arm.mask]
+
+  bounds = [(-_WIDTH / 2, _WIDTH / 2)] * int(arm.mask.sum())
+  ends = [
+    optimize.minimize(
+      loss,
+      np.clip(start[arm.mask], -_WIDTH / 2, _WIDTH / 2),
+      jac=True,
+      method='L-BFGS-B',
+      bounds=bounds,
+      options={'maxiter': _MOST_ITERATIONS},
+    )
+    for start in starts
+  ]
+  end = min(ends, key=lambda end: end.fun)
+  inputs = np.zeros(arm.mask.size)
+  inputs[arm.mask] = end.x
+  return -float(end.fun), inputs
+
+
+def _observe(search, memory, step, intervention, outcome):
+  del step
+  problem, here = memory.problem, memory.step
+  mask, values = np.asarray(intervention.mask), np.asarray(intervention.values)
+  index = _index(memory, mask)
+  if here == memory.arm.size:
+    raise errors.UsageError(
+      f'the episode has {here} interventions, and another one came'
+    )
+  arm = memory.arms[index]
+  width = np.where(problem.high > problem.low, problem.high - problem.low, 1.0)
+  fractions = np.where(mask, (values - problem.low) / width, 0.5)
+  point = _points(search, arm.prior, fractions[None])
+  signed = float(problem.goal * outcome[np.argmax(problem.target)])
+  if not np.isfinite(signed):
+    raise errors.UsageError(
+      f'the target was seen to be {signed} at intervention {here}; outcomes '
+      'are finite'
+    )
+  memory = memory._replace(
+    step=here + 1,
+    arm=_with(memory.arm, here, index),
+    points=gp.Points(
+      *(
+        _with(old, here, new[0])
+        for old, new in zip(memory.points, point, strict=True)
+      )
+    ),
+    outcomes=_with(memory.outcomes, here, signed),
+    spent=memory.spent + arm.cost,
+  )
+  seen = memory.outcomes[: here + 1]
+  units_change = search.own_units and seen.std() > 0
+  if units_change:
+    memory = memory._replace(
+      location=float(seen.mean()), scale=float(seen.std())
+    )
+
+  def follow(number, arm):
+    data = _data(memory, number)
+    if number == index:
+      mode = gp.fit(arm.mask, data, arm.prior_mode, (arm.mode,))
+      sample = gp.sample(arm.mask, data, arm.prior_mode, mode)
+      arm = arm._replace(mode=mode, sample=sample)
+    elif not units_change:
+      return arm
+    predicted = _predicted(arm.sample, arm.mask, data, arm.candidates)
+    return arm._replace(predicted=jax.block_until_ready(predicted))
+
+  arms = tuple(follow(*each) for each in enumerate(memory.arms))
+  return memory._replace(arms=arms)
+
+
+def _index(memory, mask):
+  """The number of the set that a mask sets."""
+  for index, arm in enumerate(memory.arms):
+    if (arm.mask == mask).all():
+      return index
+  raise errors.UsageError(
+    f'variables {np.flatnonzero(mask).tolist()} were set, which are none of '
+    'the sets that this policy chooses from'
+  )
+
+
+def _with(array, index, value):
+  """A copy of an array with one row replaced."""
+  array = array.copy()
+  array[index] = value
+  return array
+
+
+def _recommend(memory):
+  if memory.step:
+    step, _ = _best_tried(memory)
+    arm = memory.arms[memory.arm[step]]
+    return _intervention(memory, arm, memory.points.inputs[step])
+  # Before any outcome: where the prior mean is highest.
+  arm = max(memory.arms, key=lambda arm: arm.candidates.mean.max())
+  first = np.argmax(arm.candidates.mean)
+  return _intervention(memory, arm, arm.candidates.inputs[first])
