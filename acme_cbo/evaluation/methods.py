@@ -14,15 +14,11 @@ from acme_cbo import errors
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.evaluation import baselines
 from acme_cbo.evaluation import policies
+from acme_cbo.evaluation import thompson
 from acme_cbo.scms import formulas
 from acme_cbo.scms import optimum
-
-# Guarded until they are there.
-try:
-  from acme_cbo.evaluation import baselines  # pyrefly: ignore
-except ImportError:
-  baselines = None
 
 NAMES = (
   'grpo',
@@ -80,6 +76,11 @@ def make(
     'slope': _untold(policies.slope()),
     'random': _untold(policies.random()),
     'oracle': Method(lambda scm, best: _constant(best.choice), traced=False),
+    'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
+    'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
+    'posterior_thompson': Method(
+      lambda scm, best: thompson.posterior_thompson(), traced=False
+    ),
   }
   if network is not None:
     makers['grpo'] = Method(
@@ -88,14 +89,6 @@ def make(
       ),
       traced=True,
     )
-  if baselines is not None:
-    makers |= {
-      'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
-      'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
-      'posterior_thompson': Method(
-        lambda scm, best: baselines.posterior_thompson(), traced=False
-      ),
-    }
   return {name: makers[name] for name in names}
 
 

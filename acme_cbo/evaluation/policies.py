@@ -20,10 +20,6 @@ from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
 
-def _no_recommendation(memory: Any) -> types.Intervention:
-  raise NotImplementedError(f'a policy with {type(memory)} recommends nothing')
-
-
 class Policy(NamedTuple):
   """How to choose interventions.
 
@@ -37,8 +33,6 @@ class Policy(NamedTuple):
     believed: memory -> states of the policy's beliefs; empty if it has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
       that each variable is a parent of the target}.
-    recommend: memory -> `Intervention`, what it would set if no more
-      experiments came.
   """
 
   init: Callable[..., Any]
@@ -47,7 +41,6 @@ class Policy(NamedTuple):
   recommend: Callable[[Any], types.Intervention]
   believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
-  recommend: Callable[[Any], types.Intervention] = _no_recommendation
 
 
 # Makes a policy for a task. All but the oracle ignore the task.
@@ -260,13 +253,14 @@ def on_host(policy: Policy) -> Policy:
       problem.low,
       problem.high,
     )
-    return types.Intervention(mask, np.where(mask, values, 0.0))
+    return types.Intervention._make((mask, np.where(mask, values, 0.0)))
 
   def init(problem, observations, num_interventions):
     problem = jax.tree.map(np.asarray, problem)
-    observations = np.asarray(observations, np.float64)
     with jax.enable_x64(True):
-      units = jax.tree.map(np.asarray, units_lib.fit(problem, observations))
+      rows = jnp.asarray(observations, jnp.float64)
+      units = jax.tree.map(np.asarray, units_lib.fit(problem, rows))
+    observations = np.asarray(rows)
 
     def scaled(values):
       return np.float32((values - units.location) / units.scale)
@@ -287,10 +281,8 @@ def on_host(policy: Policy) -> Policy:
       lambda values: np.float32((values - units.location) / units.scale),
       (np.asarray(intervention.values), np.asarray(outcome)),
     )
-    done = types.Intervention(
-      np.asarray(intervention.mask),
-      np.where(intervention.mask, scaled[0], np.float32(0)),
-    )
+    mask = np.asarray(intervention.mask)
+    done = types.Intervention._make((mask, np.where(mask, scaled[0], 0)))
     return problem, units, compiled['observe'](inner, step, done, scaled[1])
 
   return Policy(
