@@ -17,7 +17,7 @@ _DOMAIN = (
   'rewards',
   'environment',
 )
-_ACTING = (*_DOMAIN, 'distributions', 'networks', 'actor')
+_ACTING = (*_DOMAIN, 'distributions', 'surrogate', 'networks', 'actor')
 _LEARNING = (*_ACTING, 'losses', 'learner')
 
 # What the modules of each layer may import from acme_cbo. A layer is a module
@@ -32,7 +32,15 @@ _LAYERS = {
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,
   'distributions': ('types', 'draws', 'interventions'),
-  'networks': ('types', 'units', 'beliefs', 'distributions', 'scms'),
+  'surrogate': ('distributions',),
+  'networks': (
+    'types',
+    'units',
+    'beliefs',
+    'distributions',
+    'scms',
+    'surrogate',
+  ),
   'losses': (),
   'actor': _ACTING,
   'learner': _LEARNING,
@@ -54,6 +62,9 @@ _LAYERS = {
   'results': ('',),
   'train': ('',),
   'replay': ('',),
+  'compare': ('',),
+  'players': ('',),
+  'episode_log': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),
 }
 _READERS_OF_CONFIGS = ('configs/', 'launchers/')
