@@ -55,6 +55,8 @@ _PRODUCTS = (ast.Mult, ast.Div)
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
 _MAX_POWER = 8
+# Beyond it a number may be infinite in float32.
+_MAX_NUMBER = 1e30
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
 _TOKEN = re.compile(
   r'(?P<space>\s+)'
@@ -265,8 +267,10 @@ def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
           f'{word + after!r} is no number; a product is written 2 * X',
           place + 1,
         )
-      if not math.isfinite(float(word)):
-        raise FormulaError('a number is too large', place + 1)
+      if float(word) > _MAX_NUMBER:
+        raise FormulaError(
+          f'a number is too large; at most {_MAX_NUMBER:g}', place + 1
+        )
     if token.lastgroup == 'name':
       if word not in known:
         hint = did_you_mean(word, sorted(known))

@@ -78,6 +78,7 @@ _REFUSED = (
   ('1j', "'1j' is no number", 1),
   ('2e', "'2e' is no number", 1),
   ('X + 1e999', 'a number is too large', 5),
+  ('X + 1e31', r'a number is too large; at most 1e\+30', 5),
   ('9' * 400, 'a number is too large', 1),
   ('007', 'cannot be read', 1),
   ('X**Z', 'a power must be a whole number, -8 to 8', 4),
