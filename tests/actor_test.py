@@ -101,12 +101,12 @@ def _interventions(trajectory):
   for mask, outcome in zip(
     trajectory.intervened, trajectory.outcomes, strict=True
   ):
-    yield types.Intervention(mask, np.where(mask, outcome, 0))
+    yield types.Intervention._make((mask, np.where(mask, outcome, 0)))
 
 
 def _sets_in_reach(problem, trajectory):
   """By Python's own numbers: which sets each step could still pay for."""
-  cost, left = np.float64(problem.cost), float(problem.budget)
+  cost, left = np.asarray(problem.cost, np.float64), float(problem.budget)
   sets = [frozenset(np.flatnonzero(row)) for row in problem.sets if row.any()]
   found = []
   for mask in trajectory.intervened:

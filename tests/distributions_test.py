@@ -1,5 +1,6 @@
 import itertools
 import math
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -34,7 +35,7 @@ def _choice(logits, settable):
 
 @jax.jit
 def _mode(log_probs):
-  return types.Decision(*distributions.mode(None, log_probs))
+  return types.Decision(*distributions.mode(jax.random.key(0), log_probs))
 
 
 def _logits(seed=0, scale=1.5):
@@ -412,7 +413,7 @@ def _enumerate(sets, of_cells, num_turns):
     if None in taken:
       more = set()
     joint, none = of_cells(chosen)
-    weights = {
+    weights: dict[Any, Any] = {
       (j, c): np.exp(joint[j, c]) for j in sorted(more) for c in range(_C)
     }
     if not more or (members and members in sets):
@@ -438,7 +439,9 @@ def _turns(of_partial, sets, decision):
   """The `Choice` of each turn of a decision."""
   partials = distributions.before_each_turn(decision, _D)
   return jax.vmap(
-    lambda partial: distributions.choice(*of_partial(partial), sets, partial)
+    lambda partial: distributions.choice(
+      of_partial(partial)[0], of_partial(partial)[1], sets, partial
+    )
   )(partials)
 
 
@@ -462,7 +465,7 @@ class WholeDecisionTest(parameterized.TestCase):
     def log_prob(decision):
       log_probs = _turns(of_partial, array, decision)
       of_turns = jax.vmap(distributions.log_prob)(log_probs, decision)
-      return sum(of_turns).sum()
+      return jnp.stack(of_turns).sum()
 
     actual = np.exp(np.float64(log_prob(_decisions(everything))))
     self.assertAlmostEqual(actual.sum(), 1, places=5)
@@ -492,7 +495,7 @@ class WholeDecisionTest(parameterized.TestCase):
       reference = _turns(of_other_partial, array, decision)
       entropy = jax.vmap(distributions.entropy)(log_probs)
       divergence = jax.vmap(distributions.kl)(log_probs, reference)
-      return sum(entropy).sum(), divergence.sum()
+      return jnp.stack(entropy).sum(), divergence.sum()
 
     entropy, divergence = map(np.float64, told(_decisions(list(expected))))
     p = np.array(list(expected.values()))

@@ -6,6 +6,7 @@ stopped on purpose.
 
 import dataclasses
 import functools
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -195,7 +196,7 @@ class LossTest(parameterized.TestCase):
         more = following(members, sets)
         for row in range(_T + 1):
           said = _turn(self.params, *said_of, row, mask, place)
-          logits = [np.asarray(said.outcome_logits)[more].ravel()]
+          logits: list[Any] = [np.asarray(said.outcome_logits)[more].ravel()]
           labels = [earned(objective.curves[p][more]).ravel()]
           if members:
             logits.append([said.none_outcome])

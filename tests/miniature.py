@@ -18,12 +18,15 @@ from acme_cbo import learner
 from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
+from acme_cbo import surrogate
 from acme_cbo import types
 from acme_cbo import units
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
 NUM_CELLS = 3
+# For networks that look at no candidates.
+NOTHING_TRIED = surrogate.none_tried(0, 0, 0)
 HORIZON = actor.Horizon(num_observations=4, num_interventions=3)
 
 # Every kind of graph and of mechanism, and padding: 3 to 5 of 5 variables.
@@ -112,11 +115,12 @@ def network(
 @functools.cache
 def linear_network() -> networks.Network:
   """Without memory, and linear in a few features of each row and variable."""
-  nothing = networks.Seen(*[jnp.zeros(0)] * 5)
 
   def prefix(params, problem, observations):
     del params
-    return networks.Prefix(units.fit(problem, observations), empty_cache(0, 0))
+    return networks.Prefix(
+      units.fit(problem, observations), empty_cache(0, 0), NOTHING_TRIED.seen
+    )
 
   def full(params, problem, prefix, rows):
     shape = rows.values.shape
@@ -134,7 +138,8 @@ def linear_network() -> networks.Network:
     return networks.Encoding(
       tokens,
       (tokens @ params['parent'])[..., 0],
-      nothing._replace(known=jnp.zeros((shape[0], 0))),
+      jnp.zeros((shape[0], 0), bool),
+      NOTHING_TRIED,
     )
 
   def turn(params, problem, prefix, encoding, partial):
@@ -178,7 +183,7 @@ def linear_network() -> networks.Network:
 
   def empty_cache(num_rows, num_variables):
     del num_rows, num_variables
-    return networks.Cache((), (), nothing)
+    return networks.Cache((), (), NOTHING_TRIED)
 
   return networks.Network(init, prefix, append, full, turn, empty_cache)
 

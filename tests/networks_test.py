@@ -6,7 +6,6 @@ run in.
 """
 
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 from absl.testing import absltest
@@ -235,7 +234,9 @@ class RowsTest(parameterized.TestCase):
     values = jnp.float32(np.arange(6).reshape(2, 3))
     rows = networks.episode_rows(self.problem, mask, values)
     for step, spent in enumerate((2.0, 7.0)):
-      left = networks.budget_left(self.problem, spent, 1 - (step + 1) / 2)
+      left = networks.budget_left(
+        self.problem, jnp.array(spent), jnp.array(1 - (step + 1) / 2)
+      )
       row = networks.outcome_row(mask[step], values[step], left)
       jax.tree.map(
         np.testing.assert_array_equal,
@@ -309,21 +310,11 @@ class EvaluationTest(parameterized.TestCase):
       said = _Said(encoding.tokens, encoding.parent_logits, *turns)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
       _assert_close(self, said, here, 1e-9)
-      # What it has seen, of the rows that there are.
-      seen, at_once = encoding.seen, networks.after(full, i).seen
-      np.testing.assert_array_equal(seen.known, at_once.known)
+      known = networks.after(full, i).known
+      np.testing.assert_array_equal(encoding.known, known)
       np.testing.assert_array_equal(
-        seen.known, (np.arange(5) > 0) & (np.arange(5) <= i)
+        known, (np.arange(5) > 0) & (np.arange(5) <= i)
       )
-      known = np.asarray(seen.known)
-      for name, axis in dict(
-        outcomes=0, intervened=0, places=0, nearness=2
-      ).items():
-        np.testing.assert_allclose(
-          np.compress(known, getattr(seen, name), axis),
-          np.compress(known, getattr(at_once, name), axis),
-          atol=1e-9,
-        )
 
   @pytest.mark.fault
   @parameterized.parameters(
@@ -601,115 +592,6 @@ class SymmetryTest(parameterized.TestCase):
         self.assertGreater(np.abs(a - b).max(), 1e-2)
 
 
-class NearTest(parameterized.TestCase):
-  """What was seen near a candidate, against a loop over rows in numpy."""
-
-  def setUp(self):
-    super().setUp()
-    self.enterContext(jax.enable_x64(True))
-    self.problem, self.observations, self.rows, self.partials = _episode(
-      5, 6, 8
-    )
-    self.widths = [0.03, 0.1, 0.3]
-    self.prefix = _prefix(
-      miniature.doubles(_params()), self.problem, self.observations
-    )
-    self.turned = np.asarray(self.prefix.units.scale) < 0
-
-  def _places(self, values):
-    """Where values are, from the end at which the target was worse."""
-    problem = self.problem
-    place = (values - problem.low) / (problem.high - problem.low)
-    place = np.where(self.turned, 1 - place, place)
-    return np.where(problem.settable, place, 0.0)
-
-  def _fall(self, distance, width):
-    return 1 / (1 + (distance / width) ** 2) ** 2
-
-  def test_of_the_observations(self):
-    seen = jax.tree.map(np.asarray, self.prefix.cache.seen)
-    points = np.array([0, *(np.arange(3) + 0.5) / 3, 1])
-    places = self._places(self.observations)
-    # Both ways round occur among those that may be set.
-    self.assertLen(set(self.turned[self.problem.settable]), 2)
-    np.testing.assert_allclose(seen.places, places, atol=1e-9)
-    for b, j, n, c in np.ndindex(seen.nearness.shape):
-      self.assertAlmostEqual(
-        seen.nearness[b, j, n, c],
-        self._fall(places[n, j] - points[c], self.widths[b]),
-      )
-    self.assertTrue(seen.known.all())
-    self.assertFalse(seen.intervened.any())
-    # The target, in its units, and more is better.
-    target = int(np.argmax(self.problem.target))
-    order = np.argsort(self.observations[:, target])
-    self.assertTrue((np.diff(seen.outcomes[order]) > 0).all())
-
-  def test_sums(self):
-    params = miniature.doubles(_params())
-    encodings = _NETWORK.full(params, self.problem, self.prefix, self.rows)
-    points = np.array([0, *(np.arange(3) + 0.5) / 3, 1])
-    positive = 0
-    for row, p in itertools.product((0, 3, 8), range(3)):
-      seen = networks.after(encodings, row).seen
-      mask = np.asarray(self.partials.mask[p])
-      place = np.asarray(self.partials.fractions[p])
-      partial = distributions.Partial(
-        jnp.array(mask), jnp.array(place), jnp.array(False)
-      )
-      actual, alone = networks._near(seen, partial)
-      rows_places = self._places(self.rows.values)
-      expected = np.zeros((3, 5, 4, 5))
-      expected_alone = np.zeros((3, 4, 1))
-      for b, r in np.ndindex(3, row + 1):
-        if r == 0:
-          continue  # The start row.
-        was = set(np.flatnonzero(self.rows.intervened[r]))
-        given = set(np.flatnonzero(mask))
-        y = float(seen.outcomes[r])
-        weight = np.prod(
-          [
-            self._fall(rows_places[r, i] - place[i], self.widths[b])
-            for i in given
-          ]
-        )
-        which = 0 if was == given else 2
-        expected_alone[b, which, 0] += weight
-        expected_alone[b, which + 1, 0] += weight * y
-        for j, c in np.ndindex(5, 5):
-          which = 0 if was == given | {j} else 2
-          distance = rows_places[r, j] - points[c]
-          near = weight * self._fall(distance, self.widths[b])
-          expected[b, j, which, c] += near
-          expected[b, j, which + 1, c] += near * y
-      np.testing.assert_allclose(actual, expected, atol=1e-9)
-      np.testing.assert_allclose(alone, expected_alone, atol=1e-9)
-      positive += (expected[:, :, 0].max() > 0.1) + (
-        expected_alone[:, 0].max() > 0
-      )
-    # In some the very same was done before.
-    self.assertGreaterEqual(positive, 3)
-
-  def test_rows_that_are_close_count_alone(self):
-    # The same pair at the same place: its outcome comes through; far away, or
-    # beside another variable, it hardly does.
-    seen = networks.Seen(
-      known=jnp.array([True, True, False]),
-      outcomes=jnp.array([2.0, -5.0, 99.0]),
-      intervened=jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0]], bool),
-      places=jnp.array([[0.5, 0.2, 0], [0.5, 0.9, 0], [0.5, 0.2, 0]]),
-      nearness=jnp.ones((3, 3, 3, 1)),
-    )
-    partial = distributions.added(
-      distributions.nothing_yet(3), jnp.int32(0), jnp.float64(0.5)
-    )
-    of_candidates, alone = networks._near(seen, partial)
-    # By hand: rows 0 and 1 are at the very place of variable 0.
-    np.testing.assert_allclose(of_candidates[0, 1, :, 0], [1, 2, 1, -5])
-    np.testing.assert_allclose(of_candidates[0, 2, :, 0], [0, 0, 2, -3])
-    np.testing.assert_allclose(alone[0, :, 0], [1, -5, 1, 2])
-
-
 _NUM_STEPS = 5
 _NUM_TURNS = 2
 
@@ -803,7 +685,7 @@ class BeliefInputTest(parameterized.TestCase):
       np.testing.assert_allclose(
         appended.tokens, encodings.tokens[i], atol=1e-9
       )
-      _assert_close(self, *turns, 1e-9)
+      _assert_close(self, turns[0], turns[1], 1e-9)
 
 
 class RolloutTest(parameterized.TestCase):

@@ -283,9 +283,10 @@ class TrainedTest(PoliciesTestCase):
       del params, problem, prefix
       if rows is not None:
         rows.append((position, row))
-      nothing = networks.Seen(*[jnp.zeros(0)] * 5)
       tokens = jnp.full((5, 1), 1.0 * position)
-      return networks.Encoding(tokens, tokens[:, 0], nothing), cache
+      known = jnp.zeros(0, bool)
+      nothing = miniature.NOTHING_TRIED
+      return networks.Encoding(tokens, tokens[:, 0], known, nothing), cache
 
     def turn(params, problem, prefix, encoding, partial):
       del problem, prefix

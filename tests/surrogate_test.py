@@ -1,0 +1,201 @@
+"""Tests of what rows tell of candidates, against plain numpy."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from acme_cbo import distributions
+from acme_cbo import surrogate
+
+_LENGTHS, _NOISES, _WIDTHS = (0.07, 0.25), (0.02, 0.5), (0.05, 0.2)
+_VARIANCE = 4.0
+_POINTS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+_ROWS, _SIZE = 9, 4
+
+
+def _rows(seed: int, chance_set: float):
+  """Rows whose sets often are the same, the first of them unknown."""
+  rng = np.random.default_rng(seed)
+  kinds = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]], bool)
+  intervened = kinds[rng.integers(3, size=_ROWS)] & (chance_set > 0)
+  known = np.arange(_ROWS) > 0
+  outcomes = np.where(known, rng.normal(size=_ROWS), 0.0)
+  return known, outcomes, intervened, rng.random((_ROWS, _SIZE))
+
+
+def _partial(mask, places):
+  return distributions.Partial(
+    jnp.array(mask, bool),
+    jnp.where(jnp.array(mask, bool), jnp.array(places), 0.0),
+    jnp.array(False),
+  )
+
+
+# Nothing chosen, one variable, and a pair.
+_PARTIALS = (
+  _partial([0, 0, 0, 0], np.zeros(4)),
+  _partial([1, 0, 0, 0], [0.4, 0, 0, 0]),
+  _partial([1, 1, 0, 0], [0.4, 0.7, 0, 0]),
+)
+
+
+class SurrogateTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.enterContext(jax.enable_x64(True))
+    self.active = surrogate.see(*map(jnp.array, _rows(0, 1)), _POINTS)
+    self.passive = surrogate.see(*map(jnp.array, _rows(1, 0)), _POINTS)
+    self.tried = surrogate.try_out(
+      surrogate.none_tried(_ROWS, _SIZE, len(_POINTS)),
+      jnp.int32(0),
+      self.active,
+      jnp.array(_POINTS),
+    )
+
+  def _candidates(self, partial):
+    """Set and places of each candidate, what is chosen alone last."""
+    mask, places = np.asarray(partial.mask), np.asarray(partial.fractions)
+    for j, point in np.ndindex(_SIZE, len(_POINTS)):
+      more, there = mask.copy(), places.copy()
+      # A variable that is chosen already is no candidate; nobody asks.
+      if not mask[j]:
+        more[j], there[j] = True, _POINTS[point]
+      yield (j, point), more, there
+    yield None, mask, places
+
+  @parameterized.parameters(
+    *((number, count) for number in range(3) for count in (0, 1, 5, _ROWS))
+  )
+  def test_what_is_told(self, number, count):
+    partial = _PARTIALS[number]
+    known = np.asarray(self.active.known) & (np.arange(_ROWS) < count)
+    of_each, alone = surrogate.told(
+      self.passive, jnp.array(known), self.tried, partial
+    )
+    rows = [np.asarray(leaf)[known] for leaf in self.active[1:4]]
+    best = max([0.0, *rows[0]])
+    for where, mask, place in self._candidates(partial):
+      if where and np.asarray(partial.mask)[where[0]]:
+        continue
+      actual = alone if where is None else of_each[where]
+      expected = self._expected(rows, best, mask, place)
+      np.testing.assert_allclose(actual, expected, atol=1e-8)
+
+  def _expected(self, rows, best, mask, place):
+    outcomes, intervened, places = rows
+    same = (intervened == mask).all(1)
+    y, x = outcomes[same], places[same][:, mask]
+    means, deviations = [], []
+    # Rasmussen and Williams, equations 2.25 and 2.26, with a plain inverse.
+    for length in _LENGTHS:
+
+      def kernel(a, b, length=length):
+        square = ((a[:, None] - b[None]) ** 2).sum(-1)
+        return _VARIANCE * np.exp(-square / 2 / length**2)
+
+      for noise in _NOISES:
+        inverse = np.linalg.inv(kernel(x, x) + noise * np.eye(len(x)))
+        here = kernel(place[mask][None], x)
+        means.append((here @ inverse @ y)[0])
+        left = _VARIANCE - (here @ inverse @ here.T)[0, 0]
+        deviations.append(np.sqrt(max(left, 1e-6)))
+    means, deviations = np.array(means), np.array(deviations)
+    above = (means - best) / deviations
+    improvement = deviations * (
+      above * scipy.stats.norm.cdf(above) + scipy.stats.norm.pdf(above)
+    )
+    # All other rows, and those in which nothing was set.
+    known = np.asarray(self.passive.known)
+    all_y = np.append(outcomes[~same], np.asarray(self.passive.outcomes)[known])
+    all_x = np.concatenate(
+      [places[~same], np.asarray(self.passive.places)[known]]
+    )
+    if not mask.any():
+      # To set nothing is just what the passive rows did.
+      all_y, all_x = outcomes[~same], places[~same]
+    weights, totals = [], []
+    for width in _WIDTHS:
+      fall = 1 / (1 + ((all_x - place)[:, mask] / width) ** 2) ** 2
+      weight = fall.prod(1)
+      weights.append(np.log1p(weight.sum()))
+      totals.append((weight * all_y).sum() / (weight.sum() + 1e-3))
+    return np.concatenate(
+      [means, means - best, deviations, improvement, weights, totals, [best]]
+    )
+
+  def test_row_by_row_is_at_once(self):
+    tried = surrogate.none_tried(_ROWS, _SIZE, len(_POINTS))
+    for i in range(_ROWS):
+      row = surrogate.see(
+        *(jnp.array(leaf)[i : i + 1] for leaf in _rows(0, 1)), _POINTS
+      )
+      tried = surrogate.try_out(tried, jnp.int32(i), row, jnp.array(_POINTS))
+    for name, a, b in zip(
+      ('known', 'outcomes', 'intervened', 'places', 'nearness', *'cif'),
+      jax.tree.leaves(tried),
+      jax.tree.leaves(self.tried),
+      strict=True,
+    ):
+      np.testing.assert_allclose(a, b, atol=1e-9, err_msg=name)
+
+  def test_later_rows_change_nothing_that_was_known_before(self):
+    known = jnp.array(self.active.known & (np.arange(_ROWS) < 5))
+    changed = self.active._replace(
+      outcomes=self.active.outcomes.at[5:].set(100.0),
+      places=self.active.places.at[5:].set(0.123),
+    )
+    tried = surrogate.try_out(
+      surrogate.none_tried(_ROWS, _SIZE, len(_POINTS)),
+      jnp.int32(0),
+      changed,
+      jnp.array(_POINTS),
+    )
+    for partial in _PARTIALS:
+      expected = surrogate.told(self.passive, known, self.tried, partial)
+      actual = surrogate.told(self.passive, known, tried, partial)
+      jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+  def test_number_of_features(self):
+    of_each, alone = surrogate.told(
+      self.passive, self.active.known, self.tried, _PARTIALS[0]
+    )
+    self.assertEqual(
+      of_each.shape, (_SIZE, len(_POINTS), surrogate.NUM_FEATURES)
+    )
+    self.assertEqual(alone.shape, (surrogate.NUM_FEATURES,))
+
+  def test_single_precision_is_close(self):
+    """The worst case that matters: the same place again and again."""
+    n = 40
+    rng = np.random.default_rng(2)
+    places = np.full((n, 1), 0.4) + 1e-3 * rng.random((n, 1))
+    y = 3.0 + 0.01 * rng.normal(size=n)
+
+    def told():
+      seen = surrogate.see(
+        jnp.ones(n, bool),
+        jnp.array(y),
+        jnp.ones((n, 1), bool),
+        jnp.array(places),
+        jnp.array(_POINTS),
+      )
+      tried = surrogate.try_out(
+        surrogate.none_tried(n, 1, len(_POINTS)),
+        jnp.int32(0),
+        seen,
+        jnp.array(_POINTS),
+      )
+      nothing = distributions.nothing_yet(1)
+      return surrogate.told(seen, seen.known, tried, nothing)[0]
+
+    with jax.enable_x64(False):
+      single = told()
+    self.assertEqual(single.dtype, jnp.float32)
+    np.testing.assert_allclose(single, told(), atol=0.02)
+
+
+if __name__ == '__main__':
+  absltest.main()
