@@ -570,7 +570,7 @@ class WholeDecisionTest(parameterized.TestCase):
         best = (*taken, None)
       else:
         adding = {one: p for one, p in following.items() if one[-1]}
-        best = max(adding, key=adding.get)
+        best = max(adding, key=lambda j: adding[j])
       probability *= following[best]
       taken = best
     for turn, pair in enumerate(taken):

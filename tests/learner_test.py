@@ -201,9 +201,9 @@ class LossTest(parameterized.TestCase):
           if members:
             logits.append([said.none_outcome])
             labels.append([earned(objective.given_outcome[p])])
-          logits, labels = np.concatenate(logits), np.concatenate(labels)
+          told, true = np.concatenate(logits), np.concatenate(labels)
           # Nothing may be added to one variable, and alone it is predicted.
-          yield _cross_entropy(logits, labels) if len(logits) else 0.0
+          yield _cross_entropy(told, true) if len(told) else 0.0
 
     parts = {
       'loss/parent': [

@@ -26,6 +26,11 @@ def _rows(seed: int, chance_set: float):
   return known, outcomes, intervened, rng.random((_ROWS, _SIZE))
 
 
+def _seen(rows) -> surrogate.Seen:
+  known, outcomes, intervened, places = map(jnp.array, rows)
+  return surrogate.see(known, outcomes, intervened, places, jnp.array(_POINTS))
+
+
 def _partial(mask, places):
   return distributions.Partial(
     jnp.array(mask, bool),
@@ -46,8 +51,8 @@ class SurrogateTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
-    self.active = surrogate.see(*map(jnp.array, _rows(0, 1)), _POINTS)
-    self.passive = surrogate.see(*map(jnp.array, _rows(1, 0)), _POINTS)
+    self.active = _seen(_rows(0, 1))
+    self.passive = _seen(_rows(1, 0))
     self.tried = surrogate.try_out(
       surrogate.none_tried(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
@@ -129,9 +134,7 @@ class SurrogateTest(parameterized.TestCase):
   def test_row_by_row_is_at_once(self):
     tried = surrogate.none_tried(_ROWS, _SIZE, len(_POINTS))
     for i in range(_ROWS):
-      row = surrogate.see(
-        *(jnp.array(leaf)[i : i + 1] for leaf in _rows(0, 1)), _POINTS
-      )
+      row = _seen([leaf[i : i + 1] for leaf in _rows(0, 1)])
       tried = surrogate.try_out(tried, jnp.int32(i), row, jnp.array(_POINTS))
     for name, a, b in zip(
       ('known', 'outcomes', 'intervened', 'places', 'nearness', *'cif'),
