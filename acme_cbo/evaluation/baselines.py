@@ -519,18 +519,14 @@ def _climb(search, rng, memory, index, first, best):
     nudge = _NUDGE * _WIDTH * rng.normal(size=arm.mask.size)
     starts.append(data.points.inputs[np.argmax(outputs)] + nudge * arm.mask)
 
+  given = jax.tree.map(
+    jnp.asarray, (arm.prior, arm.sample, processes, data, best)
+  )
+
   def loss(inside):
     inputs = np.zeros(arm.mask.size)
     inputs[arm.mask] = inside
-    value, slope = _loss_and_slope(
-      search.prior.evaluate,
-      inputs,
-      arm.prior,
-      arm.sample,
-      processes,
-      data,
-      best,
-    )
+    value, slope = _loss_and_slope(search.prior.evaluate, inputs, *given)
     return float(value), np.asarray(slope)[arm.mask]
 
   bounds = [(-_WIDTH / 2, _WIDTH / 2)] * int(arm.mask.sum())

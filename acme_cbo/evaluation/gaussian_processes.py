@@ -201,12 +201,10 @@ def fit(
     return prior
   short = prior._replace(length=prior.length - 1.5, noise=prior.noise - 1.0)
   lowest, highest = _bounds(columns)
-  # Only what is used moves; the rest has no slope at its mode.
-  columns = np.asarray(columns)
-  data = jax.tree.map(jnp.asarray, data)
+  given = jax.tree.map(jnp.asarray, (columns, data, prior))
 
   def loss(vector):
-    value, slope = _loss_and_slope(vector, columns, data, prior)
+    value, slope = _loss_and_slope(vector, *given)
     return float(value), np.asarray(slope)
 
   ends = [
