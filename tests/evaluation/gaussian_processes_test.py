@@ -100,7 +100,7 @@ class RegressionTest(parameterized.TestCase):
     expected -= 0.5 * (
       stray.sum() + np.log(1.3) ** 2 + (np.log(0.2 / 0.1) / 1.5) ** 2
     )
-    found = gp.log_density(_PARAMETERS, _BOTH, data, _PRIOR)
+    found = gp.log_density(_PARAMETERS, jnp.array(_BOTH), data, _PRIOR)
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
   def test_padding_changes_nothing(self):

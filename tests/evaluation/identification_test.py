@@ -4,6 +4,7 @@ import itertools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -162,8 +163,8 @@ def _mixed(parents, siblings) -> types.SCM:
   # Latent variables have the last columns, and come first.
   graph |= dict.fromkeys(latent, '')
   scm = _told(graph, ''.join(names[:-1]), latent)
-  columns = np.arange(len(graph))
-  return scm._replace(order=np.roll(columns, len(latent)))
+  columns = jnp.arange(len(graph))
+  return scm._replace(order=jnp.roll(columns, len(latent)))
 
 
 def _best_of_sets(rng, parents, siblings):
