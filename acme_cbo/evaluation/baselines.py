@@ -176,7 +176,7 @@ def cbo(scm: types.SCM) -> policies.Policy:
   observing and intervening. No interventional data are given: the first
   improvement is over the mean of the observations. The improvement is averaged
   over hyperparameters, `gp.sample`, without which it often stays at the first
-  local optimum. And it counts the noise of outcomes, see `_improvements`.
+  local optimum. And it counts the noise of outcomes, see `_improve`.
 
   Args:
     scm: whose graph is told, and nothing else of it.
@@ -357,7 +357,7 @@ def _points(search, state, fractions):
   return gp.Points(_scaled(fractions), np.asarray(mean), np.asarray(deviation))
 
 
-_evaluated = jax.jit(
+_evaluated = gp.on_one_thread(
   lambda evaluate, state, fractions: evaluate(state, fractions),
   static_argnums=0,
 )
@@ -456,34 +456,28 @@ def _best_tried(memory):
   for index, arm in enumerate(memory.arms):
     known = memory.arm == index
     if known.any():
-      mean = _mean(arm.sample, arm.mask, _data(memory, index), memory.points)
+      mean = _means(arm.sample, arm.mask, _data(memory, index), memory.points)
       means[known] = np.asarray(mean)[known]
   return int(np.argmax(means)), float(means.max())
 
 
-def _conditioned(processes, data, points):
+_process_each = jax.vmap(gp.process, (0, None, None))
+_condition_each = jax.vmap(gp.predict, (0, None, None))
+
+
+def _predict_each(sample, columns, data, points):
   """[K, P] means and [K, P] deviations, by each of the hyperparameters."""
-  return jax.vmap(gp.predict, (0, None, None))(processes, data, points)
+  processes = _process_each(sample.parameters, columns, data)
+  return _condition_each(processes, data, points)
 
 
-_processes = jax.jit(jax.vmap(gp.process, (0, None, None)))
-
-
-@jax.jit
-def _predicted(sample, columns, data, points):
-  processes = _processes(sample.parameters, columns, data)
-  return _conditioned(processes, data, points)
-
-
-@jax.jit
-def _mean(sample, columns, data, points):
+def _average(sample, columns, data, points):
   """[P] posterior means."""
-  mean, _ = _predicted(sample, columns, data, points)
+  mean, _ = _predict_each(sample, columns, data, points)
   return jnp.exp(sample.log_weight) @ mean
 
 
-@jax.jit
-def _improvements(sample, mean, deviation, best):
+def _improve(sample, mean, deviation, best):
   """[P] log of what the best posterior mean is expected to gain.
 
   Of an outcome with noise counts by how much it moves the mean at the point:
@@ -500,11 +494,15 @@ def _improvements(sample, mean, deviation, best):
 def _loss(evaluate, inputs, state, sample, processes, data, best):
   mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
   point = gp.Points(inputs[None], mean, deviation)
-  predicted = _conditioned(processes, data, point)
-  return -_improvements(sample, *predicted, best)[0]
+  predicted = _condition_each(processes, data, point)
+  return -_improve(sample, *predicted, best)[0]
 
 
-_loss_and_slope = jax.jit(
+_processes = gp.on_one_thread(_process_each)
+_predicted = gp.on_one_thread(_predict_each)
+_means = gp.on_one_thread(_average)
+_improvements = gp.on_one_thread(_improve)
+_loss_and_slope = gp.on_one_thread(
   jax.value_and_grad(_loss, argnums=1), static_argnums=0
 )
 

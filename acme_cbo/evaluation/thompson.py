@@ -109,14 +109,12 @@ def _choose(key, memory):
   ]
   if not sets:
     return _do(problem, np.zeros_like(problem.exists), problem.low)
-  model = draw(rng, *_posterior(memory))
-  return _best(rng, memory, sets, [model])
+  return _best(rng, memory, sets, draw(rng, *_posterior(memory), 1))
 
 
 def _recommend(memory):
   rng = np.random.default_rng(0)
-  posterior = _posterior(memory)
-  models = [draw(rng, *posterior) for _ in range(_DRAWS)]
+  models = draw(rng, *_posterior(memory), _DRAWS)
   sets = [row for row in memory.problem.sets if row.any()]
   return _best(rng, memory, sets, models)
 
@@ -145,21 +143,29 @@ _scores = jax.jit(exact.log_scores)
 
 
 def draw(
-  rng: np.random.Generator, evidence: exact.Evidence, scores: np.ndarray
-) -> LinearModel:
-  """A linear model from the posterior.
+  rng: np.random.Generator,
+  evidence: exact.Evidence,
+  scores: np.ndarray,
+  num_draws: int,
+) -> list[LinearModel]:
+  """Linear models from the posterior.
 
   Args:
     rng: advanced.
     evidence: of D variables.
     scores: [D, P] from `exact.log_scores`.
+    num_draws: how many.
 
   Returns:
-    Its graph is drawn with `draw_graph`, then weights and noise given it: BGe's
-    prior of them is the conjugate normal-Wishart one (Geiger and Heckerman,
-    2002).
+    Models whose graphs are from `draw_graphs`, and weights and noise from their
+    posterior given the graph: BGe's prior of them is the conjugate
+    normal-Wishart one (Geiger and Heckerman, 2002).
   """
-  parents = draw_graph(rng, scores)
+  graphs = draw_graphs(rng, scores, num_draws)
+  return [_equations(rng, evidence, parents) for parents in graphs]
+
+
+def _equations(rng, evidence, parents):
   num_variables = len(parents)
   weights = np.zeros((num_variables, num_variables))
   constant, variance = np.zeros(num_variables), np.zeros(num_variables)
@@ -188,8 +194,10 @@ def draw(
   return LinearModel(weights, constant, variance)
 
 
-def draw_graph(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
-  """A graph from the posterior of `exact`.
+def draw_graphs(
+  rng: np.random.Generator, scores: np.ndarray, num_draws: int
+) -> np.ndarray:
+  """Graphs from the posterior of `exact`.
 
   An order of the variables is drawn from the last to the first, in proportion
   to the weight of all graphs that agree with it (Koivisto and Sood, 2004), then
@@ -198,9 +206,10 @@ def draw_graph(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
   Args:
     rng: advanced.
     scores: [D, P] from `exact.log_scores`.
+    num_draws: how many.
 
   Returns:
-    [D, D] bool, `[j, i]` where i is a parent of j.
+    [num_draws, D, D] bool, `[j, i]` where i is a parent of j.
   """
   num_variables = len(scores)
   members = exact.parent_sets(num_variables)  # [D, P, D]
@@ -224,15 +233,16 @@ def draw_graph(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
     )
     first[chosen] = special.logsumexp(terms)
     last[chosen] = held, np.exp(terms - first[chosen])
-  parents = np.zeros((num_variables, num_variables), bool)
-  left = (1 << num_variables) - 1
-  while left:
-    held, chances = last[left]
-    j = rng.choice(held, p=chances / chances.sum())
-    left ^= 1 << j
-    possible = np.flatnonzero(within(j, left))
-    chances = np.exp(special.log_softmax(scores[j][possible]))
-    parents[j] = members[j, rng.choice(possible, p=chances / chances.sum())]
+  parents = np.zeros((num_draws, num_variables, num_variables), bool)
+  for graph in parents:
+    left = (1 << num_variables) - 1
+    while left:
+      held, chances = last[left]
+      j = rng.choice(held, p=chances / chances.sum())
+      left ^= 1 << j
+      possible = np.flatnonzero(within(j, left))
+      chances = special.softmax(scores[j][possible])
+      graph[j] = members[j, rng.choice(possible, p=chances)]
   return parents
 
 

@@ -163,8 +163,8 @@ def _mixed(parents, siblings) -> types.SCM:
   # Latent variables have the last columns, and come first.
   graph |= dict.fromkeys(latent, '')
   scm = _told(graph, ''.join(names[:-1]), latent)
-  columns = np.arange(len(graph))
-  return scm._replace(order=jnp.roll(jnp.array(columns), len(latent)))
+  columns = jnp.arange(len(graph))
+  return scm._replace(order=jnp.roll(columns, len(latent)))
 
 
 def _best_of_sets(rng, parents, siblings):

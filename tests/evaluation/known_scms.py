@@ -65,6 +65,7 @@ class KnownSCM(NamedTuple):
       high=high,
       cost=np.ones(len(names)),
       budget=np.inf,
+      samples=1.0,
     )
     arrays = {n: jnp.asarray(v) for n, v in (usual | problem).items()}
     return types.SCM(
