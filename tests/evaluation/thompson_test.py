@@ -33,7 +33,7 @@ def _evidence(num_rows=15, seed=0):
 _LINE = known_scms.KnownSCM(
   equations={
     'X': lambda v, e: e,
-    'Z': lambda v, e: 0.8 * v['X'] + e,
+    'Z': lambda v, e: 1.5 * v['X'] + e,
     'W': lambda v, e: e,
     'Y': lambda v, e: -1.5 * v['Z'] + 0.8 * v['W'] + e,
   },
