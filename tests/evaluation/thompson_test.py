@@ -111,10 +111,12 @@ class ThompsonTest(parameterized.TestCase):
 
   @parameterized.parameters(1.0, -1.0)
   def test_finds_the_best_of_a_linear_scm(self, goal):
-    # -1.5 z + 0.8 w: do(Z = 3) is least, do(Z = -2) most, with W beside it.
+    # -1.5 z + 0.8 w and z = 1.5 x: do(Z = 3) is least, -4.5, and do(X = -2)
+    # most, 4.5; with W beside them.
+    best = {0: -2.0} if goal > 0 else {1: 3.0}
     for sets, expected in (
-      (None, {1: -2.0 if goal > 0 else 3.0, 2: goal}),
-      (['X', 'Z', 'W'], {1: -2.0 if goal > 0 else 3.0}),
+      (None, best | {2: goal}),
+      (['X', 'Z', 'W'], best),
       (['X', 'W'], {0: -2.0 if goal > 0 else 1.0}),
     ):
       scm = _LINE.told(sets, goal=goal)
