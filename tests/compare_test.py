@@ -1,6 +1,7 @@
 """Comparisons as a user starts them, most of them as processes of their own."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from acme_cbo import errors
 from acme_cbo import players
 from acme_cbo.evaluation import comparison
 from acme_cbo.evaluation import episodes
+from tests import processes
 from tests import tiny_environments
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -55,21 +57,10 @@ _SMALL = (
 )
 
 
-def _start(*flags, **kwargs):
-  return subprocess.Popen(
-    [sys.executable, 'tests/tiny_evaluation.py', *flags],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    **kwargs,
-  )
-
-
-def _finish(*flags):
-  with _start(*flags) as process:
-    said, _ = process.communicate(timeout=200)
-  return process.returncode, said
+_start = functools.partial(processes.start, 'tests/tiny_evaluation.py')
+_finish = functools.partial(
+  processes.finish, 'tests/tiny_evaluation.py', timeout=200
+)
 
 
 def _lines(out):

@@ -1,10 +1,9 @@
 """Real processes, killed and resumed: nothing is lost, nothing is different."""
 
+import functools
 import json
 import pathlib
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -15,8 +14,8 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from acme_cbo.training import callbacks
+from tests import processes
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _UPDATES = 40
 _CONFIG = [
   '--config=configs/grpo.py:smoke',
@@ -30,21 +29,8 @@ _CONFIG = [
 ]
 
 
-def _start(*flags, **kwargs):
-  return subprocess.Popen(
-    [sys.executable, 'launchers/train.py', *flags],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    **kwargs,
-  )
-
-
-def _finish(*flags):
-  with _start(*flags) as process:
-    said, _ = process.communicate(timeout=300)
-  return process.returncode, said
+_start = functools.partial(processes.start, 'launchers/train.py')
+_finish = functools.partial(processes.finish, 'launchers/train.py')
 
 
 def _rows(workdir):
