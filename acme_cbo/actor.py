@@ -86,16 +86,11 @@ def rollout(
       sets,
       distributions.sample,
     )
-    # When nothing can be paid for any more, what was set last stays.
-    intervention = jax.tree.map(
-      lambda new, old: jnp.where(sets.any(), new, old),
-      simulate.carried_out(problem, decision),
-      before,
-    )
+    chosen = simulate.carried_out(problem, decision)
+    intervention, spent = environment.paid_for(problem, spent, chosen, before)
     outcome = environment.watch(
       key_outcome, scm, task.objective.bank, intervention
     )
-    spent += intervention.mask @ problem.cost
     left = networks.budget_left(
       problem, spent, 1 - (step + 1) / num_interventions
     )

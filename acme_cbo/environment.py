@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import simulate
 
@@ -46,6 +47,28 @@ def step(
   if not any(isinstance(leaf, jax.core.Tracer) for leaf in given):
     check_intervention(scm.problem, intervention)
   return simulate.sample(key, scm, intervention, 1)[0]
+
+
+def paid_for(
+  problem: types.Problem,
+  spent: jax.Array,
+  chosen: types.Intervention,
+  last: types.Intervention,
+) -> tuple[types.Intervention, jax.Array]:
+  """What is done: when no set can be paid for any more, the last one stays.
+
+  Args:
+    problem: with its budget.
+    spent: [] of it so far.
+    chosen: what somebody wants to set, of what can be paid for.
+    last: what was set before.
+
+  Returns:
+    The intervention, and [] what is spent after it.
+  """
+  able = interventions.affordable(problem, spent).any()
+  done = jax.tree.map(lambda new, old: jnp.where(able, new, old), chosen, last)
+  return done, spent + done.mask @ problem.cost
 
 
 def watch(

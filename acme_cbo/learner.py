@@ -122,6 +122,7 @@ def turns(
   prefix: networks.Prefix,
   encodings: networks.Encoding,
   partials: distributions.Partial,
+  of_each_row: bool = True,
 ) -> networks.Turn:
   """One turn after each of R rows.
 
@@ -132,6 +133,8 @@ def turns(
     prefix: of the observations.
     encodings: after each row, from `Network.full`.
     partials: [R, ...] what is chosen already then.
+    of_each_row: whether there is one for each row; else it is without the
+      leading axis, the same for all.
 
   Returns:
     `Turn` with a leading axis R.
@@ -140,7 +143,7 @@ def turns(
     lambda encoding, partial: network.turn(
       params, problem, prefix, encoding, partial
     ),
-    (networks.EVERY_ROW, 0),
+    (networks.EVERY_ROW, 0 if of_each_row else None),
   )(encodings, partials)
 
 
@@ -227,13 +230,6 @@ def loss(
       problem, trajectory.intervened, trajectory.outcomes
     )
     encoding = network.full(params, problem, prefix, rows)
-
-    def every_row(partial):
-      return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (rows.start.size, *leaf.shape)),
-        partial,
-      )
-
     # What is predicted of each partial intervention, after each row.
     given = distributions.Partial(
       objective.given.mask,
@@ -242,7 +238,7 @@ def loss(
     )
     predicted = jax.vmap(
       lambda partial: turns(
-        network, params, problem, prefix, encoding, every_row(partial)
+        network, params, problem, prefix, encoding, partial, of_each_row=False
       )
     )(given)  # [P, R, ...]
     # The first of them is of no variable, with which every decision begins.

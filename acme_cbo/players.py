@@ -169,7 +169,7 @@ class Player:
     which = scm, repeat if self.environments[scm].fresh else None
     if self._stage is None or self._stage[0] != which:
       system = self.system(scm, repeat)
-      best = optimum.objective(system)
+      best = self.environments[scm].search(system)
       gain = float(system.scm.problem.goal) * (best.best - best.baseline)
       if not gain > 0:
         raise errors.UsageError(

@@ -1,7 +1,6 @@
 """Environments that are small, or fail, for evaluations; and a small policy."""
 
-from collections.abc import Callable, Sequence
-import functools
+from collections.abc import Sequence
 import os
 import pathlib
 import signal
@@ -76,23 +75,17 @@ def flat(repeat: int) -> systems.System:
   return _system('flat', scm, ('A', 'Y'))
 
 
-@functools.cache
-def _search() -> Callable[..., optimum.Optimum]:
-  objective = optimum.objective
-  known: dict[tuple[str, float], optimum.Optimum] = {}
-
-  def search(system):
-    which = system.name, float(system.scm.problem.budget)
-    if which not in known:
-      known[which] = objective(system, num_draws=optimum.NUM_SEARCH_DRAWS)
-    return known[which]
-
-  return search
+_FOUND: dict[tuple[str, float], optimum.Optimum] = {}
 
 
-# One on few draws for each system, or searches would take most of the time;
-# in every process, for each of them imports this.
-optimum.objective = _search()
+def search(system: systems.System) -> optimum.Optimum:
+  """On few draws and once for each system: it would take most of the time."""
+  which = system.name, float(system.scm.problem.budget)
+  if which not in _FOUND:
+    _FOUND[which] = optimum.objective(
+      system, num_draws=optimum.NUM_SEARCH_DRAWS
+    )
+  return _FOUND[which]
 
 
 def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
@@ -126,10 +119,10 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
 def resolve(texts: Sequence[str]) -> list[environments.Environment]:
   """The systems above, and files of which only the content counts."""
   known = {
-    'chain': environments.Environment('chain', chain),
+    'chain': environments.Environment('chain', chain, search=search),
     **{
       make.__name__: environments.Environment(
-        make.__name__, make, held_out=False, fresh=True
+        make.__name__, make, held_out=False, fresh=True, search=search
       )
       for make in (fresh, fails, dies, lasts, flat)
     },

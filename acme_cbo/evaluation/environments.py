@@ -8,7 +8,7 @@ from typing import NamedTuple
 from acme_cbo import errors
 from acme_cbo.scms import benchmarks
 from acme_cbo.scms import families
-from acme_cbo.scms import formulas
+from acme_cbo.scms import optimum
 from acme_cbo.scms import spec
 from acme_cbo.scms import systems
 
@@ -29,6 +29,7 @@ class Environment(NamedTuple):
       said.
     fresh: whether each repeat has a system of its own.
     digest: of what it is made from, if that may change: a file's SHA-256.
+    search: finds what the interventions on a system can reach.
   """
 
   name: str
@@ -36,6 +37,7 @@ class Environment(NamedTuple):
   held_out: bool | None = None
   fresh: bool = False
   digest: str = ''
+  search: Callable[[systems.System], optimum.Optimum] = optimum.objective
 
 
 def resolve(texts: Sequence[str]) -> list[Environment]:
@@ -66,7 +68,7 @@ def _resolve(text: str) -> list[Environment]:
     return [_from_file(pathlib.Path(text))]
   known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES]
   raise errors.UsageError(
-    f'--scm: there is no SCM {text!r}{formulas.did_you_mean(text, known)}; '
+    f'--scm: there is no SCM {text!r}{errors.did_you_mean(text, known)}; '
     f'there are {", ".join([*GROUPS, *benchmarks.TEXTS])}, the families that '
     'acme_cbo/scms/families.py names, and files that end in .yaml'
   )

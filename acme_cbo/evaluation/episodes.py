@@ -209,12 +209,8 @@ def play(
 
 
 def _expected(scm, bank, intervention):
-  target, goal = scm.problem.target, scm.problem.goal
-  location, scale = (
-    jnp.where(target, x, 0.0).sum() for x in (scm.location, scm.scale)
-  )
   outcome = simulate.expected_outcome(scm, bank, intervention)
-  return location + scale * goal * outcome
+  return simulate.in_target_units(scm, outcome)
 
 
 _expected_outcome = jax.jit(_expected)

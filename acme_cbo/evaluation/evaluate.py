@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import environment
-from acme_cbo import interventions as interventions_lib
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import policies
@@ -70,15 +69,9 @@ def episode(
   def step(memory, inputs):
     index, key_outcome, key_choice = inputs
     memory, spent, last = memory
-    # When nothing can be paid for any more, what was set last stays.
-    able = interventions_lib.affordable(scm.problem, spent).any()
-    intervention = jax.tree.map(
-      lambda new, old: jnp.where(able, new, old),
-      policy.choose(key_choice, memory),
-      last,
-    )
+    chosen = policy.choose(key_choice, memory)
+    intervention, spent = environment.paid_for(scm.problem, spent, chosen, last)
     outcome = environment.watch(key_outcome, scm, objective.bank, intervention)
-    spent += intervention.mask @ scm.problem.cost
     after = policy.observe(memory, index, intervention, outcome)
     return (after, spent, intervention), (
       intervention,

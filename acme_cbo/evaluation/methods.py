@@ -17,7 +17,6 @@ from acme_cbo import types
 from acme_cbo.evaluation import baselines
 from acme_cbo.evaluation import policies
 from acme_cbo.evaluation import thompson
-from acme_cbo.scms import formulas
 from acme_cbo.scms import optimum
 
 NAMES = (
@@ -51,7 +50,7 @@ def check(names: Sequence[str]) -> None:
   """Raises an `errors.UsageError` at a name that no method has."""
   for name in names:
     if name not in NAMES:
-      hint = formulas.did_you_mean(name, NAMES)
+      hint = errors.did_you_mean(name, NAMES)
       raise errors.UsageError(
         f'--methods: there is no method {name!r}{hint}; there are '
         f'{", ".join(NAMES)}'
@@ -75,7 +74,9 @@ def make(
     'explore_then_commit': _untold(policies.explore_then_commit()),
     'slope': _untold(policies.slope()),
     'random': _untold(policies.random()),
-    'oracle': Method(lambda scm, best: _constant(best.choice), traced=False),
+    'oracle': Method(
+      lambda scm, best: policies.constant(best.choice), traced=False
+    ),
     'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
     'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
     'posterior_thompson': Method(
@@ -94,15 +95,6 @@ def make(
 
 def _untold(policy: policies.Policy) -> Method:
   return Method(lambda scm, best: policy, traced=True)
-
-
-def _constant(choice: types.Intervention) -> policies.Policy:
-  return policies.Policy(
-    init=lambda problem, observations, num_interventions: None,
-    choose=lambda key, memory: choice,
-    observe=lambda memory, step, intervention, outcome: memory,
-    recommend=lambda memory: choice,
-  )
 
 
 def beyond_training(

@@ -77,12 +77,10 @@ def _signed_correlation(problem, observations):
 def _know(problem, observations, num_interventions):
   del num_interventions
   correlation = _signed_correlation(problem, observations)
-  zero = jnp.zeros((), correlation.dtype)
-  nothing = jax.tree.map(
-    lambda leaf: leaf.astype(correlation.dtype if leaf.dtype != bool else bool),
-    simulate.no_intervention(correlation.size),
+  nothing = simulate.no_intervention(correlation.size)
+  return _Known(
+    problem, correlation, jnp.zeros(()), nothing, jnp.array(-jnp.inf)
   )
-  return _Known(problem, correlation, zero, nothing, zero - jnp.inf)
 
 
 def _remember(memory, step, intervention, outcome):
@@ -97,13 +95,6 @@ def _remember(memory, step, intervention, outcome):
     ),
     outcome=jnp.where(better, target, memory.outcome),
   )
-
-
-def _on_set(problem, chosen, fractions):
-  """The intervention on a set of variables: [D] bool and [D] in [0, 1]."""
-  values = (1 - fractions) * problem.low + fractions * problem.high
-  values = jnp.clip(values, problem.low, problem.high)
-  return types.Intervention(chosen, jnp.where(chosen, values, 0.0))
 
 
 def _better_ends(memory):
@@ -130,7 +121,7 @@ def random() -> Policy:
     logits = jnp.where(sets.any(-1), 0.0, -1e9)
     chosen = sets[jax.random.categorical(key_set, logits)]
     fractions = jax.random.uniform(key_fractions, problem.low.shape)
-    return _on_set(problem, chosen, fractions)
+    return simulate.intervene(problem, chosen, fractions)
 
   return Policy(_know, choose, _remember, lambda memory: memory.best)
 
@@ -142,7 +133,7 @@ def slope() -> Policy:
     del key
     sets = interventions.affordable(memory.problem, memory.spent)
     chosen = sets[jnp.argmax(_slopes(memory, sets))]
-    return _on_set(memory.problem, chosen, _better_ends(memory))
+    return simulate.intervene(memory.problem, chosen, _better_ends(memory))
 
   def recommend(memory):
     return choose(None, memory._replace(spent=jnp.zeros_like(memory.spent)))
@@ -187,7 +178,7 @@ def explore_then_commit() -> Policy:
       jnp.argmax(jnp.where(new, slopes, -1.0)),
       jnp.argmax(jnp.where(slopes >= 0, memory.outcomes, -jnp.inf)),
     )
-    return _on_set(known.problem, sets[index], _better_ends(known))
+    return simulate.intervene(known.problem, sets[index], _better_ends(known))
 
   def observe(memory, step, intervention, outcome):
     known = memory.known
@@ -208,17 +199,26 @@ def explore_then_commit() -> Policy:
       jnp.argmax(memory.outcomes),
       jnp.argmax(_slopes(memory.known, sets)),
     )
-    return _on_set(
+    return simulate.intervene(
       memory.known.problem, sets[index], _better_ends(memory.known)
     )
 
   return Policy(init, choose, observe, recommend)
 
 
+def constant(intervention: types.Intervention) -> Policy:
+  """One intervention, whatever comes of it."""
+  return Policy(
+    init=lambda problem, observations, num_interventions: (),
+    choose=lambda key, memory: intervention,
+    observe=lambda memory, step, done, outcome: memory,
+    recommend=lambda memory: intervention,
+  )
+
+
 def oracle(task: types.Task) -> Policy:
   """The best intervention, known from the SCM itself."""
-  best = task.objective.choice
-  return Policy(_know, lambda key, memory: best, _remember, lambda memory: best)
+  return constant(task.objective.choice)
 
 
 def on_host(policy: Policy) -> Policy:
@@ -244,6 +244,9 @@ def on_host(policy: Policy) -> Policy:
     )
   }
 
+  def scaled(units, values):
+    return np.float32((np.asarray(values) - units.location) / units.scale)
+
   def own(memory, intervention):
     """In the variables' own units, to the bit at the ends of a domain."""
     problem, units, _ = memory
@@ -260,16 +263,13 @@ def on_host(policy: Policy) -> Policy:
     with jax.enable_x64(True):
       rows = jnp.asarray(observations, jnp.float64)
       units = jax.tree.map(np.asarray, units_lib.fit(problem, rows))
-    observations = np.asarray(rows)
-
-    def scaled(values):
-      return np.float32((values - units.location) / units.scale)
-
     seen = jax.tree.map(
       lambda leaf: leaf if leaf.dtype == bool else np.float32(leaf),
-      problem._replace(low=scaled(problem.low), high=scaled(problem.high)),
+      problem._replace(
+        low=scaled(units, problem.low), high=scaled(units, problem.high)
+      ),
     )
-    memory = compiled['init'](seen, scaled(observations), num_interventions)
+    memory = compiled['init'](seen, scaled(units, rows), num_interventions)
     return problem, units, memory
 
   def choose(key, memory):
@@ -277,13 +277,15 @@ def on_host(policy: Policy) -> Policy:
 
   def observe(memory, step, intervention, outcome):
     problem, units, inner = memory
-    scaled = jax.tree.map(
-      lambda values: np.float32((values - units.location) / units.scale),
-      (np.asarray(intervention.values), np.asarray(outcome)),
-    )
     mask = np.asarray(intervention.mask)
-    done = types.Intervention._make((mask, np.where(mask, scaled[0], 0)))
-    return problem, units, compiled['observe'](inner, step, done, scaled[1])
+    values = np.where(mask, scaled(units, intervention.values), np.float32(0))
+    inner = compiled['observe'](
+      inner,
+      step,
+      types.Intervention._make((mask, values)),
+      scaled(units, outcome),
+    )
+    return problem, units, inner
 
   return Policy(
     init,

@@ -158,8 +158,6 @@ class _Search:
     self._bank = _parts(self._draws)
     self._few = _parts(np.asarray(draw(key_search, scm, NUM_SEARCH_DRAWS)))
     self._seed = seed
-    self._goal = float(problem.goal)
-    self._unit = float(scm.scale[target]), float(scm.location[target])
     self._many = jax.jit(jax.vmap(_expected, (None, None, 0, 0)))
 
   def optimum(self) -> Optimum:
@@ -337,8 +335,7 @@ class _Search:
     return mask, values
 
   def _own(self, outcome: float) -> float:
-    scale, location = self._unit
-    return location + scale * self._goal * float(outcome)
+    return float(simulate.in_target_units(self._scm, jnp.asarray(outcome)))
 
   def _refuse(self, intervention: types.Intervention, bank: _Bank) -> NoReturn:
     u = simulate.propagate(

@@ -9,6 +9,26 @@ from acme_cbo import types
 from acme_cbo.scms import mechanisms
 
 
+def intervene(
+  problem: types.Problem, mask: jax.Array, fractions: jax.Array
+) -> types.Intervention:
+  """do(variables = the points at `fractions` of their domains).
+
+  Args:
+    problem: whose domains are used.
+    mask: [D] bool, the variables.
+    fractions: [D] in [0, 1], or [] for all of them.
+
+  Returns:
+    An intervention on all of them.
+  """
+  # Written so that fractions 0 and 1 give the ends to the bit, and clipped
+  # because rounding can carry a fraction close to them beyond.
+  values = (1 - fractions) * problem.low + fractions * problem.high
+  values = jnp.clip(values, problem.low, problem.high)
+  return types.Intervention(mask=mask, values=jnp.where(mask, values, 0.0))
+
+
 def intervene_on(
   problem: types.Problem, variable: jax.Array, fraction: jax.Array
 ) -> types.Intervention:
@@ -23,11 +43,7 @@ def intervene_on(
     An intervention on one variable.
   """
   mask = jnp.arange(problem.low.shape[-1]) == variable
-  # Written so that fractions 0 and 1 give the ends to the bit, and clipped
-  # because rounding can carry a fraction close to them beyond.
-  value = (1 - fraction) * problem.low + fraction * problem.high
-  value = jnp.clip(value, problem.low, problem.high)
-  return types.Intervention(mask=mask, values=jnp.where(mask, value, 0.0))
+  return intervene(problem, mask, fraction)
 
 
 def also(
@@ -190,6 +206,15 @@ def mean_row(
   """
   u = propagate(scm, intervention, bank).mean(0)
   return _in_own_units(scm, intervention, u)
+
+
+def in_target_units(scm: types.SCM, outcome: jax.Array) -> jax.Array:
+  """An outcome as `expected_outcome` gives it, in the target's own units."""
+  location, scale = (
+    jnp.where(scm.problem.target, x, 0.0).sum()
+    for x in (scm.location, scm.scale)
+  )
+  return location + scale * scm.problem.goal * outcome
 
 
 def expected_outcome(
