@@ -1,6 +1,7 @@
 """Errors that a user can mend, which launchers show as one line, and others."""
 
 from collections.abc import Sequence
+import difflib
 import signal as signals
 
 import numpy as np
@@ -25,6 +26,24 @@ def listed(sentences: Sequence[str], most: int, rest: str) -> str:
   left = len(sentences) - most
   more = [f'and {left} {rest}'] if left > 0 else []
   return '; '.join([*sentences[:most], *more])
+
+
+def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
+  """'; did you mean NAME?' where one is close, else nothing.
+
+  Args:
+    name: what was written.
+    known: what could have been meant.
+    prefix: what stands before each name.
+
+  Returns:
+    The end of a sentence.
+  """
+  close = difflib.get_close_matches(name, known, 1)
+  if not close:
+    upper = {other.upper(): other for other in known}
+    close = [upper[name.upper()]] if name.upper() in upper else []
+  return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
 class UsageError(ValueError):

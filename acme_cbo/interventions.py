@@ -24,12 +24,13 @@ def subsets(settable: np.ndarray, max_size: int) -> np.ndarray:
     [M, D] bool.
   """
   members = np.flatnonzero(settable)
-  rows = [
-    np.isin(np.arange(len(settable)), chosen)
-    for size in range(1, min(max_size, len(members)) + 1)
-    for chosen in itertools.combinations(members, size)
-  ]
-  return np.array(rows, bool).reshape(-1, len(settable))
+  of_sizes = [np.zeros((0, len(settable)), bool)]
+  for size in range(1, min(max_size, len(members)) + 1):
+    chosen = np.array(list(itertools.combinations(members, size)))
+    sets = np.zeros((len(chosen), len(settable)), bool)
+    np.put_along_axis(sets, chosen, True, axis=1)
+    of_sizes.append(sets)
+  return np.concatenate(of_sizes)
 
 
 def largest(problem: types.Problem) -> int:

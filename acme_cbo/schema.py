@@ -3,7 +3,6 @@
 Nothing here needs jax: a mistake is answered at once.
 """
 
-import difflib
 import re
 from typing import Any, NamedTuple
 
@@ -303,8 +302,7 @@ def table() -> str:
 def _check_names(prefix, found, expected):
   for name in found:
     if name not in expected:
-      close = difflib.get_close_matches(name, expected, 1)
-      hint = f'; did you mean {prefix}{close[0]}?' if close else ''
+      hint = errors.did_you_mean(name, expected, prefix)
       raise errors.UsageError(f'config.{prefix}{name} is unknown{hint}')
   for name in expected:
     if name not in found:

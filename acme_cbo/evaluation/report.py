@@ -69,14 +69,14 @@ for {found['updates']} updates.
 ## What it was trained for
 
 - systems of {scms['min_variables']} to {scms['max_variables']} variables,
-  drawn at random: graphs, equations (linear and nonlinear), noise and units; no
-  hidden common causes, one variable set at a time
+  drawn at random: graphs, equations (linear and nonlinear), noise and units
+- {'hidden' if scms['latent'] else 'no hidden'} common causes
+- up to {scms['max_set_size']} of the variables set at a time
 - {horizon['num_observations']} records before the first experiment,
   {horizon['num_interventions']} experiments
 - rewards: {weights}; simple_regret_share {found['simple_regret_share']:g}
 
-Anything else was not tried: larger systems, other numbers of records, causes
-that nobody sees.
+Anything else was not tried: larger systems, other numbers of records.
 
 ## How good it is
 
@@ -100,9 +100,9 @@ network, params, about = trained_policy.load(
 )
 ```
 
-`acme_cbo.evaluation.policies.trained(network, params, ())` is the policy as
-`acme_cbo.evaluation.evaluate.episode` plays it. The directory needs no other
-file of this run.
+`acme_cbo.evaluation.policies.trained(network, params, (), num_turns)` is the
+policy as `acme_cbo.evaluation.evaluate.episode` plays it, `num_turns` how many
+variables it may set at once. The directory needs no other file of this run.
 
 ## How it was made
 

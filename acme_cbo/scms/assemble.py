@@ -24,15 +24,17 @@ def system(
   sets: np.ndarray,
   low: Any,
   high: Any,
-  equations: dict[str, Any],
-  family: mechanisms.Family,
-  graph: graphs.Graph = graphs.Graph.ERDOS_RENYI,
+  mechanism: Any,
+  family: int,
+  graph: int = graphs.Graph.ERDOS_RENYI,
   latent: Any = False,
   location: Any = 0.0,
   scale: Any = 1.0,
-  hint: tuple[int, float] | None = None,
+  cost: Any = 1.0,
+  budget: float = np.inf,
+  hint: dict[int, float] | None = None,
 ) -> systems.System:
-  """A system whose costs are 1 and whose interventions have no budget.
+  """A system of which one outcome of each experiment is watched.
 
   Args:
     name: what the system is called.
@@ -44,14 +46,16 @@ def system(
     sets: [M, D] bool, which variables may be set together.
     low: [D], or for all, lower ends of the domains.
     high: [D], or for all, upper ends of the domains.
-    equations: fields of `types.Mechanism`; without any, a variable is its
-      noise, which is standard normal.
-    family: for reports, and the LINEAR one has expectations in closed form.
+    mechanism: the structural equations, see `equations`.
+    family: for reports, and the LINEAR one has expectations in closed form;
+      `systems.NO_KIND` if it is of none.
     graph: for reports alone.
     latent: [D], or for all, whether nobody watches.
     location: [D], or for all, the origins of the variables' units.
     scale: [D], or for all, the sizes of the variables' units.
-    hint: the variable, and its value, that is the best intervention.
+    cost: [D], or for all, of setting each.
+    budget: of cost, for all interventions together.
+    hint: {variable: its value} of the best intervention.
 
   Returns:
     The system, in the precision that is current.
@@ -71,12 +75,12 @@ def system(
         goal=float(goal),
         low=np.where(latent, 0.0, low),
         high=np.where(latent, 0.0, high),
-        cost=each(1.0),
-        budget=np.inf,
+        cost=each(cost),
+        budget=budget,
         samples=1.0,
       )
     ),
-    mechanism=_mechanism(num_variables, equations),
+    mechanism=mechanism,
     **_arrays(
       present=each(True, bool),
       parents=parents,
@@ -89,15 +93,24 @@ def system(
   )
   best = None
   if hint is not None:
-    mask = np.arange(num_variables) == hint[0]
-    best = types.Intervention(
-      **_arrays(mask=mask, values=np.where(mask, hint[1], 0.0))
-    )
+    mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
+    mask[list(hint)], values[list(hint)] = True, list(hint.values())
+    best = types.Intervention(**_arrays(mask=mask, values=values))
   return systems.System(name, source, tuple(variables), scm, best)
 
 
-def _mechanism(num_variables, equations):
-  num_hidden = equations['output'].shape[1] if 'output' in equations else 1
+def equations(num_variables: int, **fields: Any) -> types.Mechanism:
+  """Structural equations from what of them is not as usual.
+
+  Args:
+    num_variables: D.
+    **fields: of `types.Mechanism`, as arrays of numpy; without any, a variable
+      is its noise, which is standard normal.
+
+  Returns:
+    The mechanism, in the precision that is current.
+  """
+  num_hidden = fields['output'].shape[1] if 'output' in fields else 1
   units = (num_variables, num_hidden)
   usual = dict(
     bias=np.zeros(num_variables),
@@ -109,7 +122,7 @@ def _mechanism(num_variables, equations):
     noise=np.full(num_variables, mechanisms.Noise.NORMAL, np.int32),
     noise_scale=np.ones(num_variables),
   )
-  return types.Mechanism(**_arrays(**(usual | equations)))
+  return types.Mechanism(**_arrays(**(usual | fields)))
 
 
 def _arrays(**values: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ their domain when nobody sets them; all of them are set together.
 """
 
 from acme_cbo import errors
-from acme_cbo.scms import formulas
 from acme_cbo.scms import spec
 from acme_cbo.scms import systems
 
@@ -199,7 +198,7 @@ def load(name: str) -> systems.System:
     errors.UsageError: there is none of that name.
   """
   if name not in TEXTS:
-    hint = formulas.did_you_mean(name, list(TEXTS))
+    hint = errors.did_you_mean(name, list(TEXTS))
     raise errors.UsageError(
       f'benchmark {name[:70]!r} is unknown{hint}; there are {", ".join(TEXTS)}'
     )

@@ -168,7 +168,7 @@ def _drawn(name: str, family: _Family, repeat: int) -> systems.System:
     sets=_singles(family.size, target),
     low=ends[0],
     high=ends[1],
-    equations=equations,
+    mechanism=assemble.equations(family.size, **equations),
     family=family.family,
     graph=family.graph,
     hint=_best(family.goal * outcomes, target, ends) if linear else None,
@@ -228,11 +228,11 @@ def _without_noise(equations, parents, target, ends):
 
 
 def _best(outcomes, target, ends):
-  """The variable and the end of its domain with the greatest outcome."""
+  """The variable, and the end of its domain, with the greatest outcome."""
   others = np.arange(outcomes.shape[1]) != target
   place = np.argmax(np.where(others, outcomes, -np.inf))
   end, variable = np.unravel_index(place, outcomes.shape)
-  return int(variable), float(ends[end, variable])
+  return {int(variable): float(ends[end, variable])}
 
 
 def _singles(size, target):
@@ -294,7 +294,7 @@ def _network(name: str, repeat: int) -> systems.System:
     sets=_singles(len(names), target),
     low=ends[0],
     high=ends[1],
-    equations=equations,
+    mechanism=assemble.equations(len(names), **equations),
     family=mechanisms.Family.LINEAR,
     hint=_best(outcomes, target, ends),
   )

@@ -20,7 +20,6 @@ Latent variables are refused.
 from collections.abc import Mapping, Sequence
 import csv
 import io
-import itertools
 import math
 import pathlib
 import re
@@ -30,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo.scms import assemble
 from acme_cbo.scms import graph_files
 from acme_cbo.scms import graphs
@@ -230,7 +230,7 @@ def fit(
     sets=sets,
     low=low,
     high=high,
-    equations=equations,
+    mechanism=assemble.equations(len(names), **equations),
     family=family,
     latent=graph.latent,
     location=location,
@@ -362,12 +362,7 @@ def _sets(names, allowed, max_size, source):
       f'{number:,} sets, and {_MAX_SETS:,} are the most; lower max_size or let '
       'fewer be set'
     )
-  chosen = [
-    set(group)
-    for size in sizes
-    for group in itertools.combinations(allowed, size)
-  ]
-  return np.array([[name in group for name in names] for group in chosen])
+  return interventions.subsets(np.isin(names, allowed), max_size)
 
 
 def _fit_linear(standard, graph, rng, source):

@@ -10,7 +10,6 @@ the names of the variables, and `e`, the variable's own noise.
 import ast
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import difflib
 import functools
 import keyword
 import math
@@ -124,15 +123,6 @@ NOISES = {
 _MIN_SHAPE, _MAX_SHAPE = 0.05, 1e4
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-  """'; did you mean NAME?' where one is close, else nothing."""
-  close = difflib.get_close_matches(name, known, 1)
-  if not close:
-    upper = {other.upper(): other for other in known}
-    close = [upper[name.upper()]] if name.upper() in upper else []
-  return f'; did you mean {close[0]}?' if close else ''
-
-
 def check_name(name: str) -> None:
   """Refuses what cannot be the name of a variable.
 
@@ -169,9 +159,9 @@ def check_noise(noise: Noise) -> None:
   """
   kind, parameters = noise
   if kind not in NOISES:
+    hint = errors.did_you_mean(kind, list(NOISES))
     raise errors.UsageError(
-      f'noise {kind[:70]!r} is unknown{did_you_mean(kind, list(NOISES))}; '
-      f'there are {", ".join(NOISES)}'
+      f'noise {kind[:70]!r} is unknown{hint}; there are {", ".join(NOISES)}'
     )
   expected = NOISES[kind]
   if len(parameters) != len(expected):
@@ -273,7 +263,7 @@ def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
         )
     if token.lastgroup == 'name':
       if word not in known:
-        hint = did_you_mean(word, sorted(known))
+        hint = errors.did_you_mean(word, sorted(known))
         raise FormulaError(f'{word} is unknown{hint}', place + 1)
       found[word] = None
     place = token.end()

@@ -26,7 +26,6 @@ whatever is wrong is told with its line and column.
 
 from collections.abc import Sequence
 import graphlib
-import itertools
 import math
 import os
 import pathlib
@@ -39,7 +38,9 @@ import numpy as np
 import yaml
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import types
+from acme_cbo.scms import assemble
 from acme_cbo.scms import formulas
 from acme_cbo.scms import graphs
 from acme_cbo.scms import simulate
@@ -256,7 +257,7 @@ class _Reader:
     variables = self._variables(top['variables'])
     names = [variable.name for variable in variables]
     equations = [self._equation(v, names) for v in variables]
-    order = self._order(variables, equations)
+    self._check_order(variables, equations)
     noises = [
       self._noise(v, equation)
       for v, equation in zip(variables, equations, strict=True)
@@ -294,34 +295,28 @@ class _Reader:
           f'budget {budget:g} pays for no intervention; the cheapest costs '
           f'{cheapest:g}',
         )
-    low, high = np.array([d or (0.0, 0.0) for d in domains]).T
-    size = len(names)
-    problem = types.Problem(
-      exists=jnp.asarray(~np.array(latent)),
-      sets=jnp.asarray(sets),
-      target=jnp.arange(size) == target,
-      goal=jnp.asarray(_GOALS[goal], float),
-      low=jnp.asarray(low, float),
-      high=jnp.asarray(high, float),
-      cost=jnp.asarray(costs, float),
-      budget=jnp.asarray(budget, float),
-      samples=jnp.ones(()),
-    )
-    scm = types.SCM(
-      problem=problem,
-      mechanism=mechanism,
-      present=jnp.ones(size, bool),
-      parents=jnp.asarray(parents),
-      order=jnp.array(order, jnp.int32),
-      location=jnp.zeros(size),
-      scale=jnp.ones(size),
-      graph=jnp.int32(systems.NO_KIND),
-      family=jnp.int32(systems.NO_KIND),
-    )
     hint = None
     if 'optimum' in top:
       hint = self._optimum(top['optimum'], names, domains, sets)
-    return systems.System(name, source, tuple(names), scm, hint)
+    low, high = np.array([d or (0.0, 0.0) for d in domains]).T
+    return assemble.system(
+      name,
+      source,
+      names,
+      parents=parents,
+      target=target,
+      goal=_GOALS[goal],
+      sets=sets,
+      low=low,
+      high=high,
+      mechanism=mechanism,
+      family=systems.NO_KIND,
+      graph=systems.NO_KIND,
+      latent=latent,
+      cost=costs,
+      budget=budget,
+      hint=hint,
+    )
 
   def _variables(self, node: yaml.Node) -> list[_Variable]:
     variables = []
@@ -368,19 +363,18 @@ class _Reader:
       return None
     return quotes + column - 1
 
-  def _order(
+  def _check_order(
     self,
     variables: Sequence[_Variable],
     equations: Sequence[formulas.Equation],
-  ) -> list[int]:
-    """The variables from causes to effects."""
+  ) -> None:
+    """Refuses causes that go in a circle."""
     before = {
       variable.name: equation.names
       for variable, equation in zip(variables, equations, strict=True)
     }
     try:
-      order = graphlib.TopologicalSorter(before).static_order()
-      return [list(before).index(name) for name in order]
+      graphlib.TopologicalSorter(before).prepare()
     except graphlib.CycleError as error:
       cycle = error.args[1]
       # Told from whichever of its variables stands first in the file.
@@ -496,37 +490,28 @@ class _Reader:
     if node is not None and len(fields) != 1:
       self._refuse(node, f'{what} must have either max_size or sets')
     if 'sets' in fields:
-      members = self._listed_sets(fields['sets'], names, settable)
-    else:
-      size = 1
-      if 'max_size' in fields:
-        inner = fields['max_size']
-        size = self._number(inner, f'{what}: max_size')
-        if size != int(size) or not 1 <= size <= len(allowed):
-          self._refuse(
-            inner,
-            f'{what}: max_size must be a whole number, 1 to {len(allowed)} '
-            f'(so many may be set), got {size:g}',
-          )
-        size = int(size)
-      number = sum(math.comb(len(allowed), k) for k in range(1, size + 1))
-      if number > _MAX_SETS:
+      return self._listed_sets(fields['sets'], names, settable)
+    size = 1
+    if 'max_size' in fields:
+      inner = fields['max_size']
+      size = self._number(inner, f'{what}: max_size')
+      if size != int(size) or not 1 <= size <= len(allowed):
         self._refuse(
-          node or root,
-          f'{what}: {number:,} sets of up to {size} out of {len(allowed)} '
-          f'variables; at most {_MAX_SETS:,}: lower max_size or list the sets',
+          inner,
+          f'{what}: max_size must be a whole number, 1 to {len(allowed)} '
+          f'(so many may be set), got {size:g}',
         )
-      members = [
-        subset
-        for k in range(1, size + 1)
-        for subset in itertools.combinations(allowed, k)
-      ]
-    sets = np.zeros((len(members), len(names)), bool)
-    for row, subset in zip(sets, members, strict=True):
-      row[np.array(subset)] = True
-    return sets
+      size = int(size)
+    number = sum(math.comb(len(allowed), k) for k in range(1, size + 1))
+    if number > _MAX_SETS:
+      self._refuse(
+        node or root,
+        f'{what}: {number:,} sets of up to {size} out of {len(allowed)} '
+        f'variables; at most {_MAX_SETS:,}: lower max_size or list the sets',
+      )
+    return interventions.subsets(np.array(settable), size)
 
-  def _listed_sets(self, node, names, settable) -> list[tuple[int, ...]]:
+  def _listed_sets(self, node, names, settable) -> np.ndarray:
     what = 'interventions: sets'
     members: dict[tuple[int, ...], None] = {}
     for inner in self._items(node, what):
@@ -550,10 +535,13 @@ class _Reader:
       self._refuse(
         node, f'{what}: {len(members)} sets; there must be 1 to {_MAX_SETS:,}'
       )
-    return list(members)
+    sets = np.zeros((len(members), len(names)), bool)
+    for row, subset in zip(sets, members, strict=True):
+      row[np.array(subset)] = True
+    return sets
 
-  def _optimum(self, node, names, domains, sets) -> types.Intervention:
-    mask, values = np.zeros(len(names), bool), np.zeros(len(names))
+  def _optimum(self, node, names, domains, sets) -> dict[int, float]:
+    values: dict[int, float] = {}
     for key, value in self._pairs(node, 'optimum'):
       j = self._index(key, 'optimum', names)
       number = self._number(value, f'optimum: {names[j]}')
@@ -568,13 +556,14 @@ class _Reader:
           f'optimum: {names[j]} = {number:.9g} is outside its domain '
           f'[{low:.9g}, {high:.9g}]',
         )
-      mask[j], values[j] = True, number
+      values[j] = number
+    mask = np.isin(np.arange(len(names)), list(values))
     if not (sets == mask).all(1).any():
       together = ', '.join(names[j] for j in np.flatnonzero(mask))
       self._refuse(
         node, f'optimum: [{together}] is not among the sets of interventions'
       )
-    return types.Intervention(jnp.asarray(mask), jnp.asarray(values, float))
+    return values
 
   def _refuse(self, node: yaml.Node, what: str) -> NoReturn:
     raise _Complaint(what, node.start_mark)
@@ -603,7 +592,7 @@ class _Reader:
     fields = {}
     for key, value in self._pairs(node, what):
       if key.value not in known:
-        hint = formulas.did_you_mean(key.value, known)
+        hint = errors.did_you_mean(key.value, known)
         there_are = f'; there are {", ".join(known)}'
         self._refuse(
           key,
@@ -643,7 +632,7 @@ class _Reader:
   def _index(self, node: yaml.Node, what: str, names: Sequence[str]) -> int:
     word = self._word(node, what)
     if word not in names:
-      hint = formulas.did_you_mean(word, names)
+      hint = errors.did_you_mean(word, names)
       self._refuse(node, f'{what}: {_short(word)} is no variable{hint}')
     return list(names).index(word)
 
