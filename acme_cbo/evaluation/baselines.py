@@ -357,7 +357,7 @@ def _points(search, state, fractions):
   return gp.Points(_scaled(fractions), np.asarray(mean), np.asarray(deviation))
 
 
-_evaluated = gp.on_one_thread(
+_evaluated = jax.jit(
   lambda evaluate, state, fractions: evaluate(state, fractions),
   static_argnums=0,
 )
@@ -498,11 +498,11 @@ def _loss(evaluate, inputs, state, sample, processes, data, best):
   return -_improve(sample, *predicted, best)[0]
 
 
-_processes = gp.on_one_thread(_process_each)
-_predicted = gp.on_one_thread(_predict_each)
-_means = gp.on_one_thread(_average)
-_improvements = gp.on_one_thread(_improve)
-_loss_and_slope = gp.on_one_thread(
+_processes = jax.jit(_process_each)
+_predicted = jax.jit(_predict_each)
+_means = jax.jit(_average)
+_improvements = jax.jit(_improve)
+_loss_and_slope = jax.jit(
   jax.value_and_grad(_loss, argnums=1), static_argnums=0
 )
 

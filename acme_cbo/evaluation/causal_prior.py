@@ -113,7 +113,7 @@ def fit(
   )
 
 
-_processes = gp.on_one_thread(jax.vmap(gp.process))
+_processes = jax.jit(jax.vmap(gp.process))
 
 
 def roles(
