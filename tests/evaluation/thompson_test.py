@@ -119,10 +119,10 @@ class ThompsonTest(parameterized.TestCase):
     ):
       scm = _LINE.told(sets, goal=goal)
       policy = thompson.posterior_thompson()
-      rng = np.random.default_rng(0)
+      rng = np.random.default_rng(1)
       rows = jnp.asarray(_LINE.sample(rng, {}, 100))
       memory = policy.init(scm.problem, rows, 30)
-      for step, key in enumerate(jax.random.split(jax.random.key(0), 30)):
+      for step, key in enumerate(jax.random.split(jax.random.key(1), 30)):
         choice = policy.choose(key, memory)
         environment.check_intervention(scm.problem, choice)
         settings = {
