@@ -100,8 +100,9 @@ class _Prior(NamedTuple):
   """What is believed of E[Y | do] before any intervention.
 
   Attributes:
-    fit: (problem, standardised observations [N, D], masks of the sets) -> what
-      `evaluate` needs to know of each set.
+    fit: (problem, observations, masks of the sets) -> what `evaluate` needs to
+      know of each set. Observations are standardised [N, D], with the [D]
+      locations and [D] scales that did it.
     evaluate: (that, fractions [C, D] of the domains) -> [C] means and [C]
       deviations of the target; standardised, more is better.
   """
@@ -137,7 +138,8 @@ def gp_bo() -> policies.Policy:
   largest expected improvement is set, whatever it costs. The first steps fill
   the space, set by set: one more than a set has variables. (Published runs
   begin with 2 interventions or more of each set, which are not counted; here
-  they are.) The observations are used for nothing but their number of columns.
+  they are.) Of the observations it uses the units of the target, for its first
+  outcome, and nothing else.
 
   Returns:
     The policy. It recommends the intervention of the highest posterior mean
@@ -149,12 +151,15 @@ def gp_bo() -> policies.Policy:
     size = max(len(chosen) for chosen in allowed)
     return [chosen for chosen in allowed if len(chosen) == size]
 
+  def one_more(masks):
+    return 1 + max(int(mask.sum()) for mask in masks)
+
   return _policy(
     _Search(
       sets=largest,
       prior=_Prior(_fit_nothing, _constant),
       per_cost=False,
-      num_initial=lambda masks: 1 + max(int(mask.sum()) for mask in masks),
+      num_initial=one_more,
       own_units=True,
     )
   )
