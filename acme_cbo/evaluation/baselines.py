@@ -496,20 +496,29 @@ def _improve(sample, mean, deviation, best):
   return jax.nn.logsumexp(each + sample.log_weight[:, None], 0)
 
 
-def _loss(evaluate, inputs, state, sample, processes, data, best):
-  mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
-  point = gp.Points(inputs[None], mean, deviation)
-  predicted = _condition_each(processes, data, point)
-  return -_improve(sample, *predicted, best)[0]
+def _loss_and_slopes(
+  evaluate, inputs, directions, state, sample, processes, data, best
+):
+  """Less the log improvement at a point, and its slopes in some directions."""
+
+  def loss(inputs):
+    mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
+    point = gp.Points(inputs[None], mean, deviation)
+    predicted = _condition_each(processes, data, point)
+    return -_improve(sample, *predicted, best)[0]
+
+  # Forwards: to go back through a prior's loop takes longer, and to compile.
+  def along(direction):
+    return jax.jvp(loss, (inputs,), (direction,))
+
+  return jax.vmap(along, out_axes=(None, 0))(directions)
 
 
 _processes = jax.jit(_process_each)
 _predicted = jax.jit(_predict_each)
 _means = jax.jit(_average)
 _improvements = jax.jit(_improve)
-_loss_and_slope = jax.jit(
-  jax.value_and_grad(_loss, argnums=1), static_argnums=0
-)
+_loss_and_slopes_at = jax.jit(_loss_and_slopes, static_argnums=0)
 
 
 def _climb(search, rng, memory, index, first, best):
@@ -526,11 +535,13 @@ def _climb(search, rng, memory, index, first, best):
     jnp.asarray, (arm.prior, arm.sample, processes, data, best)
   )
 
+  directions = np.eye(arm.mask.size)[arm.mask]
+
   def loss(inside):
-    inputs = np.zeros(arm.mask.size)
-    inputs[arm.mask] = inside
-    value, slope = _loss_and_slope(search.prior.evaluate, inputs, *given)
-    return float(value), np.asarray(slope)[arm.mask]
+    value, slopes = _loss_and_slopes_at(
+      search.prior.evaluate, inside @ directions, directions, *given
+    )
+    return float(value), np.asarray(slopes)
 
   bounds = [(-_WIDTH / 2, _WIDTH / 2)] * int(arm.mask.sum())
   ends = [
@@ -545,9 +556,7 @@ def _climb(search, rng, memory, index, first, best):
     for start in starts
   ]
   end = min(ends, key=lambda end: end.fun)
-  inputs = np.zeros(arm.mask.size)
-  inputs[arm.mask] = end.x
-  return -float(end.fun), inputs
+  return -float(end.fun), end.x @ directions
 
 
 def _observe(search, memory, step, intervention, outcome):
@@ -594,7 +603,7 @@ def _observe(search, memory, step, intervention, outcome):
       mode = gp.fit(arm.mask, data, arm.prior_mode, (arm.mode,))
       sample = gp.sample(arm.mask, data, arm.prior_mode, mode)
       arm = arm._replace(mode=mode, sample=sample)
-    elif not units_change:
+    elif not (units_change and data.known.any()):
       return arm
     predicted = _predicted(arm.sample, arm.mask, data, arm.candidates)
     return arm._replace(predicted=jax.block_until_ready(predicted))
