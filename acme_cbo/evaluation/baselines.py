@@ -100,8 +100,9 @@ class _Prior(NamedTuple):
   """What is believed of E[Y | do] before any intervention.
 
   Attributes:
-    fit: (problem, standardised observations [N, D], masks of the sets) -> what
-      `evaluate` needs to know of each set.
+    fit: (problem, observations, masks of the sets) -> what `evaluate` needs to
+      know of each set. Observations are standardised [N, D], with the [D]
+      locations and [D] scales that did it.
     evaluate: (that, fractions [C, D] of the domains) -> [C] means and [C]
       deviations of the target; standardised, more is better.
   """
@@ -137,7 +138,8 @@ def gp_bo() -> policies.Policy:
   largest expected improvement is set, whatever it costs. The first steps fill
   the space, set by set: one more than a set has variables. (Published runs
   begin with 2 interventions or more of each set, which are not counted; here
-  they are.) The observations are used for nothing but their number of columns.
+  they are.) Of the observations it uses the units of the target, for its first
+  outcome, and nothing else.
 
   Returns:
     The policy. It recommends the intervention of the highest posterior mean
@@ -149,12 +151,15 @@ def gp_bo() -> policies.Policy:
     size = max(len(chosen) for chosen in allowed)
     return [chosen for chosen in allowed if len(chosen) == size]
 
+  def one_more(masks):
+    return 1 + max(int(mask.sum()) for mask in masks)
+
   return _policy(
     _Search(
       sets=largest,
       prior=_Prior(_fit_nothing, _constant),
       per_cost=False,
-      num_initial=lambda masks: 1 + max(int(mask.sum()) for mask in masks),
+      num_initial=one_more,
       own_units=True,
     )
   )
@@ -357,7 +362,7 @@ def _points(search, state, fractions):
   return gp.Points(_scaled(fractions), np.asarray(mean), np.asarray(deviation))
 
 
-_evaluated = gp.on_one_thread(
+_evaluated = jax.jit(
   lambda evaluate, state, fractions: evaluate(state, fractions),
   static_argnums=0,
 )
@@ -491,20 +496,29 @@ def _improve(sample, mean, deviation, best):
   return jax.nn.logsumexp(each + sample.log_weight[:, None], 0)
 
 
-def _loss(evaluate, inputs, state, sample, processes, data, best):
-  mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
-  point = gp.Points(inputs[None], mean, deviation)
-  predicted = _condition_each(processes, data, point)
-  return -_improve(sample, *predicted, best)[0]
+def _loss_and_slopes(
+  evaluate, inputs, directions, state, sample, processes, data, best
+):
+  """Less the log improvement at a point, and its slopes in some directions."""
+
+  def loss(inputs):
+    mean, deviation = evaluate(state, inputs[None] / _WIDTH + 0.5)
+    point = gp.Points(inputs[None], mean, deviation)
+    predicted = _condition_each(processes, data, point)
+    return -_improve(sample, *predicted, best)[0]
+
+  # Forwards: to go back through a prior's loop takes longer, and to compile.
+  def along(direction):
+    return jax.jvp(loss, (inputs,), (direction,))
+
+  return jax.vmap(along, out_axes=(None, 0))(directions)
 
 
-_processes = gp.on_one_thread(_process_each)
-_predicted = gp.on_one_thread(_predict_each)
-_means = gp.on_one_thread(_average)
-_improvements = gp.on_one_thread(_improve)
-_loss_and_slope = gp.on_one_thread(
-  jax.value_and_grad(_loss, argnums=1), static_argnums=0
-)
+_processes = jax.jit(_process_each)
+_predicted = jax.jit(_predict_each)
+_means = jax.jit(_average)
+_improvements = jax.jit(_improve)
+_loss_and_slopes_at = jax.jit(_loss_and_slopes, static_argnums=0)
 
 
 def _climb(search, rng, memory, index, first, best):
@@ -521,11 +535,13 @@ def _climb(search, rng, memory, index, first, best):
     jnp.asarray, (arm.prior, arm.sample, processes, data, best)
   )
 
+  directions = np.eye(arm.mask.size)[arm.mask]
+
   def loss(inside):
-    inputs = np.zeros(arm.mask.size)
-    inputs[arm.mask] = inside
-    value, slope = _loss_and_slope(search.prior.evaluate, inputs, *given)
-    return float(value), np.asarray(slope)[arm.mask]
+    value, slopes = _loss_and_slopes_at(
+      search.prior.evaluate, inside @ directions, directions, *given
+    )
+    return float(value), np.asarray(slopes)
 
   bounds = [(-_WIDTH / 2, _WIDTH / 2)] * int(arm.mask.sum())
   ends = [
@@ -540,9 +556,7 @@ def _climb(search, rng, memory, index, first, best):
     for start in starts
   ]
   end = min(ends, key=lambda end: end.fun)
-  inputs = np.zeros(arm.mask.size)
-  inputs[arm.mask] = end.x
-  return -float(end.fun), inputs
+  return -float(end.fun), end.x @ directions
 
 
 def _observe(search, memory, step, intervention, outcome):
@@ -589,7 +603,7 @@ def _observe(search, memory, step, intervention, outcome):
       mode = gp.fit(arm.mask, data, arm.prior_mode, (arm.mode,))
       sample = gp.sample(arm.mask, data, arm.prior_mode, mode)
       arm = arm._replace(mode=mode, sample=sample)
-    elif not units_change:
+    elif not (units_change and data.known.any()):
       return arm
     predicted = _predicted(arm.sample, arm.mask, data, arm.candidates)
     return arm._replace(predicted=jax.block_until_ready(predicted))

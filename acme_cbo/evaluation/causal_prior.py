@@ -34,8 +34,7 @@ class Regressions(NamedTuple):
   """How each variable depends on others, as observed.
 
   Attributes:
-    order: [D] int32, the ancestors of the target and itself, causes first; then
-      the rest.
+    order: int32, the ancestors of the target and itself, causes first.
     component: [D, D] bool, see `identification.Factorisation`.
     processes: a process at the data for each variable; a leading axis D.
     data: its data; a leading axis D.
@@ -100,9 +99,8 @@ def fit(
   # The same at every call: what is predicted is then smooth in what is set.
   level = qmc.Sobol(2 * num_variables, rng=0).random(num_draws)
   drawn = [np.quantile(rows[:, j], level[:, j]) for j in range(num_variables)]
-  rest = [j for j in range(num_variables) if j not in factors.order]
   return Regressions(
-    order=jnp.asarray([*factors.order, *rest]),
+    order=jnp.asarray(factors.order),
     component=jnp.asarray(component),
     processes=_processes(stacked(parameters), given, stacked(data)),
     data=jax.tree.map(jnp.asarray, stacked(data)),
@@ -113,7 +111,7 @@ def fit(
   )
 
 
-_processes = gp.on_one_thread(jax.vmap(gp.process))
+_processes = jax.jit(jax.vmap(gp.process))
 
 
 def roles(

@@ -11,9 +11,13 @@ nothing.
 
 Inputs and outputs are in units in which their spread is about 1. All numbers
 are float64.
+
+The matrices are small, and LAPACK is OpenBLAS, which shares each one out among
+threads: on a busy machine that takes up to 100 times as long as the work. Start
+Python with OPENBLAS_NUM_THREADS=1 in its environment; it is read when numpy and
+scipy are imported.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -82,12 +86,6 @@ _TAIL = -100.0
 # Hyperparameters that an acquisition is averaged over, a power of 2.
 _NUM_SAMPLES = 16
 _LEAST_PRECISION = 0.25
-
-# Compiles what the host calls over and over. The matrices are small: to share
-# one out among threads takes longer than the work, on a busy machine 10 times.
-on_one_thread = functools.partial(
-  jax.jit, compiler_options={'xla_cpu_multi_thread_eigen': False}
-)
 
 
 class Kernel(tinygp.kernels.Kernel):
@@ -184,7 +182,7 @@ def _loss(vector, columns, data, prior):
   return -log_density(_unpacked(vector), columns, data, prior)
 
 
-_loss_and_slope = on_one_thread(jax.value_and_grad(_loss))
+_loss_and_slope = jax.jit(jax.value_and_grad(_loss))
 
 
 def fit(
@@ -276,8 +274,8 @@ def sample(
   return Sample(parameters, log_weight)
 
 
-_curvature = on_one_thread(jax.hessian(_loss))
-_losses = on_one_thread(jax.vmap(_loss, (0, None, None, None)))
+_curvature = jax.jit(jax.hessian(_loss))
+_losses = jax.jit(jax.vmap(_loss, (0, None, None, None)))
 
 
 def _bounds(columns):

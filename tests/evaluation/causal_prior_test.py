@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from acme_cbo.evaluation import causal_prior
-from acme_cbo.evaluation import gaussian_processes as gp
 from acme_cbo.evaluation import identification
 from tests.evaluation import known_scms
 
 _DRAWS = 64
-_predict = gp.on_one_thread(causal_prior.predict)
+_predict = jax.jit(causal_prior.predict)
 
 
 def _linear(parents, weights, latent=''):
