@@ -5,6 +5,7 @@ numpy from what was set and seen alone.
 """
 
 import functools
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -101,12 +102,14 @@ def _interventions(trajectory):
   for mask, outcome in zip(
     trajectory.intervened, trajectory.outcomes, strict=True
   ):
-    yield types.Intervention(mask, np.where(mask, outcome, 0))
+    values: Any = np.where(mask, outcome, 0)
+    yield types.Intervention(mask, values)
 
 
 def _sets_in_reach(problem, trajectory):
   """By Python's own numbers: which sets each step could still pay for."""
-  cost, left = np.float64(problem.cost), float(problem.budget)
+  cost = np.asarray(problem.cost, np.float64)
+  left = float(problem.budget)
   sets = [frozenset(np.flatnonzero(row)) for row in problem.sets if row.any()]
   found = []
   for mask in trajectory.intervened:

@@ -1,5 +1,6 @@
 import itertools
 import math
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -34,7 +35,7 @@ def _choice(logits, settable):
 
 @jax.jit
 def _mode(log_probs):
-  return types.Decision(*distributions.mode(None, log_probs))
+  return types.Decision(*distributions.mode(jax.random.key(0), log_probs))
 
 
 def _logits(seed=0, scale=1.5):
@@ -412,7 +413,7 @@ def _enumerate(sets, of_cells, num_turns):
     if None in taken:
       more = set()
     joint, none = of_cells(chosen)
-    weights = {
+    weights: dict[Any, float] = {
       (j, c): np.exp(joint[j, c]) for j in sorted(more) for c in range(_C)
     }
     if not more or (members and members in sets):
@@ -434,12 +435,17 @@ def _decisions(taken):
   )
 
 
+def _choice_beside(of_partial, sets, partial):
+  joint, none = of_partial(partial)
+  return distributions.choice(joint, none, sets, partial)
+
+
 def _turns(of_partial, sets, decision):
   """The `Choice` of each turn of a decision."""
   partials = distributions.before_each_turn(decision, _D)
-  return jax.vmap(
-    lambda partial: distributions.choice(*of_partial(partial), sets, partial)
-  )(partials)
+  return jax.vmap(lambda partial: _choice_beside(of_partial, sets, partial))(
+    partials
+  )
 
 
 class WholeDecisionTest(parameterized.TestCase):
@@ -461,8 +467,8 @@ class WholeDecisionTest(parameterized.TestCase):
     @jax.vmap
     def log_prob(decision):
       log_probs = _turns(of_partial, array, decision)
-      of_turns = jax.vmap(distributions.log_prob)(log_probs, decision)
-      return sum(of_turns).sum()
+      variable, cell = jax.vmap(distributions.log_prob)(log_probs, decision)
+      return (variable + cell).sum()
 
     actual = np.exp(np.float64(log_prob(_decisions(everything))))
     self.assertAlmostEqual(actual.sum(), 1, places=5)
@@ -490,9 +496,9 @@ class WholeDecisionTest(parameterized.TestCase):
     def told(decision):
       log_probs = _turns(of_partial, array, decision)
       reference = _turns(of_other_partial, array, decision)
-      entropy = jax.vmap(distributions.entropy)(log_probs)
+      variable, cell = jax.vmap(distributions.entropy)(log_probs)
       divergence = jax.vmap(distributions.kl)(log_probs, reference)
-      return sum(entropy).sum(), divergence.sum()
+      return (variable + cell).sum(), divergence.sum()
 
     entropy, divergence = map(np.float64, told(_decisions(list(expected))))
     p = np.array(list(expected.values()))
@@ -567,7 +573,7 @@ class WholeDecisionTest(parameterized.TestCase):
         best = (*taken, None)
       else:
         adding = {one: p for one, p in following.items() if one[-1]}
-        best = max(adding, key=adding.get)
+        best = max(adding, key=lambda one: adding[one])
       probability *= following[best]
       taken = best
     for turn, pair in enumerate(taken):

@@ -198,8 +198,8 @@ class LossTest(parameterized.TestCase):
           logits = [np.asarray(said.outcome_logits)[more].ravel()]
           labels = [earned(objective.curves[p][more]).ravel()]
           if members:
-            logits.append([said.none_outcome])
-            labels.append([earned(objective.given_outcome[p])])
+            logits.append(np.array([said.none_outcome]))
+            labels.append(np.array([earned(objective.given_outcome[p])]))
           logits, labels = np.concatenate(logits), np.concatenate(labels)
           # Nothing may be added to one variable, and alone it is predicted.
           yield _cross_entropy(logits, labels) if len(logits) else 0.0

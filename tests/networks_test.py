@@ -234,8 +234,9 @@ class RowsTest(parameterized.TestCase):
     mask = jnp.array([[1, 0, 0], [0, 1, 0]], bool)
     values = jnp.float32(np.arange(6).reshape(2, 3))
     rows = networks.episode_rows(self.problem, mask, values)
-    for step, spent in enumerate((2.0, 7.0)):
-      left = networks.budget_left(self.problem, spent, 1 - (step + 1) / 2)
+    for step, spent in enumerate(jnp.array([2.0, 7.0])):
+      share = jnp.array(1 - (step + 1) / 2)
+      left = networks.budget_left(self.problem, spent, share)
       row = networks.outcome_row(mask[step], values[step], left)
       jax.tree.map(
         np.testing.assert_array_equal,
@@ -803,7 +804,7 @@ class BeliefInputTest(parameterized.TestCase):
       np.testing.assert_allclose(
         appended.tokens, encodings.tokens[i], atol=1e-9
       )
-      _assert_close(self, *turns, 1e-9)
+      _assert_close(self, turns[0], turns[1], 1e-9)
 
 
 class RolloutTest(parameterized.TestCase):

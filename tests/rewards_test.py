@@ -74,7 +74,7 @@ class OptimizationTest(parameterized.TestCase):
 
   def test_lies_between_0_and_1_wherever_it_was_searched(self):
     scms, objectives = drawn_tasks.some(500)
-    (curve,) = np.moveaxis(objectives.curves, 1, 0)
+    curve = objectives.curves[:, 0]
     reward = jax.vmap(jax.vmap(rewards.optimization, (0, None)))(
       curve.reshape(scms.family.size, -1), objectives
     )

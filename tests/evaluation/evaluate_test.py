@@ -354,7 +354,8 @@ class EvaluateTest(parameterized.TestCase):
       # Rows to come are empty; no row sees a later one.
       intervened = np.zeros((_INTERVENTIONS, num_variables), bool)
       outcomes = np.zeros((_INTERVENTIONS, num_variables), np.float32)
-      cost, left = np.float64(problem.cost), float(problem.budget)
+      cost = np.asarray(problem.cost, np.float64)
+      left = float(problem.budget)
       low, width = problem.low, problem.high - problem.low
       values = np.zeros(num_variables, np.float32)
       for t, key_t in enumerate(jax.random.split(key_noise, _INTERVENTIONS)):
@@ -362,6 +363,7 @@ class EvaluateTest(parameterized.TestCase):
         say = functools.partial(said, episode, t)
         sets = [set(np.flatnonzero(row)) for row in problem.sets if row.any()]
         sets = [s for s in sets if sum(cost[list(s)]) <= left]
+        chosen: dict[int, float] = {}
         if sets:
           chosen = decide(say, sets, fraction)
           intervened[t, list(chosen)] = True
@@ -373,7 +375,7 @@ class EvaluateTest(parameterized.TestCase):
         else:
           intervened[t] = intervened[t - 1]
         left -= cost[intervened[t]].sum()
-        sizes.append(len(chosen) if sets else 0)
+        sizes.append(len(chosen))
         outcomes[t], reached = advance(key_t, task, intervened[t], values)
         np.testing.assert_array_equal(
           outcome.intervention.mask[i, t], intervened[t]

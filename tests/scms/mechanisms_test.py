@@ -120,7 +120,7 @@ class DispatchTest(absltest.TestCase):
     equations = hand_made_scms.mechanism(
       3, hidden=rng.normal(size=(3, 1, 3)), output=1.0
     )
-    for j in range(3):
+    for j in jnp.arange(3):
       np.testing.assert_array_equal(
         mechanisms.value(equations, j, u, noise),
         mechanisms.signal(equations, j, u) + noise[:, j],
@@ -129,7 +129,7 @@ class DispatchTest(absltest.TestCase):
   def test_what_holds_no_equations_is_refused(self):
     nothing = jnp.zeros((1, 1))
     with self.assertRaisesRegex(TypeError, 'int.* holds no structural equati'):
-      mechanisms.value(0, 0, nothing, nothing)
+      mechanisms.value(0, jnp.int32(0), nothing, nothing)
     with self.assertRaisesRegex(TypeError, 'int.* says nothing of noise'):
       mechanisms.noise_at(0, nothing)
 

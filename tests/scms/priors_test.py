@@ -4,6 +4,7 @@ A leak is anything that tells causes from effects without an experiment.
 """
 
 import dataclasses
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -126,7 +127,7 @@ class DrawnTest(parameterized.TestCase):
     self.assertFalse((scms.problem.settable & ~_others()).any())
     tasks = drawn_tasks.tasks()
     np.testing.assert_array_equal(scms.problem.budget, np.inf)
-    problem = scms.problem._replace(budget=np.float32(0))
+    problem = scms.problem._replace(budget=jnp.zeros(()))
     jax.tree.map(
       lambda leaf: self.assertTrue(np.isfinite(leaf).all()),
       tasks._replace(scm=scms._replace(problem=problem)),
@@ -354,7 +355,8 @@ class GeneralTest(parameterized.TestCase):
     tasks = drawn_tasks.some(500, prior=drawn_tasks.GENERAL)
     problem = tasks.scm.problem
     unbounded = problem.budget == np.inf
-    problem = problem._replace(budget=np.where(unbounded, 0, problem.budget))
+    budget: Any = np.where(unbounded, 0, problem.budget)
+    problem = problem._replace(budget=budget)
     tasks = tasks._replace(scm=tasks.scm._replace(problem=problem))
     for path, leaf in jax.tree.leaves_with_path(tasks):
       self.assertTrue(np.isfinite(leaf).all(), jax.tree_util.keystr(path))
