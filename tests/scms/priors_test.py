@@ -4,6 +4,7 @@ A leak is anything that tells causes from effects without an experiment.
 """
 
 import dataclasses
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized

@@ -443,6 +443,30 @@ class SetsTest(parameterized.TestCase):
     )
     self.assertEqual(objective.curves.shape, (max_size, 4, 6))
 
+  def test_each_is_tried_again_beside_the_others(self):
+    # x2 = (x0 + x1) / 2 - (x0 - x1)^2, on points 1/8 apart. Alone each is best
+    # at 1/4; beside x0 there, x1 is at 1/2; beside x1 there, x0 is at 3/4; and
+    # beside that, x1 at 1: 7/8 - 1/16. At (1, 1) it would be 1.
+    equations = hand_made_scms.mechanism(
+      3,
+      linear=[[0] * 3, [0] * 3, [0.5, 0.5, 0]],
+      hidden=[[[0] * 3], [[0] * 3], [[1, -1, 0]]],
+      output=[[0], [0], [-1]],
+      activation=mechanisms.Activation.SQUARE,
+    )
+    sets = [[1, 0, 0], [0, 1, 0], [1, 1, 0]]
+    scm = hand_made_scms.scm(
+      equations,
+      hand_made_scms.problem(3, 2, sets=sets),
+      family=mechanisms.Family.PRODUCT,
+    )
+    objective = _objective(scm, jnp.zeros((1, 3)), 4, 2, jax.random.key(0))
+    np.testing.assert_allclose(
+      objective.choice.values, [0.75, 1.0, 0.0], rtol=1e-6
+    )
+    # The square is bent a little.
+    self.assertAlmostEqual(objective.best, 7 / 8 - 1 / 16, delta=1e-3)
+
   def test_a_key_is_needed_for_what_is_drawn(self):
     with self.assertRaisesRegex(ValueError, 'drawn from a key; give one'):
       _objective(self._sum_of_three([[0], [0, 1]]), jnp.zeros((1, 4)), 4, 2)

@@ -6,6 +6,7 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -184,8 +185,12 @@ class VerdictTest(parameterized.TestCase):
     parts = miniature.parts(
       network=miniature.network(), prior=miniature.GENERAL
     )
-    tasks = miniature.tasks(1, miniature.GENERAL)
+    # Of pairs alone.
+    tasks = jax.tree.map(
+      lambda leaf: leaf[1:], miniature.tasks(2, miniature.GENERAL)
+    )
     self.assertLess(tasks.scm.problem.budget[0], np.inf)
+    self.assertNotIn(1, tasks.scm.problem.sets.sum(-1))
     same, _ = validate.real_history(parts, tasks)
     self.assertTrue(same.passed, same)
 
