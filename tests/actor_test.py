@@ -5,7 +5,6 @@ numpy from what was set and seen alone.
 """
 
 import functools
-from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized

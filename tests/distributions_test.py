@@ -435,11 +435,6 @@ def _decisions(taken):
   )
 
 
-def _choice_beside(of_partial, sets, partial):
-  joint, none = of_partial(partial)
-  return distributions.choice(joint, none, sets, partial)
-
-
 def _turns(of_partial, sets, decision):
   """The `Choice` of each turn of a decision."""
   partials = distributions.before_each_turn(decision, _D)
@@ -498,7 +493,7 @@ class WholeDecisionTest(parameterized.TestCase):
     def told(decision):
       log_probs = _turns(of_partial, array, decision)
       reference = _turns(of_other_partial, array, decision)
-      variable, cell = jax.vmap(distributions.entropy)(log_probs)
+      entropy = jax.vmap(distributions.entropy)(log_probs)
       divergence = jax.vmap(distributions.kl)(log_probs, reference)
       return jnp.stack(entropy).sum(), divergence.sum()
 

@@ -4,7 +4,6 @@ A leak is anything that tells causes from effects without an experiment.
 """
 
 import dataclasses
-from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
