@@ -176,7 +176,7 @@ def check(settings: Settings) -> None:
 
 def run(
   settings: Settings,
-  resolve: Callable[[Sequence[str]], list[environments_lib.Environment]],
+  resolve: environments_lib.Resolve,
 ) -> dict[str, Any]:
   """Plays what was not played yet, and writes down what all of it came to.
 

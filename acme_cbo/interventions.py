@@ -12,6 +12,8 @@ import numpy as np
 
 from acme_cbo import types
 
+_SLACK = 1e-5
+
 
 def subsets(settable: np.ndarray, max_size: int) -> np.ndarray:
   """All sets of at most so many variables, the smaller first.
@@ -38,6 +40,14 @@ def largest(problem: types.Problem) -> int:
   return int(np.asarray(problem.sets).sum(-1).max())
 
 
+def is_paid(budget, total):
+  """Whether a budget pays for a total cost; elementwise, of any arrays.
+
+  A rounding error must not forbid the last intervention of a budget.
+  """
+  return total <= budget * (1 + _SLACK)
+
+
 def affordable(problem: types.Problem, spent: jax.Array) -> jax.Array:
   """The sets that can still be paid for.
 
@@ -48,9 +58,8 @@ def affordable(problem: types.Problem, spent: jax.Array) -> jax.Array:
   Returns:
     [M, D] bool: `problem.sets`, empty where one costs more than is left.
   """
-  # A rounding error must not forbid the last intervention of a budget.
-  left = (problem.budget - spent) * (1 + 1e-5)
-  return problem.sets & (problem.sets @ problem.cost <= left)[:, None]
+  total = spent + problem.sets @ problem.cost
+  return problem.sets & is_paid(problem.budget, total)[:, None]
 
 
 def may_add(sets: jax.Array, chosen: jax.Array) -> jax.Array:

@@ -1,10 +1,12 @@
 """From trajectories to new parameters."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -21,6 +23,7 @@ from acme_cbo.scms import simulate
 _OPTIMIZATION = rewards.COMPONENTS.index('optimization')
 # Root mean square of Adam's steps, in learning rates: Muon's are made like it.
 _ADAM_STEP = 0.2
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Settings:
     num_iterations: passes over the trajectories of an update.
     num_minibatches: gradient steps per pass; divides the number of SCMs.
     parent_coefficient: weight of the loss of the learned belief.
-    outcome_coefficient: weight of the loss of the predicted rewards.
+    outcome_coefficient: weight of the losses of the predicted rewards, of what
+      could be set and of what was.
     reference_every: updates after which the reference policy is renewed.
   """
 
@@ -196,6 +200,15 @@ def choices(
   return jax.vmap(every_turn)(joint_logits, none_logits, sets, partials)
 
 
+def _one_before_each(num_steps: int) -> np.ndarray:
+  """One step of those up to each, of all ages: [T] of 0 to t.
+
+  The golden ratio spreads them evenly, however many there are.
+  """
+  step = np.arange(num_steps)
+  return np.int32((step + 1) * ((step + 1) * _GOLDEN % 1))
+
+
 def loss(
   params,
   reference,
@@ -223,6 +236,26 @@ def loss(
   Returns:
     [] the loss, and scalars to log.
   """
+
+  def made(problem, prefix, encodings, trajectory):
+    """The loss of what is predicted of one intervention made, after each."""
+    steps = _one_before_each(len(trajectory.intervened))
+    intervened = trajectory.intervened[steps]
+    done = types.Intervention(intervened, trajectory.values[steps])
+    said = turns(
+      network,
+      params,
+      problem,
+      prefix,
+      networks.after(encodings, slice(1, None)),
+      distributions.Partial(
+        intervened,
+        simulate.fractions(problem, done),
+        jnp.zeros(len(steps), bool),
+      ),
+    )
+    earned = trajectory.components[steps, _OPTIMIZATION]
+    return losses.made_loss(said.none_outcome, earned)
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -303,6 +336,7 @@ def loss(
       'loss/surrogate': surrogate,
       'loss/parent': parent,
       'loss/outcome': outcome,
+      'loss/made': made(problem, prefix, encoding, trajectory),
       'policy/kl_reference': divergence,
       'policy/entropy_variable': variable_entropy.sum(1).mean(),
       'policy/entropy_cell': cell_entropy.sum(1).mean(),
@@ -336,7 +370,8 @@ def loss(
     - grpo.variable_entropy * parts['policy/entropy_variable']
     - grpo.cell_entropy * parts['policy/entropy_cell']
     + settings.parent_coefficient * parts['loss/parent']
-    + settings.outcome_coefficient * parts['loss/outcome']
+    + settings.outcome_coefficient
+    * (parts['loss/outcome'] + parts['loss/made'])
   )
   return total, parts | {'loss/total': total}
 
@@ -372,6 +407,7 @@ FAULTS = (
   'loss/surrogate',
   'loss/parent',
   'loss/outcome',
+  'loss/made',
   'policy/kl_reference',
   'policy/entropy_variable',
   'policy/entropy_cell',

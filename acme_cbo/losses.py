@@ -261,6 +261,20 @@ def outcome_loss(
   ).mean()
 
 
+def made_loss(logits: jax.Array, earned: jax.Array) -> jax.Array:
+  """`outcome_loss` of interventions that were made.
+
+  Args:
+    logits: [R] logits of the predicted reward of one of them, after each row.
+    earned: [R] the `optimization` rewards of these.
+
+  Returns:
+    [] in nats.
+  """
+  everything = jnp.ones(logits.shape, bool)
+  return _mean_cross_entropy(logits, jnp.clip(earned, 0.0, 1.0), everything)
+
+
 def _mean_cross_entropy(logits, labels, mask):
   labels = labels.astype(logits.dtype)
   log_loss = -labels * jax.nn.log_sigmoid(logits)

@@ -370,7 +370,9 @@ class _Transformer(hk.Module):
       x, problem.exists, prefix.cache, cache, position
     )
     seen = self._see(problem, prefix.units, row)
-    tried = surrogate.try_out(cache.tried, position, seen, self._points)
+    tried = surrogate.try_out(
+      cache.tried, position, seen, self._points, problem.samples
+    )
     tokens, parent_logits = _all_or_none(self._heads(x[0]))
     return (
       Encoding(tokens, parent_logits, tried.seen.known, tried),
@@ -387,7 +389,7 @@ class _Transformer(hk.Module):
       *rows.values.shape, num_points=self._points.size
     )
     start = jnp.int32(0)
-    tried = surrogate.try_out(room, start, seen, self._points)
+    tried = surrogate.try_out(room, start, seen, self._points, problem.samples)
     so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
     return Encoding(*self._heads(x), so_far, tried)
 

@@ -4,7 +4,7 @@ A process plays all methods on one SCM and one repeat, then the next. It sends
 every finished episode at once, as the line that is written down.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import hashlib
 import json
@@ -51,7 +51,7 @@ class Cast:
   scms: tuple[str, ...]
   methods: tuple[str, ...]
   policy: pathlib.Path | None
-  resolve: Callable[[Sequence[str]], list[environments_lib.Environment]]
+  resolve: environments_lib.Resolve
 
 
 class Block(NamedTuple):
@@ -91,19 +91,19 @@ class Player:
         to two SCMs.
     """
     self._protocol = cast.protocol
-    with jax.enable_x64(True):
-      found = cast.resolve(cast.scms)
-    self.environments = {each.name: each for each in found}
-    names = [each.name for each in found]
-    for name in names:
-      if names.count(name) > 1:
-        raise errors.UsageError(f'--scm: the SCM {name} is named twice')
     network, params, self.about, digest = None, None, {}, ''
     if cast.policy is not None:
       network, params, self.about = trained_policy.load(cast.policy)
       # It holds the digest of the parameters.
       content = (cast.policy / 'policy.json').read_bytes()
       digest = hashlib.sha256(content).hexdigest()
+    with jax.enable_x64(True):
+      found = cast.resolve(cast.scms, self.about)
+    self.environments = {each.name: each for each in found}
+    names = [each.name for each in found]
+    for name in names:
+      if names.count(name) > 1:
+        raise errors.UsageError(f'--scm: the SCM {name} is named twice')
     self._methods = methods_lib.make(cast.methods, network, params)
     self.digests = {
       'methods': {x: digest if x == 'grpo' else '' for x in cast.methods},

@@ -18,7 +18,9 @@ _FAMILIES = (
   'product',
   'exponential',
   'mixed',
+  'bumps',
 )
+_NOISES = ('normal', 'uniform', 'laplace', 'gumbel')
 # Of the exact belief, which sums over all sets.
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 100
@@ -89,6 +91,9 @@ FIELDS = {
   ),
   'scms.family_weights': _real(
     'relative frequency of each family of equations', members=_FAMILIES
+  ),
+  'scms.noise_weights': _real(
+    'relative frequency of each kind of noise', members=_NOISES
   ),
   'scms.min_density': _share('lowest edge probability of Erdos-Renyi graphs'),
   'scms.max_density': _share('highest edge probability of Erdos-Renyi graphs'),

@@ -5,9 +5,15 @@ learn how close; here it is told. Of the interventions on exactly the variables
 of a candidate a Gaussian process tells what to expect there, and how surely
 (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
 algorithm 2.1); of all other rows, in which the variables had such values for
-other reasons, a weighted mean does (Nadaraya, 1964; Watson, 1964). Nothing is
-fitted: there are a few processes of different lengths and noises, and whoever
-is told decides which to believe.
+other reasons, a weighted mean does (Nadaraya, 1964; Watson, 1964). And as long
+as an intervention is not put together, it matters how good the best were that
+began like it.
+
+Nothing is fitted. There are a few processes of different lengths and noises.
+How far the outcomes of each reach is known in closed form: an inverse gamma
+prior on the variance of the signal leaves Student's t (section 9.9), whose
+evidence says how much each process is to be believed; what they say together is
+their average by it.
 
 The inverse of a Cholesky factor grows by a row for every row that is seen, and
 the rows before stay what they are. So what was known at any time is a sum over
@@ -15,7 +21,8 @@ its rows up to then, and adding a row costs the square of their number. Nothing
 here calls LAPACK.
 
 Places are shares of a domain, from the end at which the target was worse;
-outcomes are in units of the observations. L lengths, G processes, B widths.
+outcomes are in units of the observations. L lengths, G processes, each of one
+length and one noise, B widths.
 """
 
 import math
@@ -26,16 +33,23 @@ import jax.numpy as jnp
 
 from acme_cbo import distributions
 
-# Of the processes: shares of a domain, and variances of the noise of a row.
-_LENGTHS = (0.07, 0.25)
-_NOISES = (0.02, 0.5)
+# Of the processes: shares of a domain, and the variance of the noise of one
+# outcome over that of the signal.
+_LENGTHS = (0.07, 0.25, 0.7)
+_NOISES = (0.03, 0.3)
+# The mean of ever so many outcomes still has so much.
+_LEAST_NOISE = 2e-3
+# Variance of the signal before anything was tried, and the rows it counts for.
 _VARIANCE = 4.0
+_PRIOR_ROWS = 1.0
 # Of the weighted means: shares of a domain.
 _WIDTHS = (0.05, 0.2)
 # Keeps the mean of no rows at 0.
 _FEW_ROWS = 1e-3
+# Improvements below it, in deviations of the signal, are told no more apart.
+_LEAST_IMPROVEMENT = 1e-4
 
-NUM_FEATURES = 4 * len(_LENGTHS) * len(_NOISES) + 2 * len(_WIDTHS) + 1
+NUM_FEATURES = 7 + len(_LENGTHS) + 3 * len(_WIDTHS)
 
 
 class Seen(NamedTuple):
@@ -116,7 +130,11 @@ def see(
 
 
 def try_out(
-  tried: Tried, position: jax.Array, new: Seen, points: jax.Array
+  tried: Tried,
+  position: jax.Array,
+  new: Seen,
+  points: jax.Array,
+  samples: jax.Array,
 ) -> Tried:
   """Adds rows of interventions.
 
@@ -125,10 +143,13 @@ def try_out(
     position: [] where the first of the new rows goes.
     new: Q of them.
     points: [C] places of the candidates.
+    samples: [] draws of which the outcome of each row is the mean.
 
   Returns:
     All rows, those before unchanged.
   """
+  noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))  # [G]
+  noise = jnp.maximum(noise / samples, _LEAST_NOISE)
 
   def write(old, new, axis=0):
     return jax.lax.dynamic_update_slice_in_dim(
@@ -154,10 +175,9 @@ def try_out(
     before = seen.known & seen.known[row] & (jnp.arange(here.size) < row)
     squares = _half_squares(seen.places - seen.places[row], _LENGTHS)
     squares = jnp.where(seen.intervened[row], squares, 0.0).sum(-1)  # [L, R]
-    covariance = _VARIANCE * jnp.exp(-squares) * (same & before)
+    covariance = jnp.exp(-squares) * (same & before)
     factor = (inverse @ _of_each(covariance)[..., None])[..., 0]  # [G, R]
-    noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))
-    left = _VARIANCE + noise - jnp.square(factor).sum(-1)
+    left = 1 + noise - jnp.square(factor).sum(-1)
     scale = jax.lax.rsqrt(jnp.maximum(left, noise))[:, None]
     new = (here - (factor[:, None] @ inverse)[:, 0]) * scale
     new_whitened = (new * seen.outcomes).sum(-1, keepdims=True)
@@ -186,38 +206,86 @@ def told(
 
   Returns:
     [D, C, NUM_FEATURES] of each candidate and [NUM_FEATURES] of what is chosen
-    alone: of each process what it expects, how far that is from the best seen,
-    the deviation and the expected improvement; of each width how much else was
-    seen nearby and its mean outcome; the best seen.
+    alone. Of all processes: what they expect; and in deviations of the signal,
+    how far that is above the best seen, the deviation, the expected improvement
+    and its logarithm. Of each length the expected improvement. Of each width
+    how much else was seen nearby, its mean outcome, and how near and how good
+    the best is that was tried with it: 1 there, less the further and the worse.
+    The best seen and the logarithm of the deviation of the signal.
   """
   _, num_variables, _, num_points = tried.closeness.shape
   active = tried.seen._replace(known=known)
   best = jnp.max(active.outcomes, where=known, initial=0.0)
-  mean, variance = _posterior(tried._replace(seen=active), partial)
-  deviation = jnp.sqrt(jnp.maximum(variance, 1e-6))
+  tried = tried._replace(seen=active)
+  reach, belief = _reach_and_belief(tried)  # [G], [G]
+  mean, variance = _posterior(tried, partial)
+  deviation = reach[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
   above = (mean - best) / deviation
   density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
   improvement = deviation * (
     above * 0.5 * (1 + jax.lax.erf(above / math.sqrt(2))) + density
   )
+  improvement = jnp.maximum(improvement, 0.0)
+
+  def together(of_each):
+    return belief @ of_each
+
+  unit = together(reach)
+  expected = together(mean)
+  spread = together(jnp.square(deviation) + jnp.square(mean - expected))
+  improves = together(improvement) / unit
+  of_lengths = (belief[:, None] * improvement).reshape(
+    len(_LENGTHS), len(_NOISES), -1
+  )
+  trust = belief.reshape(len(_LENGTHS), -1).sum(-1)
   weight, total = _sums(passive, partial) + _sums(active, partial)
+  same_for_all = jnp.stack([best, jnp.log(unit)])[:, None]
   features = jnp.concatenate(
     [
-      mean,
-      mean - best,
-      deviation,
-      improvement,
+      expected[None],
+      (expected - best)[None] / unit,
+      jnp.sqrt(spread)[None] / unit,
+      improves[None],
+      jnp.log(improves + _LEAST_IMPROVEMENT)[None],
+      of_lengths.sum(1) / (unit * (trust[:, None] + _FEW_ROWS)),
       jnp.log1p(weight),
       total / (weight + _FEW_ROWS),
-      jnp.broadcast_to(best, (1, mean.shape[1])),
+      _nearest_best(active, partial, jnp.exp((active.outcomes - best) / unit)),
+      jnp.broadcast_to(same_for_all, (2, mean.shape[1])),
     ]
   ).T
   of_each = features[:-1].reshape(num_variables, num_points, -1)
   return of_each, features[-1]
 
 
+def _reach_and_belief(tried):
+  """How far the signal of each process reaches, and how probable it is.
+
+  The deviation of the signal is that of its expected variance, of an inverse
+  gamma distribution that began with `_VARIANCE` and counts `_PRIOR_ROWS`.
+
+  Args:
+    tried: the rows.
+
+  Returns:
+    [G] deviations, and [G] probabilities.
+  """
+  known = tried.seen.known
+  number = _PRIOR_ROWS + known.sum()
+  squares = _PRIOR_ROWS * _VARIANCE + jnp.where(
+    known, jnp.square(tried.whitened), 0.0
+  ).sum(-1)
+  scales = jnp.diagonal(tried.inverse, axis1=-2, axis2=-1)  # [G, R]
+  determinant = jnp.log(jnp.where(known, scales, 1.0)).sum(-1)
+  evidence = determinant - 0.5 * number * jnp.log(squares)
+  return jnp.sqrt(squares / number), jax.nn.softmax(evidence)
+
+
 def _posterior(tried, partial):
-  """Mean and variance of each process: [G, D C + 1], the chosen alone last."""
+  """Mean, and variance over the signal's, of each process: [G, D C + 1].
+
+  What is chosen alone comes last.
+  """
   seen = tried.seen
   squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
   given = jnp.exp(-jnp.where(partial.mask, squares, 0.0).sum(-1))  # [L, R]
@@ -225,11 +293,11 @@ def _posterior(tried, partial):
   alone = (given * alone)[..., None]
   each = (given[:, None] * candidates)[..., None] * tried.closeness
   each = jnp.moveaxis(each, 2, 1).reshape(*given.shape, -1)  # [L, R, D C]
-  covariance = _VARIANCE * jnp.concatenate([each, alone], -1)
+  covariance = jnp.concatenate([each, alone], -1)
   projected = tried.inverse @ _of_each(covariance)  # [G, R, D C + 1]
   projected = jnp.where(seen.known[:, None], projected, 0.0)
   mean = (tried.whitened[..., None] * projected).sum(1)
-  return mean, _VARIANCE - jnp.square(projected).sum(1)
+  return mean, 1 - jnp.square(projected).sum(1)
 
 
 def _sums(seen, partial):
@@ -242,6 +310,19 @@ def _sums(seen, partial):
   alone = (both * ~alone).sum(-1, keepdims=True)
   each = each.reshape(*alone.shape[:-1], -1)
   return jnp.concatenate([each, alone], -1)
+
+
+def _nearest_best(seen, partial, goodness):
+  """The largest goodness times nearness of rows that set more: [B, D C + 1]."""
+  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
+  given = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+  with_it = (partial.mask <= seen.intervened).all(-1)  # [R]
+  given = given * goodness * with_it
+  each = given[:, None, :, None] * seen.nearness
+  each = jnp.where(seen.intervened.T[:, :, None], each, 0.0).max(-2)
+  return jnp.concatenate(
+    [each.reshape(len(_WIDTHS), -1), given.max(-1, keepdims=True)], -1
+  )
 
 
 def _same_sets(seen, partial):

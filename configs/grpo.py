@@ -41,8 +41,10 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       max_variables=8,
       # chain, fork, star, Erdos-Renyi, scale-free
       graph_weights=(1.0, 1.0, 1.0, 2.0, 1.0),
-      # linear, Fourier, tanh, sigmoid, product, exponential, mixed
-      family_weights=(2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
+      # linear, Fourier, tanh, sigmoid, product, exponential, mixed, bumps
+      family_weights=(2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+      # normal, uniform, Laplace, Gumbel
+      noise_weights=(1.0, 1.0, 1.0, 0.0),
       min_density=0.2,
       max_density=0.8,
       min_noise=0.3,
@@ -155,7 +157,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.evaluation.num_tasks = config.grpo.num_tasks
     config.evaluation.bank_size = config.scms.bank_size
   elif preset == 'linear':
-    config.scms.family_weights = (1.0,) + (0.0,) * 6
+    config.scms.family_weights = (1.0,) + (0.0,) * 7
   elif preset == 'large':
     config.network.width = 64
     config.network.num_blocks = 4
@@ -164,7 +166,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 50
     config.training.checkpoint_every = 100
   elif preset == 'general':
-    config.scms.family_weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0)
+    config.scms.family_weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0, 0.0)
     config.scms.min_length_scale = 0.25
     config.scms.max_width = 6.0
     config.scms.max_centre = 2.5

@@ -205,12 +205,24 @@ class LossTest(parameterized.TestCase):
           # Nothing may be added to one variable, and alone it is predicted.
           yield _cross_entropy(told, true) if len(told) else 0.0
 
+    def afterwards():
+      """What is predicted after each row of one that was made before it."""
+      width = np.where(others, problem.high - problem.low, 1)
+      # floor(0.618), floor(2 * 0.236), floor(3 * 0.854).
+      for row, step in enumerate([0, 0, 2], start=1):
+        mask = trajectory.intervened[step]
+        place = (trajectory.values[step] - problem.low) / width
+        place = np.where(mask, np.clip(place, 0, 1), 0.0)
+        said = _turn(self.params, *said_of, row, mask, place)
+        yield _cross_entropy(said.none_outcome, trajectory.components[step, 0])
+
     parts = {
       'loss/parent': [
         _cross_entropy(logits[others], truth[others])
         for logits in parent_logits
       ],
       'loss/outcome': list(predictions()),
+      'loss/made': list(afterwards()),
       'loss/surrogate': [],
       'policy/kl_reference': [],
       'policy/entropy_variable': [],
@@ -291,6 +303,7 @@ class LossTest(parameterized.TestCase):
       - 0.3 * expected['policy/entropy_cell']
       + 0.7 * expected['loss/parent']
       + 0.4 * expected['loss/outcome']
+      + 0.4 * expected['loss/made']
     )
     (total, parts), _ = self.loss(self.params)
     self.assertBetween(expected['policy/clip_fraction'], 0.1, 0.9)
@@ -318,7 +331,7 @@ class LossTest(parameterized.TestCase):
 
         difference = (along(1e-6) - along(-1e-6)) / 2e-6
         slope = (gradient[name] * direction).sum()
-        if kind == 'one' and name.startswith('none'):
+        if kind == 'one' and name == 'none':
           self.assertEqual(slope, 0.0)  # None is no choice.
         else:
           # To stop after one of two is rare.

@@ -267,6 +267,14 @@ class AuxiliaryLossesTest(absltest.TestCase):
     for leaf in gradient:
       np.testing.assert_allclose(leaf, np.zeros_like(leaf), atol=1e-7)
 
+  def test_made_loss_by_hand(self):
+    # Of 1/2 from 1/4, and what the search has missed, beyond 1, counts as 1.
+    log_3 = np.log(3)
+    actual = losses.made_loss(jnp.array([-log_3, log_3]), jnp.array([0.5, 1.1]))
+    first = -(np.log(1 / 4) + np.log(3 / 4)) / 2
+    expected = (first - np.log(3 / 4)) / 2
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
 
 class PolicyGradientTest(parameterized.TestCase):
   """Layer 1: the surrogate's gradient on a bandit of 3 variables, 4 cells.

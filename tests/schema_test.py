@@ -68,6 +68,7 @@ class FieldsTest(parameterized.TestCase):
     for name, kind in (
       ('graph_weights', graphs.Graph),
       ('family_weights', mechanisms.Family),
+      ('noise_weights', mechanisms.Noise),
     ):
       members = tuple(member.name.lower() for member in kind)
       self.assertEqual(schema.FIELDS[f'scms.{name}'].members, members)
@@ -103,7 +104,7 @@ class FieldsTest(parameterized.TestCase):
       self.assertIn(schema.FIELDS[path].meaning, line)
 
 
-_FAMILIES = 'linear, fourier, tanh, sigmoid, product, exponential, mixed'
+_FAMILIES = 'linear, fourier, tanh, sigmoid, product, exponential, mixed, bumps'
 
 
 class BadValuesTest(parameterized.TestCase):

@@ -10,8 +10,10 @@ import scipy.stats
 from acme_cbo import distributions
 from acme_cbo import surrogate
 
-_LENGTHS, _NOISES, _WIDTHS = (0.07, 0.25), (0.02, 0.5), (0.05, 0.2)
+_LENGTHS, _NOISES, _WIDTHS = (0.07, 0.25, 0.7), (0.03, 0.3), (0.05, 0.2)
 _VARIANCE = 4.0
+# Of two draws each outcome is the mean, unless the test says otherwise.
+_SAMPLES = jnp.float32(2)
 _POINTS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _ROWS, _SIZE = 9, 4
 
@@ -58,6 +60,7 @@ class SurrogateTest(parameterized.TestCase):
       jnp.int32(0),
       self.active,
       jnp.array(_POINTS),
+      _SAMPLES,
     )
 
   def _candidates(self, partial):
@@ -81,61 +84,93 @@ class SurrogateTest(parameterized.TestCase):
       self.passive, jnp.array(known), self.tried, partial
     )
     rows = [np.asarray(leaf)[known] for leaf in self.active[1:4]]
-    best = max([0.0, *rows[0]])
     for where, mask, place in self._candidates(partial):
       if where and np.asarray(partial.mask)[where[0]]:
         continue
       actual = alone if where is None else of_each[where]
-      expected = self._expected(rows, best, mask, place)
+      expected = self._expected(rows, mask, place)
       np.testing.assert_allclose(actual, expected, atol=1e-8)
 
-  def _expected(self, rows, best, mask, place):
-    outcomes, intervened, places = rows
+  def _expected(self, rows, mask, place):
+    y, intervened, x = rows
+    best, n = max([0.0, *y]), len(y)
     same = (intervened == mask).all(1)
-    y, x = outcomes[same], places[same][:, mask]
-    means, deviations = [], []
-    # Rasmussen and Williams, equations 2.25 and 2.26, with a plain inverse.
+    alike = (intervened[:, None] == intervened[None]).all(-1)
+    means, deviations, logs, reaches = [], [], [], []
     for length in _LENGTHS:
 
-      def kernel(a, b, length=length):
-        square = ((a[:, None] - b[None]) ** 2).sum(-1)
-        return _VARIANCE * np.exp(-square / 2 / length**2)
+      def kernel(a, b, used, length=length):
+        square = ((a[:, None] - b[None]) ** 2 * used).sum(-1)
+        return np.exp(-square / 2 / length**2)
 
       for noise in _NOISES:
-        inverse = np.linalg.inv(kernel(x, x) + noise * np.eye(len(x)))
-        here = kernel(place[mask][None], x)
-        means.append((here @ inverse @ y)[0])
-        left = _VARIANCE - (here @ inverse @ here.T)[0, 0]
-        deviations.append(np.sqrt(max(left, 1e-6)))
+        # All of the rows; those that set other variables are independent.
+        prior = kernel(x, x, intervened[:, None]) * alike
+        prior += noise / 2 * np.eye(n)
+        here = kernel(place[None], x, mask)[0] * same
+        solved = np.linalg.solve(prior, np.stack([y, here], -1))
+        # Rasmussen and Williams, equations 2.25 and 2.26, and the evidence of
+        # Student's t: a signal of variance 4 before it, which counts as a row.
+        shape, rate = 0.5, 0.5 * _VARIANCE
+        logs.append(0.0)
+        if n:
+          t = scipy.stats.multivariate_t(
+            np.zeros(n), prior * rate / shape, df=2 * shape
+          )
+          logs[-1] = t.logpdf(y)
+        variance = (rate + y @ solved[:, 0] / 2) / (shape + n / 2)
+        means.append(here @ solved[:, 0])
+        left = max(1 - here @ solved[:, 1], 1e-6)
+        deviations.append(np.sqrt(variance * left))
+        reaches.append(np.sqrt(variance))
+    belief = np.exp(np.array(logs) - max(logs))
+    belief /= belief.sum()
     means, deviations = np.array(means), np.array(deviations)
+    unit = belief @ reaches
     above = (means - best) / deviations
     improvement = deviations * (
       above * scipy.stats.norm.cdf(above) + scipy.stats.norm.pdf(above)
     )
+    mean = belief @ means
+    spread = belief @ (deviations**2 + (means - mean) ** 2)
+    improves = belief @ improvement / unit
+    pairs = belief.reshape(3, 2)
+    of_lengths = (pairs * improvement.reshape(3, 2)).sum(1)
+    of_lengths /= unit * (pairs.sum(1) + 1e-3)
     # All other rows, and those in which nothing was set.
     known = np.asarray(self.passive.known)
-    all_y = np.append(outcomes[~same], np.asarray(self.passive.outcomes)[known])
-    all_x = np.concatenate(
-      [places[~same], np.asarray(self.passive.places)[known]]
-    )
+    all_y = np.append(y[~same], np.asarray(self.passive.outcomes)[known])
+    all_x = np.concatenate([x[~same], np.asarray(self.passive.places)[known]])
     if not mask.any():
       # To set nothing is just what the passive rows did.
-      all_y, all_x = outcomes[~same], places[~same]
-    weights, totals = [], []
+      all_y, all_x = y[~same], x[~same]
+    weights, totals, nearest = [], [], []
+    more = (intervened >= mask).all(1)
     for width in _WIDTHS:
-      fall = 1 / (1 + ((all_x - place)[:, mask] / width) ** 2) ** 2
-      weight = fall.prod(1)
-      weights.append(np.log1p(weight.sum()))
-      totals.append((weight * all_y).sum() / (weight.sum() + 1e-3))
+      fall = (1 / (1 + ((all_x - place)[:, mask] / width) ** 2) ** 2).prod(1)
+      weights.append(np.log1p(fall.sum()))
+      totals.append((fall * all_y).sum() / (fall.sum() + 1e-3))
+      fall = (1 / (1 + ((x - place)[:, mask] / width) ** 2) ** 2).prod(1)
+      nearest.append(max([0, *(fall * np.exp((y - best) / unit))[more]]))
     return np.concatenate(
-      [means, means - best, deviations, improvement, weights, totals, [best]]
+      [
+        [mean, (mean - best) / unit, np.sqrt(spread) / unit, improves],
+        [np.log(improves + 1e-4)],
+        of_lengths,
+        weights,
+        totals,
+        nearest,
+        [best, np.log(unit)],
+      ]
     )
 
   def test_row_by_row_is_at_once(self):
     tried = surrogate.none_tried(_ROWS, _SIZE, len(_POINTS))
     for i in range(_ROWS):
       row = _seen([leaf[i : i + 1] for leaf in _rows(0, 1)])
-      tried = surrogate.try_out(tried, jnp.int32(i), row, jnp.array(_POINTS))
+      tried = surrogate.try_out(
+        tried, jnp.int32(i), row, jnp.array(_POINTS), _SAMPLES
+      )
     for name, a, b in zip(
       ('known', 'outcomes', 'intervened', 'places', 'nearness', *'cif'),
       jax.tree.leaves(tried),
@@ -155,6 +190,7 @@ class SurrogateTest(parameterized.TestCase):
       jnp.int32(0),
       changed,
       jnp.array(_POINTS),
+      _SAMPLES,
     )
     for partial in _PARTIALS:
       expected = surrogate.told(self.passive, known, self.tried, partial)
@@ -190,6 +226,7 @@ class SurrogateTest(parameterized.TestCase):
         jnp.int32(0),
         seen,
         jnp.array(_POINTS),
+        samples=1000.0,
       )
       nothing = distributions.nothing_yet(1)
       return surrogate.told(seen, seen.known, tried, nothing)[0]

@@ -1,10 +1,11 @@
 """Environments that are small, or fail, for evaluations; and a small policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 import signal
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -116,8 +117,11 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
   trained_policy.save(directory, architecture, params, about)
 
 
-def resolve(texts: Sequence[str]) -> list[environments.Environment]:
+def resolve(
+  texts: Sequence[str], about: Mapping[str, Any]
+) -> list[environments.Environment]:
   """The systems above, and files of which only the content counts."""
+  del about
   known = {
     'chain': environments.Environment('chain', chain, search=search),
     **{

@@ -41,6 +41,7 @@ _OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
   'loss/surrogate',
   'loss/parent',
   'loss/outcome',
+  'loss/made',
   'loss/total',
   'policy/kl_acting',
   'policy/kl_reference',
@@ -311,6 +312,7 @@ class RunTest(parameterized.TestCase):
           row['loss/surrogate']
           + 0.5 * row['loss/parent']
           + 2.0 * row['loss/outcome']
+          + 2.0 * row['loss/made']
           - 0.003 * row['policy/entropy_variable']
           - 0.003 * row['policy/entropy_cell'],
           places=5,

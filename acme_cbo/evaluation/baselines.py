@@ -22,6 +22,7 @@ from scipy import optimize
 from scipy.stats import qmc
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.evaluation import causal_prior
 from acme_cbo.evaluation import gaussian_processes as gp
@@ -397,7 +398,7 @@ def _choose(search, key, memory):
   affordable = [
     index
     for index, arm in enumerate(memory.arms)
-    if memory.spent + arm.cost <= memory.problem.budget
+    if interventions.is_paid(memory.problem.budget, memory.spent + arm.cost)
   ]
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
   if not affordable:

@@ -1,11 +1,13 @@
 """What methods are compared on: systems by name, by group, and from files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 import hashlib
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from acme_cbo import errors
+from acme_cbo.evaluation import shifts
 from acme_cbo.scms import benchmarks
 from acme_cbo.scms import families
 from acme_cbo.scms import optimum
@@ -16,6 +18,7 @@ from acme_cbo.scms import systems
 GROUPS: dict[str, tuple[str, ...]] = {
   'benchmarks': tuple(benchmarks.TEXTS),
   'families': tuple(families.FAMILIES),
+  'shifts': shifts.NAMES,
 }
 
 
@@ -25,8 +28,8 @@ class Environment(NamedTuple):
   Attributes:
     name: as tables show it.
     make: number of the repeat -> its system.
-    held_out: whether its family was kept out of training; None where nobody
-      said.
+    held_out: whether the trained policy never met its like; None where no
+      trained policy plays.
     fresh: whether each repeat has a system of its own.
     digest: of what it is made from, if that may change: a file's SHA-256.
     search: finds what the interventions on a system can reach.
@@ -40,37 +43,69 @@ class Environment(NamedTuple):
   search: Callable[[systems.System], optimum.Optimum] = optimum.objective
 
 
-def resolve(texts: Sequence[str]) -> list[Environment]:
+# What `resolve` is, so that tests can have environments of their own.
+Resolve = Callable[[Sequence[str], Mapping[str, Any]], list[Environment]]
+
+
+def resolve(
+  texts: Sequence[str], about: Mapping[str, Any]
+) -> list[Environment]:
   """The environments that a list names.
 
   Args:
-    texts: names of benchmarks, families and groups, paths of YAML files.
+    texts: names of benchmarks, families, shifts and groups, and paths of YAML
+      files.
+    about: what the trained policy was trained for, see `trained_policy.load`;
+      empty where none plays.
 
   Returns:
     One `Environment` for each, several for a group, in the same order.
 
   Raises:
-    errors.UsageError: there is no such name or file, or the file describes no
-      system.
+    errors.UsageError: there is no such name or file, the file describes no
+      system, or a shift is asked for and there is nothing to shift.
   """
-  return [found for text in texts for found in _resolve(text)]
+  names = [name for text in texts for name in GROUPS.get(text, (text,))]
+  # Of what has a name, none but `shifts.AS_TRAINED` is ever trained on.
+  held_out = True if about else None
+  return [
+    found if found.held_out is not None else found._replace(held_out=held_out)
+    for found in (_environment(name, about) for name in names)
+  ]
 
 
-def _resolve(text: str) -> list[Environment]:
-  if text in GROUPS:
-    return resolve(GROUPS[text])
+def _environment(text: str, about: Mapping[str, Any]) -> Environment:
   if text in benchmarks.TEXTS:
     system = benchmarks.load(text)
-    return [Environment(text, lambda repeat: system)]
+    return Environment(text, lambda repeat: system)
   if text in families.FAMILIES:
-    return [Environment(text, families.FAMILIES[text], fresh=True)]
+    make = families.FAMILIES[text]
+    return Environment(text, make, fresh=text in families.DRAWN)
+  if text in shifts.NAMES:
+    return _shifted(text, about)
   if text.endswith(('.yaml', '.yml')):
-    return [_from_file(pathlib.Path(text))]
-  known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES]
+    return _from_file(pathlib.Path(text))
+  known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES, *shifts.NAMES]
   raise errors.UsageError(
     f'--scm: there is no SCM {text!r}{errors.did_you_mean(text, known)}; '
-    f'there are {", ".join([*GROUPS, *benchmarks.TEXTS])}, the families that '
-    'acme_cbo/scms/families.py names, and files that end in .yaml'
+    f'there are {", ".join([*GROUPS, *benchmarks.TEXTS, *shifts.NAMES])}, the '
+    'families that acme_cbo/scms/families.py names, and files that end in .yaml'
+  )
+
+
+def _shifted(name: str, about: Mapping[str, Any]) -> Environment:
+  if not about:
+    raise errors.UsageError(
+      f'--scm: {name} is told from what a policy was trained on; name one, '
+      '--workdir= or --policy=, and let grpo play'
+    )
+  prior = shifts.prior(about, name)
+  return Environment(
+    name,
+    functools.partial(shifts.system, name, prior),
+    held_out=name != shifts.AS_TRAINED,
+    fresh=True,
+    digest=shifts.digest(prior),
   )
 
 

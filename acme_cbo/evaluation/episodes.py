@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import environment
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.evaluation import policies
@@ -35,8 +36,6 @@ COLUMNS = (
   'score',
   'seconds',
 )
-# A rounding error must not forbid the last intervention of a budget.
-_SLACK = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +176,7 @@ def play(
   _check_finite('an observation', observations)
   memory = policy.init(problem, observations, protocol.num_interventions)
   jax.block_until_ready(memory)
-  left = budget = float(problem.budget)
+  budget, spent = float(problem.budget), 0.0
   moves = []
   for step in range(protocol.num_interventions):
     key_choice = jax.random.fold_in(key_policy, step)
@@ -188,8 +187,8 @@ def play(
     if np.isfinite(budget) and not mask.any():
       break
     environment.check_intervention(problem, intervention)
-    left -= float(problem.cost[mask].sum())
-    if left < -_SLACK * budget:
+    spent += float(problem.cost[mask].sum())
+    if not interventions.is_paid(budget, spent):
       break
     outcome = _watch_mean(
       jax.random.fold_in(key_noise, step),

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import special
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo import units
 from acme_cbo.beliefs import belief as beliefs
@@ -101,12 +102,8 @@ def _columns(problem, kept):
 def _choose(key, memory):
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
   problem = memory.problem
-  sets = [row for row in problem.sets if row.any()]
-  sets = [
-    row
-    for row in sets
-    if memory.spent + problem.cost[row].sum() <= problem.budget
-  ]
+  affordable = np.asarray(interventions.affordable(problem, memory.spent))
+  sets = [row for row in affordable if row.any()]
   if not sets:
     return _do(problem, np.zeros_like(problem.exists), problem.low)
   return _best(rng, memory, sets, draw(rng, *_posterior(memory), 1))

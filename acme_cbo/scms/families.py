@@ -361,13 +361,13 @@ def _families():
   return drawn
 
 
-FAMILIES: dict[str, Callable[[int], systems.System]] = {
-  **{
-    name: functools.partial(_drawn, name, family)
-    for name, family in _families().items()
-  },
-  **{
-    name: functools.partial(_network, name)
-    for name in ('ecoli70', 'magic-niab', 'magic-irri')
-  },
+# Those of which each repeat is another SCM, and those that are always the same.
+DRAWN: dict[str, Callable[[int], systems.System]] = {
+  name: functools.partial(_drawn, name, family)
+  for name, family in _families().items()
 }
+NETWORKS: dict[str, Callable[[int], systems.System]] = {
+  name: functools.partial(_network, name)
+  for name in ('ecoli70', 'magic-niab', 'magic-irri')
+}
+FAMILIES = DRAWN | NETWORKS

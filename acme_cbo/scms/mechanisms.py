@@ -2,10 +2,12 @@
 
 import enum
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import draws
 from acme_cbo import types
@@ -22,6 +24,8 @@ class Family(enum.IntEnum):
   EXPONENTIAL = 5
   # Each variable of one of the above.
   MIXED = 6
+  # Of no preset: policies are tested on what they were not trained on.
+  BUMPS = 7
 
 
 class Activation(enum.IntEnum):
@@ -31,6 +35,7 @@ class Activation(enum.IntEnum):
   TANH = 1
   SQUARE = 2
   EXPONENTIAL = 3
+  BUMP = 4
 
 
 class Noise(enum.IntEnum):
@@ -39,6 +44,8 @@ class Noise(enum.IntEnum):
   NORMAL = 0
   UNIFORM = 1
   LAPLACE = 2
+  # Of no preset, as the bumps.
+  GUMBEL = 3
 
 
 # Beyond this a square flattens out, so that a chain of products stays finite.
@@ -103,8 +110,9 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
       kind == Activation.COSINE,
       kind == Activation.TANH,
       kind == Activation.SQUARE,
+      kind == Activation.BUMP,
     ],
-    [jnp.cos(z), jnp.tanh(z), square],
+    [jnp.cos(z), jnp.tanh(z), square, jnp.exp(-jnp.square(z) / 2)],
     jnp.exp(jnp.minimum(z, _EXPONENT_BOUND)),
   )
   return (
@@ -162,9 +170,16 @@ def _(mechanism: types.Mechanism, level):
   uniform = jnp.sqrt(3.0) * centred
   tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)
   laplace = -jnp.sign(centred) * tail
+  # Of deviation 1 by its variance, pi^2 / 6.
+  skewed = draws.gumbel((1 + centred) / 2) - np.euler_gamma
+  skewed *= math.sqrt(6) / math.pi
   kind = mechanism.noise
-  drawn = jnp.where(kind == Noise.UNIFORM, uniform, laplace)
-  return mechanism.noise_scale * jnp.where(kind == Noise.NORMAL, normal, drawn)
+  drawn = jnp.select(
+    [kind == Noise.NORMAL, kind == Noise.UNIFORM, kind == Noise.LAPLACE],
+    [normal, uniform, laplace],
+    skewed,
+  )
+  return mechanism.noise_scale * drawn
 
 
 def sample(
@@ -251,11 +266,13 @@ def sample(
     Family.SIGMOID: steepness[:, :, None] * index[:, None],
     Family.PRODUCT: pair,
     Family.EXPONENTIAL: steepness[:, :, None] / 2 * index[:, None],
+    Family.BUMPS: steepness[:, :, None] * directions,
   }
   shift = {
     Family.FOURIER: phase,
     Family.TANH: phase / jnp.pi - 1,
     Family.SIGMOID: place,
+    Family.BUMPS: place,
   }
   weights = {
     Family.FOURIER: output,
@@ -263,11 +280,13 @@ def sample(
     Family.SIGMOID: steps,
     Family.PRODUCT: sides,
     Family.EXPONENTIAL: jnp.ones(units) * (jnp.arange(num_hidden) < 1),
+    Family.BUMPS: output,
   }
   activation = {
     Family.FOURIER: Activation.COSINE,
     Family.PRODUCT: Activation.SQUARE,
     Family.EXPONENTIAL: Activation.EXPONENTIAL,
+    Family.BUMPS: Activation.BUMP,
   }
   node = jnp.arange(num_nodes)
 

@@ -16,6 +16,7 @@ from scipy import optimize
 from scipy.stats import qmc
 
 from acme_cbo import errors
+from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import graphs
 from acme_cbo.scms import simulate
@@ -144,10 +145,8 @@ class _Search:
     self._scm = scm._replace(order=jnp.asarray(needed))
     self._low, self._high = problem.low, problem.high
     self._cost = problem.cost
-    paid = problem.sets @ problem.cost <= problem.budget
-    self._sets = [
-      np.flatnonzero(row) for row in problem.sets[problem.sets.any(1) & paid]
-    ]
+    affordable = np.asarray(interventions.affordable(problem, jnp.zeros(())))
+    self._sets = [np.flatnonzero(row) for row in affordable if row.any()]
     if not self._sets:
       raise errors.UsageError(
         f'{system.name}: the budget {problem.budget:g} pays for no intervention'

@@ -26,6 +26,7 @@ class Prior:
     max_variables: the largest, and the width D of every array.
     graph_weights: relative frequency of each `graphs.Graph`.
     family_weights: relative frequency of each `mechanisms.Family`.
+    noise_weights: relative frequency of each `mechanisms.Noise`.
     min_density: lowest edge probability of the Erdos-Renyi graphs.
     max_density: highest.
     min_noise: lowest ratio of a variable's noise to its signal.
@@ -53,6 +54,7 @@ class Prior:
   max_variables: int
   graph_weights: tuple[float, ...]
   family_weights: tuple[float, ...]
+  noise_weights: tuple[float, ...]
   min_density: float
   max_density: float
   min_noise: float
@@ -151,7 +153,7 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   noise_ratio = draws.between(
     drawn['noise_ratio'], prior.min_noise, prior.max_noise
   )
-  kinds = draws.category(drawn['noise'], (1.0,) * len(mechanisms.Noise))
+  kinds = draws.category(drawn['noise'], prior.noise_weights)
   mechanism, mean, deviation = _standardise(
     key_scaling, mechanism._replace(noise=kinds), parents, noise_ratio
   )

@@ -15,20 +15,20 @@ class ResolveTest(absltest.TestCase):
       errors.UsageError,
       "no SCM 'benchmark'; did you mean benchmarks.; there are benchmarks, ",
     ):
-      environments.resolve(['benchmark'])
+      environments.resolve(['benchmark'], {})
 
   def test_a_file_that_is_not_there(self):
     with self.assertRaisesRegex(
       errors.UsageError, '--scm: /no/such.yaml cannot be read: No such file'
     ):
-      environments.resolve(['/no/such.yaml'])
+      environments.resolve(['/no/such.yaml'], {})
 
   def test_a_benchmark_a_family_and_a_file(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yaml'
     text = benchmarks.TEXTS['toy'].replace('name: toy', 'name: mine')
     path.write_text(text)
-    toy, chain, mine = environments.resolve(['toy', 'chain_3', str(path)])
+    toy, chain, mine = environments.resolve(['toy', 'chain_3', str(path)], {})
     self.assertEqual(
       [x.name for x in (toy, chain, mine)], ['toy', 'chain_3', 'mine']
     )
@@ -43,12 +43,12 @@ class ResolveTest(absltest.TestCase):
     self.assertEqual(mine.make(0).variables, ('X', 'Z', 'Y'))
     self.assertEqual((toy.digest, chain.digest), ('', ''))
     path.write_text(text + '\n')
-    (changed,) = environments.resolve([str(path)])
+    (changed,) = environments.resolve([str(path)], {})
     self.assertLen(mine.digest, 64)
     self.assertNotEqual(mine.digest, changed.digest)
 
   def test_a_group_is_all_of_them(self):
-    found = [x.name for x in environments.resolve(['benchmarks'])]
+    found = [x.name for x in environments.resolve(['benchmarks'], {})]
     self.assertEqual(found, list(benchmarks.TEXTS))
 
   def test_a_file_that_describes_nothing(self):
@@ -56,14 +56,14 @@ class ResolveTest(absltest.TestCase):
     path = pathlib.Path(root) / 'x.yaml'
     path.write_text('nonsense')
     with self.assertRaisesRegex(errors.UsageError, 'x.yaml'):
-      environments.resolve([str(path)])
+      environments.resolve([str(path)], {})
 
   def test_a_directory(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yml'
     path.mkdir()
     with self.assertRaisesRegex(errors.UsageError, 'x.yml cannot be read'):
-      environments.resolve([str(path)])
+      environments.resolve([str(path)], {})
 
 
 if __name__ == '__main__':

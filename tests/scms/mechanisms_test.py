@@ -16,12 +16,17 @@ _ACTIVATIONS = {
   # z^2 up to its bend, and at most 36.
   mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
   mechanisms.Activation.EXPONENTIAL: lambda z: np.exp(np.minimum(z, 5)),
+  mechanisms.Activation.BUMP: lambda z: np.exp(-(z**2) / 2),
 }
 # Kurtosis decides how well a variance is known.
 _NOISE = {
   mechanisms.Noise.NORMAL: (stats.norm(), 3.0),
   mechanisms.Noise.UNIFORM: (stats.uniform(-(3**0.5), 2 * 3**0.5), 1.8),
   mechanisms.Noise.LAPLACE: (stats.laplace(scale=0.5**0.5), 6.0),
+  mechanisms.Noise.GUMBEL: (
+    stats.gumbel_r(-np.euler_gamma * 6**0.5 / np.pi, 6**0.5 / np.pi),
+    5.4,
+  ),
 }
 
 _NUM_DRAWS = 1000
@@ -68,9 +73,10 @@ _draw_stratified = jax.jit(mechanisms.stratified_noise, static_argnums=(2, 3))
 
 
 def _noise(kinds, scales):
-  """[50000, 3] noise of three variables."""
-  equations = hand_made_scms.mechanism(3, noise=kinds, noise_scale=scales)
-  drawn = _draw_noise(jax.random.key(1), equations, 50_000, 3)
+  """[50000, D] noise of variables of some kinds."""
+  number = len(kinds)
+  equations = hand_made_scms.mechanism(number, noise=kinds, noise_scale=scales)
+  drawn = _draw_noise(jax.random.key(1), equations, 50_000, number)
   return np.asarray(drawn, np.float64)
 
 
@@ -102,14 +108,15 @@ class SignalTest(parameterized.TestCase):
 
   def test_each_variable_has_its_own_activation(self):
     equations = hand_made_scms.mechanism(
-      4,
-      hidden=np.eye(4)[[0, 0, 0, 0]][:, None],
+      5,
+      hidden=np.eye(5)[[0] * 5][:, None],
       output=1.0,
       activation=list(mechanisms.Activation),
     )
-    u = jnp.array([[2.0, 0.0, 0.0, 0.0]])
-    signals = [_signal(equations, j, u)[0] for j in range(4)]
-    expected = [np.cos(2.0), np.tanh(2.0), 3.6, np.exp(2.0)]  # 36 * 4 / 40
+    u = jnp.array([[2.0, 0.0, 0.0, 0.0, 0.0]])
+    signals = [_signal(equations, j, u)[0] for j in range(5)]
+    # 36 * 4 / 40 of the square.
+    expected = [np.cos(2.0), np.tanh(2.0), 3.6, np.exp(2.0), np.exp(-2.0)]
     np.testing.assert_allclose(signals, expected, rtol=1e-5)
 
 
@@ -159,17 +166,18 @@ class NoiseTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_columns_are_independent(self):
     drawn = _noise(list(mechanisms.Noise), 1.0)
-    correlation = np.corrcoef(drawn.T)[np.triu_indices(3, 1)]
+    correlation = np.corrcoef(drawn.T)[np.triu_indices(len(_NOISE), 1)]
     bound = 4 / np.sqrt(drawn.shape[0])
     self.assertLess(np.abs(correlation).max(), bound)
 
 
 class StratifiedNoiseTest(parameterized.TestCase):
   def _drawn(self, key, scales=1.0):
+    kinds = list(mechanisms.Noise)
     equations = hand_made_scms.mechanism(
-      3, noise=list(mechanisms.Noise), noise_scale=scales
+      len(kinds), noise=kinds, noise_scale=scales
     )
-    drawn = _draw_stratified(jax.random.key(key), equations, 40, 3)
+    drawn = _draw_stratified(jax.random.key(key), equations, 40, len(kinds))
     return np.asarray(drawn, np.float64)
 
   @parameterized.parameters(*mechanisms.Noise)
@@ -185,7 +193,9 @@ class StratifiedNoiseTest(parameterized.TestCase):
     correlation = np.mean([np.corrcoef(d.T) for d in drawn], 0)
     # The correlation of 40 pairs has a deviation of 1 / sqrt(39).
     bound = 4 / np.sqrt(39 * 200)
-    self.assertLess(np.abs(correlation[np.triu_indices(3, 1)]).max(), bound)
+    self.assertLess(
+      np.abs(correlation[np.triu_indices(len(_NOISE), 1)]).max(), bound
+    )
     uniform = drawn[:, :, mechanisms.Noise.UNIFORM] / 12**0.5 + 0.5
     place = 40 * uniform % 1
     self.assertAlmostEqual(

@@ -95,8 +95,9 @@ class DrawnTest(parameterized.TestCase):
       self.assertEqual(counts[~asked_for].sum(), 0)
     with self.subTest('noise'):
       kinds = scms.mechanism.noise[scms.problem.exists]
-      share = np.bincount(kinds) / kinds.size
-      np.testing.assert_allclose(share, [1 / 3] * 3, atol=0.02)
+      share = np.bincount(kinds, minlength=len(mechanisms.Noise)) / kinds.size
+      asked_for = np.array(_PRIOR.noise_weights)
+      np.testing.assert_allclose(share, asked_for / 3, atol=0.02)
     with self.subTest('sizes'):
       sizes, counts = np.unique(scms.problem.exists.sum(1), return_counts=True)
       np.testing.assert_array_equal(
@@ -192,7 +193,7 @@ class DrawnTest(parameterized.TestCase):
     impossible = dataclasses.replace(
       _PRIOR,
       max_variables=3,
-      family_weights=(1.0, *[0.0] * 6),
+      family_weights=(1.0, *[0.0] * 7),
       min_gain=1e6,
       num_hidden=2,
       bank_size=1,
@@ -331,7 +332,7 @@ class GeneralTest(parameterized.TestCase):
       size = np.sqrt(np.square(hidden).sum(-1).mean(-1))
       return np.quantile(size[size > 0], [0.01, 0.99])
 
-    fourier = (0.0, 1.0, *[0.0] * 5)
+    fourier = (0.0, 1.0, *[0.0] * 6)
     long_ = dataclasses.replace(
       miniature.PRIOR, family_weights=fourier, num_hidden=32
     )
