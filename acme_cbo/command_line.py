@@ -63,16 +63,20 @@ def required_config(flag: Any) -> dict[str, Any]:
   return values
 
 
-def use_compilation_cache() -> None:
-  """Keeps compiled programs for the next start, unless told where or not to.
+def set_environment() -> None:
+  """Sets what jax and numpy read when they are imported; call it before.
 
-  To be called before jax is imported. Its own JAX_COMPILATION_CACHE_DIR and
-  JAX_ENABLE_COMPILATION_CACHE hold where they are set.
+  Compiled programs are kept for the next start. numpy's linear algebra has one
+  thread: on matrices as small as those here several wait for each other, a
+  hundred times as long as they work where the machine is busy.
+  JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE and
+  OPENBLAS_NUM_THREADS hold where they are set.
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+  os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 
 def _parse(argv):

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 import difflib
 import signal as signals
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # What reads the command line does not wait for numpy.
+  import numpy as np
 
 
 def notes(error: BaseException) -> list[str]:
@@ -77,7 +79,7 @@ class NonFiniteError(FloatingPointError):
     self,
     update: int,
     component: str,
-    faulty: np.ndarray,
+    faulty: 'np.ndarray',
     seed: str,
     held_out: bool = False,
   ):
@@ -91,7 +93,7 @@ class NonFiniteError(FloatingPointError):
       held_out: whether it is that of the evaluation.
     """
     self.update = update
-    self.task = int(np.argmax(faulty))
+    self.task = int(faulty.argmax())
     self.held_out = held_out
     super().__init__(
       f'update {update}: {component} is not finite on '
@@ -103,7 +105,7 @@ class NonFiniteError(FloatingPointError):
 def check_finite(
   update: int,
   components: Sequence[str],
-  faulty: np.ndarray,
+  faulty: 'np.ndarray',
   seed: str,
   held_out: bool = False,
 ) -> None:
@@ -119,6 +121,6 @@ def check_finite(
   Raises:
     NonFiniteError: there is such a component.
   """
-  for component, row in zip(components, np.asarray(faulty), strict=True):
+  for component, row in zip(components, faulty, strict=True):
     if row.any():
       raise NonFiniteError(update, component, row, seed, held_out)

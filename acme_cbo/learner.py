@@ -206,7 +206,7 @@ def _one_before_each(num_steps: int) -> np.ndarray:
   The golden ratio spreads them evenly, however many there are.
   """
   step = np.arange(num_steps)
-  return np.int32((step + 1) * ((step + 1) * _GOLDEN % 1))
+  return ((step + 1) * ((step + 1) * _GOLDEN % 1)).astype(np.int32)
 
 
 def loss(

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints the figures and writes them down."""
   del argv
   config = command_line.required_config(_CONFIG)
-  command_line.use_compilation_cache()
+  command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import benchmark  # noqa: PLC0415
   from acme_cbo import experiment  # noqa: PLC0415

@@ -41,7 +41,7 @@ flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.compare`."""
   del argv
-  command_line.use_compilation_cache()
+  command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import compare  # noqa: PLC0415
   from acme_cbo.evaluation import environments  # noqa: PLC0415

@@ -25,7 +25,7 @@ _HELD_OUT = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.replay`."""
   del argv
-  command_line.use_compilation_cache()
+  command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import errors  # noqa: PLC0415
   from acme_cbo import replay  # noqa: PLC0415

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
   else:
     config = command_line.required_config(_CONFIG)
-  command_line.use_compilation_cache()
+  command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo import train  # noqa: PLC0415

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints the checks as they are made; exits 1 unless all of them pass."""
   del argv
   config = command_line.required_config(_CONFIG)
-  command_line.use_compilation_cache()
+  command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo.validation import validate  # noqa: PLC0415

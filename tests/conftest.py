@@ -25,5 +25,6 @@ def pytest_configure(config):
   cache = _ROOT / '.pytest_cache' / 'jax' / worker
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+  os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   if config.option.markexpr == 'not slow':
     os.environ.setdefault('XLA_FLAGS', ' '.join(_QUICK))

@@ -609,7 +609,9 @@ def _play(params, scm, noise):
   Returns:
     [T, D] bool, what was set, and [T, D] fractions of the domains.
   """
-  policy = policies.trained(_NETWORK, params, (), _NUM_TURNS)
+  policy = policies.trained(
+    _NETWORK, params, (), _NUM_TURNS, distributions.mode
+  )
 
   def watch(intervention, noise):
     u = simulate.propagate(scm, intervention, noise)

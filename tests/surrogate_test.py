@@ -226,7 +226,7 @@ class SurrogateTest(parameterized.TestCase):
         jnp.int32(0),
         seen,
         jnp.array(_POINTS),
-        samples=1000.0,
+        samples=jnp.float32(1000),
       )
       nothing = distributions.nothing_yet(1)
       return surrogate.told(seen, seen.known, tried, nothing)[0]

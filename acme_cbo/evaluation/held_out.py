@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo import actor
+from acme_cbo import distributions
 from acme_cbo import errors
 from acme_cbo import networks
 from acme_cbo import types
@@ -124,7 +125,9 @@ class HeldOut:
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
       num_turns = tasks.objective.given_outcome.shape[-1]
-      policy = policies.trained(network, params, self._kinds, num_turns)
+      policy = policies.trained(
+        network, params, self._kinds, num_turns, distributions.mode
+      )
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)

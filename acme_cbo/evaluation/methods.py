@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from acme_cbo import distributions
 from acme_cbo import errors
 from acme_cbo import interventions
 from acme_cbo import networks
@@ -86,7 +87,11 @@ def make(
   if network is not None:
     makers['grpo'] = Method(
       lambda scm, best: policies.trained(
-        network, params, ('learned',), interventions.largest(scm.problem)
+        network,
+        params,
+        ('learned',),
+        interventions.largest(scm.problem),
+        distributions.sample,
       ),
       traced=True,
     )

@@ -343,28 +343,41 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
 
 
 class _Episode(NamedTuple):
+  """What `trained` keeps; `done` are `number` of T interventions."""
+
   problem: types.Problem
   prefix: networks.Prefix
   cache: networks.Cache
   encoding: networks.Encoding
   num_interventions: jax.Array
   spent: jax.Array
+  done: types.Intervention
+  number: jax.Array
   believed: dict[str, Any]
 
 
 def trained(
-  network: networks.Network, params: Any, kinds: Sequence[str], num_turns: int
+  network: networks.Network,
+  params: Any,
+  kinds: Sequence[str],
+  num_turns: int,
+  pick: Callable[..., Any],
 ) -> Policy:
-  """The network's most probable decision.
+  """The network's decisions.
+
+  It recommends what it predicts to be best of all that it did and its most
+  probable decision.
 
   Args:
     network: its functions.
     params: its parameters.
     kinds: of `beliefs.KINDS`, the beliefs that are followed beside it.
     num_turns: Z, how many variables it may set at once.
+    pick: `distributions.sample` to draw decisions as in training, so that
+      different ones are tried, `distributions.mode` for the most probable ones.
 
   Returns:
-    The greedy policy.
+    The policy.
   """
   followed = {kind: beliefs.KINDS[kind]() for kind in kinds}
 
@@ -381,28 +394,57 @@ def trained(
       for kind, belief in followed.items()
     }
     spent = jnp.zeros((), observations.dtype)
-    return _Episode(problem, prefix, cache, encoding, horizon, spent, believed)
+    nothing = simulate.no_intervention(num_variables)
+    room = jax.tree.map(
+      lambda leaf: jnp.zeros((num_interventions, *leaf.shape), leaf.dtype),
+      nothing,
+    )
+    return _Episode(
+      problem,
+      prefix,
+      cache,
+      encoding,
+      horizon,
+      spent,
+      room,
+      jnp.int32(0),
+      believed,
+    )
 
-  def most_probable(memory, sets):
+  def turn(memory, partial):
+    return network.turn(
+      params, memory.problem, memory.prefix, memory.encoding, partial
+    )
+
+  def decided(keys, memory, sets, pick):
     decision, *_ = distributions.decide(
-      [None] * num_turns,
-      lambda partial: (
-        network.turn(
-          params, memory.problem, memory.prefix, memory.encoding, partial
-        ).logits
-      ),
-      sets,
-      distributions.mode,
+      keys, lambda partial: turn(memory, partial).logits, sets, pick
     )
     return simulate.carried_out(memory.problem, decision)
 
   def choose(key, memory):
-    del key
     sets = interventions.affordable(memory.problem, memory.spent)
-    return most_probable(memory, sets)
+    return decided(jax.random.split(key, num_turns), memory, sets, pick)
 
   def recommend(memory):
-    return most_probable(memory, memory.problem.sets)
+    problem = memory.problem
+    keys = [None] * num_turns
+    best = decided(keys, memory, problem.sets, distributions.mode)
+    every = jax.tree.map(
+      lambda done, one: jnp.concatenate([done, one[None]]), memory.done, best
+    )
+    partials = distributions.Partial(
+      every.mask,
+      simulate.fractions(problem, every),
+      jnp.zeros(len(every.mask), bool),
+    )
+    predicted = jax.vmap(lambda partial: turn(memory, partial).none_outcome)(
+      partials
+    )
+    index = jnp.arange(predicted.size)
+    there = (index < memory.number) | (index == predicted.size - 1)
+    place = jnp.argmax(jnp.where(there, predicted, -jnp.inf))
+    return jax.tree.map(lambda leaf: leaf[place], every)
 
   def observe(memory, step, intervention, outcome):
     problem = memory.problem
@@ -424,7 +466,14 @@ def trained(
       for kind, belief in followed.items()
     }
     return memory._replace(
-      encoding=encoding, cache=cache, spent=spent, believed=believed
+      encoding=encoding,
+      cache=cache,
+      spent=spent,
+      done=jax.tree.map(
+        lambda done, one: done.at[step].set(one), memory.done, intervention
+      ),
+      number=step + 1,
+      believed=believed,
     )
 
   def parents(believed):

@@ -100,9 +100,10 @@ network, params, about = trained_policy.load(
 )
 ```
 
-`acme_cbo.evaluation.policies.trained(network, params, (), num_turns)` is the
-policy as `acme_cbo.evaluation.evaluate.episode` plays it, `num_turns` how many
-variables it may set at once. The directory needs no other file of this run.
+`acme_cbo.evaluation.policies.trained(network, params, (), num_turns, pick)` is
+the policy as `acme_cbo.evaluation.evaluate.episode` plays it: `num_turns` says
+how many variables it may set at once, `pick` how it decides. The directory
+needs no other file of this run.
 
 ## How it was made
 

@@ -156,7 +156,7 @@ def make_step(
     seed = str(jax.random.key_data(key_tasks).tolist())
     tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
     data, faults = jit_act(state.params, key_act, tasks)
-    errors.check_finite(update, actor.FAULTS, faults, seed)
+    errors.check_finite(update, actor.FAULTS, np.asarray(faults), seed)
     state, metrics = jit_learn(state._replace(key=key), tasks, *data)
     lost = [
       name
@@ -164,7 +164,7 @@ def make_step(
       if not np.isfinite(value)
     ]
     if lost:
-      faults = jit_learner_faults(state, tasks, *data)
+      faults = np.asarray(jit_learner_faults(state, tasks, *data))
       errors.check_finite(update, learner.FAULTS, faults, seed)
     largest = float(metrics['policy/log_ratio_max'])
     # Also where it is NaN.

@@ -282,7 +282,9 @@ class EvaluateTest(parameterized.TestCase):
       jax.jit(network.init)(jax.random.key(0), example, *nothing), gain=3.0
     )
     outcome = _evaluate(
-      lambda task: policies.trained(network, params, ('learned', 'exact'), 2),
+      lambda task: policies.trained(
+        network, params, ('learned', 'exact'), 2, distributions.mode
+      ),
       tasks,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from acme_cbo import distributions
 from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
@@ -304,7 +305,9 @@ class TrainedTest(PoliciesTestCase):
       logits = jnp.zeros((5, 4)).at[2].set(9.0)
       return logits.at[1, position.astype(int)].set(params), jnp.array(99.0)
 
-    policy = policies.trained(self._network(said, rows), 2.0, ('learned',), 1)
+    policy = policies.trained(
+      self._network(said, rows), 2.0, ('learned',), 1, distributions.mode
+    )
     memory = policy.init(_problem(), _ROWS, 2)
     # Cells of [-2, 4]: the lower end, two halves and the upper end.
     for step, value in enumerate((-2.0, -0.5)):
@@ -339,7 +342,9 @@ class TrainedTest(PoliciesTestCase):
       second = jnp.zeros((5, 4)).at[0, 0].set(5.0)
       return jnp.where(partial.mask[1], second, first), jnp.array(4.0)
 
-    policy = policies.trained(self._network(said, rows), None, (), 2)
+    policy = policies.trained(
+      self._network(said, rows), None, (), 2, distributions.mode
+    )
     memory = policy.init(_sets_and_costs(budget=20.0), _ROWS, 10)
     both = {0: -700.0, 1: 4.0}
     for step, (expected, left) in enumerate(
@@ -358,6 +363,32 @@ class TrainedTest(PoliciesTestCase):
     # Nothing can be paid for any more.
     self.assert_does(policy.choose(_KEY, memory), {})
     self.assert_does(policy.recommend(memory), both)
+
+  def test_draws_and_recommends_what_it_predicts_to_be_best(self):
+    # Either half of variable 1's domain, and next to never its upper end, which
+    # is the most probable one later. Of what is chosen it predicts the more the
+    # nearer it is to the first quarter.
+    def said(params, position, partial):
+      del params
+      logits = jnp.full((5, 4), -99.0).at[1, 1:3].set(0.0)
+      logits = logits.at[1, 3].set(jnp.where(position < 8, -99.0, 1.0))
+      return logits, -jnp.abs(partial.fractions[1] - 0.25)
+
+    pick = distributions.sample
+    network = self._network(said, [])
+    policy = policies.trained(network, None, (), 1, pick)
+    memory = policy.init(_problem(), _ROWS, 8)
+    done = []
+    for step, key in enumerate(jax.random.split(_KEY, 8)):
+      chosen = policy.choose(key, memory)
+      done.append(float(chosen.values[1]))
+      memory = policy.observe(memory, step, chosen, _outcome(0.0))
+      best = min(done, key=lambda value: abs(value + 0.5))
+      recommended = policy.recommend(memory)
+      # The middle of a half is as probable as any: [-2, 4] has its at -0.5.
+      self.assertLessEqual(abs(recommended.values[1] + 0.5), abs(best + 0.5))
+    self.assertGreater(np.ptp(done), 1.0)
+    self.assert_sets(recommended, 1, best)
 
 
 class ScoresTest(parameterized.TestCase):
