@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import hashlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ class Environment(NamedTuple):
     held_out: whether the trained policy never met its like; None where no
       trained policy plays.
     fresh: whether each repeat has a system of its own.
-    digest: of what it is made from, if that may change: a file's SHA-256.
+    digest: of what it is made from, if that may change.
     search: finds what the interventions on a system can reach.
   """
 
@@ -110,11 +109,8 @@ def _shifted(name: str, about: Mapping[str, Any]) -> Environment:
 
 
 def _from_file(path: pathlib.Path) -> Environment:
-  try:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  except OSError as error:
-    raise errors.UsageError(
-      f'--scm: {path} cannot be read: {error.strerror}'
-    ) from error
   system = spec.read(path)
-  return Environment(system.name, lambda repeat: system, digest=digest)
+  spec.check_finite(system)
+  return Environment(
+    system.name, lambda repeat: system, digest=systems.digest(system)
+  )

@@ -17,7 +17,6 @@ that are left out one at a time; the mean of it is the variance of the noise.
 Latent variables are refused.
 """
 
-from collections.abc import Mapping, Sequence
 import csv
 import io
 import math
@@ -29,12 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import errors
-from acme_cbo import interventions
+from acme_cbo import types
 from acme_cbo.scms import assemble
 from acme_cbo.scms import graph_files
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
-from acme_cbo.scms import systems
 
 KINDS = ('linear', 'features')
 
@@ -45,7 +43,6 @@ _MISSING = ('', 'na', 'n/a', 'nan', 'null', 'none', '?')
 
 _ROWS_PER_COEFFICIENT = 10
 _MIN_ROWS_OF_FEATURES = 50
-_MAX_SETS = 10_000
 # Above, float32 tells the values of a variable apart too badly.
 _MAX_OFFSET = 1e4  # Of a mean, in deviations.
 # Below, a cause is as good as a sum of others.
@@ -139,46 +136,52 @@ def _number(text, where):
   return value
 
 
+class Fitted(NamedTuple):
+  """Structural equations of a graph.
+
+  Attributes:
+    mechanism: of the D variables of the graph.
+    family: `LINEAR`, or `FOURIER` of the kind `features`.
+    location: [D] origins of the variables' units.
+    scale: [D] sizes of them.
+    least: [D] of the values in the data; 0 where nobody watches.
+    greatest: [D] likewise.
+  """
+
+  mechanism: types.Mechanism
+  family: mechanisms.Family
+  location: np.ndarray
+  scale: np.ndarray
+  least: np.ndarray
+  greatest: np.ndarray
+
+
 def fit(
   graph: graph_files.Graph,
   table: Table,
   kind: str,
-  target: str,
-  goal: float,
-  *,
-  name: str,
   source: str,
-  settable: Sequence[str] | None = None,
-  domains: Mapping[str, tuple[float, float]] | None = None,
-  max_size: int = 1,
+  *,
   num_features: int = 100,
   seed: int = 0,
-) -> systems.System:
+) -> Fitted:
   """Fits an SCM to data, for `kind` as at the top of this module.
 
   Args:
     graph: whose variables that are not latent the columns are, in any order.
     table: the data.
     kind: one of `KINDS`.
-    target: the variable to optimise.
-    goal: 1 to maximise it, -1 to minimise it.
-    name: what the system is called.
-    source: where it comes from.
-    settable: the variables that may be set; all but the target and the latent
-      ones where it is None.
-    domains: low and high ends of the values that variables are set to; where a
-      variable is not named, the least and the greatest value in its column.
-    max_size: how many variables may be set together.
+    source: what messages call graph and data.
     num_features: H, for the kind `features`.
     seed: of the features, and of where the search for what latent variables do
       begins.
 
   Returns:
-    The system; every cost is 1, and there is no budget.
+    The `Fitted`, in the precision that is current.
 
   Raises:
     errors.UsageError: the columns are not the graph's variables, the data do
-      not suffice, or one of the other arguments cannot be used.
+      not suffice, or there is no such kind.
   """
   if kind not in KINDS:
     raise errors.UsageError(
@@ -187,32 +190,15 @@ def fit(
   rows = _columns(graph, table, source)
   mean, deviation = rows.mean(0), rows.std(0)
   _check_rows(graph, rows, mean, deviation, kind, source)
-  names = graph.variables
-  watched = [name for j, name in enumerate(names) if not graph.latent[j]]
-  if target not in watched:
-    raise errors.UsageError(
-      f'{source}: the target is one of {", ".join(watched)}, not {target!r}'
-    )
-  if goal not in (1, -1):
-    raise errors.UsageError(
-      f'{source}: the goal is 1, to maximise {target}, or -1, to minimise it, '
-      f'not {goal!r}'
-    )
-  others = [name for name in watched if name != target]
-  allowed = others if settable is None else list(dict.fromkeys(settable))
-  ends = dict(
-    zip(watched, zip(rows.min(0), rows.max(0), strict=True), strict=True)
-  )
-  _check_choices(graph, target, others, allowed, domains or {}, source)
-  sets = _sets(names, allowed, max_size, source)
-  ends |= domains or {}
-  low, high = np.transpose([ends.get(name, (0.0, 0.0)) for name in names])
+
+  def of_all(watched, of_latent):
+    values = np.full(len(graph.variables), of_latent)
+    values[~graph.latent] = watched
+    return values
 
   # In deviations; 0 where nobody watches.
-  standard = np.zeros((len(rows), len(names)))
+  standard = np.zeros((len(rows), len(graph.variables)))
   standard[:, ~graph.latent] = (rows - mean) / deviation
-  location, scale = np.zeros(len(names)), np.ones(len(names))
-  location[~graph.latent], scale[~graph.latent] = mean, deviation
   rng = np.random.default_rng(seed)
   if kind == 'features':
     family = mechanisms.Family.FOURIER
@@ -220,21 +206,13 @@ def fit(
   else:
     family = mechanisms.Family.LINEAR
     equations = _fit_linear(standard, graph, rng, source)
-  return assemble.system(
-    name,
-    source,
-    names,
-    parents=graph.parents,
-    target=names.index(target),
-    goal=goal,
-    sets=sets,
-    low=low,
-    high=high,
-    mechanism=assemble.equations(len(names), **equations),
+  return Fitted(
+    mechanism=assemble.equations(len(graph.variables), **equations),
     family=family,
-    latent=graph.latent,
-    location=location,
-    scale=scale,
+    location=of_all(mean, 0.0),
+    scale=of_all(deviation, 1.0),
+    least=of_all(rows.min(0), 0.0),
+    greatest=of_all(rows.max(0), 0.0),
   )
 
 
@@ -317,52 +295,6 @@ def _bows(graph):
   confounded = hidden.astype(int) @ hidden.T > 0
   seen = ~latent
   return (directed & confounded & seen[:, None] & seen[None]).T
-
-
-def _check_choices(graph, target, others, allowed, domains, source):
-  """Refuses variables that cannot be set, and domains that are none.
-
-  Raises:
-    errors.UsageError: there are such.
-  """
-  for what, given in (('settable', allowed), ('domains', domains)):
-    for name in given:
-      if name not in others:
-        raise errors.UsageError(
-          f'{source}: {what} names {name!r}, which is none of the variables '
-          f'that can be set, {", ".join(others)}'
-        )
-  for name, (least, most) in domains.items():
-    if not -_MAX_VALUE <= least < most <= _MAX_VALUE:
-      raise errors.UsageError(
-        f'{source}: the domain of {name} is [{least}, {most}]; it has to go '
-        'from a finite number to a greater one'
-      )
-  names = graph.variables
-  causes = np.asarray(graphs.ancestors(jnp.asarray(graph.parents)))
-  if not causes[names.index(target), [names.index(n) for n in allowed]].any():
-    raise errors.UsageError(
-      f'{source}: nothing that may be set is a cause of {target}; let one of '
-      'its causes be set, or choose another target'
-    )
-
-
-def _sets(names, allowed, max_size, source):
-  """Every set of 1 to `max_size` variables: [M, D] bool."""
-  if not 1 <= max_size <= len(allowed):
-    raise errors.UsageError(
-      f'{source}: max_size is {max_size}; it is at least 1, and at most '
-      f'{len(allowed)}, the number of variables that may be set'
-    )
-  sizes = range(1, max_size + 1)
-  number = sum(math.comb(len(allowed), size) for size in sizes)
-  if number > _MAX_SETS:
-    raise errors.UsageError(
-      f'{source}: {len(allowed)} variables, {max_size} together, make '
-      f'{number:,} sets, and {_MAX_SETS:,} are the most; lower max_size or let '
-      'fewer be set'
-    )
-  return interventions.subsets(np.isin(names, allowed), max_size)
 
 
 def _fit_linear(standard, graph, rng, source):

@@ -104,6 +104,8 @@ def read_text(path: pathlib.Path, most: int) -> str:
     raise errors.UsageError(
       f'{path} cannot be read: {error.strerror}'
     ) from error
+  except ValueError as error:  # A path with a null character in it.
+    raise errors.UsageError(f'{str(path)!r} is no path') from error
   if len(content) > most:
     raise errors.UsageError(
       f'{path} is too large: it may have {most:,} bytes at most'

@@ -19,9 +19,20 @@ nothing limits the cost. A variable costs 1, and its noise is normal of mean 0
 and deviation 1, unless given: normal [mean, deviation], uniform [low, high],
 laplace [location, scale], gamma [shape, location, scale], or none.
 
-YAML is taken apart node by node, never constructed: no tag, anchor or alias is
-followed, a name is what was written (`NO` and `Y` are no truth values), and
-whatever is wrong is told with its line and column.
+Where the equations are not known, they are fitted to data, given the graph:
+
+  name: cells
+  target: Akt
+  goal: maximize
+  graph: cells.dot                 # see `graph_files`
+  data: cells.csv                  # names, then rows of numbers
+  fit: linear                      # or features, see `fit`
+  variables:                       # that may be set, without equations
+    PKA: {domain: [0, 100], cost: 2}
+    PKC: {}                        # from its least to its greatest value
+
+The two files are looked for beside this one. Without `variables` all but the
+target may be set. `nodes` says what YAML may hold.
 """
 
 from collections.abc import Sequence
@@ -30,7 +41,7 @@ import math
 import os
 import pathlib
 import re
-from typing import NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,61 +52,37 @@ from acme_cbo import errors
 from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import assemble
+from acme_cbo.scms import fit
 from acme_cbo.scms import formulas
+from acme_cbo.scms import graph_files
 from acme_cbo.scms import graphs
+from acme_cbo.scms import nodes
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
 _MAX_BYTES = 256 * 1024
-_MAX_DEPTH = 8
 _MAX_VARIABLES = 200
 _MAX_SETS = 50_000
-# Numbers beyond it are nobody's units, and would be infinite in float32.
-_MAX_NUMBER = 1e9
 # Of `check_finite`.
 _MAX_CHECKED_SETS = 200
 _NUM_CHECKED_DRAWS = 256
 
-_NEEDED = ('name', 'target', 'goal', 'variables')
-_TOP = (*_NEEDED, 'interventions', 'budget', 'source', 'optimum')
+_NEEDED = ('name', 'target', 'goal')
+_FITTED = ('graph', 'data', 'fit')
+_TOP = (
+  *_NEEDED,
+  'variables',
+  *_FITTED,
+  'interventions',
+  'budget',
+  'source',
+  'optimum',
+)
 _VARIABLE = ('equation', 'domain', 'cost', 'noise', 'latent')
+_SETTABLE = ('domain', 'cost')
 _INTERVENTIONS = ('max_size', 'sets')
 _GOALS = {'minimize': -1.0, 'maximize': 1.0}
 _SYSTEM_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
-_NUMBER = re.compile(
-  r'[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?', re.ASCII
-)
-
-
-_START = yaml.Mark('', 0, 0, 0, None, 0)
-
-
-class _Complaint(Exception):
-  """What is wrong, and the place: a mark of YAML's."""
-
-  def __init__(self, what: str, mark: yaml.Mark, shift: int = 0):
-    super().__init__(what)
-    self.place = f'{mark.line + 1}:{mark.column + 1 + shift}'
-
-
-class _Loader(yaml.SafeLoader):
-  """Composes nodes, and refuses what would make one of them mean more."""
-
-  _depth = 0
-
-  def compose_node(self, parent, index):
-    event = self.peek_event()
-    mark = event.start_mark
-    if isinstance(event, yaml.AliasEvent) or event.anchor:
-      raise _Complaint('anchors (&) and aliases (*) are not read', mark)
-    if event.tag:
-      raise _Complaint('tags (!) are not read', mark)
-    if self._depth == _MAX_DEPTH:
-      raise _Complaint(f'nested over {_MAX_DEPTH} deep', mark)
-    self._depth += 1
-    node = super().compose_node(parent, index)
-    self._depth -= 1
-    return node
 
 
 def read(path: str | os.PathLike[str]) -> systems.System:
@@ -112,26 +99,7 @@ def read(path: str | os.PathLike[str]) -> systems.System:
       line, with line and column.
   """
   path = pathlib.Path(path)
-  try:
-    with path.open('rb') as file:
-      data = file.read(_MAX_BYTES + 1)
-  except OSError as error:
-    raise errors.UsageError(f'{path}: {error.strerror}') from error
-  except ValueError as error:  # A path with a null character in it.
-    raise errors.UsageError(f'{str(path)!r} is no path') from error
-  if len(data) > _MAX_BYTES:
-    raise errors.UsageError(
-      f'{path}: larger than {_MAX_BYTES // 1024} KiB; a system is described in '
-      'less'
-    )
-  try:
-    text = data.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    line = data.count(b'\n', 0, error.start) + 1
-    raise errors.UsageError(
-      f'{path}:{line}: not UTF-8 text (byte {error.start})'
-    ) from error
-  return parse(text, str(path))
+  return parse(graph_files.read_text(path, _MAX_BYTES), str(path))
 
 
 def parse(text: str, file: str = 'text') -> systems.System:
@@ -139,7 +107,7 @@ def parse(text: str, file: str = 'text') -> systems.System:
 
   Args:
     text: of a file.
-    file: what complaints call it.
+    file: what complaints call it; graph and data lie beside it.
 
   Returns:
     The system, in the precision that jax is set to.
@@ -153,9 +121,9 @@ def parse(text: str, file: str = 'text') -> systems.System:
       'less'
     )
   try:
-    root = _compose(text)
-    return _Reader(text).system(root)
-  except _Complaint as complaint:
+    root = nodes.compose(text)
+    return _Reader(text, pathlib.Path(file).parent).system(root)
+  except nodes.Complaint as complaint:
     raise errors.UsageError(
       f'{file}:{complaint.place}: {complaint}'
     ) from complaint
@@ -204,93 +172,87 @@ def check_finite(system: systems.System, seed: int = 0) -> None:
     raise errors.UsageError(systems.not_finite(system, first, u))
 
 
-def _compose(text: str) -> yaml.Node:
-  """The tree of nodes of a text."""
-  try:
-    root = yaml.compose(text, Loader=_Loader)
-  except yaml.reader.ReaderError as error:
-    before = text[: error.position]
-    mark = yaml.Mark(
-      '', 0, before.count('\n'), len(before) - before.rfind('\n') - 1, None, 0
-    )
-    raise _Complaint('a character that no text has', mark) from error
-  except yaml.MarkedYAMLError as error:
-    what = ' '.join(f'{error.problem}'.split()).removeprefix('but ')
-    raise _Complaint(
-      f'not YAML: {what}', error.problem_mark or _START
-    ) from error
-  # A code of a character, or a version, that is too large for a number.
-  except (ValueError, OverflowError) as error:
-    raise _Complaint('not YAML: a number is too large', _START) from error
-  if root is None:
-    raise _Complaint('empty; it must describe a system', _START)
-  return root
+class _Variable(NamedTuple):
+  """What is said of a variable.
+
+  Attributes:
+    name: its own.
+    key: where it is said.
+    fields: nodes by their keys.
+  """
+
+  name: str
+  key: yaml.Node
+  fields: dict[str, yaml.Node]
 
 
-class _Variable:
-  """One variable of the file: its name, and its fields as nodes."""
+class _Model(NamedTuple):
+  """Variables and their equations, as a file says them or as they are fitted.
 
-  def __init__(self, key: yaml.ScalarNode, fields: dict[str, yaml.Node]):
-    self.key = key
-    self.name = key.value
-    self.fields = fields
+  Attributes:
+    variables: D of them.
+    parents: [D, D] bool.
+    latent: [D] whether nobody watches.
+    domains: [D] of those that may be set; None of the others.
+    equations: what else `assemble.system` takes.
+  """
+
+  variables: list[_Variable]
+  parents: np.ndarray
+  latent: Sequence[bool]
+  domains: list[tuple[float, float] | None]
+  equations: dict[str, Any]
 
 
 class _Reader:
-  """Makes a system of nodes; the text is there to find columns in."""
+  """Makes a system of nodes.
 
-  def __init__(self, text: str):
+  The text is there to find columns in, other files are looked for in a folder.
+  """
+
+  def __init__(self, text: str, folder: pathlib.Path):
     self._text = text
+    self._folder = folder
 
   def system(self, root: yaml.Node) -> systems.System:
-    top = self._fields(root, 'the file', _TOP, _NEEDED)
-    name = self._word(top['name'], 'name')
+    top = nodes.fields(root, 'the file', _TOP, _NEEDED)
+    name = nodes.word(top['name'], 'name')
     if not _SYSTEM_NAME.fullmatch(name):
-      self._refuse(
+      nodes.refuse(
         top['name'],
-        f'name {_short(name)} must be a letter or digit, then up to 63 '
+        f'name {nodes.short(name)} must be a letter or digit, then up to 63 '
         'letters, digits or . _ -',
       )
-    goal = self._option(top['goal'], 'goal', list(_GOALS))
-    source = self._word(top['source'], 'source') if 'source' in top else ''
+    goal = nodes.option(top['goal'], 'goal', list(_GOALS))
+    source = nodes.word(top['source'], 'source') if 'source' in top else ''
     source = ' '.join(source.split())
-    variables = self._variables(top['variables'])
-    names = [variable.name for variable in variables]
-    equations = [self._equation(v, names) for v in variables]
-    self._check_order(variables, equations)
-    noises = [
-      self._noise(v, equation)
-      for v, equation in zip(variables, equations, strict=True)
+    is_fitted = not top.keys().isdisjoint(_FITTED)
+    model = (self._fitted if is_fitted else self._written)(top, root)
+    domains = model.domains
+    names = [variable.name for variable in model.variables]
+    target = self._target(top['target'], names, model)
+    costs = [
+      self._cost(variable, domain is not None)
+      for variable, domain in zip(model.variables, domains, strict=True)
     ]
-    latent = [self._latent(variable) for variable in variables]
-    target = self._target(top['target'], variables, latent)
-    domains = [self._domain(variable) for variable in variables]
-    costs = [self._cost(variable) for variable in variables]
     settable = [domain is not None for domain in domains]
     if not any(settable):
-      self._refuse(
-        top['variables'], 'no variable has a domain: none may be set'
+      nodes.refuse(
+        top.get('variables', root), 'no variable has a domain: none may be set'
       )
-
-    mechanism = formulas.Formulas(
-      tuple(names),
-      tuple(v.fields['equation'].value for v in variables),
-      tuple(noises),
-    )
     sets = self._sets(top.get('interventions'), root, names, settable)
-    parents = mechanism.parents
-    causes = np.asarray(graphs.ancestors(jnp.asarray(parents)))[target]
+    causes = np.asarray(graphs.ancestors(jnp.asarray(model.parents)))[target]
     if not (causes & sets.any(0)).any():
-      self._refuse(
+      nodes.refuse(
         top['target'],
         f'no variable that may be set is a cause of the target {names[target]}',
       )
     budget = math.inf
     if 'budget' in top:
-      budget = self._positive(top['budget'], 'budget')
+      budget = nodes.positive(top['budget'], 'budget')
       cheapest = (sets * np.array(costs)).sum(1).min()
       if budget < cheapest:
-        self._refuse(
+        nodes.refuse(
           top['budget'],
           f'budget {budget:g} pays for no intervention; the cheapest costs '
           f'{cheapest:g}',
@@ -303,36 +265,117 @@ class _Reader:
       name,
       source,
       names,
-      parents=parents,
+      parents=model.parents,
       target=target,
       goal=_GOALS[goal],
       sets=sets,
       low=low,
       high=high,
-      mechanism=mechanism,
-      family=systems.NO_KIND,
-      graph=systems.NO_KIND,
-      latent=latent,
+      latent=model.latent,
       cost=costs,
       budget=budget,
       hint=hint,
+      graph=systems.NO_KIND,
+      **model.equations,
+    )
+
+  def _written(self, top: dict[str, yaml.Node], root: yaml.Node) -> _Model:
+    """What the equations of the file say."""
+    if 'variables' not in top:
+      nodes.refuse(
+        root,
+        'the file: variables is missing, with their equations; or graph, data '
+        'and fit, where they are not known',
+      )
+    variables = self._variables(top['variables'])
+    names = [variable.name for variable in variables]
+    equations = [self._equation(v, names) for v in variables]
+    self._check_order(variables, equations)
+    noises = [
+      self._noise(v, equation)
+      for v, equation in zip(variables, equations, strict=True)
+    ]
+    mechanism = formulas.Formulas(
+      tuple(names),
+      tuple(v.fields['equation'].value for v in variables),
+      tuple(noises),
+    )
+    return _Model(
+      variables,
+      mechanism.parents,
+      [self._latent(variable) for variable in variables],
+      [self._domain(variable) for variable in variables],
+      {'mechanism': mechanism, 'family': systems.NO_KIND},
+    )
+
+  def _fitted(self, top: dict[str, yaml.Node], root: yaml.Node) -> _Model:
+    """What data say of the equations of a graph."""
+    for name in _FITTED:
+      if name not in top:
+        nodes.refuse(
+          root, f'{", ".join(_FITTED)} belong together: {name} is missing'
+        )
+    kind = nodes.option(top['fit'], 'fit', fit.KINDS)
+    of_graph, of_data = (
+      self._folder / nodes.word(top[name], name) for name in ('graph', 'data')
+    )
+    graph = graph_files.read(of_graph)
+    found = fit.fit(
+      graph, fit.read_csv(of_data), kind, f'{of_graph} and {of_data}'
+    )
+    names = graph.variables
+    said, pairs = {}, []
+    if 'variables' in top:
+      pairs = nodes.pairs(top['variables'], 'variables')
+      if not pairs:
+        nodes.refuse(top['variables'], 'variables is empty')
+    for key, value in pairs:
+      nodes.index(key, 'variables', names)
+      fields = nodes.fields(value, f'variable {key.value}', _SETTABLE)
+      said[key.value] = _Variable(key.value, key, fields)
+    target = nodes.word(top['target'], 'target')
+    variables, domains = [], []
+    for j, name in enumerate(names):
+      variable = said.get(name, _Variable(name, root, {}))
+      if name in said and graph.latent[j]:
+        nodes.refuse(
+          variable.key,
+          f'variable {name} is latent: nobody sees it, so it may not be set',
+        )
+      domain = self._domain(variable)
+      may = name in said or (not said and name != target)
+      if may and not graph.latent[j]:
+        domain = domain or (found.least[j], found.greatest[j])
+      variables.append(variable)
+      domains.append(domain)
+    return _Model(
+      variables,
+      graph.parents,
+      graph.latent.tolist(),
+      domains,
+      {
+        'mechanism': found.mechanism,
+        'family': found.family,
+        'location': found.location,
+        'scale': found.scale,
+      },
     )
 
   def _variables(self, node: yaml.Node) -> list[_Variable]:
     variables = []
-    for key, value in self._pairs(node, 'variables'):
+    for key, value in nodes.pairs(node, 'variables'):
       try:
         formulas.check_name(key.value)
       except errors.UsageError as error:
-        self._refuse(key, str(error))
-      fields = self._fields(
+        nodes.refuse(key, str(error))
+      fields = nodes.fields(
         value, f'variable {key.value}', _VARIABLE, ('equation',)
       )
-      variables.append(_Variable(key, fields))
+      variables.append(_Variable(key.value, key, fields))
     if not variables:
-      self._refuse(node, 'variables is empty')
+      nodes.refuse(node, 'variables is empty')
     if len(variables) > _MAX_VARIABLES:
-      self._refuse(
+      nodes.refuse(
         node, f'{len(variables)} variables; at most {_MAX_VARIABLES}'
       )
     return variables
@@ -341,13 +384,13 @@ class _Reader:
     self, variable: _Variable, names: Sequence[str]
   ) -> formulas.Equation:
     what = f'variable {variable.name}: equation'
-    node = self._scalar(variable.fields['equation'], what)
+    node = nodes.scalar(variable.fields['equation'], what)
     try:
       return formulas.parse(node.value, names)
     except formulas.FormulaError as error:
       shift = self._shift(node, error.column)
       inside = '' if shift is not None else f', column {error.column} of it'
-      raise _Complaint(
+      raise nodes.Complaint(
         f'{what}: {error.what}{inside}', node.start_mark, shift or 0
       ) from error
 
@@ -382,7 +425,7 @@ class _Reader:
       start = cycle.index(first)
       cycle = [*cycle[start:-1], *cycle[:start], first]
       node = variables[list(before).index(first)].fields['equation']
-      raise _Complaint(
+      raise nodes.Complaint(
         f'variable {first}: causes go in a circle: {" -> ".join(cycle)}',
         node.start_mark,
       ) from error
@@ -395,24 +438,24 @@ class _Reader:
     node = variable.fields['noise']
     what = f'variable {variable.name}: noise'
     if not equation.noisy:
-      self._refuse(
+      nodes.refuse(
         node, f'{what} is given, but the equation does not mention e'
       )
     if isinstance(node, yaml.MappingNode):
-      pairs = self._pairs(node, what)
+      pairs = nodes.pairs(node, what)
       if len(pairs) != 1:
-        self._refuse(node, f'{what} must be one distribution')
+        nodes.refuse(node, f'{what} must be one distribution')
       kind, parameters = pairs[0][0].value, pairs[0][1]
       numbers = tuple(
-        self._number(item, what) for item in self._items(parameters, what)
+        nodes.number(item, what) for item in nodes.items(parameters, what)
       )
     else:
-      kind, numbers = self._word(node, what), ()
+      kind, numbers = nodes.word(node, what), ()
     noise = formulas.Noise(kind, numbers)
     try:
       formulas.check_noise(noise)
     except errors.UsageError as error:
-      self._refuse(node, f'variable {variable.name}: {error}')
+      nodes.refuse(node, f'variable {variable.name}: {error}')
     return noise
 
   def _latent(self, variable: _Variable) -> bool:
@@ -420,9 +463,9 @@ class _Reader:
       return False
     what = f'variable {variable.name}: latent'
     node = variable.fields['latent']
-    latent = self._option(node, what, ['true', 'false']) == 'true'
+    latent = nodes.option(node, what, ['true', 'false']) == 'true'
     if latent and 'domain' in variable.fields:
-      self._refuse(
+      nodes.refuse(
         variable.fields['domain'],
         f'variable {variable.name} is latent: nobody sees it, so it may not be '
         'set; remove domain or latent',
@@ -430,18 +473,15 @@ class _Reader:
     return latent
 
   def _target(
-    self,
-    node: yaml.Node,
-    variables: Sequence[_Variable],
-    latent: Sequence[bool],
+    self, node: yaml.Node, names: Sequence[str], model: _Model
   ) -> int:
-    names = [variable.name for variable in variables]
-    target = self._index(node, 'target', names)
-    if latent[target]:
-      self._refuse(node, f'target {names[target]} is latent: nobody sees it')
-    if 'domain' in variables[target].fields:
-      self._refuse(
-        variables[target].fields['domain'],
+    target = nodes.index(node, 'target', names)
+    if model.latent[target]:
+      nodes.refuse(node, f'target {names[target]} is latent: nobody sees it')
+    if model.domains[target] is not None:
+      variable = model.variables[target]
+      nodes.refuse(
+        variable.fields.get('domain', variable.key),
         f'variable {names[target]} is the target, which may not be set; remove '
         'its domain',
       )
@@ -452,29 +492,29 @@ class _Reader:
       return None
     node = variable.fields['domain']
     what = f'variable {variable.name}: domain'
-    numbers = [self._number(item, what) for item in self._items(node, what)]
+    numbers = [nodes.number(item, what) for item in nodes.items(node, what)]
     if len(numbers) != 2:
-      self._refuse(node, f'{what} must be [low, high]')
+      nodes.refuse(node, f'{what} must be [low, high]')
     low, high = numbers
     # Also in float32, in which policies may be run.
     if not np.float32(low) < np.float32(high):
-      self._refuse(
+      nodes.refuse(
         node, f'{what} must be [low, high] with low < high, got '
         f'[{low:.9g}, {high:.9g}]'
       )  # fmt: skip
     return low, high
 
-  def _cost(self, variable: _Variable) -> float:
+  def _cost(self, variable: _Variable, may_be_set: bool) -> float:
     if 'cost' not in variable.fields:
       return 1.0
     node = variable.fields['cost']
-    if 'domain' not in variable.fields:
-      self._refuse(
+    if not may_be_set:
+      nodes.refuse(
         node,
         f'variable {variable.name} has a cost but no domain, so it may not be '
         'set; give it a domain or remove the cost',
       )
-    return self._positive(node, f'variable {variable.name}: cost')
+    return nodes.positive(node, f'variable {variable.name}: cost')
 
   def _sets(
     self,
@@ -486,17 +526,17 @@ class _Reader:
     """The sets that may be set together: [M, D] bool."""
     what = 'interventions'
     allowed = np.flatnonzero(settable)
-    fields = {} if node is None else self._fields(node, what, _INTERVENTIONS)
+    fields = {} if node is None else nodes.fields(node, what, _INTERVENTIONS)
     if node is not None and len(fields) != 1:
-      self._refuse(node, f'{what} must have either max_size or sets')
+      nodes.refuse(node, f'{what} must have either max_size or sets')
     if 'sets' in fields:
       return self._listed_sets(fields['sets'], names, settable)
     size = 1
     if 'max_size' in fields:
       inner = fields['max_size']
-      size = self._number(inner, f'{what}: max_size')
+      size = nodes.number(inner, f'{what}: max_size')
       if size != int(size) or not 1 <= size <= len(allowed):
-        self._refuse(
+        nodes.refuse(
           inner,
           f'{what}: max_size must be a whole number, 1 to {len(allowed)} '
           f'(so many may be set), got {size:g}',
@@ -504,7 +544,7 @@ class _Reader:
       size = int(size)
     number = sum(math.comb(len(allowed), k) for k in range(1, size + 1))
     if number > _MAX_SETS:
-      self._refuse(
+      nodes.refuse(
         node or root,
         f'{what}: {number:,} sets of up to {size} out of {len(allowed)} '
         f'variables; at most {_MAX_SETS:,}: lower max_size or list the sets',
@@ -514,25 +554,25 @@ class _Reader:
   def _listed_sets(self, node, names, settable) -> np.ndarray:
     what = 'interventions: sets'
     members: dict[tuple[int, ...], None] = {}
-    for inner in self._items(node, what):
+    for inner in nodes.items(node, what):
       subset = []
-      for item in self._items(inner, what):
-        j = self._index(item, what, names)
+      for item in nodes.items(inner, what):
+        j = nodes.index(item, what, names)
         if not settable[j]:
-          self._refuse(
+          nodes.refuse(
             item, f'{what}: {names[j]} has no domain, so it may not be set'
           )
         if j in subset:
-          self._refuse(item, f'{what}: {names[j]} is twice in one set')
+          nodes.refuse(item, f'{what}: {names[j]} is twice in one set')
         subset.append(j)
       if not subset:
-        self._refuse(inner, f'{what}: an empty set')
+        nodes.refuse(inner, f'{what}: an empty set')
       if tuple(sorted(subset)) in members:
         together = ', '.join(names[j] for j in subset)
-        self._refuse(inner, f'{what}: [{together}] is there twice')
+        nodes.refuse(inner, f'{what}: [{together}] is there twice')
       members[tuple(sorted(subset))] = None
     if not 1 <= len(members) <= _MAX_SETS:
-      self._refuse(
+      nodes.refuse(
         node, f'{what}: {len(members)} sets; there must be 1 to {_MAX_SETS:,}'
       )
     sets = np.zeros((len(members), len(names)), bool)
@@ -542,16 +582,16 @@ class _Reader:
 
   def _optimum(self, node, names, domains, sets) -> dict[int, float]:
     values: dict[int, float] = {}
-    for key, value in self._pairs(node, 'optimum'):
-      j = self._index(key, 'optimum', names)
-      number = self._number(value, f'optimum: {names[j]}')
+    for key, value in nodes.pairs(node, 'optimum'):
+      j = nodes.index(key, 'optimum', names)
+      number = nodes.number(value, f'optimum: {names[j]}')
       if domains[j] is None:
-        self._refuse(
+        nodes.refuse(
           key, f'optimum: {names[j]} has no domain, so it may not be set'
         )
       low, high = domains[j]
       if not low <= number <= high:
-        self._refuse(
+        nodes.refuse(
           value,
           f'optimum: {names[j]} = {number:.9g} is outside its domain '
           f'[{low:.9g}, {high:.9g}]',
@@ -560,102 +600,7 @@ class _Reader:
     mask = np.isin(np.arange(len(names)), list(values))
     if not (sets == mask).all(1).any():
       together = ', '.join(names[j] for j in np.flatnonzero(mask))
-      self._refuse(
+      nodes.refuse(
         node, f'optimum: [{together}] is not among the sets of interventions'
       )
     return values
-
-  def _refuse(self, node: yaml.Node, what: str) -> NoReturn:
-    raise _Complaint(what, node.start_mark)
-
-  def _pairs(
-    self, node: yaml.Node, what: str
-  ) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    """Keys, which are words, each once, and their nodes."""
-    if not isinstance(node, yaml.MappingNode):
-      self._refuse(node, f'{what} must be a mapping (key: value)')
-    seen = set()
-    for key, _ in node.value:
-      self._word(key, f'a key of {what}')
-      if key.value in seen:
-        self._refuse(key, f'{what}: {_short(key.value)} is there twice')
-      seen.add(key.value)
-    return node.value
-
-  def _fields(
-    self,
-    node: yaml.Node,
-    what: str,
-    known: Sequence[str],
-    needed: Sequence[str] = (),
-  ) -> dict[str, yaml.Node]:
-    fields = {}
-    for key, value in self._pairs(node, what):
-      if key.value not in known:
-        hint = errors.did_you_mean(key.value, known)
-        there_are = f'; there are {", ".join(known)}'
-        self._refuse(
-          key,
-          f'{what}: key {_short(key.value)} is unknown{hint or there_are}',
-        )
-      fields[key.value] = value
-    for name in needed:
-      if name not in fields:
-        self._refuse(node, f'{what}: {name} is missing')
-    return fields
-
-  def _items(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-    if not isinstance(node, yaml.SequenceNode):
-      self._refuse(node, f'{what} must be a list [...]')
-    return node.value
-
-  def _scalar(self, node: yaml.Node, what: str) -> yaml.ScalarNode:
-    """A node that holds a text, which is not empty."""
-    if not isinstance(node, yaml.ScalarNode):
-      self._refuse(node, f'{what} must be a text')
-    if not node.value.strip():
-      self._refuse(node, f'{what} is empty')
-    return node
-
-  def _word(self, node: yaml.Node, what: str) -> str:
-    """A text as it was written, whatever YAML would make of it."""
-    return self._scalar(node, what).value
-
-  def _option(self, node: yaml.Node, what: str, options: Sequence[str]) -> str:
-    word = self._word(node, what)
-    if word not in options:
-      self._refuse(
-        node, f'{what} must be {" or ".join(options)}, got {_short(word)}'
-      )
-    return word
-
-  def _index(self, node: yaml.Node, what: str, names: Sequence[str]) -> int:
-    word = self._word(node, what)
-    if word not in names:
-      hint = errors.did_you_mean(word, names)
-      self._refuse(node, f'{what}: {_short(word)} is no variable{hint}')
-    return list(names).index(word)
-
-  def _number(self, node: yaml.Node, what: str) -> float:
-    scalar = self._scalar(node, what)
-    word = scalar.value
-    if scalar.style is not None or not _NUMBER.fullmatch(word):
-      self._refuse(node, f'{what} must be a finite number, got {_short(word)}')
-    number = float(word)
-    if abs(number) > _MAX_NUMBER:
-      self._refuse(
-        node,
-        f'{what} must be a number within ±{_MAX_NUMBER:g}, got {_short(word)}',
-      )
-    return number
-
-  def _positive(self, node: yaml.Node, what: str) -> float:
-    number = self._number(node, what)
-    if not np.float32(number) > 0:
-      self._refuse(node, f'{what} must be positive, got {number:g}')
-    return number
-
-
-def _short(word: str) -> str:
-  """A word in quotes, on one line and not too long."""
-  return repr(word if len(word) <= 40 else f'{word[:40]}…')

@@ -1,6 +1,7 @@
 """A system to experiment on: an SCM with names, and what is known of it."""
 
 from collections.abc import Sequence
+import hashlib
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,15 @@ class System(NamedTuple):
   variables: tuple[str, ...]
   scm: types.SCM
   optimum_hint: types.Intervention | None = None
+
+
+def digest(system: System) -> str:
+  """SHA-256 of all that makes a system what it is, but for its name."""
+  leaves, structure = jax.tree.flatten(system.scm)
+  sha256 = hashlib.sha256(repr((system.variables, structure)).encode())
+  for leaf in leaves:
+    sha256.update(np.asarray(leaf, order='C').tobytes())
+  return sha256.hexdigest()
 
 
 def described(

@@ -19,7 +19,7 @@ class ResolveTest(absltest.TestCase):
 
   def test_a_file_that_is_not_there(self):
     with self.assertRaisesRegex(
-      errors.UsageError, '--scm: /no/such.yaml cannot be read: No such file'
+      errors.UsageError, '/no/such.yaml cannot be read: No such file'
     ):
       environments.resolve(['/no/such.yaml'], {})
 
@@ -42,7 +42,7 @@ class ResolveTest(absltest.TestCase):
     self.assertFalse(np.array_equal(weights[0], weights[1]))
     self.assertEqual(mine.make(0).variables, ('X', 'Z', 'Y'))
     self.assertEqual((toy.digest, chain.digest), ('', ''))
-    path.write_text(text + '\n')
+    path.write_text(text.replace('exp(-X)', 'exp(-2 * X)'))
     (changed,) = environments.resolve([str(path)], {})
     self.assertLen(mine.digest, 64)
     self.assertNotEqual(mine.digest, changed.digest)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from acme_cbo import errors
+from acme_cbo import types
 from acme_cbo.scms import formulas
 from acme_cbo.scms import simulate
 from acme_cbo.scms import spec
@@ -387,19 +388,21 @@ class ReadTest(parameterized.TestCase):
 
   def test_no_text(self):
     self.path.write_bytes(b'name: toy\nsource: \xff\xfe\n')
-    self.assertEqual(self._error(), f'{self.path}:2: not UTF-8 text (byte 18)')
+    self.assertStartsWith(
+      self._error(), f'{self.path}, line 2: this is no text'
+    )
 
   def test_too_large(self):
     self.path.write_text('#' * 300_000)
     self.assertEqual(
       self._error(),
-      f'{self.path}: larger than 256 KiB; a system is described in less',
+      f'{self.path} is too large: it may have 262,144 bytes at most',
     )
     self.assertIn('larger than 256 KiB', _error('#' * 300_000))
 
   def test_not_there(self):
     path = self.path.with_name('nowhere.yaml')
-    self.assertEqual(self._error(path), f'{path}: No such file or directory')
+    self.assertStartsWith(self._error(path), f'{path} cannot be read: No such')
     self.assertRegex(self._error(self.path.parent), 'Is a directory$')
     self.assertRegex(self._error('a\0b'), "'a.x00b' is no path$")
 
@@ -417,7 +420,124 @@ class ReadTest(parameterized.TestCase):
     try:
       spec.read(self.path)
     except errors.UsageError as error:
-      self.assertStartsWith(str(error), f'{self.path}:')
+      self.assertStartsWith(str(error), f'{self.path}')
+
+
+# A chain of four, of which U is never seen.
+_CELLS = """\
+name: cells
+target: Y
+goal: maximize
+graph: cells.dot
+data: cells.csv
+fit: linear
+"""
+
+
+class FittedTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    rng = np.random.default_rng(0)
+    u, a, b, y = rng.normal(size=(4, 4000))
+    a += u
+    b += 2 * a + 10
+    y += -3 * b
+    self.rows = np.stack([b, y, a], 1)
+    (self.folder / 'cells.dot').write_text(
+      'digraph { U [latent]; U -> A -> B -> Y }'
+    )
+    np.savetxt(
+      self.folder / 'cells.csv',
+      self.rows,
+      delimiter=',',
+      header='B,Y,A',
+      comments='',
+    )
+
+  def _read(self, *more):
+    path = self.folder / 'cells.yaml'
+    path.write_text(_CELLS + ''.join(f'{line}\n' for line in more))
+    return spec.read(path)
+
+  def _error(self, *more):
+    with self.assertRaises(errors.UsageError) as caught:
+      self._read(*more)
+    return str(caught.exception).removeprefix(f'{self.folder}/')
+
+  def test_all_but_the_target_may_be_set(self):
+    system = self._read()
+    self.assertEqual(system.variables, ('U', 'A', 'B', 'Y'))
+    scm, problem = system.scm, system.scm.problem
+    np.testing.assert_array_equal(problem.exists, [0, 1, 1, 1])
+    np.testing.assert_array_equal(problem.sets, [[0, 1, 0, 0], [0, 0, 1, 0]])
+    a, b = self.rows[:, 2], self.rows[:, 0]
+    np.testing.assert_allclose(problem.low, [0, a.min(), b.min(), 0], rtol=1e-6)
+    np.testing.assert_allclose(
+      problem.high, [0, a.max(), b.max(), 0], rtol=1e-6
+    )
+    np.testing.assert_array_equal(scm.parents, np.eye(4, k=-1))
+    # Y = -3 B, and B = 2 A + 10: at do(A = 1) on average -36.
+    bank = simulate.noise_bank(jax.random.key(0), scm, 64)
+    do = types.Intervention(np.eye(4)[1] > 0, np.eye(4, dtype=np.float32)[1])
+    outcome = simulate.in_target_units(
+      scm, jax.jit(simulate.expected_outcome)(scm, bank, do)
+    )
+    self.assertAlmostEqual(float(outcome), -36, delta=0.5)
+
+  def test_those_named_may_be_set(self):
+    system = self._read(
+      'variables: {B: {}, A: {domain: [0, 2.5], cost: 3}}',
+      'interventions: {max_size: 2}',
+      'budget: 8',
+      'source: a laboratory',
+    )
+    problem = system.scm.problem
+    np.testing.assert_array_equal(
+      problem.sets, [[0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
+    )
+    np.testing.assert_array_equal(problem.cost, [1, 3, 1, 1])
+    self.assertEqual((problem.low[1], problem.high[1]), (0, 2.5))
+    self.assertEqual((problem.budget, system.source), (8, 'a laboratory'))
+
+  def test_data_change_the_digest(self):
+    digest = systems.digest(self._read())
+    self.assertEqual(digest, systems.digest(self._read()))
+    data = self.folder / 'cells.csv'
+    data.write_text(data.read_text() + '1,2,3\n')
+    self.assertNotEqual(digest, systems.digest(self._read()))
+
+  @parameterized.parameters(
+    ('variables: {Z: {}}', "cells.yaml:7:13: variables: 'Z' is no variable"),
+    ('variables: {U: {}}', 'cells.yaml:7:13: variable U is latent'),
+    ('variables: {Y: {}}', 'cells.yaml:7:13: variable Y is the target'),
+    ('variables: {}', 'cells.yaml:7:12: variables is empty'),
+    (
+      'variables: {A: {equation: e}}',
+      "cells.yaml:7:17: variable A: key 'equation' is unknown",
+    ),
+    (
+      'variables: {A: {domain: [2, 1]}}',
+      'cells.yaml:7:25: variable A: domain must be',
+    ),
+    ('optimum: {A: 1e8}', 'cells.yaml:7:14: optimum: A = 100000000 is outside'),
+  )
+  def test_complaints(self, line, complaint):
+    self.assertStartsWith(self._error(line), complaint)
+
+  @parameterized.parameters(
+    ('data: cells.csv\n', '', 'cells.yaml:1:1: graph, data, fit belong togeth'),
+    ('linear', 'cubic', 'cells.yaml:6:6: fit must be linear or features'),
+    ('cells.csv', 'no.csv', 'no.csv cannot be read: No such file'),
+    ('cells.dot', 'cells.yaml', 'cells.yaml is of no format that a graph'),
+    ('cells.dot', '"a\\0.dot"', "'{}/a\\x00.dot' is no path"),
+    ('fit: linear', 'fit: features', '{0}/cells.dot and {0}/cells.csv: U is l'),
+  )
+  def test_complaints_of_the_files(self, old, new, complaint):
+    with absltest.mock.patch.dict(globals(), _CELLS=_CELLS.replace(old, new)):
+      error = self._error()
+    complaint = complaint.format(self.folder).removeprefix(f'{self.folder}/')
+    self.assertStartsWith(error, complaint)
 
 
 class SampleTest(absltest.TestCase):
