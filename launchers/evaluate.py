@@ -22,7 +22,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string('out', None, 'Directory for all that comes out.')
 flags.DEFINE_string('workdir', None, 'Run that trained the policy.')
-flags.DEFINE_string('policy', None, 'Or the directory of the policy.')
+flags.DEFINE_string(
+  'policy', None, 'Or the directory of the policy; or that of the package.'
+)
 for _name, _default, _help in (
   ('observations', 100, 'Records before the first intervention.'),
   ('interventions', 40, 'Of an episode.'),
@@ -39,14 +41,14 @@ flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
 
 
 def main(argv: Sequence[str]) -> None:
-  """Reads the flags; the rest is `acme_cbo.compare`."""
+  """Reads the flags; the rest is `acme_cbo.evaluate`."""
   del argv
   command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import compare  # noqa: PLC0415
+  from acme_cbo import evaluate  # noqa: PLC0415
   from acme_cbo.evaluation import environments  # noqa: PLC0415
 
-  compare.run(compare.from_flags(flags.FLAGS), environments.resolve)
+  evaluate.run(evaluate.from_flags(flags.FLAGS), environments.resolve)
 
 
 if __name__ == '__main__':

@@ -62,7 +62,7 @@ _LAYERS = {
   'results': ('',),
   'train': ('',),
   'replay': ('',),
-  'compare': ('',),
+  'evaluate': ('',),
   'players': ('',),
   'episode_log': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),

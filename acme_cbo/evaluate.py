@@ -37,6 +37,8 @@ from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import statistics
 from acme_cbo.evaluation import tables
 
+# The policy that comes with the package, where no other one is named.
+SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
 # Seconds between two lines, and between two on a terminal, which are one.
 _LINE_SECONDS = 10.0
 _REDRAW_SECONDS = 0.2
@@ -91,7 +93,9 @@ def from_flags(given: Any) -> Settings:
     raise errors.UsageError(
       '--workdir and --policy both name a trained policy; give one of them'
     )
-  policy = pathlib.Path(given.policy) if given.policy else None
+  policy = SHIPPED if 'grpo' in given.methods else None
+  if given.policy:
+    policy = pathlib.Path(given.policy)
   if given.workdir:
     policy = pathlib.Path(given.workdir) / 'policy'
   if not given.out:
@@ -164,8 +168,7 @@ def check(settings: Settings) -> None:
   plays = 'grpo' in settings.methods
   if plays and settings.policy is None:
     raise errors.UsageError(
-      'the method grpo is a trained policy; name its run, --workdir=, or its '
-      'directory, --policy=, or leave grpo out of --methods'
+      'the method grpo is a trained policy, and none is named'
     )
   if not plays and settings.policy is not None:
     raise errors.UsageError(

@@ -25,16 +25,17 @@ from PIL import Image
 import psutil
 import pytest
 
-from acme_cbo import compare
 from acme_cbo import errors
+from acme_cbo import evaluate
 from acme_cbo import players
+from acme_cbo import trained_policy
 from acme_cbo.evaluation import comparison
 from acme_cbo.evaluation import episodes
 from tests import processes
 from tests import tiny_environments
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_SETTINGS = compare.Settings(
+_SETTINGS = evaluate.Settings(
   scms=('chain',),
   methods=('random', 'slope'),
   policy=None,
@@ -105,8 +106,13 @@ class FlagsTest(parameterized.TestCase):
 
   def test_a_run_has_its_policy_in_a_folder(self):
     for flags in ({'workdir': 'runs/a'}, {'policy': 'runs/a/policy'}):
-      found = compare.from_flags(self._flags(methods=['grpo'], **flags))
+      found = evaluate.from_flags(self._flags(methods=['grpo'], **flags))
       self.assertEqual(found.policy, pathlib.Path('runs/a/policy'))
+
+  def test_a_policy_comes_with_the_package(self):
+    found = evaluate.from_flags(self._flags(methods=['grpo']))
+    about = trained_policy.load(found.policy).about
+    self.assertEqual(about['scms']['max_set_size'], 2)
 
   @parameterized.parameters(
     (dict(repeats=0), '--repeats is 0; it must be 1 or more'),
@@ -132,7 +138,6 @@ class FlagsTest(parameterized.TestCase):
       dict(methods=['slopes']),
       "no method 'slopes'; did you mean slope.; there",
     ),
-    (dict(methods=['grpo']), 'name its run, --workdir=, or its directory'),
     (dict(policy='p'), 'given, p, but grpo is not among --methods'),
     (dict(policy='p', workdir='w'), '--workdir and --policy both name'),
     (dict(out=None), 'name a directory for what comes out: --out='),
@@ -140,7 +145,7 @@ class FlagsTest(parameterized.TestCase):
   )
   def test_refuses(self, flags, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence) as met:
-      compare.from_flags(self._flags(**flags))
+      evaluate.from_flags(self._flags(**flags))
     self.assertNotIn('\n', str(met.exception))
 
 
@@ -152,7 +157,7 @@ class ProgressTest(absltest.TestCase):
 
   def test_lines_by_hand(self):
     stream, now = io.StringIO(), [0.0]
-    progress = compare.Progress(
+    progress = evaluate.Progress(
       ['a', 'a', 'a', 'b', 'b'], 1, stream, lambda: now[0]
     )
     for seconds, method in ((30, 'a'), (5, 'a'), (5, 'b'), (1, 'a'), (20, 'b')):
@@ -172,7 +177,7 @@ class ProgressTest(absltest.TestCase):
 
   def test_two_processes_take_half_the_time(self):
     stream, now = io.StringIO(), [0.0]
-    progress = compare.Progress(['a'] * 5, 2, stream, lambda: now[0])
+    progress = evaluate.Progress(['a'] * 5, 2, stream, lambda: now[0])
     now[0] = 10.0
     self._update(progress, 'a')
     # An episode ends every 10 seconds.
@@ -191,7 +196,7 @@ class HereTest(parameterized.TestCase):
   def _run(self, **changes: Any):
     settings = dataclasses.replace(_SETTINGS, out=self.root / 'out', **changes)
     with mock.patch('sys.stderr', io.StringIO()):
-      return compare.run(settings, tiny_environments.resolve)
+      return evaluate.run(settings, tiny_environments.resolve)
 
   def test_a_trained_policy_that_is_asked_for_more_is_warned_of(self):
     policy = self.root / 'policy'
@@ -309,7 +314,7 @@ class HereTest(parameterized.TestCase):
     out = self.root / 'out'
     self._run()
     with (
-      compare.run_directory.locked(out),
+      evaluate.run_directory.locked(out),
       self.assertRaisesRegex(errors.UsageError, 'at work in --out='),
     ):
       self._run()
