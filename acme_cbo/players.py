@@ -143,7 +143,8 @@ class Player:
       model = stage.system.scm
       policy = self._policy(stage, method)
       key = episodes_lib.key_of(protocol.seed, scm, repeat)
-      shapes = str(jax.tree.map(np.shape, model.problem))
+      size = interventions.largest(model.problem)
+      shapes = str((size, jax.tree.map(np.shape, model.problem)))
       if (method, scm, shapes) not in self._warm:
         self._warm.add((method, scm, shapes))
         episodes_lib.play(key, policy, model, protocol)
