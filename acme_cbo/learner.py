@@ -389,10 +389,13 @@ def advantages(
   Returns:
     [B, G, T] advantages and [B, T] bool, where the group is dead.
   """
-  # The other components are of the path to the recommendation, so all their
-  # steps count, whichever recommendation does.
-  regret = losses.regret_weights(grpo.simple_regret_share, components.shape[-2])
-  counted = components.at[..., _OPTIMIZATION].multiply(regret)
+  # The other components are of the path to the best, so all their steps count,
+  # whichever regret does.
+  counted = components.at[..., _OPTIMIZATION].set(
+    losses.regret_rewards(
+      components[..., _OPTIMIZATION], grpo.simple_regret_share
+    )
+  )
   returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
   if grpo.scale_components == 'group':
     returns, _ = jax.vmap(

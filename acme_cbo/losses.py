@@ -41,9 +41,9 @@ class Settings:
     importance_sampling_level: one ratio a 'decision', one for each 'factor'
       of it (variable, cell), or one for the 'sequence' (GSPO, Zheng et al.,
       2025).
-    simple_regret_share: how much of what `optimization` earns is the last
-      step's: 0 weighs every step alike (cumulative regret), 1 the last step
-      alone (simple regret: only the final recommendation counts).
+    simple_regret_share: how much of what `optimization` earns is for the best
+      so far: 0 counts what every step earns (cumulative regret), 1 at every
+      step the best of those until then (simple regret).
     variable_entropy: weight of the entropy of the variable.
     cell_entropy: weight of the expected entropy of the cell.
   """
@@ -60,19 +60,26 @@ class Settings:
   cell_entropy: float
 
 
-def regret_weights(simple_regret_share: float, num_steps: int) -> jax.Array:
-  """Weight of each step's `optimization` reward in the return.
+def regret_rewards(
+  optimization: jax.Array, simple_regret_share: float
+) -> jax.Array:
+  """What each step's `optimization` reward counts for.
+
+  At a share of 1 an improvement on the best so far counts once for each step
+  from then on, so that an episode adds up to the sum of the best so far.
 
   Args:
+    optimization: [..., T] rewards.
     simple_regret_share: in [0, 1].
-    num_steps: T.
 
   Returns:
-    [T] weights of mean 1: `1 - share` at every step and `share T` more at the
-    last one.
+    [..., T].
   """
-  everywhere = jnp.full(num_steps, 1 - simple_regret_share)
-  return everywhere.at[-1].add(simple_regret_share * num_steps)
+  best = jax.lax.cummax(optimization, optimization.ndim - 1)
+  before = jnp.zeros_like(best).at[..., 1:].set(best[..., :-1])
+  steps_left = best.shape[-1] - jnp.arange(best.shape[-1])
+  share = simple_regret_share
+  return (1 - share) * optimization + share * steps_left * (best - before)
 
 
 def returns(components: jax.Array, supervision: str) -> jax.Array:

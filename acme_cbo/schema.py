@@ -188,7 +188,7 @@ FIELDS = {
     'one ratio for each', 'decision', 'factor', 'sequence'
   ),
   'grpo.simple_regret_share': _share(
-    'share of what optimization earns that is for the last step alone'
+    'share of what optimization earns that is for the best so far'
   ),
   'grpo.variable_entropy': _real('weight of the entropy of the variable'),
   'grpo.cell_entropy': _real('weight of the entropy of the cell'),

@@ -494,8 +494,8 @@ class UpdateTest(parameterized.TestCase):
 
   @parameterized.parameters('none', 'group')
   def test_advantages_are_those_of_the_weighted_rewards(self, scale_components):
-    # By numpy from the components: of the first the last step counts alone,
-    # times T, of the others every step; each is or is not divided by its
+    # By numpy from the components: of the first the best so far counts at every
+    # step, of the others every step; each is or is not divided by its
     # deviation within the group, and their sum by that within all groups.
     grpo = dataclasses.replace(
       miniature.GRPO,
@@ -510,7 +510,8 @@ class UpdateTest(parameterized.TestCase):
 
     tasks, observations, trajectories = _experience()
     components = np.asarray(trajectories.components)
-    of_first, of_last = _T * components[:, :, -1, 0], components[..., 3].sum(-1)
+    so_far = np.maximum.accumulate(components[..., 0], axis=-1)
+    of_first, of_last = so_far.sum(-1), components[..., 3].sum(-1)
 
     def spread(x):  # Of a group that has none, 1: its advantages are 0.
       deviation = x.std(1, keepdims=True)

@@ -26,11 +26,15 @@ class ReturnsTest(parameterized.TestCase):
     np.testing.assert_allclose(actual, expected)
 
   @parameterized.parameters(
-    (0.0, [1.0, 1.0, 1.0]), (1.0, [0.0, 0.0, 3.0]), (0.25, [0.75, 0.75, 1.5])
+    (0.0, [0.2, 0.5, 0.1, 0.6]),
+    # 4 times .2, 3 times .3, none, and once .1.
+    (1.0, [0.8, 0.9, 0.0, 0.1]),
+    (0.25, [0.35, 0.6, 0.075, 0.475]),
   )
-  def test_regret_weights(self, simple_regret_share, expected):
-    actual = losses.regret_weights(simple_regret_share, 3)
-    np.testing.assert_array_equal(actual, expected)
+  def test_regret_rewards(self, simple_regret_share, expected):
+    earned = jnp.array([[0.2, 0.5, 0.1, 0.6]])
+    actual = losses.regret_rewards(earned, simple_regret_share)
+    np.testing.assert_allclose(actual, [expected], rtol=1e-6)
 
 
 class GroupAdvantagesTest(parameterized.TestCase):
