@@ -131,6 +131,9 @@ def rollout(
       intervention,
       outcomes,
     ),
+    reached=rewards.optimization(
+      expected_outcomes(task, intervention), task.objective
+    ),
   )
 
 
@@ -143,6 +146,16 @@ def potential(
     return rewards.certainty(belief.entropy(state), candidates)
   log_prob = belief.log_prob(state, target_parents(task.scm))
   return rewards.log_posterior(log_prob, candidates)
+
+
+def expected_outcomes(
+  task: types.Task, intervention: types.Intervention
+) -> jax.Array:
+  """`simulate.expected_outcome` of each of T interventions: [T]."""
+  bank = task.objective.bank
+  return jax.vmap(
+    lambda chosen: simulate.expected_outcome(task.scm, bank, chosen)
+  )(intervention)
 
 
 def components(
@@ -180,9 +193,7 @@ def components(
   if kinds.outcome == 'sampled':
     reached = simulate.sampled_outcome(scm, outcomes)
   else:
-    reached = jax.vmap(
-      lambda chosen: simulate.expected_outcome(scm, objective.bank, chosen)
-    )(intervention)
+    reached = expected_outcomes(task, intervention)
   found = {
     'optimization': rewards.optimization(reached, objective),
     'structure': rewards.structure(worth[:-1], worth[1:]),

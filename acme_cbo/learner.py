@@ -254,8 +254,7 @@ def loss(
         jnp.zeros(len(steps), bool),
       ),
     )
-    earned = trajectory.components[steps, _OPTIMIZATION]
-    return losses.made_loss(said.none_outcome, earned)
+    return losses.made_loss(said.none_outcome, trajectory.reached[steps])
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective

@@ -190,6 +190,7 @@ class Trajectory(NamedTuple):
     log_prob_variable: [T] log probability of the choice of the variables.
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
+    reached: [T] the `optimization` reward of the expected outcome.
   """
 
   decision: Decision
@@ -199,6 +200,7 @@ class Trajectory(NamedTuple):
   log_prob_variable: jax.Array
   log_prob_cell: jax.Array
   components: jax.Array
+  reached: jax.Array
 
 
 class TrainingState(NamedTuple):

@@ -23,7 +23,11 @@ def _prior(config, **changes) -> priors.Prior:
 PRIOR = _prior(grpo.get_config(), bank_size=32)
 # With sets of variables, costs, latent causes and every family; rougher still.
 GENERAL = _prior(
-  grpo.get_config('general'), bank_size=16, num_cells=16, budgeted=0.5
+  grpo.get_config('general'),
+  bank_size=16,
+  num_cells=16,
+  budgeted=0.5,
+  family_weights=(1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0, 1.0),
 )
 NUM_ROWS = 500
 _PER_CALL = 500

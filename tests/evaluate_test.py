@@ -111,6 +111,7 @@ class FlagsTest(parameterized.TestCase):
 
   def test_a_policy_comes_with_the_package(self):
     found = evaluate.from_flags(self._flags(methods=['grpo']))
+    assert found.policy is not None
     about = trained_policy.load(found.policy).about
     self.assertEqual(about['scms']['max_set_size'], 2)
 

@@ -214,7 +214,7 @@ class LossTest(parameterized.TestCase):
         place = (trajectory.values[step] - problem.low) / width
         place = np.where(mask, np.clip(place, 0, 1), 0.0)
         said = _turn(self.params, *said_of, row, mask, place)
-        yield _cross_entropy(said.none_outcome, trajectory.components[step, 0])
+        yield _cross_entropy(said.none_outcome, trajectory.reached[step])
 
     parts = {
       'loss/parent': [

@@ -472,7 +472,7 @@ def trained(
       done=jax.tree.map(
         lambda done, one: done.at[step].set(one), memory.done, intervention
       ),
-      number=step + 1,
+      number=jnp.asarray(step + 1, jnp.int32),
       believed=believed,
     )
 

@@ -48,8 +48,12 @@ class Checkpointer:
       num_latest: how many of the latest checkpoints to keep; None is all.
       num_best: how many to keep of those with the highest scores, which may be
         among the latest.
+
+    Raises:
+      errors.UsageError: the score of a checkpoint cannot be read.
     """
     self._directory = pathlib.Path(directory).absolute()
+    _check_scores(self._directory)
     keep = ocp.checkpoint_managers
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -222,6 +226,28 @@ class Checkpointer:
 
   def _steps(self) -> str:
     return ', '.join(map(str, sorted(self._manager.all_steps()))) or 'none'
+
+
+def _check_scores(directory: pathlib.Path) -> None:
+  """Refuses scores that Orbax could not read as it opens the directory."""
+  for path in sorted(directory.glob('*/metrics/metrics')):
+    try:
+      score = json.loads(path.read_bytes())['score']
+      if score is not None:
+        math.isfinite(score)
+    except (KeyError, TypeError, ValueError) as error:
+      damaged = path.parents[1]
+      others = [x.name for x in directory.iterdir() if x.name.isdecimal()]
+      before = [int(x) for x in others if int(x) < int(damaged.name)]
+      raise errors.UsageError(
+        f'the checkpoint {damaged} is damaged: its score cannot be read '
+        f'({type(error).__name__}); remove that directory, and '
+        + (
+          f'go on with --resume_step={max(before)}'
+          if before
+          else 'begin anew: there is none before it'
+        )
+      ) from error
 
 
 def _rank(metrics: Mapping[str, float | None]) -> float:

@@ -264,15 +264,14 @@ class EvaluateTest(parameterized.TestCase):
   def test_trained_policy_is_the_network_on_the_whole_episode(self):
     # Without the actor's cache: after every step the whole episode goes through
     # `full`, and the most probable decision is the largest of the logits of
-    # what may be set; of four tasks, in which pairs may be, with budgets of
-    # which some end before the episode.
+    # what may be set; of four tasks, in which pairs may be, with budgets that
+    # end before the episode.
     num_tasks = 4
     tasks = miniature.tasks(num_tasks, miniature.GENERAL)
     problem = tasks.scm.problem
     costs = problem.sets @ problem.cost[..., None]
     dearest = jnp.max(costs, axis=(-2, -1))
-    budget = jnp.where(jnp.isfinite(problem.budget), dearest, jnp.inf)
-    problem = problem._replace(budget=budget)
+    problem = problem._replace(budget=1.001 * dearest)
     tasks = tasks._replace(scm=tasks.scm._replace(problem=problem))
     network = miniature.network()
     num_variables = tasks.scm.order.shape[1]

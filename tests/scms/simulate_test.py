@@ -18,6 +18,7 @@ _ACTIVATIONS = {
   mechanisms.Activation.TANH: np.tanh,
   mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
   mechanisms.Activation.EXPONENTIAL: lambda z: np.exp(np.minimum(z, 5)),
+  mechanisms.Activation.BUMP: lambda z: np.exp(-(z**2) / 2),
 }
 _NUM_VARIABLES = drawn_tasks.PRIOR.max_variables
 _NUM_DRAWS = 32

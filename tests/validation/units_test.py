@@ -102,6 +102,7 @@ def _recorded():
     log_prob_variable=nothing,
     log_prob_cell=nothing,
     components=nothing,
+    reached=nothing,
   )
   observations = rows(parts.horizon.num_observations)
   return parts, params, units.Episode(tasks, observations, trajectories)
