@@ -300,10 +300,15 @@ def _posterior(tried, partial):
   return mean, 1 - jnp.square(projected).sum(1)
 
 
+def _near_the_chosen(seen, partial):
+  """How near each row is to what is chosen; 0 where it is not known: [B, R]."""
+  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
+  return jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+
+
 def _sums(seen, partial):
   """Weights, and weighted outcomes, of all other rows: [2, B, D C + 1]."""
-  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
-  given = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+  given = _near_the_chosen(seen, partial)
   candidates, alone = _same_sets(seen, partial)
   both = jnp.stack([given, given * seen.outcomes])  # [2, B, R]
   each = (both[:, :, None] * ~candidates)[..., None, :] @ seen.nearness
@@ -314,8 +319,7 @@ def _sums(seen, partial):
 
 def _nearest_best(seen, partial, goodness):
   """The largest goodness times nearness of rows that set more: [B, D C + 1]."""
-  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
-  given = jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+  given = _near_the_chosen(seen, partial)
   with_it = (partial.mask <= seen.intervened).all(-1)  # [R]
   given = given * goodness * with_it
   each = given[:, None, :, None] * seen.nearness
