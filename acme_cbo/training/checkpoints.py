@@ -230,18 +230,19 @@ class Checkpointer:
 
 def _check_scores(directory: pathlib.Path) -> None:
   """Refuses scores that Orbax could not read as it opens the directory."""
-  for path in sorted(directory.glob('*/metrics/metrics')):
+  # What a kill left unfinished has another name, and Orbax passes it over.
+  found = directory.glob('*/metrics/metrics')
+  paths = {int(x.parts[-3]): x for x in found if x.parts[-3].isdecimal()}
+  for step, path in sorted(paths.items()):
     try:
       score = json.loads(path.read_bytes())['score']
       if score is not None:
         math.isfinite(score)
     except (KeyError, TypeError, ValueError) as error:
-      damaged = path.parents[1]
-      others = [x.name for x in directory.iterdir() if x.name.isdecimal()]
-      before = [int(x) for x in others if int(x) < int(damaged.name)]
+      before = [other for other in paths if other < step]
       raise errors.UsageError(
-        f'the checkpoint {damaged} is damaged: its score cannot be read '
-        f'({type(error).__name__}); remove that directory, and '
+        f'the checkpoint {path.parents[1]} is damaged: its score cannot be '
+        f'read ({type(error).__name__}); remove that directory, and '
         + (
           f'go on with --resume_step={max(before)}'
           if before

@@ -334,6 +334,12 @@ class DamageTest(CheckpointsTestCase):
 
     self._assert_refused(self._damaged(50, truncate), 50, 15)
 
+  def test_a_score_that_was_never_finished_is_none(self):
+    torn = self.directory / '9.orbax-checkpoint-tmp' / 'metrics' / 'metrics'
+    torn.parent.mkdir(parents=True)
+    torn.write_text('{"sco')
+    self.assertEqual(self._reload(), 'as saved')
+
   def test_goes_on_from_the_step_that_it_names(self):
     shutil.rmtree(self.path / 'state')
     self.assertIn('--resume_step=3', self._reload())
