@@ -29,12 +29,6 @@ class Horizon:
   num_interventions: int
 
 
-def spent_before(problem: types.Problem, intervened: jax.Array) -> jax.Array:
-  """Cost of all interventions before each: [T, D] bool -> [T]."""
-  cost = intervened @ problem.cost
-  return jnp.cumsum(cost) - cost
-
-
 def target_parents(scm: types.SCM) -> jax.Array:
   """The true parents of the target: [..., D] bool."""
   return (scm.parents & scm.problem.target[..., None]).any(-2)
@@ -103,6 +97,7 @@ def rollout(
       decision,
       intervention,
       outcome,
+      sets.any(-1),
       log_prob,
       believed,
     )
@@ -115,12 +110,13 @@ def rollout(
   keys = jax.random.split(key, num_interventions)
   start = encoding, cache, believed, jnp.zeros(()), nothing
   (_, _, last, *_), history = jax.lax.scan(act, start, (steps, keys))
-  decision, intervention, outcomes, log_prob, before = history
+  decision, intervention, outcomes, paid, log_prob, before = history
   return types.Trajectory(
     decision=decision,
     intervened=intervention.mask,
     values=intervention.values,
     outcomes=outcomes,
+    paid=paid,
     log_prob_variable=log_prob[0],
     log_prob_cell=log_prob[1],
     components=components(

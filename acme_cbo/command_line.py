@@ -68,15 +68,18 @@ def set_environment() -> None:
 
   Compiled programs are kept for the next start. numpy's linear algebra has one
   thread: on matrices as small as those here several wait for each other, a
-  hundred times as long as they work where the machine is busy.
-  JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE and
-  OPENBLAS_NUM_THREADS hold where they are set.
+  hundred times as long as they work where the machine is busy. Products are of
+  full float32: what a GPU takes for it by default has the digits of float16,
+  too few for a Cholesky factor. JAX_COMPILATION_CACHE_DIR,
+  JAX_ENABLE_COMPILATION_CACHE, OPENBLAS_NUM_THREADS and
+  JAX_DEFAULT_MATMUL_PRECISION hold where they are set.
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+  os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
 
 
 def _parse(argv):

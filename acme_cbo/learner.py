@@ -1,5 +1,6 @@
 """From trajectories to new parameters."""
 
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
@@ -119,19 +120,19 @@ def init(
   )
 
 
-def turns(
-  network: networks.Network,
+def after_every_row(
+  said: Callable[..., Any],
   params,
   problem: types.Problem,
   prefix: networks.Prefix,
   encodings: networks.Encoding,
   partials: distributions.Partial,
   of_each_row: bool = True,
-) -> networks.Turn:
-  """One turn after each of R rows.
+) -> Any:
+  """What a network says in one turn after each of R rows.
 
   Args:
-    network: its functions.
+    said: its `turn` or its `predict`.
     params: its parameters.
     problem: of D variables.
     prefix: of the observations.
@@ -141,12 +142,10 @@ def turns(
       leading axis, the same for all.
 
   Returns:
-    `Turn` with a leading axis R.
+    What it says with a leading axis R.
   """
   return jax.vmap(
-    lambda encoding, partial: network.turn(
-      params, problem, prefix, encoding, partial
-    ),
+    lambda encoding, partial: said(params, problem, prefix, encoding, partial),
     (networks.EVERY_ROW, 0 if of_each_row else None),
   )(encodings, partials)
 
@@ -174,8 +173,7 @@ def choices(
   Returns:
     `Choice` with the leading axes T and Z.
   """
-  spent = actor.spent_before(problem, trajectory.intervened)
-  sets = jax.vmap(interventions.affordable, (None, 0))(problem, spent)
+  sets = problem.sets & trajectory.paid[..., None]  # [T, M, D]
   partials = jax.vmap(distributions.before_each_turn, (0, None))(
     trajectory.decision, problem.exists.size
   )  # [T, Z, ...]
@@ -183,8 +181,8 @@ def choices(
   known = [] if first is None else [first]
   num_turns = trajectory.decision.variable.shape[-1]
   said = known + [
-    turns(
-      network,
+    after_every_row(
+      network.turn,
       params,
       problem,
       prefix,
@@ -242,8 +240,8 @@ def loss(
     steps = _one_before_each(len(trajectory.intervened))
     intervened = trajectory.intervened[steps]
     done = types.Intervention(intervened, trajectory.values[steps])
-    said = turns(
-      network,
+    predicted = after_every_row(
+      network.predict,
       params,
       problem,
       prefix,
@@ -254,7 +252,7 @@ def loss(
         jnp.zeros(len(steps), bool),
       ),
     )
-    return losses.made_loss(said.none_outcome, trajectory.reached[steps])
+    return losses.made_loss(predicted, trajectory.reached[steps])
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -269,8 +267,14 @@ def loss(
       jnp.zeros(len(objective.given_outcome), bool),
     )
     predicted = jax.vmap(
-      lambda partial: turns(
-        network, params, problem, prefix, encoding, partial, of_each_row=False
+      lambda partial: after_every_row(
+        network.turn,
+        params,
+        problem,
+        prefix,
+        encoding,
+        partial,
+        of_each_row=False,
       )
     )(given)  # [P, R, ...]
     # The first of them is of no variable, with which every decision begins.
@@ -390,10 +394,9 @@ def advantages(
   """
   # The other components are of the path to the best, so all their steps count,
   # whichever regret does.
+  earned = losses.by_factors(components[..., _OPTIMIZATION], grpo.regret_floor)
   counted = components.at[..., _OPTIMIZATION].set(
-    losses.regret_rewards(
-      components[..., _OPTIMIZATION], grpo.simple_regret_share
-    )
+    losses.regret_rewards(earned, grpo.simple_regret_share)
   )
   returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
   if grpo.scale_components == 'group':
@@ -401,6 +404,10 @@ def advantages(
       lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
     )(returns)
   group_returns = rewards.total(returns, weights)
+  if grpo.baseline == 'reached':
+    group_returns = losses.without_reached(
+      group_returns, losses.best_before(earned)
+    )
   return losses.group_advantages(group_returns, grpo.scale_rewards)
 
 
@@ -533,8 +540,9 @@ def update(
   metrics['reward/total'] = rewards.total(components, weights).mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = components[..., i].mean()
-  last = components[:, :, -1, _OPTIMIZATION]
-  metrics['reward/optimization_last'] = last.mean()
+  earned = components[..., _OPTIMIZATION]
+  metrics['reward/optimization_last'] = earned[..., -1].mean()
+  metrics['reward/optimization_best'] = earned.max(-1).mean()
   metrics['train/dead_groups'] = dead.mean()
 
   step = state.step + 1

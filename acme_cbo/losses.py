@@ -6,6 +6,7 @@ group are the G rollouts on one SCM from the same observational rows.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import chex
@@ -31,6 +32,9 @@ class Settings:
     epsilon: lower bound of the clipped importance ratio is 1 - epsilon.
     epsilon_high: upper bound is 1 + epsilon_high.
     beta: weight of KL(policy || reference).
+    baseline: what a return is compared with: the mean of its 'group'; or, where
+      they had 'reached' more or less until then, that and what this has to do
+      with it (see `without_reached`).
     scale_rewards: divide advantages by the deviation within the 'group', over
       the 'batch', or not at all ('none': Dr. GRPO, Liu et al., 2025).
     scale_components: 'group' divides the returns of each component by their
@@ -44,6 +48,8 @@ class Settings:
     simple_regret_share: how much of what `optimization` earns is for the best
       so far: 0 counts what every step earns (cumulative regret), 1 at every
       step the best of those until then (simple regret).
+    regret_floor: of two regrets it counts by which factor they differ, down to
+      about this one; 0 counts their difference.
     variable_entropy: weight of the entropy of the variable.
     cell_entropy: weight of the expected entropy of the cell.
   """
@@ -51,13 +57,37 @@ class Settings:
   epsilon: float
   epsilon_high: float
   beta: float
+  baseline: Literal['group', 'reached']
   scale_rewards: Literal['group', 'batch', 'none']
   scale_components: Literal['group', 'none']
   supervision: Literal['process', 'outcome']
   importance_sampling_level: Literal['decision', 'factor', 'sequence']
   simple_regret_share: float
+  regret_floor: float
   variable_entropy: float
   cell_entropy: float
+
+
+def by_factors(optimization: jax.Array, regret_floor: float) -> jax.Array:
+  """Rewards that rise as much wherever a regret shrinks by a factor.
+
+  `1 - log(1 + regret / floor) / log(1 + 1 / floor)`, so that 0 and 1 stay what
+  they are. What is left to be gained is as large from .9 to .99 as from 0 to
+  .9, for a floor that is small.
+
+  Args:
+    optimization: [..., T] rewards; the regret is what is missing to 1.
+    regret_floor: 0 leaves them.
+
+  Returns:
+    [..., T].
+  """
+  if not regret_floor:
+    return optimization
+  # The search for the best misses a little now and then.
+  regret = jnp.maximum(1 - optimization, 0.0)
+  whole = math.log1p(1 / regret_floor)
+  return 1 - jnp.log1p(regret / regret_floor) / whole
 
 
 def regret_rewards(
@@ -75,11 +105,42 @@ def regret_rewards(
   Returns:
     [..., T].
   """
-  best = jax.lax.cummax(optimization, optimization.ndim - 1)
-  before = jnp.zeros_like(best).at[..., 1:].set(best[..., :-1])
-  steps_left = best.shape[-1] - jnp.arange(best.shape[-1])
+  gained = jnp.maximum(optimization - best_before(optimization), 0.0)
+  steps_left = gained.shape[-1] - jnp.arange(gained.shape[-1])
   share = simple_regret_share
-  return (1 - share) * optimization + share * steps_left * (best - before)
+  return (1 - share) * optimization + share * steps_left * gained
+
+
+def best_before(optimization: jax.Array) -> jax.Array:
+  """The best of the rewards before each step, at least 0: [..., T]."""
+  best = jax.lax.cummax(optimization, optimization.ndim - 1)
+  best = jnp.zeros_like(best).at[..., 1:].set(best[..., :-1])
+  return jnp.maximum(best, 0.0)
+
+
+def without_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:
+  """Returns without what is owed to what had been reached before.
+
+  Rollouts of a group drift apart. Who has found less has more left to find,
+  which is not to the credit of the next decision. Subtracted is what the
+  returns change with what was reached, by least squares over the batch within
+  the groups: a control variate (Glasserman, "Monte Carlo Methods in Financial
+  Engineering", 2003, section 4.1), which depends on no later decision but
+  through its one coefficient for each step.
+
+  Args:
+    group_returns: [B, G, T].
+    reached: [B, G, T] before each step.
+
+  Returns:
+    [B, G, T].
+  """
+  returns, reached = (
+    leaf - leaf.mean(1, keepdims=True) for leaf in (group_returns, reached)
+  )
+  squares = jnp.square(reached).sum((0, 1))
+  slope = (returns * reached).sum((0, 1)) / jnp.where(squares > 0, squares, 1)
+  return group_returns - slope * reached
 
 
 def returns(components: jax.Array, supervision: str) -> jax.Array:

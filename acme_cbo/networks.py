@@ -14,7 +14,8 @@ encoded once and for all, and three ways to evaluate are one function:
 What is to be set is then chosen one variable after the other, from the same
 encoding:
 
-  turn     logits of every variable and value, given what is chosen already.
+  turn     logits of every variable and value, given what is chosen already;
+  predict  what that alone is predicted to earn.
 
 Beside its encoding each of these candidates is told what was seen close to it,
 see `surrogate`. Attention would have to learn to look that closely.
@@ -171,6 +172,7 @@ class Network(NamedTuple):
     full: (params, problem, prefix, rows) -> Encoding after each of R rows: with
       a leading axis R, but for what `EVERY_ROW` says is the same for all.
     turn: (params, problem, prefix, encoding, partial) -> Turn.
+    predict: likewise -> its `none_outcome`, for a fraction of the work.
     empty_cache: (num_rows, num_variables) -> Cache of zeros.
   """
 
@@ -179,6 +181,7 @@ class Network(NamedTuple):
   append: Callable[..., tuple[Encoding, Cache]]
   full: Callable[..., Encoding]
   turn: Callable[..., Turn]
+  predict: Callable[..., jax.Array]
   empty_cache: Callable[[int, int], Cache]
 
 
@@ -261,7 +264,7 @@ def episode_rows(
 def make(architecture: Architecture) -> Network:
   """The network of a given size, for any D, N and T."""
   transformed = hk.multi_transform(lambda: _methods(architecture))
-  prefix, append, full, turn = transformed.apply
+  prefix, append, full, turn, predict = transformed.apply
 
   def empty_cache(num_rows, num_variables):
     head_width = architecture.width // architecture.num_heads
@@ -283,6 +286,7 @@ def make(architecture: Architecture) -> Network:
     append=lambda params, *args: append(params, None, *args),
     full=lambda params, *args: full(params, None, *args),
     turn=lambda params, *args: turn(params, None, *args),
+    predict=lambda params, *args: predict(params, None, *args),
     empty_cache=empty_cache,
   )
 
@@ -296,7 +300,13 @@ def _methods(architecture):
     nothing = distributions.nothing_yet(observations.shape[-1])
     return module.turn(problem, prefix, after(encoding, -1), nothing)
 
-  return init, (module.prefix, module.append, module.full, module.turn)
+  return init, (
+    module.prefix,
+    module.append,
+    module.full,
+    module.turn,
+    module.predict,
+  )
 
 
 def _all_or_none(said: Any) -> Any:
@@ -393,7 +403,15 @@ class _Transformer(hk.Module):
     so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
     return Encoding(*self._heads(x), so_far, tried)
 
-  def turn(self, problem, prefix, encoding, partial):
+  def turn(self, *args):
+    return _all_or_none(self._turn(*args))
+
+  def predict(self, *args):
+    # The rest of it is compiled away.
+    return self._turn(*args).none_outcome
+
+  def _turn(self, problem, prefix, encoding, partial):
+    """`turn`, whatever is not finite."""
     turned = prefix.units.scale < 0
     places = jnp.where(turned, 1 - partial.fractions, partial.fractions)
     partial = partial._replace(fractions=jnp.where(partial.mask, places, 0.0))
@@ -427,24 +445,30 @@ class _Transformer(hk.Module):
     )
     found = self._candidate(x[:, None], of_candidates)  # [D, C, 2]
     outcome = self._outcome(x) + found[..., 0]
-    sharpness = hk.get_parameter('sharpness', [], init=jnp.ones)
-    # The policy starts from what it predicts; the gradient of its choices
-    # leaves the predictions alone, so that they stay predictions.
-    joint = sharpness * jax.lax.stop_gradient(outcome)
+    sharpness, eagerness = hk.get_parameter('start', [2], init=jnp.ones)
+
+    def start(outcome, told):
+      # The policy starts from what it predicts and from what Bayesian
+      # optimisation would do; the gradient of its choices leaves the
+      # predictions alone, so that they stay predictions.
+      improvement = told[..., surrogate.LOG_IMPROVEMENT]
+      return sharpness * jax.lax.stop_gradient(outcome) + (
+        eagerness * improvement
+      )
+
+    joint = start(outcome, of_candidates)
     joint += self._correction(x) + found[..., 1]
 
     mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
     mean /= jnp.maximum(partial.mask.sum(), 1)
     none_outcome, none = self._none(mean, of_chosen)
-    none += sharpness * jax.lax.stop_gradient(none_outcome)
+    none += start(none_outcome, of_chosen)
 
-    return _all_or_none(
-      Turn(
-        joint_logits=turn_round(joint),
-        none_logit=none,
-        outcome_logits=turn_round(outcome),
-        none_outcome=none_outcome,
-      )
+    return Turn(
+      joint_logits=turn_round(joint),
+      none_logit=none,
+      outcome_logits=turn_round(outcome),
+      none_outcome=none_outcome,
     )
 
   def _see(self, problem, units, rows):

@@ -85,6 +85,7 @@ def write(
   found = {
     'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
     'simple_regret_share': parts.grpo.simple_regret_share,
+    'regret_floor': parts.grpo.regret_floor,
     'num_observations': parts.horizon.num_observations,
     'num_interventions': parts.horizon.num_interventions,
     'held_out_tasks': settings.num_tasks,
@@ -177,6 +178,7 @@ def save_policy(
     'scms': config['scms'],
     'rewards': config['rewards'],
     'simple_regret_share': facts['simple_regret_share'],
+    'regret_floor': facts['regret_floor'],
   }
   architecture = networks.Architecture(**config['network'])
   trained_policy.save(workdir / 'policy', architecture, params, about)

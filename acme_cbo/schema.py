@@ -175,6 +175,9 @@ FIELDS = {
   'grpo.epsilon_high': _real('clip of the ratio above 1', 1e-6, 100.0),
   'grpo.beta': _real('weight of the divergence from the reference'),
   'grpo.reference_every': _count('updates between two references'),
+  'grpo.baseline': _choice(
+    'what a return is compared with', 'group', 'reached'
+  ),
   'grpo.scale_rewards': _choice(
     'deviation by which advantages are divided', 'group', 'batch', 'none'
   ),
@@ -189,6 +192,9 @@ FIELDS = {
   ),
   'grpo.simple_regret_share': _share(
     'share of what optimization earns that is for the best so far'
+  ),
+  'grpo.regret_floor': _share(
+    'regret down to which it counts by factors; 0 is by differences'
   ),
   'grpo.variable_entropy': _real('weight of the entropy of the variable'),
   'grpo.cell_entropy': _real('weight of the entropy of the cell'),

@@ -50,6 +50,8 @@ _FEW_ROWS = 1e-3
 _LEAST_IMPROVEMENT = 1e-4
 
 NUM_FEATURES = 7 + len(_LENGTHS) + 3 * len(_WIDTHS)
+# Which of them is the logarithm of the expected improvement.
+LOG_IMPROVEMENT = 4
 
 
 class Seen(NamedTuple):
@@ -213,49 +215,59 @@ def told(
     the best is that was tried with it: 1 there, less the further and the worse.
     The best seen and the logarithm of the deviation of the signal.
   """
-  _, num_variables, _, num_points = tried.closeness.shape
   active = tried.seen._replace(known=known)
   best = jnp.max(active.outcomes, where=known, initial=0.0)
   tried = tried._replace(seen=active)
   reach, belief = _reach_and_belief(tried)  # [G], [G]
-  mean, variance = _posterior(tried, partial)
-  deviation = reach[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
-  above = (mean - best) / deviation
-  density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
-  improvement = deviation * (
-    above * 0.5 * (1 + jax.lax.erf(above / math.sqrt(2))) + density
-  )
-  improvement = jnp.maximum(improvement, 0.0)
-
-  def together(of_each):
-    return belief @ of_each
-
-  unit = together(reach)
-  expected = together(mean)
-  spread = together(jnp.square(deviation) + jnp.square(mean - expected))
-  improves = together(improvement) / unit
-  of_lengths = (belief[:, None] * improvement).reshape(
-    len(_LENGTHS), len(_NOISES), -1
-  )
+  unit = belief @ reach
   trust = belief.reshape(len(_LENGTHS), -1).sum(-1)
-  weight, total = _sums(passive, partial) + _sums(active, partial)
-  same_for_all = jnp.stack([best, jnp.log(unit)])[:, None]
-  features = jnp.concatenate(
-    [
-      expected[None],
-      (expected - best)[None] / unit,
-      jnp.sqrt(spread)[None] / unit,
-      improves[None],
-      jnp.log(improves + _LEAST_IMPROVEMENT)[None],
-      of_lengths.sum(1) / (unit * (trust[:, None] + _FEW_ROWS)),
-      jnp.log1p(weight),
-      total / (weight + _FEW_ROWS),
-      _nearest_best(active, partial, jnp.exp((active.outcomes - best) / unit)),
-      jnp.broadcast_to(same_for_all, (2, mean.shape[1])),
-    ]
-  ).T
-  of_each = features[:-1].reshape(num_variables, num_points, -1)
-  return of_each, features[-1]
+
+  def features(covariance, sums, nearest_best):
+    """[K, NUM_FEATURES] of K interventions."""
+    mean, variance = _posterior(tried, covariance)
+    deviation = reach[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
+    above = (mean - best) / deviation
+    density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
+    improvement = deviation * (
+      above * 0.5 * (1 + jax.lax.erf(above / math.sqrt(2))) + density
+    )
+    improvement = jnp.maximum(improvement, 0.0)
+    expected = belief @ mean
+    spread = belief @ (jnp.square(deviation) + jnp.square(mean - expected))
+    improves = belief @ improvement / unit
+    of_lengths = (belief[:, None] * improvement).reshape(
+      len(_LENGTHS), len(_NOISES), -1
+    )
+    weight, total = sums
+    same_for_all = jnp.stack([best, jnp.log(unit)])[:, None]
+    return jnp.concatenate(
+      [
+        expected[None],
+        (expected - best)[None] / unit,
+        jnp.sqrt(spread)[None] / unit,
+        improves[None],
+        jnp.log(improves + _LEAST_IMPROVEMENT)[None],
+        of_lengths.sum(1) / (unit * (trust[:, None] + _FEW_ROWS)),
+        jnp.log1p(weight),
+        total / (weight + _FEW_ROWS),
+        nearest_best,
+        jnp.broadcast_to(same_for_all, (2, mean.shape[1])),
+      ]
+    ).T
+
+  goodness = jnp.exp((active.outcomes - best) / unit)
+  # Apart, so that who asks for one alone does not wait for the other.
+  of_each, alone = (
+    features(*of_some)
+    for of_some in zip(
+      _covariances(tried, partial),
+      jax.tree.map(jnp.add, _sums(passive, partial), _sums(active, partial)),
+      _nearest_best(active, partial, goodness),
+      strict=True,
+    )
+  )
+  _, num_variables, _, num_points = tried.closeness.shape
+  return of_each.reshape(num_variables, num_points, -1), alone[0]
 
 
 def _reach_and_belief(tried):
@@ -281,21 +293,29 @@ def _reach_and_belief(tried):
   return jnp.sqrt(squares / number), jax.nn.softmax(evidence)
 
 
-def _posterior(tried, partial):
-  """Mean, and variance over the signal's, of each process: [G, D C + 1].
+def _covariances(tried, partial):
+  """Of rows with candidates, and with what is chosen: [L, R, D C], [L, R, 1].
 
-  What is chosen alone comes last.
+  In variances of the signal; 0 where other variables were set.
   """
   seen = tried.seen
   squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
   given = jnp.exp(-jnp.where(partial.mask, squares, 0.0).sum(-1))  # [L, R]
   candidates, alone = _same_sets(seen, partial)
-  alone = (given * alone)[..., None]
   each = (given[:, None] * candidates)[..., None] * tried.closeness
-  each = jnp.moveaxis(each, 2, 1).reshape(*given.shape, -1)  # [L, R, D C]
-  covariance = jnp.concatenate([each, alone], -1)
-  projected = tried.inverse @ _of_each(covariance)  # [G, R, D C + 1]
-  projected = jnp.where(seen.known[:, None], projected, 0.0)
+  each = jnp.moveaxis(each, 2, 1).reshape(*given.shape, -1)
+  return each, (given * alone)[..., None]
+
+
+def _posterior(tried, covariance):
+  """Mean, and variance over the signal's, of each process: [G, K] each.
+
+  Args:
+    tried: R rows.
+    covariance: [L, R, K] of them with K interventions.
+  """
+  projected = tried.inverse @ _of_each(covariance)  # [G, R, K]
+  projected = jnp.where(tried.seen.known[:, None], projected, 0.0)
   mean = (tried.whitened[..., None] * projected).sum(1)
   return mean, 1 - jnp.square(projected).sum(1)
 
@@ -307,26 +327,29 @@ def _near_the_chosen(seen, partial):
 
 
 def _sums(seen, partial):
-  """Weights, and weighted outcomes, of all other rows: [2, B, D C + 1]."""
+  """Weights, and weighted outcomes, of the rows that set other variables.
+
+  Near candidates, and near what is chosen: [2, B, D C], [2, B, 1].
+  """
   given = _near_the_chosen(seen, partial)
   candidates, alone = _same_sets(seen, partial)
   both = jnp.stack([given, given * seen.outcomes])  # [2, B, R]
   each = (both[:, :, None] * ~candidates)[..., None, :] @ seen.nearness
   alone = (both * ~alone).sum(-1, keepdims=True)
-  each = each.reshape(*alone.shape[:-1], -1)
-  return jnp.concatenate([each, alone], -1)
+  return each.reshape(*alone.shape[:-1], -1), alone
 
 
 def _nearest_best(seen, partial, goodness):
-  """The largest goodness times nearness of rows that set more: [B, D C + 1]."""
+  """The largest goodness times nearness of rows that set more.
+
+  Of candidates, and of what is chosen: [B, D C], [B, 1].
+  """
   given = _near_the_chosen(seen, partial)
   with_it = (partial.mask <= seen.intervened).all(-1)  # [R]
   given = given * goodness * with_it
   each = given[:, None, :, None] * seen.nearness
   each = jnp.where(seen.intervened.T[:, :, None], each, 0.0).max(-2)
-  return jnp.concatenate(
-    [each.reshape(len(_WIDTHS), -1), given.max(-1, keepdims=True)], -1
-  )
+  return each.reshape(len(_WIDTHS), -1), given.max(-1, keepdims=True)
 
 
 def _same_sets(seen, partial):

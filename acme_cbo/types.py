@@ -187,6 +187,9 @@ class Trajectory(NamedTuple):
       nothing could be chosen, what was set last stayed as it was.
     values: [T, D] to what, in the variables' own units; 0 elsewhere.
     outcomes: [T, D] the row that was watched after each step.
+    paid: [T, M] bool, the sets that could be paid for at each step. Worked out
+      again they could differ by a rounding error, and what was chosen be one
+      that could not have been.
     log_prob_variable: [T] log probability of the choice of the variables.
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
@@ -197,6 +200,7 @@ class Trajectory(NamedTuple):
   intervened: jax.Array
   values: jax.Array
   outcomes: jax.Array
+  paid: jax.Array
   log_prob_variable: jax.Array
   log_prob_cell: jax.Array
   components: jax.Array

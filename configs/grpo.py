@@ -100,11 +100,13 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       epsilon_high=0.2,
       beta=0.0,
       reference_every=50,
+      baseline='group',
       scale_rewards='group',
       scale_components='none',
       supervision='process',
       importance_sampling_level='decision',
       simple_regret_share=0.0,
+      regret_floor=0.0,
       variable_entropy=0.003,
       cell_entropy=0.003,
       parent_coefficient=0.5,
@@ -166,26 +168,31 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 50
     config.training.checkpoint_every = 100
   elif preset == 'general':
-    config.scms.family_weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0, 0.0)
-    config.scms.min_length_scale = 0.25
+    config.scms.family_weights = (1.0, 3.0, 1.0, 1.0, 1.0, 0.5, 3.0, 0.0)
+    config.scms.min_length_scale = 0.2
     config.scms.max_width = 6.0
     config.scms.max_centre = 2.5
     config.scms.max_set_size = 2
     config.scms.latent = 0.1
     config.scms.averaged = 0.5
     config.scms.budgeted = 0.3
-    config.horizon.num_observations = 40
-    config.horizon.num_interventions = 20
+    config.horizon.num_observations = 100
+    config.horizon.num_interventions = 40
     config.network.num_cells = 32
-    # What was found counts as much as what is earned on the way. The belief in
-    # parents pays little: what is best to set is often a cause of a cause.
-    config.grpo.simple_regret_share = 0.5
-    config.grpo.variable_entropy = 0.01
-    config.grpo.cell_entropy = 0.01
+    # What was found counts, and how near it is to the best, more than what is
+    # earned on the way. The belief in parents pays little: what is best to set
+    # is often a cause of a cause.
+    config.grpo.simple_regret_share = 0.95
+    config.grpo.regret_floor = 0.03
+    config.grpo.baseline = 'reached'
+    config.grpo.scale_rewards = 'batch'
+    config.grpo.num_generations = 8
+    config.grpo.variable_entropy = 0.002
+    config.grpo.cell_entropy = 0.002
     config.rewards.structure = 0.2
     config.rewards.parent = 0.05
-    config.training.num_updates = 200
-    config.training.eval_every = 50
+    config.training.num_updates = 450
+    config.training.eval_every = 150
     config.training.checkpoint_every = 50
     config.evaluation.num_tasks = 256
   elif preset == 'benchmark':

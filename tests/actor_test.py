@@ -23,7 +23,6 @@ from acme_cbo import rewards
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
-from tests import hand_made_scms
 from tests import miniature
 
 _B, _G, _Z = 16, 3, 2
@@ -239,11 +238,19 @@ class ActorTest(parameterized.TestCase):
       np.testing.assert_array_equal(observations[b][:, latent], 0.0)
     self.assertGreater(number, 0)
 
-  def test_spent_before(self):
-    about = hand_made_scms.problem(3, 2)
-    problem = about._replace(cost=jnp.array([2.0, 5.0, 9.0]))
-    mask = jnp.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
-    np.testing.assert_allclose(actor.spent_before(problem, mask), [0, 2, 9])
+  def test_paid_are_the_sets_that_the_rest_of_the_budget_pays_for(self):
+    unpaid = 0
+    for _, _, task, trajectory in _episodes():
+      problem = task.scm.problem
+      cost = np.asarray(trajectory.intervened) @ np.asarray(problem.cost)
+      spent = np.cumsum(cost) - cost
+      total = spent[:, None] + np.asarray(problem.sets) @ problem.cost
+      paid = problem.sets.any(-1) & (total <= problem.budget)
+      # But for those that are paid to the last cent.
+      exact = np.abs(total - problem.budget) < 1e-3
+      np.testing.assert_array_equal(trajectory.paid | exact, paid | exact)
+      unpaid += (problem.sets.any(-1) & ~paid).sum()
+    self.assertGreater(unpaid, 0)
 
   def test_the_fraction_lies_in_the_cell(self):
     decision = jax.tree.map(np.asarray, _act()[1].decision)

@@ -359,8 +359,8 @@ class ChoicesTest(parameterized.TestCase):
         found = learner.choices(
           _NETWORK, params, task.scm.problem, prefix, encodings, trajectory
         )
-        first = learner.turns(
-          _NETWORK,
+        first = learner.after_every_row(
+          _NETWORK.turn,
           params,
           task.scm.problem,
           prefix,
@@ -462,6 +462,11 @@ class UpdateTest(parameterized.TestCase):
       components[:, :, -1, 0].mean(),
       rtol=1e-5,
     )
+    np.testing.assert_allclose(
+      metrics['reward/optimization_best'],
+      components[..., 0].max(-1).mean(),
+      rtol=1e-5,
+    )
 
   def test_the_better_rollouts_become_more_likely(self):
     # The sum of advantage times log probability grows along its gradient.
@@ -492,14 +497,22 @@ class UpdateTest(parameterized.TestCase):
     _assert_trees_differ(self, first.params, third.params)
     _assert_trees_differ(self, _init().params, _init(seed=1).params)
 
-  @parameterized.parameters('none', 'group')
-  def test_advantages_are_those_of_the_weighted_rewards(self, scale_components):
+  @parameterized.parameters(
+    ('none', 'group'), ('group', 'group'), ('none', 'reached')
+  )
+  def test_advantages_are_those_of_the_weighted_rewards(
+    self, scale_components, baseline
+  ):
     # By numpy from the components: of the first the best so far counts at every
-    # step, of the others every step; each is or is not divided by its
-    # deviation within the group, and their sum by that within all groups.
+    # step, by factors, of the others every step; each is or is not divided by
+    # its deviation within the group; from their sum is or is not taken what it
+    # has to do with the best before; and it is divided by its deviation within
+    # all groups.
     grpo = dataclasses.replace(
       miniature.GRPO,
       simple_regret_share=1.0,
+      regret_floor=0.1,
+      baseline=baseline,
       supervision='outcome',
       scale_rewards='batch',
       scale_components=scale_components,
@@ -510,7 +523,10 @@ class UpdateTest(parameterized.TestCase):
 
     tasks, observations, trajectories = _experience()
     components = np.asarray(trajectories.components)
-    so_far = np.maximum.accumulate(components[..., 0], axis=-1)
+    factors = 1 - np.log1p(np.maximum(1 - components[..., 0], 0) / 0.1) / (
+      np.log(11)
+    )
+    so_far = np.maximum.accumulate(factors, axis=-1)
     of_first, of_last = so_far.sum(-1), components[..., 3].sum(-1)
 
     def spread(x):  # Of a group that has none, 1: its advantages are 0.
@@ -521,9 +537,17 @@ class UpdateTest(parameterized.TestCase):
       of_first, of_last = (
         (x - x.mean(1, keepdims=True)) / spread(x) for x in (of_first, of_last)
       )
-    earned = 2 * of_first + of_last
+    earned = np.repeat((2 * of_first + of_last)[..., None], _T, -1)
     centred = earned - earned.mean(1, keepdims=True)
-    advantages = centred / np.sqrt((centred**2).mean())
+    if baseline == 'reached':
+      before = np.concatenate(
+        [np.zeros_like(so_far[..., :1]), so_far[..., :-1]], -1
+      )
+      before -= before.mean(1, keepdims=True)
+      for step in range(1, _T):
+        x, y = before[..., step], centred[..., step]
+        centred[..., step] -= (x * y).sum() / (x * x).sum() * x
+    advantages = centred / np.sqrt((centred**2).mean((0, 1)))
 
     @jax.jit
     @jax.grad
@@ -535,7 +559,7 @@ class UpdateTest(parameterized.TestCase):
         tasks,
         observations,
         trajectories,
-        jnp.tile(jnp.float32(advantages)[:, :, None], (1, 1, _T)),
+        jnp.float32(advantages),
         miniature.LEARNER,
         grpo,
       )

@@ -36,6 +36,62 @@ class ReturnsTest(parameterized.TestCase):
     actual = losses.regret_rewards(earned, simple_regret_share)
     np.testing.assert_allclose(actual, [expected], rtol=1e-6)
 
+  def test_best_before(self):
+    earned = jnp.array([[0.2, 0.5, 0.1, 0.6], [-0.3, -0.1, 0.4, 0.0]])
+    np.testing.assert_allclose(
+      losses.best_before(earned),
+      [[0.0, 0.2, 0.5, 0.5], [0.0, 0.0, 0.0, 0.4]],
+      rtol=1e-6,
+    )
+
+  def test_by_factors(self):
+    earned = np.array([0.0, 0.5, 0.9, 0.99, 1.0])
+    actual = losses.by_factors(jnp.array(earned), 0.01)
+    regret = 1 - earned
+    expected = 1 - np.log((regret + 0.01) / 0.01) / np.log(1.01 / 0.01)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    self.assertEqual((actual[0], actual[-1]), (0.0, 1.0))
+    # More than the best that was found is the best.
+    self.assertEqual(losses.by_factors(jnp.array(1.01), 0.01), 1.0)
+    linear = losses.by_factors(jnp.array(earned), 0.0)
+    np.testing.assert_array_equal(linear, jnp.array(earned))
+
+
+class WithoutReachedTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    self.own, self.reached = rng.normal(size=(2, 6, 4, 3))
+
+  def test_what_follows_from_what_was_reached_is_taken_out(self):
+    # Each step has a slope of its own; a group's mean is nobody's credit.
+    slopes = np.array([-2.0, 0.0, 3.0])
+    within = self.reached - self.reached.mean(1, keepdims=True)
+    returns = 5 + slopes * within
+    actual = losses.without_reached(jnp.array(returns), jnp.array(self.reached))
+    np.testing.assert_allclose(actual, 5.0, rtol=1e-5)
+
+  def test_it_is_least_squares_within_the_groups(self):
+    actual = losses.without_reached(
+      jnp.array(self.own), jnp.array(self.reached)
+    )
+    for step in range(3):
+      own, reached = (
+        (leaf - leaf.mean(1, keepdims=True))[..., step].flatten()
+        for leaf in (self.own, self.reached)
+      )
+      slope, *_ = np.linalg.lstsq(reached[:, None], own)
+      left = np.asarray(actual)[..., step]
+      left = left - left.mean(1, keepdims=True)
+      expected = own - slope * reached
+      np.testing.assert_allclose(left.flatten(), expected, atol=1e-5)
+
+  def test_before_the_first_step_nothing_was_reached(self):
+    actual = losses.without_reached(
+      jnp.array(self.own), jnp.zeros(self.own.shape)
+    )
+    np.testing.assert_allclose(actual, self.own, rtol=1e-6)
+
 
 class GroupAdvantagesTest(parameterized.TestCase):
   """By hand: groups [1, 2, 3] and [0, 0, 6] of variance 2/3 and 8."""

@@ -87,11 +87,13 @@ GRPO = losses.Settings(
   epsilon=0.2,
   epsilon_high=0.2,
   beta=0.0,
+  baseline='group',
   scale_rewards='group',
   scale_components='none',
   supervision='process',
   importance_sampling_level='decision',
   simple_regret_share=0.0,
+  regret_floor=0.0,
   variable_entropy=0.01,
   cell_entropy=0.01,
 )
@@ -163,6 +165,9 @@ def linear_network() -> networks.Network:
       none_outcome=(features @ params['none_outcome']).mean(),
     )
 
+  def predict(*args):
+    return turn(*args).none_outcome
+
   def init(key, problem, observations, rows):
     del problem, observations, rows
     shapes = {
@@ -187,7 +192,9 @@ def linear_network() -> networks.Network:
     del num_rows, num_variables
     return networks.Cache((), (), NOTHING_TRIED)
 
-  return networks.Network(init, prefix, append, full, turn, empty_cache)
+  return networks.Network(
+    init, prefix, append, full, turn, predict, empty_cache
+  )
 
 
 def loud(params, gain: float):

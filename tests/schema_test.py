@@ -132,6 +132,8 @@ class BadValuesTest(parameterized.TestCase):
     ('grpo.num_generations', 10**400, 'at least 2 and at most 4096'),
     ('grpo.scale_rewards', 'std', "one of 'group', 'batch', 'none'"),
     ('grpo.scale_rewards', None, "one of 'group', 'batch', 'none'"),
+    ('grpo.baseline', 'mean', "one of 'group', 'reached'"),
+    ('grpo.regret_floor', -0.1, 'at least 0.0 and at most 1.0'),
     ('grpo.supervision', ['process'], "one of 'process', 'outcome'"),
     ('grpo.simple_regret_share', 1.5, 'at least 0.0 and at most 1.0'),
     ('scms.graph_weights', 1.0, 'a tuple of numbers'),

@@ -213,6 +213,7 @@ class RunTest(parameterized.TestCase):
       'updates': 5,
       'rewards': config.rewards.to_dict(),
       'simple_regret_share': 0.0,
+      'regret_floor': 0.0,
       'num_observations': 4,
       'num_interventions': 3,
       'held_out_tasks': _TASKS,

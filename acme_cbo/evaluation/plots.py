@@ -14,6 +14,7 @@ _ORDER = (
   'total',
   'optimization',
   'optimization_last',
+  'optimization_best',
   'structure',
   'parent',
   'exploration',

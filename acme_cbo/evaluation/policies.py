@@ -43,6 +43,9 @@ class Policy(NamedTuple):
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
 
+# Deviations of the difference of two equal outcomes that are unlikely.
+_UNLIKELY = 2.0
+
 # Makes a policy for a task. All but the oracle ignore the task.
 Factory = Callable[[types.Task], Policy]
 
@@ -343,7 +346,11 @@ def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:
 
 
 class _Episode(NamedTuple):
-  """What `trained` keeps; `done` are `number` of T interventions."""
+  """What `trained` keeps.
+
+  `done` are `number` of T interventions and `outcomes` [T] the signed target
+  after each, in deviations of the records.
+  """
 
   problem: types.Problem
   prefix: networks.Prefix
@@ -352,6 +359,7 @@ class _Episode(NamedTuple):
   num_interventions: jax.Array
   spent: jax.Array
   done: types.Intervention
+  outcomes: jax.Array
   number: jax.Array
   believed: dict[str, Any]
 
@@ -365,8 +373,9 @@ def trained(
 ) -> Policy:
   """The network's decisions.
 
-  It recommends what it predicts to be best of all that it did and its most
-  probable decision.
+  It recommends, of what it did, what it predicts to be best, but for what came
+  out worse than the best did by more than noise is likely to make of it. Before
+  it did anything it recommends its most probable decision.
 
   Args:
     network: its functions.
@@ -407,6 +416,7 @@ def trained(
       horizon,
       spent,
       room,
+      jnp.zeros(num_interventions),
       jnp.int32(0),
       believed,
     )
@@ -438,12 +448,17 @@ def trained(
       simulate.fractions(problem, every),
       jnp.zeros(len(every.mask), bool),
     )
-    predicted = jax.vmap(lambda partial: turn(memory, partial).none_outcome)(
-      partials
+    predicted = jax.vmap(network.predict, (None, None, None, None, 0))(
+      params, problem, memory.prefix, memory.encoding, partials
     )
-    index = jnp.arange(predicted.size)
-    there = (index < memory.number) | (index == predicted.size - 1)
-    place = jnp.argmax(jnp.where(there, predicted, -jnp.inf))
+    did = jnp.arange(memory.outcomes.size) < memory.number
+    least = jnp.max(memory.outcomes, where=did, initial=-jnp.inf)
+    # The target's deviation in the records is no less than that of its noise.
+    least -= _UNLIKELY * jnp.sqrt(2 / problem.samples)
+    candidates = jnp.append(
+      did & (memory.outcomes >= least), memory.number == 0
+    )
+    place = jnp.argmax(jnp.where(candidates, predicted, -jnp.inf))
     return jax.tree.map(lambda leaf: leaf[place], every)
 
   def observe(memory, step, intervention, outcome):
@@ -465,9 +480,13 @@ def trained(
       )
       for kind, belief in followed.items()
     }
+    units = memory.prefix.units
+    deviations = problem.goal * (outcome - units.location) / abs(units.scale)
+    target = jnp.where(problem.target, deviations, 0.0).sum()
     return memory._replace(
       encoding=encoding,
       cache=cache,
+      outcomes=memory.outcomes.at[step].set(target),
       spent=spent,
       done=jax.tree.map(
         lambda done, one: done.at[step].set(one), memory.done, intervention

@@ -74,7 +74,8 @@ for {found['updates']} updates.
 - up to {scms['max_set_size']} of the variables set at a time
 - {horizon['num_observations']} records before the first experiment,
   {horizon['num_interventions']} experiments
-- rewards: {weights}; simple_regret_share {found['simple_regret_share']:g}
+- rewards: {weights}; simple_regret_share {found['simple_regret_share']:g},
+  regret_floor {found['regret_floor']:g}
 
 Anything else was not tried: larger systems, other numbers of records.
 

@@ -294,7 +294,11 @@ class TrainedTest(PoliciesTestCase):
       joint, none = said(params, encoding.tokens[0, 0], partial)
       return networks.Turn(joint, none, joint, none)
 
-    return miniature.linear_network()._replace(append=append, turn=turn)
+    return miniature.linear_network()._replace(
+      append=append,
+      turn=turn,
+      predict=lambda *args: turn(*args).none_outcome,
+    )
 
   def test_appends_its_rows_and_takes_the_mode(self):
     rows = []
@@ -364,31 +368,60 @@ class TrainedTest(PoliciesTestCase):
     self.assert_does(policy.choose(_KEY, memory), {})
     self.assert_does(policy.recommend(memory), both)
 
-  def test_draws_and_recommends_what_it_predicts_to_be_best(self):
-    # Either half of variable 1's domain, and next to never its upper end, which
-    # is the most probable one later. Of what is chosen it predicts the more the
-    # nearer it is to the first quarter.
+  def _liking_the_first_quarter(self, samples):
+    """Draws either half of the domain of variable 1, [-2, 4].
+
+    Of what is chosen it predicts the more the nearer it is to -0.5. The most
+    probable decision is the upper end.
+    """
+
     def said(params, position, partial):
-      del params
-      logits = jnp.full((5, 4), -99.0).at[1, 1:3].set(0.0)
-      logits = logits.at[1, 3].set(jnp.where(position < 8, -99.0, 1.0))
+      del params, position
+      logits = jnp.full((5, 4), -99.0).at[1, 1:4].set([1.0, 1.0, 1.2])
       return logits, -jnp.abs(partial.fractions[1] - 0.25)
 
-    pick = distributions.sample
-    network = self._network(said, [])
-    policy = policies.trained(network, None, (), 1, pick)
-    memory = policy.init(_problem(), _ROWS, 8)
+    policy = policies.trained(
+      self._network(said, []), None, (), 1, distributions.sample
+    )
+    problem = _problem()._replace(samples=jnp.float32(samples))
+    return policy, policy.init(problem, _ROWS, 8)
+
+  def test_recommends_what_it_predicts_to_be_best_of_what_it_did(self):
+    policy, memory = self._liking_the_first_quarter(1.0)
+    self.assert_sets(policy.recommend(memory), 1, 4.0)
     done = []
     for step, key in enumerate(jax.random.split(_KEY, 8)):
       chosen = policy.choose(key, memory)
       done.append(float(chosen.values[1]))
       memory = policy.observe(memory, step, chosen, _outcome(0.0))
       best = min(done, key=lambda value: abs(value + 0.5))
-      recommended = policy.recommend(memory)
-      # The middle of a half is as probable as any: [-2, 4] has its at -0.5.
-      self.assertLessEqual(abs(recommended.values[1] + 0.5), abs(best + 0.5))
+      self.assert_sets(policy.recommend(memory), 1, best)
     self.assertGreater(np.ptp(done), 1.0)
-    self.assert_sets(recommended, 1, best)
+
+  @parameterized.parameters(
+    # Two deviations of a difference are 2.83 of the records.
+    (1.0, 2.7, False),
+    (1.0, 3.0, True),
+    (100.0, 0.27, False),
+    (100.0, 0.3, True),
+  )
+  def test_what_came_out_worse_than_noise_explains_is_not_recommended(
+    self, samples, worse, is_out
+  ):
+    policy, memory = self._liking_the_first_quarter(samples)
+    problem = memory.problem
+    target = np.asarray(problem.target)
+    deviation = np.asarray(_ROWS).std(0)[target].item()
+    liked, other = (
+      simulate.intervene_on(problem, 1, jnp.float32(place))
+      for place in (0.25, 0.9)
+    )
+    size = worse * deviation
+    for step, (chosen, outcome) in enumerate(((liked, 0.0), (other, size))):
+      signed = _outcome(float(problem.goal) * outcome)
+      memory = policy.observe(memory, step, chosen, signed)
+    chosen = other if is_out else liked
+    self.assert_sets(policy.recommend(memory), 1, float(chosen.values[1]))
 
 
 class ScoresTest(parameterized.TestCase):

@@ -94,11 +94,13 @@ def _recorded():
   )
   outcomes = np.where(done.mask, done.values, rows(*shape[1:]))
   nothing: Any = np.zeros(shape, np.float32)
+  paid: Any = np.ones((*shape, np.shape(scm.problem.sets)[1]), bool)
   trajectories = types.Trajectory(
     decision=decision,
     intervened=done.mask,
     values=done.values,
     outcomes=outcomes,
+    paid=paid,
     log_prob_variable=nothing,
     log_prob_cell=nothing,
     components=nothing,
