@@ -127,6 +127,7 @@ class EnvironmentTest(absltest.TestCase):
       'JAX_COMPILATION_CACHE_DIR': '/mine',
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '7',
       'OPENBLAS_NUM_THREADS': '3',
+      'JAX_DEFAULT_MATMUL_PRECISION': 'tensorfloat32',
     }
     with mock.patch.dict(os.environ, environment, clear=True):
       command_line.set_environment()

@@ -413,7 +413,7 @@ class TrainedTest(PoliciesTestCase):
     target = np.asarray(problem.target)
     deviation = np.asarray(_ROWS).std(0)[target].item()
     liked, other = (
-      simulate.intervene_on(problem, 1, jnp.float32(place))
+      simulate.intervene_on(problem, jnp.int32(1), jnp.float32(place))
       for place in (0.25, 0.9)
     )
     size = worse * deviation

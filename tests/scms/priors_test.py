@@ -275,7 +275,7 @@ class GeneralTest(parameterized.TestCase):
       self.assertLen(np.unique(full, axis=0), len(full))
 
   def test_costs_and_budgets(self):
-    problem, num_steps = _general().problem, 20
+    problem, num_steps = _general().problem, 40
     self.assertEqual(drawn_tasks.GENERAL.num_interventions, num_steps)
     # Log-uniform between 1 and 20.
     level = np.log(problem.cost) / np.log(20)
