@@ -46,6 +46,7 @@ def metrics(
     part = score[chosen]
     scalars[f'eval/score_first{suffix}'] = part[:, 0].mean()
     scalars[f'eval/score_mean{suffix}'] = part.mean()
+    scalars[f'eval/score_best{suffix}'] = part.max(1).mean()
     scalars[f'eval/score_last{suffix}'] = part[:, -1].mean()
   quality = tasks.belief_quality(outcome)
   for row in quality[quality['group'] == 'all'].to_dict('records'):

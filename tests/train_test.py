@@ -35,7 +35,7 @@ from configs import grpo
 _TASKS = 24
 _HEURISTICS = ('random', 'slope', 'explore_then_commit', 'oracle')
 _POLICIES = ('grpo', *_HEURISTICS, 'untrained')
-_SCORES = ('score_first', 'score_mean', 'score_last')
+_SCORES = ('score_first', 'score_mean', 'score_best', 'score_last')
 _COMPONENTS = ('optimization', 'structure', 'parent', 'exploration')
 _OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
   'loss/surrogate',

@@ -144,6 +144,7 @@ class HeldOut:
         **self._columns,
         'score_first': score[:, 0],
         'score_mean': score.mean(1),
+        'score_best': score.max(1),
         'score_last': score[:, -1],
       }
     )

@@ -5,6 +5,7 @@ from typing import Any
 _COLUMNS = (
   ('first', 'score_first'),
   ('mean', 'score_mean'),
+  ('best', 'score_best'),
   ('last', 'score_last'),
 )
 

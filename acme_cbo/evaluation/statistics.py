@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-# Score of the first choice, mean over all choices, score of the last choice.
-SCORES = ('score_first', 'score_mean', 'score_last')
+# Score of the first choice, the mean over all choices, that of the best one and
+# of the last one.
+SCORES = ('score_first', 'score_mean', 'score_best', 'score_last')
 # What `parent_set_quality` tells of a belief.
 QUALITIES = ('f1', 'auroc', 'ece')
 

@@ -93,28 +93,26 @@ def _what(found):
 
 
 def _side_by_side(found, measure):
-  """A row for each SCM, a column for each method, seconds in the last row."""
-  names = list(found['overall'])
-  known = ['no intervention', 'optimum'] if measure.in_units else []
-  marks = _has_marks(found)
-  lines = [['SCM', *(['held out'] if marks else []), *known, *names]]
-  for scm, about in found['scms'].items():
-    digits = _decimals(about)
-    lines.append(
-      [
-        scm,
-        *([_held_out(about)] if marks else []),
-        *(f'{about[key.replace(" ", "_")]:.{digits}f}' for key in known),
-        *(_cell(about, name, measure, '**{}**', '{}') for name in names),
-      ]
-    )
-  blank = [''] * (len(known) + marks)
-  if measure is _SCORE and len(found['scms']) > 1:
-    overall = {'methods': found['overall']}
-    cells = [_cell(overall, name, measure, '**{}**', '{}') for name in names]
-    lines.append(['all', *blank, *cells])
-  seconds = [_seconds(found['overall'][name]) for name in names]
-  return [*lines, ['median s/decision', *blank, *seconds]]
+  """A row for each method, a column for each SCM, seconds in the last one."""
+  scms = found['scms']
+  overall = {'methods': found['overall']}
+  with_all = measure is _SCORE and len(scms) > 1
+  blank = [''] * (with_all + 1)
+  lines = [['', *scms, *(['all'] if with_all else []), _SECONDS]]
+  if _has_marks(found):
+    lines.append(['held out', *map(_held_out, scms.values()), *blank])
+  if measure.in_units:
+    for known in ('no intervention', 'optimum'):
+      values = (
+        f'{about[known.replace(" ", "_")]:.{_decimals(about)}f}'
+        for about in scms.values()
+      )
+      lines.append([known, *values, *blank])
+  for name, entry in found['overall'].items():
+    shown = [*scms.values(), *([overall] if with_all else [])]
+    cells = (_cell(about, name, measure, '**{}**', '{}') for about in shown)
+    lines.append([name, *cells, _seconds(entry)])
+  return lines
 
 
 def _all(found, best, other):

@@ -465,6 +465,7 @@ class HeldOutTest(parameterized.TestCase):
       'variables': [int(row.sum()) for row in scm.problem.exists],
       'score_first': list(range(0, 48, 3)),
       'score_mean': list(range(1, 48, 3)),
+      'score_best': list(range(2, 48, 3)),
       'score_last': list(range(2, 48, 3)),
     }
     self.assertEqual(table.to_dict('list'), expected)

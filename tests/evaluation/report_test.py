@@ -18,7 +18,12 @@ def _entry(first, mean, last, families):
   reach = 0.125
   scores = {
     f'score_{name}': _score(value, value - reach, value + reach)
-    for name, value in (('first', first), ('mean', mean), ('last', last))
+    for name, value in (
+      ('first', first),
+      ('mean', mean),
+      ('best', max(first, last)),
+      ('last', last),
+    )
   }
   by_family = {
     family: {'score_last': _score(value, value, value)}
@@ -48,7 +53,7 @@ class TableTest(absltest.TestCase):
     }
     self.assertEqual(
       '; '.join(names.values()),
-      'first choice; all choices; last choice; last, IQM; '
+      'first choice; all choices; best choice; last choice; last, IQM; '
       'linear; nonlinear; fourier',
     )
     table = {}
@@ -62,6 +67,7 @@ class TableTest(absltest.TestCase):
       {
         'first choice': '0.50 [0.38, 0.62]',
         'all choices': '0.50 [0.38, 0.62]',
+        'best choice': '0.50 [0.38, 0.62]',
         'last choice': '0.25 [0.12, 0.38]',
         'last, IQM': '0.35',
         'linear': '0.75',
@@ -73,6 +79,7 @@ class TableTest(absltest.TestCase):
       {
         'first choice': '1.50 [1.38, 1.62]',
         'all choices': '-1.00 [-1.12, -0.88]',
+        'best choice': '1.50 [1.38, 1.62]',
         'last choice': '-1.50 [-1.62, -1.38]',
         'last, IQM': '-1.40',
       },

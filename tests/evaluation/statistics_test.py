@@ -21,7 +21,7 @@ _TASKS = (
 
 
 def _results(shifts: dict[str, float], tasks=_TASKS) -> pd.DataFrame:
-  """Task i scores i, i + 100 and i + 200, and a policy's shift more."""
+  """Task i scores i, i + 100, i + 300, i + 200, and a policy's shift more."""
   return pd.DataFrame(
     [
       {
@@ -32,6 +32,7 @@ def _results(shifts: dict[str, float], tasks=_TASKS) -> pd.DataFrame:
         'variables': variables,
         'score_first': i + shift,
         'score_mean': i + 100 + shift,
+        'score_best': i + 300 + shift,
         'score_last': i + 200 + shift,
       }
       for policy, shift in shifts.items()
@@ -151,7 +152,13 @@ class SummariseTest(parameterized.TestCase):
     entry = statistics.summarise(_results({'a': 0.5}), 0.99)['a']
     means = {name: entry[name]['mean'] for name in statistics.SCORES}
     self.assertEqual(
-      means, {'score_first': 7.5, 'score_mean': 107.5, 'score_last': 207.5}
+      means,
+      {
+        'score_first': 7.5,
+        'score_mean': 107.5,
+        'score_best': 307.5,
+        'score_last': 207.5,
+      },
     )
     groups = entry['by_family'] | entry['by_variables']
     self.assertEqual(

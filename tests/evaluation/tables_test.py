@@ -77,41 +77,36 @@ def _rows(page, title):
 
 
 class MarkdownTest(absltest.TestCase):
-  def test_a_row_for_each_scm_and_a_column_for_each_method(self):
-    head, toy, large, seconds = _rows(
+  def test_a_row_for_each_method_and_a_column_for_each_scm(self):
+    head, none, optimum, grpo, random, oracle = _rows(
       tables.markdown(_found()), 'Best E[Y | do]'
     )
+    self.assertEqual(head, ['', 'toy', 'large', 's/decision'])
+    # As many decimals as show a thousandth of the gain.
+    self.assertEqual(none, ['no intervention', '-0.700', '0', ''])
+    self.assertEqual(optimum, ['optimum', '-2.200', '20000', ''])
     self.assertEqual(
-      head, ['SCM', 'no intervention', 'optimum', 'grpo', 'random', 'oracle']
-    )
-    # As many decimals as show a thousandth of the gain; the oracle, though
-    # better, does not compete.
-    self.assertEqual(
-      toy,
+      grpo,
       [
-        'toy',
-        '-0.700',
-        '-2.200',
+        'grpo',
         '**-2.000 [-2.250, -1.750]**',
-        '-1.500 [-1.750, -1.250]',
-        '-2.200 [-2.450, -1.950]',
+        '**150 [150, 150]**',
+        '0.0011',
       ],
     )
     self.assertEqual(
-      large[1:5],
-      ['0', '20000', '**150 [150, 150]**', '**150 [150, 150]**'],
+      random,
+      ['random', '-1.500 [-1.750, -1.250]', '**150 [150, 150]**', '0.25'],
     )
-    self.assertEqual(
-      seconds, ['median s/decision', '', '', '0.0011', '0.25', '1e-05']
-    )
+    # The oracle, though better, does not compete.
+    self.assertEqual(oracle[1], '-2.200 [-2.450, -1.950]')
 
-  def test_scores_have_a_row_over_all(self):
-    head, toy, _, overall, seconds = _rows(tables.markdown(_found()), 'Score')
-    self.assertEqual(head, ['SCM', 'grpo', 'random', 'oracle'])
-    self.assertEqual(toy[1], '**0.90 [0.65, 1.15]**')
-    self.assertEqual(overall[:2], ['all', '**0.60 [0.35, 0.85]**'])
-    self.assertEqual(overall[2], '0.40 [0.15, 0.65]')
-    self.assertEqual(seconds[0], 'median s/decision')
+  def test_scores_have_a_column_over_all(self):
+    head, grpo, random, _ = _rows(tables.markdown(_found()), 'Score')
+    self.assertEqual(head, ['', 'toy', 'large', 'all', 's/decision'])
+    self.assertEqual(grpo[1], '**0.90 [0.65, 1.15]**')
+    self.assertEqual(grpo[3:], ['**0.60 [0.35, 0.85]**', '0.0011'])
+    self.assertEqual(random[3], '0.40 [0.15, 0.65]')
 
   def test_every_method_on_every_scm(self):
     head, *rows = _rows(tables.markdown(_found()), 'Every method')
@@ -155,20 +150,25 @@ class MarkdownTest(absltest.TestCase):
     self.assertIn('the mean of 1000 draws', tables.markdown(found))
 
   def test_without_intervals(self):
-    _, toy, *_ = _rows(tables.markdown(_found(interval=False)), 'Best')
-    self.assertEqual(toy[3:], ['**-2.000**', '-1.500', '-2.200'])
+    *_, grpo, random, oracle = _rows(
+      tables.markdown(_found(interval=False)), 'Best'
+    )
+    self.assertEqual(
+      [row[1] for row in (grpo, random, oracle)],
+      ['**-2.000**', '-1.500', '-2.200'],
+    )
 
   def test_marks_of_what_was_held_out(self):
+    page = tables.markdown(_found(held_out=(True, False)))
+    for title in ('Best', 'E[Y | do] of the last', 'Score'):
+      _, held_out, *_ = _rows(page, title)
+      self.assertEqual(held_out[:3], ['held out', 'yes', 'no'])
+    head, *rows = _rows(page, 'Every method')
+    self.assertEqual(head[1], 'held out')
+    self.assertEqual([row[1] for row in rows], ['yes'] * 3 + ['no'] * 3)
     page = tables.markdown(_found(held_out=(True, None)))
-    for title in ('Best', 'Score', 'Every method'):
-      head, toy, *_ = _rows(page, title)
-      self.assertEqual((head[1], toy[1]), ('held out', 'yes'))
-    _, _, large, *_ = _rows(page, 'Best')
-    self.assertEqual(large[1], '')
-    _, _, large, *_ = _rows(
-      tables.markdown(_found(held_out=(True, False))), 'Best'
-    )
-    self.assertEqual(large[1], 'no')
+    _, held_out, *_ = _rows(page, 'Best')
+    self.assertEqual(held_out[:3], ['held out', 'yes', ''])
 
 
 class TerminalTest(absltest.TestCase):
