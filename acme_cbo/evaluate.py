@@ -9,7 +9,7 @@ and what `episode_log` writes. An episode that is finished is never played
 again: the same command goes on after a kill at any moment.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 import contextlib
 import dataclasses
 import datetime as dt
@@ -209,7 +209,14 @@ def run(
     resolve=resolve,
   )
   player = players.Player(cast)
-  warnings = _warnings(player, settings)
+  refusals = _refusals(player, settings)
+  warnings = [
+    *_warnings(player, settings),
+    *(
+      f'{method} does not play on {scm}: {reason}'
+      for (method, scm), reason in refusals.items()
+    ),
+  ]
   for sentence in warnings:
     logging.warning('%s', sentence)
   out = settings.out
@@ -226,7 +233,8 @@ def run(
         flush=True,
       )
     log = episode_log.EpisodeLog(out)
-    blocks = _blocks(settings, list(player.environments), log)
+    there = {*log.episodes, *refusals}
+    blocks = _blocks(settings, list(player.environments), there)
     _announce(settings, blocks, log)
     jobs = min(settings.jobs, len(blocks))
     if jobs > 1:
@@ -297,10 +305,45 @@ def _warnings(player: players.Player, settings: Settings) -> list[str]:
   return found
 
 
+def _refusals(
+  player: players.Player, settings: Settings
+) -> dict[tuple[str, str], str]:
+  """{(method, SCM): why the method cannot play on it}.
+
+  Raises:
+    errors.UsageError: no method can play on an SCM.
+  """
+  found = {
+    (method, scm): reason
+    for scm in player.environments
+    for method in settings.methods
+    if (
+      reason := methods_lib.refusal(method, player.system(scm, 0).scm.problem)
+    )
+  }
+  for scm in player.environments:
+    reasons = [found.get((method, scm)) for method in settings.methods]
+    if all(reasons):
+      raise errors.UsageError(
+        f'--methods: none of them can play on {scm}: {reasons[0]}'
+      )
+  return found
+
+
 def _blocks(
-  settings: Settings, scms: Sequence[str], log: episode_log.EpisodeLog
+  settings: Settings, scms: Sequence[str], there: Set[tuple[Any, ...]]
 ) -> list[players.Block]:
-  """What is left to be played."""
+  """What is left to be played.
+
+  Args:
+    settings: what is compared.
+    scms: their names.
+    there: (method, SCM, repeat) of what was played already, (method, SCM) of
+      what cannot be.
+
+  Returns:
+    The `Block`s, none of them empty.
+  """
   blocks = [
     players.Block(
       scm,
@@ -308,7 +351,7 @@ def _blocks(
       [
         method
         for method in settings.methods
-        if (method, scm, repeat) not in log.episodes
+        if not {(method, scm, repeat), (method, scm)} & there
       ],
     )
     for scm in scms
@@ -480,6 +523,7 @@ def _draw(
         'score of the last recommendation': {
           method: _curve(strata, settings.confidence)
           for method, strata in scores.items()
+          if len(strata) == len(player.environments)
         }
       },
       {'optimum': 1.0, 'no intervention': 0.0},

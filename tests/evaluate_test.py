@@ -233,6 +233,32 @@ class HereTest(parameterized.TestCase):
         scms=('chain', 'fresh'), methods=('grpo', 'random'), policy=policy
       )
 
+  def test_a_method_that_cannot_play_everywhere(self):
+    methods = 'posterior_thompson', 'random'
+    with self.assertLogs('absl', 'WARNING') as logged:
+      summary = self._run(scms=('chain', 'wide'), methods=methods)
+    (record,) = logged.records
+    expected = (
+      'posterior_thompson does not play on wide: 9 variables; the exact '
+      'posterior is summed over graphs of at most 8'
+    )
+    self.assertEqual(record.getMessage(), expected)
+    self.assertEqual(summary['warnings'], [expected])
+    self.assertEqual(
+      {name: [*entry['methods']] for name, entry in summary['scms'].items()},
+      {'chain': [*methods], 'wide': ['random']},
+    )
+    overall = summary['overall']
+    self.assertIsNone(overall['posterior_thompson']['score'])
+    self.assertIsNotNone(overall['random']['score'])
+    page = (self.root / 'out' / 'table.md').read_text()
+    self.assertRegex(page, r'\| posterior_thompson \| [^|]* \| - \|')
+
+    with self.assertRaisesRegex(
+      errors.UsageError, '--methods: none of them can play on wide: 9 variables'
+    ):
+      self._run(scms=('wide',), methods=methods[:1])
+
   def test_no_policy_where_one_is_named(self):
     with self.assertRaisesRegex(errors.UsageError, 'holds no policy'):
       self._run(methods=('grpo',), policy=self.root / 'none')

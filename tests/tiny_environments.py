@@ -76,6 +76,18 @@ def flat(repeat: int) -> systems.System:
   return _system('flat', scm, ('A', 'Y'))
 
 
+def wide(repeat: int) -> systems.System:
+  """Nine variables, of which the first moves the last."""
+  del repeat
+  linear = np.zeros((9, 9))
+  linear[8, 0] = 1.0
+  scm = hand_made_scms.scm(
+    hand_made_scms.mechanism(9, linear=linear),
+    hand_made_scms.problem(9, 8, settable=[0]),
+  )
+  return _system('wide', scm, tuple('ABCDEFGHY'))
+
+
 _FOUND: dict[tuple[str, float], optimum.Optimum] = {}
 
 
@@ -128,7 +140,7 @@ def resolve(
       make.__name__: environments.Environment(
         make.__name__, make, held_out=False, fresh=True, search=search
       )
-      for make in (fresh, fails, dies, lasts, flat)
+      for make in (fresh, fails, dies, lasts, flat, wide)
     },
   }
   found = []

@@ -104,7 +104,8 @@ def summarise(
     `{'scms': {scm: {'goal', 'no_intervention', 'optimum', 'methods': {method:
     {each of MEASURES, 'parents', 'seconds_per_decision', 'repeats',
     'ended_early'}}, 'grpo_minus': {method: {each of MEASURES}}}},
-    'overall': {method: {'score', 'seconds_per_decision'}}}`.
+    'overall': {method: {'score', 'seconds_per_decision'}}}`; the score of
+    what did not play on every SCM is None.
   """
   scms, scores = {}, {}
   for scm in dict.fromkeys(episode.scm for episode in episodes):
@@ -144,7 +145,9 @@ def summarise(
     'scms': scms,
     'overall': {
       method: {
-        'score': statistics.stratified_estimate(strata, confidence),
+        'score': statistics.stratified_estimate(strata, confidence)
+        if len(strata) == len(scms)
+        else None,
         'seconds_per_decision': _seconds(
           [e for e in episodes if e.method == method]
         ),

@@ -98,6 +98,13 @@ def make(
   return {name: makers[name] for name in names}
 
 
+def refusal(name: str, problem: types.Problem) -> str:
+  """Why a method cannot take a problem; empty where it can."""
+  if name == 'posterior_thompson':
+    return thompson.refusal(problem)
+  return ''
+
+
 def _untold(policy: policies.Policy) -> Method:
   return Method(lambda scm, best: policy, traced=True)
 

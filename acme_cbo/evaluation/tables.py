@@ -147,7 +147,9 @@ def _all(found, best, other):
 
 def _cell(about, name, measure, best, other):
   """The value of a method on an SCM, in one of two formats."""
-  entry = about['methods'][name][measure.name]
+  entry = about['methods'].get(name, {}).get(measure.name)
+  if entry is None:
+    return '-'
   if not measure.with_interval:
     entry = entry | {'interval': None}
   decimals = _decimals(about) if measure.in_units else 2
@@ -157,7 +159,7 @@ def _cell(about, name, measure, best, other):
   ranks = {
     method: values[measure.rank]['mean']
     for method, values in about['methods'].items()
-    if method != methods_lib.BOUND
+    if method != methods_lib.BOUND and values[measure.rank]
   }
   is_best = name in ranks and ranks[name] == max(ranks.values())
   return (best if is_best else other).format(text)

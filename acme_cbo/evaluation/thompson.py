@@ -76,16 +76,25 @@ def posterior_thompson() -> policies.Policy:
   )
 
 
+def refusal(problem: types.Problem) -> str:
+  """Why `posterior_thompson` cannot take a problem; empty where it can."""
+  number = int(np.asarray(problem.exists).sum())
+  if number <= exact.MAX_VARIABLES:
+    return ''
+  return (
+    f'{number} variables; the exact posterior is summed over graphs of at '
+    f'most {exact.MAX_VARIABLES}'
+  )
+
+
 def _init(problem, observations, num_interventions):
   del num_interventions
   observations = baselines.check_observations(observations)
   problem = jax.tree.map(np.asarray, problem)
+  reason = refusal(problem)
+  if reason:
+    raise errors.UsageError(reason)
   kept = np.flatnonzero(problem.exists)
-  if kept.size > exact.MAX_VARIABLES:
-    raise errors.UsageError(
-      f'{kept.size} variables; the exact posterior is summed over graphs of at '
-      f'most {exact.MAX_VARIABLES}'
-    )
   belief = beliefs.exact().init(
     _columns(problem, kept), jnp.asarray(observations[:, kept]), None
   )
