@@ -4,6 +4,8 @@
   python launchers/train.py --config=configs/grpo.py:smoke     does it run?
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
   python launchers/train.py --config=configs/grpo.py:large     an hour, the best
+  python launchers/train.py --config=configs/grpo.py:general   for a GPU: sets of
+                                variables, costs, latent causes, long searches
 
 The preset `benchmark` has the sizes that launchers/benchmark.py measures.
 A field is overridden by --config.grpo.num_generations=16. This file is Python
