@@ -63,7 +63,7 @@ def required_config(flag: Any) -> dict[str, Any]:
   return values
 
 
-def set_environment() -> None:
+def set_environment(small_programs: bool = False) -> None:
   """Sets what jax and numpy read when they are imported; call it before.
 
   Compiled programs are kept for the next start. numpy's linear algebra has one
@@ -71,8 +71,12 @@ def set_environment() -> None:
   hundred times as long as they work where the machine is busy. Products are of
   full float32: what a GPU takes for it by default has the digits of float16,
   too few for a Cholesky factor. JAX_COMPILATION_CACHE_DIR,
-  JAX_ENABLE_COMPILATION_CACHE, OPENBLAS_NUM_THREADS and
-  JAX_DEFAULT_MATMUL_PRECISION hold where they are set.
+  JAX_ENABLE_COMPILATION_CACHE, OPENBLAS_NUM_THREADS,
+  JAX_DEFAULT_MATMUL_PRECISION and XLA_FLAGS hold where they are set.
+
+  Args:
+    small_programs: whether what is run is a decision at a time, in which
+      threads would wait for each other as numpy's do, and not whole batches.
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
@@ -80,6 +84,8 @@ def set_environment() -> None:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
+  if small_programs:
+    os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false')
 
 
 def _parse(argv):

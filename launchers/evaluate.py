@@ -43,7 +43,7 @@ flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.evaluate`."""
   del argv
-  command_line.set_environment()
+  command_line.set_environment(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo import evaluate  # noqa: PLC0415
   from acme_cbo.evaluation import environments  # noqa: PLC0415

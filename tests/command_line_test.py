@@ -121,6 +121,19 @@ class EnvironmentTest(absltest.TestCase):
         os.environ['JAX_COMPILATION_CACHE_DIR'], '/fast/acme_cbo/jax'
       )
 
+  def test_small_programs_have_one_thread(self):
+    for small in (False, True):
+      with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
+        command_line.set_environment(small)
+        self.assertEqual('XLA_FLAGS' in os.environ, small)
+        # Raises at a flag that it does not know.
+        done = subprocess.run(
+          [sys.executable, '-c', 'import jax; jax.devices()'],
+          check=True,
+          capture_output=True,
+        )
+        self.assertEmpty(done.stdout)
+
   def test_what_is_set_already_holds(self):
     environment = {
       'HOME': '/home/me',
@@ -128,9 +141,10 @@ class EnvironmentTest(absltest.TestCase):
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '7',
       'OPENBLAS_NUM_THREADS': '3',
       'JAX_DEFAULT_MATMUL_PRECISION': 'tensorfloat32',
+      'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true',
     }
     with mock.patch.dict(os.environ, environment, clear=True):
-      command_line.set_environment()
+      command_line.set_environment(small_programs=True)
       self.assertEqual(dict(os.environ), environment)
 
 
