@@ -222,9 +222,9 @@ def told(
   unit = belief @ reach
   trust = belief.reshape(len(_LENGTHS), -1).sum(-1)
 
-  def features(covariance, sums, nearest_best):
+  def features(covariances, sums, nearest_best):
     """[K, NUM_FEATURES] of K interventions."""
-    mean, variance = _posterior(tried, covariance)
+    mean, variance = _posterior(tried, *covariances)
     deviation = reach[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
     above = (mean - best) / deviation
     density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
@@ -294,30 +294,40 @@ def _reach_and_belief(tried):
 
 
 def _covariances(tried, partial):
-  """Of rows with candidates, and with what is chosen: [L, R, D C], [L, R, 1].
+  """Of rows with candidates, and with what is chosen.
 
-  In variances of the signal; 0 where other variables were set.
+  Each row has set what one candidate variable would complete, or none would, so
+  that it has to do with the values of that one alone.
+
+  Returns:
+    Of each the covariances in variances of the signal, [L, R, C] and [L, R, 1],
+    and which variable, or whether the chosen ones, the row belongs to: [D, R]
+    and [1, R].
   """
   seen = tried.seen
   squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
   given = jnp.exp(-jnp.where(partial.mask, squares, 0.0).sum(-1))  # [L, R]
   candidates, alone = _same_sets(seen, partial)
-  each = (given[:, None] * candidates)[..., None] * tried.closeness
-  each = jnp.moveaxis(each, 2, 1).reshape(*given.shape, -1)
-  return each, (given * alone)[..., None]
+  candidates &= ~partial.mask[:, None]
+  own = jnp.where(candidates[..., None], tried.closeness, 0.0).sum(1)
+  given = given[..., None]
+  return (given * own, candidates), (given * alone[:, None], alone[None])
 
 
-def _posterior(tried, covariance):
-  """Mean, and variance over the signal's, of each process: [G, K] each.
+def _posterior(tried, covariance, belongs):
+  """Mean, and variance over the signal's, of each process: [G, M K] each.
 
   Args:
-    tried: R rows.
-    covariance: [L, R, K] of them with K interventions.
+    tried: R rows, of which those of different sets tell nothing of each other.
+    covariance: [L, R, K] of each row with the interventions it belongs to.
+    belongs: [M, R] bool, to which K of M times as many interventions that is.
   """
   projected = tried.inverse @ _of_each(covariance)  # [G, R, K]
   projected = jnp.where(tried.seen.known[:, None], projected, 0.0)
-  mean = (tried.whitened[..., None] * projected).sum(1)
-  return mean, 1 - jnp.square(projected).sum(1)
+  belongs = belongs.astype(projected.dtype)
+  mean = belongs @ (tried.whitened[..., None] * projected)  # [G, M, K]
+  variance = 1 - belongs @ jnp.square(projected)
+  return mean.reshape(len(mean), -1), variance.reshape(len(mean), -1)
 
 
 def _near_the_chosen(seen, partial):

@@ -4,8 +4,10 @@
   python launchers/train.py --config=configs/grpo.py:smoke     does it run?
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
   python launchers/train.py --config=configs/grpo.py:large     an hour, the best
-  python launchers/train.py --config=configs/grpo.py:general   for a GPU: sets of
-                                variables, costs, latent causes, long searches
+  python launchers/train.py --config=configs/grpo.py:general   for a GPU
+
+:general is what the policy of the package was trained with: it may set several
+variables at once, pay for them, meet latent causes, and search for long.
 
 The preset `benchmark` has the sizes that launchers/benchmark.py measures.
 A field is overridden by --config.grpo.num_generations=16. This file is Python
