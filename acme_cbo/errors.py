@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # What reads the command line does not wait for numpy.
   import numpy as np
 
+# So many are named where none is close to what was written.
+_MOST_NAMES = 20
+
 
 def notes(error: BaseException) -> list[str]:
   """The notes of an exception."""
@@ -46,6 +49,14 @@ def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
     upper = {other.upper(): other for other in known}
     close = [upper[name.upper()]] if name.upper() in upper else []
   return f'; did you mean {prefix}{close[0]}?' if close else ''
+
+
+def did_you_mean_or_there_are(name: str, known: Sequence[str]) -> str:
+  """`did_you_mean`, or where none is close, all that there are."""
+  some = ', '.join(known[:_MOST_NAMES])
+  more = f' and {len(known) - _MOST_NAMES} more'
+  listed = f'; there are {some}{more if len(known) > _MOST_NAMES else ""}'
+  return did_you_mean(name, known) or (listed if known else '')
 
 
 class UsageError(ValueError):

@@ -104,12 +104,8 @@ def fields(
   found = {}
   for key, value in pairs(node, what):
     if key.value not in known:
-      hint = errors.did_you_mean(key.value, known)
-      there_are = f'; there are {", ".join(known)}'
-      refuse(
-        key,
-        f'{what}: key {short(key.value)} is unknown{hint or there_are}',
-      )
+      hint = errors.did_you_mean_or_there_are(key.value, known)
+      refuse(key, f'{what}: key {short(key.value)} is unknown{hint}')
     found[key.value] = value
   for name in needed:
     if name not in found:
@@ -150,7 +146,7 @@ def index(node: yaml.Node, what: str, names: Sequence[str]) -> int:
   """Which of the variables a word names."""
   said = word(node, what)
   if said not in names:
-    hint = errors.did_you_mean(said, names)
+    hint = errors.did_you_mean_or_there_are(said, names)
     refuse(node, f'{what}: {short(said)} is no variable{hint}')
   return list(names).index(said)
 

@@ -389,9 +389,9 @@ class _Reader:
       return formulas.parse(node.value, names)
     except formulas.FormulaError as error:
       shift = self._shift(node, error.column)
-      inside = '' if shift is not None else f', column {error.column} of it'
+      inside = '' if shift is not None else f', column {error.column}'
       raise nodes.Complaint(
-        f'{what}: {error.what}{inside}', node.start_mark, shift or 0
+        f'{what}{inside}: {error.what}', node.start_mark, shift or 0
       ) from error
 
   def _shift(self, node: yaml.ScalarNode, column: int) -> int | None:
@@ -437,10 +437,6 @@ class _Reader:
       return formulas.Noise() if equation.noisy else formulas.Noise('none', ())
     node = variable.fields['noise']
     what = f'variable {variable.name}: noise'
-    if not equation.noisy:
-      nodes.refuse(
-        node, f'{what} is given, but the equation does not mention e'
-      )
     if isinstance(node, yaml.MappingNode):
       pairs = nodes.pairs(node, what)
       if len(pairs) != 1:
@@ -456,6 +452,10 @@ class _Reader:
       formulas.check_noise(noise)
     except errors.UsageError as error:
       nodes.refuse(node, f'variable {variable.name}: {error}')
+    if kind != 'none' and not equation.noisy:
+      nodes.refuse(
+        node, f'{what} is given, but the equation does not mention e'
+      )
     return noise
 
   def _latent(self, variable: _Variable) -> bool:

@@ -52,7 +52,7 @@ _REFUSED = (
   ('  X +* Z', 'cannot be read', 6),
   ('(X', 'cannot be read', 1),
   ('X)', 'cannot be read', 2),
-  ('X + Y', 'Y is unknown', 5),
+  ('X + Y', 'Y is unknown; there are X, Z, ', 5),
   ('X + rate2', r'rate2 is unknown; did you mean rate_2\?', 5),
   ('x', r'x is unknown; did you mean X\?', 1),
   ('exp + 1', r'exp is a function; write exp\(...\)', 1),

@@ -76,9 +76,9 @@ _REFUSED = (
   ('exp(-X)', 'exp(-X', '7:20', 'variable Z: equation: the equation cannot'),
   ('exp(-X)', 'X**0.5', '7:20', 'variable Z: equation: a power must be'),
   ('exp(-X) + e', '"1 + X^2"', '7:23', "variable Z: .* a power is written"),
-  ("'cos(Z) + e'", '"cos\\u0028W)"', '5:17', 'W is unknown, column 5 of it'),
+  ("'cos(Z) + e'", '"cos\\u0028W)"', '5:17', 'equation, column 5: W is unknown'),
   ("{equation: 'cos(Z) + e'}", '\n    equation: cos(Z) +\n      W + e', '6:15',
-   'W is unknown, column 10 of it'),
+   'equation, column 10: W is unknown'),
   ("'cos(Z) + e'", '[1]', '5:17', 'variable Y: equation must be a text'),
   ("'cos(Z) + e'", "' '", '5:17', 'variable Y: equation is empty'),
   ("'cos(Z) + e'", '', '5:16', 'variable Y: equation is empty'),
@@ -245,8 +245,13 @@ class ParseTest(parameterized.TestCase):
     np.testing.assert_array_equal(system.scm.problem.sets, np.eye(3, 4))
     np.testing.assert_array_equal(system.scm.problem.cost, 1)
     self.assertEqual(system.scm.problem.budget, np.inf)
-    # A variable that mentions no e has none.
+    # A variable that mentions no e has none, and may say so.
     self.assertEqual(system.scm.mechanism.noises[3].kind, 'none')
+    said = _many(3).replace(
+      'Y: {equation: X0 + e}', 'Y: {equation: X0, noise: none}'
+    )
+    again = spec.parse(said).scm.mechanism.noises[3]
+    self.assertEqual(again.kind, 'none')
 
   def test_names_are_what_was_written(self):
     text = _TOY.replace('U', 'NO').replace('X', 'N').replace('Z', 'on')
