@@ -76,7 +76,7 @@ _REFUSED = (
   ('exp(-X)', 'exp(-X', '7:20', 'variable Z: equation: the equation cannot'),
   ('exp(-X)', 'X**0.5', '7:20', 'variable Z: equation: a power must be'),
   ('exp(-X) + e', '"1 + X^2"', '7:23', "variable Z: .* a power is written"),
-  ("'cos(Z) + e'", '"cos\\u0028W)"', '5:17', 'equation, column 5: W is unknown'),
+  ("'cos(Z) + e'", '"cos\\u0028W)"', '5:17', 'column 5: W is unknown'),
   ("{equation: 'cos(Z) + e'}", '\n    equation: cos(Z) +\n      W + e', '6:15',
    'equation, column 10: W is unknown'),
   ("'cos(Z) + e'", '[1]', '5:17', 'variable Y: equation must be a text'),
