@@ -17,20 +17,23 @@ def notes(error: BaseException) -> list[str]:
   return getattr(error, '__notes__', [])
 
 
-def listed(sentences: Sequence[str], most: int, rest: str) -> str:
+def listed(
+  sentences: Sequence[str], most: int, rest: str, separator: str = '; '
+) -> str:
   """Joins sentences, as many as fit a message, and counts the rest.
 
   Args:
     sentences: one or more.
     most: how many are spelled out.
     rest: what the others are, as 'more'.
+    separator: between them.
 
   Returns:
     'a; b; and 3 more'.
   """
   left = len(sentences) - most
   more = [f'and {left} {rest}'] if left > 0 else []
-  return '; '.join([*sentences[:most], *more])
+  return separator.join([*sentences[:most], *more])
 
 
 def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
@@ -53,10 +56,8 @@ def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
 
 def did_you_mean_or_there_are(name: str, known: Sequence[str]) -> str:
   """`did_you_mean`, or where none is close, all that there are."""
-  some = ', '.join(known[:_MOST_NAMES])
-  more = f' and {len(known) - _MOST_NAMES} more'
-  listed = f'; there are {some}{more if len(known) > _MOST_NAMES else ""}'
-  return did_you_mean(name, known) or (listed if known else '')
+  there_are = f'; there are {listed(known, _MOST_NAMES, "more", ", ")}'
+  return did_you_mean(name, known) or (there_are if known else '')
 
 
 class UsageError(ValueError):

@@ -36,6 +36,7 @@ from acme_cbo.evaluation import methods as methods_lib
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import statistics
 from acme_cbo.evaluation import tables
+from acme_cbo.scms import systems
 
 # The policy that comes with the package, where no other one is named.
 SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
@@ -209,9 +210,10 @@ def run(
     resolve=resolve,
   )
   player = players.Player(cast)
-  refusals = _refusals(player, settings)
+  first = {name: player.system(name, 0) for name in player.environments}
+  refusals = _refusals(player, first, settings)
   warnings = [
-    *_warnings(player, settings),
+    *_warnings(player, first, settings),
     *(
       f'{method} does not play on {scm}: {reason}'
       for (method, scm), reason in refusals.items()
@@ -254,7 +256,7 @@ def run(
         add(comparison.table([episode]))
         progress.update(episode)
     progress.close()
-    summary = _write(settings, player, log, warnings)
+    summary = _write(settings, player, first, log, warnings)
   print(f'\n{tables.terminal(summary)}\n\nall of it in {out}', flush=True)
   return summary
 
@@ -285,15 +287,19 @@ def _config(settings: Settings, player: players.Player) -> dict[str, Any]:
   }
 
 
-def _warnings(player: players.Player, settings: Settings) -> list[str]:
+def _warnings(
+  player: players.Player,
+  first: dict[str, systems.System],
+  settings: Settings,
+) -> list[str]:
   """What the trained policy is asked for that it was not trained for."""
   if not player.about:
     return []
   found = []
-  for scm in player.environments:
+  for scm, system in first.items():
     beyond = methods_lib.beyond_training(
       player.about,
-      player.system(scm, 0).scm,
+      system.scm,
       settings.observations,
       settings.interventions,
     )
@@ -306,7 +312,9 @@ def _warnings(player: players.Player, settings: Settings) -> list[str]:
 
 
 def _refusals(
-  player: players.Player, settings: Settings
+  player: players.Player,
+  first: dict[str, systems.System],
+  settings: Settings,
 ) -> dict[tuple[str, str], str]:
   """{(method, SCM): why the method cannot play on it}.
 
@@ -315,13 +323,11 @@ def _refusals(
   """
   found = {
     (method, scm): reason
-    for scm in player.environments
+    for scm, system in first.items()
     for method in settings.methods
-    if (
-      reason := methods_lib.refusal(method, player.system(scm, 0).scm.problem)
-    )
+    if (reason := player.refusal(method, system))
   }
-  for scm in player.environments:
+  for scm in first:
     reasons = [found.get((method, scm)) for method in settings.methods]
     if all(reasons):
       raise errors.UsageError(
@@ -443,6 +449,7 @@ class Progress:
 def _write(
   settings: Settings,
   player: players.Player,
+  first: dict[str, systems.System],
   log: episode_log.EpisodeLog,
   warnings: list[str],
 ) -> dict[str, Any]:
@@ -457,7 +464,7 @@ def _write(
   for name, environment in player.environments.items():
     found['scms'][name] |= {
       'held_out': environment.held_out,
-      'source': player.system(name, 0).source,
+      'source': first[name].source,
     }
   summary = {
     'settings': _config(settings, player),

@@ -119,6 +119,10 @@ class Player:
       system = self.environments[scm].make(repeat)
       return system._replace(scm=episodes_lib.told(system.scm, self._protocol))
 
+  def refusal(self, method: str, system: systems.System) -> str:
+    """Why a method cannot play on a system; empty where it can."""
+    return self._methods[method].refusal(system.scm.problem)
+
   def play(self, scm: str, repeat: int, method: str) -> episodes_lib.Episode:
     """Plays one episode.
 
@@ -182,7 +186,7 @@ class Player:
     return self._stage[1]
 
   def _policy(self, stage: _Stage, name: str) -> policies.Policy:
-    make, traced = self._methods[name]
+    make, traced, _ = self._methods[name]
     scm = stage.system.scm
     if not traced:
       if name not in stage.policies:

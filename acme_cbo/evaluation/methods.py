@@ -41,10 +41,12 @@ class Method(NamedTuple):
     make: (SCM, its optimum) -> `Policy`; what it uses of them, it was told.
     traced: whether `jit` can trace the policy, of float32; the others run on
       the host, in float64. One that is traced is told the SCM's largest set.
+    refusal: why it cannot take a problem; empty where it can.
   """
 
   make: Callable[[types.SCM, optimum.Optimum], policies.Policy]
   traced: bool
+  refusal: Callable[[types.Problem], str] = lambda problem: ''
 
 
 def check(names: Sequence[str]) -> None:
@@ -81,7 +83,9 @@ def make(
     'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
     'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
     'posterior_thompson': Method(
-      lambda scm, best: thompson.posterior_thompson(), traced=False
+      lambda scm, best: thompson.posterior_thompson(),
+      traced=False,
+      refusal=thompson.refusal,
     ),
   }
   if network is not None:
@@ -96,13 +100,6 @@ def make(
       traced=True,
     )
   return {name: makers[name] for name in names}
-
-
-def refusal(name: str, problem: types.Problem) -> str:
-  """Why a method cannot take a problem; empty where it can."""
-  if name == 'posterior_thompson':
-    return thompson.refusal(problem)
-  return ''
 
 
 def _untold(policy: policies.Policy) -> Method:

@@ -19,6 +19,9 @@ from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
+# Deviations of the difference of two equal outcomes that are unlikely.
+_UNLIKELY = 2.0
+
 
 class Policy(NamedTuple):
   """How to choose interventions.
@@ -42,9 +45,6 @@ class Policy(NamedTuple):
   believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
-
-# Deviations of the difference of two equal outcomes that are unlikely.
-_UNLIKELY = 2.0
 
 # Makes a policy for a task. All but the oracle ignore the task.
 Factory = Callable[[types.Task], Policy]
