@@ -28,6 +28,7 @@ from acme_cbo import trained_policy
 from acme_cbo.evaluation import environments as environments_lib
 from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.evaluation import methods as methods_lib
+from acme_cbo.evaluation import on_host
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import optimum
 from acme_cbo.scms import systems
@@ -196,7 +197,7 @@ class Player:
     which = name, interventions.largest(scm.problem)
     if which not in self._compiled:
       policy = make(scm, stage.best)
-      self._compiled[which] = episodes_lib.in_single(policy)
+      self._compiled[which] = on_host.compiled(policy)
     return self._compiled[which]
 
 

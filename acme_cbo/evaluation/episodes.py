@@ -119,26 +119,6 @@ def told(scm: types.SCM, protocol: Protocol) -> types.SCM:
   return jax.tree.map(np.asarray, scm._replace(problem=problem))
 
 
-def in_single(policy: policies.Policy) -> policies.Policy:
-  """A policy that `jit` can trace, as one of the host: see `policies.on_host`.
-
-  Args:
-    policy: whose programs are of float32, as in training.
-
-  Returns:
-    The same for data in float64, to be called where that is in force.
-  """
-
-  def wrapped(function):
-    def call(*args):
-      with jax.enable_x64(False):
-        return function(*args)
-
-    return call
-
-  return policies.Policy(*map(wrapped, policies.on_host(policy)))
-
-
 def _watch(key, scm, intervention, num_samples):
   rows = simulate.sample(key, scm, intervention, num_samples)
   # The mean of equal numbers is that number but for rounding.

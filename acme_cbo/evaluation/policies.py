@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from acme_cbo import distributions
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
-from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.scms import simulate
 
@@ -222,82 +220,6 @@ def constant(intervention: types.Intervention) -> Policy:
 def oracle(task: types.Task) -> Policy:
   """The best intervention, known from the SCM itself."""
   return constant(task.objective.choice)
-
-
-def on_host(policy: Policy) -> Policy:
-  """A policy that `jit` can trace, for data in float64 on the host.
-
-  They are brought to units in which they are of size 1 before they become
-  float32: the policy loses no digits of a variable that is far from 0 or
-  hardly moves. It must not depend on units, as none here does.
-
-  Args:
-    policy: one of the others.
-
-  Returns:
-    A policy of numpy arrays, compiled inside.
-  """
-  compiled = {
-    name: jax.jit(getattr(policy, name), static_argnames=static)
-    for name, static in (
-      ('init', 'num_interventions'),
-      ('choose', ()),
-      ('observe', ()),
-      ('recommend', ()),
-    )
-  }
-
-  def scaled(units, values):
-    return np.float32((np.asarray(values) - units.location) / units.scale)
-
-  def own(memory, intervention):
-    """In the variables' own units, to the bit at the ends of a domain."""
-    problem, units, _ = memory
-    mask, values = (np.asarray(leaf) for leaf in intervention)
-    values = np.clip(
-      units.location + units.scale * values.astype(np.float64),
-      problem.low,
-      problem.high,
-    )
-    return types.Intervention._make((mask, np.where(mask, values, 0.0)))
-
-  def init(problem, observations, num_interventions):
-    problem = jax.tree.map(np.asarray, problem)
-    with jax.enable_x64(True):
-      rows = jnp.asarray(observations, jnp.float64)
-      units = jax.tree.map(np.asarray, units_lib.fit(problem, rows))
-    seen = jax.tree.map(
-      lambda leaf: leaf if leaf.dtype == bool else np.float32(leaf),
-      problem._replace(
-        low=scaled(units, problem.low), high=scaled(units, problem.high)
-      ),
-    )
-    memory = compiled['init'](seen, scaled(units, rows), num_interventions)
-    return problem, units, memory
-
-  def choose(key, memory):
-    return own(memory, compiled['choose'](key, memory[-1]))
-
-  def observe(memory, step, intervention, outcome):
-    problem, units, inner = memory
-    mask = np.asarray(intervention.mask)
-    values = np.where(mask, scaled(units, intervention.values), np.float32(0))
-    inner = compiled['observe'](
-      inner,
-      step,
-      types.Intervention._make((mask, values)),
-      scaled(units, outcome),
-    )
-    return problem, units, inner
-
-  return Policy(
-    init,
-    choose,
-    observe,
-    lambda memory: own(memory, compiled['recommend'](memory[-1])),
-    lambda memory: policy.believed(memory[-1]),
-    policy.parents,
-  )
 
 
 def one_of(candidates: Sequence[Policy], index: jax.Array) -> Policy:

@@ -233,11 +233,11 @@ def draw_graphs(
     others = [chosen ^ (1 << j) for j in held]
     terms = np.array(
       [
-        first[other] + special.logsumexp(scores[j][within(j, other)])
+        first[other] + np.logaddexp.reduce(scores[j][within(j, other)])
         for j, other in zip(held, others, strict=True)
       ]
     )
-    first[chosen] = special.logsumexp(terms)
+    first[chosen] = np.logaddexp.reduce(terms)
     last[chosen] = held, np.exp(terms - first[chosen])
   parents = np.zeros((num_draws, num_variables, num_variables), bool)
   for graph in parents:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from acme_cbo.evaluation import episodes
+from acme_cbo.evaluation import on_host
 from acme_cbo.evaluation import policies
 from acme_cbo.scms import optimum
 from acme_cbo.scms import systems
@@ -144,7 +145,7 @@ class PlayTest(InDouble):
       high=jnp.array([1e6 + 2e-3, 1e6 + 2e-3, 0, 0]),
     )
     scm = scm._replace(problem=problem)
-    policy = episodes.in_single(policies.explore_then_commit())
+    policy = on_host.compiled(policies.explore_then_commit())
     moves, _ = _play(policy, scm)
     # Y falls as B does, and as A does: which of the two comes first is luck.
     for move, (j, value) in zip(
@@ -161,7 +162,7 @@ class PlayTest(InDouble):
 
   def test_heuristics_end_where_the_budget_does(self):
     for make in (policies.random, policies.slope, policies.explore_then_commit):
-      moves, _ = _play(episodes.in_single(make()), budget=2.0)
+      moves, _ = _play(on_host.compiled(make()), budget=2.0)
       self.assertLen(moves, 2)
 
   def test_seconds_are_those_of_the_policy(self):

@@ -1,0 +1,90 @@
+"""Policies that `jit` can trace, compiled for data in float64 on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo import units as units_lib
+from acme_cbo.evaluation import policies
+
+
+def compiled(policy: policies.Policy) -> policies.Policy:
+  """A policy as one of the host, to be called where float64 is in force.
+
+  Data are brought to units in which they are of size 1 before they become
+  float32: the policy loses no digits of a variable that is far from 0 or hardly
+  moves. It must not depend on units, as none in `policies` does.
+
+  Args:
+    policy: whose programs are of float32, as in training.
+
+  Returns:
+    A policy of numpy arrays, compiled inside. `observe` consumes the memory.
+  """
+  start = jax.jit(policy.init, static_argnums=2)
+  choose_one = jax.jit(policy.choose)
+  recommend_one = jax.jit(policy.recommend)
+  # Written in place: copies of what has not changed would cost as much as a
+  # small network does.
+  take_in = jax.jit(policy.observe, donate_argnums=0)
+
+  def scaled(units, values):
+    return np.float32((np.asarray(values) - units.location) / units.scale)
+
+  def own(memory, intervention):
+    """In the variables' own units, to the bit at the ends of a domain."""
+    problem, units, _ = memory
+    mask, values = (np.asarray(leaf) for leaf in intervention)
+    values = np.clip(
+      units.location + units.scale * values.astype(np.float64),
+      problem.low,
+      problem.high,
+    )
+    return types.Intervention._make((mask, np.where(mask, values, 0.0)))
+
+  def init(problem, observations, num_interventions):
+    problem = jax.tree.map(np.asarray, problem)
+    rows = jnp.asarray(observations, jnp.float64)
+    units = jax.tree.map(np.asarray, units_lib.fit(problem, rows))
+    seen = jax.tree.map(
+      lambda leaf: leaf if leaf.dtype == bool else np.float32(leaf),
+      problem._replace(
+        low=scaled(units, problem.low), high=scaled(units, problem.high)
+      ),
+    )
+    with jax.enable_x64(False):
+      memory = start(seen, scaled(units, rows), num_interventions)
+    return problem, units, memory
+
+  def choose(key, memory):
+    with jax.enable_x64(False):
+      chosen = choose_one(key, memory[-1])
+    return own(memory, chosen)
+
+  def observe(memory, step, intervention, outcome):
+    problem, units, inner = memory
+    mask = np.asarray(intervention.mask)
+    values = np.where(mask, scaled(units, intervention.values), np.float32(0))
+    done = types.Intervention._make((mask, values))
+    with jax.enable_x64(False):
+      inner = take_in(inner, step, done, scaled(units, outcome))
+    return problem, units, inner
+
+  def recommend(memory):
+    with jax.enable_x64(False):
+      recommended = recommend_one(memory[-1])
+    return own(memory, recommended)
+
+  def parents(states):
+    with jax.enable_x64(False):
+      return policy.parents(states)
+
+  return policies.Policy(
+    init,
+    choose,
+    observe,
+    recommend,
+    lambda memory: policy.believed(memory[-1]),
+    parents,
+  )
