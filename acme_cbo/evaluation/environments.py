@@ -110,7 +110,10 @@ def _shifted(name: str, about: Mapping[str, Any]) -> Environment:
 
 def _from_file(path: pathlib.Path) -> Environment:
   system = spec.read(path)
-  spec.check_finite(system)
+  try:
+    spec.check_finite(system)
+  except errors.UsageError as error:
+    raise errors.UsageError(f'{path}: {error}') from error
   return Environment(
     system.name, lambda repeat: system, digest=systems.digest(system)
   )

@@ -13,10 +13,11 @@
   source: where it comes from
   optimum: {Z: -3.2003}            # where it is known
 
-`formulas` says what an equation may hold. A variable without a domain may not
-be set. The last four may be left out: then one variable is set at a time, and
-nothing limits the cost. A variable costs 1, and its noise is normal of mean 0
-and deviation 1, unless given: normal [mean, deviation], uniform [low, high],
+`formulas` says what an equation may hold; the name of a variable is a letter,
+then up to 63 letters, digits or _. A variable without a domain may not be set.
+The last four may be left out: then one variable is set at a time, and nothing
+limits the cost. A variable costs 1, and its noise is normal of mean 0 and
+deviation 1, unless given: normal [mean, deviation], uniform [low, high],
 laplace [location, scale], gamma [shape, location, scale], or none.
 
 Where the equations are not known, they are fitted to data, given the graph:
@@ -31,10 +32,12 @@ Where the equations are not known, they are fitted to data, given the graph:
     PKA: {domain: [0, 100], cost: 2}
     PKC: {}                        # from its least to its greatest value
 
-The two files are looked for beside this one. Without `variables` all but the
-target may be set. `nodes` says what YAML may hold.
+The two files are looked for beside this one. They call the variables the same,
+and there . and - may join the parts of a name, too. Without `variables` all but
+the target may be set. `nodes` says what YAML may hold.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import graphlib
 import math
@@ -319,10 +322,10 @@ class _Reader:
     of_graph, of_data = (
       self._folder / nodes.word(top[name], name) for name in ('graph', 'data')
     )
-    graph = graph_files.read(of_graph)
-    found = fit.fit(
-      graph, fit.read_csv(of_data), kind, f'{of_graph} and {of_data}'
-    )
+    graph = _found(top['graph'], graph_files.read, of_graph)
+    data = _found(top['data'], fit.read_csv, of_data)
+    both = f'{of_graph} and {of_data}'
+    found = _found(top['fit'], fit.fit, graph, data, kind, both)
     names = graph.variables
     said, pairs = {}, []
     if 'variables' in top:
@@ -604,3 +607,11 @@ class _Reader:
         node, f'optimum: [{together}] is not among the sets of interventions'
       )
     return values
+
+
+def _found(node: yaml.Node, read: Callable[..., Any], *args: Any) -> Any:
+  """What other files say; complaints begin with the place that asked."""
+  try:
+    return read(*args)
+  except errors.UsageError as error:
+    nodes.refuse(node, str(error))

@@ -58,6 +58,19 @@ class ResolveTest(absltest.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'x.yaml'):
       environments.resolve([str(path)], {})
 
+  def test_a_file_of_which_a_variable_has_no_value(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    path.write_text(
+      'name: x\ntarget: Y\ngoal: minimize\nvariables:\n'
+      '  X: {equation: "e", domain: [1, 5]}\n'
+      '  Y: {equation: "log(X) + e"}\n'
+    )
+    with self.assertRaisesRegex(
+      errors.UsageError, rf"^{path}: x: Y: 'log\(X\) \+ e' is nan under no "
+    ):
+      environments.resolve([str(path)], {})
+
   def test_a_directory(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yml'
