@@ -37,8 +37,7 @@ and there . and - may join the parts of a name, too. Without `variables` all but
 the target may be set. `nodes` says what YAML may hold.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import graphlib
 import math
 import os
