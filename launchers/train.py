@@ -21,7 +21,8 @@ from acme_cbo import run_directory
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='Path of the config file, a preset behind it: configs/grpo.py '
-  'is the quick start; :smoke only shows that it runs, :linear, :large.',
+  'is the quick start; :smoke only shows that it runs, :linear, :large, '
+  ':general.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run; runs/<name>-<time> if not given.'

@@ -3,7 +3,7 @@
 no silent failures    what is forbidden or not finite raises and says where
 real history          the policy answers to the rows that it was given
 continuous reward     1 at the optimum each time, between 0 and 1 elsewhere
-exploits              thirteen scripts against each component and their sum
+exploits              nine scripts beside honest play, each component and sum
 other units           nothing depends on units, signs, or the numbering
 zero out              each component alone moves behaviour its way, and none
                       has an effect at weight 0
