@@ -5,10 +5,11 @@ O/config.json       what they were played with
 O/environment.json  code, versions, devices and command line, of each start
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 from acme_cbo import errors
@@ -18,8 +19,6 @@ from acme_cbo.evaluation import episodes as episodes_lib
 _LOG = 'episodes.jsonl'
 # What a comparison may have left that was killed as it began.
 _BEGINNINGS = ('config.json.new', 'environment.json', 'environment.json.new')
-# What may be extended by another start in the same directory.
-_LISTS = ('methods', 'scms')
 
 Key = tuple[str, str, int]
 
@@ -41,9 +40,11 @@ def prepare(out: pathlib.Path) -> None:
   try:
     out.mkdir(parents=True, exist_ok=True)
     names = [path.name for path in out.iterdir()]
+    with tempfile.TemporaryFile(dir=out):
+      pass
   except OSError as error:
     raise errors.UsageError(
-      f'--out={out} cannot be made or read: {error.strerror}'
+      f'--out={out} cannot be made, read or written to: {error.strerror}'
     ) from error
   if 'config.json' not in names and set(names) - set(_BEGINNINGS):
     raise errors.UsageError(
@@ -53,7 +54,10 @@ def prepare(out: pathlib.Path) -> None:
 
 
 def begin(
-  out: pathlib.Path, config: dict[str, Any], devices: list[str]
+  out: pathlib.Path,
+  config: dict[str, Any],
+  devices: list[str],
+  played: Collection[Key],
 ) -> list[dict[str, Any]]:
   """Begins a comparison in its directory, or goes on with the one there.
 
@@ -62,6 +66,7 @@ def begin(
     config: what episodes are played with: `methods` and `scms` with a digest
       of each, `repeats`, and what every episode depends on.
     devices: that it computes on.
+    played: the keys of the episodes that are there.
 
   Returns:
     What `environment.json` holds of each start, this one the last.
@@ -70,31 +75,37 @@ def begin(
     errors.UsageError: what is there was played with something else.
   """
   if (out / 'config.json').exists():
-    _check_extends(out, run_directory.read_config(out), config)
+    _check_extends(out, run_directory.read_config(out), config, played)
   return run_directory.begin(out, config, devices)
 
 
 def _check_extends(
-  out: pathlib.Path, before: dict[str, Any], now: dict[str, Any]
+  out: pathlib.Path,
+  before: dict[str, Any],
+  now: dict[str, Any],
+  played: Collection[Key],
 ) -> None:
-  """Raises unless a comparison is one that was begun, or more of it."""
+  """Raises unless all that was played belongs to the comparison of now."""
   if before.keys() != now.keys():
     raise errors.UsageError(
       f'--out={out} holds something else than an evaluation (its config.json '
       f'is of another kind); choose another directory'
     )
+  if not played:
+    return
   changes = [
     f'{name} was {before[name]} and is {now[name]}'
     for name in now
-    if name not in (*_LISTS, 'repeats') and before[name] != now[name]
+    if name not in ('methods', 'scms', 'repeats') and before[name] != now[name]
   ]
-  for kind in _LISTS:
-    for name, digest in before[kind].items():
+  methods, scms, repeats = zip(*played, strict=True)
+  for kind, names in (('methods', methods), ('scms', scms)):
+    for name in dict.fromkeys(names):
       if name not in now[kind]:
         changes.append(f'{name} was among the {kind} and is not')
-      elif now[kind][name] != digest:
+      elif now[kind][name] != before[kind][name]:
         changes.append(f'{_made_from(kind, name)} was another one')
-  if before['repeats'] > now['repeats']:
+  if max(repeats) >= now['repeats']:
     changes.append(f'repeats was {before["repeats"]} and is {now["repeats"]}')
   if changes:
     raise errors.UsageError(
@@ -107,7 +118,7 @@ def _check_extends(
 def _made_from(kind: str, name: str) -> str:
   if kind == 'methods':
     return f'the trained policy of {name}'
-  return f'the content of the file of the SCM {name}'
+  return f'the SCM {name}'
 
 
 class EpisodeLog:

@@ -210,10 +210,12 @@ def run(
     resolve=resolve,
   )
   player = players.Player(cast)
-  first = {name: player.system(name, 0) for name in player.environments}
-  refusals = _refusals(player, first, settings)
+  largest = {
+    name: player.largest(name, settings.repeats) for name in player.environments
+  }
+  refusals = _refusals(player, largest, settings)
   warnings = [
-    *_warnings(player, first, settings),
+    *_warnings(player, largest, settings),
     *(
       f'{method} does not play on {scm}: {reason}'
       for (method, scm), reason in refusals.items()
@@ -224,17 +226,18 @@ def run(
   out = settings.out
   episode_log.prepare(out)
   with run_directory.locked(out, '--out'):
+    log = episode_log.EpisodeLog(out)
     starts = episode_log.begin(
       out,
       _config(settings, player),
       [f'{device} ({device.device_kind})' for device in jax.devices()],
+      log.episodes,
     )
     for difference in run_directory.differences(starts):
       print(
         f'not as at the last start, so that numbers may differ: {difference}',
         flush=True,
       )
-    log = episode_log.EpisodeLog(out)
     there = {*log.episodes, *refusals}
     blocks = _blocks(settings, list(player.environments), there)
     _announce(settings, blocks, log)
@@ -256,7 +259,7 @@ def run(
         add(comparison.table([episode]))
         progress.update(episode)
     progress.close()
-    summary = _write(settings, player, first, log, warnings)
+    summary = _write(settings, player, largest, log, warnings)
   print(f'\n{tables.terminal(summary)}\n\nall of it in {out}', flush=True)
   return summary
 
@@ -289,14 +292,14 @@ def _config(settings: Settings, player: players.Player) -> dict[str, Any]:
 
 def _warnings(
   player: players.Player,
-  first: dict[str, systems.System],
+  largest: dict[str, systems.System],
   settings: Settings,
 ) -> list[str]:
   """What the trained policy is asked for that it was not trained for."""
   if not player.about:
     return []
   found = []
-  for scm, system in first.items():
+  for scm, system in largest.items():
     beyond = methods_lib.beyond_training(
       player.about,
       system.scm,
@@ -313,21 +316,21 @@ def _warnings(
 
 def _refusals(
   player: players.Player,
-  first: dict[str, systems.System],
+  largest: dict[str, systems.System],
   settings: Settings,
 ) -> dict[tuple[str, str], str]:
-  """{(method, SCM): why the method cannot play on it}.
+  """{(method, SCM): why the method cannot play on all repeats of it}.
 
   Raises:
     errors.UsageError: no method can play on an SCM.
   """
   found = {
     (method, scm): reason
-    for scm, system in first.items()
+    for scm, system in largest.items()
     for method in settings.methods
     if (reason := player.refusal(method, system))
   }
-  for scm in first:
+  for scm in largest:
     reasons = [found.get((method, scm)) for method in settings.methods]
     if all(reasons):
       raise errors.UsageError(
@@ -449,7 +452,7 @@ class Progress:
 def _write(
   settings: Settings,
   player: players.Player,
-  first: dict[str, systems.System],
+  largest: dict[str, systems.System],
   log: episode_log.EpisodeLog,
   warnings: list[str],
 ) -> dict[str, Any]:
@@ -464,7 +467,8 @@ def _write(
   for name, environment in player.environments.items():
     found['scms'][name] |= {
       'held_out': environment.held_out,
-      'source': first[name].source,
+      'fresh': environment.fresh,
+      'source': largest[name].source,
     }
   summary = {
     'settings': _config(settings, player),

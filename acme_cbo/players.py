@@ -120,6 +120,14 @@ class Player:
       system = self.environments[scm].make(repeat)
       return system._replace(scm=episodes_lib.told(system.scm, self._protocol))
 
+  def largest(self, scm: str, repeats: int) -> systems.System:
+    """The system with the most variables, of that many repeats."""
+    count = repeats if self.environments[scm].fresh else 1
+    return max(
+      (self.system(scm, repeat) for repeat in range(count)),
+      key=lambda system: int(np.asarray(system.scm.problem.exists).sum()),
+    )
+
   def refusal(self, method: str, system: systems.System) -> str:
     """Why a method cannot play on a system; empty where it can."""
     return self._methods[method].refusal(system.scm.problem)
@@ -127,8 +135,10 @@ class Player:
   def play(self, scm: str, repeat: int, method: str) -> episodes_lib.Episode:
     """Plays one episode.
 
-    Before the first one of a method on an SCM the same episode is played and
-    thrown away, for what is compiled in it is no decision's time.
+    Before the first one of a method on SCMs of one shape the same episode is
+    played and thrown away, for what is compiled in it is no decision's time.
+    (What `cbo` compiles depends on the graph as well: on a fresh one, a first
+    decision may compile.)
 
     Args:
       scm: name of an environment.
@@ -156,8 +166,8 @@ class Player:
       moves, memory = episodes_lib.play(key, policy, model, protocol)
       if not moves:
         raise errors.UsageError(
-          f'--budget: {method} on {scm} is left with no intervention that the '
-          f'budget of {float(model.problem.budget):g} pays for; raise it'
+          'it is left with no intervention that the budget of '
+          f'{float(model.problem.budget):g} pays for; raise --budget'
         )
       return episodes_lib.judged(
         method,
@@ -209,10 +219,13 @@ def play_here(player: Player, blocks: Iterable[Block]) -> Iterator[bytes]:
 
 
 def _line(player: Player, block: Block, method: str) -> bytes:
+  where = f'{method} on {block.scm}, repeat {block.repeat}'
   try:
     episode = player.play(block.scm, block.repeat, method)
+  except errors.UsageError as error:
+    raise errors.UsageError(f'{where}: {error}') from error
   except Exception as error:
-    error.add_note(f'{method} on {block.scm}, repeat {block.repeat}')
+    error.add_note(where)
     raise
   return episode_log.encoded(episode)
 

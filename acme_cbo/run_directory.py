@@ -41,6 +41,8 @@ _VERSIONS = (
   'orbax-checkpoint',
   'numpy',
   'pandas',
+  'scipy',
+  'tinygp',
 )
 
 
@@ -122,8 +124,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     values = json.loads((workdir / 'config.json').read_text())
   except OSError as error:
     raise errors.UsageError(
-      f'--workdir={workdir} holds no config.json that can be read: '
-      f'{error.strerror}'
+      f'{workdir / "config.json"} cannot be read: {error.strerror}'
     ) from error
   except ValueError as error:
     raise errors.UsageError(

@@ -23,6 +23,9 @@ _CONFIG = {
   'scms': {'toy': '', 'mine': 'def'},
 }
 
+# An episode of each.
+_PLAYED = [('grpo', 'toy', 0), ('random', 'mine', 4)]
+
 
 def _episode(method='random', repeat=0, **steps):
   return episodes.Episode(
@@ -113,9 +116,9 @@ class EpisodeLogTest(_TestCase):
 
 
 class DirectoryTest(_TestCase):
-  def _begin(self, **changes):
+  def _begin(self, played=(), **changes):
     episode_log.prepare(self.out)
-    return episode_log.begin(self.out, _CONFIG | changes, ['a device'])
+    return episode_log.begin(self.out, _CONFIG | changes, ['a device'], played)
 
   def test_a_new_one_is_made(self):
     self.out = self.out / 'a' / 'b'
@@ -131,7 +134,7 @@ class DirectoryTest(_TestCase):
   )
   def test_goes_on_with_the_same_or_more(self, **changes):
     self._begin()
-    self.assertLen(self._begin(**changes), 2)
+    self.assertLen(self._begin(_PLAYED, **changes), 2)
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG | changes)
 
@@ -150,7 +153,7 @@ class DirectoryTest(_TestCase):
     (dict(scms={'mine': 'def'}), 'toy was among the scms and is not'),
     (
       dict(scms={'toy': '', 'mine': 'xyz'}),
-      'the content of the file of the SCM mine was another one',
+      'the SCM mine was another one',
     ),
   )
   def test_refuses_another_evaluation(self, changes, sentence):
@@ -158,10 +161,22 @@ class DirectoryTest(_TestCase):
     with self.assertRaisesRegex(
       errors.UsageError, f'holds another evaluation: {sentence}; choose'
     ):
-      self._begin(**changes)
+      self._begin(_PLAYED, **changes)
     # Nothing was touched.
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG)
+    # What has played nothing yet may become any other.
+    self._begin(**changes)
+    config = json.loads((self.out / 'config.json').read_text())
+    self.assertEqual(config, _CONFIG | changes)
+
+  def test_what_was_not_played_may_be_left_out(self):
+    self._begin()
+    played = [('random', 'toy', 0), ('random', 'toy', 2)]
+    fewer = dict(methods={'random': ''}, scms={'toy': ''}, repeats=3)
+    self._begin(played, **fewer)
+    with self.assertRaisesRegex(errors.UsageError, 'repeats was 3 and is 2'):
+      self._begin(played, **fewer | dict(repeats=2))
 
   def test_refuses_a_directory_of_something_else(self):
     self.out.mkdir()
@@ -192,7 +207,7 @@ class DirectoryTest(_TestCase):
 
   def test_a_file_is_no_directory(self):
     self.out.write_text('')
-    with self.assertRaisesRegex(errors.UsageError, 'cannot be made or read'):
+    with self.assertRaisesRegex(errors.UsageError, 'cannot be made, read'):
       self._begin()
 
 

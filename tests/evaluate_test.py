@@ -299,7 +299,7 @@ class HereTest(parameterized.TestCase):
     path.write_text('one')
     self._run(scms=(str(path),), repeats=1)
     path.write_text('two')
-    with self.assertRaisesRegex(errors.UsageError, 'the file of the SCM file'):
+    with self.assertRaisesRegex(errors.UsageError, 'the SCM file was another'):
       self._run(scms=(str(path),), repeats=1)
     path.write_text('one')
     self._run(scms=(str(path),), repeats=2)

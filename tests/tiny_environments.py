@@ -1,6 +1,6 @@
 """Environments that are small, or fail, for evaluations; and a small policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
 import signal
@@ -46,25 +46,9 @@ def fresh(repeat: int) -> systems.System:
   return _system(f'fresh {number}', scm)
 
 
-def fails(repeat: int) -> systems.System:
-  """Has no second repeat."""
-  if repeat:
-    raise RuntimeError('broken on purpose')
-  return fresh(0)
-
-
-def dies(repeat: int) -> systems.System:
-  """Takes the process with it in the second repeat."""
-  if repeat:
-    os.kill(os.getpid(), signal.SIGKILL)
-  return fresh(0)
-
-
-def lasts(repeat: int) -> systems.System:
-  """Takes ten minutes from the second repeat on."""
-  if repeat:
-    time.sleep(600)
-  return fresh(0)
+def numbered(repeat: int) -> systems.System:
+  """The same one each time, under another name."""
+  return fresh(0)._replace(name=f'number {repeat}')
 
 
 def flat(repeat: int) -> systems.System:
@@ -99,6 +83,29 @@ def search(system: systems.System) -> optimum.Optimum:
       system, num_draws=optimum.NUM_SEARCH_DRAWS
     )
   return _FOUND[which]
+
+
+def _search_first(act: Callable[[], None]) -> Callable[..., optimum.Optimum]:
+  """Searches the first repeat of `numbered`; before the others it acts."""
+
+  def search_one(system):
+    if system.name != 'number 0':
+      act()
+    return search(fresh(0))
+
+  return search_one
+
+
+def _fail() -> None:
+  raise RuntimeError('broken on purpose')
+
+
+# What happens in the process that plays the second repeat.
+_ACTS = {
+  'fails': _fail,
+  'dies': lambda: os.kill(os.getpid(), signal.SIGKILL),
+  'lasts': lambda: time.sleep(600),
+}
 
 
 def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
@@ -140,7 +147,17 @@ def resolve(
       make.__name__: environments.Environment(
         make.__name__, make, held_out=False, fresh=True, search=search
       )
-      for make in (fresh, fails, dies, lasts, flat, wide)
+      for make in (fresh, flat, wide)
+    },
+    **{
+      name: environments.Environment(
+        name,
+        numbered,
+        held_out=False,
+        fresh=True,
+        search=_search_first(act),
+      )
+      for name, act in _ACTS.items()
     },
   }
   found = []

@@ -276,6 +276,9 @@ def _policy(search: _Search) -> policies.Policy:
 def _init(search, problem, observations, num_interventions):
   observations = check_observations(observations)
   problem = jax.tree.map(np.asarray, problem)
+  # What the whole budget does not pay for is none of the sets.
+  within = np.asarray(interventions.affordable(problem, jnp.zeros(())))
+  problem = problem._replace(sets=within)
   rows = np.where(problem.exists, observations, 0.0)
   location, scale = rows.mean(0), rows.std(0)
   scale = np.where(scale > 0, scale, 1.0)

@@ -105,7 +105,8 @@ def summarise(
     {each of MEASURES, 'parents', 'seconds_per_decision', 'repeats',
     'ended_early'}}, 'grpo_minus': {method: {each of MEASURES}}}},
     'overall': {method: {'score', 'seconds_per_decision'}}}`; the score of
-    what did not play on every SCM is None.
+    what did not play on every SCM is None. Differences of expected outcomes are
+    in the target's units: negative is better where the goal is -1.
   """
   scms, scores = {}, {}
   for scm in dict.fromkeys(episode.scm for episode in episodes):

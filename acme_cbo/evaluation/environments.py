@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from acme_cbo import errors
+from acme_cbo import types
 from acme_cbo.evaluation import shifts
 from acme_cbo.scms import benchmarks
 from acme_cbo.scms import families
@@ -27,7 +28,8 @@ class Environment(NamedTuple):
   Attributes:
     name: as tables show it.
     make: number of the repeat -> its system.
-    held_out: whether the trained policy never met its like; None where no
+    held_out: whether the trained policy never met its like, that is, as many
+      variables, that kind of graph, and that kind of equations; None where no
       trained policy plays.
     fresh: whether each repeat has a system of its own.
     digest: of what it is made from, if that may change.
@@ -65,18 +67,34 @@ def resolve(
       system, or a shift is asked for and there is nothing to shift.
   """
   names = [name for text in texts for name in GROUPS.get(text, (text,))]
-  # Of what has a name, none but `shifts.AS_TRAINED` is ever trained on.
-  held_out = True if about else None
+  found = [_environment(name, about) for name in names]
+  if not about:
+    return found
   return [
-    found if found.held_out is not None else found._replace(held_out=held_out)
-    for found in (_environment(name, about) for name in names)
+    one
+    if one.held_out is not None
+    else one._replace(held_out=_is_held_out(about['scms'], one.make(0).scm))
+    for one in found
   ]
+
+
+def _is_held_out(trained_on: Mapping[str, Any], scm: types.SCM) -> bool:
+  """Whether a prior draws no SCM of that size, graph and equations."""
+  kinds = (
+    (trained_on['graph_weights'], int(scm.graph)),
+    (trained_on['family_weights'], int(scm.family)),
+  )
+  return scm.order.size > trained_on['max_variables'] or any(
+    kind == systems.NO_KIND or not weights[kind] for weights, kind in kinds
+  )
 
 
 def _environment(text: str, about: Mapping[str, Any]) -> Environment:
   if text in benchmarks.TEXTS:
     system = benchmarks.load(text)
-    return Environment(text, lambda repeat: system)
+    return Environment(
+      text, lambda repeat: system, digest=systems.digest(system)
+    )
   if text in families.FAMILIES:
     make = families.FAMILIES[text]
     return Environment(text, make, fresh=text in families.DRAWN)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import environment
+from acme_cbo import errors
 from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -148,7 +149,7 @@ def play(
 
   Raises:
     ValueError: the policy chose or recommended what the problem does not allow.
-    FloatingPointError: something that was seen is not finite.
+    errors.UsageError: something that was seen is not finite.
   """
   problem = scm.problem
   key_data, key_noise, key_policy = jax.random.split(key, 3)
@@ -298,5 +299,10 @@ def last_beliefs(policy: policies.Policy, memory: Any) -> dict[str, np.ndarray]:
 
 
 def _check_finite(what: str, values: Any) -> None:
-  if not np.isfinite(values).all():
-    raise FloatingPointError(f'{what} is not finite: {np.asarray(values)}')
+  finite = np.isfinite(values)
+  if not finite.all():
+    value = np.asarray(values)[~finite][0]
+    raise errors.UsageError(
+      f'{what} is {value:g}; a system needs equations whose values are finite, '
+      'whatever its noise'
+    )

@@ -15,6 +15,7 @@ from acme_cbo import errors
 from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import exact
 from acme_cbo.evaluation import baselines
 from acme_cbo.evaluation import policies
 from acme_cbo.evaluation import thompson
@@ -98,8 +99,25 @@ def make(
         distributions.sample,
       ),
       traced=True,
+      refusal=_refusal(network),
     )
   return {name: makers[name] for name in names}
+
+
+def _refusal(network: networks.Network) -> Callable[[types.Problem], str]:
+  """Why a trained policy cannot take a problem."""
+  needs_belief = network.empty_cache(1, 1).evidence is not None
+
+  def refusal(problem):
+    number = problem.exists.size
+    if not needs_belief or number <= exact.MAX_VARIABLES:
+      return ''
+    return (
+      f'{number} variables; the exact belief, of which it is told, takes at '
+      f'most {exact.MAX_VARIABLES}'
+    )
+
+  return refusal
 
 
 def _untold(policy: policies.Policy) -> Method:

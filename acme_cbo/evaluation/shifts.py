@@ -72,7 +72,8 @@ def prior(about: Mapping[str, Any], name: str) -> priors.Prior:
   given: dict[str, Any] = {
     **about.get('scms', {}),
     **about.get('horizon', {}),
-    # Of the search for what is best, which is not made here.
+    # Of the search by which the prior refuses an SCM; what is best is searched
+    # more closely where the SCM is played on.
     'num_cells': 2,
   }
   fields = [field.name for field in dataclasses.fields(priors.Prior)]

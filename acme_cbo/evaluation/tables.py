@@ -49,20 +49,26 @@ def markdown(found: dict[str, Any]) -> str:
 
   Args:
     found: from `comparison.summarise`, with `held_out` (True, False or None)
-      in the entry of each SCM, and `settings`, `confidence` and `warnings`.
+      and `fresh` (whether each repeat has an SCM of its own, in units of its
+      own) in the entry of each SCM, and `settings`, `confidence` and
+      `warnings`.
 
   Returns:
     GitHub's Markdown.
   """
+  in_units = [
+    '\n## Best E[Y | do] of all interventions made\n',
+    _markdown(_side_by_side(found, _BEST)),
+    '\n## E[Y | do] of the last recommendation\n',
+    _markdown(_side_by_side(found, _RECOMMENDED)),
+  ]
+  all_fresh = all(about['fresh'] for about in found['scms'].values())
   return '\n'.join(
     [
       f'{_what(found)} The best mean in bold; `{methods_lib.BOUND}` knows the '
       'answer and does not compete.',
       *(f'\n> {sentence}' for sentence in found['warnings']),
-      '\n## Best E[Y | do] of all interventions made\n',
-      _markdown(_side_by_side(found, _BEST)),
-      '\n## E[Y | do] of the last recommendation\n',
-      _markdown(_side_by_side(found, _RECOMMENDED)),
+      *([] if all_fresh else in_units),
       '\n## Score of the last recommendation: 0 no intervention, 1 optimum\n',
       _markdown(_side_by_side(found, _SCORE)),
       '\n## Every method on every SCM\n',
@@ -104,7 +110,9 @@ def _side_by_side(found, measure):
   if measure.in_units:
     for known in ('no intervention', 'optimum'):
       values = (
-        f'{about[known.replace(" ", "_")]:.{_decimals(about)}f}'
+        '-'
+        if about['fresh']
+        else f'{about[known.replace(" ", "_")]:.{_decimals(about)}f}'
         for about in scms.values()
       )
       lines.append([known, *values, *blank])
@@ -148,7 +156,7 @@ def _all(found, best, other):
 def _cell(about, name, measure, best, other):
   """The value of a method on an SCM, in one of two formats."""
   entry = about['methods'].get(name, {}).get(measure.name)
-  if entry is None:
+  if entry is None or (measure.in_units and about['fresh']):
     return '-'
   if not measure.with_interval:
     entry = entry | {'interval': None}

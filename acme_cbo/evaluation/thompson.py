@@ -63,7 +63,8 @@ def posterior_thompson() -> policies.Policy:
   """Draws an SCM from the exact posterior and does what is best in it.
 
   The SCM is linear with normal noise in the units of the belief, its graph is
-  drawn too, and no variable is latent. Up to 8 variables. In a linear SCM the
+  drawn too, and no variable is latent. An outcome that is the mean of many
+  draws counts as one row all the same. Up to 8 variables. In a linear SCM the
   best values are ends of the domains. Of sets that do equally well, one is
   drawn. Where no set is left that the budget pays for, nothing is set.
 
@@ -120,9 +121,10 @@ def _choose(key, memory):
 
 def _recommend(memory):
   rng = np.random.default_rng(0)
+  problem = memory.problem
   models = draw(rng, *_posterior(memory), _DRAWS)
-  sets = [row for row in memory.problem.sets if row.any()]
-  return _best(rng, memory, sets, models)
+  affordable = np.asarray(interventions.affordable(problem, jnp.zeros(())))
+  return _best(rng, memory, [r for r in affordable if r.any()], models)
 
 
 def _observe(memory, step, intervention, outcome):

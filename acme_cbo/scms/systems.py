@@ -34,7 +34,7 @@ class System(NamedTuple):
 
 def digest(system: System) -> str:
   """SHA-256 of all that makes a system what it is, but for its name."""
-  leaves, structure = jax.tree.flatten(system.scm)
+  leaves, structure = jax.tree.flatten((system.scm, system.optimum_hint))
   sha256 = hashlib.sha256(repr((system.variables, structure)).encode())
   for leaf in leaves:
     sha256.update(np.asarray(leaf, order='C').tobytes())

@@ -121,6 +121,13 @@ class BaselinesTest(parameterized.TestCase):
         spent, {'gp_bo': [4.0, 4.0, 0.0], 'cbo': [3.0, 3.0, 3.0, 0.0]}[name]
       )
 
+  def test_sets_that_the_whole_budget_does_not_pay_for_are_no_sets(self):
+    scm = _TOY.told(['X', 'Z', 'XZ'], cost=[1.0, 3.0, 0.0], budget=2.0)
+    for policy in self.policies(scm).values():
+      choices, _ = _episode(policy, _TOY, scm.problem, 3)
+      spent = [float(scm.problem.cost[c.mask].sum()) for c in choices]
+      self.assertEqual(spent, [1.0, 1.0, 0.0])
+
   def test_cbo_counts_the_cost(self):
     # X and Z do the same; whichever is dear is left alone.
     known = known_scms.KnownSCM(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acme_cbo import errors
 from acme_cbo.evaluation import episodes
 from acme_cbo.evaluation import on_host
 from acme_cbo.evaluation import policies
@@ -134,7 +135,7 @@ class PlayTest(InDouble):
     scm = hand_made_scms.chain()
     bias = jnp.array([0.0, jnp.nan, 0.0, 0.0])
     scm = scm._replace(mechanism=scm.mechanism._replace(bias=bias))
-    with self.assertRaisesRegex(FloatingPointError, 'an observation is not'):
+    with self.assertRaisesRegex(errors.UsageError, 'an observation is nan; '):
       _play(_constant({1: 0.0}), scm)
 
   def test_what_runs_in_single_precision_sees_doubles(self):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import errors
+from acme_cbo import networks
 from acme_cbo.evaluation import methods
 from acme_cbo.scms import optimum
 from tests import hand_made_scms
@@ -47,6 +48,19 @@ class MakeTest(absltest.TestCase):
     ):
       np.testing.assert_array_equal(chosen.mask, choice.mask)
       np.testing.assert_array_equal(chosen.values, choice.values)
+
+
+class RefusalTest(absltest.TestCase):
+  def test_a_policy_that_is_told_the_exact_belief(self):
+    for belief_input, refused in (('none', False), ('exact', True)):
+      network = networks.make(
+        networks.Architecture(8, 1, 1, 1, 2, belief_input)
+      )
+      method = methods.make(['grpo'], network, {})['grpo']
+      self.assertEmpty(method.refusal(hand_made_scms.problem(8, 0)))
+      reason = method.refusal(hand_made_scms.problem(9, 0))
+      self.assertEqual(bool(reason), refused)
+      self.assertStartsWith(reason, '9 variables' if refused else '')
 
 
 class BeyondTrainingTest(parameterized.TestCase):

@@ -37,6 +37,7 @@ def _found(interval=True, held_out=(None, None)):
     'scms': {
       'toy': {
         'held_out': held_out[0],
+        'fresh': False,
         'goal': -1.0,
         'no_intervention': -0.7,
         'optimum': -2.2,
@@ -48,6 +49,7 @@ def _found(interval=True, held_out=(None, None)):
       },
       'large': {
         'held_out': held_out[1],
+        'fresh': False,
         'goal': 1.0,
         'no_intervention': 0.0,
         'optimum': 2e4,
@@ -157,6 +159,21 @@ class MarkdownTest(absltest.TestCase):
       [row[1] for row in (grpo, random, oracle)],
       ['**-2.000**', '-1.500', '-2.200'],
     )
+
+  def test_what_is_in_units_of_its_own_is_not_averaged(self):
+    found = _found()
+    found['scms']['toy']['fresh'] = True
+    for title in ('Best', 'E[Y'):
+      for row in _rows(tables.markdown(found), title)[1:]:
+        self.assertEqual(row[1], '-')
+        self.assertNotEqual(row[2], '-')
+    self.assertStartsWith(
+      _rows(tables.markdown(found), 'Score')[1][1], '**0.90'
+    )
+    found['scms']['large']['fresh'] = True
+    page = tables.markdown(found)
+    self.assertNotIn('## Best', page)
+    self.assertIn('## Score', page)
 
   def test_marks_of_what_was_held_out(self):
     page = tables.markdown(_found(held_out=(True, False)))

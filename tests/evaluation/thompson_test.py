@@ -181,6 +181,9 @@ class ThompsonTest(parameterized.TestCase):
       np.testing.assert_array_equal(choice.mask, [True, False, False, False])
       memory = policy.observe(memory, step, choice, jnp.zeros(4))
     self.assertFalse(policy.choose(jax.random.key(2), memory).mask.any())
+    # Of what it could have done.
+    recommended = policy.recommend(memory)
+    np.testing.assert_array_equal(recommended.mask, [True, False, False, False])
 
   @pytest.mark.fault
   def test_says_what_was_wrong(self):

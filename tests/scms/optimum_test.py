@@ -234,6 +234,24 @@ class ObjectiveTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'may not be set together'):
       optimum.objective(_chain()._replace(optimum_hint=hint), num_draws=_FEW)
 
+  def test_a_hint_that_the_budget_does_not_pay_for_is_left_aside(self):
+    system = _chain()
+    problem = system.scm.problem
+    rows = np.flatnonzero(np.asarray(problem.sets).any(-1))
+    dear, cheap = (
+      int(np.argmax(np.asarray(problem.sets)[row])) for row in rows[:2]
+    )
+    cost = jnp.ones(problem.cost.shape).at[dear].set(10.0)
+    problem = problem._replace(cost=cost, budget=jnp.array(5.0))
+    hint = hand_made_scms.do({dear: float(problem.low[dear])}, cost.size)
+    found = optimum.objective(
+      system._replace(
+        scm=system.scm._replace(problem=problem), optimum_hint=hint
+      ),
+      num_draws=_FEW,
+    )
+    self.assertEqual(np.flatnonzero(found.choice.mask).tolist(), [cheap])
+
   @parameterized.parameters(0, 100, 700)
   def test_refuses_draws_that_do_not_fit(self, number):
     with self.assertRaisesRegex(
