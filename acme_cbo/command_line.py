@@ -112,11 +112,15 @@ def _parse(argv):
 def _guard(main, argv):
   if len(argv) > 1:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
-  if _CONFIG_HELP.value:
-    print(schema.table())
-    return
   try:
+    if _CONFIG_HELP.value:
+      print(schema.table(), flush=True)
+      return
     main(argv)
+  except BrokenPipeError:
+    # Who reads has enough, as `head`; what is still held back goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except errors.UsageError as error:
     _fail(str(error))
   except errors.Interrupted as error:

@@ -373,7 +373,7 @@ def _announce(settings, blocks, log) -> None:
   left = sum(len(block.methods) for block in blocks)
   there = len(log.episodes)
   print(
-    f'{left} episodes to play'
+    f'{left} episode{"" if left == 1 else "s"} to play'
     f'{f", {there} are there already" if there else ""}; '
     f'{settings.observations} observations, {settings.interventions} '
     'interventions. The same command goes on after Ctrl-C or a kill.',
@@ -546,7 +546,9 @@ def _draw(
 
 def _of_what(settings: Settings) -> str:
   repeats = settings.repeats
-  return f'mean of {repeats} repeats, {settings.confidence:.0%} intervals'
+  few = statistics.too_few(repeats)
+  with_intervals = f'{repeats} repeats, {settings.confidence:.0%} intervals'
+  return f'mean of {few or with_intervals}'
 
 
 def _curve(strata: list[np.ndarray], confidence: float) -> plots.Curve:

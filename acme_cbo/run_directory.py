@@ -124,7 +124,8 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     values = json.loads((workdir / 'config.json').read_text())
   except OSError as error:
     raise errors.UsageError(
-      f'{workdir / "config.json"} cannot be read: {error.strerror}'
+      f'{workdir} holds no config.json that can be read ({error.strerror}): '
+      'nothing was begun there'
     ) from error
   except ValueError as error:
     raise errors.UsageError(
@@ -298,10 +299,13 @@ def ending(
     )
 
   def abort(signal):
-    end(
-      'interrupted',
-      f'{signals.Signals(signal).name}, without waiting for what was under way',
-    )
+    name = signals.Signals(signal).name
+    reason = f'{name}, without waiting for what was under way'
+    # A progress bar hides the cursor of a terminal, and hears nothing of this.
+    stream = sys.__stderr__ or sys.stderr
+    shown = '\x1b[?25h\n' if stream.isatty() else ''
+    print(f'{shown}interrupted: {reason}', file=stream, flush=True)
+    end('interrupted', reason)
 
   with interruption.Interruption(abort) as interrupted:
     try:

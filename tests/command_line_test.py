@@ -148,5 +148,19 @@ class EnvironmentTest(absltest.TestCase):
       self.assertEqual(dict(os.environ), environment)
 
 
+class PipeTest(absltest.TestCase):
+  def test_who_reads_no_more_is_no_failure(self):
+    with subprocess.Popen(
+      [sys.executable, _TRAIN, '--config_help'],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    ) as process:
+      assert process.stdout and process.stderr
+      process.stdout.close()
+      said = process.stderr.read()
+    self.assertEqual((process.returncode, said), (128 + 13, ''))
+
+
 if __name__ == '__main__':
   absltest.main()

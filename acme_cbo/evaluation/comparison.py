@@ -103,10 +103,11 @@ def summarise(
   Returns:
     `{'scms': {scm: {'goal', 'no_intervention', 'optimum', 'methods': {method:
     {each of MEASURES, 'parents', 'seconds_per_decision', 'repeats',
-    'ended_early'}}, 'grpo_minus': {method: {each of MEASURES}}}},
-    'overall': {method: {'score', 'seconds_per_decision'}}}`; the score of
-    what did not play on every SCM is None. Differences of expected outcomes are
-    in the target's units: negative is better where the goal is -1.
+    'interventions' (the mean of those made), 'ended_early'}}, 'grpo_minus':
+    {method: {each of MEASURES}}}}, 'overall': {method: {'score',
+    'seconds_per_decision'}}}`; the score of what did not play on every SCM is
+    None. Differences of expected outcomes are in the target's units: negative
+    is better where the goal is -1.
   """
   scms, scores = {}, {}
   for scm in dict.fromkeys(episode.scm for episode in episodes):
@@ -128,6 +129,9 @@ def summarise(
           'parents': _parents(part),
           'seconds_per_decision': _seconds(part),
           'repeats': len(part),
+          'interventions': float(
+            np.mean([len(e.steps['outcome']) for e in part])
+          ),
           'ended_early': sum(
             len(e.steps['outcome']) < num_interventions for e in part
           ),

@@ -103,8 +103,12 @@ def _environment(text: str, about: Mapping[str, Any]) -> Environment:
   if text.endswith(('.yaml', '.yml')):
     return _from_file(pathlib.Path(text))
   known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES, *shifts.NAMES]
+  hint = errors.did_you_mean(text, known)
+  file = pathlib.Path(f'{text}.yaml')
+  if file.exists():
+    hint = f'; did you mean the file {file}?'
   raise errors.UsageError(
-    f'--scm: there is no SCM {text!r}{errors.did_you_mean(text, known)}; '
+    f'--scm: there is no SCM {text!r}{hint}; '
     f'there are {", ".join([*GROUPS, *benchmarks.TEXTS, *shifts.NAMES])}, the '
     'families that acme_cbo/scms/families.py names, and files that end in .yaml'
   )

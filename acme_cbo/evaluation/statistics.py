@@ -81,8 +81,8 @@ def estimates(values: np.ndarray, confidence: float) -> list[dict[str, Any]]:
   """
   interval, iqm_interval = [None] * len(values), [None] * len(values)
   why: dict[str, str] = {}
-  if values.shape[1] < _MIN_TASKS:
-    why['no_interval'] = too_few(values.shape[1])
+  if few := too_few(values.shape[1]):
+    why['no_interval'] = few
   else:
     interval, iqm_interval = (
       np.stack(bootstrap_interval(values, confidence, f), -1).tolist()
@@ -102,8 +102,13 @@ def estimates(values: np.ndarray, confidence: float) -> list[dict[str, Any]]:
 
 
 def too_few(num_units: int) -> str:
-  """Why so few units have no interval."""
-  return f'{num_units} repeats; an interval needs {_MIN_TASKS}'
+  """Why so few units have no interval; empty where they have one."""
+  if num_units >= _MIN_TASKS:
+    return ''
+  return (
+    f'{num_units} repeat{"" if num_units == 1 else "s"}; an interval needs '
+    f'{_MIN_TASKS}'
+  )
 
 
 def stratified_band(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from acme_cbo.evaluation import methods as methods_lib
 from acme_cbo.evaluation import report
+from acme_cbo.evaluation import statistics
 
 
 class _Measure(NamedTuple):
@@ -42,6 +43,11 @@ _MEASURES = (
   _Measure('GAP, speed', 'gap_speed'),
 )
 _SECONDS = 's/decision'
+_LEGEND = (
+  'score: of the last recommendation, 0 no intervention and 1 the optimum. '
+  'GAP: the same of\nthe best intervention made; with speed, the more the '
+  'earlier. F1, AUROC: of the belief in\nthe direct causes of the target.'
+)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -73,7 +79,7 @@ def markdown(found: dict[str, Any]) -> str:
       _markdown(_side_by_side(found, _SCORE)),
       '\n## Every method on every SCM\n',
       _markdown(_all(found, '**{}**', '{}')),
-      '',
+      f'\n{_LEGEND}\n',
     ]
   )
 
@@ -82,19 +88,35 @@ def terminal(found: dict[str, Any]) -> str:
   """Every method on every SCM, as text of fixed width; `found` as above."""
   return (
     f'{_what(found)} A star marks the best mean.\n\n'
-    f'{report.align(_all(found, "{} *", "{}  "), 2 + _has_marks(found))}'
+    f'{report.align(_all(found, "{} *", "{}  "), 2 + _has_marks(found))}\n\n'
+    f'{_LEGEND}'
   )
 
 
 def _what(found):
   settings = found['settings']
-  samples = settings['samples']
+  samples, repeats = settings['samples'], settings['repeats']
+  few = statistics.too_few(repeats)
   each = 'one draw' if samples == 1 else f'the mean of {samples} draws'
   return (
     f'{settings["observations"]} observations, {settings["interventions"]} '
-    f'interventions, each watched as {each}; {settings["repeats"]} '
-    f'repeat{"" if settings["repeats"] == 1 else "s"}. '
-    f'In brackets: {found["confidence"]:.0%} intervals of the mean.'
+    f'interventions{" or fewer" if _ended_early(found) else ""}, each watched '
+    f'as {each}; '
+    + (
+      f'{few}.'
+      if few
+      else f'{repeats} repeats. In brackets: {found["confidence"]:.0%} '
+      'intervals of the mean.'
+    )
+  )
+
+
+def _ended_early(found):
+  """Whether a budget ended an episode before its last intervention."""
+  return any(
+    entry['interventions'] < found['settings']['interventions']
+    for about in found['scms'].values()
+    for entry in about['methods'].values()
   )
 
 
@@ -125,12 +147,13 @@ def _side_by_side(found, measure):
 
 def _all(found, best, other):
   """A row for each method on each SCM, seconds in the last column."""
-  marks = _has_marks(found)
+  marks, ended_early = _has_marks(found), _ended_early(found)
   lines = [
     [
       'SCM',
       *(['held out'] if marks else []),
       'method',
+      *(['made'] if ended_early else []),
       *(measure.title for measure in _MEASURES),
       'F1',
       'AUROC',
@@ -144,6 +167,7 @@ def _all(found, best, other):
           scm,
           *([_held_out(about)] if marks else []),
           name,
+          *([f'{entry["interventions"]:.1f}'] if ended_early else []),
           *(_cell(about, name, x, best, other) for x in _MEASURES),
           _quality(entry, 'f1'),
           _quality(entry, 'auroc'),

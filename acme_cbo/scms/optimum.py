@@ -148,8 +148,10 @@ class _Search:
     affordable = np.asarray(interventions.affordable(problem, jnp.zeros(())))
     self._sets = [np.flatnonzero(row) for row in affordable if row.any()]
     if not self._sets:
+      cheapest = (problem.sets @ problem.cost)[problem.sets.any(1)].min()
       raise errors.UsageError(
-        f'{system.name}: the budget {problem.budget:g} pays for no intervention'
+        f'{system.name}: the budget {problem.budget:g} pays for no '
+        f'intervention; the cheapest costs {cheapest:g}'
       )
     key_bank, key_search = jax.random.split(jax.random.key(seed))
     draw = jax.jit(simulate.noise_bank, static_argnums=2)

@@ -19,6 +19,7 @@ def _method(best, score, seconds, interval=True, parents=None):
     'gap_speed': _entry(0.5),
     'parents': parents or {},
     'seconds_per_decision': seconds,
+    'interventions': 40.0,
   }
 
 
@@ -151,6 +152,15 @@ class MarkdownTest(absltest.TestCase):
     found['settings']['samples'] = 1000
     self.assertIn('the mean of 1000 draws', tables.markdown(found))
 
+  def test_says_how_many_interventions_a_budget_left(self):
+    found = _found()
+    found['scms']['toy']['methods']['random']['interventions'] = 7.5
+    page = tables.markdown(found)
+    self.assertIn('40 interventions or fewer, each', page)
+    head, *rows = _rows(page, 'Every method')
+    self.assertEqual(head[2], 'made')
+    self.assertEqual([row[2] for row in rows[:2]], ['40.0', '7.5'])
+
   def test_without_intervals(self):
     *_, grpo, random, oracle = _rows(
       tables.markdown(_found(interval=False)), 'Best'
@@ -191,7 +201,8 @@ class MarkdownTest(absltest.TestCase):
 class TerminalTest(absltest.TestCase):
   def test_is_the_same_table(self):
     found = _found(held_out=(False, True))
-    _, _, head, *lines = tables.terminal(found).splitlines()
+    table = tables.terminal(found).split('\n\n')[1]
+    head, *lines = table.splitlines()
     self.assertEqual(head.split()[:4], ['SCM', 'held', 'out', 'method'])
     rows = _rows(tables.markdown(found), 'Every method')[1:]
     self.assertLen(lines, len(rows))
