@@ -188,11 +188,14 @@ def differences(starts: list[dict[str, Any]]) -> list[str]:
   """How the last start differs from the one before, as the numbers may."""
   if len(starts) < 2:
     return []
-  before, now = starts[-2:]
   names = ('git', 'python', 'versions', 'devices', 'cpus', 'xla_flags')
+  before, now = (
+    schema.flat({name: start.get(name) for name in names})
+    for start in starts[-2:]
+  )
   return [
     f'{name}: {before.get(name)} -> {now.get(name)}'
-    for name in names
+    for name in {**before, **now}
     if before.get(name) != now.get(name)
   ]
 
