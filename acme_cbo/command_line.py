@@ -5,6 +5,7 @@ traceback.
 """
 
 from collections.abc import Callable, Sequence
+import logging as std_logging
 import os
 import pathlib
 import signal
@@ -36,6 +37,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   # Ctrl-C ends the process at once, and in silence, until a run takes it over:
   # what is imported and compiled first would show where it was, or swallow it.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
+  # What is logged is for whoever started it: no threads, no places in the code.
+  logging.get_absl_handler().setFormatter(
+    std_logging.Formatter('%(levelname)s: %(message)s')
+  )
   app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
 
 

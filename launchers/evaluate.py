@@ -21,13 +21,15 @@ flags.DEFINE_list(
   'methods', ['grpo', 'cbo', 'gp_bo', 'random'], 'What is compared.'
 )
 flags.DEFINE_string('out', None, 'Directory for all that comes out.')
-flags.DEFINE_string('workdir', None, 'Run that trained the policy.')
+flags.DEFINE_string('workdir', None, 'Run whose policy plays as grpo.')
 flags.DEFINE_string(
-  'policy', None, 'Or the directory of the policy; or that of the package.'
+  'policy',
+  None,
+  'Directory of a saved policy instead; without either, that of the package.',
 )
 for _name, _default, _help in (
   ('observations', 100, 'Records before the first intervention.'),
-  ('interventions', 40, 'Of an episode.'),
+  ('interventions', 40, 'The most that an episode makes.'),
   ('repeats', 20, 'Episodes of each method on each SCM.'),
   ('samples', 1, 'Draws of which each outcome is the mean.'),
   ('seed', 0, 'Of data and noise.'),
@@ -35,7 +37,9 @@ for _name, _default, _help in (
 ):
   flags.DEFINE_integer(_name, _default, _help)
 flags.DEFINE_float(
-  'budget', None, 'Cost of all interventions; or the SCM says.'
+  'budget',
+  None,
+  'What the interventions of an episode may cost; without it, as the SCM says.',
 )
 flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
 
