@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 from acme_cbo import errors
@@ -37,20 +36,12 @@ def prepare(out: pathlib.Path) -> None:
   Raises:
     errors.UsageError: it cannot be made, or holds something else.
   """
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-    names = [path.name for path in out.iterdir()]
-    with tempfile.TemporaryFile(dir=out):
-      pass
-  except OSError as error:
-    raise errors.UsageError(
-      f'--out={out} cannot be made, read or written to: {error.strerror}'
-    ) from error
-  if 'config.json' not in names and set(names) - set(_BEGINNINGS):
-    raise errors.UsageError(
-      f'--out={out} holds something else than an evaluation; nothing in it is '
-      'touched: choose a directory that is new, empty, or of an evaluation'
-    )
+  with run_directory.making(out, '--out') as names:
+    if 'config.json' not in names and set(names) - set(_BEGINNINGS):
+      raise errors.UsageError(
+        f'--out={out} holds something else than an evaluation; nothing in it '
+        'is touched: choose a directory that is new, empty, or of an evaluation'
+      )
 
 
 def begin(

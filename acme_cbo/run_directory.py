@@ -52,6 +52,31 @@ def named(name: str) -> pathlib.Path:
   return pathlib.Path('runs') / f'{name}-{now:%Y%m%d-%H%M%S}'
 
 
+@contextlib.contextmanager
+def making(directory: pathlib.Path, flag: str) -> Iterator[list[str]]:
+  """Makes a directory; whether it may be used is checked while it is entered.
+
+  Args:
+    directory: may exist already.
+    flag: that named it.
+
+  Yields:
+    The names of what is in it; whether it can be written to is tried after.
+
+  Raises:
+    errors.UsageError: it cannot be made, read or written to.
+  """
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    yield [path.name for path in directory.iterdir()]
+    with tempfile.TemporaryFile(dir=directory):
+      pass
+  except OSError as error:
+    raise errors.UsageError(
+      f'{flag}={directory} cannot be made, read or written to: {error.strerror}'
+    ) from error
+
+
 def prepare(workdir: pathlib.Path) -> None:
   """Makes the directory of a run.
 
@@ -62,19 +87,12 @@ def prepare(workdir: pathlib.Path) -> None:
     errors.UsageError: there is something in it already, or it cannot be made
       or written to.
   """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    if any(workdir.iterdir()):
+  with making(workdir, '--workdir') as names:
+    if names:
       raise errors.UsageError(
         f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
         'directory that is new or empty, or go on with its run by --resume'
       )
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
-    raise errors.UsageError(
-      f'--workdir={workdir} cannot be made or written to: {error.strerror}'
-    ) from error
 
 
 def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:

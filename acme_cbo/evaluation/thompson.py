@@ -112,8 +112,7 @@ def _columns(problem, kept):
 def _choose(key, memory):
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
   problem = memory.problem
-  affordable = np.asarray(interventions.affordable(problem, memory.spent))
-  sets = [row for row in affordable if row.any()]
+  sets = _affordable(problem, memory.spent)
   if not sets:
     return _do(problem, np.zeros_like(problem.exists), problem.low)
   return _best(rng, memory, sets, draw(rng, *_posterior(memory), 1))
@@ -123,8 +122,13 @@ def _recommend(memory):
   rng = np.random.default_rng(0)
   problem = memory.problem
   models = draw(rng, *_posterior(memory), _DRAWS)
-  affordable = np.asarray(interventions.affordable(problem, jnp.zeros(())))
-  return _best(rng, memory, [r for r in affordable if r.any()], models)
+  return _best(rng, memory, _affordable(problem, 0.0), models)
+
+
+def _affordable(problem, spent):
+  """The sets that can still be paid for, [D] bool each."""
+  rows = np.asarray(interventions.affordable(problem, spent))
+  return [row for row in rows if row.any()]
 
 
 def _observe(memory, step, intervention, outcome):

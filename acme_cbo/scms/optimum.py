@@ -258,10 +258,10 @@ class _Search:
       return []
     columns = np.flatnonzero(np.asarray(hint.mask))
     rows = [np.array_equal(columns, other) for other in self._sets]
-    allowed = np.asarray(self._scm.problem.sets) == np.asarray(hint.mask)
-    if allowed.all(1).any() and not any(rows):
-      return []  # The budget does not pay for it.
     if not any(rows):
+      allowed = np.asarray(self._scm.problem.sets) == np.asarray(hint.mask)
+      if allowed.all(1).any():
+        return []  # The budget does not pay for it.
       raise errors.UsageError(
         f'{self._system.name}: the hint sets variables that may not be set '
         'together'

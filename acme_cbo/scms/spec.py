@@ -162,14 +162,17 @@ def check_finite(system: systems.System, seed: int = 0) -> None:
   bank = draw(jax.random.key(seed), system.scm, _NUM_CHECKED_DRAWS)
   propagate = jax.jit(simulate.propagate)
   finite = jax.jit(
-    lambda scm, todo, bank: jax.lax.map(
-      lambda one: jnp.isfinite(simulate.propagate(scm, one, bank)).all(), todo
+    lambda scm, attempts, bank: jax.lax.map(
+      lambda one: jnp.isfinite(simulate.propagate(scm, one, bank)).all(),
+      attempts,
     )
   )
-  todo = types.Intervention(jnp.asarray(mask), jnp.asarray(values, low.dtype))
-  fine = np.asarray(finite(system.scm, todo, bank))
+  attempts = types.Intervention(
+    jnp.asarray(mask), jnp.asarray(values, low.dtype)
+  )
+  fine = np.asarray(finite(system.scm, attempts, bank))
   if not fine.all():
-    first = jax.tree.map(lambda leaf: leaf[int(np.argmin(fine))], todo)
+    first = jax.tree.map(lambda leaf: leaf[int(np.argmin(fine))], attempts)
     u = propagate(system.scm, first, bank)
     raise errors.UsageError(systems.not_finite(system, first, u))
 
