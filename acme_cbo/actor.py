@@ -82,7 +82,7 @@ def rollout(
     )
     chosen = simulate.carried_out(problem, decision)
     intervention, spent = environment.paid_for(problem, spent, chosen, before)
-    outcome = environment.watch(
+    outcome, expected = environment.watch(
       key_outcome, scm, task.objective.bank, intervention
     )
     left = networks.budget_left(
@@ -97,6 +97,7 @@ def rollout(
       decision,
       intervention,
       outcome,
+      expected,
       sets.any(-1),
       log_prob,
       believed,
@@ -110,7 +111,7 @@ def rollout(
   keys = jax.random.split(key, num_interventions)
   start = encoding, cache, believed, jnp.zeros(()), nothing
   (_, _, last, *_), history = jax.lax.scan(act, start, (steps, keys))
-  decision, intervention, outcomes, paid, log_prob, before = history
+  decision, intervention, outcomes, expected, paid, log_prob, before = history
   return types.Trajectory(
     decision=decision,
     intervened=intervention.mask,
@@ -126,10 +127,9 @@ def rollout(
       beliefs.joined(before, last),
       intervention,
       outcomes,
+      expected,
     ),
-    reached=rewards.optimization(
-      expected_outcomes(task, intervention), task.objective
-    ),
+    reached=rewards.optimization(expected, task.objective),
   )
 
 
@@ -161,6 +161,7 @@ def components(
   believed: Any,
   intervention: types.Intervention,
   outcomes: jax.Array,
+  expected: jax.Array,
 ) -> jax.Array:
   """The rewards of an episode. No choice depends on them: all steps at once.
 
@@ -172,6 +173,7 @@ def components(
       the last.
     intervention: [T, D] what each step set.
     outcomes: [T, D] what was watched.
+    expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
 
   Returns:
     [T, 4] in the order of `rewards.COMPONENTS`.
@@ -189,7 +191,7 @@ def components(
   if kinds.outcome == 'sampled':
     reached = simulate.sampled_outcome(scm, outcomes)
   else:
-    reached = expected_outcomes(task, intervention)
+    reached = expected
   found = {
     'optimization': rewards.optimization(reached, objective),
     'structure': rewards.structure(worth[:-1], worth[1:]),

@@ -8,6 +8,7 @@ import jax
 from matplotlib import figure as figure_lib
 import numpy as np
 
+from acme_cbo import learner
 from acme_cbo import schema
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
@@ -17,8 +18,8 @@ from acme_cbo.training import analysis
 
 # Of the metrics whose curves are drawn.
 REWARDS = 'reward/'
-# Of a leaf of the optimizer's state: .mu['module']['name'].
-_MEAN = re.compile(r"\.mu\['([^']+)'\]\['([^']+)'\]$")
+# Of a leaf of the optimizer's state: .mu['48x48'].
+_MEAN = re.compile(r"\.mu\['([^']+)'\]$")
 
 
 def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
@@ -78,10 +79,10 @@ def histograms(
       'share_of_domain': (values[mask] - low) / (high - low),
     }
 
-  def parameters(state):
+  def named(tree):
     return {
       f'{_short(module)}/{name}': np.asarray(array)
-      for module, arrays in state.params.items()
+      for module, arrays in tree.items()
       for name, array in arrays.items()
     }
 
@@ -89,15 +90,12 @@ def histograms(
     """The optimizer's exponential mean of them."""
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
     found = ((_MEAN.search(jax.tree_util.keystr(p)), x) for p, x in leaves)
-    return {
-      f'{_short(match[1])}/{match[2]}': np.asarray(x)
-      for match, x in found
-      if match
-    }
+    means = {match[1]: stack for match, stack in found if match}
+    return named(learner.unstacked(means, state.params))
 
   return {
     'choices': choices,
-    'parameters': parameters,
+    'parameters': lambda state: named(state.params),
     'gradients': gradients,
   }
 

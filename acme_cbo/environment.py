@@ -76,7 +76,7 @@ def watch(
   scm: types.SCM,
   bank: jax.Array,
   intervention: types.Intervention,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
   """`step`, or the mean of many such outcomes where the problem has more.
 
   Args:
@@ -87,11 +87,12 @@ def watch(
 
   Returns:
     [D] the outcome, in the variables' own units: one draw where
-    `problem.samples` is 1, else the mean over the bank.
+    `problem.samples` is 1, else the mean over the bank. And [] E[Y | do], see
+    `simulate.expected_outcome`, which nobody watches.
   """
   one = step(key, scm, intervention)
-  mean = simulate.mean_row(scm, bank, intervention)
-  return jnp.where(scm.problem.samples > 1, mean, one)
+  mean, expected = simulate.expectation(scm, bank, intervention)
+  return jnp.where(scm.problem.samples > 1, mean, one), expected
 
 
 def check_intervention(

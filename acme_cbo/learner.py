@@ -33,7 +33,9 @@ class Settings:
 
   Attributes:
     num_iterations: passes over the trajectories of an update.
-    num_minibatches: gradient steps per pass; divides the number of SCMs.
+    num_minibatches: gradient steps per pass.
+    gradient_accumulation_steps: parts of a minibatch whose gradients are taken
+      one after the other, for less memory; the two divide the number of SCMs.
     parent_coefficient: weight of the loss of the learned belief.
     outcome_coefficient: weight of the losses of the predicted rewards, of what
       could be set and of what was.
@@ -42,6 +44,7 @@ class Settings:
 
   num_iterations: int
   num_minibatches: int
+  gradient_accumulation_steps: int
   parent_coefficient: float
   outcome_coefficient: float
   reference_every: int
@@ -71,7 +74,7 @@ def schedule(
 def make_optimizer(
   schedule: optax.Schedule, max_grad_norm: float, weight_decay: float
 ) -> optax.GradientTransformation:
-  """Muon with clipping by global norm.
+  """Muon with clipping by global norm, for `stacked` parameters.
 
   Matrices take steps along their orthogonalised momentum, scaled to the size
   of Adam's (Liu et al., "Muon is Scalable for LLM Training", 2025, section
@@ -80,9 +83,42 @@ def make_optimizer(
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
     contrib.muon(
-      schedule, weight_decay=weight_decay, consistent_rms=_ADAM_STEP
+      schedule,
+      weight_decay=weight_decay,
+      consistent_rms=_ADAM_STEP,
+      muon_weight_dimension_numbers=_of_matrices,
     ),
   )
+
+
+def stacked(tree: Any) -> dict[str, jax.Array]:
+  """All arrays of a shape as one: {'2x3': [number of them, 2, 3]}.
+
+  What is done to each of many small parameters makes a program that takes
+  longer to compile than the gradient of the network.
+  """
+  groups: dict[str, list[jax.Array]] = {}
+  for leaf in jax.tree.leaves(tree):
+    groups.setdefault(_shape(leaf), []).append(leaf)
+  return {shape: jnp.stack(group) for shape, group in groups.items()}
+
+
+def unstacked(stacks: dict[str, jax.Array], like: Any) -> Any:
+  """The tree of which `stacked` made stacks; `like` is of its structure."""
+  of_shape = {shape: iter(stack) for shape, stack in stacks.items()}
+  return jax.tree.map(lambda leaf: next(of_shape[_shape(leaf)]), like)
+
+
+def _of_matrices(stacks: Any) -> dict[str, Any]:
+  """Which axes of each stack are those of matrices; None if they are not."""
+  return {
+    shape: contrib.MuonDimensionNumbers(1, 2) if shape.count('x') == 1 else None
+    for shape in stacks
+  }
+
+
+def _shape(array):
+  return 'x'.join(map(str, array.shape))
 
 
 def init(
@@ -96,7 +132,7 @@ def init(
   Args:
     key: consumed.
     network: whose parameters are drawn.
-    optimizer: whose state is begun.
+    optimizer: of `stacked` parameters, whose state is begun.
     task: any one task; only its shapes are used.
 
   Returns:
@@ -113,7 +149,7 @@ def init(
   return types.TrainingState(
     params=params,
     reference=jax.tree.map(jnp.copy, params),
-    opt_state=optimizer.init(params),
+    opt_state=optimizer.init(stacked(params)),
     key=key,
     step=jnp.int32(0),
     dead_updates=jnp.int32(0),
@@ -489,7 +525,7 @@ def update(
   Args:
     state: before the update.
     network: its functions.
-    optimizer: the gradient transformation.
+    optimizer: the gradient transformation, of `stacked` parameters.
     tasks: B tasks.
     observations: [B, N, D].
     trajectories: with leading axes [B, G].
@@ -503,16 +539,29 @@ def update(
   components = trajectories.components  # [B, G, T, 4]
   judged, dead = advantages(components, weights, grpo)
   data = (tasks, observations, trajectories, judged)
+  parts_of_passes = (
+    settings.num_minibatches,
+    settings.gradient_accumulation_steps,
+  )
   batches = jax.tree.map(
-    lambda leaf: leaf.reshape(settings.num_minibatches, -1, *leaf.shape[1:]),
-    data,
+    lambda leaf: leaf.reshape(*parts_of_passes, -1, *leaf.shape[1:]), data
   )
 
   def gradient_step(carry, batch):
     params, opt_state, sound = carry
-    gradient, parts = jax.grad(loss, has_aux=True)(
-      params, state.reference, network, *batch, settings, grpo
+    tree = unstacked(params, state.params)
+
+    def gradient_of(part):
+      gradient, parts = jax.grad(loss, has_aux=True)(
+        tree, state.reference, network, *part, settings, grpo
+      )
+      return stacked(gradient), parts
+
+    gradients, all_parts = jax.lax.map(gradient_of, batch)
+    gradient, parts = jax.tree.map(
+      lambda leaf: leaf.mean(0), (gradients, all_parts)
     )
+    parts['policy/log_ratio_max'] = all_parts['policy/log_ratio_max'].max()
     parts['train/gradient_norm'] = optax.tree.norm(gradient)
     updates, new_opt_state = optimizer.update(gradient, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
@@ -531,7 +580,7 @@ def update(
 
   (params, opt_state, _), parts = jax.lax.scan(
     one_pass,
-    (state.params, state.opt_state, True),
+    (stacked(state.params), state.opt_state, True),
     length=settings.num_iterations,
   )
   metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
@@ -545,10 +594,12 @@ def update(
   metrics['reward/optimization_best'] = earned.max(-1).mean()
   metrics['train/dead_groups'] = dead.mean()
 
+  params = unstacked(params, state.params)
   step = state.step + 1
-  renew = step % settings.reference_every == 0
-  reference = jax.tree.map(
-    lambda new, old: jnp.where(renew, new, old), params, state.reference
+  reference = jax.lax.cond(
+    step % settings.reference_every == 0,
+    lambda: params,
+    lambda: state.reference,
   )
   return state._replace(
     params=params,

@@ -380,9 +380,7 @@ class _Transformer(hk.Module):
       x, problem.exists, prefix.cache, cache, position
     )
     seen = self._see(problem, prefix.units, row)
-    tried = surrogate.try_out(
-      cache.tried, position, seen, self._points, problem.samples
-    )
+    tried = surrogate.try_out(cache.tried, position, seen, problem.samples)
     tokens, parent_logits = _all_or_none(self._heads(x[0]))
     return (
       Encoding(tokens, parent_logits, tried.seen.known, tried),
@@ -399,7 +397,7 @@ class _Transformer(hk.Module):
       *rows.values.shape, num_points=self._points.size
     )
     start = jnp.int32(0)
-    tried = surrogate.try_out(room, start, seen, self._points, problem.samples)
+    tried = surrogate.try_out(room, start, seen, problem.samples)
     so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
     return Encoding(*self._heads(x), so_far, tried)
 
@@ -416,7 +414,7 @@ class _Transformer(hk.Module):
     places = jnp.where(turned, 1 - partial.fractions, partial.fractions)
     partial = partial._replace(fractions=jnp.where(partial.mask, places, 0.0))
     of_candidates, of_chosen = surrogate.told(
-      prefix.seen, encoding.known, encoding.tried, partial
+      prefix.seen, encoding.known, encoding.tried, self._points, partial
     )
 
     x = encoding.tokens

@@ -171,6 +171,9 @@ FIELDS = {
     'passes over the rollouts of an update', 1, 100
   ),
   'grpo.num_minibatches': _count('gradient steps of a pass'),
+  'grpo.gradient_accumulation_steps': _count(
+    'parts of a minibatch whose gradients are taken in turn, for less memory'
+  ),
   'grpo.epsilon': _real('clip of the ratio below 1', 1e-6, 1.0),
   'grpo.epsilon_high': _real('clip of the ratio above 1', 1e-6, 100.0),
   'grpo.beta': _real('weight of the divergence from the reference'),
@@ -430,8 +433,10 @@ def _check_fit(config: dict[str, Any]) -> None:
       'all of the weights in config.rewards are 0, and no intervention would '
       f'be better than another; raise one of {", ".join(weights)}'
     )
-  if grpo['num_tasks'] % grpo['num_minibatches']:
+  parts = grpo['num_minibatches'] * grpo['gradient_accumulation_steps']
+  if grpo['num_tasks'] % parts:
     raise errors.UsageError(
-      f'config.grpo.num_minibatches is {grpo["num_minibatches"]}; it must '
-      f'divide config.grpo.num_tasks, which is {grpo["num_tasks"]}'
+      'config.grpo.num_minibatches times '
+      f'config.grpo.gradient_accumulation_steps is {parts}; it must divide '
+      f'config.grpo.num_tasks, which is {grpo["num_tasks"]}'
     )

@@ -77,13 +77,11 @@ class Tried(NamedTuple):
 
   Attributes:
     seen: the rows.
-    closeness: [L, D, R, C] to each candidate value, of the processes.
     inverse: [G, R, R] inverses of the Cholesky factors.
     whitened: [G, R] the same times the outcomes.
   """
 
   seen: Seen
-  closeness: jax.Array
   inverse: jax.Array
   whitened: jax.Array
 
@@ -91,16 +89,14 @@ class Tried(NamedTuple):
 def none_tried(num_rows: int, num_variables: int, num_points: int) -> Tried:
   """Room for R rows of D variables with C candidate values each."""
   num_processes = len(_LENGTHS) * len(_NOISES)
-  of_points = (num_variables, num_rows, num_points)
   return Tried(
     Seen(
       known=jnp.zeros(num_rows, bool),
       outcomes=jnp.zeros(num_rows),
       intervened=jnp.zeros((num_rows, num_variables), bool),
       places=jnp.zeros((num_rows, num_variables)),
-      nearness=jnp.zeros((len(_WIDTHS), *of_points)),
+      nearness=jnp.zeros((len(_WIDTHS), num_variables, num_rows, num_points)),
     ),
-    closeness=jnp.zeros((len(_LENGTHS), *of_points)),
     inverse=jnp.zeros((num_processes, num_rows, num_rows)),
     whitened=jnp.zeros((num_processes, num_rows)),
   )
@@ -132,11 +128,7 @@ def see(
 
 
 def try_out(
-  tried: Tried,
-  position: jax.Array,
-  new: Seen,
-  points: jax.Array,
-  samples: jax.Array,
+  tried: Tried, position: jax.Array, new: Seen, samples: jax.Array
 ) -> Tried:
   """Adds rows of interventions.
 
@@ -144,7 +136,6 @@ def try_out(
     tried: the rows before, with room for more.
     position: [] where the first of the new rows goes.
     new: Q of them.
-    points: [C] places of the candidates.
     samples: [] draws of which the outcome of each row is the mean.
 
   Returns:
@@ -153,21 +144,16 @@ def try_out(
   noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))  # [G]
   noise = jnp.maximum(noise / samples, _LEAST_NOISE)
 
-  def write(old, new, axis=0):
-    return jax.lax.dynamic_update_slice_in_dim(
-      old, new.astype(old.dtype), position, axis
-    )
-
   seen = Seen(
     *(
-      write(old, of_new, axis)
+      jax.lax.dynamic_update_slice_in_dim(
+        old, of_new.astype(old.dtype), position, axis
+      )
       for old, of_new, axis in zip(
         tried.seen, new, (0, 0, 0, 0, 2), strict=True
       )
     )
   )
-  distance = new.places.T[..., None] - points  # [D, Q, C]
-  closeness = jnp.exp(-_half_squares(distance, _LENGTHS))
 
   def absorb(carry, row):
     """The row of the inverses, and of the whitened outcomes, of a row."""
@@ -189,13 +175,14 @@ def try_out(
   rows = position + jnp.arange(new.known.size)
   start = tried.inverse, tried.whitened
   (inverse, whitened), _ = jax.lax.scan(absorb, start, rows)
-  return Tried(seen, write(tried.closeness, closeness, 2), inverse, whitened)
+  return Tried(seen, inverse, whitened)
 
 
 def told(
   passive: Seen,
   known: jax.Array,
   tried: Tried,
+  points: jax.Array,
   partial: distributions.Partial,
 ) -> tuple[jax.Array, jax.Array]:
   """What rows tell of one more variable beside those chosen already.
@@ -204,6 +191,7 @@ def told(
     passive: rows in which nothing was set.
     known: [R] bool, which of the rows tried are known of: the first ones.
     tried: rows of interventions.
+    points: [C] places of the candidates.
     partial: what is chosen, in places.
 
   Returns:
@@ -260,14 +248,13 @@ def told(
   of_each, alone = (
     features(*of_some)
     for of_some in zip(
-      _covariances(tried, partial),
+      _covariances(active, points, partial),
       jax.tree.map(jnp.add, _sums(passive, partial), _sums(active, partial)),
       _nearest_best(active, partial, goodness),
       strict=True,
     )
   )
-  _, num_variables, _, num_points = tried.closeness.shape
-  return of_each.reshape(num_variables, num_points, -1), alone[0]
+  return of_each.reshape(-1, points.size, NUM_FEATURES), alone[0]
 
 
 def _reach_and_belief(tried):
@@ -293,7 +280,7 @@ def _reach_and_belief(tried):
   return jnp.sqrt(squares / number), jax.nn.softmax(evidence)
 
 
-def _covariances(tried, partial):
+def _covariances(seen, points, partial):
   """Of rows with candidates, and with what is chosen.
 
   Each row has set what one candidate variable would complete, or none would, so
@@ -302,16 +289,18 @@ def _covariances(tried, partial):
   Returns:
     Of each the covariances in variances of the signal, [L, R, C] and [L, R, 1],
     and which variable, or whether the chosen ones, the row belongs to: [D, R]
-    and [1, R].
+    and [1, R]. Of a row that belongs to none they are anything.
   """
-  seen = tried.seen
   squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
-  given = jnp.exp(-jnp.where(partial.mask, squares, 0.0).sum(-1))  # [L, R]
+  squares = jnp.where(partial.mask, squares, 0.0).sum(-1)[..., None]
   candidates, alone = _same_sets(seen, partial)
   candidates &= ~partial.mask[:, None]
-  own = jnp.where(candidates[..., None], tried.closeness, 0.0).sum(1)
-  given = given[..., None]
-  return (given * own, candidates), (given * alone[:, None], alone[None])
+  own = jnp.where(candidates, seen.places.T, 0.0).sum(0)  # [R]
+  of_own = _half_squares(own[:, None] - points, _LENGTHS)  # [L, R, C]
+  return (
+    (jnp.exp(-squares - of_own), candidates),
+    (jnp.exp(-squares), alone[None]),
+  )
 
 
 def _posterior(tried, covariance, belongs):

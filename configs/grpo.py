@@ -100,6 +100,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       num_generations=4,
       num_iterations=1,
       num_minibatches=4,
+      # Half a minibatch at a time is near the processor, not in main memory.
+      gradient_accumulation_steps=2,
       epsilon=0.2,
       epsilon_high=0.2,
       beta=0.0,
@@ -191,6 +193,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.grpo.baseline = 'reached'
     config.grpo.scale_rewards = 'batch'
     config.grpo.num_generations = 8
+    config.grpo.gradient_accumulation_steps = 1
     config.grpo.variable_entropy = 0.002
     config.grpo.cell_entropy = 0.002
     config.rewards.structure = 0.2

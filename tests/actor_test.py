@@ -212,7 +212,7 @@ class ActorTest(parameterized.TestCase):
       self.assertNotEmpty(_sets_in_reach(task.scm.problem, trajectory)[0])
 
   def test_what_is_averaged_is_the_mean_over_the_bank(self):
-    mean_row = jax.jit(simulate.mean_row)
+    expectation = jax.jit(simulate.expectation)
     seen = set()
     for _, _, task, trajectory in _episodes():
       averaged = bool(task.scm.problem.samples > 1)
@@ -220,7 +220,7 @@ class ActorTest(parameterized.TestCase):
       for intervention, outcome in zip(
         _interventions(trajectory), trajectory.outcomes, strict=True
       ):
-        mean = mean_row(task.scm, task.objective.bank, intervention)
+        mean, _ = expectation(task.scm, task.objective.bank, intervention)
         error = np.abs(outcome - mean) / task.scm.scale
         if averaged:
           self.assertLess(error.max(), 1e-4)

@@ -94,7 +94,7 @@ class HistogramsTest(absltest.TestCase):
     state = jax.jit(lambda key: fused.init(key, parts))(jax.random.PRNGKey(0))
     gradient = jax.tree.map(lambda x: jnp.full_like(x, 2.0), state.params)
     _, opt_state = jax.jit(optimizer.update)(
-      gradient, state.opt_state, state.params
+      learner.stacked(gradient), state.opt_state, learner.stacked(state.params)
     )
     state = state._replace(opt_state=opt_state)
     shown = dashboard.histograms({}, miniature.tasks(2).scm.problem)

@@ -165,7 +165,7 @@ class WatchTest(parameterized.TestCase):
     scm = scm._replace(problem=scm.problem._replace(samples=samples))
     bank = jnp.array([[1.0, -1, 2, 0], [3.0, 0, 0, 0]])
     chosen = hand_made_scms.do(settings, 4)
-    return _watch(jax.random.key(seed), scm, bank, chosen)
+    return _watch(jax.random.key(seed), scm, bank, chosen)[0]
 
   def test_one_sample_is_a_step(self):
     scm = hand_made_scms.chain()

@@ -157,7 +157,7 @@ class BuiltPartsTest(absltest.TestCase):
     for updates in (0, 4, 5):
       self.config.training.num_updates = updates
       optimizer = experiment.from_config(self.config.to_dict()).parts.optimizer
-      params = {'w': jnp.ones(2)}
+      params = learner.stacked({'w': jnp.ones(2)})
       optimizer.update(params, optimizer.init(params), params)
 
 

@@ -566,15 +566,19 @@ class UpdateTest(parameterized.TestCase):
       return total
 
     expected = gradient(_init().params)
-    chex.assert_trees_all_close(state.opt_state, expected, atol=1e-5)
+    chex.assert_trees_all_close(
+      state.opt_state, learner.stacked(expected), atol=1e-5
+    )
 
   def test_minibatches_hold_every_scm_once(self):
-    # The mean over the minibatches is the gradient of the whole batch.
-    def mean_gradient(num_minibatches, num_iterations):
+    # The mean over the minibatches, and over the parts of each of them, is the
+    # gradient of the whole batch.
+    def mean_gradient(num_minibatches, num_iterations, num_parts=1):
       settings = dataclasses.replace(
         miniature.LEARNER,
         num_minibatches=num_minibatches,
         num_iterations=num_iterations,
+        gradient_accumulation_steps=num_parts,
       )
       update = _updater(_ADD_UP, settings=settings)
       state, _ = update(_init(_ADD_UP), _experience())
@@ -583,6 +587,7 @@ class UpdateTest(parameterized.TestCase):
 
     whole = mean_gradient(1, 1)
     chex.assert_trees_all_close(mean_gradient(2, 3), whole, atol=1e-6)
+    chex.assert_trees_all_close(mean_gradient(1, 1, 2), whole, atol=1e-6)
     with self.assertRaisesRegex(TypeError, 'reshape'):
       mean_gradient(3, 1)
 
@@ -617,6 +622,22 @@ class UpdateTest(parameterized.TestCase):
     self.assertEqual(divergences[2], 0)
 
 
+class StackedTest(absltest.TestCase):
+  def test_there_and_back(self):
+    rng = np.random.default_rng(0)
+    tree = {
+      name: jnp.float32(rng.normal(size=shape))
+      for name, shape in (('a', (2, 3)), ('b', (3,)), ('c', (2, 3)), ('d', ()))
+    }
+    stacks = learner.stacked(tree)
+    self.assertEqual(
+      {shape: stack.shape for shape, stack in stacks.items()},
+      {'2x3': (2, 2, 3), '3': (1, 3), '': (1,)},
+    )
+    np.testing.assert_array_equal(stacks['2x3'][1], tree['c'])
+    chex.assert_trees_all_equal(learner.unstacked(stacks, tree), tree)
+
+
 class OptimizerTest(absltest.TestCase):
   def test_learning_rate_warms_up_and_decays(self):
     # The step on a constant gradient is in proportion to the learning rate: up
@@ -624,12 +645,13 @@ class OptimizerTest(absltest.TestCase):
     optimizer = learner.make_optimizer(
       learner.schedule(0.4, 4, 12, 0.25), 1.0, 0.0
     )
-    params, gradient = jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)
+    params = learner.stacked(jnp.zeros((1, 1)))
+    gradient = learner.stacked(jnp.full((1, 1), 0.5))
     update = jax.jit(optimizer.update)
     state, rates = optimizer.init(params), []
     for _ in range(13):
       step, state = update(gradient, state, params)
-      rates.append(-float(step[0, 0]))
+      rates.append(-float(step['1x1'][0, 0, 0]))
     expected = [0, 0.1, 0.2, 0.3, 0.4]
     expected += [0.25 + 0.15 * np.cos(np.pi * t / 8) for t in range(1, 9)]
     rates = np.array(rates) * 0.4 / rates[4]
@@ -644,10 +666,13 @@ class OptimizerTest(absltest.TestCase):
     left, _ = np.linalg.qr(rng.normal(size=(8, 3)))
     right, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     gradient = jnp.float32(left * [5, 2, 1] @ right.T)
-    params = jnp.zeros((8, 3))
-    step, _ = jax.jit(optimizer.update)(
-      gradient, optimizer.init(params), params
+    # Each on its own: the other of the same shape is as it were alone.
+    other = jnp.float32(rng.normal(size=(8, 3)))
+    params = learner.stacked([jnp.zeros((8, 3))] * 2)
+    steps, _ = jax.jit(optimizer.update)(
+      learner.stacked([gradient, other]), optimizer.init(params), params
     )
+    step, _ = learner.unstacked(steps, [gradient, other])
     # A step of root mean square 0.2 x 0.4 has the Frobenius norm of 3 values.
     expected = -0.2 * 0.4 * np.sqrt(8 * 3 / 3)
     singular = np.diag(left.T @ np.asarray(step) @ right)

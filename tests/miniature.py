@@ -71,6 +71,7 @@ GENERAL = dataclasses.replace(
 LEARNER = learner.Settings(
   num_iterations=1,
   num_minibatches=1,
+  gradient_accumulation_steps=1,
   parent_coefficient=0.5,
   outcome_coefficient=0.5,
   reference_every=50,

@@ -303,7 +303,8 @@ class BadValuesTest(parameterized.TestCase):
   def test_minibatches_that_do_not_divide_the_tasks(self):
     self.assert_refused(
       _changed(('grpo.num_minibatches', 24)),
-      'config.grpo.num_minibatches is 24; it must divide '
+      'config.grpo.num_minibatches times '
+      'config.grpo.gradient_accumulation_steps is 48; it must divide '
       'config.grpo.num_tasks, which is 64',
     )
 

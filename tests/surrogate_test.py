@@ -59,7 +59,6 @@ class SurrogateTest(parameterized.TestCase):
       surrogate.none_tried(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
       self.active,
-      jnp.array(_POINTS),
       _SAMPLES,
     )
 
@@ -81,7 +80,7 @@ class SurrogateTest(parameterized.TestCase):
     partial = _PARTIALS[number]
     known = np.asarray(self.active.known) & (np.arange(_ROWS) < count)
     of_each, alone = surrogate.told(
-      self.passive, jnp.array(known), self.tried, partial
+      self.passive, jnp.array(known), self.tried, jnp.array(_POINTS), partial
     )
     rows = [np.asarray(leaf)[known] for leaf in self.active[1:4]]
     for where, mask, place in self._candidates(partial):
@@ -168,11 +167,9 @@ class SurrogateTest(parameterized.TestCase):
     tried = surrogate.none_tried(_ROWS, _SIZE, len(_POINTS))
     for i in range(_ROWS):
       row = _seen([leaf[i : i + 1] for leaf in _rows(0, 1)])
-      tried = surrogate.try_out(
-        tried, jnp.int32(i), row, jnp.array(_POINTS), _SAMPLES
-      )
+      tried = surrogate.try_out(tried, jnp.int32(i), row, _SAMPLES)
     for name, a, b in zip(
-      ('known', 'outcomes', 'intervened', 'places', 'nearness', *'cif'),
+      ('known', 'outcomes', 'intervened', 'places', 'nearness', *'if'),
       jax.tree.leaves(tried),
       jax.tree.leaves(self.tried),
       strict=True,
@@ -189,17 +186,23 @@ class SurrogateTest(parameterized.TestCase):
       surrogate.none_tried(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
       changed,
-      jnp.array(_POINTS),
       _SAMPLES,
     )
+    points = jnp.array(_POINTS)
     for partial in _PARTIALS:
-      expected = surrogate.told(self.passive, known, self.tried, partial)
-      actual = surrogate.told(self.passive, known, tried, partial)
+      expected = surrogate.told(
+        self.passive, known, self.tried, points, partial
+      )
+      actual = surrogate.told(self.passive, known, tried, points, partial)
       jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
   def test_number_of_features(self):
     of_each, alone = surrogate.told(
-      self.passive, self.active.known, self.tried, _PARTIALS[0]
+      self.passive,
+      self.active.known,
+      self.tried,
+      jnp.array(_POINTS),
+      _PARTIALS[0],
     )
     self.assertEqual(
       of_each.shape, (_SIZE, len(_POINTS), surrogate.NUM_FEATURES)
@@ -225,11 +228,12 @@ class SurrogateTest(parameterized.TestCase):
         surrogate.none_tried(n, 1, len(_POINTS)),
         jnp.int32(0),
         seen,
-        jnp.array(_POINTS),
         samples=jnp.float32(1000),
       )
       nothing = distributions.nothing_yet(1)
-      return surrogate.told(seen, seen.known, tried, nothing)[0]
+      return surrogate.told(
+        seen, seen.known, tried, jnp.array(_POINTS), nothing
+      )[0]
 
     with jax.enable_x64(False):
       single = told()

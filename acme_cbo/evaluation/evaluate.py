@@ -1,6 +1,5 @@
 """Policies on held-out SCMs: same SCMs, data and noise for all of them."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -71,11 +70,14 @@ def episode(
     memory, spent, last = memory
     chosen = policy.choose(key_choice, memory)
     intervention, spent = environment.paid_for(scm.problem, spent, chosen, last)
-    outcome = environment.watch(key_outcome, scm, objective.bank, intervention)
+    outcome, expected = environment.watch(
+      key_outcome, scm, objective.bank, intervention
+    )
     after = policy.observe(memory, index, intervention, outcome)
     return (after, spent, intervention), (
       intervention,
       outcome,
+      expected,
       policy.believed(memory),
     )
 
@@ -90,11 +92,8 @@ def episode(
     jax.random.split(key_policy, num_interventions),
   )
   (end, *_), history = jax.lax.scan(step, start, inputs)
-  interventions, outcomes, before = history
+  interventions, outcomes, expected, before = history
   believed = beliefs.joined(before, policy.believed(end))
-  expected = jax.vmap(
-    functools.partial(simulate.expected_outcome, scm, objective.bank)
-  )(interventions)
   return Outcome(
     score=score(expected, objective),
     intervention=interventions,

@@ -191,21 +191,23 @@ def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
   return jnp.where(linear, 0.0, drawn)
 
 
-def mean_row(
+def expectation(
   scm: types.SCM, bank: jax.Array, intervention: types.Intervention
-) -> jax.Array:
-  """E[x | do] of all variables.
+) -> tuple[jax.Array, jax.Array]:
+  """E[x | do] of all variables, and of the target as it is judged.
 
   Args:
     scm: the model.
     bank: [S, D] from `noise_bank`.
-    intervention: what is set.
+    intervention: what is set, on one variable or several.
 
   Returns:
-    [D] in the variables' own units; 0 where a variable is padding or latent.
+    [D] in the variables' own units, 0 where a variable is padding or latent;
+    and [] of the target, signed by the goal, in the SCM's internal units.
   """
   u = propagate(scm, intervention, bank).mean(0)
-  return _in_own_units(scm, intervention, u)
+  target = jnp.where(scm.problem.target, u, 0.0).sum()
+  return _in_own_units(scm, intervention, u), scm.problem.goal * target
 
 
 def in_target_units(scm: types.SCM, outcome: jax.Array) -> jax.Array:
@@ -230,9 +232,7 @@ def expected_outcome(
   Returns:
     [] the mean outcome: more is better.
   """
-  u = propagate(scm, intervention, bank)
-  outcome = jnp.where(scm.problem.target, u, 0.0).sum(-1)
-  return scm.problem.goal * outcome.mean()
+  return expectation(scm, bank, intervention)[1]
 
 
 def sampled_outcome(scm: types.SCM, values: jax.Array) -> jax.Array:

@@ -88,6 +88,7 @@ def listener(parts: fused.Parts) -> Callable[[Any, Episode], Said]:
       followed[parts.kinds.belief],
       intervention,
       trajectory.outcomes,
+      actor.expected_outcomes(task, intervention),
     )
     learned, exact = (
       jax.vmap(kinds[kind].parents)(followed[kind])

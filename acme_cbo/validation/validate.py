@@ -524,6 +524,7 @@ def _alone(parts: fused.Parts) -> fused.Parts:
       parts.settings,
       num_iterations=1,
       num_minibatches=1,
+      gradient_accumulation_steps=1,
       parent_coefficient=0.0,
       outcome_coefficient=0.0,
     ),

@@ -119,6 +119,23 @@ class SignalTest(parameterized.TestCase):
     expected = [np.cos(2.0), np.tanh(2.0), 3.6, np.exp(2.0), np.exp(-2.0)]
     np.testing.assert_allclose(signals, expected, rtol=1e-5)
 
+  @parameterized.parameters((np.float32, 1e-5), (np.float64, 1e-13))
+  def test_activations_over_many_turns_and_both_signs(self, dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+      for kind, function in _ACTIVATIONS.items():
+        z = np.linspace(-40, 40, 1001)
+        equations = hand_made_scms.mechanism(
+          1, hidden=np.ones((1, 1, 1)), output=1.0, activation=[kind]
+        )
+        equations = jax.tree.map(
+          lambda leaf: leaf.astype(dtype) if leaf.dtype.kind == 'f' else leaf,
+          equations,
+        )
+        actual = mechanisms.signal(equations, jnp.int32(0), dtype(z[:, None]))
+        expected = function(np.float64(dtype(z)))
+        error = np.abs(actual - expected) / np.maximum(np.abs(expected), 1)
+        self.assertLess(error.max(), tolerance, kind)
+
 
 class DispatchTest(absltest.TestCase):
   def test_value_is_signal_and_noise(self):

@@ -26,7 +26,7 @@ _NUM_DRAWS = 32
 _propagate = jax.jit(simulate.propagate)
 _sample = jax.jit(simulate.sample, static_argnums=3)
 _expected_outcome = jax.jit(simulate.expected_outcome)
-_mean_row = jax.jit(simulate.mean_row)
+_expectation = jax.jit(simulate.expectation)
 _objective = jax.jit(simulate.objective, static_argnums=(2, 3))
 _relabel = jax.jit(simulate.relabel)
 _intervene_on = jax.jit(simulate.intervene_on)
@@ -233,7 +233,7 @@ class SampleTest(parameterized.TestCase):
         )
         np.testing.assert_array_equal(rows[:, ~exists], 0.0)
         # Of the same draws, the mean row is their mean.
-        mean = np.asarray(_mean_row(scm, noise, intervention))
+        mean = np.asarray(_expectation(scm, noise, intervention)[0])
         error = np.abs(mean - expected.mean(0)) / scm.scale
         self.assertLess(error.max(), 1e-4)
         np.testing.assert_array_equal(mean[mask], intervention.values[mask])
