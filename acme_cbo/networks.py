@@ -744,8 +744,21 @@ def _few_rows_times_matrix(rows, matrix):
   )
 
 
+class _Norm(hk.Module):
+  """`hk.LayerNorm`, its means as products, which are quicker than sums."""
+
+  def __call__(self, x):
+    width = x.shape[-1]
+    scale = hk.get_parameter('scale', [width], init=jnp.ones)
+    offset = hk.get_parameter('offset', [width], init=jnp.zeros)
+    mean = jnp.full((width, 1), 1 / width, x.dtype)
+    centred = x - x @ mean
+    deviation = jax.lax.rsqrt(jnp.square(centred) @ mean + 1e-5)
+    return scale * deviation * centred + offset
+
+
 def _norm(name):
-  return hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
+  return _Norm(name)
 
 
 def _linear(name, size, scale=1.0):

@@ -9,7 +9,6 @@
 :general is what the policy of the package was trained with: it may set several
 variables at once, pay for them, meet latent causes, and search for long.
 
-The preset `benchmark` has the sizes that launchers/benchmark.py measures.
 A field is overridden by --config.grpo.num_generations=16. This file is Python
 and is run: trust it as you trust a program. Why each default is what it is:
 docs/experiments.md.
@@ -17,7 +16,7 @@ docs/experiments.md.
 
 import ml_collections
 
-_PRESETS = ('', 'smoke', 'linear', 'large', 'general', 'benchmark')
+_PRESETS = ('', 'smoke', 'linear', 'large', 'general')
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -202,8 +201,5 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 150
     config.training.checkpoint_every = 50
     config.evaluation.num_tasks = 256
-  elif preset == 'benchmark':
-    config.grpo.num_tasks = 16
-    config.grpo.num_generations = 16
   config.lock()
   return config

@@ -1,6 +1,7 @@
-"""Measures what the cache and the sharing save, and what the trainer costs.
+"""Measures how fast it is: shares of the machine's ceilings, and ratios.
 
 python launchers/benchmark.py --out=benchmark.json
+With --botorch=PYTHON also beside BoTorch: see tests/peers/requirements.txt.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from acme_cbo import command_line
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_PEER = _ROOT / 'tests' / 'peers' / 'botorch_step.py'
 _CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  str(_ROOT / 'configs' / 'grpo.py:benchmark'),
-  'Path of the config file.',
+  'config', str(_ROOT / 'configs' / 'grpo.py'), 'Path of the config file.'
 )
 _OUT = flags.DEFINE_string('out', None, 'JSON file to write the figures to.')
 _REPEATS = flags.DEFINE_integer('repeats', 7, 'Runs of each.', lower_bound=1)
+_BOTORCH = flags.DEFINE_string(
+  'botorch', None, 'A Python that has BoTorch, to be compared with.'
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,18 +34,14 @@ def main(argv: Sequence[str]) -> None:
   config = command_line.required_config(_CONFIG)
   command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import benchmark  # noqa: PLC0415
-  from acme_cbo import experiment  # noqa: PLC0415
-  from acme_cbo.runtimes import fused  # noqa: PLC0415
+  from acme_cbo.benchmark import report  # noqa: PLC0415
+  from acme_cbo.benchmark import run  # noqa: PLC0415
 
-  parts = experiment.from_config(config).parts
-  figures = benchmark.measure(parts, _REPEATS.value)
-  figures['trainer_overhead'] = benchmark.trainer_overhead(
-    fused.make_step(parts), fused.initial_state(0, parts), _REPEATS.value
-  )
-  print(json.dumps(figures, indent=2))
+  botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []
+  figures = run.measure(config, _REPEATS.value, botorch)
   if _OUT.value:
     pathlib.Path(_OUT.value).write_text(json.dumps(figures, indent=2) + '\n')
+  print(report.table(figures))
 
 
 if __name__ == '__main__':

@@ -39,11 +39,15 @@ filegroup(
 
 
 def sources(root: pathlib.Path = ROOT) -> list[str]:
-  """Returns the paths, relative to `root`, of the project's Python files."""
+  """Returns the paths, relative to `root`, of the project's Python files.
+
+  But for those of `tests/peers`, which run in an environment of their own.
+  """
   return sorted(
     path.relative_to(root).as_posix()
     for folder in FOLDERS
     for path in (root / folder).rglob('[!.]*.py')
+    if path.parent != root / 'tests' / 'peers'
   )
 
 

@@ -15,7 +15,7 @@ from configs import grpo
 from configs import rewards as balances
 
 # The presets that configs/grpo.py tells of.
-_PRESETS = ('', 'smoke', 'linear', 'large', 'benchmark')
+_PRESETS = ('', 'smoke', 'linear', 'large', 'general')
 _TOP = ('name', 'seed')
 
 

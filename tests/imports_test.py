@@ -56,7 +56,15 @@ _LAYERS = {
   'command_line': ('errors', 'schema'),
   'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'schema', 'training.interruption'),
-  'benchmark': (*_LEARNING, 'runtimes', 'errors', 'training'),
+  'benchmark': (
+    *_LEARNING,
+    'runtimes',
+    'errors',
+    'training',
+    'evaluation',
+    'benchmark',
+  ),
+  'benchmark.run': ('',),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),
   'results': ('',),

@@ -1,0 +1,1 @@
+"""How fast it is: shares of what the machine can do, and ratios of one run."""

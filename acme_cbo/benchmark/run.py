@@ -1,0 +1,82 @@
+"""All measurements of a benchmark, each kind in a process that suits it."""
+
+from collections.abc import Sequence
+from concurrent import futures
+import json
+import multiprocessing
+import pathlib
+import tempfile
+from typing import Any
+
+from acme_cbo import command_line
+from acme_cbo import experiment as experiment_lib
+from acme_cbo.benchmark import decisions
+from acme_cbo.benchmark import machine
+from acme_cbo.benchmark import startup
+from acme_cbo.benchmark import training
+from acme_cbo.runtimes import fused
+
+# A config file of one that was read and changed already.
+_CONFIG_FILE = """import json
+import pathlib
+
+import ml_collections
+
+
+def get_config():
+  text = (pathlib.Path(__file__).parent / 'config.json').read_text()
+  return ml_collections.ConfigDict(json.loads(text))
+"""
+
+
+def measure(
+  config: dict[str, Any], repeats: int, botorch: Sequence[str] = ()
+) -> dict[str, Any]:
+  """How fast a config trains, decides and starts.
+
+  Args:
+    config: checked.
+    repeats: runs of each, in turn.
+    botorch: see `decisions.measure`.
+
+  Returns:
+    What `training.measure` and `decisions.measure` return, with `startup_s`,
+    `trainer_overhead`, `peak_memory` in bytes and `machine`.
+  """
+  experiment = experiment_lib.from_config(config)
+  # Nothing of this process slows down what is timed in others.
+  with futures.ProcessPoolExecutor(
+    1, multiprocessing.get_context('spawn'), _one_decision_at_a_time
+  ) as other:
+    decided = other.submit(_decide, config, repeats, botorch).result()
+  with tempfile.TemporaryDirectory() as directory:
+    path = pathlib.Path(directory)
+    (path / 'config.json').write_text(json.dumps(config))
+    (path / 'config.py').write_text(_CONFIG_FILE)
+    started = startup.measure([f'--config={path / "config.py"}'])
+  trained = training.measure(experiment.parts, repeats)
+  overhead = training.trainer_overhead(
+    fused.make_step(experiment.parts),
+    fused.initial_state(experiment.seed, experiment.parts),
+    repeats,
+  )
+  return {
+    'machine': machine.facts(),
+    **trained,
+    'ratios': trained['ratios'] | decided['ratios'],
+    'decision_ms': decided['decision_ms'],
+    'startup_s': started,
+    'trainer_overhead': overhead,
+    'peak_memory': machine.peak_memory(),
+  }
+
+
+def _one_decision_at_a_time() -> None:
+  command_line.set_environment(small_programs=True)
+
+
+def _decide(config, repeats, botorch):
+  experiment = experiment_lib.from_config(config)
+  parts = experiment.parts
+  params = fused.initial_state(experiment.seed, parts).params
+  return decisions.measure(parts.network, params, repeats, botorch)

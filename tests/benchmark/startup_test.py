@@ -1,0 +1,38 @@
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+import pytest
+
+from acme_cbo import errors
+from acme_cbo.benchmark import startup
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class StartupTest(absltest.TestCase):
+  def test_a_training_that_ends_at_once_says_why(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'ended before its first update: error: .*nowhere.py'
+    ):
+      startup.measure(['--config=nowhere.py'])
+
+  @pytest.mark.slow
+  def test_the_second_start_is_quicker(self):
+    config = _ROOT / 'configs' / 'grpo.py'
+    seconds = startup.measure([f'--config={config}:smoke'])
+    self.assertLess(3, seconds['warm'])
+    self.assertLess(seconds['warm'], 0.8 * seconds['cold'])
+
+  def test_half_a_line_is_no_update(self):
+    with tempfile.TemporaryDirectory() as directory:
+      path = pathlib.Path(directory) / 'metrics.jsonl'
+      self.assertFalse(startup._is_updated(path))
+      path.write_text('{"step": 0}\n{"step": 1, "lo')
+      self.assertFalse(startup._is_updated(path))
+      path.write_text('{"step": 0}\n{"step": 1}\n')
+      self.assertTrue(startup._is_updated(path))
+
+
+if __name__ == '__main__':
+  absltest.main()
