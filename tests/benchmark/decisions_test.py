@@ -48,6 +48,7 @@ class PeerTest(absltest.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 class MeasureTest(absltest.TestCase):
   def test_ratios_follow_from_the_milliseconds(self):
     parts = miniature.parts(network=miniature.network())

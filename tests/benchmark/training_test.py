@@ -73,6 +73,7 @@ class CompiledTest(absltest.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # It compiles 16 programs.
 class MeasureTest(absltest.TestCase):
   """The whole of it, at sizes at which no figure means anything."""
 
