@@ -557,17 +557,14 @@ def update(
       )
       return stacked(gradient), parts
 
-    gradients, all_parts = jax.lax.map(gradient_of, batch)
-    gradient, parts = jax.tree.map(
-      lambda leaf: leaf.mean(0), (gradients, all_parts)
-    )
-    parts['policy/log_ratio_max'] = all_parts['policy/log_ratio_max'].max()
+    gradients, parts = jax.lax.map(gradient_of, batch)
+    gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
     parts['train/gradient_norm'] = optax.tree.norm(gradient)
     updates, new_opt_state = optimizer.update(gradient, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
     parts['train/update_norm'] = optax.tree.norm(updates)
     for name in ('loss/total', 'train/gradient_norm', 'train/update_norm'):
-      sound &= jnp.isfinite(parts[name])
+      sound &= jnp.isfinite(parts[name]).all()
     params, opt_state = jax.tree.map(
       lambda after, before: jnp.where(sound, after, before),
       new,

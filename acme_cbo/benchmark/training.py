@@ -306,11 +306,11 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     'python_share': 1 - whole / median['update'],
     'compile': {
       name: {
-        'seconds_to_trace': made.seconds_to_trace,
-        'seconds_to_compile': made.seconds_to_compile,
-        'mebibytes': made.bytes / 2**20,
+        'seconds_to_trace': program.seconds_to_trace,
+        'seconds_to_compile': program.seconds_to_compile,
+        'mebibytes': program.bytes / 2**20,
       }
-      for name, made in (('actor', act), ('learner', learn))
+      for name, program in (('actor', act), ('learner', learn))
     },
     'seconds': timing.spread(seconds),
   }
