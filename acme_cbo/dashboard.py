@@ -54,13 +54,13 @@ def hparams(config: dict[str, Any]) -> dict[str, bool | float | str]:
 
 
 def histograms(
-  outcomes: Mapping[str, evaluate.Outcome], problem: types.Problem
+  tasks: held_out.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
 ) -> dict[str, Callable[[types.TrainingState], dict[str, np.ndarray]]]:
   """What is shown as a distribution, with every evaluation.
 
   Args:
+    tasks: the held-out SCMs.
     outcomes: whose 'grpo' is that of the latest evaluation.
-    problem: of the M held-out tasks.
 
   Returns:
     {prefix of the tags: state -> {rest of the tag: numbers}}.
@@ -68,10 +68,10 @@ def histograms(
 
   def choices(state):
     del state
-    outcome = outcomes['grpo']
+    outcome, problem = outcomes['grpo'], tasks.scm.problem
     mask, values = (np.asarray(leaf) for leaf in outcome.intervention)
     low, high = (
-      np.broadcast_to(np.asarray(end)[:, None], values.shape)[mask]
+      np.broadcast_to(end[:, None], values.shape)[mask]
       for end in (problem.low, problem.high)
     )
     return {
@@ -117,11 +117,11 @@ def figures(
   Returns:
     {tag: curves of the rewards -> figure, or None where it has nothing yet}.
   """
-  scm = jax.device_get(jax.tree.map(lambda leaf: leaf[0], tasks.tasks.scm))
-  exists = scm.problem.exists
 
   def example(curves):
     del curves
+    scm = jax.tree.map(lambda leaf: leaf[0], tasks.scm)
+    exists = scm.problem.exists
     outcome = outcomes['grpo']
     belief = np.asarray(outcome.parents['learned'][0])
     return plots.episode(

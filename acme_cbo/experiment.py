@@ -16,6 +16,15 @@ from acme_cbo import schema
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
+_SECTIONS_OF_PARTS = (
+  'scms',
+  'horizon',
+  'rewards',
+  'network',
+  'grpo',
+  'optimizer',
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -106,6 +115,7 @@ class Experiment:
     name: of the run.
     seed: of the training.
     parts: of an update.
+    parts_from: the values of the config that the parts are made from.
     learning_rate: by the number of updates made.
     training: its cadence, and when it stops.
     evaluation: the held-out SCMs.
@@ -114,6 +124,7 @@ class Experiment:
   name: str
   seed: int
   parts: fused.Parts
+  parts_from: dict[str, Any]
   learning_rate: Callable[[int], float]
   training: Training
   evaluation: Evaluation
@@ -177,6 +188,10 @@ def from_config(config: dict[str, Any]) -> Experiment:
     name=config['name'],
     seed=config['seed'],
     parts=parts,
+    parts_from={
+      **{section: config[section] for section in _SECTIONS_OF_PARTS},
+      'num_updates': training.num_updates,
+    },
     learning_rate=lambda update: np.asarray(
       schedule(update * per_update)
     ).item(),

@@ -24,6 +24,10 @@ from acme_cbo.scms import simulate
 _OPTIMIZATION = rewards.COMPONENTS.index('optimization')
 # Root mean square of Adam's steps, in learning rates: Muon's are made like it.
 _ADAM_STEP = 0.2
+# Coefficients of an iteration of Newton and Schulz (Jordan et al., "Muon: An
+# optimizer for hidden layers", 2024), once for each: given one by one they are
+# looped over, and what an iteration does is compiled once.
+_ORTHOGONALISATION = ((3.4445, -4.7750, 2.0315),) * 5
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -84,6 +88,7 @@ def make_optimizer(
     optax.clip_by_global_norm(max_grad_norm),
     contrib.muon(
       schedule,
+      ns_coeffs=_ORTHOGONALISATION,
       weight_decay=weight_decay,
       consistent_rms=_ADAM_STEP,
       muon_weight_dimension_numbers=_of_matrices,

@@ -48,7 +48,7 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
   tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-  (observations, trajectories), _ = fused.make_act(parts)(
+  (observations, trajectories), _ = fused.programs(parts)['act'](
     state.params, key_act, tasks
   )
   task, rows, rollouts = jax.device_get(
@@ -158,12 +158,13 @@ def _after(
   update: int, experiment: experiment_lib.Experiment, workdir: pathlib.Path
 ):
   """The state after an update of a run, and the step that goes on from it."""
-  state = train.initial_state(experiment)
+  compiled = train.compiled_programs(experiment)
+  state = compiled['init'](jax.random.PRNGKey(experiment.seed))
   with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
     nearest = checkpointer.latest_step(before=update + 1)
     if nearest:
       state, _ = checkpointer.restore(state, nearest)
-  step = fused.make_step(experiment.parts)
+  step = fused.make_step(experiment.parts, compiled)
   while int(state.step) < update:
     state, _ = step(state)
   return state, step

@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import jax
+from jax import stages
 
 from acme_cbo import dashboard
 from acme_cbo import errors
@@ -24,9 +25,12 @@ from acme_cbo import experiment as experiment_lib
 from acme_cbo import results
 from acme_cbo import run_directory
 from acme_cbo import types
+from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import report
+from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
+from acme_cbo.scms import priors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import loggers
@@ -86,10 +90,16 @@ def train_and_evaluate(
   ):
     if resume:
       run_directory.check_resumable(workdir, config)
-    initial = initial_state(experiment)
-    tasks = held_out_tasks(experiment)
+    compiled = compiled_programs(experiment)
+    key = jax.random.PRNGKey(experiment.seed)
+    # A prior that cannot be drawn from is refused before anything is written.
+    priors.filled(*compiled['fill'](key))
+
+    def initial() -> types.TrainingState:
+      return compiled['init'](key)
+
     state, metadata = _starting_point(
-      checkpointer, initial, resume, resume_step, workdir
+      checkpointer, initial(), resume, resume_step, workdir
     )
     starts = run_directory.begin(
       workdir,
@@ -106,13 +116,15 @@ def train_and_evaluate(
       _what_to_do_next(workdir),
     ):
       facts['parameters'] = _announce(experiment, state, workdir)
+      tasks = held_out_tasks(experiment)
       score = tasks.network_scorer(experiment.parts.network)
-      outcomes = {
-        'untrained': score(initial.params, 0),
-        **tasks.scores(held_out.HEURISTICS),
-      }
+      outcomes: dict[str, evaluate.Outcome] = {}
 
       def evaluate_state(state):
+        """Scores a policy; the first time also those it is compared to."""
+        if not outcomes:
+          outcomes['untrained'] = score(initial().params, 0)
+          outcomes.update(tasks.scores(held_out.HEURISTICS))
         outcomes['grpo'] = (
           score(state.params, int(state.step))
           if state.step
@@ -126,9 +138,7 @@ def train_and_evaluate(
         evaluate_state,
         loggers.LoggerGroup(tensorboard, loggers.JsonlLogger(workdir)),
         (
-          monitors.Histograms(
-            dashboard.histograms(outcomes, tasks.tasks.scm.problem)
-          ),
+          monitors.Histograms(dashboard.histograms(tasks, outcomes)),
           monitors.Figures(
             dashboard.REWARDS, dashboard.figures(tasks, outcomes)
           ),
@@ -143,6 +153,7 @@ def train_and_evaluate(
         ),
         interrupted,
         workdir,
+        compiled,
       )
       if metadata:
         trainer.load_state_dict(metadata['trainer'])
@@ -157,8 +168,8 @@ def train_and_evaluate(
       state = trainer.fit(state)
       if signal := interrupted():
         raise errors.Interrupted(signal, trainer.updates)
-      if 'grpo' not in outcomes:  # It went on from its end.
-        outcomes['grpo'] = score(state.params, int(state.step))
+      if not outcomes:  # It went on from its end.
+        evaluate_state(state)
       facts['finished_by'] = trainer.stop_reason or 'all updates were made'
       if trainer.stop_reason:
         print(
@@ -206,13 +217,17 @@ class _Record(callbacks.Callback):
     self._facts['latest_checkpoint'] = self._checkpointer.latest_step()
 
 
-def initial_state(
+def compiled_programs(
   experiment: experiment_lib.Experiment,
-) -> types.TrainingState:
-  """The state that a run begins with; from here on it compiles as it says."""
+) -> dict[str, stages.Compiled]:
+  """`fused.programs` of a run; from here on it compiles as the run says."""
   if experiment.training.quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
-  return fused.initial_state(experiment.seed, experiment.parts)
+  return compilation.ready(
+    experiment.parts_from,
+    lambda: fused.trace(experiment.parts),
+    lambda: print('compiling, half a minute or so …', flush=True),
+  )
 
 
 def held_out_tasks(experiment: experiment_lib.Experiment) -> held_out.HeldOut:
@@ -299,6 +314,7 @@ def _trainer(
   last: tuple[callbacks.Callback, ...],
   interrupted: Callable[[], int | None],
   workdir: pathlib.Path,
+  compiled: dict[str, stages.Compiled],
 ) -> trainer_lib.Trainer:
   """The trainer of a run: the callbacks of its config, and then the `last`."""
   parts, cadence = experiment.parts, experiment.training
@@ -313,7 +329,7 @@ def _trainer(
       )
     )
   return trainer_lib.Trainer(
-    step=fused.make_step(parts),
+    step=fused.make_step(parts, compiled),
     num_updates=cadence.num_updates,
     logger=logger,
     interrupted=interrupted,

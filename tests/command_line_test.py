@@ -125,7 +125,7 @@ class EnvironmentTest(absltest.TestCase):
     for small in (False, True):
       with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
         command_line.set_environment(small)
-        self.assertEqual('XLA_FLAGS' in os.environ, small)
+        self.assertEqual('multi_thread' in os.environ['XLA_FLAGS'], small)
         # Raises at a flag that it does not know.
         done = subprocess.run(
           [sys.executable, '-c', 'import jax; jax.devices()'],

@@ -11,6 +11,7 @@ from acme_cbo import dashboard
 from acme_cbo import learner
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
 from acme_cbo.runtimes import fused
 from configs import grpo
 from tests import miniature
@@ -79,7 +80,10 @@ class HistogramsTest(absltest.TestCase):
     state = jax.eval_shape(
       lambda: fused.init(jax.random.PRNGKey(0), miniature.parts())
     )
-    choices = dashboard.histograms({'grpo': outcome}, problem)['choices'](state)
+    tasks = held_out.HeldOut(0, miniature.PRIOR, 2, miniature.HORIZON)
+    tasks.tasks = miniature.tasks(2)
+    shown = dashboard.histograms(tasks, {'grpo': outcome})
+    choices = shown['choices'](state)
     expected = [
       j for of_task in mask for of_step in of_task for j in column[of_step]
     ]
@@ -97,7 +101,8 @@ class HistogramsTest(absltest.TestCase):
       learner.stacked(gradient), state.opt_state, learner.stacked(state.params)
     )
     state = state._replace(opt_state=opt_state)
-    shown = dashboard.histograms({}, miniature.tasks(2).scm.problem)
+    tasks = held_out.HeldOut(0, miniature.PRIOR, 2, miniature.HORIZON)
+    shown = dashboard.histograms(tasks, {})
     parameters, gradients = (
       shown[name](state) for name in ('parameters', 'gradients')
     )

@@ -28,6 +28,7 @@ from acme_cbo import replay
 from acme_cbo import train
 from acme_cbo import trained_policy
 from acme_cbo.evaluation import held_out
+from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
 from acme_cbo.training import checkpoints
 from configs import grpo
@@ -154,12 +155,11 @@ class RunTest(parameterized.TestCase):
     option = 'jax_disable_most_optimizations'
     cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
     cls.parts = experiment.from_config(_config(0).to_dict()).parts
-    cls.step = staticmethod(fused.make_step(cls.parts))
-    init = jax.jit(lambda key: fused.init(key, cls.parts))
+    compiled = fused.programs(cls.parts)
+    cls.step = staticmethod(fused.make_step(cls.parts, compiled))
     from_config = experiment.from_config
     for module, name, shared in (
-      (fused, 'make_step', lambda parts: cls.step),
-      (fused, 'initial_state', lambda seed, _: init(jax.random.PRNGKey(seed))),
+      (compilation, 'ready', lambda *_: compiled),
       (held_out, 'HeldOut', functools.cache(_HeldOut)),
       (
         experiment,
@@ -281,7 +281,7 @@ class RunTest(parameterized.TestCase):
 
   def test_metrics_have_every_step_and_every_tag(self):
     rows = self.run_0.rows()
-    self.assertEqual([row['step'] for row in rows], [0, 1, 2, 3, 4, 5])
+    self.assertEqual([row['step'] for row in rows], [1, 0, 2, 3, 4, 5])
     for row in rows:
       evaluated = {tag for tag in row if tag in _OF_EVALUATIONS}
       expected = _OF_EVALUATIONS if row['step'] in (0, 2, 4, 5) else set()
@@ -378,7 +378,7 @@ class RunTest(parameterized.TestCase):
       return self.step(state)
 
     with (
-      mock.patch.object(fused, 'make_step', lambda parts: step),
+      mock.patch.object(fused, 'make_step', lambda *_: step),
       self.assertRaisesRegex(errors.NonFiniteError, 'update 4: outcome') as met,
     ):
       replay.replay(self.run_0.workdir, update=4, index=1)
@@ -392,7 +392,7 @@ class RunTest(parameterized.TestCase):
       raise errors.NonFiniteError(1, 'logit', np.arange(4) == 3, 'of the test')
 
     with (
-      mock.patch.object(fused, 'make_step', lambda parts: step),
+      mock.patch.object(fused, 'make_step', lambda *_: step),
       self.assertRaises(errors.NonFiniteError) as met,
     ):
       _train(0, workdir)

@@ -1,6 +1,7 @@
 """Held-out SCMs on which every policy of a run is scored."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -36,10 +37,7 @@ BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 class HeldOut:
   """M tasks with their data and their noise, the same for every policy.
 
-  Attributes:
-    tasks: the SCMs and their objectives.
-    is_linear: [M] bool.
-    parents: [M, D] bool, the parents of the targets.
+  They are drawn when they are first looked at.
   """
 
   def __init__(
@@ -49,39 +47,51 @@ class HeldOut:
     num_tasks: int,
     horizon: actor.Horizon,
   ):
-    """Draws the tasks.
+    """Chooses the tasks.
 
     Args:
       seed: from which tasks, data and noise are drawn.
       prior: the distribution of SCMs.
       num_tasks: M.
       horizon: N and T.
-
-    Raises:
-      errors.UsageError: the prior refuses nearly every SCM that it draws.
     """
     # Training folds nothing in, so that no seed of its can meet these draws.
     key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
-    key_tasks, self._key = jax.random.split(key)
-    self.tasks = priors.sample(key_tasks, prior, num_tasks)
+    self._key_tasks, self._key = jax.random.split(key)
     self._seed = seed
+    self._prior = prior
+    self._num_tasks = num_tasks
     self._horizon = horizon
-    scm = jax.device_get(self.tasks.scm)
-    self._columns = {
-      'task': np.arange(num_tasks),
-      'family': [mechanisms.Family(i).name.lower() for i in scm.family],
-      'graph': [graphs.Graph(i).name.lower() for i in scm.graph],
-      'variables': scm.problem.exists.sum(-1),
-    }
-    self.is_linear = scm.family == mechanisms.Family.LINEAR
-    self.parents = np.asarray(actor.target_parents(scm))
-    self._candidates = np.asarray(beliefs.candidates(scm.problem))
     # Beside the network's own, where it can be computed.
     self._kinds = [
       kind
       for kind in beliefs.KINDS
       if kind != 'exact' or prior.max_variables <= exact.MAX_VARIABLES
     ]
+
+  @functools.cached_property
+  def tasks(self) -> types.Task:
+    """The SCMs and their objectives.
+
+    Raises:
+      errors.UsageError: the prior refuses nearly every SCM that it draws.
+    """
+    return priors.sample(self._key_tasks, self._prior, self._num_tasks)
+
+  @functools.cached_property
+  def scm(self) -> types.SCM:
+    """Those of the tasks, in numpy."""
+    return jax.device_get(self.tasks.scm)
+
+  @functools.cached_property
+  def is_linear(self) -> np.ndarray:
+    """[M] bool."""
+    return np.asarray(self.scm.family) == mechanisms.Family.LINEAR
+
+  @functools.cached_property
+  def parents(self) -> np.ndarray:
+    """[M, D] bool, the parents of the targets."""
+    return np.asarray(actor.target_parents(self.tasks.scm))
 
   def scores(
     self, factories: dict[str, policies.Factory]
@@ -141,7 +151,10 @@ class HeldOut:
     return pd.DataFrame(
       {
         'policy': policy,
-        **self._columns,
+        'task': np.arange(len(score)),
+        'family': [mechanisms.Family(i).name.lower() for i in self.scm.family],
+        'graph': [graphs.Graph(i).name.lower() for i in self.scm.graph],
+        'variables': self.scm.problem.exists.sum(-1),
         'score_first': score[:, 0],
         'score_mean': score.mean(1),
         'score_best': score.max(1),
@@ -170,10 +183,11 @@ class HeldOut:
       all candidates are parents, as in stars: there is nothing to tell apart.
     """
     rows = []
+    of_all = np.asarray(beliefs.candidates(self.tasks.scm.problem))
     for belief, probability in outcome.parents.items():
       steps = np.asarray(probability).swapaxes(0, 1)
       for group, chosen in self.groups().items():
-        candidates = self._candidates & chosen[:, None]
+        candidates = of_all & chosen[:, None]
         if len(np.unique(self.parents[candidates])) == 2:
           rows += [
             {

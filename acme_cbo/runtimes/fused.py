@@ -1,10 +1,11 @@
 """Actor and learner in turn, in one process on one device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from typing import Any
 
 import jax
+from jax import stages
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -63,7 +64,7 @@ def init(key: jax.Array, parts: Parts) -> types.TrainingState:
 
 def initial_state(seed: int, parts: Parts) -> types.TrainingState:
   """`init` from a seed, compiled."""
-  return jax.jit(lambda key: init(key, parts))(jax.random.PRNGKey(seed))
+  return programs(parts)['init'](jax.random.PRNGKey(seed))
 
 
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
@@ -90,11 +91,6 @@ def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
   return data, actor.faults(*data)
 
 
-def make_act(parts: Parts) -> Callable[..., Any]:
-  """`act`, compiled: (params, key, tasks) -> what it returns."""
-  return jax.jit(lambda params, key, tasks: act(params, key, tasks, parts))
-
-
 def learn(
   state: types.TrainingState, tasks, observations, trajectories, parts: Parts
 ):
@@ -112,15 +108,62 @@ def learn(
   )
 
 
-def make_step(
-  parts: Parts,
-) -> Callable[[types.TrainingState], tuple[types.TrainingState, dict]]:
-  """One update as a function of the state, which it donates.
-
-  The prior, the actor and the learner are one jitted function each.
+def programs(parts: Parts) -> dict[str, stages.Wrapped]:
+  """What is compiled of an update, each for itself.
 
   Args:
     parts: of the update.
+
+  Returns:
+    'init': key -> state; 'fill': key -> tasks and whether they are all there,
+    see `priors.fill`; 'act': (params, key, tasks) -> what `act` returns;
+    'learn': (state, tasks, observations, trajectories) -> state and metrics,
+    where the state that is given is donated.
+  """
+  return {
+    'init': jax.jit(lambda key: init(key, parts)),
+    'fill': jax.jit(lambda key: priors.fill(key, parts.prior, parts.num_tasks)),
+    'act': jax.jit(lambda params, key, tasks: act(params, key, tasks, parts)),
+    'learn': jax.jit(
+      lambda state, tasks, observations, trajectories: learn(
+        state, tasks, observations, trajectories, parts
+      ),
+      donate_argnums=0,
+    ),
+  }
+
+
+def trace(parts: Parts) -> Iterator[tuple[str, stages.Traced]]:
+  """Traces `programs` one after the other, without a call of any."""
+  wrapped = programs(parts)
+  key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+
+  def traced(name, *args):
+    program = wrapped[name].trace(*args)
+    made = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+      program.out_info,
+    )
+    return (name, program), made
+
+  program, state = traced('init', key)
+  yield program
+  program, (tasks, _) = traced('fill', key)
+  yield program
+  program, (data, _) = traced('act', state.params, key, tasks)
+  yield program
+  program, _ = traced('learn', state, tasks, *data)
+  yield program
+
+
+def make_step(
+  parts: Parts, compiled: Mapping[str, Callable[..., Any]] | None = None
+) -> Callable[[types.TrainingState], tuple[types.TrainingState, dict]]:
+  """One update as a function of the state, which it donates.
+
+  Args:
+    parts: of the update.
+    compiled: its `programs`; they are compiled as they are called if not given.
 
   Returns:
     `step(state) -> (state, metrics)`. It raises an `errors.UsageError` where
@@ -129,13 +172,7 @@ def make_step(
     `FloatingPointError` where the policy has left the data behind or no group
     has told anything for a long time.
   """
-  jit_act = make_act(parts)
-  jit_learn = jax.jit(
-    lambda state, tasks, observations, trajectories: learn(
-      state, tasks, observations, trajectories, parts
-    ),
-    donate_argnums=0,
-  )
+  run = compiled or programs(parts)
   jit_learner_faults = jax.jit(
     lambda state, tasks, observations, trajectories: learner.faults(
       state.params,
@@ -154,10 +191,10 @@ def make_step(
     update = int(state.step) + 1
     key, key_tasks, key_act = jax.random.split(state.key, 3)
     seed = str(jax.random.key_data(key_tasks).tolist())
-    tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-    data, faults = jit_act(state.params, key_act, tasks)
+    tasks = priors.filled(*run['fill'](key_tasks))
+    data, faults = run['act'](state.params, key_act, tasks)
     errors.check_finite(update, actor.FAULTS, np.asarray(faults), seed)
-    state, metrics = jit_learn(state._replace(key=key), tasks, *data)
+    state, metrics = run['learn'](state._replace(key=key), tasks, *data)
     lost = [
       name
       for name, value in jax.device_get(metrics).items()

@@ -253,7 +253,7 @@ def fill(
 
   Returns:
     A `Task` with a leading axis B, and [] bool: all of them could be drawn.
-    Where it is False the batch is not full, and `sample` raises.
+    Where it is False the batch is not full, and `filled` raises.
   """
   per_round = -(-num_tasks * 5 // 8)
   draw = jax.vmap(lambda k: sample_task(k, prior))
@@ -282,12 +282,16 @@ def fill(
 
 
 def sample(key: jax.Array, prior: Prior, num_tasks: int) -> types.Task:
-  """`fill`, outside `jit`, so that a prior which cannot is refused.
+  """The tasks of `fill`, all of them: see `filled`."""
+  return filled(*fill(key, prior, num_tasks))
+
+
+def filled(tasks: types.Task, complete: jax.Array) -> types.Task:
+  """The tasks that `fill` returned, outside `jit`.
 
   Raises:
     errors.UsageError: the prior refuses nearly every SCM that it draws.
   """
-  tasks, complete = fill(key, prior, num_tasks)
   if not complete:
     raise errors.UsageError(
       'the prior refuses nearly every SCM that it draws; lower scms.min_gain '

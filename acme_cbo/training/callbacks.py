@@ -7,6 +7,9 @@ import importlib
 import typing
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from acme_cbo import errors
 from acme_cbo.training import checkpoints
 from acme_cbo.training import scalars
@@ -87,9 +90,11 @@ def load(names: tuple[str, ...]) -> tuple[Callback, ...]:
 
 
 class Evaluation(Callback):
-  """Scores the state before the first update, every so often, and at the end.
+  """Scores what the run begins with, then every so often, and at the end.
 
-  Tells the other callbacks by `on_eval_end`.
+  What it begins with is scored after the first update: what an evaluation
+  compiles would keep that one waiting. Tells the other callbacks by
+  `on_eval_end`.
   """
 
   def __init__(self, evaluate: Callable[[Any], Mapping[str, Any]], every: int):
@@ -104,6 +109,7 @@ class Evaluation(Callback):
     self._evaluate = evaluate
     self._every = every
     self._latest = -1
+    self._begun_with: Any = None
 
   def to_come(self, trainer: trainer_lib.Trainer) -> int:
     """How many evaluations there will be after the latest."""
@@ -115,17 +121,24 @@ class Evaluation(Callback):
     return updates % self._every == 0 or updates == trainer.num_updates
 
   def on_fit_start(self, trainer, state):
-    """Scores what the run begins with."""
+    """Keeps what the run begins with: an update may donate it."""
     if self._latest < 0:
-      self._alone(trainer, state)
+      copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+      self._begun_with = copy(state)
 
   def on_step_end(self, trainer, state, metrics):
     """Scores the state when it is time to."""
     if self._is_due(trainer, int(state.step)):
+      self._score_the_beginning(trainer)
       metrics.update(self._run(trainer, state))
+
+  def on_update_end(self, trainer, state, metrics):
+    """Scores what the run began with."""
+    self._score_the_beginning(trainer)
 
   def on_fit_end(self, trainer, state):
     """Scores what the run ends with, where it was stopped in between."""
+    self._score_the_beginning(trainer)
     if self._latest != int(state.step):
       self._alone(trainer, state)
 
@@ -136,6 +149,11 @@ class Evaluation(Callback):
   def load_state_dict(self, state):
     """Evaluates that one not again."""
     self._latest = state['latest']
+
+  def _score_the_beginning(self, trainer):
+    state, self._begun_with = self._begun_with, None
+    if state is not None:
+      self._alone(trainer, state)
 
   def _alone(self, trainer, state):
     """Evaluates where no update is logged."""

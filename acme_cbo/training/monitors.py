@@ -20,7 +20,7 @@ WINDOW = 20
 class Throughput(callbacks.Callback):
   """Logs rates without the first update, and what that took.
 
-  The first update of a process compiles.
+  In the first update of a process all is new, and may be compiled.
   """
 
   def __init__(self, interventions_per_update: int):
@@ -41,7 +41,7 @@ class Throughput(callbacks.Callback):
     elapsed = metrics['perf/update_seconds']
     if self._seconds is None:
       self._seconds = collections.deque(maxlen=WINDOW)
-      metrics['perf/compile_seconds'] = elapsed
+      metrics['perf/first_update_seconds'] = elapsed
       return
     self._seconds.append(elapsed)
     rate = 1 / statistics.fmean(self._seconds)

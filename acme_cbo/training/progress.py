@@ -75,9 +75,9 @@ class Progress(callbacks.Callback):
       )
 
   def on_fit_start(self, trainer, state):
-    """Starts the clock; an evaluation comes next."""
+    """Starts the clock."""
     self._updates = int(state.step)
-    self._compiled = self._done = False
+    self._made_one = self._done = False
     self._seconds = collections.deque[float](maxlen=monitors.WINDOW)
     self._eval_seconds = collections.deque[float](maxlen=2)
     self._start = self._mark = self._clock()
@@ -86,11 +86,12 @@ class Progress(callbacks.Callback):
     self._show(trainer, 'starting …')
 
   def on_step_end(self, trainer, state, metrics):
-    """Times the update, unless it was the first, which compiles."""
+    """Times the update, unless it was the first, which may compile."""
     elapsed = self._lap()
     self._updates = int(state.step)
     self._values.update(metrics)
-    if self._compiled:
+    first = not self._made_one
+    if not first:
       self._seconds.append(elapsed)
     # Rates are there from the second update on.
     unknown = set(self._metrics.values()) - self._values.keys()
@@ -99,8 +100,8 @@ class Progress(callbacks.Callback):
         f'Progress cannot show {sorted(unknown)}: the metrics of this run are'
         f' {sorted(self._values)}.'
       )
-    self._compiled = True
-    if self._mark - self._shown >= self._every:
+    self._made_one = True
+    if first or self._mark - self._shown >= self._every:
       self._show(trainer, self._time_left(trainer))
 
   def on_eval_end(self, trainer, state, metrics):
@@ -138,7 +139,7 @@ class Progress(callbacks.Callback):
   def _time_left(self, trainer: trainer_lib.Trainer) -> str:
     updates = trainer.num_updates - self._updates
     if updates and not self._seconds:
-      return 'ETA unknown' if self._compiled else 'compiling, a minute or two …'
+      return 'ETA unknown'
     evaluations = self._evaluation.to_come(trainer)
     seconds = updates * statistics.fmean(self._seconds) if updates else 0.0
     if evaluations and self._eval_seconds:

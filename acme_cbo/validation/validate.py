@@ -391,7 +391,7 @@ def weight_zero(parts: fused.Parts, tasks: types.Task) -> Iterator[Check]:
   state = fused.initial_state(_SEED, parts)
   index = np.arange(parts.num_tasks) % len(tasks.scm.family)
   batch = jax.tree.map(lambda leaf: leaf[index], tasks)
-  (observations, trajectories), _ = fused.make_act(parts)(
+  (observations, trajectories), _ = fused.programs(parts)['act'](
     state.params, state.key, batch
   )
 
@@ -570,6 +570,8 @@ def _task(tasks: Any, index: int) -> Any:
 def _episodes(parts, params, tasks, num_episodes) -> list[units.Episode]:
   """A group of rollouts on each of the first tasks."""
   some = jax.tree.map(lambda leaf: leaf[:num_episodes], tasks)
-  data, _ = fused.make_act(parts)(params, jax.random.PRNGKey(_SEED), some)
+  data, _ = fused.programs(parts)['act'](
+    params, jax.random.PRNGKey(_SEED), some
+  )
   episodes = units.Episode(some, *data)
   return [_task(episodes, i) for i in range(num_episodes)]

@@ -426,9 +426,9 @@ def _fingerprint(key, prior, num_tasks):
 
 def _held_out(seed: int = 1) -> held_out.HeldOut:
   """16 tasks, drawn already."""
-  drawn = miniature.tasks(16)
-  with mock.patch.object(priors, 'sample', lambda *unused: drawn):
-    return held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+  tasks = held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+  tasks.tasks = miniature.tasks(16)
+  return tasks
 
 
 def _nothing_done():
@@ -550,10 +550,7 @@ class HeldOutTest(parameterized.TestCase):
       (9, ['learned']),
     ):
       prior = dataclasses.replace(miniature.PRIOR, max_variables=max_variables)
-      with mock.patch.object(
-        priors, 'sample', lambda *unused: miniature.tasks(16)
-      ):
-        tasks = held_out.HeldOut(0, prior, 16, miniature.HORIZON)
+      tasks = held_out.HeldOut(0, prior, 16, miniature.HORIZON)
       self.assertEqual(tasks._kinds, expected)
 
   def test_every_policy_meets_the_same_luck(self):
@@ -576,8 +573,8 @@ class HeldOutTest(parameterized.TestCase):
     parts = miniature.parts(num_tasks=4)
     num_updates = 50
 
-    def record(key, prior, num_tasks):
-      tasks = _fingerprint(key, prior, num_tasks)
+    def record(tasks, complete):
+      self.assertTrue(complete)
       draws.append(np.asarray(tasks.scm.location[0]))
       return tasks
 
@@ -588,13 +585,15 @@ class HeldOutTest(parameterized.TestCase):
     draws = []
     fine = jnp.zeros((len(actor.FAULTS), 1), bool)
     with (
-      mock.patch.object(priors, 'sample', record),
+      mock.patch.object(priors, 'fill', lambda *of: (_fingerprint(*of), True)),
+      mock.patch.object(priors, 'filled', record),
       mock.patch.object(fused, 'act', lambda *unused: ((None, None), fine)),
       mock.patch.object(fused, 'learn', learn),
     ):
       step = fused.make_step(parts)
       for seed in range(4):
-        held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+        tasks = held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
+        self.assertLen(tasks.parents, 16)
         state = fused.init(jax.random.PRNGKey(seed), parts)
         for _ in range(num_updates):
           state, _ = step(state)

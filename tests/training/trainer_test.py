@@ -46,10 +46,11 @@ class OrderTest(parameterized.TestCase):
     self.assertEqual(
       recorder.calls,
       [
+        ('on_fit_start', 0),
+        *_update(1)[:-1],
         *_evaluation(0),
         ('write', 0),
-        ('on_fit_start', 0),
-        *_update(1),
+        ('on_update_end', 1),
         *_update(2, *_evaluation(2)),
         *_update(3, *_evaluation(3)),
         ('on_fit_end', 3),
@@ -155,8 +156,8 @@ class OrderTest(parameterized.TestCase):
       [
         f'{name}.{hook}'
         for hook in (
-          'on_eval_end',
           'on_fit_start',
+          'on_eval_end',
           'on_eval_end',
           'on_step_end',
           'on_update_end',
@@ -201,7 +202,7 @@ class MetricsTest(parameterized.TestCase):
       FloatingPointError, rf'update 2 .*reward/total = {value}\.$'
     ):
       _trainer(recorder, step=step).fit(toy.init())
-    self.assertEqual([x for x, _ in recorder.metrics], [0, 1])
+    self.assertEqual([x for x, _ in recorder.metrics], [1, 0])
     self.assertLen(recorder.exceptions, 1)
 
   def test_every_metric_that_is_not_finite_is_named(self):
