@@ -49,6 +49,7 @@ _FEW_ROWS = 1e-3
 # Improvements below it, in deviations of the signal, are told no more apart.
 _LEAST_IMPROVEMENT = 1e-4
 
+NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
 NUM_FEATURES = 7 + len(_LENGTHS) + 3 * len(_WIDTHS)
 # Which of them is the logarithm of the expected improvement.
 LOG_IMPROVEMENT = 4
@@ -88,7 +89,6 @@ class Tried(NamedTuple):
 
 def none_tried(num_rows: int, num_variables: int, num_points: int) -> Tried:
   """Room for R rows of D variables with C candidate values each."""
-  num_processes = len(_LENGTHS) * len(_NOISES)
   return Tried(
     Seen(
       known=jnp.zeros(num_rows, bool),
@@ -97,8 +97,8 @@ def none_tried(num_rows: int, num_variables: int, num_points: int) -> Tried:
       places=jnp.zeros((num_rows, num_variables)),
       nearness=jnp.zeros((len(_WIDTHS), num_variables, num_rows, num_points)),
     ),
-    inverse=jnp.zeros((num_processes, num_rows, num_rows)),
-    whitened=jnp.zeros((num_processes, num_rows)),
+    inverse=jnp.zeros((NUM_PROCESSES, num_rows, num_rows)),
+    whitened=jnp.zeros((NUM_PROCESSES, num_rows)),
   )
 
 

@@ -2,6 +2,7 @@
 
 python launchers/benchmark.py --out=benchmark.json
 With --botorch=PYTHON also beside BoTorch: see tests/peers/requirements.txt.
+With --scaling=DIR instead how the costs grow with each size, and a figure.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,11 @@ _BOTORCH = flags.DEFINE_string(
 )
 
 
+_SCALING = flags.DEFINE_string(
+  'scaling', None, 'Directory for what costs over sizes are, instead.'
+)
+
+
 def main(argv: Sequence[str]) -> None:
   """Prints the figures and writes them down."""
   del argv
@@ -37,6 +43,9 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo.benchmark import report  # noqa: PLC0415
   from acme_cbo.benchmark import run  # noqa: PLC0415
 
+  if _SCALING.value:
+    print(run.scale(config, _REPEATS.value, pathlib.Path(_SCALING.value)))
+    return
   botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []
   figures = run.measure(config, _REPEATS.value, botorch)
   if _OUT.value:

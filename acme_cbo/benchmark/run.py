@@ -12,8 +12,10 @@ from acme_cbo import command_line
 from acme_cbo import experiment as experiment_lib
 from acme_cbo.benchmark import decisions
 from acme_cbo.benchmark import machine
+from acme_cbo.benchmark import scaling
 from acme_cbo.benchmark import startup
 from acme_cbo.benchmark import training
+from acme_cbo.evaluation import plots
 from acme_cbo.runtimes import fused
 
 # A config file of one that was read and changed already.
@@ -69,6 +71,25 @@ def measure(
     'trainer_overhead': overhead,
     'peak_memory': machine.peak_memory(),
   }
+
+
+def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
+  """Measures how the costs of a config grow; writes scaling.json and .png.
+
+  Args:
+    config: checked.
+    repeats: runs of each.
+    directory: made where it is missing.
+
+  Returns:
+    The exponents, as a table.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  found = scaling.measure(config, repeats, lambda line: print(line, flush=True))
+  text = json.dumps({'machine': machine.facts(), 'axes': found}, indent=2)
+  (directory / 'scaling.json').write_text(text + '\n')
+  plots.save(directory / 'scaling.png', plots.scaling(found))
+  return f'\n{scaling.table(found)}'
 
 
 def _one_decision_at_a_time() -> None:

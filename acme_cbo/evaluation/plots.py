@@ -306,6 +306,51 @@ def methods(
   return figure
 
 
+def scaling(found: dict[str, Any]) -> figure_lib.Figure:
+  """Draws seconds over each size, and how they should grow.
+
+  Args:
+    found: what `benchmark.scaling.measure` returns.
+
+  Returns:
+    The figure.
+  """
+  columns = -(-len(found) // 2)
+  figure = _figure(3 * columns, 5.6)
+  panels = figure.subplots(2, columns, squeeze=False).ravel()
+  for panel, (axis, of) in zip(panels, found.items(), strict=False):
+    sizes = of['sizes']
+    for who, (colour, _) in zip(of['seconds'], _STYLES, strict=False):
+      seconds = np.array(of['seconds'][who])
+      work = np.array(of['multiply_adds'][who])
+      exponent, should_be = of['exponent'][who], of['expected'][who]
+      exponents = f'{exponent:.2f}, expected {should_be:.2f}'
+      panel.plot(
+        sizes, seconds, color=colour, marker='o', label=f'{who}: {exponents}'
+      )
+      expected = seconds[-1] * work / work[-1]
+      panel.plot(sizes, expected, color=colour, linestyle=':')
+    panel.set(xscale='log', yscale='log')
+    panel.set_xticks(sizes, [str(size) for size in sizes])
+    panel.minorticks_off()
+    panel.set_title(axis, fontsize=10)
+    panel.legend(fontsize=7, frameon=False, title='exponent', title_fontsize=7)
+    panel.grid(alpha=0.3)
+  for panel in panels[len(found) :]:
+    panel.axis('off')
+    panel.text(
+      0,
+      0.5,
+      'seconds of an update of 16 SCMs\ndotted: as the multiplications\n'
+      'and additions grow, through\nthe largest size',
+      fontsize=9,
+      va='center',
+    )
+  for row in panels.reshape(2, columns):
+    row[0].set_ylabel('seconds')
+  return figure
+
+
 def _figure(width: float, height: float) -> figure_lib.Figure:
   """An empty figure of that many inches, which belongs to no window."""
   figure = figure_lib.Figure(figsize=(width, height), layout='constrained')
