@@ -149,7 +149,7 @@ def measure(
 
 def exponent(sizes, costs) -> float:
   """Slope of the logarithm of a cost, over the upper half of the sizes."""
-  upper = slice(len(sizes) // 2, None)
+  upper = slice((len(sizes) - 1) // 2, None)
   slope, _ = np.polyfit(np.log(sizes[upper]), np.log(costs[upper]), 1)
   return float(slope)
 
