@@ -3,7 +3,8 @@
 O/results.csv   a row per method, SCM, repeat and step
 O/summary.json  what they come to, with intervals
 O/table.md      the same as tables
-O/curves_*.png  each SCM over the interventions; scores.png, all of them
+O/curves_*.png  each SCM over the interventions; scores.png, all of them;
+                scores_over_seconds.png, all of them over the time they take
 
 and what `episode_log` writes. An episode that is finished is never played
 again: the same command goes on after a kill at any moment.
@@ -528,20 +529,28 @@ def _draw(
     ).items():
       scores.setdefault(method, []).append(values)
   if len(player.environments) > 1:
-    figure = plots.methods(
-      f'{len(player.environments)} SCMs: {_of_what(settings)}',
-      {
-        'score of the last recommendation': {
-          method: _curve(strata, settings.confidence)
-          for method, strata in scores.items()
-          if len(strata) == len(player.environments)
-        }
-      },
-      {'optimum': 1.0, 'no intervention': 0.0},
-      'score',
-      methods_lib.NAMES,
-    )
-    plots.save(settings.out / 'scores.png', figure)
+    curves = {
+      method: _curve(strata, settings.confidence)
+      for method, strata in scores.items()
+      if len(strata) == len(player.environments)
+    }
+    seconds = comparison.seconds(episodes, horizon)
+    over_seconds = {
+      method: curve._replace(seconds=seconds[method])
+      for method, curve in curves.items()
+    }
+    for file, drawn in (
+      ('scores.png', curves),
+      ('scores_over_seconds.png', over_seconds),
+    ):
+      figure = plots.methods(
+        f'{len(player.environments)} SCMs: {_of_what(settings)}',
+        {'score of the last recommendation': drawn},
+        {'optimum': 1.0, 'no intervention': 0.0},
+        'score',
+        methods_lib.NAMES,
+      )
+      plots.save(settings.out / file, figure)
 
 
 def _of_what(settings: Settings) -> str:

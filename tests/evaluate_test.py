@@ -388,6 +388,7 @@ class ProcessesTest(parameterized.TestCase):
         'episodes.jsonl',
         'results.csv',
         'scores.png',
+        'scores_over_seconds.png',
         'summary.json',
         'table.md',
       ],

@@ -60,7 +60,7 @@ def measure(
   overhead = training.trainer_overhead(
     fused.make_step(experiment.parts),
     fused.initial_state(experiment.seed, experiment.parts),
-    repeats,
+    4 * repeats,
   )
   return {
     'machine': machine.facts(),

@@ -37,6 +37,28 @@ def interleaved(
   return seconds
 
 
+class Stopwatch:
+  """Runs while functions do.
+
+  Attributes:
+    seconds: for which it has run.
+  """
+
+  def __init__(self):
+    self.seconds = 0.0
+
+  def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose results are waited for, and timed."""
+
+    def run(*args):
+      begin = time.perf_counter()
+      result = jax.block_until_ready(function(*args))
+      self.seconds += time.perf_counter() - begin
+      return result
+
+    return run
+
+
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
   """{name: median of its runs}."""
   return {name: statistics.median(runs) for name, runs in seconds.items()}

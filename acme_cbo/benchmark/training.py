@@ -26,9 +26,6 @@ from acme_cbo.training import monitors
 from acme_cbo.training import stopping
 from acme_cbo.training import trainer as trainer_lib
 
-# Of a run whose overhead is measured.
-_UPDATES = 10
-
 
 class Work(NamedTuple):
   """What a program does, by XLA's cost analysis of what it compiled.
@@ -309,7 +306,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
       'rewards': 1 - median['act_without_rewards'] / median['act'],
       'exact_belief': median['act_with_exact_belief'] / median['act'] - 1,
     },
-    'python_share': 1 - whole / median['update'],
+    'python_share': python_share(parts, state, repeats),
     'compile': {
       name: {
         'seconds_to_trace': program.seconds_to_trace,
@@ -351,10 +348,37 @@ def _loss_of(parts):
   return lambda params, *data: _loss(params, parts, *data)
 
 
-def trainer_overhead(
-  step: Callable[[Any], tuple[Any, Any]], state: Any, repeats: int
+def python_share(
+  parts: fused.Parts, state: types.TrainingState, repeats: int
 ) -> float:
-  """What the trainer adds to its updates, as a share of the bare loop.
+  """Share of an update in which none of its programs runs.
+
+  Args:
+    parts: of the update.
+    state: to begin with.
+    repeats: updates that are timed.
+
+  Returns:
+    1 less the seconds in programs over all.
+  """
+  inside, whole = timing.Stopwatch(), timing.Stopwatch()
+  programs = fused.programs(parts)
+  step = whole.timed(
+    fused.make_step(
+      parts, {name: inside.timed(run) for name, run in programs.items()}
+    )
+  )
+  state, _ = step(_copy(state))  # It compiles.
+  inside.seconds = whole.seconds = 0.0
+  for _ in range(repeats):
+    state, _ = step(state)
+  return 1 - inside.seconds / whole.seconds
+
+
+def trainer_overhead(
+  step: Callable[[Any], tuple[Any, Any]], state: Any, updates: int
+) -> float:
+  """What the trainer adds to its updates, as a share of theirs.
 
   Loggers and the callbacks of every update write as in a run; evaluations and
   checkpoints, which are work of their own, are left out.
@@ -362,35 +386,25 @@ def trainer_overhead(
   Args:
     step: makes one update.
     state: to begin with.
-    repeats: runs of each, in turn.
+    updates: how many are made, after one that is not counted.
 
   Returns:
-    Seconds of `Trainer.fit` over those of calling `step` as often, less 1.
+    Seconds of `Trainer.fit` over those in `step`, less 1.
   """
-
-  def bare():
-    now = _copy(state)
-    for _ in range(_UPDATES):
-      now, _ = step(now)
-    return now
-
-  def trained():
-    with tempfile.TemporaryDirectory() as directory:
-      trainer = trainer_lib.Trainer(
-        step=step,
-        num_updates=int(state.step) + _UPDATES,
-        logger=loggers.LoggerGroup(
-          loggers.TensorBoardLogger(directory), loggers.JsonlLogger(directory)
-        ),
-        callbacks=(
-          monitors.Throughput(1),
-          monitors.LearningRate(lambda update: 0.0),
-          stopping.Convergence('reward/total', 100, 0.02, stop=False),
-        ),
-      )
-      return trainer.fit(_copy(state))
-
-  median = timing.medians(
-    timing.interleaved({'bare': bare, 'trained': trained}, repeats)
-  )
-  return median['trained'] / median['bare'] - 1
+  inside, whole = timing.Stopwatch(), timing.Stopwatch()
+  state, _ = step(_copy(state))
+  with tempfile.TemporaryDirectory() as directory:
+    trainer = trainer_lib.Trainer(
+      step=inside.timed(step),
+      num_updates=int(state.step) + updates,
+      logger=loggers.LoggerGroup(
+        loggers.TensorBoardLogger(directory), loggers.JsonlLogger(directory)
+      ),
+      callbacks=(
+        monitors.Throughput(1),
+        monitors.LearningRate(lambda update: 0.0),
+        stopping.Convergence('reward/total', 100, 0.02, stop=False),
+      ),
+    )
+    whole.timed(trainer.fit)(state)
+  return whole.seconds / inside.seconds - 1

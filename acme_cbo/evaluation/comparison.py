@@ -212,6 +212,32 @@ def curves(
   }
 
 
+def seconds(
+  episodes: Sequence[episodes_lib.Episode], num_interventions: int
+) -> dict[str, np.ndarray]:
+  """Seconds of computing up to each step.
+
+  Args:
+    episodes: on any SCMs.
+    num_interventions: T.
+
+  Returns:
+    {method: [T] sum of the medians over episodes of each step, of those that
+    reached it}.
+  """
+  of_step: dict[str, list[list[float]]] = {}
+  for episode in episodes:
+    steps = of_step.setdefault(
+      episode.method, [[] for _ in range(num_interventions)]
+    )
+    for step, spent in zip(steps, episode.steps['seconds'], strict=False):
+      step.append(spent)
+  return {
+    method: np.cumsum([np.median(step) if step else 0.0 for step in steps])
+    for method, steps in of_step.items()
+  }
+
+
 def _measured(episodes, num_interventions):
   """Of each of `MEASURES`, a value for each episode: [K, n]."""
   rows = [of_episode(episode, num_interventions) for episode in episodes]

@@ -238,11 +238,13 @@ class Curve(NamedTuple):
     mean: [T].
     low: [T] lower ends of its intervals; None where there are none.
     high: [T] upper ends.
+    seconds: [T] of computing up to each step, where it is drawn over them.
   """
 
   mean: np.ndarray
   low: np.ndarray | None
   high: np.ndarray | None
+  seconds: np.ndarray | None = None
 
 
 def methods(
@@ -252,7 +254,7 @@ def methods(
   label: str,
   order: Sequence[str],
 ) -> figure_lib.Figure:
-  """Draws how good methods are over the interventions that they make.
+  """Draws how good methods are over what they make, or over what they take.
 
   Args:
     title: of the figure.
@@ -273,6 +275,8 @@ def methods(
     for method, curve in curves.items():
       colour, style = _STYLES[list(order).index(method) % len(_STYLES)]
       steps = np.arange(1, len(curve.mean) + 1)
+      if curve.seconds is not None:
+        steps = curve.seconds
       axis.plot(
         steps,
         curve.mean,
@@ -287,8 +291,12 @@ def methods(
           steps, curve.low, curve.high, color=colour, alpha=0.14, lw=0
         )
     axis.set_title(name, loc='left', fontsize=11)
-    axis.set_xlabel('interventions')
-    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if any(curve.seconds is not None for curve in curves.values()):
+      axis.set_xscale('log')
+      axis.set_xlabel('seconds of computing')
+    else:
+      axis.set_xlabel('interventions')
+      axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axis.margins(x=0.02)
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)

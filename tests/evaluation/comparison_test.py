@@ -252,6 +252,14 @@ class CurvesTest(absltest.TestCase):
       self.assertEqual(list(curves), ['grpo'])
       np.testing.assert_allclose(curves['grpo'], expected)
 
+  def test_seconds_are_of_the_median_episode_that_came_so_far(self):
+    played = [
+      episode([1.0] * len(spent), repeat=i, seconds=spent)
+      for i, spent in enumerate(([1.0, 4.0, 8.0], [2.0, 5.0], [9.0]))
+    ]
+    (spent,) = comparison.seconds(played, 4).values()
+    np.testing.assert_allclose(spent, [2.0, 6.5, 14.5, 14.5])
+
   def test_the_table_says_the_same(self):
     played = _several('grpo', 0.0, 3)
     table = comparison.table(played)

@@ -133,6 +133,13 @@ class MethodsTest(absltest.TestCase):
       ['grpo', 'gp bo', 'optimum'],
     )
 
+  def test_over_seconds(self):
+    curve = plots.Curve(np.arange(3.0), None, None, np.array([0.1, 0.3, 4.0]))
+    (axes,) = plots.methods('t', {'p': {'a': curve}}, {}, 'y', ['a']).axes
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.1, 0.3, 4.0])
+    self.assertEqual(axes.get_xlabel(), 'seconds of computing')
+    self.assertEqual(axes.get_xscale(), 'log')
+
   def test_one_step_is_a_point(self):
     figure = plots.methods(
       't', {'p': {'a': plots.Curve(np.ones(1), None, None)}}, {}, 'y', ['a']
