@@ -16,14 +16,8 @@ from acme_cbo import schema
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
-_SECTIONS_OF_PARTS = (
-  'scms',
-  'horizon',
-  'rewards',
-  'network',
-  'grpo',
-  'optimizer',
-)
+# Of a config; all else decides what an update is made of.
+_NOT_OF_PARTS = ('name', 'seed', 'training', 'evaluation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +183,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
     seed=config['seed'],
     parts=parts,
     parts_from={
-      **{section: config[section] for section in _SECTIONS_OF_PARTS},
+      **{k: v for k, v in config.items() if k not in _NOT_OF_PARTS},
       'num_updates': training.num_updates,
     },
     learning_rate=lambda update: np.asarray(

@@ -44,11 +44,11 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   parts = experiment.parts
   _check('--update', update, 1, _updates(experiment, workdir, begun=True))
   _check('--scm', index, 0, parts.num_tasks - 1)
-  state, step = _after(update - 1, experiment, workdir)
+  state, step, compiled = _after(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
-  tasks = priors.sample(key_tasks, parts.prior, parts.num_tasks)
-  (observations, trajectories), _ = fused.programs(parts)['act'](
+  tasks = priors.filled(*compiled['fill'](key_tasks))
+  (observations, trajectories), _ = compiled['act'](
     state.params, key_act, tasks
   )
   task, rows, rollouts = jax.device_get(
@@ -82,7 +82,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
   experiment = _experiment(workdir)
   _check('--update', update, 0, _updates(experiment, workdir, begun=False))
   _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
-  state, _ = _after(update, experiment, workdir)
+  state, *_ = _after(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
   task = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], held_out_tasks.tasks)
@@ -157,7 +157,7 @@ def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
 def _after(
   update: int, experiment: experiment_lib.Experiment, workdir: pathlib.Path
 ):
-  """The state after an update of a run, and the step that goes on from it."""
+  """The state after an update of a run, what goes on from it, its programs."""
   compiled = train.compiled_programs(experiment)
   state = compiled['init'](jax.random.PRNGKey(experiment.seed))
   with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
@@ -167,7 +167,7 @@ def _after(
   step = fused.make_step(experiment.parts, compiled)
   while int(state.step) < update:
     state, _ = step(state)
-  return state, step
+  return state, step, compiled
 
 
 def _updates(

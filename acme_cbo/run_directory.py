@@ -219,7 +219,7 @@ def differences(starts: list[dict[str, Any]]) -> list[str]:
 
 
 def clear(workdir: pathlib.Path) -> None:
-  """Removes the metrics of a run that was killed before its first update.
+  """Removes the files of a run that was killed before its first update.
 
   Args:
     workdir: of the run.
@@ -228,7 +228,7 @@ def clear(workdir: pathlib.Path) -> None:
     errors.UsageError: it has made updates.
   """
   metrics = workdir / 'metrics.jsonl'
-  if metrics.exists() and metrics.read_text().count('\n') > 1:
+  if metrics.exists() and '\n' in metrics.read_text():
     raise errors.UsageError(
       f'the run in --workdir={workdir} has made updates and has no checkpoints '
       'any more; begin anew in another directory'
@@ -291,7 +291,7 @@ def locked(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending(
-  workdir: pathlib.Path, facts: dict[str, Any]
+  workdir: pathlib.Path, facts: dict[str, Any], start: float
 ) -> Iterator[interruption.Interruption]:
   """Writes how the run ended to `summary.json`, however it does.
 
@@ -302,6 +302,7 @@ def ending(
     workdir: of the run.
     facts: about it; what the body adds is written too, `finished_by` as the
       reason of a run that ended well.
+    start: what `time.monotonic` said at the start.
 
   Yields:
     Whether a signal came in, to be asked by whoever can end the run.
@@ -309,7 +310,6 @@ def ending(
   Raises:
     BaseException: what the body raises.
   """
-  start = time.monotonic()
 
   def end(status, reason):
     write_json(

@@ -425,7 +425,7 @@ def _check_fit(config: dict[str, Any]) -> None:
   if training['profile_from'] == 1:
     raise errors.UsageError(
       'config.training.profile_from is 1; it must be 0, for never, or 2 or '
-      'more: the first update compiles'
+      'more: a trace begins after an update'
     )
   weights = ('optimization', 'structure', 'parent', 'exploration')
   if not any(config['rewards'][name] for name in weights):

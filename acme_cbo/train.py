@@ -14,6 +14,7 @@ import pathlib
 import shlex
 import shutil
 import sys
+import time
 from typing import Any
 
 import jax
@@ -71,6 +72,7 @@ def train_and_evaluate(
       config that could go on.
     errors.Interrupted: a signal came in; the run can be resumed.
   """
+  begun = time.monotonic()
   own = callbacks.load(experiment.training.callbacks)
   if not resume:
     run_directory.prepare(workdir)
@@ -92,7 +94,7 @@ def train_and_evaluate(
       run_directory.check_resumable(workdir, config)
     compiled = compiled_programs(experiment)
     key = jax.random.PRNGKey(experiment.seed)
-    # A prior that cannot be drawn from is refused before anything is written.
+    # Training that could not draw from it is refused before all is written.
     priors.filled(*compiled['fill'](key))
 
     def initial() -> types.TrainingState:
@@ -112,7 +114,7 @@ def train_and_evaluate(
         flush=True,
       )
     with (
-      run_directory.ending(workdir, facts) as interrupted,
+      run_directory.ending(workdir, facts, begun) as interrupted,
       _what_to_do_next(workdir),
     ):
       facts['parameters'] = _announce(experiment, state, workdir)

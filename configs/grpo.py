@@ -160,7 +160,6 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 3
     config.training.checkpoint_every = 3
     config.training.quick_compile = True
-    # As in training, so that the prior is compiled once.
     config.evaluation.num_tasks = config.grpo.num_tasks
     config.evaluation.bank_size = config.scms.bank_size
   elif preset == 'linear':

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
+from acme_cbo import errors
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PEER = _ROOT / 'tests' / 'peers' / 'botorch_step.py'
@@ -44,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo.benchmark import run  # noqa: PLC0415
 
   if _SCALING.value:
+    if _OUT.value or _BOTORCH.value:
+      raise errors.UsageError('--scaling takes neither --out nor --botorch')
     print(run.scale(config, _REPEATS.value, pathlib.Path(_SCALING.value)))
     return
   botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []

@@ -126,6 +126,7 @@ class EnvironmentTest(absltest.TestCase):
       with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
         command_line.set_environment(small)
         self.assertEqual('multi_thread' in os.environ['XLA_FLAGS'], small)
+        self.assertIn('optimization_level=2', os.environ['XLA_FLAGS'])
         # Raises at a flag that it does not know.
         done = subprocess.run(
           [sys.executable, '-c', 'import jax; jax.devices()'],

@@ -125,11 +125,11 @@ class ResumableTest(DirectoryTestCase):
     (self.directory / 'tb').mkdir()
     (self.directory / 'tb' / 'events.1').write_text('x')
     metrics = self.directory / 'metrics.jsonl'
-    metrics.write_text('{"step": 0}\n{"step": 1}\n')
+    metrics.write_text('{"step": 1}\n')
     with self.assertRaisesRegex(errors.UsageError, 'has no checkpoints any'):
       run_directory.clear(self.directory)
     self.assertTrue(metrics.exists())
-    metrics.write_text('{"step": 0}\n')
+    metrics.write_text('{"st')
     run_directory.clear(self.directory)
     self.assertFalse(metrics.exists())
     self.assertEmpty(list((self.directory / 'tb').iterdir()))
@@ -161,7 +161,7 @@ class EndingTest(DirectoryTestCase):
 
   def test_a_run_that_ends_well(self):
     facts: dict[str, Any] = {'name': 'a'}
-    with run_directory.ending(self.directory, facts):
+    with run_directory.ending(self.directory, facts, time.monotonic()):
       facts['updates'] = 3
       facts['finished_by'] = 'all updates were made'
     summary = self._summary()
@@ -187,7 +187,9 @@ class EndingTest(DirectoryTestCase):
     with (
       self.assertRaises(type(exception)),
       # What would have been said had it ended well is not said.
-      run_directory.ending(self.directory, {'finished_by': 'all of it'}),
+      run_directory.ending(
+        self.directory, {'finished_by': 'all of it'}, time.monotonic()
+      ),
     ):
       raise exception
     summary = self._summary()
@@ -199,7 +201,7 @@ class EndingTest(DirectoryTestCase):
   def test_an_exit_in_between_is_no_good_end(self):
     with (
       self.assertRaisesRegex(RuntimeError, r'ended by SystemExit\(0\)'),
-      run_directory.ending(self.directory, {}),
+      run_directory.ending(self.directory, {}, time.monotonic()),
     ):
       raise SystemExit(0)
     self.assertEqual(self._summary()['status'], 'failed')
@@ -208,12 +210,14 @@ class EndingTest(DirectoryTestCase):
   def test_a_signal_is_noted_and_nothing_else(self, number):
     before = signal.getsignal(number)
     facts: dict[str, Any] = {'finished_by': 'all updates were made'}
-    with run_directory.ending(self.directory, facts) as interrupted:
+    start = time.monotonic() - 100
+    with run_directory.ending(self.directory, facts, start) as interrupted:
       self.assertIsNone(interrupted())
       os.kill(os.getpid(), number)
       time.sleep(0.05)
       self.assertEqual(interrupted(), number)
     self.assertEqual(self._summary()['status'], 'finished')
+    self.assertGreater(self._summary()['seconds'], 100)
     self.assertEqual(signal.getsignal(number), before)
 
 

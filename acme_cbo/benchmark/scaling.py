@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
 from acme_cbo import networks
 from acme_cbo import surrogate
@@ -119,7 +120,15 @@ def measure(
     {axis: {'sizes': [n], 'seconds': {who: [n] medians}, 'multiply_adds': {who:
     [n]}, 'exponent' and 'expected': {who: exponents of the two}, 'largest':
     {who: [n] term that is the most of the work}}}.
+
+  Raises:
+    errors.UsageError: several variables may be set at a time.
   """
+  if config['scms']['max_set_size'] > 1:
+    raise errors.UsageError(
+      'what an update should cost is known where one variable is set at a '
+      f'time; config.scms.max_set_size is {config["scms"]["max_set_size"]}'
+    )
   found = {}
   for axis, (path, sizes) in (axes or AXES).items():
     seconds, work = [], []

@@ -274,21 +274,21 @@ def methods(
       axis.axhline(height, color='0.55', lw=1.2, ls=style, label=level)
     for method, curve in curves.items():
       colour, style = _STYLES[list(order).index(method) % len(_STYLES)]
-      steps = np.arange(1, len(curve.mean) + 1)
+      over = np.arange(1, len(curve.mean) + 1)
       if curve.seconds is not None:
-        steps = curve.seconds
+        over = curve.seconds
       axis.plot(
-        steps,
+        over,
         curve.mean,
         color=colour,
         ls=style,
         lw=2.0,
-        marker='o' if len(steps) == 1 else None,
+        marker='o' if len(over) == 1 else None,
         label=method.replace('_', ' '),
       )
       if curve.low is not None and curve.high is not None:
         axis.fill_between(
-          steps, curve.low, curve.high, color=colour, alpha=0.14, lw=0
+          over, curve.low, curve.high, color=colour, alpha=0.14, lw=0
         )
     axis.set_title(name, loc='left', fontsize=11)
     if any(curve.seconds is not None for curve in curves.values()):
@@ -346,16 +346,13 @@ def scaling(found: dict[str, Any]) -> figure_lib.Figure:
     panel.grid(alpha=0.3)
   for panel in panels[len(found) :]:
     panel.axis('off')
-    panel.text(
-      0,
-      0.5,
-      'seconds of an update of 16 SCMs\ndotted: as the multiplications\n'
-      'and additions grow, through\nthe largest size',
-      fontsize=9,
-      va='center',
-    )
   for row in panels.reshape(2, columns):
     row[0].set_ylabel('seconds')
+  figure.suptitle(
+    'Seconds of an update; dotted, as its multiplications and additions grow, '
+    'through the largest size',
+    fontsize=10,
+  )
   return figure
 
 

@@ -13,10 +13,12 @@ import contextlib
 import gc
 import hashlib
 import importlib.metadata
+import json
 import os
 import pathlib
 import pickle
 import sys
+import tempfile
 from typing import Any
 
 from absl import logging
@@ -27,6 +29,7 @@ from jaxlib import xla_client
 
 # Sets of programs that are kept, some 20 MB each; the latest used.
 _MAX_SETS = 16
+_DIGEST_SIZE = 32
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -37,10 +40,13 @@ def ready(
 ) -> dict[str, stages.Compiled]:
   """Loads a set of programs, or compiles it, each while the next is traced.
 
+  What is kept and cannot be used, or cannot be kept, is warned of: the programs
+  are the same, and only take longer to be there.
+
   Args:
-    settings: values whose `repr` tells apart whatever `trace` is of, beside the
-      sources of this package.
-    trace: yields programs by name.
+    settings: values that JSON can hold and that, beside the sources of this
+      package, tell apart whatever `trace` is of.
+    trace: yields programs of one device by name.
     on_compile: called before they are compiled, where they have to be.
 
   Returns:
@@ -87,7 +93,7 @@ def _digest(settings: Any) -> str:
   # Of the machine, as in jax's own keys: what its processor can do.
   topology = xla_client.get_topology_for_devices(jax.local_devices())
   decisive = (
-    settings,
+    json.dumps(settings, sort_keys=True),
     [(str(path.relative_to(_PACKAGE)), path.read_bytes()) for path in sources],
     sys.version,
     sorted(f'{found.name} {found.version}' for found in installed),
@@ -95,42 +101,62 @@ def _digest(settings: Any) -> str:
     os.environ.get('XLA_FLAGS'),
     topology.platform_version,
     topology.fingerprint(),
+    # Loops are split by the number of threads.
+    len(os.sched_getaffinity(0)),
     len(jax.local_devices()),
   )
   return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
 def _load(path: pathlib.Path) -> dict[str, stages.Compiled] | None:
-  """The programs in a file; None where there is none, or it is damaged."""
+  """The programs in a file; None where there is none, or none to be used."""
   try:
     content = path.read_bytes()
+    os.utime(path)
+    digest, serialized = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    if hashlib.sha256(serialized).digest() != digest:
+      raise ValueError('it is damaged')
+    # As safe as the programs themselves: who can write here can run code.
+    kept = pickle.loads(serialized)  # noqa: S301
+    return {
+      name: serialize_executable.deserialize_and_load(
+        *program, execution_devices=jax.local_devices()[:1]
+      )
+      for name, program in kept.items()
+    }
   except FileNotFoundError:
     return None
-  digest, serialized = content[:32], content[32:]
-  if hashlib.sha256(serialized).digest() != digest:
-    logging.warning('%s is damaged; its programs are compiled anew', path)
+  # Whatever the version of jax that reads it makes of it.
+  except Exception as error:  # noqa: BLE001
+    logging.warning('%s is not used, and compiled anew: %s', path, error)
     return None
-  path.touch()
-  # As safe as the programs themselves: who can write here can run code.
-  kept = pickle.loads(serialized)  # noqa: S301
-  return {
-    name: serialize_executable.deserialize_and_load(*program)
-    for name, program in kept.items()
-  }
 
 
 def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
   """Writes programs, whole or not at all; the sets used longest ago go."""
-  serialized = pickle.dumps(
-    {
-      name: serialize_executable.serialize(program)
-      for name, program in programs.items()
-    }
-  )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  written = path.with_name(f'{path.name}.{os.getpid()}')
-  written.write_bytes(hashlib.sha256(serialized).digest() + serialized)
-  written.replace(path)
-  by_age = sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)
-  for old in by_age[:-_MAX_SETS]:
-    old.unlink(missing_ok=True)
+  try:
+    serialized = pickle.dumps(
+      {
+        name: serialize_executable.serialize(program)
+        for name, program in programs.items()
+      }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not among the sets, and of this process alone, before it is whole.
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as directory:
+      written = pathlib.Path(directory) / path.name
+      written.write_bytes(hashlib.sha256(serialized).digest() + serialized)
+      written.replace(path)
+    for old in _by_use(path.parent)[:-_MAX_SETS]:
+      old.unlink(missing_ok=True)
+  except Exception as error:  # noqa: BLE001 - of the disk, or of jax.
+    logging.warning('%s cannot be kept: %s', path, error)
+
+
+def _by_use(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The sets in a directory, the one used longest ago first."""
+  used = {}
+  for path in directory.iterdir():
+    with contextlib.suppress(FileNotFoundError):  # Another process was faster.
+      used[path] = path.stat().st_mtime
+  return sorted(used, key=used.__getitem__)

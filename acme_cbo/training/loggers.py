@@ -104,7 +104,8 @@ class TensorBoardLogger(Logger):
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes one event with all the scalars."""
-    self._step = step
+    # That of what a run begins with is logged after the first update.
+    self._step = max(self._step, step)
     summary = _Event().summary
     for tag, value in metrics.items():
       summary.MergeFrom(summary_lib.scalar(tag, value))

@@ -141,8 +141,8 @@ class Profile(callbacks.Callback):
     """
     if first_update < 2:
       raise ValueError(
-        f'first_update is {first_update}; it must be 2 or more: the first '
-        'update compiles'
+        f'first_update is {first_update}; it must be 2 or more: a trace begins '
+        'after an update'
       )
     self._directory = directory
     self._first = first_update

@@ -252,7 +252,7 @@ class CurvesTest(absltest.TestCase):
       self.assertEqual(list(curves), ['grpo'])
       np.testing.assert_allclose(curves['grpo'], expected)
 
-  def test_seconds_are_of_the_median_episode_that_came_so_far(self):
+  def test_seconds_are_medians_of_each_step_summed_up(self):
     played = [
       episode([1.0] * len(spent), repeat=i, seconds=spent)
       for i, spent in enumerate(([1.0, 4.0, 8.0], [2.0, 5.0], [9.0]))

@@ -1,5 +1,6 @@
 """Programs that are kept are those that would be compiled."""
 
+import hashlib
 import os
 import pathlib
 import tempfile
@@ -59,7 +60,7 @@ class ReadyTest(parameterized.TestCase):
       self._ready()['line'](jnp.zeros(4))
 
   @parameterized.parameters(
-    'settings', 'source', 'installed', 'jax', 'flags', 'machine'
+    'settings', 'source', 'installed', 'jax', 'flags', 'machine', 'cores'
   )
   def test_are_compiled_anew_where_something_else_is(self, what):
     self._ready()
@@ -85,6 +86,10 @@ class ReadyTest(parameterized.TestCase):
       self._patch_config(name, not jax.config.values[name])
     elif what == 'flags':
       self.enterContext(mock.patch.dict(os.environ, XLA_FLAGS='--other'))
+    elif what == 'cores':
+      self.enterContext(
+        mock.patch.object(os, 'sched_getaffinity', lambda _: set(range(9)))
+      )
     else:
       topology = mock.Mock(platform_version='1')
       topology.fingerprint.return_value = 7
@@ -105,10 +110,34 @@ class ReadyTest(parameterized.TestCase):
     path.write_bytes(path.read_bytes()[:end])
     with self.assertLogs(level='WARNING') as logs:
       run = self._ready()
-    self.assertIn(f'{path} is damaged', logs.output[0])
+    self.assertIn(
+      f'{path} is not used, and compiled anew: it is damaged', logs.output[0]
+    )
     np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [2.0] * 3)
     self._ready()
     self.assertEqual(self.compiled, 2)
+
+  def test_what_cannot_be_read_is_compiled_anew(self):
+    self._ready()
+    (path,) = self._sets()
+    other = b'no program'
+    path.write_bytes(hashlib.sha256(other).digest() + other)
+    with self.assertLogs(level='WARNING') as logs:
+      self._ready()
+    self.assertIn('is not used', logs.output[0])
+    self.assertEqual(self.compiled, 2)
+
+  def test_what_cannot_be_kept_is_there_all_the_same(self):
+    (self.kept / 'sets').write_text('a file where a folder should be')
+    with self.assertLogs(level='WARNING') as logs:
+      run = self._ready()
+    self.assertIn('cannot be kept', logs.output[-1])
+    np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [2.0] * 3)
+
+  def test_settings_are_those_that_a_file_would_hold(self):
+    self._ready({'b': (1, 2), 'a': None})
+    self._ready({'a': None, 'b': [1, 2]})
+    self.assertEqual(self.compiled, 1)
 
   def test_those_not_used_for_longest_go(self):
     self.enterContext(mock.patch.object(compilation, '_MAX_SETS', 2))
