@@ -342,7 +342,16 @@ def scaling(found: dict[str, Any]) -> figure_lib.Figure:
     panel.set_xticks(sizes, [str(size) for size in sizes])
     panel.minorticks_off()
     panel.set_title(axis, fontsize=10)
-    panel.legend(fontsize=7, frameon=False, title='exponent', title_fontsize=7)
+    # Room for what is said, above the curves.
+    panel.set_ylim(top=6 * panel.get_ylim()[1])
+    panel.legend(
+      fontsize=7,
+      frameon=False,
+      loc='upper left',
+      title='exponent',
+      title_fontsize=7,
+      alignment='left',
+    )
     panel.grid(alpha=0.3)
   for panel in panels[len(found) :]:
     panel.axis('off')

@@ -63,6 +63,8 @@ class TensorBoardLoggerTest(WorkdirTestCase):
     first = loggers.TensorBoardLogger(self.workdir)
     for step in (1, 2):
       first.write(step, {'train/loss': float(step)})
+    # What a run begins with may be scored later.
+    first.write(0, {'eval/score': 0.5})
     known = first.state_dict()
     first.write(3, {'train/loss': 3.0})
     first.close()
