@@ -65,6 +65,7 @@ _LAYERS = {
     'benchmark',
   ),
   'benchmark.run': ('',),
+  'benchmark.scaling': ('',),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),
   'results': ('',),
