@@ -24,7 +24,7 @@ _CONFIG = [
   '--config.training.checkpoint_every=4',
   '--config.scms.max_variables=4',
   '--config.horizon.num_interventions=3',
-  '--config.grpo.num_tasks=4',
+  '--config.grpo.num_tasks=8',
   '--config.evaluation.num_tasks=10',
 ]
 
