@@ -181,7 +181,8 @@ def _seconds(parts: fused.Parts, repeats: int) -> dict[str, float]:
   key = jax.random.PRNGKey(0)
   state = fused.initial_state(0, parts)
   tasks = priors.sample(key, parts.prior, parts.num_tasks)
-  act = jax.jit(functools.partial(fused.act, parts=parts))
+  act = fused.programs(parts)['act']
+  # Not that of `fused.programs`, which takes the state away.
   learn = jax.jit(functools.partial(fused.learn, parts=parts))
   data, _ = act(state.params, key, tasks)
   seconds = timing.interleaved(

@@ -1,6 +1,6 @@
 """Acting, learning and whole training, beside ceilings and slower ways."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import tempfile
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
-import optax
 
 from acme_cbo import distributions
 from acme_cbo import learner
@@ -219,13 +218,15 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     'matrix_product': machine.matrix_product(),
     'memory': machine.memory(),
   }
+  compiled = fused.programs(parts)
+  step = fused.make_step(parts, compiled)
   programs = {
     'act': lambda: act.run(params, key, tasks),
     'learn': lambda: learn.run(state, *data),
-    'prior': lambda: priors.fill(key, parts.prior, parts.num_tasks),
+    'prior': lambda: compiled['fill'](key),
   }
   others = {
-    'update': (lambda step: lambda: step(_copy(state)))(fused.make_step(parts)),
+    'update': lambda: step(_copy(state)),
     'forward': _jitted(_loss_of(parts), params, *chunk),
     'gradient': _jitted(gradient, params, *chunk),
     'optimizer': _jitted(parts.optimizer.update, *optimize),
@@ -250,18 +251,22 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
   both = Work.of(gradient, params, *chunk)
   # Of a loop the body is counted once. With one set of coefficients for all
   # iterations the optimizer writes them out.
-  (coefficients,) = optax.tree.get_all_with_path(state.opt_state, 'ns_coeffs')
-  written_out = optax.tree.set(state.opt_state, ns_coeffs=coefficients[1][0])
+  written_out = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: (
+      leaf[0] if jax.tree_util.keystr(path).endswith('.ns_coeffs') else leaf
+    ),
+    state.opt_state,
+  )
   stacks, _, _ = optimize
-  step = Work.of(parts.optimizer.update, stacks, written_out, stacks)
+  optimizing = Work.of(parts.optimizer.update, stacks, written_out, stacks)
   steps = settings.steps_per_update
   work = {
     'actor': work_of_acting(parts, params, tasks),
     'learner': both.times(num_chunks * settings.num_iterations)
-    + step.times(steps),
+    + optimizing.times(steps),
     'forward': forward,
     'gradient': both,
-    'optimizer': step,
+    'optimizer': optimizing,
   }
   timed = median | {'actor': median['act'], 'learner': median['learn']}
   made = (
@@ -306,7 +311,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
       'rewards': 1 - median['act_without_rewards'] / median['act'],
       'exact_belief': median['act_with_exact_belief'] / median['act'] - 1,
     },
-    'python_share': python_share(parts, state, repeats),
+    'python_share': python_share(parts, compiled, state, repeats),
     'compile': {
       name: {
         'seconds_to_trace': program.seconds_to_trace,
@@ -349,12 +354,16 @@ def _loss_of(parts):
 
 
 def python_share(
-  parts: fused.Parts, state: types.TrainingState, repeats: int
+  parts: fused.Parts,
+  programs: Mapping[str, Callable[..., Any]],
+  state: types.TrainingState,
+  repeats: int,
 ) -> float:
   """Share of an update in which none of its programs runs.
 
   Args:
     parts: of the update.
+    programs: its `fused.programs`.
     state: to begin with.
     repeats: updates that are timed.
 
@@ -362,7 +371,6 @@ def python_share(
     1 less the seconds in programs over all.
   """
   inside, whole = timing.Stopwatch(), timing.Stopwatch()
-  programs = fused.programs(parts)
   step = whole.timed(
     fused.make_step(
       parts, {name: inside.timed(run) for name, run in programs.items()}

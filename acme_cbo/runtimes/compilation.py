@@ -116,7 +116,8 @@ def _load(path: pathlib.Path) -> dict[str, stages.Compiled] | None:
     digest, serialized = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(serialized).digest() != digest:
       raise ValueError('it is damaged')
-    # As safe as the programs themselves: who can write here can run code.
+    # What jax makes of a program has Python's types in it. It is as safe as the
+    # program itself: who can write here can run code.
     kept = pickle.loads(serialized)  # noqa: S301
     return {
       name: serialize_executable.deserialize_and_load(
