@@ -75,8 +75,9 @@ def set_environment(small_programs: bool = False) -> None:
   thread: on matrices as small as those here several wait for each other, a
   hundred times as long as they work where the machine is busy. Products are of
   full float32: what a GPU takes for it by default has the digits of float16,
-  too few for a Cholesky factor. Programs are optimised at level 2 of 3: they
-  run as fast, and compile in four fifths of it. JAX_COMPILATION_CACHE_DIR,
+  too few for a Cholesky factor. XLA optimises at level 2 of 3, without its
+  tiled emitter, and LLVM unrolls no loops: programs compile in three fifths of
+  the time and run within a few hundredths as fast. JAX_COMPILATION_CACHE_DIR,
   JAX_ENABLE_COMPILATION_CACHE, OPENBLAS_NUM_THREADS,
   JAX_DEFAULT_MATMUL_PRECISION and XLA_FLAGS hold where they are set.
 
@@ -90,7 +91,11 @@ def set_environment(small_programs: bool = False) -> None:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
-  xla_flags = ['--xla_backend_optimization_level=2']
+  xla_flags = [
+    '--xla_backend_optimization_level=2',
+    '--xla_backend_extra_options='
+    'xla_cpu_disable_tiled_emitter,xla_cpu_disable_loop_unrolling',
+  ]
   if small_programs:
     xla_flags.append('--xla_cpu_multi_thread_eigen=false')
   os.environ.setdefault('XLA_FLAGS', ' '.join(xla_flags))

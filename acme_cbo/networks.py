@@ -28,11 +28,13 @@ waits for, and it is A times as small.
 
 from collections.abc import Callable
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 import chex
 import haiku as hk
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 
 from acme_cbo import distributions
@@ -45,6 +47,8 @@ from acme_cbo.scms import simulate
 
 # Hidden units of what is said of a candidate.
 _HIDDEN = 32
+# Standard deviation of a standard normal variable between -2 and 2.
+_DEVIATION_WITHIN_TWO = 0.87962566
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +285,7 @@ def make(architecture: Architecture) -> Network:
 
   # The functions draw nothing at random.
   return Network(
-    init=transformed.init,
+    init=lambda key, *args: _drawn(key, transformed.init(None, *args)),
     prefix=lambda params, *args: prefix(params, None, *args),
     append=lambda params, *args: append(params, None, *args),
     full=lambda params, *args: full(params, None, *args),
@@ -762,5 +766,24 @@ def _norm(name):
 
 
 def _linear(name, size, scale=1.0):
-  init = hk.initializers.VarianceScaling(scale**2, 'fan_in')
-  return hk.Linear(size, w_init=init, name=name)
+  def deviation(shape, dtype):
+    # Of what `_drawn` draws.
+    return jnp.full(shape, scale / math.sqrt(shape[0]), dtype)
+
+  return hk.Linear(size, w_init=deviation, name=name)
+
+
+def _drawn(key: jax.Array, params: hk.Params) -> hk.Params:
+  """Parameters to begin with, from the deviations of the weights.
+
+  All weights are drawn at once, normal within two deviations: one by one they
+  would make a program of as many loops as that of the actor.
+  """
+  weights, others = hk.data_structures.partition(
+    lambda module, name, value: name == 'w', params
+  )
+  deviations, unravel = flatten_util.ravel_pytree(weights)
+  draws = jax.random.truncated_normal(key, -2.0, 2.0, deviations.shape)
+  return hk.data_structures.merge(
+    others, unravel(deviations * draws / _DEVIATION_WITHIN_TWO)
+  )

@@ -405,6 +405,34 @@ class CausalityTest(parameterized.TestCase):
     _assert_close(self, _said(other), _said(episode), 0)
 
 
+class InitTest(parameterized.TestCase):
+  def test_weights_have_the_deviation_of_their_fan_in(self):
+    # LeCun's initialisation, all other parameters as they are without data.
+    problem, observations, rows, _ = _episode(4, 3, 1)
+    init = jax.jit(_NETWORK.init)
+    params = init(jax.random.key(1), problem, observations, rows)
+    seen = []
+    for module, leaves in params.items():
+      for name, leaf in leaves.items():
+        if name != 'w':
+          expected = 1.0 if name in ('scale', 'start') else 0.0
+          np.testing.assert_array_equal(leaf, expected)
+          continue
+        small = 0.1 if module.endswith('correction') else 1.0
+        standardised = np.ravel(leaf) * np.sqrt(len(leaf)) / small
+        seen.append(standardised)
+        with self.subTest(module):
+          self.assertLessEqual(np.abs(standardised).max(), 2 / 0.8796)
+          error = 1 / np.sqrt(2 * standardised.size)
+          self.assertAlmostEqual(standardised.std(), 1, delta=4 * error)
+    together = np.concatenate(seen)
+    self.assertLen(np.unique(together), together.size)
+    self.assertAlmostEqual(together.mean(), 0, delta=4 / together.size**0.5)
+    other = init(jax.random.key(2), problem, observations, rows)
+    module = 'transformer/~/embedding'
+    self.assertGreater(np.ptp(params[module]['w'] - other[module]['w']), 0.1)
+
+
 class SizeTest(parameterized.TestCase):
   @parameterized.parameters((3, 2, 1), (5, 20, 10), (12, 50, 30))
   def test_one_set_of_parameters_for_every_size(

@@ -55,9 +55,6 @@ class HeldOut:
       num_tasks: M.
       horizon: N and T.
     """
-    # Training folds nothing in, so that no seed of its can meet these draws.
-    key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x4E1D)
-    self._key_tasks, self._key = jax.random.split(key)
     self._seed = seed
     self._prior = prior
     self._num_tasks = num_tasks
@@ -70,13 +67,20 @@ class HeldOut:
     ]
 
   @functools.cached_property
+  def _keys(self) -> jax.Array:
+    """Of the tasks, and of their data and noise."""
+    # Training folds nothing in, so that no seed of its can meet these draws.
+    key = jax.random.fold_in(jax.random.PRNGKey(self._seed), 0x4E1D)
+    return jax.random.split(key)
+
+  @functools.cached_property
   def tasks(self) -> types.Task:
     """The SCMs and their objectives.
 
     Raises:
       errors.UsageError: the prior refuses nearly every SCM that it draws.
     """
-    return priors.sample(self._key_tasks, self._prior, self._num_tasks)
+    return priors.sample(self._keys[0], self._prior, self._num_tasks)
 
   @functools.cached_property
   def scm(self) -> types.SCM:
@@ -116,7 +120,7 @@ class HeldOut:
       return self._evaluate(key, factory, tasks)
 
     return {
-      name: self._finite(0, run(jnp.int32(index), self._key, self.tasks))
+      name: self._finite(0, run(jnp.int32(index), self._keys[1], self.tasks))
       for index, name in enumerate(factories)
     }
 
@@ -142,7 +146,7 @@ class HeldOut:
 
     compiled = jax.jit(run)
     return lambda params, update: self._finite(
-      update, compiled(params, self._key, self.tasks)
+      update, compiled(params, self._keys[1], self.tasks)
     )
 
   def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:

@@ -54,12 +54,9 @@ class Parts:
 
 def init(key: jax.Array, parts: Parts) -> types.TrainingState:
   """The state before the first update. The key is consumed."""
-  key_task, key_state = jax.random.split(key)
-  shapes = jax.eval_shape(
-    lambda k: priors.sample_task(k, parts.prior)[0], key_task
-  )
+  shapes, _ = priors.sample_task.eval_shape(key, parts.prior)
   task = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  return learner.init(key_state, parts.network, parts.optimizer, task)
+  return learner.init(key, parts.network, parts.optimizer, task)
 
 
 def initial_state(seed: int, parts: Parts) -> types.TrainingState:

@@ -208,6 +208,7 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   return simulate.relabel(scm, jnp.argsort(drawn['order']))
 
 
+@functools.partial(jax.jit, static_argnames='prior')
 def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
   """One SCM with its objective, and whether the prior takes it.
 
@@ -272,7 +273,7 @@ def fill(
     filled = state.filled + taken.sum(dtype=jnp.int32)
     return _Filling(key, tasks, filled, state.rounds + 1)
 
-  shapes = jax.eval_shape(lambda k: sample_task(k, prior)[0], key)
+  shapes, _ = sample_task.eval_shape(key, prior)
   empty = jax.tree.map(
     lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), shapes
   )
