@@ -48,6 +48,7 @@ _LAYERS = {
   'training': ('training', 'errors'),
   'evaluation': (*_ACTING, 'evaluation', 'errors'),
   'evaluation.statistics': (),
+  'evaluation.significance': (),
   'evaluation.plots': ('evaluation.statistics',),
   'evaluation.report': ('evaluation.statistics', 'evaluation.plots'),
   'study': (*_ACTING, 'study'),
