@@ -30,8 +30,6 @@ _ROUNDING = 1e-12
 # Shapiro and Wilk's p is not known for larger samples.
 _MOST_FOR_SHAPIRO = 5000
 
-BETTER, WORSE, UNDECIDED = 'better', 'worse', 'undecided'
-
 
 @dataclasses.dataclass(frozen=True)
 class Test:
@@ -64,7 +62,7 @@ class Pair:
     g_interval: of it.
     improvement: probability that the first is above the second, ties half.
     detectable: the least difference that would be found with `POWER`.
-    verdict: of the first: `BETTER`, `WORSE` or `UNDECIDED`.
+    decided: whether the first is better beyond chance, by `p_holm`.
   """
 
   difference: float
@@ -76,7 +74,7 @@ class Pair:
   g_interval: tuple[float, float]
   improvement: float
   detectable: float
-  verdict: str
+  decided: bool
 
 
 _NOTHING_TO_TEST = Test('', 0.0, (), 1.0)
@@ -91,7 +89,7 @@ _THE_SAME = Pair(
   g_interval=(0.0, 0.0),
   improvement=0.5,
   detectable=0.0,
-  verdict=UNDECIDED,
+  decided=False,
 )
 
 
@@ -154,7 +152,7 @@ def compare(
     names: dataclasses.replace(
       pair,
       p_holm=float(p),
-      verdict=_verdict(pair.difference, float(p), 1 - confidence),
+      decided=bool(p < 1 - confidence),
     )
     for (names, pair), p in zip(compared.items(), corrected, strict=True)
   }
@@ -224,14 +222,8 @@ def _pair(
     g_interval=(effect - margin, effect + margin),
     improvement=improvement(first, second, paired),
     detectable=detectable(first, second, paired, confidence),
-    verdict='',
+    decided=False,
   )
-
-
-def _verdict(difference: float, p: float, threshold: float) -> str:
-  if p >= threshold:
-    return UNDECIDED
-  return BETTER if difference > 0 else WORSE
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -321,8 +313,7 @@ def _groups(
   for start in range(len(ranking)):
     end = start + 1
     while end < len(ranking) and all(
-      pairs[ranking[i], ranking[end]].verdict == UNDECIDED
-      for i in range(start, end)
+      not pairs[ranking[i], ranking[end]].decided for i in range(start, end)
     ):
       end += 1
     part = ranking[start:end]

@@ -72,7 +72,7 @@ class PublishedTest(parameterized.TestCase):
     self.assertEqual(pair.test.df, (9,))
     self.assertAlmostEqual(pair.test.p, 0.002833, delta=5e-7)
     np.testing.assert_allclose(pair.interval, (0.7001142, 2.4598858), 1e-7)
-    self.assertEqual(pair.verdict, significance.BETTER)
+    self.assertTrue(pair.decided)
 
   def test_welchs_t(self):
     pair = _only(significance.compare(_SLEEP, False, 0.95))
@@ -80,7 +80,7 @@ class PublishedTest(parameterized.TestCase):
     self.assertAlmostEqual(pair.test.df[0], 17.776, delta=5e-4)
     self.assertAlmostEqual(pair.test.p, 0.07939, delta=5e-6)
     np.testing.assert_allclose(pair.interval, (-0.2054832, 3.3654832), 1e-6)
-    self.assertEqual(pair.verdict, significance.UNDECIDED)
+    self.assertFalse(pair.decided)
 
   def test_wilcoxon(self):
     pair = _only(significance.compare(_DEPRESSION, True, 0.95))
@@ -191,7 +191,7 @@ class CompareTest(parameterized.TestCase):
       )
     }
     found = significance.compare(samples, False, 0.95)
-    self.assertEqual(found.pairs['a', 'c'].verdict, significance.BETTER)
+    self.assertTrue(found.pairs['a', 'c'].decided)
     self.assertEqual(found.groups, (('a', 'b'), ('b', 'c')))
 
   def test_few_units_decide_nothing(self):
@@ -207,7 +207,7 @@ class CompareTest(parameterized.TestCase):
         {'a': values, 'b': values.copy()}, paired, 0.95
       )
       pair = _only(found)
-      self.assertEqual(pair.verdict, significance.UNDECIDED)
+      self.assertFalse(pair.decided)
       self.assertEqual((pair.difference, pair.test.p), (0, 1))
 
   def test_with_a_constant_sample(self):
@@ -215,7 +215,7 @@ class CompareTest(parameterized.TestCase):
     values = self.rng.uniform(size=20)
     found = significance.compare({'a': values, 'o': np.ones(20)}, True, 0.95)
     pair = _only(found)
-    self.assertEqual(pair.verdict, significance.BETTER)
+    self.assertTrue(pair.decided)
     self.assertTrue(np.isfinite([pair.g, *pair.g_interval]).all())
 
   @parameterized.named_parameters(
@@ -260,9 +260,7 @@ class NullTest(parameterized.TestCase):
       found = significance.compare(samples, paired, 0.95)
       ab = found.pairs.get(('a', 'b')) or found.pairs['b', 'a']
       one_pair += ab.test.p < 0.05
-      any_pair += any(
-        pair.verdict != significance.UNDECIDED for pair in found.pairs.values()
-      )
+      any_pair += any(pair.decided for pair in found.pairs.values())
     self.assertAlmostEqual(one_pair / num_studies, 0.05, delta=0.015)
     self.assertLessEqual(any_pair / num_studies, 0.06)
     self.assertGreater(any_pair, 0)
