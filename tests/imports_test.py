@@ -51,7 +51,7 @@ _LAYERS = {
   'evaluation.significance': (),
   'evaluation.plots': ('evaluation.statistics',),
   'evaluation.report': ('evaluation.statistics', 'evaluation.plots'),
-  'study': (*_ACTING, 'study'),
+  'studies': ('evaluation', 'studies'),
   'errors': (),
   'schema': ('errors',),
   'command_line': ('errors', 'schema'),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from statsmodels.stats import multitest
 from statsmodels.stats import oneway
 from statsmodels.stats import power
 
@@ -29,6 +28,10 @@ POWER = 0.8
 _ROUNDING = 1e-12
 # Shapiro and Wilk's p is not known for larger samples.
 _MOST_FOR_SHAPIRO = 5000
+
+
+class NoVarianceError(ValueError):
+  """A difference cannot be tested, for it is the same wherever one looks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +137,9 @@ def compare(
     The `Comparison`. Fewer than `MIN_UNITS` units of a model decide nothing.
 
   Raises:
-    ValueError: there are fewer than two models, a value is not finite, paired
-      samples differ in length, or there is no variance to test a difference by.
+    NoVarianceError: two models differ by the same on every unit.
+    ValueError: there are fewer than two models, a value is not finite, or
+      paired samples differ in length.
   """
   _check(samples, paired)
   ranking = tuple(sorted(samples, key=lambda name: -samples[name].mean()))
@@ -189,14 +193,14 @@ def _pair(
   """Two samples beside each other, not yet corrected for any others.
 
   Raises:
-    ValueError: there is no variance to test their difference by.
+    NoVarianceError: there is none to test their difference by.
   """
   difference = float(first.mean() - second.mean())
   spread = np.ptp(first - second) if paired else np.ptp(first) + np.ptp(second)
   if spread <= _ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
     if not difference:
       return _THE_SAME
-    raise ValueError(
+    raise NoVarianceError(
       f'a difference of {difference:g} without any variance: there is nothing '
       'to test it by'
     )
@@ -231,7 +235,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
   Holm, "A simple sequentially rejective multiple test procedure", 1979.
   """
-  return multitest.multipletests(p_values, method='holm')[1]
+  # That of statsmodels collects garbage at every call, for .1 s.
+  order = np.argsort(p_values)
+  left = np.arange(len(order), 0, -1)
+  stepped = np.maximum.accumulate(left * np.asarray(p_values)[order])
+  return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def hedges_g(
@@ -353,7 +361,7 @@ def _assumptions(
       found[f'{name} is normal'] = Test(
         'Shapiro-Wilk', float(said.statistic), (), float(said.pvalue)
       )
-  if not paired:
+  if not paired and any(np.ptp(values) for values in normal.values()):
     said = scipy.stats.levene(*normal.values(), center='median')
     found['variances are equal'] = Test(
       'Brown-Forsythe', float(said.statistic), (), float(said.pvalue)

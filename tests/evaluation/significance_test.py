@@ -5,6 +5,7 @@ from absl.testing import parameterized
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats import multitest
 from statsmodels.stats import weightstats
 
 from acme_cbo.evaluation import significance
@@ -134,6 +135,10 @@ class PublishedTest(parameterized.TestCase):
     # first and the last are rejected at .05: .03, .06, .06 and .02.
     corrected = significance.holm([0.01, 0.04, 0.03, 0.005])
     np.testing.assert_allclose(corrected, [0.03, 0.06, 0.06, 0.02])
+    drawn = np.random.default_rng(0).uniform(size=9) ** 3
+    _, expected, *_ = multitest.multipletests(drawn, method='holm')
+    np.testing.assert_allclose(significance.holm(drawn), expected)
+    np.testing.assert_array_equal(significance.holm([0.7, 0.6]), 1)
 
   def test_shapiro_and_wilk(self):
     # The weights of eleven men of their paper of 1965, page 606: W = .79.

@@ -1,0 +1,1 @@
+"""Trained models beside each other: what they came to, and who is better."""

@@ -1,0 +1,221 @@
+"""What a table of episodes says of the models in it, and in which words.
+
+The independent unit is the training seed where a configuration was trained with
+several: then a value is the mean of a seed's episodes, all SCMs counting the
+same. Where single models are compared it is the episode, paired: all have met
+the same SCM, data and noise in it.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acme_cbo.evaluation import significance
+from acme_cbo.evaluation import statistics
+from acme_cbo.studies import measures
+
+SEED, EPISODE = 'training seed', 'episode'
+# The thresholds of the performance profiles.
+THRESHOLDS = np.linspace(-0.5, 1.0, 61)
+
+
+def found(
+  table: pd.DataFrame, configurations: Mapping[str, str], confidence: float
+) -> dict[str, Any]:
+  """All comparisons of the models of a table.
+
+  Args:
+    table: from `measures.table`, the same episodes of every model.
+    configurations: {model: its configuration}; models of one configuration
+      differ in their seeds alone.
+    confidence: of the intervals and the decisions.
+
+  Returns:
+    What JSON can hold: `unit` (`SEED` or `EPISODE`), `confidence`, `verdict`
+    (sentences), `measures` {measure: `ranking`, `groups`, `models` {name:
+    'units', 'mean', 'sd', 'interval', 'iqm', 'iqm_interval'}, `pairs`,
+    `omnibus`, `assumptions`, or `nothing`, why there is nothing to compare},
+    `by_scm` {SCM: {name: an entry of `statistics.estimates`}} and `profiles`,
+    the share of episodes whose score is above each of `THRESHOLDS`.
+
+  Raises:
+    ValueError: a model lacks an episode that another one has.
+  """
+  _check_same_episodes(table)
+  several = len(set(configurations.values())) < len(configurations)
+  table = table.assign(
+    name=table['model'].map(configurations) if several else table['model']
+  )
+  of_measures = {
+    measure: _measure(table, measure, several, confidence)
+    for measure in measures.MEASURES
+  }
+  return {
+    'unit': SEED if several else EPISODE,
+    'confidence': confidence,
+    'verdict': sentences(of_measures['score'], SEED if several else EPISODE),
+    'measures': of_measures,
+    'by_scm': {
+      str(scm): {
+        name: statistics.estimates(strata[0][None], confidence)[0]
+        for name, strata in _strata(part, 'score', several).items()
+      }
+      for scm, part in table.groupby('scm', sort=False)
+    },
+    'profiles': {
+      str(name): [
+        float((part['score'] > threshold).mean()) for threshold in THRESHOLDS
+      ]
+      for name, part in table.groupby('name', sort=False)
+    },
+  }
+
+
+def _check_same_episodes(table):
+  met = {
+    model: frozenset(zip(part['scm'], part['repeat'], strict=True))
+    for model, part in table.groupby('model')
+  }
+  for model, episodes in met.items():
+    if episodes != next(iter(met.values())):
+      raise ValueError(
+        f'{model} and {next(iter(met))} have not played the same episodes'
+      )
+
+
+def _strata(
+  table: pd.DataFrame, measure: str, several: bool
+) -> dict[str, list[np.ndarray]]:
+  """{name: the values of its units on each SCM}, without those of no value."""
+  by = ['name', 'scm', 'model' if several else 'repeat']
+  values = table.groupby(by, sort=False)[measure].mean().dropna()
+  found: dict[str, list[np.ndarray]] = {}
+  for (name, _), part in values.groupby(['name', 'scm'], sort=False):
+    found.setdefault(str(name), []).append(part.to_numpy())
+  return found
+
+
+def _samples(
+  table: pd.DataFrame, measure: str, several: bool
+) -> dict[str, np.ndarray]:
+  """{name: a value of each unit}; episodes in the same order for all."""
+  if not several:
+    wide = table.pivot(index=['scm', 'repeat'], columns='name', values=measure)
+    wide = wide.dropna()
+    return {name: wide[name].to_numpy() for name in table['name'].unique()}
+  of_scm = table.groupby(['name', 'model', 'scm'], sort=False)[measure].mean()
+  of_seed = of_scm.groupby(['name', 'model'], sort=False).mean().dropna()
+  return {name: of_seed[name].to_numpy() for name in table['name'].unique()}
+
+
+def _measure(table, measure, several, confidence) -> dict[str, Any]:
+  samples = _samples(table, measure, several)
+  empty = [name for name, sample in samples.items() if not len(sample)]
+  if empty:
+    return {'nothing': f'{empty[0]} has no values'}
+  strata = _strata(table, measure, several)
+  models = {
+    name: {
+      'units': len(sample),
+      'sd': float(np.std(sample, ddof=1)) if len(sample) > 1 else None,
+      **statistics.stratified_estimate(strata[name], confidence),
+    }
+    for name, sample in samples.items()
+  }
+  sign = measures.MEASURES[measure].sign
+  try:
+    compared = significance.compare(
+      {name: sign * sample for name, sample in samples.items()},
+      paired=not several,
+      confidence=confidence,
+    )
+  except significance.NoVarianceError as error:
+    return {'models': models, 'nothing': str(error)}
+  return {
+    'models': models,
+    'ranking': list(compared.ranking),
+    'groups': [list(group) for group in compared.groups],
+    'pairs': [
+      {'first': first, 'second': second, **_turned(pair, sign)}
+      for (first, second), pair in compared.pairs.items()
+    ],
+    'omnibus': compared.omnibus and dataclasses.asdict(compared.omnibus),
+    'assumptions': {
+      what: dataclasses.asdict(test)
+      for what, test in compared.assumptions.items()
+    },
+  }
+
+
+def _turned(pair: significance.Pair, sign: int) -> dict[str, Any]:
+  """A pair with its differences in the measure's own direction."""
+  return dataclasses.asdict(pair) | {
+    'difference': sign * pair.difference,
+    'interval': sorted(sign * end for end in pair.interval),
+    'g': sign * pair.g,
+    'g_interval': sorted(sign * end for end in pair.g_interval),
+  }
+
+
+def sentences(about: Mapping[str, Any], unit: str) -> list[str]:
+  """Who is better by the score, in plain words.
+
+  Args:
+    about: the entry of the score in what `found` returns.
+    unit: of it.
+
+  Returns:
+    A sentence for each two neighbours of the ranking, and for each two models
+    of which neighbours between them could not be told apart, but they can.
+  """
+  if 'nothing' in about:
+    return [f'Nothing is decided: {about["nothing"]}.']
+  ranking, pairs = about['ranking'], about['pairs']
+  if not pairs:
+    few = min(about['models'].items(), key=lambda item: item[1]['units'])
+    return [
+      f'Nothing is decided: {few[0]} has {few[1]["units"]} {unit}'
+      f'{"" if few[1]["units"] == 1 else "s"}, and '
+      f'{significance.MIN_UNITS} are the least.'
+    ]
+  of_pair = {(pair['first'], pair['second']): pair for pair in pairs}
+  return [
+    _sentence(of_pair[ranking[i], ranking[j]])
+    for i in range(len(ranking))
+    for j in range(i + 1, len(ranking))
+    if j == i + 1 or _first_told(of_pair, ranking, i, j)
+  ]
+
+
+def _first_told(
+  of_pair: Mapping[tuple[str, str], Mapping[str, Any]],
+  ranking: Sequence[str],
+  i: int,
+  j: int,
+) -> bool:
+  """Whether two models are told apart and none between them is."""
+  return of_pair[ranking[i], ranking[j]]['decided'] and not any(
+    of_pair[ranking[a], ranking[b]]['decided']
+    for a in range(i, j + 1)
+    for b in range(a + 1, j + 1)
+    if (a, b) != (i, j)
+  )
+
+
+def _sentence(pair: Mapping[str, Any]) -> str:
+  low, high = pair['interval']
+  by = f'{pair["difference"]:.3g} [{low:.2g}, {high:.2g}]'
+  if pair['decided']:
+    return (
+      f'{pair["first"]} is better than {pair["second"]} by {by} of what could '
+      'be gained.'
+    )
+  return (
+    f'The data cannot tell {pair["first"]} from {pair["second"]}: the '
+    f'difference is {by} of what could be gained, and one of '
+    f'{pair["detectable"]:.2g} would have been found in '
+    f'{significance.POWER:.0%} of such studies.'
+  )

@@ -1,0 +1,197 @@
+"""Tests of what is said of models: of tables by hand, and of known truths."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+import pandas as pd
+
+from acme_cbo import types
+from acme_cbo.evaluation import significance
+from acme_cbo.scms import simulate
+from acme_cbo.studies import measures
+from acme_cbo.studies import verdict
+from tests import drawn_tasks
+
+
+def _table(scores, num_scms=2):
+  """Episodes of models: {model: [n] scores on each of the SCMs}."""
+  rows = []
+  for model, values in scores.items():
+    for scm in range(num_scms):
+      for repeat, score in enumerate(values):
+        row = dict.fromkeys(measures.MEASURES, 0.0)
+        row |= {'score': score + scm, 'simple_regret': 1 - score - scm}
+        rows.append({'model': model, 'scm': f's{scm}', 'repeat': repeat, **row})
+  return pd.DataFrame(rows)
+
+
+def _found(scores, configurations=None, **kwargs):
+  return verdict.found(
+    _table(scores, **kwargs), configurations or {m: m for m in scores}, 0.95
+  )
+
+
+class FoundTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.rng = np.random.default_rng(0)
+
+  def test_single_models_are_compared_episode_by_episode(self):
+    common = self.rng.normal(size=20)
+    noise = self.rng.normal(scale=0.1, size=20)
+    found = _found({'a': common, 'b': common + 0.5 + noise})
+    self.assertEqual(found['unit'], verdict.EPISODE)
+    (pair,) = found['measures']['score']['pairs']
+    self.assertEqual((pair['first'], pair['second']), ('b', 'a'))
+    self.assertEqual(pair['test']['name'], 'paired t')
+    self.assertEqual(pair['test']['df'], (39,))
+    self.assertAlmostEqual(pair['difference'], 0.5 + noise.mean())
+    (sentence,) = found['verdict']
+    self.assertStartsWith(sentence, 'b is better than a by ')
+
+  def test_seeds_are_the_units_where_there_are_several(self):
+    seeds = {
+      f'{name}{seed}': self.rng.normal(level, 0.1, 20)
+      for name, level in (('a', 0.0), ('b', 0.5))
+      for seed in range(6)
+    }
+    found = _found(seeds, {model: model[0] for model in seeds})
+    self.assertEqual(found['unit'], verdict.SEED)
+    (pair,) = found['measures']['score']['pairs']
+    self.assertEqual(pair['test']['name'], 'Welch t')
+    about = found['measures']['score']['models']['a']
+    self.assertEqual(about['units'], 6)
+    # Both SCMs count, and that of index 1 adds 1.
+    means = [np.mean(seeds[f'a{seed}']) + 0.5 for seed in range(6)]
+    self.assertAlmostEqual(about['mean'], np.mean(means))
+    self.assertAlmostEqual(about['sd'], np.std(means, ddof=1))
+
+  def test_less_is_better_of_a_regret(self):
+    noise = self.rng.normal(scale=0.1, size=20)
+    found = _found({'a': noise, 'b': 0.5 + noise[::-1]})
+    about = found['measures']['simple_regret']
+    self.assertEqual(about['ranking'], ['b', 'a'])
+    (pair,) = about['pairs']
+    self.assertLess(pair['difference'], 0)
+    self.assertLess(pair['interval'][0], pair['interval'][1])
+
+  def test_few_seeds_decide_nothing(self):
+    seeds = {f'{n}{s}': self.rng.normal(size=9) for n in 'ab' for s in '12'}
+    found = _found(seeds, {model: model[0] for model in seeds})
+    (sentence,) = found['verdict']
+    self.assertEqual(
+      sentence,
+      'Nothing is decided: a has 2 training seeds, and 5 are the least.',
+    )
+
+  def test_what_does_not_vary_is_said(self):
+    found = _found({'a': np.arange(9.0), 'b': np.arange(9.0) + 1})
+    self.assertIn('without any variance', found['measures']['score']['nothing'])
+    self.assertStartsWith(found['verdict'][0], 'Nothing is decided')
+    # All of the other measures are 0.
+    self.assertFalse(found['measures']['success']['pairs'][0]['decided'])
+
+  def test_who_is_told_apart_over_the_head_of_another(self):
+    drawn = self.rng.normal(size=40)
+    drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
+    scores = {
+      name: level + np.roll(drawn, 13 * i)
+      for i, (name, level) in enumerate(zip('abc', (0.8, 0.4, 0), strict=True))
+    }
+    sentences = _found(scores, num_scms=1)['verdict']
+    self.assertLen(sentences, 3)
+    self.assertStartsWith(sentences[0], 'The data cannot tell a from b')
+    self.assertStartsWith(sentences[1], 'a is better than c')
+    self.assertStartsWith(sentences[2], 'The data cannot tell b from c')
+
+  def test_profiles(self):
+    found = _found({'a': np.linspace(0, 1, 11), 'b': np.ones(11)}, num_scms=1)
+    at = np.searchsorted(verdict.THRESHOLDS, 0.55)
+    self.assertAlmostEqual(found['profiles']['a'][at], 5 / 11)
+    self.assertEqual(found['profiles']['b'][at], 1.0)
+
+  def test_models_have_to_meet_the_same(self):
+    table = _table({'a': np.arange(9.0), 'b': np.arange(9.0)})
+    with self.assertRaisesRegex(ValueError, 'not played the same episodes'):
+      verdict.found(table[1:], {'a': 'a', 'b': 'b'}, 0.95)
+
+
+def _scores(tasks, key, short_of):
+  """Scores of what misses the best intervention by chance, and falls short.
+
+  Args:
+    tasks: SCMs.
+    key: of the misses.
+    short_of: share of the way back to the middle of the domain.
+  """
+
+  @jax.jit
+  @jax.vmap
+  def one(task, key):
+    problem, best = task.scm.problem, task.objective.choice
+    place = simulate.fractions(problem, best)
+    place += 0.2 * jax.random.normal(key, place.shape)
+    place = jax.numpy.clip(place, 0, 1)
+    place += short_of * (0.5 - place)
+    chosen = types.Intervention(
+      best.mask,
+      jax.numpy.where(
+        best.mask, problem.low + place * (problem.high - problem.low), 0
+      ),
+    )
+    objective = task.objective
+    y = simulate.expected_outcome(task.scm, objective.bank, chosen)
+    return (y - objective.baseline) / (objective.best - objective.baseline)
+
+  count = len(tasks.scm.order)
+  return np.asarray(one(tasks, jax.random.split(key, count)), float)
+
+
+class KnownTruthTest(absltest.TestCase):
+  """500 studies of 60 SCMs each, of which all there are is known."""
+
+  def setUp(self):
+    super().setUp()
+    tasks = drawn_tasks.batch(0)
+    keys = jax.random.split(jax.random.key(1), 2)
+    self.policy = _scores(tasks, keys[0], 0.0)
+    self.degraded = _scores(tasks, keys[0], 0.3)
+    self.twin = _scores(tasks, keys[1], 0.0)
+    self.rng = np.random.default_rng(0)
+
+  def _studies(self, first, second):
+    for _ in range(500):
+      drawn = self.rng.integers(len(first), size=60)
+      found = significance.compare(
+        {'first': first[drawn], 'second': second[drawn]}, True, 0.95
+      )
+      ((names, pair),) = found.pairs.items()
+      sign = 1 if names[0] == 'first' else -1
+      low, high = sorted(sign * end for end in pair.interval)
+      yield sign, pair, low, high
+
+  def test_a_planted_difference_is_found_and_covered(self):
+    truth = np.mean(self.policy - self.degraded)
+    self.assertGreater(truth, 0.05)
+    studies = [*self._studies(self.policy, self.degraded)]
+    covered = np.mean([low <= truth <= high for *_, low, high in studies])
+    self.assertBetween(covered, 0.93, 0.97)
+    for sign, pair, *_ in studies:
+      self.assertEqual(sign, 1)
+    self.assertGreater(np.mean([pair.decided for _, pair, *_ in studies]), 0.95)
+
+  def test_twins_cannot_be_told_apart(self):
+    # The same policy with other luck: its mean over all SCMs is not quite that
+    # of the other, so that the twins are made to differ by nothing.
+    twin = self.twin + np.mean(self.policy - self.twin)
+    decided = [pair.decided for _, pair, *_ in self._studies(self.policy, twin)]
+    self.assertLess(np.mean(decided), 0.07)
+    same = significance.compare(
+      {'a': self.policy, 'b': self.policy.copy()}, True, 0.95
+    )
+    self.assertEqual(same.groups, (('a', 'b'),))
+
+
+if __name__ == '__main__':
+  absltest.main()
