@@ -77,6 +77,14 @@ def making(directory: pathlib.Path, flag: str) -> Iterator[list[str]]:
     ) from error
 
 
+def check_file(path: pathlib.Path, flag: str) -> None:
+  """Raises an `errors.UsageError` unless a file can be written there."""
+  if path.is_dir():
+    raise errors.UsageError(f'{flag}={path} is a directory; name a file')
+  with making(path.parent, flag):
+    pass
+
+
 def prepare(workdir: pathlib.Path) -> None:
   """Makes the directory of a run.
 

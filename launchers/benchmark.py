@@ -1,13 +1,13 @@
 """Measures how fast it is: shares of the machine's ceilings, and ratios.
 
-python launchers/benchmark.py --out=benchmark.json
+python launchers/benchmark.py --config=configs/grpo.py --out=benchmark.json
 With --botorch=PYTHON also beside BoTorch: see tests/peers/requirements.txt.
 With --scaling=DIR instead how the costs grow with each size, and a figure.
 """
 
 from collections.abc import Sequence
-import json
 import pathlib
+import signal
 import sys
 
 from absl import flags
@@ -17,19 +17,18 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
 from acme_cbo import errors
+from acme_cbo import run_directory
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PEER = _ROOT / 'tests' / 'peers' / 'botorch_step.py'
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', str(_ROOT / 'configs' / 'grpo.py'), 'Path of the config file.'
+  'config', help_string='Path of the config file, a preset behind it.'
 )
 _OUT = flags.DEFINE_string('out', None, 'JSON file to write the figures to.')
 _REPEATS = flags.DEFINE_integer('repeats', 7, 'Runs of each.', lower_bound=1)
 _BOTORCH = flags.DEFINE_string(
   'botorch', None, 'A Python that has BoTorch, to be compared with.'
 )
-
-
 _SCALING = flags.DEFINE_string(
   'scaling', None, 'Directory for what costs over sizes are, instead.'
 )
@@ -40,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   config = command_line.required_config(_CONFIG)
   command_line.set_environment()
+  # As Ctrl-C, so that what it has started ends with it.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.benchmark import report  # noqa: PLC0415
   from acme_cbo.benchmark import run  # noqa: PLC0415
@@ -50,10 +51,12 @@ def main(argv: Sequence[str]) -> None:
     print(run.scale(config, _REPEATS.value, pathlib.Path(_SCALING.value)))
     return
   botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []
-  figures = run.measure(config, _REPEATS.value, botorch)
   if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(json.dumps(figures, indent=2) + '\n')
-  print(report.table(figures))
+    run_directory.check_file(pathlib.Path(_OUT.value), '--out')
+  figures = run.measure(config, _REPEATS.value, botorch)
+  print(report.table(figures), flush=True)
+  if _OUT.value:
+    run_directory.write_json(pathlib.Path(_OUT.value), figures)
 
 
 if __name__ == '__main__':

@@ -46,6 +46,23 @@ class PrepareTest(DirectoryTestCase):
         run_directory.prepare(workdir)
 
 
+class CheckFileTest(DirectoryTestCase):
+  def test_where_a_file_can_be(self):
+    path = self.directory / 'new' / 'figures.json'
+    run_directory.check_file(path, '--out')
+    self.assertFalse(path.exists())
+    path.write_text('old')
+    run_directory.check_file(path, '--out')
+    self.assertEqual(path.read_text(), 'old')
+
+  def test_where_none_can_be(self):
+    with self.assertRaisesRegex(errors.UsageError, '--out=.* is a directory'):
+      run_directory.check_file(self.directory, '--out')
+    (self.directory / 'file').touch()
+    with self.assertRaisesRegex(errors.UsageError, '--out=.*file cannot be'):
+      run_directory.check_file(self.directory / 'file' / 'a.json', '--out')
+
+
 class ResumableTest(DirectoryTestCase):
   def setUp(self):
     super().setUp()

@@ -194,16 +194,21 @@ def _peer(
     'low': np.asarray(problem.low)[others].tolist(),
     'high': np.asarray(problem.high)[others].tolist(),
   }
-  with (
-    tempfile.TemporaryFile('w+') as complaints,
-    subprocess.Popen(
-      command,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=complaints,
-      text=True,
-    ) as process,
-  ):
+  with contextlib.ExitStack() as stack:
+    complaints = stack.enter_context(tempfile.TemporaryFile('w+'))
+    try:
+      started = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        text=True,
+      )
+    except OSError as error:
+      raise errors.UsageError(
+        f'--botorch={command[0]} cannot be started: {error.strerror}'
+      ) from error
+    process = stack.enter_context(started)
     assert process.stdin
     assert process.stdout
     questions, answers = process.stdin, process.stdout
@@ -222,7 +227,13 @@ def _peer(
         raise errors.UsageError(
           f'--botorch: {command[0]} ended: {"".join(last)}'
         )
-      return json.loads(answer)
+      try:
+        return json.loads(answer)
+      except json.JSONDecodeError as error:
+        raise errors.UsageError(
+          f'--botorch: {command[0]} is no Python that has BoTorch: it said '
+          f'{answer.strip()[:60]!r}'
+        ) from error
 
     ask(json.dumps(data))
     yield lambda: ask('step')

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 import os
-import resource
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -45,12 +43,6 @@ def memory() -> Ceiling:
     return kept[0]
 
   return Ceiling(run, 2.0 * 4 * _ELEMENTS)
-
-
-def peak_memory() -> int:
-  """Bytes of main memory that this process has held at most."""
-  unit = 1 if sys.platform == 'darwin' else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def facts() -> dict[str, Any]:

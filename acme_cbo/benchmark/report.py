@@ -68,6 +68,11 @@ def _rates(figures) -> Iterator[tuple[str, str]]:
     yield f'milliseconds of a decision, {name}', f'{one["median"]:.3g}'
   for name, seconds in figures['startup_s'].items():
     yield f'seconds to the first update, {name}', f'{seconds:.1f}'
+  for name, one in figures['starts'].items():
+    yield (
+      f'from and to, {name}',
+      f'{one["min"]:.1f} - {one["max"]:.1f}',
+    )
   for name, one in figures['compile'].items():
     yield (
       f'seconds to trace and to compile, {name}',
@@ -75,15 +80,19 @@ def _rates(figures) -> Iterator[tuple[str, str]]:
     )
     yield f'mebibytes on the way, {name}', f'{one["mebibytes"]:.0f}'
   for name, share in figures['share_of_acting'].items():
-    yield f'share of acting, {name}', f'{share:.1%}'
+    yield f'share of acting, {name}', _or_not_measured(share, '.1%')
   yield 'share of an update in Python', f'{figures["python_share"]:.1%}'
   yield 'share that the trainer adds', f'{figures["trainer_overhead"]:.1%}'
-  yield 'gibibytes at most', f'{figures["peak_memory"] / 2**30:.1f}'
+  yield (
+    'gibibytes at most, of a training',
+    f'{figures["peak_memory"] / 2**30:.1f}',
+  )
 
 
 def _ratios(ratios) -> Iterator[tuple[str, str]]:
   for name, ratio in ratios.items():
-    yield (
-      name.replace('_', ' '),
-      'not measured' if ratio is None else f'{ratio:.1f}',
-    )
+    yield name.replace('_', ' '), _or_not_measured(ratio, '.1f')
+
+
+def _or_not_measured(number, form) -> str:
+  return 'not measured' if number is None else f'{number:{form}}'

@@ -10,14 +10,18 @@ from typing import Any
 
 from acme_cbo import command_line
 from acme_cbo import experiment as experiment_lib
+from acme_cbo import run_directory
 from acme_cbo.benchmark import decisions
 from acme_cbo.benchmark import machine
 from acme_cbo.benchmark import scaling
 from acme_cbo.benchmark import startup
+from acme_cbo.benchmark import timing
 from acme_cbo.benchmark import training
 from acme_cbo.evaluation import plots
 from acme_cbo.runtimes import fused
 
+# Trainings that are started, of each kind.
+_STARTS = 3
 # A config file of one that was read and changed already.
 _CONFIG_FILE = """import json
 import pathlib
@@ -43,7 +47,9 @@ def measure(
 
   Returns:
     What `training.measure` and `decisions.measure` return, with `startup_s`,
-    `trainer_overhead`, `peak_memory` in bytes and `machine`.
+    the medians of `starts`, `trainer_overhead`, `peak_memory`, the bytes that a
+    training with all its programs kept has held up to its first update, and
+    `machine`.
   """
   experiment = experiment_lib.from_config(config)
   # Nothing of this process slows down what is timed in others.
@@ -55,21 +61,26 @@ def measure(
     path = pathlib.Path(directory)
     (path / 'config.json').write_text(json.dumps(config))
     (path / 'config.py').write_text(_CONFIG_FILE)
-    started = startup.measure([f'--config={path / "config.py"}'])
+    started = startup.measure([f'--config={path / "config.py"}'], _STARTS)
+  starts = {
+    kind: [start.seconds for start in made] for kind, made in started.items()
+  }
   trained = training.measure(experiment.parts, repeats)
   overhead = training.trainer_overhead(
     fused.make_step(experiment.parts),
     fused.initial_state(experiment.seed, experiment.parts),
     4 * repeats,
+    experiment.learning_rate,
   )
   return {
     'machine': machine.facts(),
     **trained,
     'ratios': trained['ratios'] | decided['ratios'],
     'decision_ms': decided['decision_ms'],
-    'startup_s': started,
+    'startup_s': timing.medians(starts),
+    'starts': timing.spread(starts),
     'trainer_overhead': overhead,
-    'peak_memory': machine.peak_memory(),
+    'peak_memory': max(start.peak_memory for start in started['warm']),
   }
 
 
@@ -84,7 +95,8 @@ def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
   Returns:
     The exponents, as a table.
   """
-  directory.mkdir(parents=True, exist_ok=True)
+  with run_directory.making(directory, '--scaling'):
+    pass
   found = scaling.measure(config, repeats, lambda line: print(line, flush=True))
   text = json.dumps({'machine': machine.facts(), 'axes': found}, indent=2)
   (directory / 'scaling.json').write_text(text + '\n')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 from acme_cbo import errors
 
@@ -15,27 +16,41 @@ _TRAIN = pathlib.Path(__file__).parents[2] / 'launchers' / 'train.py'
 _LOOK_EVERY = 0.05
 
 
-def measure(flags: list[str]) -> dict[str, float]:
-  """Starts a training twice, and ends it when its first update is made.
+class Start(NamedTuple):
+  """A training up to its first update.
+
+  Attributes:
+    seconds: from the shell.
+    peak_memory: bytes of main memory that it has held at most.
+  """
+
+  seconds: float
+  peak_memory: int
+
+
+def measure(flags: list[str], repeats: int) -> dict[str, list[Start]]:
+  """Starts trainings, and ends each when its first update is made.
 
   Args:
     flags: of launchers/train.py: the config.
+    repeats: starts of each kind, in turn.
 
   Returns:
     `cold`, where nothing that was compiled before is kept, and `warm`, with
-    what the first start has kept.
+    what the cold start before it has kept.
 
   Raises:
     errors.UsageError: the training ended without an update.
   """
-  with tempfile.TemporaryDirectory() as kept:
-    return {
-      kind: _seconds_to_first_update(flags, pathlib.Path(kept), kind)
-      for kind in ('cold', 'warm')
-    }
+  starts: dict[str, list[Start]] = {'cold': [], 'warm': []}
+  for _ in range(repeats):
+    with tempfile.TemporaryDirectory() as kept:
+      for kind, made in starts.items():
+        made.append(_to_first_update(flags, pathlib.Path(kept), kind))
+  return starts
 
 
-def _seconds_to_first_update(flags, kept, kind):
+def _to_first_update(flags: list[str], kept: pathlib.Path, kind: str) -> Start:
   workdir = kept / kind
   begin = time.perf_counter()
   with tempfile.TemporaryFile('w+') as printed:
@@ -54,10 +69,14 @@ def _seconds_to_first_update(flags, kept, kind):
             f'{_TRAIN.name} ended before its first update: {"".join(last)}'
           )
         time.sleep(_LOOK_EVERY)
-      return time.perf_counter() - begin
-    finally:
+      seconds = time.perf_counter() - begin
       process.kill()
-      process.wait()
+      _, process.returncode, usage = os.wait4(process.pid, 0)
+      return Start(seconds, 1024 * usage.ru_maxrss)
+    finally:
+      if process.returncode is None:
+        process.kill()
+        process.wait()
 
 
 def _is_updated(path: pathlib.Path) -> bool:

@@ -15,6 +15,7 @@ from acme_cbo import distributions
 from acme_cbo import learner
 from acme_cbo import networks
 from acme_cbo import types
+from acme_cbo.beliefs import exact
 from acme_cbo.benchmark import machine
 from acme_cbo.benchmark import recompute
 from acme_cbo.benchmark import timing
@@ -39,9 +40,11 @@ class Work(NamedTuple):
 
   @classmethod
   def of(cls, function: Callable[..., Any], *args: Any) -> 'Work':
-    """That of a function of arrays, or of their shapes, that has no loop.
+    """That of a function of arrays, or of their shapes.
 
-    XLA counts the body of a loop once.
+    XLA counts the body of a loop once. The network has none but that over the
+    rows of the processes of candidates (see `surrogate.try_out`), of which that
+    leaves all but one out: a hundredth of its operations.
     """
     costs: Any = jax.jit(function).lower(*args).compile().cost_analysis()
     return cls(costs['flops'], costs['bytes accessed'])
@@ -159,7 +162,8 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     `sizes`; `seconds`, with the spread of each run; `ceilings` and
     `ceiling_share` of operations; `memory_share` of bytes read and written;
     `interventions_per_second`; `ratios`, how many times as fast; `compile`; and
-    `python_share`, of an update.
+    `python_share`, of an update. What cannot be measured is None: the exact
+    belief of more variables than it takes.
   """
   key = jax.random.PRNGKey(0)
   state = fused.initial_state(0, parts)
@@ -211,9 +215,6 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     num_generations=1,
   )
   of_one = recompute.ungroup(*data)[0]
-  with_exact = dataclasses.replace(
-    parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
-  )
   ceilings = {
     'matrix_product': machine.matrix_product(),
     'memory': machine.memory(),
@@ -235,10 +236,16 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     'act_without_rewards': _jitted(
       act_with(parts, without_rewards), params, key, tasks
     ),
-    'act_with_exact_belief': _jitted(act_with(with_exact), params, key, tasks),
     'act_recomputed': _jitted(act_with(slow), params, key, tasks),
     'learn_recomputed': _jitted(learn_with(slow), state, *data),
   }
+  if parts.prior.max_variables <= exact.MAX_VARIABLES:
+    with_exact = dataclasses.replace(
+      parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
+    )
+    others['act_with_exact_belief'] = _jitted(
+      act_with(with_exact), params, key, tasks
+    )
   seconds = timing.interleaved(
     {name: ceiling.run for name, ceiling in ceilings.items()}
     | programs
@@ -309,7 +316,9 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     },
     'share_of_acting': {
       'rewards': 1 - median['act_without_rewards'] / median['act'],
-      'exact_belief': median['act_with_exact_belief'] / median['act'] - 1,
+      'exact_belief': median['act_with_exact_belief'] / median['act'] - 1
+      if 'act_with_exact_belief' in median
+      else None,
     },
     'python_share': python_share(parts, compiled, state, repeats),
     'compile': {
@@ -384,17 +393,22 @@ def python_share(
 
 
 def trainer_overhead(
-  step: Callable[[Any], tuple[Any, Any]], state: Any, updates: int
+  step: Callable[[Any], tuple[Any, Any]],
+  state: Any,
+  updates: int,
+  learning_rate: Callable[[int], float],
 ) -> float:
   """What the trainer adds to its updates, as a share of theirs.
 
-  Loggers and the callbacks of every update write as in a run; evaluations and
-  checkpoints, which are work of their own, are left out.
+  Loggers and the callbacks that watch every update write as in a run; the line
+  of progress is left out, and so are evaluations and checkpoints, which are
+  work of their own.
 
   Args:
     step: makes one update.
     state: to begin with.
     updates: how many are made, after one that is not counted.
+    learning_rate: by the number of updates made, to be logged.
 
   Returns:
     Seconds of `Trainer.fit` over those in `step`, less 1.
@@ -410,7 +424,7 @@ def trainer_overhead(
       ),
       callbacks=(
         monitors.Throughput(1),
-        monitors.LearningRate(lambda update: 0.0),
+        monitors.LearningRate(learning_rate),
         stopping.Convergence('reward/total', 100, 0.02, stop=False),
       ),
     )

@@ -230,7 +230,7 @@ def _pair(
   )
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
   """Corrected so that the chance of one false positive of all is kept.
 
   Holm, "A simple sequentially rejective multiple test procedure", 1979.

@@ -112,7 +112,8 @@ def _load(path: pathlib.Path) -> dict[str, stages.Compiled] | None:
   """The programs in a file; None where there is none, or none to be used."""
   try:
     content = path.read_bytes()
-    os.utime(path)
+    with contextlib.suppress(OSError):
+      os.utime(path)  # As good where nothing may be written.
     digest, serialized = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(serialized).digest() != digest:
       raise ValueError('it is damaged')
@@ -157,7 +158,7 @@ def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
 def _by_use(directory: pathlib.Path) -> list[pathlib.Path]:
   """The sets in a directory, the one used longest ago first."""
   used = {}
-  for path in directory.iterdir():
+  for path in filter(pathlib.Path.is_file, directory.iterdir()):
     with contextlib.suppress(FileNotFoundError):  # Another process was faster.
       used[path] = path.stat().st_mtime
   return sorted(used, key=used.__getitem__)

@@ -46,6 +46,17 @@ class PeerTest(absltest.TestCase):
     ):
       self.fail('it started')
 
+  def test_what_is_no_python_with_botorch_is_named(self):
+    for command, sentence in (
+      (['/nonexistent/python'], 'python cannot be started: No such file'),
+      (['echo', 'nonsense'], "echo is no Python that has BoTorch.*'nonsense'"),
+    ):
+      with (
+        self.assertRaisesRegex(errors.UsageError, sentence),
+        decisions._peer(command, self._problem, self._rows),
+      ):
+        self.fail('it started')
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)

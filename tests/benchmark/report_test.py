@@ -18,6 +18,7 @@ _FIGURES = {
   'interventions_per_second': {'actor': 12345.0},
   'decision_ms': {'grpo': {'median': 0.75, 'min': 0.5, 'max': 1.0}},
   'startup_s': {'cold': 31.25, 'warm': 7.0},
+  'starts': {'cold': {'median': 31.25, 'min': 30.0, 'max': 33.0}},
   'compile': {
     'actor': {
       'seconds_to_trace': 1.25,
@@ -25,7 +26,7 @@ _FIGURES = {
       'mebibytes': 30.4,
     }
   },
-  'share_of_acting': {'rewards': 0.02},
+  'share_of_acting': {'rewards': 0.02, 'exact_belief': None},
   'python_share': 0.013,
   'trainer_overhead': 0.008,
   'peak_memory': 3 * 2**30,
@@ -45,10 +46,12 @@ class TableTest(absltest.TestCase):
       'interventions a second, actor 12,345',
       'milliseconds of a decision, grpo 0.75',
       'seconds to the first update, cold 31.2',
+      'from and to, cold 30.0 - 33.0',
+      'share of acting, exact_belief not measured',
       'seconds to trace and to compile, actor 1.2 + 9.0',
       'mebibytes on the way, actor 30',
       'share of an update in Python 1.3%',
-      'gibibytes at most 3.0',
+      'gibibytes at most, of a training 3.0',
       'cached over recompute 10.0',
       # What was not measured says so.
       'decision over botorch not measured',

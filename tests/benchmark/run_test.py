@@ -27,6 +27,7 @@ class LauncherTest(absltest.TestCase):
           '  "botorch": [path[-15:] for path in botorch]}\n'
           'report.table = lambda figures: f"a table of {len(figures)}"\n'
           f'sys.argv = [{launcher!r}, "--out=figures.json", "--repeats=3",\n'
+          f'  "--config={_ROOT}/configs/grpo.py",\n'
           '  "--config.grpo.num_tasks=8", "--botorch=a_python"]\n'
           f'runpy.run_path({launcher!r}, run_name="__main__")\n',
         ],

@@ -128,7 +128,9 @@ class TrainerOverheadTest(parameterized.TestCase):
       mock.patch.object(timing.time, 'perf_counter', lambda: now[0]),
       mock.patch.object(loggers, 'JsonlLogger', Slow),
     ):
-      overhead = training.trainer_overhead(step, toy.init(), 3)
+      overhead = training.trainer_overhead(
+        step, toy.init(), 3, lambda update: 0.1
+      )
     np.testing.assert_allclose(overhead, 0.1, rtol=1e-6)
 
 

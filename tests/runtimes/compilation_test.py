@@ -134,6 +134,19 @@ class ReadyTest(parameterized.TestCase):
     self.assertIn('cannot be kept', logs.output[-1])
     np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [2.0] * 3)
 
+  def test_what_may_be_read_alone_is_used(self):
+    self._ready()
+    forbidden = PermissionError('no')
+    with mock.patch.object(compilation.os, 'utime', side_effect=forbidden):
+      self._ready()
+    self.assertEqual(self.compiled, 1)
+
+  def test_what_is_no_set_is_left_alone(self):
+    (self.kept / 'sets' / 'of_somebody').mkdir(parents=True)
+    with self.assertNoLogs(level='WARNING'):
+      self._ready()
+    self.assertLen(self._sets(), 2)
+
   def test_settings_are_those_that_a_file_would_hold(self):
     self._ready({'b': (1, 2), 'a': None})
     self._ready({'a': None, 'b': [1, 2]})
