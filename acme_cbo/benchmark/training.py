@@ -1,14 +1,12 @@
 """Acting, learning and whole training, beside ceilings and slower ways."""
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import dataclasses
 import tempfile
 import time
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 
 from acme_cbo import distributions
@@ -19,6 +17,7 @@ from acme_cbo.beliefs import exact
 from acme_cbo.benchmark import machine
 from acme_cbo.benchmark import recompute
 from acme_cbo.benchmark import timing
+from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 from acme_cbo.training import loggers
@@ -78,7 +77,7 @@ class Compiled(NamedTuple):
     begin = time.perf_counter()
     lowered = jax.jit(function).lower(*args)
     traced = time.perf_counter()
-    with _nothing_kept():
+    with compilation.nothing_kept():
       compiled: Any = lowered.compile()
       seconds = time.perf_counter() - traced
     return cls(
@@ -87,20 +86,6 @@ class Compiled(NamedTuple):
       seconds,
       compiled.memory_analysis().temp_size_in_bytes,
     )
-
-
-@contextlib.contextmanager
-def _nothing_kept() -> Iterator[None]:
-  """Lets programs compile as if none ever had."""
-  kept = jax.config.values['jax_compilation_cache_dir']
-  with tempfile.TemporaryDirectory() as empty:
-    try:
-      jax.config.update('jax_compilation_cache_dir', empty)
-      compilation_cache.reset_cache()
-      yield
-    finally:
-      jax.config.update('jax_compilation_cache_dir', kept)
-      compilation_cache.reset_cache()
 
 
 def work_of_acting(parts: fused.Parts, params: Any, tasks: types.Task) -> Work:

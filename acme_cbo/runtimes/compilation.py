@@ -25,6 +25,7 @@ from absl import logging
 import jax
 from jax import stages
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 from jaxlib import xla_client
 
 # Sets of programs that are kept, some 20 MB each; the latest used.
@@ -60,7 +61,9 @@ def ready(
   kept = _load(path)
   if kept is None:
     on_compile()
-    kept = _compile(trace)
+    # What jax itself has kept lacks parts when it is serialised again.
+    with nothing_kept():
+      kept = _compile(trace)
     _save(path, kept)
   return kept
 
@@ -72,6 +75,20 @@ def _compile(trace):
       for name, traced in trace()
     }
     return {name: program.result() for name, program in compiling.items()}
+
+
+@contextlib.contextmanager
+def nothing_kept() -> Iterator[None]:
+  """Compiles as if nothing ever had been, and lets jax keep nothing."""
+  name = 'jax_enable_compilation_cache'
+  enabled = jax.config.values[name]
+  try:
+    jax.config.update(name, False)
+    compilation_cache.reset_cache()
+    yield
+  finally:
+    jax.config.update(name, enabled)
+    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 
@@ -53,6 +54,18 @@ class ReadyTest(parameterized.TestCase):
       self.assertTrue(x.is_deleted())  # It was donated.
     self.assertEqual(self.compiled, 1)
     self.assertLen(self._sets(), 1)
+
+  def test_one_that_jax_has_kept_too(self):
+    # What is loaded from jax's cache lacks parts when it is serialised again.
+    self._patch_config('jax_persistent_cache_min_compile_time_secs', 0.0)
+    compilation_cache.reset_cache()
+    self.addCleanup(compilation_cache.reset_cache)
+    x = jnp.arange(3.0)
+    for settings in ('a', 'b', 'b'):
+      jax.clear_caches()
+      np.testing.assert_array_equal(
+        self._ready(settings)['line'](x)['y'], [0.0, 2.0, 4.0]
+      )
 
   def test_take_no_other_shapes(self):
     self._ready()
