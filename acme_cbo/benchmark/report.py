@@ -65,12 +65,15 @@ def _rates(figures) -> Iterator[tuple[str, str]]:
   for name, rate in figures['interventions_per_second'].items():
     yield f'interventions a second, {name}', f'{rate:,.0f}'
   for name, one in figures['decision_ms'].items():
-    yield f'milliseconds of a decision, {name}', f'{one["median"]:.3g}'
+    yield (
+      f'milliseconds of a decision, {name.replace("_", " ")}',
+      f'{one["median"]:.3g}',
+    )
   for name, seconds in figures['startup_s'].items():
     yield f'seconds to the first update, {name}', f'{seconds:.1f}'
   for name, one in figures['starts'].items():
     yield (
-      f'from and to, {name}',
+      f'least and most of the starts, {name}',
       f'{one["min"]:.1f} - {one["max"]:.1f}',
     )
   for name, one in figures['compile'].items():
@@ -78,9 +81,12 @@ def _rates(figures) -> Iterator[tuple[str, str]]:
       f'seconds to trace and to compile, {name}',
       f'{one["seconds_to_trace"]:.1f} + {one["seconds_to_compile"]:.1f}',
     )
-    yield f'mebibytes on the way, {name}', f'{one["mebibytes"]:.0f}'
+    yield f'mebibytes of what it works out, {name}', f'{one["mebibytes"]:.0f}'
   for name, share in figures['share_of_acting'].items():
-    yield f'share of acting, {name}', _or_not_measured(share, '.1%')
+    yield (
+      f'time of acting more by, {name.replace("_", " ")}',
+      _or_not_measured(share, '.1%'),
+    )
   yield 'share of an update in Python', f'{figures["python_share"]:.1%}'
   yield 'share that the trainer adds', f'{figures["trainer_overhead"]:.1%}'
   yield (

@@ -1,6 +1,6 @@
 """All measurements of a benchmark, each kind in a process that suits it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 import json
 import multiprocessing
@@ -36,7 +36,10 @@ def get_config():
 
 
 def measure(
-  config: dict[str, Any], repeats: int, botorch: Sequence[str] = ()
+  config: dict[str, Any],
+  repeats: int,
+  botorch: Sequence[str],
+  say: Callable[[str], None],
 ) -> dict[str, Any]:
   """How fast a config trains, decides and starts.
 
@@ -44,6 +47,7 @@ def measure(
     config: checked.
     repeats: runs of each, in turn.
     botorch: see `decisions.measure`.
+    say: is told what comes next.
 
   Returns:
     What `training.measure` and `decisions.measure` return, with `startup_s`,
@@ -52,11 +56,13 @@ def measure(
     `machine`.
   """
   experiment = experiment_lib.from_config(config)
+  say('decisions, of 5 variables and 100 records')
   # Nothing of this process slows down what is timed in others.
   with futures.ProcessPoolExecutor(
     1, multiprocessing.get_context('spawn'), _one_decision_at_a_time
   ) as other:
     decided = other.submit(_decide, config, repeats, botorch).result()
+  say(f'{_STARTS} cold and {_STARTS} warm starts of a training')
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory)
     (path / 'config.json').write_text(json.dumps(config))
@@ -65,6 +71,7 @@ def measure(
   starts = {
     kind: [start.seconds for start in made] for kind, made in started.items()
   }
+  say('acting and learning, in several ways, in turn')
   trained = training.measure(experiment.parts, repeats)
   overhead = training.trainer_overhead(
     fused.make_step(experiment.parts),

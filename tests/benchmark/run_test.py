@@ -22,7 +22,7 @@ class LauncherTest(absltest.TestCase):
           '-c',
           'import runpy, sys\n'
           'from acme_cbo.benchmark import report, run\n'
-          'run.measure = lambda config, repeats, botorch: {\n'
+          'run.measure = lambda config, repeats, botorch, say: {\n'
           '  "tasks": config["grpo"]["num_tasks"], "repeats": repeats,\n'
           '  "botorch": [path[-15:] for path in botorch]}\n'
           'report.table = lambda figures: f"a table of {len(figures)}"\n'
