@@ -145,7 +145,8 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
 
   Returns:
     `sizes`; `seconds`, with the spread of each run; `ceilings` and
-    `ceiling_share` of operations; `memory_share` of bytes read and written;
+    `operations` and their `ceiling_share`; `memory_share` of bytes read and
+    written;
     `interventions_per_second`; `ratios`, how many times as fast; `compile`; and
     `python_share`, of an update. What cannot be measured is None: the exact
     belief of more variables than it takes.
@@ -283,6 +284,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
       name: done.operations / timed[name] / rate['matrix_product']
       for name, done in work.items()
     },
+    'operations': {name: done.operations for name, done in work.items()},
     'memory_share': {
       name: done.bytes / timed[name] / rate['memory']
       for name, done in work.items()
