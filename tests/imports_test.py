@@ -51,7 +51,7 @@ _LAYERS = {
   'evaluation.significance': (),
   'evaluation.plots': ('evaluation.statistics',),
   'evaluation.report': ('evaluation.statistics', 'evaluation.plots'),
-  'studies': ('evaluation', 'studies'),
+  'studies': ('evaluation', 'studies', 'errors', 'schema', 'run_directory'),
   'errors': (),
   'schema': ('errors',),
   'command_line': ('errors', 'schema'),

@@ -1,0 +1,195 @@
+"""Trained runs that are to be compared, and whether they may be.
+
+Runs whose settings differ in the seed alone are of one configuration.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from acme_cbo import errors
+from acme_cbo import run_directory
+from acme_cbo import schema
+
+# Settings that change nothing of what is learnt.
+_CADENCE = (
+  'training.eval_every',
+  'training.checkpoint_every',
+  'training.max_checkpoints',
+  'training.best_checkpoints',
+  'training.profile_from',
+  'training.profile_updates',
+)
+# Those of which the interventions of a training are the product.
+_BUDGET = (
+  'training.num_updates',
+  'grpo.num_tasks',
+  'grpo.num_generations',
+  'horizon.num_interventions',
+)
+_MAX_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run whose policy is to be compared.
+
+  Attributes:
+    model: its name among all that are compared.
+    configuration: the name that it shares with runs of other seeds.
+    directory: where it is.
+    settings: {'grpo.beta': value, ...}, all of them.
+    interventions: that it was to be trained with.
+    mismatches: sentences, why it is not comparable to the first one; only
+      where that was allowed.
+  """
+
+  model: str
+  configuration: str
+  directory: pathlib.Path
+  settings: dict[str, Any]
+  interventions: int
+  mismatches: tuple[str, ...] = ()
+
+
+def read(
+  directories: Sequence[pathlib.Path], allow_mismatch: bool
+) -> list[Run]:
+  """The runs of some directories.
+
+  Args:
+    directories: of launchers/train.py.
+    allow_mismatch: take also what was stopped early, trained with another
+      number of interventions, or evaluated otherwise, and mark it.
+
+  Returns:
+    A `Run` for each, in the same order.
+
+  Raises:
+    errors.UsageError: fewer than two are given, one twice, one has no policy,
+      or, unless that is allowed, they do not match.
+  """
+  if len(directories) < 2:
+    raise errors.UsageError('name two runs or more to be compared')
+  for directory in directories:
+    if [*map(pathlib.Path.resolve, directories)].count(directory.resolve()) > 1:
+      raise errors.UsageError(f'the run {directory} is named twice')
+  found = [_read(directory) for directory in directories]
+  first, _ = found[0]
+  runs = []
+  for run, unfinished in found:
+    mismatches = (*unfinished, *_mismatches(first, run))
+    if mismatches and not allow_mismatch:
+      raise errors.UsageError(
+        f'{run.directory}: {errors.listed(mismatches, _MAX_SHOWN, "more")}; '
+        '--allow_mismatch compares it all the same, and marks it'
+      )
+    runs.append(dataclasses.replace(run, mismatches=mismatches))
+  return _named(runs)
+
+
+def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
+  """A run, not yet named, and why it is not finished, if it is not."""
+  config = run_directory.read_config(directory)
+  summary = run_directory.read_summary(directory)
+  if not (directory / 'policy' / 'policy.json').exists():
+    status = summary['status'] if summary else 'has not ended'
+    raise errors.UsageError(
+      f'{directory} holds no policy to compare, for the run is not finished '
+      f'({status}); python launchers/train.py --resume --workdir={directory} '
+      'goes on with it'
+    )
+  settings = schema.flat(config)
+  interventions = 1
+  for name in _BUDGET:
+    interventions *= settings[name]
+  unfinished = []
+  if not summary or summary['status'] != 'finished':
+    unfinished.append('it is not finished')
+  elif summary['updates'] != settings['training.num_updates']:
+    unfinished.append(
+      f'it stopped after {summary["updates"]} of '
+      f'{settings["training.num_updates"]} updates'
+    )
+  run = Run('', settings['name'], directory, settings, interventions)
+  return run, unfinished
+
+
+def _mismatches(first: Run, run: Run) -> list[str]:
+  """Why a run cannot be compared to another one."""
+  found = []
+  if run.interventions != first.interventions:
+    found.append(
+      f'trained with {run.interventions:,} interventions, '
+      f'{first.directory} with {first.interventions:,}'
+    )
+  for name in sorted(run.settings.keys() | first.settings.keys()):
+    of_evaluation = name.startswith(('evaluation.', 'horizon.'))
+    own, other = run.settings.get(name), first.settings.get(name)
+    if of_evaluation and own != other:
+      found.append(f'{name} is {own}, that of {first.directory} {other}')
+  return found
+
+
+def _decisive(run: Run) -> str:
+  """All that a policy depends on but the seed."""
+  return json.dumps(
+    {
+      name: value
+      for name, value in run.settings.items()
+      if name not in ('name', 'seed', *_CADENCE)
+    },
+    sort_keys=True,
+  )
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+  """Runs with names of their own, and of their configurations.
+
+  A configuration is called as its config is, and, where several are called the
+  same, as the first directory of it as well.
+  """
+  kinds: dict[str, Run] = {}
+  for run in runs:
+    kinds.setdefault(_decisive(run), run)
+  called = [first.configuration for first in kinds.values()]
+  names = {
+    kind: first.configuration
+    if called.count(first.configuration) == 1
+    else f'{first.configuration} ({first.directory.name})'
+    for kind, first in kinds.items()
+  }
+  found = []
+  for run in runs:
+    name = names[_decisive(run)]
+    seeds = [
+      other.settings['seed']
+      for other in runs
+      if _decisive(other) == _decisive(run)
+    ]
+    seed = run.settings['seed']
+    if seeds.count(seed) > 1:
+      raise errors.UsageError(
+        f'{run.directory}: another run has the same settings and the same '
+        f'seed, {seed}; it is no independent one'
+      )
+    model = name if len(seeds) == 1 else f'{name}, seed {seed}'
+    found.append(dataclasses.replace(run, model=model, configuration=name))
+  return found
+
+
+def differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+  """{setting: {configuration: value}} of those that are not the same in all."""
+  names = sorted({name for run in runs for name in run.settings})
+  found = {
+    name: {run.configuration: run.settings.get(name) for run in runs}
+    for name in names
+    if name not in ('name', 'seed')
+  }
+  return {
+    name: values
+    for name, values in found.items()
+    if len({json.dumps(value) for value in values.values()}) > 1
+  }

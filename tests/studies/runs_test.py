@@ -1,0 +1,114 @@
+"""Which runs may be compared, and what they are called."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo import errors
+from acme_cbo.studies import runs
+from configs import grpo
+
+
+class ReadTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+  def _write(self, directory, updates=None, status='finished', **settings):
+    """A run as it is left behind, without what trained it."""
+    config = json.loads(grpo.get_config('smoke').to_json_best_effort())
+    for name, value in settings.items():
+      *sections, field = name.split('__')
+      section = config
+      for key in sections:
+        section = section[key]
+      section[field] = value
+    path = self.root / directory
+    (path / 'policy').mkdir(parents=True)
+    (path / 'policy' / 'policy.json').touch()
+    (path / 'config.json').write_text(json.dumps(config))
+    updates = config['training']['num_updates'] if updates is None else updates
+    summary = {'status': status, 'updates': updates}
+    (path / 'summary.json').write_text(json.dumps(summary))
+    return path
+
+  def test_seeds_of_a_configuration_share_its_name(self):
+    paths = [
+      self._write(f'{name}{seed}', name=name, seed=seed, rewards__parent=parent)
+      for name, parent in (('with', 0.3), ('without', 0.0))
+      for seed in (0, 1)
+    ]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.model for run in found],
+      ['with, seed 0', 'with, seed 1', 'without, seed 0', 'without, seed 1'],
+    )
+    self.assertEqual(
+      runs.differences(found),
+      {'rewards.parent': {'with': 0.3, 'without': 0.0}},
+    )
+    self.assertEqual(found[0].interventions, 6 * 64 * 4 * 10)
+
+  def test_the_same_name_of_two_configurations(self):
+    paths = [self._write('a'), self._write('b', rewards__parent=0.0)]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.model for run in found], ['grpo-smoke (a)', 'grpo-smoke (b)']
+    )
+
+  def test_cadence_makes_no_configuration(self):
+    paths = [
+      self._write('a'),
+      self._write('b', seed=1, training__checkpoint_every=1),
+    ]
+    self.assertLen({run.configuration for run in runs.read(paths, False)}, 1)
+
+  @parameterized.named_parameters(
+    ('stopped', dict(updates=3), 'stopped after 3 of 6 updates'),
+    ('interrupted', dict(status='interrupted'), 'is not finished'),
+    (
+      'budget',
+      dict(grpo__num_tasks=32),
+      '7,680 interventions, .*/a with 15,360',
+    ),
+    ('evaluation', dict(evaluation__seed=2), 'evaluation.seed is 2, that of'),
+    (
+      'horizon',
+      dict(horizon__num_observations=9),
+      'horizon.num_observations is 9',
+    ),
+  )
+  def test_mismatches_are_refused_or_marked(self, settings, sentence):
+    paths = [self._write('a'), self._write('b', seed=1, **settings)]
+    with self.assertRaisesRegex(errors.UsageError, f'/b: .*{sentence}'):
+      runs.read(paths, False)
+    first, second = runs.read(paths, True)
+    self.assertEmpty(first.mismatches)
+    self.assertRegex(second.mismatches[0], sentence)
+
+  def test_without_a_policy_there_is_nothing_to_compare(self):
+    paths = [self._write('a'), self._write('b', status='interrupted')]
+    (paths[1] / 'policy' / 'policy.json').unlink()
+    for allowed in (True, False):
+      with self.assertRaisesRegex(
+        errors.UsageError, r'\(interrupted\).*resume'
+      ):
+        runs.read(paths, allowed)
+
+  def test_degenerate(self):
+    path, same = self._write('a'), self._write('b')
+    with self.assertRaisesRegex(errors.UsageError, 'two runs or more'):
+      runs.read([path], False)
+    with self.assertRaisesRegex(errors.UsageError, 'named twice'):
+      runs.read([path, self.root / 'b' / '..' / 'a'], False)
+    with self.assertRaisesRegex(errors.UsageError, 'no independent one'):
+      runs.read([path, same], False)
+    with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
+      runs.read([path, self.root], False)
+
+
+if __name__ == '__main__':
+  absltest.main()
