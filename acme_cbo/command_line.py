@@ -24,11 +24,14 @@ _CONFIG_HELP = flags.DEFINE_bool(
 )
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(
+  main: Callable[[Sequence[str]], None], takes_arguments: bool = False
+) -> None:
   """Parses the flags and calls `main`.
 
   Args:
-    main: takes the arguments that are no flags.
+    main: takes the arguments that are no flags, the launcher's path first.
+    takes_arguments: whether there may be any.
 
   Raises:
     SystemExit: with code 2 after an `errors.UsageError`, and with 128 more than
@@ -41,7 +44,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   logging.get_absl_handler().setFormatter(
     std_logging.Formatter('%(levelname)s: %(message)s')
   )
-  app.run(lambda argv: _guard(main, argv), flags_parser=_parse)
+  app.run(lambda argv: _guard(main, argv, takes_arguments), flags_parser=_parse)
 
 
 def required_config(flag: Any) -> dict[str, Any]:
@@ -122,8 +125,8 @@ def _parse(argv):
   return rest
 
 
-def _guard(main, argv):
-  if len(argv) > 1:
+def _guard(main, argv, takes_arguments):
+  if len(argv) > 1 and not takes_arguments:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
   try:
     if _CONFIG_HELP.value:

@@ -180,8 +180,18 @@ def check(settings: Settings) -> None:
 
 
 def run(
-  settings: Settings,
-  resolve: environments_lib.Resolve,
+  settings: Settings, resolve: environments_lib.Resolve
+) -> dict[str, Any]:
+  """`play`, and prints the table."""
+  summary = play(settings, resolve)
+  print(
+    f'\n{tables.terminal(summary)}\n\nall of it in {settings.out}', flush=True
+  )
+  return summary
+
+
+def play(
+  settings: Settings, resolve: environments_lib.Resolve
 ) -> dict[str, Any]:
   """Plays what was not played yet, and writes down what all of it came to.
 
@@ -260,9 +270,7 @@ def run(
         add(comparison.table([episode]))
         progress.update(episode)
     progress.close()
-    summary = _write(settings, player, largest, log, warnings)
-  print(f'\n{tables.terminal(summary)}\n\nall of it in {out}', flush=True)
-  return summary
+    return _write(settings, player, largest, log, warnings)
 
 
 @contextlib.contextmanager

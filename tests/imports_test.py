@@ -73,6 +73,7 @@ _LAYERS = {
   'train': ('',),
   'replay': ('',),
   'evaluate': ('',),
+  'compare': ('',),
   'players': ('',),
   'episode_log': ('',),
   'validation': (*_LEARNING, 'runtimes', 'evaluation', 'errors', 'validation'),

@@ -207,6 +207,8 @@ def _first_told(
 
 def _sentence(pair: Mapping[str, Any]) -> str:
   low, high = pair['interval']
+  if low == high == 0:
+    return f'{pair["first"]} and {pair["second"]} came to the same everywhere.'
   by = f'{pair["difference"]:.3g} [{low:.2g}, {high:.2g}]'
   if pair['decided']:
     return (

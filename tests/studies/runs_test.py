@@ -1,6 +1,5 @@
 """Which runs may be compared, and what they are called."""
 
-import json
 import pathlib
 import tempfile
 
@@ -9,7 +8,7 @@ from absl.testing import parameterized
 
 from acme_cbo import errors
 from acme_cbo.studies import runs
-from configs import grpo
+from tests.studies import run_directories
 
 
 class ReadTest(parameterized.TestCase):
@@ -17,23 +16,8 @@ class ReadTest(parameterized.TestCase):
     super().setUp()
     self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-  def _write(self, directory, updates=None, status='finished', **settings):
-    """A run as it is left behind, without what trained it."""
-    config = json.loads(grpo.get_config('smoke').to_json_best_effort())
-    for name, value in settings.items():
-      *sections, field = name.split('__')
-      section = config
-      for key in sections:
-        section = section[key]
-      section[field] = value
-    path = self.root / directory
-    (path / 'policy').mkdir(parents=True)
-    (path / 'policy' / 'policy.json').touch()
-    (path / 'config.json').write_text(json.dumps(config))
-    updates = config['training']['num_updates'] if updates is None else updates
-    summary = {'status': status, 'updates': updates}
-    (path / 'summary.json').write_text(json.dumps(summary))
-    return path
+  def _write(self, directory, **settings):
+    return run_directories.write(self.root / directory, **settings)
 
   def test_seeds_of_a_configuration_share_its_name(self):
     paths = [

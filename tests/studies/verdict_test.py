@@ -105,6 +105,11 @@ class FoundTest(parameterized.TestCase):
     self.assertStartsWith(sentences[1], 'a is better than c')
     self.assertStartsWith(sentences[2], 'The data cannot tell b from c')
 
+  def test_what_is_the_same_everywhere_is_said(self):
+    values = self.rng.normal(size=9)
+    (sentence,) = _found({'a': values, 'b': values})['verdict']
+    self.assertEqual(sentence, 'a and b came to the same everywhere.')
+
   def test_profiles(self):
     found = _found({'a': np.linspace(0, 1, 11), 'b': np.ones(11)}, num_scms=1)
     at = np.searchsorted(verdict.THRESHOLDS, 0.55)

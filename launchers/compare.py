@@ -1,0 +1,58 @@
+"""Compares trained runs on the same SCMs, data and noise: who is better?
+
+python launchers/compare.py runs/a runs/b --out=runs/a_and_b
+Runs whose settings differ in the seed alone are of one configuration.
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from acme_cbo import command_line
+
+flags.DEFINE_string('out', None, 'Directory for all that comes out.')
+flags.DEFINE_list(
+  'scm',
+  ['chain_5', 'fork_5', 'star_5', 'sparse_5'],
+  'Benchmarks, families, groups of them, YAML files.',
+)
+for _name, _default, _help in (
+  ('repeats', 20, 'Episodes of each run on each SCM.'),
+  ('samples', 1, 'Draws of which each outcome is the mean.'),
+  ('seed', 0, 'Of data and noise.'),
+  ('jobs', 1, 'Processes.'),
+):
+  flags.DEFINE_integer(_name, _default, _help)
+flags.DEFINE_float(
+  'budget',
+  None,
+  'What the interventions of an episode may cost; without it, as the SCM says.',
+)
+flags.DEFINE_float(
+  'confidence', 0.95, 'Of the intervals, and of what is called better.'
+)
+flags.DEFINE_bool(
+  'allow_mismatch',
+  False,
+  'Compare also what was stopped early, or trained or evaluated otherwise, '
+  'and mark it.',
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Reads the flags; the rest is `acme_cbo.compare`."""
+  command_line.set_environment(small_programs=True)
+  # Imported late, so that --help and a mistyped flag answer at once.
+  from acme_cbo import compare  # noqa: PLC0415
+  from acme_cbo.evaluation import environments  # noqa: PLC0415
+
+  settings = compare.from_flags(flags.FLAGS, argv[1:])
+  compare.run(settings, environments.resolve)
+
+
+if __name__ == '__main__':
+  command_line.run(main, takes_arguments=True)

@@ -1,0 +1,47 @@
+"""Directories as trained runs leave them, without what trained them."""
+
+import json
+import pathlib
+from typing import Any
+
+from configs import grpo
+from tests import tiny_environments
+
+
+def write(
+  path: pathlib.Path,
+  updates: int | None = None,
+  status: str = 'finished',
+  policy_seed: int | None = None,
+  **settings: Any,
+) -> pathlib.Path:
+  """A run of `:smoke`.
+
+  Args:
+    path: where.
+    updates: that were made; all of them if not given.
+    status: how it ended.
+    policy_seed: of a small policy that plays; without it there is none to read.
+    **settings: of its config, as rewards__parent=0.0.
+
+  Returns:
+    `path`.
+  """
+  config = json.loads(grpo.get_config('smoke').to_json_best_effort())
+  for name, value in settings.items():
+    *sections, field = name.split('__')
+    section = config
+    for key in sections:
+      section = section[key]
+    section[field] = value
+  path.mkdir(parents=True)
+  if policy_seed is None:
+    (path / 'policy').mkdir()
+    (path / 'policy' / 'policy.json').touch()
+  else:
+    tiny_environments.save_policy(path / 'policy', policy_seed)
+  (path / 'config.json').write_text(json.dumps(config))
+  made = config['training']['num_updates'] if updates is None else updates
+  summary = {'status': status, 'updates': made}
+  (path / 'summary.json').write_text(json.dumps(summary))
+  return path
