@@ -22,6 +22,8 @@ from acme_cbo import schema
 _CONFIG_HELP = flags.DEFINE_bool(
   'config_help', False, 'Lists every field of a config, and ends.'
 )
+# What is defined for a launcher is the launcher's, and in its --help.
+flags.disclaim_key_flags()
 
 
 def run(
@@ -45,6 +47,35 @@ def run(
     std_logging.Formatter('%(levelname)s: %(message)s')
   )
   app.run(lambda argv: _guard(main, argv, takes_arguments), flags_parser=_parse)
+
+
+def define_playing(scms: list[str], who: str) -> None:
+  """Defines the flags that `evaluate.playing` reads.
+
+  Args:
+    scms: on which is played if nothing is said.
+    who: plays an episode, as 'method'.
+  """
+  flags.DEFINE_string('out', None, 'Directory for all that comes out.')
+  flags.DEFINE_list(
+    'scm', scms, 'Benchmarks, families, groups of them, YAML files.'
+  )
+  for name, default, meaning in (
+    ('repeats', 20, f'Episodes of each {who} on each SCM.'),
+    ('samples', 1, 'Draws of which each outcome is the mean.'),
+    ('seed', 0, 'Of data and noise.'),
+    ('jobs', 1, 'Processes.'),
+  ):
+    flags.DEFINE_integer(name, default, meaning)
+  flags.DEFINE_float(
+    'budget',
+    None,
+    'What the interventions of an episode may cost; without it, as the SCM '
+    'says.',
+  )
+  flags.DEFINE_float(
+    'confidence', 0.95, 'Of the intervals, and of decisions by them.'
+  )
 
 
 def required_config(flag: Any) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import urllib.parse
 import pandas as pd
 
 from acme_cbo import episode_log
-from acme_cbo import errors
 from acme_cbo import evaluate
 from acme_cbo import run_directory
 from acme_cbo.evaluation import environments
@@ -27,32 +26,16 @@ from acme_cbo.studies import verdict
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What is compared, and on what.
+class Settings(evaluate.Playing):
+  """What runs are compared, and how.
 
   Attributes:
-    runs: directories of trained runs.
+    runs: their directories.
     allow_mismatch: see `runs.read`.
-    scms: see `evaluate.Settings`, as all that follow.
-    repeats: episodes of each run on each SCM.
-    samples: draws of which each outcome is the mean.
-    budget: what the interventions of an episode may cost.
-    seed: of data and noise, the same for all runs.
-    confidence: of the intervals and the decisions.
-    jobs: processes.
-    out: the directory.
   """
 
   runs: tuple[pathlib.Path, ...]
   allow_mismatch: bool
-  scms: tuple[str, ...]
-  repeats: int
-  samples: int
-  budget: float | None
-  seed: int
-  confidence: float
-  jobs: int
-  out: pathlib.Path
 
 
 def from_flags(given: Any, arguments: Sequence[str]) -> Settings:
@@ -68,24 +51,10 @@ def from_flags(given: Any, arguments: Sequence[str]) -> Settings:
   Raises:
     errors.UsageError: no directory is named for what comes out.
   """
-  if not given.out:
-    raise errors.UsageError('name a directory for what comes out: --out=')
   return Settings(
+    **vars(evaluate.playing(given)),
     runs=tuple(map(pathlib.Path, arguments)),
-    scms=tuple(given.scm),
-    out=pathlib.Path(given.out),
-    **{
-      name: getattr(given, name)
-      for name in (
-        'allow_mismatch',
-        'repeats',
-        'samples',
-        'budget',
-        'seed',
-        'confidence',
-        'jobs',
-      )
-    },
+    allow_mismatch=given.allow_mismatch,
   )
 
 
@@ -106,8 +75,9 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
     errors.UsageError: a setting cannot be used, or the runs do not match.
   """
   found = runs_lib.read(settings.runs, settings.allow_mismatch)
-  with run_directory.making(settings.out, '--out'):
-    pass
+  run_directory.make(settings.out, '--out')
+  names = [field.name for field in dataclasses.fields(evaluate.Playing)]
+  played = {name: getattr(settings, name) for name in names}
   tables = []
   for number, one in enumerate(found, 1):
     print(f'{number} of {len(found)}: {one.model}', flush=True)
@@ -115,18 +85,11 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
     out = settings.out / 'evaluations' / urllib.parse.quote(one.model, safe='')
     evaluate.play(
       evaluate.Settings(
-        scms=settings.scms,
+        **played | {'out': out},
         methods=('grpo',),
         policy=one.directory / 'policy',
         observations=one.settings['horizon.num_observations'],
         interventions=horizon,
-        repeats=settings.repeats,
-        samples=settings.samples,
-        budget=settings.budget,
-        seed=settings.seed,
-        confidence=settings.confidence,
-        jobs=settings.jobs,
-        out=out,
       ),
       resolve,
     )

@@ -47,16 +47,12 @@ _REDRAW_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What is compared, and how.
+class Playing:
+  """On what, and how, whoever is compared plays.
 
   Attributes:
     scms: names and files, see `environments.resolve`.
-    methods: of `methods.NAMES`.
-    policy: directory of the trained policy, where `grpo` is a method.
-    observations: N.
-    interventions: T.
-    repeats: episodes of each method on each SCM.
+    repeats: episodes of each on each SCM.
     samples: draws of which each outcome is the mean.
     budget: what the interventions of an episode may cost; None is the SCM's.
     seed: of data and noise.
@@ -66,10 +62,6 @@ class Settings:
   """
 
   scms: tuple[str, ...]
-  methods: tuple[str, ...]
-  policy: pathlib.Path | None
-  observations: int
-  interventions: int
   repeats: int
   samples: int
   budget: float | None
@@ -77,6 +69,23 @@ class Settings:
   confidence: float
   jobs: int
   out: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Playing):
+  """What methods are compared, and how.
+
+  Attributes:
+    methods: of `methods.NAMES`.
+    policy: directory of the trained policy, where `grpo` is a method.
+    observations: N.
+    interventions: T.
+  """
+
+  methods: tuple[str, ...]
+  policy: pathlib.Path | None
+  observations: int
+  interventions: int
 
 
 def from_flags(given: Any) -> Settings:
@@ -100,29 +109,31 @@ def from_flags(given: Any) -> Settings:
     policy = pathlib.Path(given.policy)
   if given.workdir:
     policy = pathlib.Path(given.workdir) / 'policy'
-  if not given.out:
-    raise errors.UsageError('name a directory for what comes out: --out=')
   named = Settings(
-    scms=tuple(given.scm),
+    **vars(playing(given)),
     methods=tuple(given.methods),
     policy=policy,
-    out=pathlib.Path(given.out),
-    **{
-      name: getattr(given, name)
-      for name in (
-        'observations',
-        'interventions',
-        'repeats',
-        'samples',
-        'budget',
-        'seed',
-        'confidence',
-        'jobs',
-      )
-    },
+    observations=given.observations,
+    interventions=given.interventions,
   )
   check(named)
   return named
+
+
+def playing(given: Any) -> Playing:
+  """What the flags of `command_line.define_playing` name.
+
+  Raises:
+    errors.UsageError: no directory is named for what comes out.
+  """
+  if not given.out:
+    raise errors.UsageError('name a directory for what comes out: --out=')
+  names = ('repeats', 'samples', 'budget', 'seed', 'confidence', 'jobs')
+  return Playing(
+    scms=tuple(given.scm),
+    out=pathlib.Path(given.out),
+    **{name: getattr(given, name) for name in names},
+  )
 
 
 def check(settings: Settings) -> None:

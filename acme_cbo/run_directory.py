@@ -77,12 +77,17 @@ def making(directory: pathlib.Path, flag: str) -> Iterator[list[str]]:
     ) from error
 
 
+def make(directory: pathlib.Path, flag: str) -> None:
+  """`making`, whatever is in it."""
+  with making(directory, flag):
+    pass
+
+
 def check_file(path: pathlib.Path, flag: str) -> None:
   """Raises an `errors.UsageError` unless a file can be written there."""
   if path.is_dir():
     raise errors.UsageError(f'{flag}={path} is a directory; name a file')
-  with making(path.parent, flag):
-    pass
+  make(path.parent, flag)
 
 
 def prepare(workdir: pathlib.Path) -> None:

@@ -14,27 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
 
-flags.DEFINE_string('out', None, 'Directory for all that comes out.')
-flags.DEFINE_list(
-  'scm',
-  ['chain_5', 'fork_5', 'star_5', 'sparse_5'],
-  'Benchmarks, families, groups of them, YAML files.',
-)
-for _name, _default, _help in (
-  ('repeats', 20, 'Episodes of each run on each SCM.'),
-  ('samples', 1, 'Draws of which each outcome is the mean.'),
-  ('seed', 0, 'Of data and noise.'),
-  ('jobs', 1, 'Processes.'),
-):
-  flags.DEFINE_integer(_name, _default, _help)
-flags.DEFINE_float(
-  'budget',
-  None,
-  'What the interventions of an episode may cost; without it, as the SCM says.',
-)
-flags.DEFINE_float(
-  'confidence', 0.95, 'Of the intervals, and of what is called better.'
-)
+command_line.define_playing(['chain_5', 'fork_5', 'star_5', 'sparse_5'], 'run')
 flags.DEFINE_bool(
   'allow_mismatch',
   False,

@@ -14,34 +14,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from acme_cbo import command_line
 
-flags.DEFINE_list(
-  'scm', ['benchmarks'], 'Benchmarks, families, groups of them, YAML files.'
-)
+command_line.define_playing(['benchmarks'], 'method')
 flags.DEFINE_list(
   'methods', ['grpo', 'cbo', 'gp_bo', 'random'], 'What is compared.'
 )
-flags.DEFINE_string('out', None, 'Directory for all that comes out.')
 flags.DEFINE_string('workdir', None, 'Run whose policy plays as grpo.')
 flags.DEFINE_string(
   'policy',
   None,
   'Directory of a saved policy instead; without either, that of the package.',
 )
-for _name, _default, _help in (
-  ('observations', 100, 'Records before the first intervention.'),
-  ('interventions', 40, 'The most that an episode makes.'),
-  ('repeats', 20, 'Episodes of each method on each SCM.'),
-  ('samples', 1, 'Draws of which each outcome is the mean.'),
-  ('seed', 0, 'Of data and noise.'),
-  ('jobs', 1, 'Processes.'),
-):
-  flags.DEFINE_integer(_name, _default, _help)
-flags.DEFINE_float(
-  'budget',
-  None,
-  'What the interventions of an episode may cost; without it, as the SCM says.',
+flags.DEFINE_integer(
+  'observations', 100, 'Records before the first intervention.'
 )
-flags.DEFINE_float('confidence', 0.95, 'Of the intervals.')
+flags.DEFINE_integer('interventions', 40, 'The most that an episode makes.')
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,16 +20,18 @@ class CompareTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    horizon = dict(horizon__num_observations=20, horizon__num_interventions=2)
     self.runs = tuple(
       run_directories.write(
-        self.root / name, policy_seed=seed, name=name, seed=seed, **horizon
+        self.root / name,
+        policy_seed=seed,
+        name=name,
+        seed=seed,
+        rewards__parent=parent,
+        horizon__num_observations=20,
+        horizon__num_interventions=2,
       )
-      for seed, name in enumerate(('one', 'other'))
+      for name, seed, parent in (('one', 0, 0.3), ('other', 1, 0.0))
     )
-    config = json.loads((self.runs[1] / 'config.json').read_text())
-    config['rewards']['parent'] = 0.0
-    (self.runs[1] / 'config.json').write_text(json.dumps(config))
     self.settings = compare.Settings(
       runs=self.runs,
       allow_mismatch=False,

@@ -5,6 +5,8 @@ from concurrent import futures
 import json
 import multiprocessing
 import pathlib
+import signal
+import sys
 import tempfile
 from typing import Any
 
@@ -13,6 +15,7 @@ from acme_cbo import experiment as experiment_lib
 from acme_cbo import run_directory
 from acme_cbo.benchmark import decisions
 from acme_cbo.benchmark import machine
+from acme_cbo.benchmark import report
 from acme_cbo.benchmark import scaling
 from acme_cbo.benchmark import startup
 from acme_cbo.benchmark import timing
@@ -33,6 +36,38 @@ def get_config():
   text = (pathlib.Path(__file__).parent / 'config.json').read_text()
   return ml_collections.ConfigDict(json.loads(text))
 """
+
+
+def run(
+  config: dict[str, Any],
+  repeats: int,
+  botorch: Sequence[str],
+  out: pathlib.Path | None,
+) -> None:
+  """Measures, prints a table, and writes the figures down.
+
+  Args:
+    config: checked.
+    repeats: runs of each, in turn.
+    botorch: see `decisions.measure`.
+    out: JSON file; None writes none.
+
+  Raises:
+    errors.UsageError: no such file can be written.
+  """
+  if out:
+    run_directory.check_file(out, '--out')
+  # As Ctrl-C, so that what it has started ends with it.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  figures = measure(
+    config,
+    repeats,
+    botorch,
+    lambda line: print(f'measuring {line} ...', file=sys.stderr, flush=True),
+  )
+  print(report.table(figures), flush=True)
+  if out:
+    run_directory.write_json(out, figures)
 
 
 def measure(
@@ -102,8 +137,7 @@ def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
   Returns:
     The exponents, as a table.
   """
-  with run_directory.making(directory, '--scaling'):
-    pass
+  run_directory.make(directory, '--scaling')
   found = scaling.measure(config, repeats, lambda line: print(line, flush=True))
   text = json.dumps({'machine': machine.facts(), 'axes': found}, indent=2)
   (directory / 'scaling.json').write_text(text + '\n')

@@ -85,10 +85,10 @@ def of_episode(
   """
   steps = episode.steps
   gain = episode.optimum - episode.no_intervention
-  recommended, made = (
-    (np.asarray(steps[column]) - episode.no_intervention) / gain
-    for column in ('recommended_expected', 'expected_outcome')
-  )
+  recommended = np.asarray(steps['score'])
+  made = (
+    np.asarray(steps['expected_outcome']) - episode.no_intervention
+  ) / gain
   short_of = np.flatnonzero(recommended < SUCCESS)
   stays_from = short_of[-1] + 2 if len(short_of) else 1
   succeeded = recommended[-1] >= SUCCESS

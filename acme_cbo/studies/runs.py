@@ -151,33 +151,28 @@ def _named(runs: Sequence[Run]) -> list[Run]:
   A configuration is called as its config is, and, where several are called the
   same, as the first directory of it as well.
   """
-  kinds: dict[str, Run] = {}
+  kinds: dict[str, list[Run]] = {}
   for run in runs:
-    kinds.setdefault(_decisive(run), run)
-  called = [first.configuration for first in kinds.values()]
-  names = {
-    kind: first.configuration
-    if called.count(first.configuration) == 1
-    else f'{first.configuration} ({first.directory.name})'
-    for kind, first in kinds.items()
-  }
-  found = []
-  for run in runs:
-    name = names[_decisive(run)]
-    seeds = [
-      other.settings['seed']
-      for other in runs
-      if _decisive(other) == _decisive(run)
-    ]
-    seed = run.settings['seed']
-    if seeds.count(seed) > 1:
-      raise errors.UsageError(
-        f'{run.directory}: another run has the same settings and the same '
-        f'seed, {seed}; it is no independent one'
+    kinds.setdefault(_decisive(run), []).append(run)
+  called = [group[0].configuration for group in kinds.values()]
+  named = {}
+  for group in kinds.values():
+    first = group[0]
+    name = first.configuration
+    if called.count(name) > 1:
+      name = f'{name} ({first.directory.name})'
+    seeds = [run.settings['seed'] for run in group]
+    for run, seed in zip(group, seeds, strict=True):
+      if seeds.count(seed) > 1:
+        raise errors.UsageError(
+          f'{run.directory}: another run has the same settings and the same '
+          f'seed, {seed}; it is no independent one'
+        )
+      model = name if len(group) == 1 else f'{name}, seed {seed}'
+      named[run.directory] = dataclasses.replace(
+        run, model=model, configuration=name
       )
-    model = name if len(seeds) == 1 else f'{name}, seed {seed}'
-    found.append(dataclasses.replace(run, model=model, configuration=name))
-  return found
+  return [named[run.directory] for run in runs]
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

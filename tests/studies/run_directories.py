@@ -27,13 +27,11 @@ def write(
   Returns:
     `path`.
   """
-  config = json.loads(grpo.get_config('smoke').to_json_best_effort())
-  for name, value in settings.items():
-    *sections, field = name.split('__')
-    section = config
-    for key in sections:
-      section = section[key]
-    section[field] = value
+  given = grpo.get_config('smoke')
+  given.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in settings.items()}
+  )
+  config = given.to_dict()
   path.mkdir(parents=True)
   if policy_seed is None:
     (path / 'policy').mkdir()
