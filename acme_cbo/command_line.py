@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import logging as std_logging
 import os
 import pathlib
+import runpy
 import signal
 import sys
 from typing import Any, NoReturn
@@ -78,11 +79,12 @@ def define_playing(scms: list[str], who: str) -> None:
   )
 
 
-def required_config(flag: Any) -> dict[str, Any]:
+def required_config(flag: Any, is_training: bool = True) -> dict[str, Any]:
   """The config that a flag of `config_flags` names, as plain values.
 
   Args:
     flag: holder of the flag.
+    is_training: whether it is one of a training, and checked as such.
 
   Returns:
     {section: {field: value}}.
@@ -98,8 +100,32 @@ def required_config(flag: Any) -> dict[str, Any]:
     values = config.to_dict()
   except (OSError, ImportError, ValueError) as error:
     raise errors.UsageError(f'--config: {error}') from error
-  schema.check(values)
+  if is_training:
+    schema.check(values)
   return values
+
+
+def required_function(flag: Any, name: str) -> Callable[..., Any]:
+  """A function beside `get_config` in the file that a flag names.
+
+  Args:
+    flag: holder of the flag, of a config that was read.
+    name: of the function.
+
+  Returns:
+    The function.
+
+  Raises:
+    errors.UsageError: there is none.
+  """
+  given: Any = flags.FLAGS[flag.name]
+  path, _, _ = given.config_filename.partition(':')
+  found = runpy.run_path(path).get(name)
+  if not callable(found):
+    raise errors.UsageError(
+      f'{path} has no function {name}(); it is no config of this launcher'
+    )
+  return found
 
 
 def set_environment(small_programs: bool = False) -> None:

@@ -16,8 +16,6 @@ from acme_cbo import run_directory
 from acme_cbo.evaluation import episodes as episodes_lib
 
 _LOG = 'episodes.jsonl'
-# What a comparison may have left that was killed as it began.
-_BEGINNINGS = ('config.json.new', 'environment.json', 'environment.json.new')
 
 Key = tuple[str, str, int]
 
@@ -25,23 +23,6 @@ Key = tuple[str, str, int]
 def key(episode: episodes_lib.Episode) -> Key:
   """By what an episode is known: its method, its SCM and its repeat."""
   return episode.method, episode.scm, episode.repeat
-
-
-def prepare(out: pathlib.Path) -> None:
-  """Makes the directory, unless it is one of a comparison, or empty.
-
-  Args:
-    out: the directory.
-
-  Raises:
-    errors.UsageError: it cannot be made, or holds something else.
-  """
-  with run_directory.making(out, '--out') as names:
-    if 'config.json' not in names and set(names) - set(_BEGINNINGS):
-      raise errors.UsageError(
-        f'--out={out} holds something else than an evaluation; nothing in it '
-        'is touched: choose a directory that is new, empty, or of an evaluation'
-      )
 
 
 def begin(
@@ -53,7 +34,7 @@ def begin(
   """Begins a comparison in its directory, or goes on with the one there.
 
   Args:
-    out: from `prepare`, locked.
+    out: locked.
     config: what episodes are played with: `methods` and `scms` with a digest
       of each, `repeats`, and what every episode depends on.
     devices: that it computes on.
@@ -77,11 +58,6 @@ def _check_extends(
   played: Collection[Key],
 ) -> None:
   """Raises unless all that was played belongs to the comparison of now."""
-  if before.keys() != now.keys():
-    raise errors.UsageError(
-      f'--out={out} holds something else than an evaluation (its config.json '
-      f'is of another kind); choose another directory'
-    )
   if not played:
     return
   changes = [
@@ -128,19 +104,9 @@ class EpisodeLog:
       errors.UsageError: another line is damaged.
     """
     self._path = out / _LOG
-    self.episodes: dict[Key, episodes_lib.Episode] = {}
-    content = self._path.read_bytes() if self._path.exists() else b''
-    whole = content.rfind(b'\n') + 1
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-      try:
-        self._add(line)
-      except (TypeError, ValueError) as error:
-        raise errors.UsageError(
-          f'{self._path}, line {number}, is damaged: {error}; remove the line '
-          'to have its episode played again'
-        ) from error
-    if whole < len(content):
-      os.truncate(self._path, whole)
+    self.episodes, torn_at = _read(self._path)
+    if torn_at is not None:
+      os.truncate(self._path, torn_at)
 
   def append(self, line: bytes) -> episodes_lib.Episode:
     """Writes an episode to the disk before it returns.
@@ -151,7 +117,7 @@ class EpisodeLog:
     Returns:
       The episode.
     """
-    episode = self._add(line)
+    episode = _add(self.episodes, line)
     with self._path.open('ab', buffering=0) as file:
       file.write(line + b'\n')
       os.fsync(file.fileno())
@@ -166,12 +132,48 @@ class EpisodeLog:
       key=lambda e: (scms.index(e.scm), methods.index(e.method), e.repeat),
     )
 
-  def _add(self, line: bytes) -> episodes_lib.Episode:
-    episode = episodes_lib.Episode(**json.loads(line))
-    if key(episode) in self.episodes:
-      raise ValueError(f'there are two episodes of {key(episode)}')
-    self.episodes[key(episode)] = episode
-    return episode
+
+def is_in(out: pathlib.Path) -> bool:
+  """Whether a directory is one of a comparison."""
+  return (out / _LOG).exists()
+
+
+def read(out: pathlib.Path) -> list[episodes_lib.Episode]:
+  """The finished episodes of a directory; nothing in it is touched.
+
+  Raises:
+    errors.UsageError: one is damaged.
+  """
+  episodes, _ = _read(out / _LOG)
+  return [*episodes.values()]
+
+
+def _read(
+  path: pathlib.Path,
+) -> tuple[dict[Key, episodes_lib.Episode], int | None]:
+  """The episodes in a file, and where its torn line begins, if it has one."""
+  content = path.read_bytes() if path.exists() else b''
+  whole = content.rfind(b'\n') + 1
+  episodes: dict[Key, episodes_lib.Episode] = {}
+  for number, line in enumerate(content[:whole].splitlines(), 1):
+    try:
+      _add(episodes, line)
+    except (TypeError, ValueError) as error:
+      raise errors.UsageError(
+        f'{path}, line {number}, is damaged: {error}; remove the line to have '
+        'its episode played again'
+      ) from error
+  return episodes, whole if whole < len(content) else None
+
+
+def _add(
+  episodes: dict[Key, episodes_lib.Episode], line: bytes
+) -> episodes_lib.Episode:
+  episode = episodes_lib.Episode(**json.loads(line))
+  if key(episode) in episodes:
+    raise ValueError(f'there are two episodes of {key(episode)}')
+  episodes[key(episode)] = episode
+  return episode
 
 
 def encoded(episode: episodes_lib.Episode) -> bytes:

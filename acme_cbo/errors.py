@@ -65,17 +65,16 @@ class UsageError(ValueError):
 
 
 class Interrupted(Exception):
-  """A signal ended the run after the update under way.
+  """A signal ended what was under way, in good order.
 
   Attributes:
     signal: its number.
   """
 
-  def __init__(self, signal: int, update: int):
-    """Names the signal and the last update that was made."""
+  def __init__(self, signal: int, when: str):
+    """Names the signal and how far it was, as 'after update 3'."""
     self.signal = signal
-    name = signals.Signals(signal).name
-    super().__init__(f'{name} after update {update}')
+    super().__init__(f'{signals.Signals(signal).name} {when}')
 
 
 class NonFiniteError(FloatingPointError):

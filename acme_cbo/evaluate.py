@@ -10,7 +10,7 @@ and what `episode_log` writes. An episode that is finished is never played
 again: the same command goes on after a kill at any moment.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 import contextlib
 import dataclasses
 import datetime as dt
@@ -18,7 +18,7 @@ import math
 import pathlib
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 import urllib.parse
 
 from absl import logging
@@ -44,6 +44,8 @@ SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
 # Seconds between two lines, and between two on a terminal, which are one.
 _LINE_SECONDS = 10.0
 _REDRAW_SECONDS = 0.2
+# Names that a warning spells out.
+_MAX_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +78,14 @@ class Settings(Playing):
   """What methods are compared, and how.
 
   Attributes:
-    methods: of `methods.NAMES`.
-    policy: directory of the trained policy, where `grpo` is a method.
+    methods: of `methods.NAMES`, or of `policies`.
+    policies: {method: directory of the trained policy that plays as it}.
     observations: N.
     interventions: T.
   """
 
   methods: tuple[str, ...]
-  policy: pathlib.Path | None
+  policies: Mapping[str, pathlib.Path]
   observations: int
   interventions: int
 
@@ -112,7 +114,7 @@ def from_flags(given: Any) -> Settings:
   named = Settings(
     **vars(playing(given)),
     methods=tuple(given.methods),
-    policy=policy,
+    policies={'grpo': policy} if policy else {},
     observations=given.observations,
     interventions=given.interventions,
   )
@@ -150,7 +152,7 @@ def check(settings: Settings) -> None:
     for item in items:
       if items.count(item) > 1:
         raise errors.UsageError(f'{flag} names {item} twice')
-  methods_lib.check(settings.methods)
+  methods_lib.check([x for x in settings.methods if x not in settings.policies])
   # A deviation, which methods standardise by, needs two observations.
   for name, least in (
     ('observations', 2),
@@ -178,33 +180,22 @@ def check(settings: Settings) -> None:
     raise errors.UsageError(
       f'--confidence is {settings.confidence}; it must be between 0 and 1'
     )
-  plays = 'grpo' in settings.methods
-  if plays and settings.policy is None:
+  if 'grpo' in settings.methods and 'grpo' not in settings.policies:
     raise errors.UsageError(
       'the method grpo is a trained policy, and none is named'
     )
-  if not plays and settings.policy is not None:
-    raise errors.UsageError(
-      f'a trained policy is given, {settings.policy}, but grpo is not among '
-      '--methods; add it, or leave the policy out'
-    )
+  for name, directory in settings.policies.items():
+    if name not in settings.methods:
+      raise errors.UsageError(
+        f'a trained policy is given, {directory}, but {name} is not among '
+        '--methods; add it, or leave the policy out'
+      )
 
 
 def run(
   settings: Settings, resolve: environments_lib.Resolve
 ) -> dict[str, Any]:
-  """`play`, and prints the table."""
-  summary = play(settings, resolve)
-  print(
-    f'\n{tables.terminal(summary)}\n\nall of it in {settings.out}', flush=True
-  )
-  return summary
-
-
-def play(
-  settings: Settings, resolve: environments_lib.Resolve
-) -> dict[str, Any]:
-  """Plays what was not played yet, and writes down what all of it came to.
+  """Plays what was not played yet, writes and prints what all of it came to.
 
   Args:
     settings: what is compared.
@@ -212,6 +203,48 @@ def play(
 
   Returns:
     What `summary.json` holds.
+
+  Raises:
+    errors.UsageError: as `play`.
+  """
+  with playing_in(settings, resolve) as played:
+    summary = _write(settings, played)
+  print(
+    f'\n{tables.terminal(summary)}\n\nall of it in {settings.out}', flush=True
+  )
+  return summary
+
+
+class Played(NamedTuple):
+  """What was played.
+
+  Attributes:
+    environments: {SCM: `Environment`}.
+    largest: {SCM: the system with the most variables of its repeats}.
+    episodes: by SCM, method and repeat.
+    config: what they depend on.
+    warnings: sentences, of what methods were not made for.
+  """
+
+  environments: Mapping[str, environments_lib.Environment]
+  largest: Mapping[str, systems.System]
+  episodes: list[episodes_lib.Episode]
+  config: dict[str, Any]
+  warnings: list[str]
+
+
+@contextlib.contextmanager
+def playing_in(
+  settings: Settings, resolve: environments_lib.Resolve
+) -> Iterator[Played]:
+  """Plays what was not played yet; the directory is locked until it is left.
+
+  Args:
+    settings: what is compared.
+    resolve: as for `run`.
+
+  Yields:
+    What `results.csv` and `episodes.jsonl` hold.
 
   Raises:
     errors.UsageError: a setting cannot be used, or the directory holds another
@@ -228,7 +261,7 @@ def play(
     ),
     scms=settings.scms,
     methods=settings.methods,
-    policy=settings.policy,
+    policies=settings.policies,
     resolve=resolve,
   )
   player = players.Player(cast)
@@ -246,12 +279,13 @@ def play(
   for sentence in warnings:
     logging.warning('%s', sentence)
   out = settings.out
-  episode_log.prepare(out)
+  run_directory.prepare_again(out, '--out', 'an evaluation', 'methods')
   with run_directory.locked(out, '--out'):
     log = episode_log.EpisodeLog(out)
+    config = _config(settings, player)
     starts = episode_log.begin(
       out,
-      _config(settings, player),
+      config,
       [f'{device} ({device.device_kind})' for device in jax.devices()],
       log.episodes,
     )
@@ -281,7 +315,10 @@ def play(
         add(comparison.table([episode]))
         progress.update(episode)
     progress.close()
-    return _write(settings, player, largest, log, warnings)
+    episodes = log.ordered(list(player.environments), settings.methods)
+    table = comparison.table(episodes)
+    run_directory.write(out / 'results.csv', table.to_csv(index=False))
+    yield Played(player.environments, largest, episodes, config, warnings)
 
 
 @contextlib.contextmanager
@@ -315,23 +352,20 @@ def _warnings(
   largest: dict[str, systems.System],
   settings: Settings,
 ) -> list[str]:
-  """What the trained policy is asked for that it was not trained for."""
-  if not player.about:
-    return []
-  found = []
+  """What trained policies are asked for that they were not trained for."""
+  asked: dict[tuple[str, str], list[str]] = {}
   for scm, system in largest.items():
-    beyond = methods_lib.beyond_training(
-      player.about,
-      system.scm,
-      settings.observations,
-      settings.interventions,
-    )
-    if beyond:
-      found.append(
-        f'grpo on {scm}: asked for more than it was trained for: '
-        f'{", ".join(beyond)}'
+    for method, about in player.abouts.items():
+      beyond = methods_lib.beyond_training(
+        about, system.scm, settings.observations, settings.interventions
       )
-  return found
+      if beyond:
+        asked.setdefault((scm, ', '.join(beyond)), []).append(method)
+  return [
+    f'{errors.listed(who, _MAX_SHOWN, "more", ", ")} on {scm}: asked for more '
+    f'than {"it was" if len(who) == 1 else "they were"} trained for: {beyond}'
+    for (scm, beyond), who in asked.items()
+  ]
 
 
 def _refusals(
@@ -469,35 +503,26 @@ class Progress:
       print(line, file=self._stream, flush=True)
 
 
-def _write(
-  settings: Settings,
-  player: players.Player,
-  largest: dict[str, systems.System],
-  log: episode_log.EpisodeLog,
-  warnings: list[str],
-) -> dict[str, Any]:
-  """Writes the table, the summary, the page and the figures."""
-  out, scms = settings.out, list(player.environments)
-  episodes = log.ordered(scms, settings.methods)
-  table = comparison.table(episodes)
-  run_directory.write(out / 'results.csv', table.to_csv(index=False))
+def _write(settings: Settings, played: Played) -> dict[str, Any]:
+  """Writes the summary, the page and the figures."""
+  out = settings.out
   found = comparison.summarise(
-    episodes, settings.interventions, settings.confidence
+    played.episodes, settings.interventions, settings.confidence
   )
-  for name, environment in player.environments.items():
+  for name, environment in played.environments.items():
     found['scms'][name] |= {
       'held_out': environment.held_out,
       'fresh': environment.fresh,
-      'source': largest[name].source,
+      'source': played.largest[name].source,
     }
   summary = {
-    'settings': _config(settings, player),
+    'settings': played.config,
     'confidence': settings.confidence,
-    'warnings': warnings,
+    'warnings': played.warnings,
     **found,
   }
   run_directory.write(out / 'table.md', tables.markdown(summary))
-  _draw(settings, player, episodes)
+  _draw(settings, played)
   run_directory.write_json(out / 'summary.json', summary)
   return summary
 
@@ -508,15 +533,11 @@ _PANELS = {
 }
 
 
-def _draw(
-  settings: Settings,
-  player: players.Player,
-  episodes: Sequence[episodes_lib.Episode],
-) -> None:
+def _draw(settings: Settings, played: Played) -> None:
   """A figure for each SCM, and one of the scores where there are several."""
-  horizon = settings.interventions
+  horizon, episodes = settings.interventions, played.episodes
   scores: dict[str, list[np.ndarray]] = {}
-  for name, environment in player.environments.items():
+  for name, environment in played.environments.items():
     part = [episode for episode in episodes if episode.scm == name]
     # SCMs of their own have optima of their own.
     normalised = environment.fresh
@@ -547,11 +568,11 @@ def _draw(
       part, 'recommended_expected', horizon, True
     ).items():
       scores.setdefault(method, []).append(values)
-  if len(player.environments) > 1:
+  if len(played.environments) > 1:
     curves = {
       method: _curve(strata, settings.confidence)
       for method, strata in scores.items()
-      if len(strata) == len(player.environments)
+      if len(strata) == len(played.environments)
     }
     seconds = comparison.seconds(episodes, horizon)
     over_seconds = {
@@ -563,7 +584,7 @@ def _draw(
       ('scores_over_seconds.png', over_seconds),
     ):
       figure = plots.methods(
-        f'{len(player.environments)} SCMs: {_of_what(settings)}',
+        f'{len(played.environments)} SCMs: {_of_what(settings)}',
         {'score of the last recommendation': drawn},
         {'optimum': 1.0, 'no intervention': 0.0},
         'score',

@@ -28,6 +28,7 @@ waits for, and it is A times as small.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -265,8 +266,12 @@ def episode_rows(
   )
 
 
+@functools.cache
 def make(architecture: Architecture) -> Network:
-  """The network of a given size, for any D, N and T."""
+  """The network of a given size, for any D, N and T.
+
+  There is one of each size: what is compiled of it serves all parameters.
+  """
   transformed = hk.multi_transform(lambda: _methods(architecture))
   prefix, append, full, turn, predict = transformed.apply
 

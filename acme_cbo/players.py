@@ -4,8 +4,9 @@ A process plays all methods on one SCM and one repeat, then the next. It sends
 every finished episode at once, as the line that is written down.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -14,7 +15,6 @@ from multiprocessing import context as contexts
 import os
 import pathlib
 import signal
-import threading
 import traceback
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 from acme_cbo import episode_log
 from acme_cbo import errors
 from acme_cbo import interventions
+from acme_cbo import leash
 from acme_cbo import trained_policy
 from acme_cbo.evaluation import environments as environments_lib
 from acme_cbo.evaluation import episodes as episodes_lib
@@ -43,15 +44,15 @@ class Cast:
   Attributes:
     protocol: of every episode.
     scms: what `resolve` is called with.
-    methods: names of `methods.NAMES`.
-    policy: directory of the trained policy; None where it does not play.
+    methods: names of `methods.NAMES`, or of `policies`.
+    policies: {method: directory of the trained policy that plays as it}.
     resolve: a module's function, as `environments.resolve`.
   """
 
   protocol: episodes_lib.Protocol
   scms: tuple[str, ...]
   methods: tuple[str, ...]
-  policy: pathlib.Path | None
+  policies: Mapping[str, pathlib.Path]
   resolve: environments_lib.Resolve
 
 
@@ -77,7 +78,7 @@ class Player:
 
   Attributes:
     environments: {name: `Environment`}.
-    about: what the trained policy was trained for; empty where none plays.
+    abouts: {method: what its policy was trained for}.
     digests: `methods` and `scms`, of each what it was made from.
   """
 
@@ -92,26 +93,30 @@ class Player:
         to two SCMs.
     """
     self._protocol = cast.protocol
-    network, params, self.about, digest = None, None, {}, ''
-    if cast.policy is not None:
-      network, params, self.about = trained_policy.load(cast.policy)
+    trained, digests = {}, dict.fromkeys(cast.methods, '')
+    self.abouts: dict[str, dict[str, Any]] = {}
+    for method, directory in cast.policies.items():
+      network, params, self.abouts[method] = trained_policy.load(directory)
+      trained[method] = network, params
       # It holds the digest of the parameters.
-      content = (cast.policy / 'policy.json').read_bytes()
-      digest = hashlib.sha256(content).hexdigest()
+      content = (directory / 'policy.json').read_bytes()
+      digests[method] = hashlib.sha256(content).hexdigest()
     with jax.enable_x64(True):
-      found = cast.resolve(cast.scms, self.about)
+      # Of several policies the first says what was never met before.
+      found = cast.resolve(cast.scms, next(iter(self.abouts.values()), {}))
     self.environments = {each.name: each for each in found}
     names = [each.name for each in found]
     for name in names:
       if names.count(name) > 1:
         raise errors.UsageError(f'--scm: the SCM {name} is named twice')
-    self._methods = methods_lib.make(cast.methods, network, params)
+    self._methods = methods_lib.make(cast.methods, trained)
     self.digests = {
-      'methods': {x: digest if x == 'grpo' else '' for x in cast.methods},
+      'methods': digests,
       'scms': {each.name: each.digest for each in found},
     }
-    self._compiled: dict[Any, policies.Policy] = {}
-    self._warm: set[tuple[str, str, str]] = set()
+    self._programs: dict[Any, Callable[[Any], policies.Policy]] = {}
+    self._traced: dict[Any, policies.Policy] = {}
+    self._warm: set[tuple[Any, str, str]] = set()
     self._stage: tuple[Any, _Stage] | None = None
 
   def system(self, scm: str, repeat: int) -> systems.System:
@@ -135,10 +140,10 @@ class Player:
   def play(self, scm: str, repeat: int, method: str) -> episodes_lib.Episode:
     """Plays one episode.
 
-    Before the first one of a method on SCMs of one shape the same episode is
-    played and thrown away, for what is compiled in it is no decision's time.
-    (What `cbo` compiles depends on the graph as well: on a fresh one, a first
-    decision may compile.)
+    Before the first one of a kind of method on SCMs of one shape the same
+    episode is played and thrown away, for what is compiled in it is no
+    decision's time. (What `cbo` compiles depends on the graph as well: on a
+    fresh one, a first decision may compile.)
 
     Args:
       scm: name of an environment.
@@ -160,8 +165,11 @@ class Player:
       key = episodes_lib.key_of(protocol.seed, scm, repeat)
       size = interventions.largest(model.problem)
       shapes = str((size, jax.tree.map(np.shape, model.problem)))
-      if (method, scm, shapes) not in self._warm:
-        self._warm.add((method, scm, shapes))
+      of_method = self._methods[method]
+      traced = isinstance(of_method, methods_lib.Traced)
+      kind = of_method.kind if traced else method
+      if (kind, scm, shapes) not in self._warm:
+        self._warm.add((kind, scm, shapes))
         episodes_lib.play(key, policy, model, protocol)
       moves, memory = episodes_lib.play(key, policy, model, protocol)
       if not moves:
@@ -197,18 +205,21 @@ class Player:
     return self._stage[1]
 
   def _policy(self, stage: _Stage, name: str) -> policies.Policy:
-    make, traced, _ = self._methods[name]
-    scm = stage.system.scm
-    if not traced:
+    method, scm = self._methods[name], stage.system.scm
+    if isinstance(method, methods_lib.OnHost):
       if name not in stage.policies:
-        stage.policies[name] = make(scm, stage.best)
+        stage.policies[name] = method.make(scm, stage.best)
       return stage.policies[name]
-    # It knows no more of the SCM, and serves all of them: compiled once.
-    which = name, interventions.largest(scm.problem)
-    if which not in self._compiled:
-      policy = make(scm, stage.best)
-      self._compiled[which] = on_host.compiled(policy)
-    return self._compiled[which]
+    size = interventions.largest(scm.problem)
+    if (name, size) not in self._traced:
+      # Policies of one kind share what is compiled, and serve all SCMs.
+      if (method.kind, size) not in self._programs:
+        self._programs[method.kind, size] = on_host.compiled(
+          functools.partial(method.make, size), method.params
+        )
+      of_params = self._programs[method.kind, size]
+      self._traced[name, size] = of_params(method.params)
+    return self._traced[name, size]
 
 
 def play_here(player: Player, blocks: Iterable[Block]) -> Iterator[bytes]:
@@ -311,7 +322,7 @@ def _work(
   """What a process does."""
   # Ctrl-C ends all of them at once; nothing that is finished is lost.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
-  with _Leash():
+  with leash.Leash():
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR')
     if cache:
       # Two processes may not share one: one could read what another one writes.
@@ -333,24 +344,3 @@ def _work(
       parent.send_bytes(b'usage ' + str(error).encode())
     except Exception:  # noqa: BLE001 It is raised again in the parent.
       parent.send_bytes(b'failed ' + traceback.format_exc().encode())
-
-
-class _Leash:
-  """While it is entered, the end of the parent ends this process too."""
-
-  def __enter__(self) -> None:
-    """Starts to watch."""
-    reader, self._writer = multiprocessing.Pipe(duplex=False)
-    self._thread = threading.Thread(target=self._watch, args=(reader,))
-    self._thread.start()
-
-  def __exit__(self, *unused: object) -> None:
-    """Stops watching."""
-    self._writer.close()
-    self._thread.join()
-
-  def _watch(self, reader: connections.Connection) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    if parent.sentinel in connections.wait([parent.sentinel, reader]):
-      os._exit(1)

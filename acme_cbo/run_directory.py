@@ -32,6 +32,8 @@ from acme_cbo.training import interruption
 _MAX_SHOWN = 8
 # What a run without a checkpoint leaves, and begins anew.
 _OUTPUTS = ('metrics.jsonl', 'texts.jsonl', 'tb')
+# What may be there of something that was killed as it began.
+_BEGINNINGS = ('config.json.new', 'environment.json', 'environment.json.new')
 _VERSIONS = (
   'jax',
   'jaxlib',
@@ -108,6 +110,29 @@ def prepare(workdir: pathlib.Path) -> None:
       )
 
 
+def prepare_again(
+  directory: pathlib.Path, flag: str, kind: str, field: str
+) -> None:
+  """Makes a directory whose command is started again to go on.
+
+  Args:
+    directory: does not exist yet, is empty, or was begun by such a command.
+    flag: that named it.
+    kind: of what is in it, as 'an evaluation'.
+    field: that the `config.json` of this kind alone has.
+
+  Raises:
+    errors.UsageError: it cannot be made, or holds something else.
+  """
+  with making(directory, flag) as names:
+    begun = 'config.json' in names and field in read_config(directory)
+    if set(names) - set(_BEGINNINGS) and not begun:
+      raise errors.UsageError(
+        f'{flag}={directory} holds something else than {kind}; nothing in it '
+        f'is touched: choose a directory that is new, empty, or of {kind}'
+      )
+
+
 def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   """Raises unless the run of a directory can go on with a config.
 
@@ -119,24 +144,34 @@ def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     errors.UsageError: there is no run, it is finished, or it was begun with
       another config.
   """
-  before = read_config(workdir)
+  read_config(workdir)  # Without one, nothing was begun.
   summary = read_summary(workdir)
   if summary and summary['status'] == 'finished':
     raise errors.UsageError(
       f'the run in --workdir={workdir} is finished: nothing is left to resume'
     )
-  old, new = schema.flat(before), schema.flat(json.loads(json.dumps(config)))
-  changes = [
+  differing = changes(workdir, config)
+  if differing:
+    raise errors.UsageError(
+      f'the run in --workdir={workdir} was begun with another config, and a '
+      'resumed run is to end as if it had never stopped: '
+      + errors.listed(differing, _MAX_SHOWN, 'more')
+    )
+
+
+def changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
+  """How a config differs from that which a run was begun with.
+
+  Raises:
+    errors.UsageError: that cannot be read.
+  """
+  old = schema.flat(read_config(workdir))
+  new = schema.flat(json.loads(json.dumps(config)))
+  return [
     f'config.{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
     for name in sorted(old.keys() | new.keys())
     if old.get(name) != new.get(name)
   ]
-  if changes:
-    raise errors.UsageError(
-      f'the run in --workdir={workdir} was begun with another config, and a '
-      'resumed run is to end as if it had never stopped: '
-      + errors.listed(changes, _MAX_SHOWN, 'more')
-    )
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -190,6 +225,13 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   except (ValueError, KeyError, TypeError) as error:
     raise errors.UsageError(f'{path} is damaged: {error!r}') from error
   return summary
+
+
+def revision(workdir: pathlib.Path) -> str | None:
+  """Of the code that a run went on with last; None where it is not known."""
+  starts = _read_starts(workdir)
+  git = starts[-1]['git'] if starts else None
+  return git and f'{git["revision"][:12]}{" changed" if git["dirty"] else ""}'
 
 
 def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def train_and_evaluate(
         tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
       state = trainer.fit(state)
       if signal := interrupted():
-        raise errors.Interrupted(signal, trainer.updates)
+        raise errors.Interrupted(signal, f'after update {trainer.updates}')
       if not outcomes:  # It went on from its end.
         evaluate_state(state)
       facts['finished_by'] = trainer.stop_reason or 'all updates were made'

@@ -14,7 +14,7 @@ import ml_collections
 from configs import grpo
 
 # optimization, structure, parent, exploration
-_BALANCES = {
+BALANCES = {
   'balanced': (1.0, 0.5, 0.3, 0.1),
   'optimization_only': (1.0, 0.0, 0.0, 0.0),
   'structure_heavy': (0.5, 1.0, 0.5, 0.1),
@@ -32,10 +32,10 @@ def get_config(balance: str = 'balanced') -> ml_collections.ConfigDict:
     The config, with its set of fields locked.
   """
   name, _, preset = balance.partition(':')
-  if name not in _BALANCES:
+  if name not in BALANCES:
     raise ValueError(
       f'configs/rewards.py has no balance {name!r}; there are '
-      f'{", ".join(_BALANCES)}'
+      f'{", ".join(BALANCES)}'
     )
   config = grpo.get_config(preset)
   config.name = f'{config.name}-{name}'
@@ -44,5 +44,5 @@ def get_config(balance: str = 'balanced') -> ml_collections.ConfigDict:
     config.rewards.structure,
     config.rewards.parent,
     config.rewards.exploration,
-  ) = _BALANCES[name]
+  ) = BALANCES[name]
   return config

@@ -1,11 +1,14 @@
 """A comparison of policies that play on small SCMs, and goes on when ended."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import pathlib
+import shutil
 import tempfile
-from unittest import mock
+import types
+from typing import Any
 
 from absl.testing import absltest
 import pandas as pd
@@ -16,13 +19,35 @@ from tests import tiny_environments
 from tests.studies import run_directories
 
 
+def _timeless(path):
+  """The content of a file without when, and in how many seconds."""
+  if path.name == 'index.html':
+    return path.read_text().partition('<h2>When, and how fast</h2>')[0]
+  if path.name == 'summary.json':
+    return json.loads(path.read_text()) | {'made': None}
+  return b'' if path.name == 'environment.json' else path.read_bytes()
+
+
+def _run(settings):
+  """What comes out, and what is printed."""
+  printed = io.StringIO()
+  with (
+    contextlib.redirect_stdout(printed),
+    contextlib.redirect_stderr(io.StringIO()),
+  ):
+    summary = compare.run(settings, tiny_environments.resolve)
+  return summary, printed.getvalue()
+
+
 class CompareTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.runs = tuple(
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    root = cls.enterClassContext(tempfile.TemporaryDirectory())
+    cls.root = pathlib.Path(root)
+    cls.runs = tuple(
       run_directories.write(
-        self.root / name,
+        cls.root / name,
         policy_seed=seed,
         name=name,
         seed=seed,
@@ -32,8 +57,8 @@ class CompareTest(absltest.TestCase):
       )
       for name, seed, parent in (('one', 0, 0.3), ('other', 1, 0.0))
     )
-    self.settings = compare.Settings(
-      runs=self.runs,
+    cls.settings = compare.Settings(
+      paths=cls.runs,
       allow_mismatch=False,
       scms=('chain',),
       repeats=5,
@@ -42,23 +67,16 @@ class CompareTest(absltest.TestCase):
       seed=0,
       confidence=0.95,
       jobs=1,
-      out=self.root / 'out',
+      out=cls.root / 'out',
     )
+    cls.summary, cls.printed = _run(cls.settings)
 
-  def _run(self):
-    """What comes out, and what is printed."""
-    printed = io.StringIO()
-    with (
-      mock.patch('sys.stderr', io.StringIO()),
-      contextlib.redirect_stdout(printed),
-      self.assertLogs('absl', 'WARNING'),  # Asked for more variables.
-    ):
-      return compare.run(self.settings, tiny_environments.resolve), (
-        printed.getvalue()
-      )
+  def _changed(self, **changes: Any):
+    changes = {'out': self.root / self._testMethodName} | changes
+    return dataclasses.replace(self.settings, **changes)
 
   def test_says_who_is_better_and_goes_on(self):
-    summary, printed = self._run()
+    summary, printed = self.summary, self.printed
     out = self.settings.out
     written = (out / 'summary.json').read_text()
     self.assertEqual(written, json.dumps(summary, indent=2) + '\n')
@@ -69,25 +87,83 @@ class CompareTest(absltest.TestCase):
     )
     units = pd.read_csv(out / 'units.csv')
     self.assertLen(units, 2 * 5)
-    means = units.groupby('model')['score'].mean()
+    means = units.groupby('configuration')['score'].mean()
     for name, about in summary['measures']['score']['models'].items():
       self.assertAlmostEqual(about['mean'], means[name])
     self.assertIn(summary['verdict'][0], printed)
     self.assertIn('rewards.parent: one 0.3, other 0.0', printed)
 
-    before = {path: path.read_bytes() for path in out.glob('*.*')}
-    again, printed = self._run()
-    self.assertEqual(again, summary)
-    self.assertIn('0 episodes to play, 5 are there already', printed)
+    before = {path: _timeless(path) for path in out.glob('*.*')}
+    self.assertLen(before, 8)
+    again, printed = _run(self.settings)
+    self.assertEqual(again | {'made': None}, summary | {'made': None})
+    self.assertIn('0 episodes to play, 10 are there already', printed)
     for path, content in before.items():
-      self.assertEqual(path.read_bytes(), content)
+      self.assertEqual(_timeless(path), content, path)
+
+  def test_evaluations_that_were_made_before(self):
+    evaluation = self.settings.out / 'evaluation'
+    for number, path in enumerate((evaluation, evaluation / 'results.csv')):
+      out = self.root / f'evaluation{number}'
+      summary, _ = _run(self._changed(paths=(path,), out=out))
+      self.assertEqual(
+        list(summary['models']), ['one, seed 0', 'other, seed 1']
+      )
+      for name in ('score', 'success', 'convergence'):
+        before, now = (
+          [entry['mean'] for entry in x['measures'][name]['models'].values()]
+          for x in (self.summary, summary)
+        )
+        self.assertEqual(now, before)
+
+  def test_what_was_evaluated_otherwise_is_refused_or_marked(self):
+    evaluation, copy = self.settings.out / 'evaluation', self.root / 'copy'
+    shutil.copytree(evaluation, copy)
+    config = json.loads((copy / 'config.json').read_text())
+    (copy / 'config.json').write_text(json.dumps(config | {'samples': 9}))
+    settings = self._changed(paths=(evaluation, copy))
+    with self.assertRaisesRegex(
+      errors.UsageError, r'otherwise than one, seed 0 .*samples is 9, not 1; '
+    ):
+      _run(settings)
+    summary, _ = _run(dataclasses.replace(settings, allow_mismatch=True))
+    self.assertLen(summary['models'], 4)
+    page = (settings.out / 'index.html').read_text()
+    self.assertIn('is not comparable: samples is 9, not 1.', page)
+
+  def test_paths_and_patterns(self):
+    flags = types.SimpleNamespace(
+      **vars(self.settings),
+      scm=['chain'],
+    )
+    given = [f'{self.root}/o*e*', str(self.root / 'one')]
+    found = compare.from_flags(flags, given)
+    self.assertEqual(found.paths, (*self.runs, self.runs[0]))
+    with self.assertRaisesRegex(errors.UsageError, 'one is named twice'):
+      compare.run(found, tiny_environments.resolve)
+    with self.assertRaisesRegex(errors.UsageError, 'there is no .*/nothing'):
+      compare.from_flags(flags, [f'{self.root}/nothing*'])
+    alone = dataclasses.replace(found, paths=self.runs[:1])
+    with self.assertRaisesRegex(errors.UsageError, 'name two or more'):
+      compare.run(alone, tiny_environments.resolve)
+
+  def test_nothing_of_a_run_is_overwritten(self):
+    config = (self.runs[0] / 'config.json').read_bytes()
+    with self.assertRaisesRegex(
+      errors.UsageError, 'holds something else than a comparison'
+    ):
+      _run(self._changed(out=self.runs[0]))
+    self.assertEqual((self.runs[0] / 'config.json').read_bytes(), config)
 
   def test_runs_that_do_not_match_are_refused_before_any_plays(self):
+    stopped = self.root / 'stopped'
+    shutil.copytree(self.runs[1], stopped)
     summary = {'status': 'interrupted', 'updates': 2}
-    (self.runs[1] / 'summary.json').write_text(json.dumps(summary))
+    (stopped / 'summary.json').write_text(json.dumps(summary))
+    settings = self._changed(paths=(self.runs[0], stopped))
     with self.assertRaisesRegex(errors.UsageError, 'it is not finished'):
-      compare.run(self.settings, tiny_environments.resolve)
-    self.assertFalse(self.settings.out.exists())
+      _run(settings)
+    self.assertFalse(settings.out.exists())
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import pytest
 
 from acme_cbo import episode_log
 from acme_cbo import errors
+from acme_cbo import run_directory
 from acme_cbo.evaluation import episodes
 
 _CONFIG = {
@@ -117,7 +118,7 @@ class EpisodeLogTest(_TestCase):
 
 class DirectoryTest(_TestCase):
   def _begin(self, played=(), **changes):
-    episode_log.prepare(self.out)
+    run_directory.prepare_again(self.out, '--out', 'an evaluation', 'methods')
     return episode_log.begin(self.out, _CONFIG | changes, ['a device'], played)
 
   def test_a_new_one_is_made(self):
@@ -184,7 +185,7 @@ class DirectoryTest(_TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
       self._begin()
     (self.out / 'config.json').write_text('{"name": "a training"}')
-    with self.assertRaisesRegex(errors.UsageError, 'of another kind'):
+    with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
       self._begin()
 
   @pytest.mark.fault

@@ -38,7 +38,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _SETTINGS = evaluate.Settings(
   scms=('chain',),
   methods=('random', 'slope'),
-  policy=None,
+  policies={},
   observations=4,
   interventions=3,
   repeats=2,
@@ -101,18 +101,17 @@ class FlagsTest(parameterized.TestCase):
       field.name: getattr(_SETTINGS, field.name)
       for field in dataclasses.fields(_SETTINGS)
     }
-    usual |= {'scm': ['chain'], 'workdir': None, 'out': 'o'}
+    usual |= {'scm': ['chain'], 'workdir': None, 'policy': None, 'out': 'o'}
     return types.SimpleNamespace(**(usual | changes))
 
   def test_a_run_has_its_policy_in_a_folder(self):
     for flags in ({'workdir': 'runs/a'}, {'policy': 'runs/a/policy'}):
       found = evaluate.from_flags(self._flags(methods=['grpo'], **flags))
-      self.assertEqual(found.policy, pathlib.Path('runs/a/policy'))
+      self.assertEqual(found.policies['grpo'], pathlib.Path('runs/a/policy'))
 
   def test_a_policy_comes_with_the_package(self):
     found = evaluate.from_flags(self._flags(methods=['grpo']))
-    assert found.policy is not None
-    about = trained_policy.load(found.policy).about
+    about = trained_policy.load(found.policies['grpo']).about
     self.assertEqual(about['scms']['max_set_size'], 2)
 
   @parameterized.parameters(
@@ -204,7 +203,9 @@ class HereTest(parameterized.TestCase):
     tiny_environments.save_policy(policy)
     with self.assertLogs('absl', 'WARNING') as logged:
       summary = self._run(
-        scms=('chain', 'fresh'), methods=('grpo', 'random'), policy=policy
+        scms=('chain', 'fresh'),
+        methods=('grpo', 'random'),
+        policies={'grpo': policy},
       )
     expected = [
       'grpo on chain: asked for more than it was trained for: 3 variables '
@@ -230,7 +231,9 @@ class HereTest(parameterized.TestCase):
       self.assertRaisesRegex(errors.UsageError, 'the trained policy of grpo'),
     ):
       self._run(
-        scms=('chain', 'fresh'), methods=('grpo', 'random'), policy=policy
+        scms=('chain', 'fresh'),
+        methods=('grpo', 'random'),
+        policies={'grpo': policy},
       )
 
   def test_a_method_that_cannot_play_everywhere(self):
@@ -261,7 +264,7 @@ class HereTest(parameterized.TestCase):
 
   def test_no_policy_where_one_is_named(self):
     with self.assertRaisesRegex(errors.UsageError, 'holds no policy'):
-      self._run(methods=('grpo',), policy=self.root / 'none')
+      self._run(methods=('grpo',), policies={'grpo': self.root / 'none'})
     self.assertFalse((self.root / 'out').exists())
 
   def test_methods_and_repeats_can_be_added(self):
@@ -554,7 +557,7 @@ class PlayerTest(absltest.TestCase):
       protocol=episodes.Protocol(4, 3, 1, None, 0),
       scms=('chain',),
       methods=('random',),
-      policy=None,
+      policies={},
       resolve=tiny_environments.resolve,
     )
     one, two = (

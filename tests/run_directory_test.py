@@ -194,7 +194,11 @@ class EndingTest(DirectoryTestCase):
     )
 
   @parameterized.parameters(
-    (errors.Interrupted(15, 4), 'interrupted', 'SIGTERM after update 4'),
+    (
+      errors.Interrupted(15, 'after update 4'),
+      'interrupted',
+      'SIGTERM after update 4',
+    ),
     (FloatingPointError('update 4: nan'), 'diverged', 'update 4: nan'),
     (OSError(28, 'disk full'), 'failed', 'OSError: [Errno 28] disk full'),
     (KeyError('x'), 'failed', "KeyError: 'x'"),

@@ -6,6 +6,7 @@ decision is to take in what came out last and to choose what to set next.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import functools
 import json
 import subprocess
 import tempfile
@@ -70,16 +71,18 @@ def measure(
     scm = episodes.told(system.scm, _PROTOCOL)
     key = episodes.key_of(_PROTOCOL.seed, _SYSTEM, 0)
 
-    def trained(network):
+    def trained(network, params=params):
       return policies.trained(
         network, params, ('learned',), 1, distributions.sample
       )
 
+    def on_its_own(network):
+      make = functools.partial(trained, network)
+      return on_host.compiled(make, params)(params)
+
     methods = {
-      'grpo': on_host.compiled(trained(network)),
-      'grpo_from_scratch': on_host.compiled(
-        trained(recompute.recomputing(network))
-      ),
+      'grpo': on_its_own(network),
+      'grpo_from_scratch': on_its_own(recompute.recomputing(network)),
       'cbo': baselines.cbo(scm),
       'gp_bo': baselines.gp_bo(),
     }

@@ -24,7 +24,15 @@ MEASURES = (
   'gap',
   'gap_speed',
 )
-COLUMNS = ('method', 'scm', 'repeat', 'step', *episodes_lib.COLUMNS)
+COLUMNS = (
+  'method',
+  'scm',
+  'repeat',
+  'step',
+  'no_intervention',
+  'optimum',
+  *episodes_lib.COLUMNS,
+)
 # The one whose differences from all others are reported.
 _REFERENCE = 'grpo'
 
@@ -38,6 +46,8 @@ def table(episodes: Sequence[episodes_lib.Episode]) -> pd.DataFrame:
         'scm': episode.scm,
         'repeat': episode.repeat,
         'step': np.arange(1, len(episode.steps['outcome']) + 1),
+        'no_intervention': episode.no_intervention,
+        'optimum': episode.optimum,
         **episode.steps,
       }
     )

@@ -5,7 +5,7 @@ the problem and rows of data, nothing else. `cbo` knows the graph as well, and
 `oracle` the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,18 +35,31 @@ NAMES = (
 BOUND = 'oracle'
 
 
-class Method(NamedTuple):
-  """How a method comes to a system.
+class OnHost(NamedTuple):
+  """A method in float64 that is made for a system.
 
   Attributes:
     make: (SCM, its optimum) -> `Policy`; what it uses of them, it was told.
-    traced: whether `jit` can trace the policy, of float32; the others run on
-      the host, in float64. One that is traced is told the SCM's largest set.
     refusal: why it cannot take a problem; empty where it can.
   """
 
   make: Callable[[types.SCM, optimum.Optimum], policies.Policy]
-  traced: bool
+  refusal: Callable[[types.Problem], str] = lambda problem: ''
+
+
+class Traced(NamedTuple):
+  """A method in float32 that `jit` can trace; one policy serves all systems.
+
+  Attributes:
+    make: (how many variables it may set at once, parameters) -> `Policy`.
+    params: its parameters.
+    kind: methods of one kind differ in their parameters alone.
+    refusal: why it cannot take a problem; empty where it can.
+  """
+
+  make: Callable[[int, Any], policies.Policy]
+  params: Any
+  kind: Hashable
   refusal: Callable[[types.Problem], str] = lambda problem: ''
 
 
@@ -62,46 +75,42 @@ def check(names: Sequence[str]) -> None:
 
 
 def make(
-  names: Sequence[str], network: networks.Network | None, params: Any
-) -> dict[str, Method]:
+  names: Sequence[str], trained: Mapping[str, tuple[networks.Network, Any]]
+) -> dict[str, OnHost | Traced]:
   """The methods of some names.
 
   Args:
-    names: of `NAMES`.
-    network: of the trained policy; None where `grpo` is not among them.
-    params: its parameters.
+    names: of `NAMES`, or of `trained`.
+    trained: {name: a network and its parameters}.
 
   Returns:
-    {name: `Method`}, in the same order.
+    {name: method}, in the same order.
   """
-  makers: dict[str, Method] = {
-    'explore_then_commit': _untold(policies.explore_then_commit()),
-    'slope': _untold(policies.slope()),
-    'random': _untold(policies.random()),
-    'oracle': Method(
-      lambda scm, best: policies.constant(best.choice), traced=False
+  makers: dict[str, OnHost | Traced] = {
+    'explore_then_commit': _heuristic(policies.explore_then_commit),
+    'slope': _heuristic(policies.slope),
+    'random': _heuristic(policies.random),
+    'oracle': OnHost(lambda scm, best: policies.constant(best.choice)),
+    'cbo': OnHost(lambda scm, best: baselines.cbo(scm)),
+    'gp_bo': OnHost(lambda scm, best: baselines.gp_bo()),
+    'posterior_thompson': OnHost(
+      lambda scm, best: thompson.posterior_thompson(), thompson.refusal
     ),
-    'cbo': Method(lambda scm, best: baselines.cbo(scm), traced=False),
-    'gp_bo': Method(lambda scm, best: baselines.gp_bo(), traced=False),
-    'posterior_thompson': Method(
-      lambda scm, best: thompson.posterior_thompson(),
-      traced=False,
-      refusal=thompson.refusal,
-    ),
-  }
-  if network is not None:
-    makers['grpo'] = Method(
-      lambda scm, best: policies.trained(
-        network,
-        params,
-        ('learned',),
-        interventions.largest(scm.problem),
-        distributions.sample,
-      ),
-      traced=True,
-      refusal=_refusal(network),
-    )
+  } | {name: _trained(*of) for name, of in trained.items()}
   return {name: makers[name] for name in names}
+
+
+def _heuristic(make: Callable[[], policies.Policy]) -> Traced:
+  return Traced(lambda num_turns, params: make(), (), make)
+
+
+def _trained(network: networks.Network, params: Any) -> Traced:
+  def make(num_turns, params):
+    return policies.trained(
+      network, params, ('learned',), num_turns, distributions.sample
+    )
+
+  return Traced(make, params, network, _refusal(network))
 
 
 def _refusal(network: networks.Network) -> Callable[[types.Problem], str]:
@@ -118,10 +127,6 @@ def _refusal(network: networks.Network) -> Callable[[types.Problem], str]:
     )
 
   return refusal
-
-
-def _untold(policy: policies.Policy) -> Method:
-  return Method(lambda scm, best: policy, traced=True)
 
 
 def beyond_training(

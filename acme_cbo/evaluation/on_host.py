@@ -1,6 +1,10 @@
 """Policies that `jit` can trace, compiled for data in float64 on the host."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,25 +13,64 @@ from acme_cbo import units as units_lib
 from acme_cbo.evaluation import policies
 
 
-def compiled(policy: policies.Policy) -> policies.Policy:
-  """A policy as one of the host, to be called where float64 is in force.
+def compiled(
+  make: Callable[[Any], policies.Policy], like: Any = ()
+) -> Callable[[Any], policies.Policy]:
+  """Policies as ones of the host, to be called where float64 is in force.
 
-  Data are brought to units in which they are of size 1 before they become
-  float32: the policy loses no digits of a variable that is far from 0 or hardly
-  moves. It must not depend on units, as none in `policies` does.
+  They differ in their parameters alone and share their programs. Data are
+  brought to units in which they are of size 1 before they become float32: a
+  policy loses no digits of a variable that is far from 0 or hardly moves. It
+  must not depend on units, as none in `policies` does.
 
   Args:
-    policy: whose programs are of float32, as in training.
+    make: parameters -> a policy whose programs are of float32, as in training.
+    like: any such parameters.
 
   Returns:
-    A policy of numpy arrays, compiled inside. `observe` consumes the memory.
+    Parameters -> a policy of numpy arrays, compiled inside. `observe` consumes
+    the memory.
   """
-  start = jax.jit(policy.init, static_argnums=2)
-  choose_one = jax.jit(policy.choose)
-  recommend_one = jax.jit(policy.recommend)
-  # Written in place: copies of what has not changed would cost as much as a
-  # small network does.
-  take_in = jax.jit(policy.observe, donate_argnums=0)
+  with jax.enable_x64(False):
+    # One array: each one that is handed over costs as much as some layers do.
+    _, unravel = flatten_util.ravel_pytree(like)
+
+  def program(name, **options):
+    def called(flat, *args):
+      return getattr(make(unravel(flat)), name)(*args)
+
+    return jax.jit(called, **options)
+
+  programs = _Programs(
+    program('init', static_argnums=3),
+    program('choose'),
+    program('recommend'),
+    # Written in place: copies of what has not changed would cost as much as a
+    # small network does.
+    program('observe', donate_argnums=1),
+  )
+
+  def of(params):
+    with jax.enable_x64(False):
+      flat, _ = flatten_util.ravel_pytree(params)
+    return _on_host(programs, flat, make(params))
+
+  return of
+
+
+class _Programs(NamedTuple):
+  """Functions of a policy, compiled, of parameters in one array before all."""
+
+  init: Callable[..., Any]
+  choose: Callable[..., Any]
+  recommend: Callable[..., Any]
+  observe: Callable[..., Any]
+
+
+def _on_host(
+  programs: _Programs, flat: jax.Array, policy: policies.Policy
+) -> policies.Policy:
+  """The policy of some parameters."""
 
   def scaled(units, values):
     return np.float32((np.asarray(values) - units.location) / units.scale)
@@ -54,12 +97,12 @@ def compiled(policy: policies.Policy) -> policies.Policy:
       ),
     )
     with jax.enable_x64(False):
-      memory = start(seen, scaled(units, rows), num_interventions)
+      memory = programs.init(flat, seen, scaled(units, rows), num_interventions)
     return problem, units, memory
 
   def choose(key, memory):
     with jax.enable_x64(False):
-      chosen = choose_one(key, memory[-1])
+      chosen = programs.choose(flat, key, memory[-1])
     return own(memory, chosen)
 
   def observe(memory, step, intervention, outcome):
@@ -68,12 +111,12 @@ def compiled(policy: policies.Policy) -> policies.Policy:
     values = np.where(mask, scaled(units, intervention.values), np.float32(0))
     done = types.Intervention._make((mask, values))
     with jax.enable_x64(False):
-      inner = take_in(inner, step, done, scaled(units, outcome))
+      inner = programs.observe(flat, inner, step, done, scaled(units, outcome))
     return problem, units, inner
 
   def recommend(memory):
     with jax.enable_x64(False):
-      recommended = recommend_one(memory[-1])
+      recommended = programs.recommend(flat, memory[-1])
     return own(memory, recommended)
 
   def parents(states):

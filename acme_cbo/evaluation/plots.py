@@ -23,7 +23,7 @@ _ORDER = (
 _MAX_LABELS = 12
 # Okabe and Ito's colours, which people who see fewer tell apart too, and lines
 # that differ without colour.
-_STYLES = (
+STYLES = (
   ('#0072b2', '-'),
   ('#d55e00', '--'),
   ('#009e73', '-.'),
@@ -55,7 +55,7 @@ def learning_curve(
   Returns:
     The figure.
   """
-  figure = _figure(9, 3.8)
+  figure = empty(9, 3.8)
   axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
   for axis, (group, curve) in zip(axes, curves.items(), strict=True):
     axis.plot(
@@ -109,7 +109,7 @@ def rewards(
   """
   curves = dict(sorted(curves.items(), key=lambda item: _rank(item[0])))
   columns = 3
-  figure = _figure(9, 4.8)
+  figure = empty(9, 4.8)
   axes = figure.subplots(-(-len(curves) // columns), columns, squeeze=False)
   for axis in axes.flat[len(curves) :]:
     axis.remove()
@@ -168,7 +168,7 @@ def episode(
     f'{", a cause" if parents[i] else ""}'
     for i in range(num_variables)
   ]
-  figure = _figure(9, 6.4)
+  figure = empty(9, 6.4)
   chosen, came, believed = figure.subplots(
     3, 1, height_ratios=(num_variables, 5, num_variables)
   )
@@ -266,14 +266,14 @@ def methods(
   Returns:
     The figure.
   """
-  figure = _figure(4.8 * len(panels) + 2.2, 4.4)
+  figure = empty(4.8 * len(panels) + 2.2, 4.4)
   axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
   for axis, (name, curves) in zip(axes, panels.items(), strict=True):
     for i, (level, height) in enumerate(levels.items()):
       style = ('-', (0, (1, 1)))[i % 2]
       axis.axhline(height, color='0.55', lw=1.2, ls=style, label=level)
     for method, curve in curves.items():
-      colour, style = _STYLES[list(order).index(method) % len(_STYLES)]
+      colour, style = STYLES[list(order).index(method) % len(STYLES)]
       over = np.arange(1, len(curve.mean) + 1)
       if curve.seconds is not None:
         over = curve.seconds
@@ -324,11 +324,11 @@ def scaling(found: dict[str, Any]) -> figure_lib.Figure:
     The figure.
   """
   columns = -(-len(found) // 2)
-  figure = _figure(3 * columns, 5.6)
+  figure = empty(3 * columns, 5.6)
   panels = figure.subplots(2, columns, squeeze=False).ravel()
   for panel, (axis, of) in zip(panels, found.items(), strict=False):
     sizes = of['sizes']
-    for who, (colour, _) in zip(of['seconds'], _STYLES, strict=False):
+    for who, (colour, _) in zip(of['seconds'], STYLES, strict=False):
       seconds = np.array(of['seconds'][who])
       work = np.array(of['multiply_adds'][who])
       exponent, should_be = of['exponent'][who], of['expected'][who]
@@ -365,7 +365,7 @@ def scaling(found: dict[str, Any]) -> figure_lib.Figure:
   return figure
 
 
-def _figure(width: float, height: float) -> figure_lib.Figure:
+def empty(width: float, height: float) -> figure_lib.Figure:
   """An empty figure of that many inches, which belongs to no window."""
   figure = figure_lib.Figure(figsize=(width, height), layout='constrained')
   backend_agg.FigureCanvasAgg(figure)

@@ -5,7 +5,7 @@ columns `policy`, `task`, `family`, `graph`, `variables` and `SCORES`.
 The independent unit is the task: all policies met the same ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,9 @@ def stratified_band(
   drawn = _drawn_again(strata)
   if drawn is None:
     return None
-  return _percentiles(drawn.mean(1), confidence)
+  # One stratum after the other: all of them together may not fit in memory.
+  sums = np.add.reduce([stratum.sum(1) for stratum in drawn])
+  return _percentiles(sums / sum(map(len, strata)), confidence)
 
 
 def stratified_estimate(
@@ -153,15 +155,16 @@ def stratified_estimate(
     ValueError: a value is not finite.
   """
   values = np.concatenate(strata)
-  drawn = _drawn_again([stratum[:, None] for stratum in strata])
+  drawn = _drawn_again(strata)
   why: dict[str, str] = {}
   interval = iqm_interval = None
   if drawn is None:
     why['no_interval'] = too_few(min(map(len, strata)))
   else:
+    units = np.concatenate([*drawn], axis=1)
     interval, iqm_interval = (
-      np.concatenate(_percentiles(means, confidence)).tolist()
-      for means in (drawn.mean(1), interquartile_mean(drawn, axis=1))
+      [float(end) for end in _percentiles(means, confidence)]
+      for means in (units.mean(1), interquartile_mean(units, axis=1))
     )
   return {
     'mean': float(values.mean()),
@@ -172,19 +175,18 @@ def stratified_estimate(
   }
 
 
-def _drawn_again(strata: Sequence[np.ndarray]) -> np.ndarray | None:
-  """Units drawn again within their strata: [resamples, all units, T]."""
+def _drawn_again(
+  strata: Sequence[np.ndarray],
+) -> Iterator[np.ndarray] | None:
+  """Units drawn again within each stratum: [resamples, n, ...] of each."""
   if not all(np.isfinite(stratum).all() for stratum in strata):
     raise ValueError('a value is not finite; an interval needs finite ones')
   if min(map(len, strata)) < _MIN_TASKS:
     return None
   rng = np.random.default_rng(0)
-  return np.concatenate(
-    [
-      stratum[rng.integers(len(stratum), size=(_RESAMPLES, len(stratum)))]
-      for stratum in strata
-    ],
-    axis=1,
+  return (
+    stratum[rng.integers(len(stratum), size=(_RESAMPLES, len(stratum)))]
+    for stratum in strata
   )
 
 

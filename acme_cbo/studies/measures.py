@@ -112,19 +112,39 @@ def _parent_f1(episode: episodes_lib.Episode) -> float:
   return float(2 * (chosen & causes).sum() / named) if named else float('nan')
 
 
+def after(num_interventions: int) -> list[str]:
+  """Columns of the scores after each of so many interventions."""
+  return [f'score_after_{step}' for step in range(1, num_interventions + 1)]
+
+
 def table(
   model: str, episodes: Sequence[episodes_lib.Episode], num_interventions: int
 ) -> pd.DataFrame:
-  """A row for each episode of a model: `model`, `scm`, `repeat`, `MEASURES`."""
-  return pd.DataFrame(
-    [
+  """A row for each episode of a model, in the order of SCMs and repeats.
+
+  Args:
+    model: its name.
+    episodes: of at most so many interventions; what ended early stays where it
+      was.
+    num_interventions: T, those that were allowed.
+
+  Returns:
+    Columns `model`, `scm`, `repeat`, `no_intervention`, `optimum`, `MEASURES`
+    and those of `after`.
+  """
+  rows = []
+  for episode in sorted(episodes, key=lambda e: (e.scm, e.repeat)):
+    scores = episode.steps['score']
+    scores = [*scores, *[scores[-1]] * (num_interventions - len(scores))]
+    rows.append(
       {
         'model': model,
         'scm': episode.scm,
         'repeat': episode.repeat,
+        'no_intervention': episode.no_intervention,
+        'optimum': episode.optimum,
         **of_episode(episode, num_interventions),
+        **dict(zip(after(num_interventions), scores, strict=True)),
       }
-      for episode in episodes
-    ],
-    columns=['model', 'scm', 'repeat', *MEASURES],
-  )
+    )
+  return pd.DataFrame(rows)

@@ -12,6 +12,7 @@ from typing import Any
 from acme_cbo import errors
 from acme_cbo import run_directory
 from acme_cbo import schema
+from acme_cbo.evaluation import plots
 
 # Settings that change nothing of what is learnt.
 _CADENCE = (
@@ -30,6 +31,7 @@ _BUDGET = (
   'horizon.num_interventions',
 )
 _MAX_SHOWN = 6
+_TAGS = {'scores': 'eval/score_last'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Run:
   """A run whose policy is to be compared.
 
   Attributes:
-    model: its name among all that are compared.
+    model: its name among all that are compared, with its seed.
     configuration: the name that it shares with runs of other seeds.
     directory: where it is.
     settings: {'grpo.beta': value, ...}, all of them.
+    updates: that were made.
     interventions: that it was to be trained with.
+    revision: of the code that trained it; None where it is not known.
     mismatches: sentences, why it is not comparable to the first one; only
       where that was allowed.
   """
@@ -50,7 +54,9 @@ class Run:
   configuration: str
   directory: pathlib.Path
   settings: dict[str, Any]
+  updates: int | None
   interventions: int
+  revision: str | None
   mismatches: tuple[str, ...] = ()
 
 
@@ -68,19 +74,13 @@ def read(
     A `Run` for each, in the same order.
 
   Raises:
-    errors.UsageError: fewer than two are given, one twice, one has no policy,
-      or, unless that is allowed, they do not match.
+    errors.UsageError: one has no policy, or, unless that is allowed, they do
+      not match.
   """
-  if len(directories) < 2:
-    raise errors.UsageError('name two runs or more to be compared')
-  for directory in directories:
-    if [*map(pathlib.Path.resolve, directories)].count(directory.resolve()) > 1:
-      raise errors.UsageError(f'the run {directory} is named twice')
   found = [_read(directory) for directory in directories]
-  first, _ = found[0]
   runs = []
   for run, unfinished in found:
-    mismatches = (*unfinished, *_mismatches(first, run))
+    mismatches = (*unfinished, *_mismatches(found[0][0], run))
     if mismatches and not allow_mismatch:
       raise errors.UsageError(
         f'{run.directory}: {errors.listed(mismatches, _MAX_SHOWN, "more")}; '
@@ -113,7 +113,15 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
       f'it stopped after {summary["updates"]} of '
       f'{settings["training.num_updates"]} updates'
     )
-  run = Run('', settings['name'], directory, settings, interventions)
+  run = Run(
+    '',
+    settings['name'],
+    directory,
+    settings,
+    summary['updates'] if summary else None,
+    interventions,
+    run_directory.revision(directory),
+  )
   return run, unfinished
 
 
@@ -168,11 +176,18 @@ def _named(runs: Sequence[Run]) -> list[Run]:
           f'{run.directory}: another run has the same settings and the same '
           f'seed, {seed}; it is no independent one'
         )
-      model = name if len(group) == 1 else f'{name}, seed {seed}'
       named[run.directory] = dataclasses.replace(
-        run, model=model, configuration=name
+        run, model=f'{name}, seed {seed}', configuration=name
       )
   return [named[run.directory] for run in runs]
+
+
+def learning_curve(run: Run) -> dict[str, list[float]]:
+  """`updates`, and the held-out `scores` of the last choice after each."""
+  log = run.directory / 'metrics.jsonl'
+  lines = log.read_text().splitlines() if log.exists() else []
+  updates, curves = plots.curves_of([*map(json.loads, lines)], _TAGS)
+  return {'updates': [*map(float, updates)], **curves}
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

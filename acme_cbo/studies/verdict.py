@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acme_cbo import errors
 from acme_cbo.evaluation import significance
 from acme_cbo.evaluation import statistics
 from acme_cbo.studies import measures
@@ -28,9 +29,10 @@ def found(
   """All comparisons of the models of a table.
 
   Args:
-    table: from `measures.table`, the same episodes of every model.
+    table: from `measures.table`, of every model.
     configurations: {model: its configuration}; models of one configuration
-      differ in their seeds alone.
+      differ in their seeds alone, and are compared with each other where there
+      is no other configuration.
     confidence: of the intervals and the decisions.
 
   Returns:
@@ -38,63 +40,105 @@ def found(
     (sentences), `measures` {measure: `ranking`, `groups`, `models` {name:
     'units', 'mean', 'sd', 'interval', 'iqm', 'iqm_interval'}, `pairs`,
     `omnibus`, `assumptions`, or `nothing`, why there is nothing to compare},
-    `by_scm` {SCM: {name: an entry of `statistics.estimates`}} and `profiles`,
-    the share of episodes whose score is above each of `THRESHOLDS`.
+    `by_scm` {SCM: {name: an entry of `statistics.estimates`}}; `curves`, the
+    score after each intervention, and `profiles`, the share of episodes whose
+    score is above each of `THRESHOLDS`, as {name: `mean`, `low`, `high`}, lists
+    of which the last two are None where there are too few units.
 
   Raises:
-    ValueError: a model lacks an episode that another one has.
+    errors.UsageError: models have not played the same episodes, or there is
+      one model alone.
   """
+  if len(configurations) < 2:
+    raise errors.UsageError('a comparison needs two models or more')
   _check_same_episodes(table)
-  several = len(set(configurations.values())) < len(configurations)
+  kinds = len(set(configurations.values()))
+  several = 1 < kinds < len(configurations)
   table = table.assign(
-    name=table['model'].map(configurations) if several else table['model']
+    name=table['model'] if kinds == 1 else table['model'].map(configurations)
   )
+  unit = SEED if several else EPISODE
   of_measures = {
     measure: _measure(table, measure, several, confidence)
     for measure in measures.MEASURES
   }
+  steps = sum(column.startswith('score_after_') for column in table.columns)
+  above = [f'above_{number}' for number in range(len(THRESHOLDS))]
+  is_above = table['score'].to_numpy()[:, None] > THRESHOLDS
+  profiles = pd.concat(
+    [
+      table[['name', 'scm', 'model', 'repeat']],
+      pd.DataFrame(is_above.astype(float), columns=above, index=table.index),
+    ],
+    axis=1,
+  )
   return {
-    'unit': SEED if several else EPISODE,
+    'unit': unit,
     'confidence': confidence,
-    'verdict': sentences(of_measures['score'], SEED if several else EPISODE),
+    'verdict': sentences(of_measures['score'], unit),
     'measures': of_measures,
     'by_scm': {
       str(scm): {
-        name: statistics.estimates(strata[0][None], confidence)[0]
-        for name, strata in _strata(part, 'score', several).items()
+        name: statistics.estimates(strata[0].T, confidence)[0]
+        for name, strata in _strata(part, ['score'], several).items()
       }
       for scm, part in table.groupby('scm', sort=False)
     },
-    'profiles': {
-      str(name): [
-        float((part['score'] > threshold).mean()) for threshold in THRESHOLDS
-      ]
-      for name, part in table.groupby('name', sort=False)
-    },
+    'curves': _bands(table, measures.after(steps), several, confidence),
+    'profiles': _bands(profiles, above, several, confidence),
   }
 
 
 def _check_same_episodes(table):
+  """Raises unless all models have met the same SCMs as often."""
   met = {
-    model: frozenset(zip(part['scm'], part['repeat'], strict=True))
-    for model, part in table.groupby('model')
+    model: part.set_index(['scm', 'repeat'])[['no_intervention', 'optimum']]
+    for model, part in table.groupby('model', sort=False)
   }
-  for model, episodes in met.items():
-    if episodes != next(iter(met.values())):
-      raise ValueError(
-        f'{model} and {next(iter(met))} have not played the same episodes'
+  first, of_first = next(iter(met.items()))
+  for model, of_model in met.items():
+    lacking = [*of_first.index.symmetric_difference(of_model.index)]
+    if lacking:
+      scm, repeat = lacking[0]
+      where = first if (scm, repeat) in of_first.index else model
+      raise errors.UsageError(
+        f'{first} and {model} have not played the same episodes: only {where} '
+        f'has played {scm}, repeat {repeat}'
+      )
+    same = np.isclose(of_first.loc[of_model.index], of_model, rtol=1e-5)
+    if not same.all():
+      scm, repeat = of_model.index[int(np.flatnonzero(~same.all(1))[0])]
+      raise errors.UsageError(
+        f'{scm}, repeat {repeat}, of {first} is another SCM than that of '
+        f'{model}: what can be gained is not the same'
       )
 
 
 def _strata(
-  table: pd.DataFrame, measure: str, several: bool
+  table: pd.DataFrame, columns: Sequence[str], several: bool
 ) -> dict[str, list[np.ndarray]]:
-  """{name: the values of its units on each SCM}, without those of no value."""
+  """{name: [n, K] values of its units on each SCM}, of those that have one."""
   by = ['name', 'scm', 'model' if several else 'repeat']
-  values = table.groupby(by, sort=False)[measure].mean().dropna()
+  values = table.groupby(by, sort=False)[[*columns]].mean().dropna()
   found: dict[str, list[np.ndarray]] = {}
   for (name, _), part in values.groupby(['name', 'scm'], sort=False):
     found.setdefault(str(name), []).append(part.to_numpy())
+  return found
+
+
+def _bands(
+  table: pd.DataFrame, columns: Sequence[str], several: bool, confidence: float
+) -> dict[str, dict[str, Any]]:
+  """{name: `mean`, `low`, `high`} of columns, each a list of all columns."""
+  found = {}
+  for name, strata in _strata(table, columns, several).items():
+    band = statistics.stratified_band(strata, confidence)
+    low, high = band or (None, None)
+    found[name] = {
+      'mean': np.concatenate(strata).mean(0).tolist(),
+      'low': None if low is None else low.tolist(),
+      'high': None if high is None else high.tolist(),
+    }
   return found
 
 
@@ -116,12 +160,14 @@ def _measure(table, measure, several, confidence) -> dict[str, Any]:
   empty = [name for name, sample in samples.items() if not len(sample)]
   if empty:
     return {'nothing': f'{empty[0]} has no values'}
-  strata = _strata(table, measure, several)
+  strata = _strata(table, [measure], several)
   models = {
     name: {
       'units': len(sample),
       'sd': float(np.std(sample, ddof=1)) if len(sample) > 1 else None,
-      **statistics.stratified_estimate(strata[name], confidence),
+      **statistics.stratified_estimate(
+        [stratum[:, 0] for stratum in strata[name]], confidence
+      ),
     }
     for name, sample in samples.items()
   }

@@ -177,7 +177,7 @@ class Trainer(Generic[StateT]):
       )
       self.tell('on_update_end', state, metrics)
       if signal := self.interrupted():
-        raise errors.Interrupted(signal, updates)
+        raise errors.Interrupted(signal, f'after update {updates}')
     self.tell('on_fit_end', state)
     return state
 

@@ -121,8 +121,8 @@ class TableTest(absltest.TestCase):
     )
     self.assertEqual(
       ','.join(table.columns),
-      'method,scm,repeat,step,variables,values,outcome,expected_outcome,'
-      'best_expected,recommended_expected,score,seconds',
+      'method,scm,repeat,step,no_intervention,optimum,variables,values,'
+      'outcome,expected_outcome,best_expected,recommended_expected,score,seconds',
     )
     rows = table[['method', 'repeat', 'step', 'expected_outcome']]
     self.assertEqual(

@@ -146,7 +146,7 @@ class PlayTest(InDouble):
       high=jnp.array([1e6 + 2e-3, 1e6 + 2e-3, 0, 0]),
     )
     scm = scm._replace(problem=problem)
-    policy = on_host.compiled(policies.explore_then_commit())
+    policy = on_host.compiled(lambda _: policies.explore_then_commit())(())
     moves, _ = _play(policy, scm)
     # Y falls as B does, and as A does: which of the two comes first is luck.
     for move, (j, value) in zip(
@@ -163,7 +163,9 @@ class PlayTest(InDouble):
 
   def test_heuristics_end_where_the_budget_does(self):
     for make in (policies.random, policies.slope, policies.explore_then_commit):
-      moves, _ = _play(on_host.compiled(make()), budget=2.0)
+      moves, _ = _play(
+        on_host.compiled(lambda _, make=make: make())(()), budget=2.0
+      )
       self.assertLen(moves, 2)
 
   def test_seconds_are_those_of_the_policy(self):

@@ -29,18 +29,24 @@ class CheckTest(absltest.TestCase):
 
 class MakeTest(absltest.TestCase):
   def test_methods_in_the_order_in_which_they_are_named(self):
-    made = methods.make(['slope', 'oracle', 'random'], None, None)
+    made = methods.make(['slope', 'oracle', 'random'], {})
     self.assertEqual(list(made), ['slope', 'oracle', 'random'])
     self.assertEqual(
-      {name: method.traced for name, method in made.items()},
-      {'slope': True, 'oracle': False, 'random': True},
+      {name: type(method) for name, method in made.items()},
+      {
+        'slope': methods.Traced,
+        'oracle': methods.OnHost,
+        'random': methods.Traced,
+      },
     )
 
   def test_the_oracle_is_told_the_optimum(self):
     choice = hand_made_scms.do({1: 0.25}, 4)
     best = optimum.Optimum(np.zeros((2, 4)), 0.0, 0.0, 1.0, choice, ())
     scm = hand_made_scms.chain()
-    made = methods.make(['oracle'], None, None)['oracle'].make(scm, best)
+    oracle = methods.make(['oracle'], {})['oracle']
+    assert isinstance(oracle, methods.OnHost)
+    made = oracle.make(scm, best)
     memory = made.init(scm.problem, np.zeros((2, 4)), 3)
     for chosen in (
       made.choose(jax.random.key(0), memory),
@@ -56,7 +62,7 @@ class RefusalTest(absltest.TestCase):
       network = networks.make(
         networks.Architecture(8, 1, 1, 1, 2, belief_input)
       )
-      method = methods.make(['grpo'], network, {})['grpo']
+      method = methods.make(['a'], {'a': (network, {})})['a']
       self.assertEmpty(method.refusal(hand_made_scms.problem(8, 0)))
       reason = method.refusal(hand_made_scms.problem(9, 0))
       self.assertEqual(bool(reason), refused)

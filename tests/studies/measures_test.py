@@ -68,6 +68,12 @@ class OfEpisodeTest(parameterized.TestCase):
     self.assertEqual(set(table['model']), {'mine'})
     self.assertEqual(table['score'].tolist(), [0.1, 0.1])
 
+  def test_what_ended_early_stays_where_it_was(self):
+    table = measures.table('mine', [_episode([1.0, 5.0])], 4)
+    self.assertEqual(measures.after(2), ['score_after_1', 'score_after_2'])
+    scores = table[measures.after(4)].to_numpy()[0]
+    self.assertEqual(scores.tolist(), [0.1, 0.5, 0.5, 0.5])
+
 
 if __name__ == '__main__':
   absltest.main()

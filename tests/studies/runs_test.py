@@ -1,5 +1,6 @@
 """Which runs may be compared, and what they are called."""
 
+import json
 import pathlib
 import tempfile
 
@@ -40,7 +41,22 @@ class ReadTest(parameterized.TestCase):
     paths = [self._write('a'), self._write('b', rewards__parent=0.0)]
     found = runs.read(paths, False)
     self.assertEqual(
-      [run.model for run in found], ['grpo-smoke (a)', 'grpo-smoke (b)']
+      [run.model for run in found],
+      ['grpo-smoke (a), seed 0', 'grpo-smoke (b), seed 0'],
+    )
+
+  def test_learning_curve(self):
+    path = self._write('a')
+    (run,) = runs.read([path], False)
+    self.assertEqual(runs.learning_curve(run)['updates'], [])
+    rows = [
+      {'step': 0, 'eval/score_last': 0.1},
+      {'step': 1, 'reward/total': 0.2},
+      {'step': 2, 'eval/score_last': 0.3},
+    ]
+    (path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    self.assertEqual(
+      runs.learning_curve(run), {'updates': [0.0, 2.0], 'scores': [0.1, 0.3]}
     )
 
   def test_cadence_makes_no_configuration(self):
@@ -84,10 +100,6 @@ class ReadTest(parameterized.TestCase):
 
   def test_degenerate(self):
     path, same = self._write('a'), self._write('b')
-    with self.assertRaisesRegex(errors.UsageError, 'two runs or more'):
-      runs.read([path], False)
-    with self.assertRaisesRegex(errors.UsageError, 'named twice'):
-      runs.read([path, self.root / 'b' / '..' / 'a'], False)
     with self.assertRaisesRegex(errors.UsageError, 'no independent one'):
       runs.read([path, same], False)
     with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):

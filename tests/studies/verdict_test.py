@@ -4,31 +4,21 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import numpy as np
-import pandas as pd
 
+from acme_cbo import errors
 from acme_cbo import types
 from acme_cbo.evaluation import significance
 from acme_cbo.scms import simulate
-from acme_cbo.studies import measures
 from acme_cbo.studies import verdict
 from tests import drawn_tasks
-
-
-def _table(scores, num_scms=2):
-  """Episodes of models: {model: [n] scores on each of the SCMs}."""
-  rows = []
-  for model, values in scores.items():
-    for scm in range(num_scms):
-      for repeat, score in enumerate(values):
-        row = dict.fromkeys(measures.MEASURES, 0.0)
-        row |= {'score': score + scm, 'simple_regret': 1 - score - scm}
-        rows.append({'model': model, 'scm': f's{scm}', 'repeat': repeat, **row})
-  return pd.DataFrame(rows)
+from tests.studies import tables
 
 
 def _found(scores, configurations=None, **kwargs):
   return verdict.found(
-    _table(scores, **kwargs), configurations or {m: m for m in scores}, 0.95
+    tables.table(scores, **kwargs),
+    configurations or {m: m for m in scores},
+    0.95,
   )
 
 
@@ -113,13 +103,43 @@ class FoundTest(parameterized.TestCase):
   def test_profiles(self):
     found = _found({'a': np.linspace(0, 1, 11), 'b': np.ones(11)}, num_scms=1)
     at = np.searchsorted(verdict.THRESHOLDS, 0.55)
-    self.assertAlmostEqual(found['profiles']['a'][at], 5 / 11)
-    self.assertEqual(found['profiles']['b'][at], 1.0)
+    self.assertAlmostEqual(found['profiles']['a']['mean'][at], 5 / 11)
+    self.assertBetween(found['profiles']['a']['low'][at], 0.1, 0.3)
+    self.assertEqual(found['profiles']['b']['mean'][at], 1.0)
+    self.assertEqual(found['profiles']['b']['high'][at], 1.0)
+
+  def test_curves(self):
+    found = _found({'a': np.linspace(0, 1, 11), 'b': np.ones(11)})['curves']
+    self.assertEqual(found['a']['mean'][0], 0.0)
+    self.assertAlmostEqual(found['a']['mean'][1], 1.0)
+    self.assertLess(found['a']['low'][1], 0.95)
+    self.assertEqual((found['b']['low'][1], found['b']['high'][1]), (1.5, 1.5))
+
+  def test_too_few_for_bands(self):
+    found = _found({'a': np.ones(3), 'b': np.zeros(3)})
+    for name in ('curves', 'profiles'):
+      self.assertIsNone(found[name]['a']['low'])
+
+  def test_seeds_of_one_configuration_are_compared_as_single_models(self):
+    noise = self.rng.normal(scale=0.1, size=20)
+    found = _found(
+      {'a0': noise, 'a1': noise[::-1] + 0.5}, {'a0': 'a', 'a1': 'a'}
+    )
+    self.assertEqual(found['unit'], verdict.EPISODE)
+    self.assertEqual(found['measures']['score']['ranking'], ['a1', 'a0'])
 
   def test_models_have_to_meet_the_same(self):
-    table = _table({'a': np.arange(9.0), 'b': np.arange(9.0)})
-    with self.assertRaisesRegex(ValueError, 'not played the same episodes'):
-      verdict.found(table[1:], {'a': 'a', 'b': 'b'}, 0.95)
+    table = tables.table({'a': np.arange(9.0), 'b': np.arange(9.0)})
+    names = {'a': 'a', 'b': 'b'}
+    with self.assertRaisesRegex(
+      errors.UsageError, 'only b has played s0, repeat 0'
+    ):
+      verdict.found(table[1:], names, 0.95)
+    table.loc[1, 'optimum'] = 12.0
+    with self.assertRaisesRegex(errors.UsageError, 's0, repeat 1, of a is ano'):
+      verdict.found(table, names, 0.95)
+    with self.assertRaisesRegex(errors.UsageError, 'needs two'):
+      verdict.found(table[:18], {'a': 'a'}, 0.95)
 
 
 def _scores(tasks, key, short_of):

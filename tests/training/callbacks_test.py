@@ -146,7 +146,8 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual(self._steps(), [0, 5])
 
   @parameterized.parameters(
-    (ValueError('broken'), [0]), (errors.Interrupted(15, 2), [0, 2])
+    (ValueError('broken'), [0]),
+    (errors.Interrupted(15, 'after update 2'), [0, 2]),
   )
   def test_saves_after_an_interruption_and_no_other_exception(
     self, exception, steps

@@ -1,0 +1,61 @@
+"""Trains configurations with several seeds each, and says which is better.
+
+python launchers/workflow.py --config=configs/workflow.py --workdir=runs/study
+The same command goes on after Ctrl-C or a kill; what is finished stays.
+"""
+
+from collections.abc import Sequence
+import functools
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from acme_cbo import command_line
+from acme_cbo import errors
+from acme_cbo import executors
+from acme_cbo import workflow
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='Path of a study, a preset behind it: configs/workflow.py '
+  'compares reward balances; :smoke only shows that it runs.',
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the study.')
+_JOBS = flags.DEFINE_integer('jobs', 2, 'Trainings at a time.')
+_EXECUTOR = flags.DEFINE_enum(
+  'executor', 'local', ['local', 'slurm'], 'Where they run.'
+)
+_SLURM = flags.DEFINE_list(
+  'slurm',
+  [],
+  'Parameters of a job there, of submitit: timeout_min=600,cpus_per_task=8,'
+  'slurm_partition=gpu.',
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Reads the flags; the rest is `acme_cbo.workflow`."""
+  del argv
+  config = command_line.required_config(_CONFIG, is_training=False)
+  if not _WORKDIR.value:
+    raise errors.UsageError('name a directory for the study: --workdir=')
+  sweep = command_line.required_function(_CONFIG, 'sweep')
+  executor = executors.Local
+  if _EXECUTOR.value == 'slurm':
+    executor = functools.partial(executors.slurm, _SLURM.value)
+  failed = workflow.run(
+    config,
+    {name: one.to_dict() for name, one in sweep(_CONFIG.value).items()},
+    workflow.Settings(pathlib.Path(_WORKDIR.value), _JOBS.value, executor),
+  )
+  for sentence in failed:
+    print(f'error: {sentence}', file=sys.stderr)
+  sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+  command_line.run(main)

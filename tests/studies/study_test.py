@@ -1,0 +1,89 @@
+"""The trainings of a study, and what may stand in their directories."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo import errors
+from acme_cbo.studies import study
+from configs import grpo
+from configs import workflow
+
+
+class TrainingsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.config = grpo.get_config('smoke').to_dict()
+
+  def _trainings(self, *names, seeds=(0, 1)):
+    given = dict.fromkeys(names, self.config)
+    return study.trainings(given, seeds, self.root)
+
+  def test_all_configurations_of_a_seed_before_the_next(self):
+    found = self._trainings('a', 'b')
+    self.assertEqual(
+      [one.name for one in found],
+      ['a, seed 0', 'b, seed 0', 'a, seed 1', 'b, seed 1'],
+    )
+    self.assertEqual(found[3].config, self.config | {'name': 'b', 'seed': 1})
+    self.assertEqual(found[3].directory, self.root / 'b-seed1')
+    self.assertFalse(found[3].is_begun())
+
+  def test_how_a_training_stands(self):
+    (one,) = self._trainings('a', seeds=(0,))
+    one.directory.mkdir()
+    (one.directory / 'config.json').write_text(json.dumps(one.config))
+    self.assertTrue(one.is_begun())
+    self.assertEqual(one.summary()['status'], 'killed')
+    for status in ('interrupted', 'failed', 'diverged', 'finished'):
+      summary = {'status': status, 'updates': 3}
+      (one.directory / 'summary.json').write_text(json.dumps(summary))
+      self.assertEqual(one.is_finished(), status == 'finished')
+
+  def test_a_directory_of_another_training_is_refused(self):
+    (one,) = self._trainings('a', seeds=(0,))
+    one.directory.mkdir()
+    (one.directory / 'config.json').write_text(json.dumps(one.config))
+    self._trainings('a', 'b')  # More of them is no other study.
+    self.config['optimizer']['learning_rate'] = 1.0
+    with self.assertRaisesRegex(
+      errors.UsageError, r'a-seed0 was .*learning_rate: 0.006 -> 1.0; name'
+    ):
+      self._trainings('a', 'b')
+
+  @parameterized.parameters(
+    (('a/b',), (0,), "names the configurations 'a/b'; a name is made of"),
+    ((), (0,), 'names the configurations not at all'),
+    (('a',), (), 'seeds of the study are none'),
+    (('a',), (1, 1), 'seeds of the study are 1, 1; name one or more'),
+    (('a',), (-1,), 'a: .*config.seed'),
+  )
+  def test_refuses(self, names, seeds, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      self._trainings(*names, seeds=seeds)
+
+
+class BalancesTest(parameterized.TestCase):
+  @parameterized.parameters('', 'smoke', 'linear')
+  def test_a_study_of_the_balances(self, preset):
+    given = workflow.get_config(preset)
+    found = study.trainings(
+      {name: one.to_dict() for name, one in workflow.sweep(given).items()},
+      given.seeds,
+      pathlib.Path('nowhere'),
+    )
+    self.assertLen(found, 4 * len(given.seeds))
+    self.assertLen({str(one.config['rewards']) for one in found}, 4)
+    rest = {
+      json.dumps(one.config | {'rewards': None, 'name': '', 'seed': 0})
+      for one in found
+    }
+    self.assertLen(rest, 1)
+
+
+if __name__ == '__main__':
+  absltest.main()
