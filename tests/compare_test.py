@@ -72,8 +72,8 @@ class CompareTest(absltest.TestCase):
     cls.summary, cls.printed = _run(cls.settings)
 
   def _changed(self, **changes: Any):
-    changes = {'out': self.root / self._testMethodName} | changes
-    return dataclasses.replace(self.settings, **changes)
+    usual: dict[str, Any] = {'out': self.root / self._testMethodName}
+    return dataclasses.replace(self.settings, **(usual | changes))
 
   def test_says_who_is_better_and_goes_on(self):
     summary, printed = self.summary, self.printed
