@@ -92,6 +92,7 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
     errors.UsageError: a setting cannot be used, or what is compared does not
       match.
   """
+  evaluate.check_playing(settings)
   given = settings.paths
   for path in given:
     if [*map(pathlib.Path.resolve, given)].count(path.resolve()) > 1:
@@ -124,6 +125,13 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       *_of_evaluations(before),
     ]
     models = _checked(models, settings.allow_mismatch)
+    settings = dataclasses.replace(
+      settings,
+      left_out=(
+        *settings.left_out,
+        *(x for one in before for x in one.left_out),
+      ),
+    )
     summary = _summary(settings, models, runs) | {'made': starts[-1]}
     _write(out, summary)
   print(f'\n{text(summary)}\n\nall of it in {out}', flush=True)
@@ -169,7 +177,9 @@ def _play(
     observations=trained_with['horizon.num_observations'],
     interventions=trained_with['horizon.num_interventions'],
   )
-  with evaluate.playing_in(playing, resolve):
+  with evaluate.playing_in(playing, resolve) as played:
+    for (model, scm), reason in played.refusals.items():
+      raise errors.UsageError(f'{model} cannot play on {scm}: {reason}')
     return evaluations.read(out)
 
 

@@ -138,35 +138,11 @@ def playing(given: Any) -> Playing:
   )
 
 
-def check(settings: Settings) -> None:
+def check_playing(settings: Playing) -> None:
   """Raises an `errors.UsageError` at a setting that cannot be used."""
-  for flag, items in (
-    ('--scm', settings.scms),
-    ('--methods', settings.methods),
-  ):
-    if not items or not all(items):
-      raise errors.UsageError(
-        f'{flag}={",".join(items)} has an empty entry; name one or more, '
-        'parted by commas'
-      )
-    for item in items:
-      if items.count(item) > 1:
-        raise errors.UsageError(f'{flag} names {item} twice')
-  methods_lib.check([x for x in settings.methods if x not in settings.policies])
-  # A deviation, which methods standardise by, needs two observations.
-  for name, least in (
-    ('observations', 2),
-    ('interventions', 1),
-    ('repeats', 1),
-    ('samples', 1),
-    ('seed', 0),
-    ('jobs', 1),
-  ):
-    value = getattr(settings, name)
-    if value < least:
-      raise errors.UsageError(
-        f'--{name} is {value}; it must be {least} or more'
-      )
+  _check_list('--scm', settings.scms)
+  for name, least in (('repeats', 1), ('samples', 1), ('seed', 0), ('jobs', 1)):
+    _check_least(settings, name, least)
   if settings.seed >= 2**32:
     raise errors.UsageError(
       f'--seed is {settings.seed}; it must be below {2**32}'
@@ -180,6 +156,16 @@ def check(settings: Settings) -> None:
     raise errors.UsageError(
       f'--confidence is {settings.confidence}; it must be between 0 and 1'
     )
+
+
+def check(settings: Settings) -> None:
+  """Raises an `errors.UsageError` at a setting that cannot be used."""
+  check_playing(settings)
+  _check_list('--methods', settings.methods)
+  methods_lib.check([x for x in settings.methods if x not in settings.policies])
+  # A deviation, which methods standardise by, needs two observations.
+  for name, least in (('observations', 2), ('interventions', 1)):
+    _check_least(settings, name, least)
   if 'grpo' in settings.methods and 'grpo' not in settings.policies:
     raise errors.UsageError(
       'the method grpo is a trained policy, and none is named'
@@ -190,6 +176,23 @@ def check(settings: Settings) -> None:
         f'a trained policy is given, {directory}, but {name} is not among '
         '--methods; add it, or leave the policy out'
       )
+
+
+def _check_list(flag: str, items: Sequence[str]) -> None:
+  if not items or not all(items):
+    raise errors.UsageError(
+      f'{flag}={",".join(items)} has an empty entry; name one or more, '
+      'parted by commas'
+    )
+  for item in items:
+    if items.count(item) > 1:
+      raise errors.UsageError(f'{flag} names {item} twice')
+
+
+def _check_least(settings: Any, name: str, least: int) -> None:
+  value = getattr(settings, name)
+  if value < least:
+    raise errors.UsageError(f'--{name} is {value}; it must be {least} or more')
 
 
 def run(
@@ -224,6 +227,7 @@ class Played(NamedTuple):
     episodes: by SCM, method and repeat.
     config: what they depend on.
     warnings: sentences, of what methods were not made for.
+    refusals: {(method, SCM): why it did not play there}.
   """
 
   environments: Mapping[str, environments_lib.Environment]
@@ -231,6 +235,7 @@ class Played(NamedTuple):
   episodes: list[episodes_lib.Episode]
   config: dict[str, Any]
   warnings: list[str]
+  refusals: Mapping[tuple[str, str], str]
 
 
 @contextlib.contextmanager
@@ -318,7 +323,9 @@ def playing_in(
     episodes = log.ordered(list(player.environments), settings.methods)
     table = comparison.table(episodes)
     run_directory.write(out / 'results.csv', table.to_csv(index=False))
-    yield Played(player.environments, largest, episodes, config, warnings)
+    yield Played(
+      player.environments, largest, episodes, config, warnings, refusals
+    )
 
 
 @contextlib.contextmanager

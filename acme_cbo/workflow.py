@@ -67,6 +67,7 @@ def run(
   workdir = settings.workdir
   if settings.jobs < 1:
     raise errors.UsageError(f'--jobs is {settings.jobs}; it must be 1 or more')
+  study.check(config)
   trainings = study.trainings(configurations, config['seeds'], workdir / 'runs')
   report = workdir / 'report'
   comparing = {**config['evaluation'], 'jobs': 1, 'out': str(report)}
@@ -104,18 +105,9 @@ def _check(
 
   for one in trainings:
     experiment.from_config(one.config)
-  first = trainings[0].config
   playing = evaluate.playing(types.SimpleNamespace(**comparing))
-  evaluate.check(
-    evaluate.Settings(
-      **vars(playing),
-      methods=('random',),
-      policies={},
-      observations=first['horizon']['num_observations'],
-      interventions=first['horizon']['num_interventions'],
-    )
-  )
-  environments.resolve(playing.scms, first)
+  evaluate.check_playing(playing)
+  environments.resolve(playing.scms, trainings[0].config)
 
 
 def _train(config: dict[str, Any], workdir: str) -> None:

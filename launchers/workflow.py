@@ -30,10 +30,7 @@ _EXECUTOR = flags.DEFINE_enum(
   'executor', 'local', ['local', 'slurm'], 'Where they run.'
 )
 _SLURM = flags.DEFINE_list(
-  'slurm',
-  [],
-  'Parameters of a job there, of submitit: timeout_min=600,cpus_per_task=8,'
-  'slurm_partition=gpu.',
+  'slurm', [], "A job's submitit parameters: timeout_min=600,cpus_per_task=8."
 )
 
 

@@ -4,6 +4,7 @@ A directory of launchers/evaluate.py, or a table like its results.csv, whoever
 wrote it: a row for each step of each episode, with `COLUMNS`.
 """
 
+import collections
 from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
@@ -41,11 +42,13 @@ class Evaluation(NamedTuple):
     methods: {method: its episodes}.
     protocol: {'observations': ...}, how they were played; empty where a table
       is all that is known.
+    left_out: sentences, of methods that cannot play on some of the SCMs.
   """
 
   path: pathlib.Path
   methods: dict[str, list[episodes_lib.Episode]]
   protocol: dict[str, Any]
+  left_out: tuple[str, ...] = ()
 
 
 def is_one(path: pathlib.Path) -> bool:
@@ -70,14 +73,26 @@ def read(path: pathlib.Path) -> Evaluation:
     return Evaluation(path, _by_method(_of_table(path)), {})
   config = run_directory.read_config(path)
   methods = _by_method(episode_log.read(path))
-  wanted = len(config['scms']) * config['repeats']
-  for method, episodes in methods.items():
-    if len(episodes) != wanted:
+  on = {
+    method: collections.Counter(episode.scm for episode in episodes)
+    for method, episodes in methods.items()
+  }
+  left_out = []
+  for scm in config['scms']:
+    played = {method: counts[scm] for method, counts in on.items()}
+    if not any(played.values()) or {*played.values()} - {0, config['repeats']}:
       raise errors.UsageError(
-        f'{path}: {method} has played {len(episodes)} of {wanted} episodes; '
-        'the command that began it goes on with it'
+        f'{path} is not finished: on {scm} not all of {config["repeats"]} '
+        'repeats were played; the command that began it goes on with it'
       )
-  return Evaluation(path, methods, {name: config[name] for name in _PROTOCOL})
+    for method, count in played.items():
+      if not count and method in methods:
+        del methods[method]
+        left_out.append(
+          f'{method} of {path} did not play on {scm}, and is left out.'
+        )
+  protocol = {name: config[name] for name in _PROTOCOL}
+  return Evaluation(path, methods, protocol, tuple(left_out))
 
 
 def mismatches(first: dict[str, Any], other: dict[str, Any]) -> list[str]:

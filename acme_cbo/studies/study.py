@@ -42,6 +42,52 @@ class Training:
     return self.is_begun() and self.summary()['status'] == 'finished'
 
 
+# What the config of a study has, and which types.
+_FIELDS: dict[str, tuple[type, ...]] = {
+  'seeds': (tuple, list),
+  'evaluation': (dict,),
+}
+_EVALUATION: dict[str, tuple[type, ...]] = {
+  'scm': (tuple, list),
+  'repeats': (int,),
+  'samples': (int,),
+  'budget': (float, int, type(None)),
+  'seed': (int,),
+  'confidence': (float,),
+  'allow_mismatch': (bool,),
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Raises an `errors.UsageError` unless a config is one of a study."""
+  _check_fields(config, _FIELDS, 'config')
+  _check_fields(config['evaluation'], _EVALUATION, 'config.evaluation')
+  for seed in config['seeds']:
+    if not isinstance(seed, int):
+      raise errors.UsageError(f'config.seeds has {seed!r}; name whole numbers')
+  for name in config['evaluation'].keys() - _EVALUATION.keys():
+    raise errors.UsageError(
+      f'config.evaluation has {name}, which means nothing to a comparison; '
+      f'there are {", ".join(_EVALUATION)}'
+    )
+
+
+def _check_fields(values, fields, path):
+  for name, kinds in fields.items():
+    if name not in values:
+      raise errors.UsageError(
+        f'{path} has no field {name}, as that of a study has: see '
+        'configs/workflow.py'
+      )
+    # Python's bool is an int.
+    fits = isinstance(values[name], kinds)
+    if not fits or (isinstance(values[name], bool) and bool not in kinds):
+      raise errors.UsageError(
+        f'{path}.{name} is {values[name]!r}; see configs/workflow.py for what '
+        'it may be'
+      )
+
+
 def trainings(
   configurations: Mapping[str, Mapping[str, Any]],
   seeds: Sequence[int],

@@ -53,10 +53,10 @@ class EvaluationsTest(parameterized.TestCase):
     self.out = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.csv = self.out / 'results.csv'
 
-  def _write(self, *played, repeats=1):
+  def _write(self, *played, repeats=1, scms=('toy',)):
     lines = b''.join(episode_log.encoded(one) + b'\n' for one in played)
     (self.out / 'episodes.jsonl').write_bytes(lines)
-    config = _PROTOCOL | {'scms': {'toy': ''}, 'repeats': repeats}
+    config = _PROTOCOL | {'scms': dict.fromkeys(scms, ''), 'repeats': repeats}
     (self.out / 'config.json').write_text(json.dumps(config))
     comparison.table(played).to_csv(self.csv, index=False)
 
@@ -93,8 +93,18 @@ class EvaluationsTest(parameterized.TestCase):
   def test_one_that_is_not_finished(self):
     self._write(_episode(), repeats=3)
     with self.assertRaisesRegex(
-      errors.UsageError, 'slope has played 1 of 3 episodes'
+      errors.UsageError, 'not finished: on toy not all of 3 repeats'
     ):
+      evaluations.read(self.out)
+
+  def test_who_cannot_play_on_one_of_them_is_left_out(self):
+    played = [_episode(), _episode('random'), _episode()._replace(scm='psa')]
+    self._write(*played, scms=('toy', 'psa'))
+    found = evaluations.read(self.out)
+    self.assertEqual(list(found.methods), ['slope'])
+    self.assertRegex(found.left_out[0], 'random of .* did not play on psa, and')
+    self._write(*played, scms=('toy', 'psa', 'complete'))
+    with self.assertRaisesRegex(errors.UsageError, 'finished: on complete'):
       evaluations.read(self.out)
 
   @parameterized.parameters(

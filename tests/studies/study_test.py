@@ -67,6 +67,27 @@ class TrainingsTest(parameterized.TestCase):
       self._trainings(*names, seeds=seeds)
 
 
+class CheckTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (('seeds',), None, 'config has no field seeds, as that of a study has'),
+    (('seeds',), 3, 'config.seeds is 3; see configs/workflow.py'),
+    (('seeds',), (0, 'a'), "config.seeds has 'a'; name whole numbers"),
+    (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; see"),
+    (('evaluation', 'repeats'), True, 'config.evaluation.repeats is True'),
+    (('evaluation', 'jobs'), 1, 'has jobs, which means nothing'),
+  )
+  def test_refuses(self, path, value, sentence):
+    config = workflow.get_config().to_dict()
+    study.check(config)
+    *sections, name = path
+    inner = config[sections[0]] if sections else config
+    inner[name] = value
+    if value is None:
+      del inner[name]
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      study.check(config)
+
+
 class BalancesTest(parameterized.TestCase):
   @parameterized.parameters('', 'smoke', 'linear')
   def test_a_study_of_the_balances(self, preset):
