@@ -89,7 +89,7 @@ class CheckTest(parameterized.TestCase):
 
 
 class BalancesTest(parameterized.TestCase):
-  @parameterized.parameters('', 'smoke', 'linear')
+  @parameterized.parameters('', 'short', 'smoke', 'linear')
   def test_a_study_of_the_balances(self, preset):
     given = workflow.get_config(preset)
     found = study.trainings(
