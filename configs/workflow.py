@@ -5,7 +5,9 @@
   python launchers/workflow.py --config=configs/workflow.py:smoke --workdir=S
 
 The first takes some three hours on two cores; :short trains for 60 updates, of
-260, and takes half an hour; :smoke only shows that it runs. A study of your own is a file like this one: `get_config` says how much is
+260, and takes half an hour; :smoke only shows that it runs.
+
+A study of your own is a file like this one: `get_config` says how much is
 trained and on what policies are compared, `sweep` which configurations there
 are. Any other preset of configs/grpo.py may stand behind the colon.
 """
