@@ -1,6 +1,7 @@
 """Compares trained runs and evaluations, its files in one directory.
 
-C/evaluation/   what `evaluate` writes of the policies of runs that play here
+C/evaluation/   what `evaluate` writes of the policies of runs that play here, a
+                directory for each set of them and each way to play
 C/index.html    the report: who is better, by how much and how surely
 C/*.png         its figures
 C/summary.json  all of its numbers
@@ -12,6 +13,8 @@ The same command goes on after a kill.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import glob
+import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -31,6 +34,9 @@ from acme_cbo.studies import measures
 from acme_cbo.studies import page
 from acme_cbo.studies import runs as runs_lib
 from acme_cbo.studies import verdict
+
+# Of `evaluate.Playing`, what changes nothing of an episode.
+_NOT_DECISIVE = ('out', 'jobs', 'confidence')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,8 @@ def from_flags(given: Any, arguments: Sequence[str]) -> Settings:
   """
   paths: list[pathlib.Path] = []
   for argument in arguments:
-    matching = sorted(glob.glob(argument))
+    exists = pathlib.Path(argument).exists()
+    matching = [argument] if exists else sorted(glob.glob(argument))
     if not matching:
       raise errors.UsageError(f'there is no {argument} to be compared')
     paths += map(pathlib.Path, matching)
@@ -93,15 +100,14 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       match.
   """
   evaluate.check_playing(settings)
-  given = settings.paths
-  for path in given:
-    if [*map(pathlib.Path.resolve, given)].count(path.resolve()) > 1:
-      raise errors.UsageError(f'{path} is named twice')
+  _check_paths(settings.paths)
   before = [
-    evaluations.read(path) for path in given if evaluations.is_one(path)
+    evaluations.read(path)
+    for path in settings.paths
+    if evaluations.is_one(path)
   ]
   runs = runs_lib.read(
-    [path for path in given if not evaluations.is_one(path)],
+    [path for path in settings.paths if not evaluations.is_one(path)],
     settings.allow_mismatch,
   )
   if len(runs) + sum(len(one.methods) for one in before) < 2:
@@ -109,9 +115,17 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       'name two or more to be compared: directories of training runs, of '
       'evaluations, or their results.csv'
     )
+  learning = _learning(runs)
   out = settings.out
-  run_directory.prepare_again(out, '--out', 'a comparison', 'paths')
+  run_directory.prepare_again(
+    out, '--out', 'a comparison', 'paths', ('evaluation',)
+  )
   with run_directory.locked(out, '--out'):
+    models = _models(runs, before, settings, resolve)
+    table = _table(models)
+    summary = _summary(settings, models, table, runs, before)
+    summary['training'] = learning
+    # What was there stays until all of this is.
     starts = run_directory.begin(
       out,
       {
@@ -120,22 +134,26 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       },
       [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
-    models = [
-      *(_of_runs(runs, _play(settings, runs, resolve)) if runs else []),
-      *_of_evaluations(before),
-    ]
-    models = _checked(models, settings.allow_mismatch)
-    settings = dataclasses.replace(
-      settings,
-      left_out=(
-        *settings.left_out,
-        *(x for one in before for x in one.left_out),
-      ),
-    )
-    summary = _summary(settings, models, runs) | {'made': starts[-1]}
-    _write(out, summary)
+    summary |= {'made': starts[-1]}
+    _write(out, summary, table)
   print(f'\n{text(summary)}\n\nall of it in {out}', flush=True)
   return summary
+
+
+def _check_paths(paths: Sequence[pathlib.Path]) -> None:
+  """Raises where something is named twice, in whatever words."""
+  named: dict[pathlib.Path, pathlib.Path] = {}
+  for path in paths:
+    same = path.resolve()
+    # The table of an evaluation holds nothing else than it.
+    if same.name == 'results.csv' and evaluations.is_one(same.parent):
+      same = same.parent
+    if same in named:
+      raise errors.UsageError(
+        f'{path} is named twice'
+        + ('' if path == named[same] else f', also as {named[same]}')
+      )
+    named[same] = path
 
 
 def _plain(value: Any) -> Any:
@@ -147,46 +165,49 @@ def _plain(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-  """What is compared.
-
-  `about` is what the report says of where it comes from; `protocol` and
-  `episodes` are as in `evaluations.Evaluation`.
-  """
+  """What is compared; `about` is what the report says of its origin."""
 
   name: str
   configuration: str
   about: dict[str, Any]
-  protocol: dict[str, Any]
+  evaluation: evaluations.Evaluation
   episodes: list[episodes_lib.Episode]
   mismatches: tuple[str, ...] = ()
 
 
-def _play(
-  settings: Settings,
+def _models(
   runs: Sequence[runs_lib.Run],
+  before: Sequence[evaluations.Evaluation],
+  settings: Settings,
   resolve: environments.Resolve,
-) -> evaluations.Evaluation:
-  """Lets the policies of runs play; each is a method of the evaluation."""
-  names = [field.name for field in dataclasses.fields(evaluate.Playing)]
-  out = settings.out / 'evaluation'
-  trained_with = runs[0].settings
-  playing = evaluate.Settings(
-    **{name: getattr(settings, name) for name in names} | {'out': out},
-    methods=tuple(one.model for one in runs),
-    policies={one.model: one.directory / 'policy' for one in runs},
-    observations=trained_with['horizon.num_observations'],
-    interventions=trained_with['horizon.num_interventions'],
-  )
-  with evaluate.playing_in(playing, resolve) as played:
-    for (model, scm), reason in played.refusals.items():
-      raise errors.UsageError(f'{model} cannot play on {scm}: {reason}')
-    return evaluations.read(out)
-
-
-def _of_runs(
-  runs: Sequence[runs_lib.Run], played: evaluations.Evaluation
 ) -> list[_Model]:
-  return [
+  """All that is compared, once it has played.
+
+  Raises:
+    errors.UsageError: two are called the same, or something was played
+      otherwise than the rest, and it was not allowed.
+  """
+  called = [method for one in before for method in one.methods]
+  called += {one.configuration for one in runs}
+  of_evaluations = [
+    _Model(
+      name := f'{method} ({one.path})' if called.count(method) > 1 else method,
+      name,
+      {'path': str(one.path), 'seed': None, 'updates': None, 'code': None},
+      one,
+      episodes,
+    )
+    for one in before
+    for method, episodes in one.methods.items()
+  ]
+  names = [one.model for one in runs] + [one.name for one in of_evaluations]
+  for name in names:
+    if names.count(name) > 1:
+      raise errors.UsageError(
+        f'two of what is compared are called {name!r}: a run, and a method of '
+        'an evaluation of it; leave one of them out'
+      )
+  played = [
     _Model(
       one.model,
       one.configuration,
@@ -196,69 +217,90 @@ def _of_runs(
         'updates': one.updates,
         'code': one.revision,
       },
-      played.protocol,
-      played.methods[one.model],
+      evaluation,
+      evaluation.methods[one.model],
       one.mismatches,
     )
+    for evaluation in ([_play(settings, runs, resolve)] if runs else [])
     for one in runs
   ]
+  # Of a table less is known than of what is beside it.
+  known = [*played, *of_evaluations]
+  first = max(known, key=lambda model: len(model.evaluation.protocol))
+  return [_checked(model, first, settings.allow_mismatch) for model in known]
 
 
-def _of_evaluations(
-  before: Sequence[evaluations.Evaluation],
-) -> list[_Model]:
-  called = [method for one in before for method in one.methods]
-  return [
-    _Model(
-      name := f'{method} ({one.path})' if called.count(method) > 1 else method,
-      name,
-      {'path': str(one.path), 'seed': None, 'updates': None, 'code': None},
-      one.protocol,
-      episodes,
+def _checked(model: _Model, first: _Model, allow_mismatch: bool) -> _Model:
+  """Marks what was played otherwise than another one."""
+  differing = evaluations.mismatches(first.evaluation, model.evaluation)
+  if differing and not allow_mismatch:
+    raise errors.UsageError(
+      f'{model.name} was evaluated otherwise than {first.name}: '
+      f'{"; ".join(differing)}; --allow_mismatch compares it all the same, '
+      'and marks it'
     )
-    for one in before
-    for method, episodes in one.methods.items()
+  return dataclasses.replace(model, mismatches=(*model.mismatches, *differing))
+
+
+def _play(
+  settings: Settings,
+  runs: Sequence[runs_lib.Run],
+  resolve: environments.Resolve,
+) -> evaluations.Evaluation:
+  """Lets the policies of runs play; each is a method of the evaluation."""
+  names = [field.name for field in dataclasses.fields(evaluate.Playing)]
+  played_with = {name: getattr(settings, name) for name in names}
+  trained_with = runs[0].settings
+  policies = {one.model: one.directory / 'policy' for one in runs}
+  # Others than before play elsewhere, and leave what those played alone.
+  decisive = [
+    [
+      (name, (path / 'policy.json').read_text())
+      for name, path in policies.items()
+    ],
+    {k: _plain(v) for k, v in played_with.items() if k not in _NOT_DECISIVE},
   ]
+  digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+  out = settings.out / 'evaluation' / digest[:12]
+  playing = evaluate.Settings(
+    **played_with | {'out': out},
+    methods=tuple(policies),
+    policies=policies,
+    observations=trained_with['horizon.num_observations'],
+    interventions=trained_with['horizon.num_interventions'],
+  )
+  with evaluate.playing_in(playing, resolve) as played:
+    for (model, scm), reason in played.refusals.items():
+      raise errors.UsageError(f'{model} cannot play on {scm}: {reason}')
+    return evaluations.read(out)
 
 
-def _checked(models: Sequence[_Model], allow_mismatch: bool) -> list[_Model]:
-  """Marks what was played otherwise than the first.
-
-  Raises:
-    errors.UsageError: something was, and it was not allowed.
-  """
-  found = []
-  for model in models:
-    differing = evaluations.mismatches(models[0].protocol, model.protocol)
-    if differing and not allow_mismatch:
-      raise errors.UsageError(
-        f'{model.name} was evaluated otherwise than {models[0].name}: '
-        f'{"; ".join(differing)}; --allow_mismatch compares it all the same, '
-        'and marks it'
-      )
-    found.append(
-      dataclasses.replace(model, mismatches=(*model.mismatches, *differing))
+def _table(models: Sequence[_Model]) -> pd.DataFrame:
+  """What `units.csv` holds: a row for each episode, see `measures.table`."""
+  horizon = max(
+    *(model.evaluation.protocol['interventions'] for model in models),
+    *(len(one.steps['score']) for model in models for one in model.episodes),
+  )
+  tables = [
+    measures.table(model.name, model.episodes, horizon).assign(
+      configuration=model.configuration
     )
-  return found
+    for model in models
+  ]
+  return pd.concat(tables, ignore_index=True)
 
 
 def _summary(
-  settings: Settings, models: Sequence[_Model], runs: Sequence[runs_lib.Run]
+  settings: Settings,
+  models: Sequence[_Model],
+  table: pd.DataFrame,
+  runs: Sequence[runs_lib.Run],
+  before: Sequence[evaluations.Evaluation],
 ) -> dict[str, Any]:
-  """All that `summary.json` holds but for when it was made."""
-  horizon = max(
-    *(model.protocol.get('interventions', 0) for model in models),
-    *(len(one.steps['score']) for model in models for one in model.episodes),
-  )
-  table = pd.concat(
-    [measures.table(model.name, model.episodes, horizon) for model in models],
-    ignore_index=True,
-  )
+  """What `summary.json` holds of who is better."""
   configurations = {model.name: model.configuration for model in models}
-  of_models = table['model'].map(configurations)
-  units = table.assign(configuration=of_models).to_csv(index=False)
-  run_directory.write(settings.out / 'units.csv', units)
   found = verdict.found(table, configurations, settings.confidence)
+  protocol = max((model.evaluation.protocol for model in models), key=len)
   return {
     'models': {
       model.name: {
@@ -268,21 +310,23 @@ def _summary(
       }
       for model in models
     },
-    'left_out': list(settings.left_out),
+    'left_out': [
+      *settings.left_out,
+      *(sentence for one in before for sentence in one.left_out),
+    ],
     'differences': runs_lib.differences(runs),
     'played': {
       'SCMs': ', '.join(found['by_scm']),
       'episodes of each model on each': int(
         table.groupby(['model', 'scm']).size().max()
       ),
-      **models[0].protocol,
+      **protocol,
     },
-    'training': _training(runs),
     **found,
   }
 
 
-def _training(runs: Sequence[runs_lib.Run]) -> dict[str, dict[str, Any]]:
+def _learning(runs: Sequence[runs_lib.Run]) -> dict[str, dict[str, Any]]:
   """{configuration: {model: its learning curve}}."""
   found: dict[str, dict[str, Any]] = {}
   for one in runs:
@@ -292,8 +336,11 @@ def _training(runs: Sequence[runs_lib.Run]) -> dict[str, dict[str, Any]]:
   return found
 
 
-def _write(out: pathlib.Path, summary: Mapping[str, Any]) -> None:
-  """Writes the figures, the page and the summary."""
+def _write(
+  out: pathlib.Path, summary: Mapping[str, Any], table: pd.DataFrame
+) -> None:
+  """Writes the table, the figures, the page and the summary."""
+  run_directory.write(out / 'units.csv', table.to_csv(index=False))
   about, confidence = summary['measures']['score'], summary['confidence']
   ranked = page.ranking(summary)
   drawn = {
@@ -343,7 +390,7 @@ def _of_intervals(summary: Mapping[str, Any]) -> str:
   models = summary['measures']['score']['models'].values()
   if all(entry['interval'] is None for entry in models):
     return ', without intervals of so few'
-  return f' [{summary["confidence"]:.0%} interval]'
+  return f' [{page.percent(summary["confidence"])} interval]'
 
 
 def _cell(about: Mapping[str, Any], name: str) -> str:

@@ -5,6 +5,7 @@ disk. An executor only knows which of them are at work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import datetime
 import json
 import multiprocessing
 from multiprocessing import context as contexts
@@ -118,6 +119,8 @@ def _work(log: pathlib.Path, function: Callable[..., Any], args: Any) -> None:
   with log.open('ab', buffering=0) as file:
     for stream in (sys.stdout, sys.stderr):
       os.dup2(file.fileno(), stream.fileno())
+  # What stands above was said at an earlier start.
+  print(f'--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}', flush=True)
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   with leash.Leash():
     try:
@@ -200,7 +203,7 @@ class Cluster:
     except (RuntimeError, NameError, ValueError, AssertionError) as error:
       raise errors.UsageError(f'--executor=slurm: {error}') from error
     self._list = folder / 'jobs.json'
-    known = json.loads(self._list.read_text()) if self._list.exists() else {}
+    known = _known(self._list)
     found = submitit.SlurmJob if cluster == 'slurm' else submitit.LocalJob
     self._jobs: dict[str, submitit.Job[Any]] = {
       name: found(folder=folder, job_id=number)
@@ -209,7 +212,12 @@ class Cluster:
 
   def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
     """Starts a job of a name that no job at work has."""
-    self._jobs[name] = self._executor.submit(function, *args)
+    try:
+      self._jobs[name] = self._executor.submit(function, *args)
+    except submitit.core.utils.FailedJobError as error:
+      raise errors.UsageError(
+        f'--executor=slurm: {name} cannot be submitted: {error}'
+      ) from error
     run_directory.write_json(
       self._list, {name: job.job_id for name, job in self._jobs.items()}
     )
@@ -224,3 +232,16 @@ class Cluster:
 
   def stop(self) -> None:
     """Leaves them to the cluster."""
+
+
+def _known(path: pathlib.Path) -> dict[str, str]:
+  """{name: number of a job} of an earlier start."""
+  if not path.exists():
+    return {}
+  try:
+    return {str(x): str(y) for x, y in json.loads(path.read_text()).items()}
+  except (ValueError, AttributeError) as error:
+    raise errors.UsageError(
+      f'{path} is damaged: {error}; where no job of it is at work any more, '
+      'remove it'
+    ) from error

@@ -7,7 +7,7 @@ W/summary.json      how the run ended and what it came to; written last
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import datetime
 import fcntl
@@ -96,14 +96,15 @@ def prepare(workdir: pathlib.Path) -> None:
   """Makes the directory of a run.
 
   Args:
-    workdir: does not exist yet, or is empty.
+    workdir: does not exist yet, or is empty but for what a run leaves that was
+      killed as it began.
 
   Raises:
     errors.UsageError: there is something in it already, or it cannot be made
       or written to.
   """
   with making(workdir, '--workdir') as names:
-    if names:
+    if set(names) - set(_BEGINNINGS):
       raise errors.UsageError(
         f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
         'directory that is new or empty, or go on with its run by --resume'
@@ -111,7 +112,11 @@ def prepare(workdir: pathlib.Path) -> None:
 
 
 def prepare_again(
-  directory: pathlib.Path, flag: str, kind: str, field: str
+  directory: pathlib.Path,
+  flag: str,
+  kind: str,
+  field: str,
+  leftovers: Sequence[str] = (),
 ) -> None:
   """Makes a directory whose command is started again to go on.
 
@@ -120,13 +125,14 @@ def prepare_again(
     flag: that named it.
     kind: of what is in it, as 'an evaluation'.
     field: that the `config.json` of this kind alone has.
+    leftovers: what may be there before that is written.
 
   Raises:
     errors.UsageError: it cannot be made, or holds something else.
   """
   with making(directory, flag) as names:
     begun = 'config.json' in names and field in read_config(directory)
-    if set(names) - set(_BEGINNINGS) and not begun:
+    if set(names) - {*_BEGINNINGS, *leftovers} and not begun:
       raise errors.UsageError(
         f'{flag}={directory} holds something else than {kind}; nothing in it '
         f'is touched: choose a directory that is new, empty, or of {kind}'
@@ -222,7 +228,7 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   try:
     summary = json.loads(path.read_text())
     summary['status'], summary['updates']
-  except (ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.UsageError(f'{path} is damaged: {error!r}') from error
   return summary
 
@@ -230,8 +236,14 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
 def revision(workdir: pathlib.Path) -> str | None:
   """Of the code that a run went on with last; None where it is not known."""
   starts = _read_starts(workdir)
-  git = starts[-1]['git'] if starts else None
-  return git and f'{git["revision"][:12]}{" changed" if git["dirty"] else ""}'
+  try:
+    git = starts[-1]['git'] if starts else None
+    return git and f'{git["revision"][:12]}{" changed" if git["dirty"] else ""}'
+  except (KeyError, TypeError) as error:
+    raise errors.UsageError(
+      f'{workdir / "environment.json"} is damaged: {error!r}; move it away to '
+      'go on without it'
+    ) from error
 
 
 def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -409,7 +421,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def write(path: pathlib.Path, text: str) -> None:
   """Writes a file, all of it or nothing."""
   new = path.with_name(f'{path.name}.new')
-  new.write_text(text)
+  new.write_text(text, encoding='utf-8')
   new.replace(path)
 
 

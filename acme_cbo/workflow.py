@@ -11,6 +11,7 @@ What is finished is not done again: the same command goes on after a kill.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import signal as signals
@@ -70,14 +71,21 @@ def run(
   study.check(config)
   trainings = study.trainings(configurations, config['seeds'], workdir / 'runs')
   report = workdir / 'report'
-  comparing = {**config['evaluation'], 'jobs': 1, 'out': str(report)}
+  comparing: dict[str, Any] = {
+    **config['evaluation'],
+    'jobs': 1,
+    'out': str(report),
+  }
+  study.check_comparable(trainings, comparing['allow_mismatch'])
   _check(trainings, comparing)
-  run_directory.prepare_again(workdir, '--workdir', 'a study', 'seeds')
+  run_directory.prepare_again(
+    workdir, '--workdir', 'a study', 'seeds', ('logs',)
+  )
   logs = workdir / 'logs'
   with run_directory.locked(workdir):
     logs.mkdir(exist_ok=True)
-    run_directory.begin(workdir, json.loads(json.dumps(config)), [])
     executor = settings.executor(settings.jobs, logs)
+    run_directory.begin(workdir, json.loads(json.dumps(config)), [])
     with _Desk(executor, settings.jobs, trainings) as desk:
       failed = desk.train()
       if sum(one.is_finished() for one in trainings) > 1:
@@ -86,7 +94,7 @@ def run(
         failed.append(
           'nothing is compared: fewer than two trainings are finished'
         )
-  if (report / 'summary.json').exists():
+  if desk.has_compared():
     # It brings jax with it, which nothing else here needs.
     from acme_cbo import compare  # noqa: PLC0415
 
@@ -167,7 +175,7 @@ class _Desk:
     self._jobs = jobs
     self._trainings = trainings
     self._rows = {
-      one.name: _row_of_training(one, pathlib.Path())
+      one.name: _row_of_training(one, None, pathlib.Path())
       if one.is_finished()
       else board_lib.Row(one.name, board_lib.WAITING, '')
       for one in trainings
@@ -190,7 +198,7 @@ class _Desk:
           one.name,
           _train,
           (one.config, str(one.directory)),
-          lambda log, one=one: _row_of_training(one, log),
+          functools.partial(_row_of_training, one, _stamp(one.directory)),
         )
         for one in self._trainings
         if not one.is_finished()
@@ -213,10 +221,14 @@ class _Desk:
             [str(one.directory) for one in finished],
             [f'{sentence}.' for sentence in failed],
           ),
-          lambda log: _row_of_report(report, log),
+          functools.partial(_row_of_report, report, _stamp(report)),
         )
       ]
     )
+
+  def has_compared(self) -> bool:
+    """Whether there is a comparison of now."""
+    return self._rows[_COMPARISON].state == board_lib.FINISHED
 
   def _work_off(self, tasks: Sequence[_Task]) -> list[str]:
     """Does some tasks; a sentence for each that failed."""
@@ -260,8 +272,16 @@ class _Desk:
     )
 
 
-def _row_of_training(one: study.Training, log: pathlib.Path) -> board_lib.Row:
-  """How a training ended."""
+def _stamp(directory: pathlib.Path) -> int | None:
+  """When the summary in a directory was written; None where there is none."""
+  path = directory / 'summary.json'
+  return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _row_of_training(
+  one: study.Training, stamp: int | None, log: pathlib.Path
+) -> board_lib.Row:
+  """How a training ended, whose summary was that of `stamp` when it began."""
   summary = one.summary() if one.is_begun() else {}
   if summary.get('status') == 'finished':
     score = summary['evaluation']['grpo']['score_last']['mean']
@@ -270,19 +290,26 @@ def _row_of_training(one: study.Training, log: pathlib.Path) -> board_lib.Row:
       board_lib.FINISHED,
       f'held-out score {score:.2f} after {summary["updates"]} updates',
     )
-  reason = summary.get('reason', board_lib.last_line(log))
-  return board_lib.Row(
-    one.name, board_lib.FAILED, f'{reason or "it was killed"} ({log})'
-  )
+  # Where it left none, the last that it said is all there is.
+  told = _stamp(one.directory) not in (None, stamp)
+  reason = summary['reason'] if told else board_lib.last_line(log)
+  return _failed(one.name, reason, log)
 
 
-def _row_of_report(report: pathlib.Path, log: pathlib.Path) -> board_lib.Row:
-  """How the comparison ended."""
-  if (report / 'summary.json').exists():
+def _row_of_report(
+  report: pathlib.Path, stamp: int | None, log: pathlib.Path
+) -> board_lib.Row:
+  """How the comparison ended; that of an earlier start may still be there."""
+  if _stamp(report) not in (None, stamp):
     says = str(report / 'index.html')
     return board_lib.Row(_COMPARISON, board_lib.FINISHED, says)
-  reason = board_lib.last_line(log) or 'it was killed'
-  return board_lib.Row(_COMPARISON, board_lib.FAILED, f'{reason} ({log})')
+  return _failed(_COMPARISON, board_lib.last_line(log), log)
+
+
+def _failed(name: str, reason: str, log: pathlib.Path) -> board_lib.Row:
+  if not reason or reason.startswith('---'):
+    reason = 'it was killed'
+  return board_lib.Row(name, board_lib.FAILED, f'{reason} ({log})')
 
 
 @contextlib.contextmanager

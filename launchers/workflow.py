@@ -6,6 +6,7 @@ The same command goes on after Ctrl-C or a kill; what is finished stays.
 
 from collections.abc import Sequence
 import functools
+import os
 import pathlib
 import sys
 
@@ -18,6 +19,7 @@ from acme_cbo import command_line
 from acme_cbo import errors
 from acme_cbo import executors
 from acme_cbo import workflow
+from acme_cbo.studies import study
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -25,13 +27,13 @@ _CONFIG = config_flags.DEFINE_config_file(
   'compares reward balances; :smoke only shows that it runs.',
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the study.')
-_JOBS = flags.DEFINE_integer('jobs', 2, 'Trainings at a time.')
+_JOBS = flags.DEFINE_integer(
+  'jobs', None, 'Trainings at a time; 2, or as many as there are cores.'
+)
 _EXECUTOR = flags.DEFINE_enum(
   'executor', 'local', ['local', 'slurm'], 'Where they run.'
 )
-_SLURM = flags.DEFINE_list(
-  'slurm', [], "A job's submitit parameters: timeout_min=600,cpus_per_task=8."
-)
+_SLURM = flags.DEFINE_list('slurm', [], 'As timeout_min=600,cpus_per_task=8.')
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,10 +46,11 @@ def main(argv: Sequence[str]) -> None:
   executor = executors.Local
   if _EXECUTOR.value == 'slurm':
     executor = functools.partial(executors.slurm, _SLURM.value)
+  jobs = _JOBS.value or min(2, len(os.sched_getaffinity(0)))
   failed = workflow.run(
     config,
-    {name: one.to_dict() for name, one in sweep(_CONFIG.value).items()},
-    workflow.Settings(pathlib.Path(_WORKDIR.value), _JOBS.value, executor),
+    study.swept(sweep, _CONFIG.value),
+    workflow.Settings(pathlib.Path(_WORKDIR.value), jobs, executor),
   )
   for sentence in failed:
     print(f'error: {sentence}', file=sys.stderr)

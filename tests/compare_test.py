@@ -39,6 +39,12 @@ def _run(settings):
   return summary, printed.getvalue()
 
 
+def _evaluation(settings):
+  """Where the policies of runs have played."""
+  (found,) = (settings.out / 'evaluation').iterdir()
+  return found
+
+
 class CompareTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
@@ -102,7 +108,7 @@ class CompareTest(absltest.TestCase):
       self.assertEqual(_timeless(path), content, path)
 
   def test_evaluations_that_were_made_before(self):
-    evaluation = self.settings.out / 'evaluation'
+    evaluation = _evaluation(self.settings)
     for number, path in enumerate((evaluation, evaluation / 'results.csv')):
       out = self.root / f'evaluation{number}'
       summary, _ = _run(self._changed(paths=(path,), out=out))
@@ -117,7 +123,7 @@ class CompareTest(absltest.TestCase):
         self.assertEqual(now, before)
 
   def test_what_was_evaluated_otherwise_is_refused_or_marked(self):
-    evaluation, copy = self.settings.out / 'evaluation', self.root / 'copy'
+    evaluation, copy = _evaluation(self.settings), self.root / 'copy'
     shutil.copytree(evaluation, copy)
     config = json.loads((copy / 'config.json').read_text())
     (copy / 'config.json').write_text(json.dumps(config | {'samples': 9}))

@@ -16,9 +16,9 @@ import itertools
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 from statsmodels.stats import oneway
-from statsmodels.stats import power
 
 # Fewer units decide nothing.
 MIN_UNITS = 5
@@ -64,8 +64,10 @@ class Pair:
     g: Hedges' g, the difference in standard deviations.
     g_interval: of it.
     improvement: probability that the first is above the second, ties half.
-    detectable: the least difference that would be found with `POWER`.
+    detectable: the least difference that would be found with `POWER`, were all
+      pairs corrected for (by Bonferroni, of which Holm's is no worse).
     decided: whether the first is better beyond chance, by `p_holm`.
+    untested: why there is no test; empty where there is one.
   """
 
   difference: float
@@ -78,6 +80,7 @@ class Pair:
   improvement: float
   detectable: float
   decided: bool
+  untested: str = ''
 
 
 _NOTHING_TO_TEST = Test('', 0.0, (), 1.0)
@@ -108,7 +111,8 @@ class Comparison:
       from another one; one of all of them where there are too few units.
     pairs: {(name, other): `Pair`}, the one of the higher mean first; empty
       where there are too few units.
-    omnibus: a test of all models at once; None of two, and of too few units.
+    omnibus: a test of all models at once; None of two, of too few units, and
+      where there is none.
     assumptions: {what a test of means assumes: what a test of that says}.
   """
 
@@ -137,7 +141,8 @@ def compare(
     The `Comparison`. Fewer than `MIN_UNITS` units of a model decide nothing.
 
   Raises:
-    NoVarianceError: two models differ by the same on every unit.
+    NoVarianceError: no two models differ by anything but the same on every
+      unit, and two do differ.
     ValueError: there are fewer than two models, a value is not finite, or
       paired samples differ in length.
   """
@@ -147,11 +152,21 @@ def compare(
   if min(units.values()) < MIN_UNITS:
     return Comparison(paired, units, ranking, (ranking,), {}, None, {})
 
+  both = [*itertools.combinations(ranking, 2)]
   compared = {
-    (name, other): _pair(samples[name], samples[other], paired, confidence)
-    for name, other in itertools.combinations(ranking, 2)
+    (name, other): _pair(
+      samples[name], samples[other], paired, confidence, len(both)
+    )
+    for name, other in both
   }
-  corrected = holm([pair.test.p for pair in compared.values()])
+  untested = {names: x.untested for names, x in compared.items() if x.untested}
+  if untested and all(x.test is _NOTHING_TO_TEST for x in compared.values()):
+    (first, second), why = next(iter(untested.items()))
+    raise NoVarianceError(f'{first} and {second} differ by {why}')
+  # What cannot be tested is no test to correct for.
+  tested = [x.test.p for x in compared.values() if not x.untested]
+  after = iter(holm(tested))
+  corrected = [1.0 if x.untested else next(after) for x in compared.values()]
   pairs = {
     names: dataclasses.replace(
       pair,
@@ -188,21 +203,26 @@ def _check(samples, paired):
 
 
 def _pair(
-  first: np.ndarray, second: np.ndarray, paired: bool, confidence: float
+  first: np.ndarray,
+  second: np.ndarray,
+  paired: bool,
+  confidence: float,
+  num_pairs: int,
 ) -> Pair:
-  """Two samples beside each other, not yet corrected for any others.
-
-  Raises:
-    NoVarianceError: there is none to test their difference by.
-  """
+  """Two samples beside each other, not yet corrected for any others."""
   difference = float(first.mean() - second.mean())
   spread = np.ptp(first - second) if paired else np.ptp(first) + np.ptp(second)
-  if spread <= _ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
-    if not difference:
+  rounding = _ROUNDING * max(np.abs(first).max(), np.abs(second).max())
+  if spread <= rounding:
+    if abs(difference) <= rounding:
       return _THE_SAME
-    raise NoVarianceError(
-      f'a difference of {difference:g} without any variance: there is nothing '
-      'to test it by'
+    return dataclasses.replace(
+      _THE_SAME,
+      difference=difference,
+      interval=(difference, difference),
+      improvement=1.0,
+      untested=f'{difference:.3g} without any variance, so that there is '
+      'nothing to test it by',
     )
   if paired:
     means = scipy.stats.ttest_rel(first, second)
@@ -225,7 +245,9 @@ def _pair(
     g=effect,
     g_interval=(effect - margin, effect + margin),
     improvement=improvement(first, second, paired),
-    detectable=detectable(first, second, paired, confidence),
+    detectable=detectable(
+      first, second, paired, 1 - (1 - confidence) / num_pairs
+    ),
     decided=False,
   )
 
@@ -293,24 +315,30 @@ def detectable(
   """The least difference of means found with probability `POWER`.
 
   Of so many units with deviations as these have, by the noncentral t
-  distribution (Cohen, "Statistical Power Analysis", 1988, section 2.4).
+  distribution (Cohen, "Statistical Power Analysis", 1988, section 2.4), of
+  independent samples with Welch's degrees of freedom.
   """
   if paired:
-    deviation = np.std(first - second, ddof=1)
-    return float(deviation) * _size(len(first), None, confidence)
-  variance = (first.var(ddof=1) + second.var(ddof=1)) / 2
-  return float(np.sqrt(variance)) * _size(len(first), len(second), confidence)
+    squares = np.array([np.var(first - second, ddof=1) / len(first)])
+    df = len(first) - 1
+  else:
+    squares = np.array([x.var(ddof=1) / len(x) for x in (first, second)])
+    counts = np.array([len(first), len(second)])
+    df = squares.sum() ** 2 / (squares**2 / (counts - 1)).sum()
+  return float(np.sqrt(squares.sum())) * _noncentrality(float(df), confidence)
 
 
 @functools.cache
-def _size(n: int, m: int | None, confidence: float) -> float:
-  """`detectable`, in deviations; m is None for pairs."""
-  wanted = {'alpha': 1 - confidence, 'power': POWER}
-  if m is None:
-    return float(power.TTestPower().solve_power(nobs=n, **wanted))
-  return float(
-    power.TTestIndPower().solve_power(nobs1=n, ratio=m / n, **wanted)
-  )
+def _noncentrality(df: float, confidence: float) -> float:
+  """A difference in standard errors that is found with `POWER`."""
+  bound = scipy.stats.t.ppf((1 + confidence) / 2, df)
+
+  def surplus(noncentrality):
+    # Of being beyond the other bound there is no chance worth counting.
+    return scipy.stats.nct.sf(bound, df, noncentrality) - POWER
+
+  found: Any = scipy.optimize.brentq(surplus, 0.0, bound + 5)
+  return float(found)
 
 
 def _groups(
@@ -330,13 +358,18 @@ def _groups(
   return tuple(found)
 
 
-def omnibus(samples: Sequence[np.ndarray], paired: bool) -> Test:
-  """Tests of all models at once: Friedman's of ranks, or Welch's ANOVA."""
+def omnibus(samples: Sequence[np.ndarray], paired: bool) -> Test | None:
+  """Tests of all models at once: Friedman's of ranks, or Welch's ANOVA.
+
+  None of independent samples of which one has no variance.
+  """
   if all(np.array_equal(sample, samples[0]) for sample in samples):
     return _NOTHING_TO_TEST
   if paired:
     said: Any = scipy.stats.friedmanchisquare(*samples)
     name, df = 'Friedman', (len(samples) - 1,)
+  elif not all(np.ptp(sample) for sample in samples):
+    return None  # It weighs by variances.
   else:
     said = oneway.anova_oneway(samples, use_var='unequal')
     name, df = 'Welch ANOVA', tuple(map(float, said.df))

@@ -175,6 +175,60 @@ def stratified_estimate(
   }
 
 
+def student_band(
+  values: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Student's intervals of means, for units too few to be drawn again.
+
+  Args:
+    values: [n, T] of T quantities of each unit, finite.
+    confidence: as 0.95.
+
+  Returns:
+    [T] lower and upper bounds; None of fewer than 5 units.
+  """
+  n = len(values)
+  if n < _MIN_TASKS:
+    return None
+  error = values.std(0, ddof=1) / np.sqrt(n)
+  margin = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
+  return values.mean(0) - margin, values.mean(0) + margin
+
+
+def crossed_estimate(values: np.ndarray, confidence: float) -> dict[str, Any]:
+  """Mean and interquartile mean of units that each have met every SCM.
+
+  A unit is good or bad on all SCMs at once: whole ones are drawn again for the
+  interval of the interquartile mean of all values, percentile bootstrap; that
+  of the mean is Student's of the means of units.
+
+  Args:
+    values: [n, S] of n units on S SCMs, finite.
+    confidence: of the intervals.
+
+  Returns:
+    As an entry of `estimates`.
+  """
+  band = student_band(values.mean(1, keepdims=True), confidence)
+  why: dict[str, str] = {}
+  interval = iqm_interval = None
+  if band is None:
+    why['no_interval'] = too_few(len(values))
+  else:
+    interval = [float(end[0]) for end in band]
+    rng = np.random.default_rng(0)
+    drawn = values[rng.integers(len(values), size=(_RESAMPLES, len(values)))]
+    means = interquartile_mean(drawn.reshape(_RESAMPLES, -1))
+    iqm_interval = [float(end) for end in _percentiles(means, confidence)]
+  return {
+    'mean': float(values.mean()),
+    'interval': interval,
+    'iqm': float(interquartile_mean(values.ravel())),
+    'iqm_interval': iqm_interval,
+    **why,
+  }
+
+
 def _drawn_again(
   strata: Sequence[np.ndarray],
 ) -> Iterator[np.ndarray] | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from acme_cbo import episode_log
@@ -30,6 +31,8 @@ COLUMNS = (
   'seconds',
 )
 _NUMBERS = COLUMNS[2:]
+# Sums of numbers beyond it may not be finite.
+_HUGE = 1e100
 # What decides what an episode is, beside its SCM.
 _PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 
@@ -40,14 +43,16 @@ class Evaluation(NamedTuple):
   Attributes:
     path: of it.
     methods: {method: its episodes}.
-    protocol: {'observations': ...}, how they were played; empty where a table
-      is all that is known.
+    protocol: {'observations': ...}, how they were played; only `interventions`
+      where a table is all that is known.
+    scms: {SCM: digest of what it was made from, if that may change}.
     left_out: sentences, of methods that cannot play on some of the SCMs.
   """
 
   path: pathlib.Path
   methods: dict[str, list[episodes_lib.Episode]]
   protocol: dict[str, Any]
+  scms: dict[str, str]
   left_out: tuple[str, ...] = ()
 
 
@@ -70,9 +75,24 @@ def read(path: pathlib.Path) -> Evaluation:
     errors.UsageError: it cannot be read, or is not finished.
   """
   if path.suffix == '.csv':
-    return Evaluation(path, _by_method(_of_table(path)), {})
+    played = _of_table(path)
+    most = max(len(episode.steps['score']) for episode in played)
+    return Evaluation(path, _by_method(played), {'interventions': most}, {})
   config = run_directory.read_config(path)
-  methods = _by_method(episode_log.read(path))
+  lacking = {'scms', 'repeats', *_PROTOCOL} - config.keys()
+  if lacking:
+    raise errors.UsageError(
+      f'{path / "config.json"} is damaged: it lacks {", ".join(lacking)}'
+    )
+  played = episode_log.read(path)
+  for episode in played:
+    if not _is_whole(episode):
+      raise errors.UsageError(
+        f'{path}: the episode of {episode.method} on {episode.scm}, repeat '
+        f'{episode.repeat}, is damaged; remove its line from episodes.jsonl to '
+        'have it played again'
+      )
+  methods = _by_method(played)
   on = {
     method: collections.Counter(episode.scm for episode in episodes)
     for method, episodes in methods.items()
@@ -92,17 +112,43 @@ def read(path: pathlib.Path) -> Evaluation:
           f'{method} of {path} did not play on {scm}, and is left out.'
         )
   protocol = {name: config[name] for name in _PROTOCOL}
-  return Evaluation(path, methods, protocol, tuple(left_out))
+  return Evaluation(path, methods, protocol, config['scms'], tuple(left_out))
 
 
-def mismatches(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-  """How the protocols of two differ, in which none is empty."""
-  if not first or not other:
-    return []
+def _is_whole(episode: episodes_lib.Episode) -> bool:
+  """Whether all that is computed with is there, and finite."""
+  try:
+    steps = np.array(
+      [
+        episode.steps[name] for name in ('expected_outcome', 'score', 'seconds')
+      ],
+      float,
+    )
+    ends = np.array([episode.no_intervention, episode.optimum], float)
+    beliefs = [len(belief) for belief in episode.believed.values()]
+    return bool(
+      steps.shape[1]
+      and np.isfinite(steps).all()
+      and np.isfinite(ends).all()
+      and ends[0] != ends[1]
+      and {*beliefs} <= {len(episode.causes)}
+      and isinstance(episode.repeat, int)
+    )
+  except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+    return False
+
+
+def mismatches(first: Evaluation, other: Evaluation) -> list[str]:
+  """How what two of them were played with differs, as far as it is known."""
+  known = first.protocol.keys() & other.protocol.keys()
   return [
-    f'{name} is {other[name]}, not {first[name]}'
+    f'{name} is {other.protocol[name]}, not {first.protocol[name]}'
     for name in _PROTOCOL
-    if first[name] != other[name]
+    if name in known and first.protocol[name] != other.protocol[name]
+  ] + [
+    f'{scm} is another SCM of that name'
+    for scm in sorted(first.scms.keys() & other.scms.keys())
+    if first.scms[scm] != other.scms[scm]
   ]
 
 
@@ -117,7 +163,10 @@ def _by_method(
 
 def _of_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
   try:
-    table = pd.read_csv(path, dtype={'method': str, 'scm': str})
+    # A method may be called NA.
+    table = pd.read_csv(
+      path, dtype={'method': str, 'scm': str}, keep_default_na=False
+    )
   except (OSError, ValueError) as error:
     raise errors.UsageError(f'{path} cannot be read: {error}') from error
   lacking = [name for name in COLUMNS if name not in table.columns]
@@ -128,13 +177,23 @@ def _of_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
     )
   if not len(table):
     raise errors.UsageError(f'{path} has no rows')
-  for name in _NUMBERS:
-    numbers = pd.to_numeric(table[name], errors='coerce')
-    wrong = numbers[numbers.isna() | numbers.abs().eq(float('inf'))]
-    if len(wrong):
+  for name in COLUMNS:
+    if name in _NUMBERS:
+      numbers = pd.to_numeric(table[name], errors='coerce')
+      wrong = ~(numbers.abs() < _HUGE)
+      wanted = 'a finite number'
+      if name in ('repeat', 'step'):
+        wrong |= numbers % 1 != 0
+        wanted = 'a whole number'
+      table[name] = numbers.mask(wrong, table[name])
+    else:
+      wrong, wanted = table[name] == '', 'a name'
+    if wrong.any():
+      row = int(wrong.to_numpy().argmax())
+      given = table[name][row]
       raise errors.UsageError(
-        f'{path}, line {wrong.index[0] + 2}: {name} is '
-        f'{table[name][wrong.index[0]]}; it must be a finite number'
+        f'{path}, line {row + 2}: {name} is '
+        f'{"empty" if given == "" else given}; it must be {wanted}'
       )
   return [
     _episode(path, which, rows.sort_values('step'))
@@ -151,6 +210,12 @@ def _episode(path, which, rows) -> episodes_lib.Episode:
       f'{errors.listed([str(step) for step in steps], 5, "more", ", ")}; they '
       'must be 1, 2, 3, ...'
     )
+  for name in ('no_intervention', 'optimum'):
+    if rows[name].nunique() > 1:
+      raise errors.UsageError(
+        f'{path}: {name} is not the same in all steps of {method} on {scm}, '
+        f'repeat {repeat}'
+      )
   no_intervention = float(rows['no_intervention'].iloc[0])
   optimum = float(rows['optimum'].iloc[0])
   if optimum == no_intervention:

@@ -51,7 +51,7 @@ def ranking(about: Mapping[str, Any], confidence: float) -> figure_lib.Figure:
       ha='center',
       fontsize=8,
     )
-  axes.set_yticks(range(len(names)), names)
+  axes.set_yticks(range(len(names)), [_shown(name) for name in names])
   axes.set_ylim(len(names) - 0.4, -0.7)
   intervals = any(entry['interval'] for entry in about['models'].values())
   axes.set_xlabel(
@@ -152,12 +152,18 @@ def training(
     # Some may have stopped early.
     common = sorted(set.intersection(*map(set, seeds)))
     means = [np.mean([seed[update] for seed in seeds]) for update in common]
-    axes.plot(common, means, color=colour, ls=line, lw=2.0, label=name)
+    axes.plot(common, means, color=colour, ls=line, lw=2.0, label=_shown(name))
   axes.set_xlabel('updates')
   axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.set_ylabel('score of the last choice')
   _finish(figure)
   return figure
+
+
+def _shown(name: str) -> str:
+  """A name as matplotlib shows it: no formula, and not left out."""
+  name = name.replace('$', r'\$')
+  return f' {name}' if name.startswith('_') else name
 
 
 def style(rank: int) -> tuple[str, Any]:
@@ -171,7 +177,9 @@ def _banded(x, found, ranked) -> figure_lib.Figure:
   for rank, name in enumerate(ranked):
     colour, line = style(rank)
     curve = found[name]
-    axes.plot(x, curve['mean'], color=colour, ls=line, lw=2.0, label=name)
+    axes.plot(
+      x, curve['mean'], color=colour, ls=line, lw=2.0, label=_shown(name)
+    )
     if curve['low']:
       axes.fill_between(
         x, curve['low'], curve['high'], color=colour, alpha=0.14, lw=0
@@ -198,10 +206,12 @@ def _finish(figure) -> None:
 
 
 def _mean(intervals: bool, confidence: float) -> str:
-  return f', mean with {confidence:.0%} interval' if intervals else ', mean'
+  return (
+    f', mean with {100 * confidence:.6g}% interval' if intervals else ', mean'
+  )
 
 
 def _of_bands(found, confidence) -> str:
   if any(curve['low'] for curve in found.values()):
-    return f'bands: {confidence:.0%} intervals'
+    return f'bands: {100 * confidence:.6g}% intervals'
   return 'too few units for intervals'

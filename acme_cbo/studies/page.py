@@ -44,7 +44,7 @@ def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     verdict=summary['verdict'],
     marks=marks(summary),
     unit=summary['unit'],
-    confidence=f'{summary["confidence"]:.0%}',
+    confidence=percent(summary['confidence']),
     sizes=_sizes(summary),
     few=not of_measures['score'].get('pairs'),
     overview=_overview(of_measures, ranked),
@@ -94,6 +94,11 @@ def number(value: float | None) -> str:
   if value is None:
     return '–'
   return f'{value + 0.0:.3g}'.replace('-', '−')  # Of -0.0 it makes 0.0.
+
+
+def percent(share: float) -> str:
+  """As .95 is 95%, and .999 is 99.9%."""
+  return f'{100 * share:.6g}%'
 
 
 def interval(ends: Sequence[float] | None) -> str:
@@ -206,7 +211,9 @@ def _details(name, about, ranked) -> dict[str, Any]:
       {
         'names': (pair['first'], pair['second']),
         'decided': pair['decided'],
-        'cells': [
+        'cells': ['', '', '', '', '', '', '']
+        if pair['untested']
+        else [
           f'{number(pair["difference"])} {interval(pair["interval"])}',
           _p(pair['test']['p']),
           _p(pair['p_holm']),

@@ -3,9 +3,10 @@
 Runs whose settings differ in the seed alone are of one configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -44,7 +45,6 @@ class Run:
     directory: where it is.
     settings: {'grpo.beta': value, ...}, all of them.
     updates: that were made.
-    interventions: that it was to be trained with.
     revision: of the code that trained it; None where it is not known.
     mismatches: sentences, why it is not comparable to the first one; only
       where that was allowed.
@@ -55,7 +55,6 @@ class Run:
   directory: pathlib.Path
   settings: dict[str, Any]
   updates: int | None
-  interventions: int
   revision: str | None
   mismatches: tuple[str, ...] = ()
 
@@ -80,7 +79,9 @@ def read(
   found = [_read(directory) for directory in directories]
   runs = []
   for run, unfinished in found:
-    mismatches = (*unfinished, *_mismatches(found[0][0], run))
+    first = found[0][0]
+    of_settings = mismatches_of(run.settings, first.settings, first.directory)
+    mismatches = (*unfinished, *of_settings)
     if mismatches and not allow_mismatch:
       raise errors.UsageError(
         f'{run.directory}: {errors.listed(mismatches, _MAX_SHOWN, "more")}; '
@@ -93,18 +94,31 @@ def read(
 def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
   """A run, not yet named, and why it is not finished, if it is not."""
   config = run_directory.read_config(directory)
+  for field, kind, instead in (
+    ('seeds', 'study', 'runs/*'),
+    ('paths', 'comparison', 'evaluation/*'),
+  ):
+    if field in config:
+      raise errors.UsageError(
+        f'{directory} is a {kind}; name what is in it: {directory}/{instead}'
+      )
+  try:
+    schema.check(config)
+  except errors.UsageError as error:
+    raise errors.UsageError(f'{directory / "config.json"}: {error}') from error
   summary = run_directory.read_summary(directory)
   if not (directory / 'policy' / 'policy.json').exists():
     status = summary['status'] if summary else 'has not ended'
+    if status == 'finished':
+      raise errors.UsageError(
+        f'{directory} is damaged: its run is finished, and its policy is gone'
+      )
     raise errors.UsageError(
       f'{directory} holds no policy to compare, for the run is not finished '
       f'({status}); python launchers/train.py --resume --workdir={directory} '
       'goes on with it'
     )
   settings = schema.flat(config)
-  interventions = 1
-  for name in _BUDGET:
-    interventions *= settings[name]
   unfinished = []
   if not summary or summary['status'] != 'finished':
     unfinished.append('it is not finished')
@@ -119,26 +133,39 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
     directory,
     settings,
     summary['updates'] if summary else None,
-    interventions,
     run_directory.revision(directory),
   )
   return run, unfinished
 
 
-def _mismatches(first: Run, run: Run) -> list[str]:
-  """Why a run cannot be compared to another one."""
+def mismatches_of(
+  settings: Mapping[str, Any], of_first: Mapping[str, Any], first: object
+) -> list[str]:
+  """Why a training cannot be compared to another one.
+
+  Args:
+    settings: of it, {'grpo.beta': value, ...}.
+    of_first: of the other one.
+    first: what that is called.
+
+  Returns:
+    Sentences; none where it can.
+  """
   found = []
-  if run.interventions != first.interventions:
-    found.append(
-      f'trained with {run.interventions:,} interventions, '
-      f'{first.directory} with {first.interventions:,}'
-    )
-  for name in sorted(run.settings.keys() | first.settings.keys()):
+  own, other = _interventions(settings), _interventions(of_first)
+  if own != other:
+    found.append(f'trained with {own:,} interventions, {first} with {other:,}')
+  for name in sorted(settings.keys() | of_first.keys()):
     of_evaluation = name.startswith(('evaluation.', 'horizon.'))
-    own, other = run.settings.get(name), first.settings.get(name)
-    if of_evaluation and own != other:
-      found.append(f'{name} is {own}, that of {first.directory} {other}')
+    value, wanted = settings.get(name), of_first.get(name)
+    if of_evaluation and value != wanted:
+      found.append(f'{name} is {value}, that of {first} {wanted}')
   return found
+
+
+def _interventions(settings: Mapping[str, Any]) -> int:
+  """How many a training is to make."""
+  return math.prod(settings[name] for name in _BUDGET)
 
 
 def _decisive(run: Run) -> str:
@@ -168,7 +195,9 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     first = group[0]
     name = first.configuration
     if called.count(name) > 1:
-      name = f'{name} ({first.directory.name})'
+      others = [group[0].directory.name for group in kinds.values()]
+      alone = others.count(first.directory.name) == 1
+      name = f'{name} ({first.directory.name if alone else first.directory})'
     seeds = [run.settings['seed'] for run in group]
     for run, seed in zip(group, seeds, strict=True):
       if seeds.count(seed) > 1:
@@ -186,7 +215,13 @@ def learning_curve(run: Run) -> dict[str, list[float]]:
   """`updates`, and the held-out `scores` of the last choice after each."""
   log = run.directory / 'metrics.jsonl'
   lines = log.read_text().splitlines() if log.exists() else []
-  updates, curves = plots.curves_of([*map(json.loads, lines)], _TAGS)
+  try:
+    updates, curves = plots.curves_of([*map(json.loads, lines)], _TAGS)
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.UsageError(
+      f'{log} is damaged: {error!r}; move it away to go on without the '
+      'learning curve'
+    ) from error
   return {'updates': [*map(float, updates)], **curves}
 
 

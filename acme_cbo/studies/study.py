@@ -1,17 +1,16 @@
 """A study: configurations × seeds that are to be trained and then compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import json
 import pathlib
-import re
+import traceback
 from typing import Any
 
 from acme_cbo import errors
 from acme_cbo import run_directory
 from acme_cbo import schema
-
-# What a directory may be called everywhere.
-_NAME = re.compile(r'[\w.+=-]+')
+from acme_cbo.studies import runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +62,17 @@ def check(config: Mapping[str, Any]) -> None:
   _check_fields(config, _FIELDS, 'config')
   _check_fields(config['evaluation'], _EVALUATION, 'config.evaluation')
   for seed in config['seeds']:
-    if not isinstance(seed, int):
+    if type(seed) is not int:
       raise errors.UsageError(f'config.seeds has {seed!r}; name whole numbers')
+  for scm in config['evaluation']['scm']:
+    if not isinstance(scm, str):
+      raise errors.UsageError(f'config.evaluation.scm has {scm!r}; name texts')
+  try:
+    json.dumps(config, allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise errors.UsageError(
+      f'the config of the study is no plain value: {error}'
+    ) from error
   for name in config['evaluation'].keys() - _EVALUATION.keys():
     raise errors.UsageError(
       f'config.evaluation has {name}, which means nothing to a comparison; '
@@ -85,6 +93,64 @@ def _check_fields(values, fields, path):
       raise errors.UsageError(
         f'{path}.{name} is {values[name]!r}; see configs/workflow.py for what '
         'it may be'
+      )
+
+
+def swept(sweep: Callable[[Any], Any], config: Any) -> dict[str, Any]:
+  """What the `sweep` of a config file says, as plain values.
+
+  Args:
+    sweep: config of the study -> {name: config of a training}.
+    config: what it is called with.
+
+  Returns:
+    {name: {section: {field: value}}}.
+
+  Raises:
+    errors.UsageError: it fails, or says something else.
+  """
+  try:
+    said = sweep(config)
+  except Exception as error:  # Whatever is written there.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    raise errors.UsageError(
+      f'sweep() of the study failed: {error!r}, in line {place.lineno} of '
+      f'{place.filename}'
+    ) from error
+  if not isinstance(said, Mapping) or not said:
+    raise errors.UsageError(
+      f'sweep() of the study returned {said!r}; it is to return '
+      '{name: config of a training}'
+    )
+  found = {}
+  for name, one in said.items():
+    plain = one.to_dict() if hasattr(one, 'to_dict') else one
+    if not isinstance(name, str) or not isinstance(plain, Mapping):
+      raise errors.UsageError(
+        f'sweep() of the study names {name!r}: {one!r}; it is to name a text '
+        'and the config of a training'
+      )
+    found[name] = plain
+  return found
+
+
+def check_comparable(
+  trainings: Sequence['Training'], allow_mismatch: bool
+) -> None:
+  """Raises where a comparison would be refused after all of the training."""
+  first = trainings[0]
+  for one in trainings:
+    settings, of_first = schema.flat(one.config), schema.flat(first.config)
+    found = runs.mismatches_of(settings, of_first, first.name)
+    if settings['training.patience']:
+      found.append('training.patience may end it early')
+    if settings['training.stop_when_converged']:
+      found.append('training.stop_when_converged may end it early')
+    if found and not allow_mismatch:
+      raise errors.UsageError(
+        f'{one.name} could not be compared: {"; ".join(found)}; '
+        'config.evaluation.allow_mismatch=True compares it all the same, and '
+        'marks it'
       )
 
 
@@ -109,12 +175,6 @@ def trainings(
     errors.UsageError: a name or a seed cannot be used, or something else was
       trained in one of the directories.
   """
-  if not configurations or not all(map(_NAME.fullmatch, configurations)):
-    raise errors.UsageError(
-      'sweep() names the configurations '
-      f'{", ".join(map(repr, configurations)) or "not at all"}; a name is made '
-      'of letters, digits and any of . _ + = -'
-    )
   if not seeds or len({*seeds}) < len(seeds):
     raise errors.UsageError(
       f'the seeds of the study are {", ".join(map(str, seeds)) or "none"}; '

@@ -40,7 +40,7 @@ def found(
     (sentences), `measures` {measure: `ranking`, `groups`, `models` {name:
     'units', 'mean', 'sd', 'interval', 'iqm', 'iqm_interval'}, `pairs`,
     `omnibus`, `assumptions`, or `nothing`, why there is nothing to compare},
-    `by_scm` {SCM: {name: an entry of `statistics.estimates`}}; `curves`, the
+    `by_scm` {SCM: {name: 'mean', ...}}; `curves`, the
     score after each intervention, and `profiles`, the share of episodes whose
     score is above each of `THRESHOLDS`, as {name: `mean`, `low`, `high`}, lists
     of which the last two are None where there are too few units.
@@ -78,10 +78,7 @@ def found(
     'verdict': sentences(of_measures['score'], unit),
     'measures': of_measures,
     'by_scm': {
-      str(scm): {
-        name: statistics.estimates(strata[0].T, confidence)[0]
-        for name, strata in _strata(part, ['score'], several).items()
-      }
+      str(scm): _estimates(part, 'score', several, confidence)
       for scm, part in table.groupby('scm', sort=False)
     },
     'curves': _bands(table, measures.after(steps), several, confidence),
@@ -115,14 +112,32 @@ def _check_same_episodes(table):
 
 
 def _strata(
-  table: pd.DataFrame, columns: Sequence[str], several: bool
+  table: pd.DataFrame, columns: Sequence[str]
 ) -> dict[str, list[np.ndarray]]:
-  """{name: [n, K] values of its units on each SCM}, of those that have one."""
-  by = ['name', 'scm', 'model' if several else 'repeat']
-  values = table.groupby(by, sort=False)[[*columns]].mean().dropna()
+  """{name: [n, K] values of its episodes on each SCM}, where they have any."""
   found: dict[str, list[np.ndarray]] = {}
-  for (name, _), part in values.groupby(['name', 'scm'], sort=False):
-    found.setdefault(str(name), []).append(part.to_numpy())
+  for (name, _), part in table.groupby(['name', 'scm'], sort=False):
+    values = part[[*columns]].dropna().to_numpy()
+    if len(values):
+      found.setdefault(str(name), []).append(values)
+  return found
+
+
+def _of_seeds(
+  table: pd.DataFrame, columns: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """{name: [n, S, K] means of its seeds on each SCM}.
+
+  Without seeds that have none on some SCM, and SCMs on which no seed has one.
+  """
+  found = {}
+  for name, part in table.groupby('name', sort=False):
+    means = part.groupby(['model', 'scm'], sort=False)[[*columns]].mean()
+    wide: Any = means.unstack('scm')
+    wide = wide.dropna(axis=1, how='all').dropna()
+    found[str(name)] = (
+      wide.to_numpy().reshape(len(wide), len(columns), -1).swapaxes(1, 2)
+    )
   return found
 
 
@@ -130,12 +145,24 @@ def _bands(
   table: pd.DataFrame, columns: Sequence[str], several: bool, confidence: float
 ) -> dict[str, dict[str, Any]]:
   """{name: `mean`, `low`, `high`} of columns, each a list of all columns."""
+  if several:
+    seeds = {n: x.mean(1) for n, x in _of_seeds(table, columns).items()}
+    means = {name: values.mean(0) for name, values in seeds.items()}
+    bands = {
+      n: statistics.student_band(x, confidence) for n, x in seeds.items()
+    }
+  else:
+    strata = _strata(table, columns)
+    means = {name: np.concatenate(x).mean(0) for name, x in strata.items()}
+    bands = {
+      name: statistics.stratified_band(x, confidence)
+      for name, x in strata.items()
+    }
   found = {}
-  for name, strata in _strata(table, columns, several).items():
-    band = statistics.stratified_band(strata, confidence)
+  for name, band in bands.items():
     low, high = band or (None, None)
     found[name] = {
-      'mean': np.concatenate(strata).mean(0).tolist(),
+      'mean': means[name].tolist(),
       'low': None if low is None else low.tolist(),
       'high': None if high is None else high.tolist(),
     }
@@ -146,13 +173,32 @@ def _samples(
   table: pd.DataFrame, measure: str, several: bool
 ) -> dict[str, np.ndarray]:
   """{name: a value of each unit}; episodes in the same order for all."""
-  if not several:
-    wide = table.pivot(index=['scm', 'repeat'], columns='name', values=measure)
-    wide = wide.dropna()
-    return {name: wide[name].to_numpy() for name in table['name'].unique()}
-  of_scm = table.groupby(['name', 'model', 'scm'], sort=False)[measure].mean()
-  of_seed = of_scm.groupby(['name', 'model'], sort=False).mean().dropna()
-  return {name: of_seed[name].to_numpy() for name in table['name'].unique()}
+  if several:
+    return {
+      name: values[..., 0].mean(1)
+      for name, values in _of_seeds(table, [measure]).items()
+    }
+  wide = table.pivot(index=['scm', 'repeat'], columns='name', values=measure)
+  wide = wide.dropna()
+  return {name: wide[name].to_numpy() for name in table['name'].unique()}
+
+
+def _estimates(
+  table: pd.DataFrame, measure: str, several: bool, confidence: float
+) -> dict[str, dict[str, Any]]:
+  """{name: its mean and interquartile mean, with intervals}."""
+  if several:
+    return {
+      name: statistics.crossed_estimate(values[..., 0], confidence)
+      for name, values in _of_seeds(table, [measure]).items()
+      if values.size
+    }
+  return {
+    name: statistics.stratified_estimate(
+      [stratum[:, 0] for stratum in strata], confidence
+    )
+    for name, strata in _strata(table, [measure]).items()
+  }
 
 
 def _measure(table, measure, several, confidence) -> dict[str, Any]:
@@ -160,14 +206,12 @@ def _measure(table, measure, several, confidence) -> dict[str, Any]:
   empty = [name for name, sample in samples.items() if not len(sample)]
   if empty:
     return {'nothing': f'{empty[0]} has no values'}
-  strata = _strata(table, [measure], several)
+  estimates = _estimates(table, measure, several, confidence)
   models = {
     name: {
       'units': len(sample),
       'sd': float(np.std(sample, ddof=1)) if len(sample) > 1 else None,
-      **statistics.stratified_estimate(
-        [stratum[:, 0] for stratum in strata[name]], confidence
-      ),
+      **estimates[name],
     }
     for name, sample in samples.items()
   }
@@ -185,7 +229,11 @@ def _measure(table, measure, several, confidence) -> dict[str, Any]:
     'ranking': list(compared.ranking),
     'groups': [list(group) for group in compared.groups],
     'pairs': [
-      {'first': first, 'second': second, **_turned(pair, sign)}
+      {
+        'first': first,
+        'second': second,
+        **_turned(pair, sign, len(samples[first]) * len(samples[second])),
+      }
       for (first, second), pair in compared.pairs.items()
     ],
     'omnibus': compared.omnibus and dataclasses.asdict(compared.omnibus),
@@ -196,14 +244,26 @@ def _measure(table, measure, several, confidence) -> dict[str, Any]:
   }
 
 
-def _turned(pair: significance.Pair, sign: int) -> dict[str, Any]:
-  """A pair with its differences in the measure's own direction."""
-  return dataclasses.asdict(pair) | {
-    'difference': sign * pair.difference,
-    'interval': sorted(sign * end for end in pair.interval),
-    'g': sign * pair.g,
-    'g_interval': sorted(sign * end for end in pair.g_interval),
-  }
+def _turned(pair: significance.Pair, sign: int, product: int) -> dict[str, Any]:
+  """A pair in the measure's own direction.
+
+  Args:
+    pair: of samples where higher is better.
+    sign: -1 where less is better.
+    product: of the numbers of units of both.
+  """
+  found: dict[str, Any] = dataclasses.asdict(pair)
+  if sign < 0:
+    found |= {
+      'difference': -pair.difference,
+      'interval': sorted(-end for end in pair.interval),
+      'g': -pair.g,
+      'g_interval': sorted(-end for end in pair.g_interval),
+    }
+    found['test']['statistic'] *= -1
+    if pair.ranks.name == 'Mann-Whitney':
+      found['ranks']['statistic'] = product - pair.ranks.statistic
+  return found
 
 
 def sentences(about: Mapping[str, Any], unit: str) -> list[str]:
@@ -229,7 +289,7 @@ def sentences(about: Mapping[str, Any], unit: str) -> list[str]:
     ]
   of_pair = {(pair['first'], pair['second']): pair for pair in pairs}
   return [
-    _sentence(of_pair[ranking[i], ranking[j]])
+    _sentence(of_pair[ranking[i], ranking[j]], len(pairs))
     for i in range(len(ranking))
     for j in range(i + 1, len(ranking))
     if j == i + 1 or _first_told(of_pair, ranking, i, j)
@@ -251,19 +311,27 @@ def _first_told(
   )
 
 
-def _sentence(pair: Mapping[str, Any]) -> str:
+def _sentence(pair: Mapping[str, Any], num_pairs: int) -> str:
+  first, second = pair['first'], pair['second']
+  if pair['untested']:
+    return (
+      f'Nothing is decided between {first} and {second}: they differ by '
+      f'{pair["untested"]}.'
+    )
   low, high = pair['interval']
   if low == high == 0:
-    return f'{pair["first"]} and {pair["second"]} came to the same everywhere.'
+    return f'{first} and {second} came to the same everywhere.'
   by = f'{pair["difference"]:.3g} [{low:.2g}, {high:.2g}]'
   if pair['decided']:
-    return (
-      f'{pair["first"]} is better than {pair["second"]} by {by} of what could '
-      'be gained.'
+    return f'{first} is better than {second} by {by} of what could be gained.'
+  alone = ''
+  if low > 0 or high < 0:
+    alone = (
+      '; that interval, of one pair alone, leaves out 0, but among '
+      f'{num_pairs} pairs such a one comes by chance'
     )
   return (
-    f'The data cannot tell {pair["first"]} from {pair["second"]}: the '
-    f'difference is {by} of what could be gained, and one of '
-    f'{pair["detectable"]:.2g} would have been found in '
-    f'{significance.POWER:.0%} of such studies.'
+    f'The data cannot tell {first} from {second}: the difference is {by} of '
+    f'what could be gained{alone}, and one of {pair["detectable"]:.2g} would '
+    f'have been found in {significance.POWER:.0%} of such studies.'
   )

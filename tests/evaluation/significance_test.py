@@ -103,6 +103,7 @@ class PublishedTest(parameterized.TestCase):
     # Of Student's data F = 3.4626 on 1 and 17.776, p = .07939, as R prints it
     # in `help(oneway.test)`.
     test = significance.omnibus(list(_SLEEP.values()), paired=False)
+    assert test
     self.assertAlmostEqual(test.statistic, 3.4626, delta=5e-5)
     np.testing.assert_allclose(test.df, (1, 17.776), 1e-4)
     self.assertAlmostEqual(test.p, 0.07939, delta=5e-6)

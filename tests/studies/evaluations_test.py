@@ -73,13 +73,17 @@ class EvaluationsTest(parameterized.TestCase):
     self.assertTrue(evaluations.is_one(self.csv))
     found = evaluations.read(self.csv)
     self.assertEqual(list(found.methods), ['slope', 'random'])
-    self.assertEmpty(found.protocol)
+    self.assertEqual(found.protocol, {'interventions': 2})
     (read,) = found.methods['slope']
     of_table = measures.of_episode(read, 2)
     of_episode = measures.of_episode(_episode(), 2)
     self.assertEqual(of_episode.pop('parent_f1'), 1.0)
     self.assertNotEqual(of_table['parent_f1'], of_table.pop('parent_f1'))
     self.assertEqual(of_table, of_episode)
+
+  def test_a_method_may_be_called_anything(self):
+    self._write(_episode('NA'), _episode('None'))
+    self.assertEqual(list(evaluations.read(self.csv).methods), ['NA', 'None'])
 
   def test_reading_leaves_a_torn_line_alone(self):
     self._write(_episode())
@@ -111,6 +115,10 @@ class EvaluationsTest(parameterized.TestCase):
     ('optimum', None, 'lacks the columns optimum;'),
     ('score', 'high', 'line 3: score is high; it must be a finite number'),
     ('seconds', float('inf'), 'line 3: seconds is inf'),
+    ('method', '', 'line 3: method is empty; it must be a name'),
+    ('repeat', 0.5, 'line 3: repeat is 0.5; it must be a whole number'),
+    ('score', 1e308, r'line 3: score is 1e\+308; it must be a finite number'),
+    ('optimum', 2.0, 'optimum is not the same in all steps of slope on toy'),
     ('step', 3, r'the steps of slope on toy, repeat 0, are 1, 3; they must'),
   )
   def test_a_table_that_is_none(self, column, value, sentence):
@@ -136,14 +144,54 @@ class EvaluationsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'nothing can be gained'):
       evaluations.read(self.csv)
 
-  def test_protocols_that_differ(self):
-    other = _PROTOCOL | {'seed': 1, 'budget': 5.0}
-    self.assertEqual(
-      evaluations.mismatches(_PROTOCOL, other),
-      ['budget is 5.0, not None', 'seed is 1, not 0'],
+  def test_what_differs(self):
+    path = pathlib.Path('e')
+    first, other = (
+      evaluations.Evaluation(path, {}, protocol, scms)
+      for protocol, scms in (
+        (_PROTOCOL, {'a': '1', 'b': '2'}),
+        (_PROTOCOL | {'seed': 1, 'budget': 5.0}, {'b': '3', 'c': '4'}),
+      )
     )
-    # Of a table nothing is known.
-    self.assertEmpty(evaluations.mismatches(_PROTOCOL, {}))
+    self.assertEqual(
+      evaluations.mismatches(first, other),
+      [
+        'budget is 5.0, not None',
+        'seed is 1, not 0',
+        'b is another SCM of that name',
+      ],
+    )
+    # Of a table less is known.
+    table = evaluations.Evaluation(path, {}, {'interventions': 2}, {})
+    self.assertEmpty(evaluations.mismatches(first, table))
+    short = evaluations.Evaluation(path, {}, {'interventions': 1}, {})
+    self.assertEqual(
+      evaluations.mismatches(first, short), ['interventions is 1, not 2']
+    )
+
+  @parameterized.parameters(
+    dict(optimum=float('nan')),
+    dict(optimum=1.0),
+    dict(steps={'score': [1.0]}),
+    dict(
+      steps={
+        'score': [float('nan')],
+        'expected_outcome': [1.0],
+        'seconds': [1.0],
+      }
+    ),
+    dict(believed={'learned': [0.1]}),
+    dict(repeat='0'),
+  )
+  def test_a_damaged_episode(self, **changes):
+    self._write(_episode('random'))
+    damaged = json.dumps(_episode()._replace(**changes)._asdict())
+    with (self.out / 'episodes.jsonl').open('a') as file:
+      file.write(f'{damaged}\n')
+    with self.assertRaisesRegex(
+      errors.UsageError, 'the episode of slope on toy, repeat .*0.*, is damaged'
+    ):
+      evaluations.read(self.out)
 
 
 if __name__ == '__main__':

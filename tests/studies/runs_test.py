@@ -35,7 +35,7 @@ class ReadTest(parameterized.TestCase):
       runs.differences(found),
       {'rewards.parent': {'with': 0.3, 'without': 0.0}},
     )
-    self.assertEqual(found[0].interventions, 6 * 64 * 4 * 10)
+    self.assertEqual(found[0].updates, 6)
 
   def test_the_same_name_of_two_configurations(self):
     paths = [self._write('a'), self._write('b', rewards__parent=0.0)]
@@ -58,6 +58,34 @@ class ReadTest(parameterized.TestCase):
     self.assertEqual(
       runs.learning_curve(run), {'updates': [0.0, 2.0], 'scores': [0.1, 0.3]}
     )
+
+  def test_the_same_name_of_directory_too(self):
+    (self.root / 'p').mkdir()
+    (self.root / 'q').mkdir()
+    paths = [self._write('p/run'), self._write('q/run', rewards__parent=0.0)]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.configuration for run in found],
+      [f'grpo-smoke ({path})' for path in paths],
+    )
+
+  @parameterized.parameters(
+    ('{"seeds": []}', 'is a study; name what is in it: .*/runs/'),
+    ('{"paths": []}', 'is a comparison; name what is in it'),
+    ('{}', 'config.json: '),
+    ('[]', 'is damaged'),
+  )
+  def test_directories_of_something_else(self, config, sentence):
+    paths = [self._write('a'), self._write('b')]
+    (paths[1] / 'config.json').write_text(config)
+    with self.assertRaisesRegex(errors.UsageError, f'/b.*{sentence}'):
+      runs.read(paths, True)
+
+  def test_a_damaged_log(self):
+    (run,) = runs.read([self._write('a')], False)
+    (run.directory / 'metrics.jsonl').write_text('{"step": 1}\n{"st')
+    with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl is damaged'):
+      runs.learning_curve(run)
 
   def test_cadence_makes_no_configuration(self):
     paths = [
@@ -97,6 +125,9 @@ class ReadTest(parameterized.TestCase):
         errors.UsageError, r'\(interrupted\).*resume'
       ):
         runs.read(paths, allowed)
+    (paths[0] / 'policy' / 'policy.json').unlink()
+    with self.assertRaisesRegex(errors.UsageError, 'its policy is gone'):
+      runs.read(paths[:1], False)
 
   def test_degenerate(self):
     path, same = self._write('a'), self._write('b')

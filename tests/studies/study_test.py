@@ -56,8 +56,7 @@ class TrainingsTest(parameterized.TestCase):
       self._trainings('a', 'b')
 
   @parameterized.parameters(
-    (('a/b',), (0,), "names the configurations 'a/b'; a name is made of"),
-    ((), (0,), 'names the configurations not at all'),
+    (('a/b',), (0,), "a/b: config.name is 'a/b'"),
     (('a',), (), 'seeds of the study are none'),
     (('a',), (1, 1), 'seeds of the study are 1, 1; name one or more'),
     (('a',), (-1,), 'a: .*config.seed'),
@@ -72,6 +71,10 @@ class CheckTest(parameterized.TestCase):
     (('seeds',), None, 'config has no field seeds, as that of a study has'),
     (('seeds',), 3, 'config.seeds is 3; see configs/workflow.py'),
     (('seeds',), (0, 'a'), "config.seeds has 'a'; name whole numbers"),
+    (('seeds',), (True,), 'config.seeds has True; name whole numbers'),
+    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; name texts'),
+    (('notes',), {1, 2}, 'is no plain value'),
+    (('notes',), float('nan'), 'is no plain value'),
     (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; see"),
     (('evaluation', 'repeats'), True, 'config.evaluation.repeats is True'),
     (('evaluation', 'jobs'), 1, 'has jobs, which means nothing'),
@@ -86,6 +89,49 @@ class CheckTest(parameterized.TestCase):
       del inner[name]
     with self.assertRaisesRegex(errors.UsageError, sentence):
       study.check(config)
+
+
+def _fails(config):
+  raise KeyError(config)
+
+
+class SweptTest(parameterized.TestCase):
+  def test_plain_values(self):
+    config = grpo.get_config('smoke')
+    found = study.swept(lambda given: {given: config}, 'a')
+    self.assertEqual(found, {'a': config.to_dict()})
+
+  @parameterized.parameters(
+    (_fails, r"failed: KeyError\('a'\), in line \d+ of .*study_test.py"),
+    (lambda config: None, 'returned None; it is to return'),
+    (lambda config: {}, 'returned {}; it is to return'),
+    (lambda config: {1: {}}, 'names 1: {}; it is to name a text'),
+    (lambda config: {'b': 2}, "names 'b': 2; it is to name a text"),
+    (lambda: {}, 'failed: TypeError'),
+  )
+  def test_refuses(self, sweep, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      study.swept(sweep, 'a')
+
+
+class ComparableTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('grpo.num_tasks', 32, 'b, seed 0 could not .* 7,680 interventions, a, se'),
+    ('evaluation.seed', 7, 'evaluation.seed is 7, that of a, seed 0 1'),
+    ('training.patience', 2, 'training.patience may end it early'),
+  )
+  def test_what_the_comparison_would_refuse(self, name, value, sentence):
+    configs = {}
+    for one in 'ab':
+      config = grpo.get_config('smoke')
+      if one == 'b':
+        config.update_from_flattened_dict({name: value})
+      configs[one] = config.to_dict()
+    found = study.trainings(configs, (0,), pathlib.Path('nowhere'))
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      study.check_comparable(found, False)
+    study.check_comparable(found, True)
+    study.check_comparable(found[:1], False)
 
 
 class BalancesTest(parameterized.TestCase):
