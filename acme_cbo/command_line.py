@@ -79,11 +79,14 @@ def define_playing(scms: list[str], who: str) -> None:
   )
 
 
-def required_config(flag: Any, is_training: bool = True) -> dict[str, Any]:
+def required_config(
+  flag: Any, example: str = 'configs/grpo.py', is_training: bool = True
+) -> dict[str, Any]:
   """The config that a flag of `config_flags` names, as plain values.
 
   Args:
     flag: holder of the flag.
+    example: a file that it may name.
     is_training: whether it is one of a training, and checked as such.
 
   Returns:
@@ -96,7 +99,7 @@ def required_config(flag: Any, is_training: bool = True) -> dict[str, Any]:
   try:
     config = flag.value
     if config is None:
-      raise errors.UsageError('no config; give one as --config=configs/grpo.py')
+      raise errors.UsageError(f'no config; give one as --config={example}')
     values = config.to_dict()
   except (OSError, ImportError, ValueError) as error:
     raise errors.UsageError(f'--config: {error}') from error

@@ -115,6 +115,8 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       'name two or more to be compared: directories of training runs, of '
       'evaluations, or their results.csv'
     )
+  if runs:
+    _check_beside(before, runs[0], settings, resolve)
   learning = _learning(runs)
   out = settings.out
   run_directory.prepare_again(
@@ -123,7 +125,7 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
   with run_directory.locked(out, '--out'):
     models = _models(runs, before, settings, resolve)
     table = _table(models)
-    summary = _summary(settings, models, table, runs, before)
+    summary = _summary(settings, models, table, runs)
     summary['training'] = learning
     # What was there stays until all of this is.
     starts = run_directory.begin(
@@ -138,6 +140,29 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
     _write(out, summary, table)
   print(f'\n{text(summary)}\n\nall of it in {out}', flush=True)
   return summary
+
+
+def _check_beside(
+  before: Sequence[evaluations.Evaluation],
+  run: runs_lib.Run,
+  settings: Settings,
+  resolve: environments.Resolve,
+) -> None:
+  """Raises where runs would play on something else than evaluations were."""
+  trained_on = run_directory.read_config(run.directory)
+  with jax.enable_x64(True):
+    names = {one.name for one in resolve(settings.scms, trained_on)}
+  for one in before:
+    for method, episodes in one.methods.items():
+      scms = {episode.scm for episode in episodes}
+      repeats = 1 + max(episode.repeat for episode in episodes)
+      if scms != names or repeats != settings.repeats:
+        raise errors.UsageError(
+          f'{one.path}: {method} has played {repeats} repeats on '
+          f'{", ".join(sorted(scms))}, and runs would play {settings.repeats} '
+          f'on {", ".join(sorted(names))}: give --scm= and --repeats= as they '
+          'were there'
+        )
 
 
 def _check_paths(paths: Sequence[pathlib.Path]) -> None:
@@ -207,6 +232,7 @@ def _models(
         f'two of what is compared are called {name!r}: a run, and a method of '
         'an evaluation of it; leave one of them out'
       )
+  evaluated = [_play(settings, runs, resolve)] if runs else []
   played = [
     _Model(
       one.model,
@@ -221,7 +247,7 @@ def _models(
       evaluation.methods[one.model],
       one.mismatches,
     )
-    for evaluation in ([_play(settings, runs, resolve)] if runs else [])
+    for evaluation in evaluated
     for one in runs
   ]
   # Of a table less is known than of what is beside it.
@@ -272,7 +298,7 @@ def _play(
   with evaluate.playing_in(playing, resolve) as played:
     for (model, scm), reason in played.refusals.items():
       raise errors.UsageError(f'{model} cannot play on {scm}: {reason}')
-    return evaluations.read(out)
+    return evaluations.read(out)._replace(remarks=tuple(played.warnings))
 
 
 def _table(models: Sequence[_Model]) -> pd.DataFrame:
@@ -295,7 +321,6 @@ def _summary(
   models: Sequence[_Model],
   table: pd.DataFrame,
   runs: Sequence[runs_lib.Run],
-  before: Sequence[evaluations.Evaluation],
 ) -> dict[str, Any]:
   """What `summary.json` holds of who is better."""
   configurations = {model.name: model.configuration for model in models}
@@ -310,9 +335,11 @@ def _summary(
       }
       for model in models
     },
-    'left_out': [
+    'remarks': [
       *settings.left_out,
-      *(sentence for one in before for sentence in one.left_out),
+      *dict.fromkeys(
+        sentence for model in models for sentence in model.evaluation.remarks
+      ),
     ],
     'differences': runs_lib.differences(runs),
     'played': {
@@ -389,7 +416,7 @@ def text(summary: Mapping[str, Any]) -> str:
 def _of_intervals(summary: Mapping[str, Any]) -> str:
   models = summary['measures']['score']['models'].values()
   if all(entry['interval'] is None for entry in models):
-    return ', without intervals of so few'
+    return ', without intervals of so few repeats or seeds'
   return f' [{page.percent(summary["confidence"])} interval]'
 
 

@@ -6,6 +6,7 @@ disk. An executor only knows which of them are at work.
 
 from collections.abc import Callable, Mapping, Sequence
 import datetime
+import functools
 import json
 import multiprocessing
 from multiprocessing import context as contexts
@@ -137,6 +138,19 @@ def _work(log: pathlib.Path, function: Callable[..., Any], args: Any) -> None:
     else:
       code = 0
   sys.exit(code)
+
+
+def of_flags(
+  kind: str, parameters: Sequence[str]
+) -> Callable[[int, pathlib.Path], Executor]:
+  """(jobs, logs) -> where jobs run, as --executor and --slurm say."""
+  if kind == 'slurm':
+    return functools.partial(slurm, parameters)
+  if parameters:
+    raise errors.UsageError(
+      '--slurm says how jobs run on a cluster; give --executor=slurm as well'
+    )
+  return Local
 
 
 def slurm(

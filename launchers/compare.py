@@ -1,7 +1,10 @@
-"""Compares trained runs on the same SCMs, data and noise: who is better?
+"""Compares trained runs and evaluations: who is better, and how surely?
 
 python launchers/compare.py runs/a runs/b --out=runs/a_and_b
-Runs whose settings differ in the seed alone are of one configuration.
+python launchers/compare.py 'runs/study/runs/*' --out=runs/study/again
+python launchers/compare.py runs/evaluated mine/results.csv --out=runs/beside
+Runs whose settings differ in the seed alone are of one configuration. Writes
+index.html, summary.json, units.csv.
 """
 
 from collections.abc import Sequence

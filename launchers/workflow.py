@@ -5,7 +5,6 @@ The same command goes on after Ctrl-C or a kill; what is finished stays.
 """
 
 from collections.abc import Sequence
-import functools
 import os
 import pathlib
 import sys
@@ -39,13 +38,11 @@ _SLURM = flags.DEFINE_list('slurm', [], 'As timeout_min=600,cpus_per_task=8.')
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.workflow`."""
   del argv
-  config = command_line.required_config(_CONFIG, is_training=False)
+  config = command_line.required_config(_CONFIG, 'configs/workflow.py', False)
   if not _WORKDIR.value:
     raise errors.UsageError('name a directory for the study: --workdir=')
   sweep = command_line.required_function(_CONFIG, 'sweep')
-  executor = executors.Local
-  if _EXECUTOR.value == 'slurm':
-    executor = functools.partial(executors.slurm, _SLURM.value)
+  executor = executors.of_flags(_EXECUTOR.value, _SLURM.value)
   jobs = _JOBS.value or min(2, len(os.sched_getaffinity(0)))
   failed = workflow.run(
     config,

@@ -100,7 +100,7 @@ def names_them(
   report.mkdir(exist_ok=True)
   summary = {
     'verdict': [f'Compared: {pathlib.Path(path).name}.' for path in paths],
-    'left_out': left_out,
+    'remarks': left_out,
     'models': {},
     'measures': {'score': {'models': {}}},
     'differences': {},
@@ -108,3 +108,11 @@ def names_them(
     'confidence': 0.9,
   }
   (report / 'summary.json').write_text(json.dumps(summary))
+
+
+def cannot_compare(
+  comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
+) -> None:
+  """Raises what a user can mend."""
+  del comparing, paths, left_out
+  is_refused()

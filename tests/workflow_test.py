@@ -120,12 +120,22 @@ class WorkflowTest(absltest.TestCase):
     self.assertIn('with-seed0', printed)
     self.assertNotIn('breaks-seed0', printed.partition('Compared')[2])
     summary = json.loads((self.workdir / 'report/summary.json').read_text())
-    self.assertEqual(summary['left_out'], [f'{one}.' for one in failed])
+    self.assertEqual(summary['remarks'], [f'{one}.' for one in failed])
     # It is tried again, and nothing else is.
     self.configurations['breaks']['optimizer']['learning_rate'] = 0.01
     failed, _ = self._run()
     self.assertEqual(self._begun()[4:], ['breaks-seed0', 'is_killed-seed0'])
     self.assertLen(failed, 1)
+
+  @pytest.mark.fault
+  def test_a_comparison_that_fails_is_no_old_one(self):
+    self._run()
+    self._becomes('_compare', jobs_that_end.cannot_compare)
+    failed, printed = self._run()
+    self.assertRegex(failed[0], r'comparison failed: error: no such thing \(')
+    self.assertNotIn('Compared', printed)
+    # That of before is left where it is.
+    self.assertTrue((self.workdir / 'report' / 'summary.json').exists())
 
   def test_nothing_to_compare(self):
     self._ends('with', jobs_that_end.FAILS)

@@ -147,6 +147,7 @@ def compare(
       paired samples differ in length.
   """
   _check(samples, paired)
+  samples = {name: _steady(sample) for name, sample in samples.items()}
   ranking = tuple(sorted(samples, key=lambda name: -samples[name].mean()))
   units = {name: len(sample) for name, sample in samples.items()}
   if min(units.values()) < MIN_UNITS:
@@ -200,6 +201,13 @@ def _check(samples, paired):
       f'samples of {sorted(lengths)} units cannot be paired; all models have '
       'to meet the same ones'
     )
+
+
+def _steady(sample: np.ndarray) -> np.ndarray:
+  """The sample, without what rounding makes of a value that is always one."""
+  if np.ptp(sample) <= _ROUNDING * np.abs(sample).max():
+    return np.full_like(sample, sample[0])
+  return sample
 
 
 def _pair(

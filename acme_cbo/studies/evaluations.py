@@ -46,14 +46,14 @@ class Evaluation(NamedTuple):
     protocol: {'observations': ...}, how they were played; only `interventions`
       where a table is all that is known.
     scms: {SCM: digest of what it was made from, if that may change}.
-    left_out: sentences, of methods that cannot play on some of the SCMs.
+    remarks: sentences, of what is not in it, or was not made for it.
   """
 
   path: pathlib.Path
   methods: dict[str, list[episodes_lib.Episode]]
   protocol: dict[str, Any]
   scms: dict[str, str]
-  left_out: tuple[str, ...] = ()
+  remarks: tuple[str, ...] = ()
 
 
 def is_one(path: pathlib.Path) -> bool:

@@ -11,9 +11,11 @@ from acme_cbo.evaluation import plots
 from acme_cbo.studies import measures
 from acme_cbo.studies import verdict
 
-_WIDTH = 7.5
+_WIDTH = 6.0
+# Of the axis of a ranking.
+_LEAST_SPAN = 0.1
 # Letters of names, and those that a line beside one takes, in a legend's row.
-_LEGEND_LETTERS, _LINE_LETTERS = 120, 9
+_LEGEND_LETTERS, _LINE_LETTERS = 92, 9
 
 
 def ranking(about: Mapping[str, Any], confidence: float) -> figure_lib.Figure:
@@ -33,39 +35,44 @@ def ranking(about: Mapping[str, Any], confidence: float) -> figure_lib.Figure:
   names = about['ranking']
   # Where nothing could be decided, a bar would say no more.
   groups = [x for x in about['groups'] if len(x) > 1 and about['pairs']]
-  figure = plots.empty(_WIDTH, 1.3 + 0.36 * len(names))
+  figure = plots.empty(_WIDTH, 0.9 + 0.52 * len(names))
   axes, beside = figure.subplots(
-    1, 2, sharey=True, width_ratios=(8, 0.35 + 0.35 * len(groups))
+    1, 2, sharey=True, width_ratios=(8, 0.35 + 0.3 * len(groups))
   )
+  means = [about['models'][name]['mean'] for name in names]
   for row, name in enumerate(names):
     colour, _ = style(row)
     entry = about['models'][name]
     if entry['interval']:
       axes.plot(entry['interval'], [row, row], color=colour, lw=2.4)
     axes.plot(entry['mean'], row, 'o', color=colour, ms=7)
+    # Above its line, where a long name takes no room from the others.
     axes.annotate(
-      f'{entry["mean"]:.3f}',
-      (entry['mean'], row),
-      xytext=(0, 7),
-      textcoords='offset points',
-      ha='center',
-      fontsize=8,
+      f'{_shown(name)}  {entry["mean"]:.3f}',
+      (0, row - 0.34),
+      xycoords=('axes fraction', 'data'),
+      va='center',
+      fontsize=9,
     )
-  axes.set_yticks(range(len(names)), [_shown(name) for name in names])
-  axes.set_ylim(len(names) - 0.4, -0.7)
+  axes.set_yticks([])
+  axes.set_ylim(len(names) - 0.6, -0.65)
+  axes.margins(x=0.06)
+  # Differences that are nothing are not drawn as if they were much.
+  low, high = axes.get_xlim()
+  if high - low < _LEAST_SPAN:
+    middle = (max(means) + min(means)) / 2
+    axes.set_xlim(middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2)
   intervals = any(entry['interval'] for entry in about['models'].values())
   axes.set_xlabel(
     f'score of the last recommendation{_mean(intervals, confidence)}'
   )
   axes.grid(axis='x', alpha=0.25)
   axes.spines[['top', 'right', 'left']].set_visible(False)
-  axes.tick_params(axis='y', length=0)
-  axes.margins(x=0.08)
   for column, group in enumerate(groups):
     rows = [names.index(name) for name in group]
     beside.plot(
       [column, column],
-      [min(rows) - 0.15, max(rows) + 0.15],
+      [min(rows) - 0.2, max(rows) + 0.2],
       color='0.25',
       lw=5,
       solid_capstyle='butt',

@@ -47,6 +47,9 @@ def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     confidence=percent(summary['confidence']),
     sizes=_sizes(summary),
     few=not of_measures['score'].get('pairs'),
+    intervals=any(
+      entry['interval'] for entry in of_measures['score']['models'].values()
+    ),
     overview=_overview(of_measures, ranked),
     meanings={
       one.title: one.meaning
@@ -80,9 +83,9 @@ def ranking(summary: Mapping[str, Any]) -> list[str]:
 def marks(summary: Mapping[str, Any]) -> list[str]:
   """What is to be known before anything is believed."""
   return [
-    *summary['left_out'],
+    *summary['remarks'],
     *(
-      f'{model} is not comparable: {sentence}.'
+      f'Take care with {model}: {sentence}.'
       for model, about in summary['models'].items()
       for sentence in about['mismatches']
     ),

@@ -281,10 +281,14 @@ def sentences(about: Mapping[str, Any], unit: str) -> list[str]:
     return [f'Nothing is decided: {about["nothing"]}.']
   ranking, pairs = about['ranking'], about['pairs']
   if not pairs:
-    few = min(about['models'].items(), key=lambda item: item[1]['units'])
+    units = {name: entry['units'] for name, entry in about['models'].items()}
+    least = min(units.values())
+    who = (
+      min(units, key=units.__getitem__) if max(units.values()) > least else ''
+    )
     return [
-      f'Nothing is decided: {few[0]} has {few[1]["units"]} {unit}'
-      f'{"" if few[1]["units"] == 1 else "s"}, and '
+      f'Nothing is decided: {f"{who} has" if who else "there are"} {least} '
+      f'{unit}{"" if least == 1 else "s"}{"" if who else " of each"}, and '
       f'{significance.MIN_UNITS} are the least.'
     ]
   of_pair = {(pair['first'], pair['second']): pair for pair in pairs}
@@ -320,7 +324,7 @@ def _sentence(pair: Mapping[str, Any], num_pairs: int) -> str:
     )
   low, high = pair['interval']
   if low == high == 0:
-    return f'{first} and {second} came to the same everywhere.'
+    return f'{first} and {second} came to the same score everywhere.'
   by = f'{pair["difference"]:.3g} [{low:.2g}, {high:.2g}]'
   if pair['decided']:
     return f'{first} is better than {second} by {by} of what could be gained.'

@@ -106,7 +106,7 @@ class EvaluationsTest(parameterized.TestCase):
     self._write(*played, scms=('toy', 'psa'))
     found = evaluations.read(self.out)
     self.assertEqual(list(found.methods), ['slope'])
-    self.assertRegex(found.left_out[0], 'random of .* did not play on psa, and')
+    self.assertRegex(found.remarks[0], 'random of .* did not play on psa, and')
     self._write(*played, scms=('toy', 'psa', 'complete'))
     with self.assertRaisesRegex(errors.UsageError, 'finished: on complete'):
       evaluations.read(self.out)

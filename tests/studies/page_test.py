@@ -28,7 +28,7 @@ def _summary(scores, configurations=None, **changes):
       }
       for name in scores
     },
-    'left_out': [],
+    'remarks': [],
     'differences': {},
     'played': {'SCMs': 's0, s1', 'budget': None},
     'training': {},
@@ -104,7 +104,7 @@ class PageTest(absltest.TestCase):
     self.scores[_EVIL] = self.scores.pop('good')
     summary = _summary(
       self.scores,
-      left_out=[_EVIL],
+      remarks=[_EVIL],
       differences={_EVIL: {_EVIL: _EVIL}},
       played={_EVIL: _EVIL},
     )
@@ -115,13 +115,13 @@ class PageTest(absltest.TestCase):
     self.assertEqual(_Reader(text).text().count(_EVIL), 41)
 
   def test_what_is_not_comparable_is_marked(self):
-    summary = _summary(self.scores, left_out=['a, seed 1 failed: no memory.'])
+    summary = _summary(self.scores, remarks=['a, seed 1 failed: no memory.'])
     summary['models']['bad']['mismatches'] = ['it is not finished']
     self.assertEqual(
       page.marks(summary),
       [
         'a, seed 1 failed: no memory.',
-        'bad is not comparable: it is not finished.',
+        'Take care with bad: it is not finished.',
       ],
     )
     read = _Reader(page.render(summary, {})).text()

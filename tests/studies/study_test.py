@@ -3,6 +3,7 @@
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -121,7 +122,7 @@ class ComparableTest(parameterized.TestCase):
     ('training.patience', 2, 'training.patience may end it early'),
   )
   def test_what_the_comparison_would_refuse(self, name, value, sentence):
-    configs = {}
+    configs: dict[str, Any] = {}
     for one in 'ab':
       config = grpo.get_config('smoke')
       if one == 'b':

@@ -57,6 +57,55 @@ class FoundTest(parameterized.TestCase):
     self.assertAlmostEqual(about['mean'], np.mean(means))
     self.assertAlmostEqual(about['sd'], np.std(means, ddof=1))
 
+  def test_seeds_are_good_or_bad_on_all_scms_at_once(self):
+    # Were they drawn again SCM by SCM, intervals would be too narrow.
+    covered = []
+    for _ in range(200):
+      of_seed = self.rng.normal(0, 0.1, 5)
+      seeds = {f'a{i}': of_seed[i] + np.zeros(2) for i in range(5)}
+      seeds |= {'b0': np.zeros(2)}
+      found = verdict.found(
+        tables.table(seeds, num_scms=4), {m: m[0] for m in seeds}, 0.95
+      )
+      about = found['measures']['score']['models']['a']
+      # Scores of the SCM of index i are i higher.
+      covered.append(about['interval'][0] <= 1.5 <= about['interval'][1])
+      band = found['curves']['a']
+      self.assertAlmostEqual(band['low'][1], about['interval'][0])
+    self.assertBetween(np.mean(covered), 0.9, 0.99)
+
+  def test_one_pair_without_variance_leaves_the_others(self):
+    found = _found(
+      {
+        'a': np.full(5, 0.2),
+        'b': np.full(5, 0.1 + 0.2),
+        'c': np.full(5, 0.3),
+        'd': self.rng.normal(1.0, 0.1, 5),
+      },
+      num_scms=1,
+    )
+    about = found['measures']['score']
+    pairs = {(x['first'], x['second']): x for x in about['pairs']}
+    self.assertTrue(pairs['d', 'a']['decided'])
+    self.assertEqual(pairs['b', 'c']['untested'], '')
+    self.assertIn('without any variance', pairs['c', 'a']['untested'])
+    self.assertIn(
+      'Nothing is decided between c and a: they differ by 0.1 without any '
+      'variance, so that there is nothing to test it by.',
+      found['verdict'],
+    )
+
+  def test_configurations_without_variance_are_compared(self):
+    seeds = {
+      f'{name}{seed}': np.full(3, level + spread * seed)
+      for name, level, spread in (('a', 0, 0.1), ('b', 1, 0.1), ('c', 2, 0.0))
+      for seed in range(5)
+    }
+    found = _found(seeds, {model: model[0] for model in seeds})
+    about = found['measures']['score']
+    self.assertIsNone(about['omnibus'])
+    self.assertEqual(about['ranking'], ['c', 'b', 'a'])
+
   def test_less_is_better_of_a_regret(self):
     noise = self.rng.normal(scale=0.1, size=20)
     found = _found({'a': noise, 'b': 0.5 + noise[::-1]})
@@ -64,6 +113,7 @@ class FoundTest(parameterized.TestCase):
     self.assertEqual(about['ranking'], ['b', 'a'])
     (pair,) = about['pairs']
     self.assertLess(pair['difference'], 0)
+    self.assertLess(pair['test']['statistic'], 0)
     self.assertLess(pair['interval'][0], pair['interval'][1])
 
   def test_few_seeds_decide_nothing(self):
@@ -72,7 +122,13 @@ class FoundTest(parameterized.TestCase):
     (sentence,) = found['verdict']
     self.assertEqual(
       sentence,
-      'Nothing is decided: a has 2 training seeds, and 5 are the least.',
+      'Nothing is decided: there are 2 training seeds of each, and 5 are the '
+      'least.',
+    )
+    del seeds['a1']
+    (sentence,) = _found(seeds, {model: model[0] for model in seeds})['verdict']
+    self.assertStartsWith(
+      sentence, 'Nothing is decided: a has 1 training seed,'
     )
 
   def test_what_does_not_vary_is_said(self):
@@ -98,7 +154,7 @@ class FoundTest(parameterized.TestCase):
   def test_what_is_the_same_everywhere_is_said(self):
     values = self.rng.normal(size=9)
     (sentence,) = _found({'a': values, 'b': values})['verdict']
-    self.assertEqual(sentence, 'a and b came to the same everywhere.')
+    self.assertEqual(sentence, 'a and b came to the same score everywhere.')
 
   def test_profiles(self):
     found = _found({'a': np.linspace(0, 1, 11), 'b': np.ones(11)}, num_scms=1)
