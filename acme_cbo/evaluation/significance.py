@@ -233,21 +233,22 @@ def _pair(
       'nothing to test it by',
     )
   if paired:
-    means = scipy.stats.ttest_rel(first, second)
     ranks = scipy.stats.wilcoxon(first, second)
     name, name_of_ranks = 'paired t', 'Wilcoxon'
   else:
-    means = scipy.stats.ttest_ind(first, second, equal_var=False)
     ranks = scipy.stats.mannwhitneyu(first, second)
     name, name_of_ranks = 'Welch t', 'Mann-Whitney'
-  p = float(means.pvalue)
+  standard_error, df = _standard_error(first, second, paired)
+  # scipy's own warns of a sample that is constant, as one of the two may be.
+  t = difference / standard_error
+  p = float(2 * scipy.stats.t.sf(abs(t), df))
+  reach = float(scipy.stats.t.ppf((1 + confidence) / 2, df)) * standard_error
   effect, error = hedges_g(first, second, paired)
   margin = float(scipy.stats.norm.ppf((1 + confidence) / 2) * error)
-  low, high = means.confidence_interval(confidence)
   return Pair(
     difference=difference,
-    interval=(float(low), float(high)),
-    test=Test(name, float(means.statistic), (float(means.df),), p),
+    interval=(difference - reach, difference + reach),
+    test=Test(name, t, (df,), p),
     ranks=Test(name_of_ranks, float(ranks.statistic), (), float(ranks.pvalue)),
     p_holm=p,
     g=effect,
@@ -326,14 +327,26 @@ def detectable(
   distribution (Cohen, "Statistical Power Analysis", 1988, section 2.4), of
   independent samples with Welch's degrees of freedom.
   """
+  standard_error, df = _standard_error(first, second, paired)
+  return standard_error * _noncentrality(df, confidence)
+
+
+def _standard_error(
+  first: np.ndarray, second: np.ndarray, paired: bool
+) -> tuple[float, float]:
+  """Of the difference of means, and its degrees of freedom; of Welch's test.
+
+  Welch, "The generalization of Student's problem when several different
+  population variances are involved", 1947, of samples that are not paired.
+  """
   if paired:
     squares = np.array([np.var(first - second, ddof=1) / len(first)])
-    df = len(first) - 1
+    df = float(len(first) - 1)
   else:
     squares = np.array([x.var(ddof=1) / len(x) for x in (first, second)])
     counts = np.array([len(first), len(second)])
-    df = squares.sum() ** 2 / (squares**2 / (counts - 1)).sum()
-  return float(np.sqrt(squares.sum())) * _noncentrality(float(df), confidence)
+    df = float(squares.sum() ** 2 / (squares**2 / (counts - 1)).sum())
+  return float(np.sqrt(squares.sum())), df
 
 
 @functools.cache
