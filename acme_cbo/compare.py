@@ -404,6 +404,7 @@ def text(summary: Mapping[str, Any]) -> str:
   return '\n'.join(
     [
       *summary['verdict'],
+      *summary['beside'],
       *page.marks(summary),
       '',
       f'Mean{_of_intervals(summary)}; the unit is the {summary["unit"]}.',

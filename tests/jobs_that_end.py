@@ -100,6 +100,7 @@ def names_them(
   report.mkdir(exist_ok=True)
   summary = {
     'verdict': [f'Compared: {pathlib.Path(path).name}.' for path in paths],
+    'beside': [],
     'remarks': left_out,
     'models': {},
     'measures': {'score': {'models': {}}},

@@ -42,6 +42,7 @@ def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     names=ranked,
     colours={name: figures.style(rank)[0] for rank, name in enumerate(ranked)},
     verdict=summary['verdict'],
+    beside=summary['beside'],
     marks=marks(summary),
     unit=summary['unit'],
     confidence=percent(summary['confidence']),

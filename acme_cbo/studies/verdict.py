@@ -18,6 +18,8 @@ from acme_cbo.evaluation import significance
 from acme_cbo.evaluation import statistics
 from acme_cbo.studies import measures
 
+# Measures that say the same as it, or nothing of how good a policy is.
+_OF_SCORE = ('score', 'simple_regret', 'seconds')
 SEED, EPISODE = 'training seed', 'episode'
 # The thresholds of the performance profiles.
 THRESHOLDS = np.linspace(-0.5, 1.0, 61)
@@ -37,13 +39,13 @@ def found(
 
   Returns:
     What JSON can hold: `unit` (`SEED` or `EPISODE`), `confidence`, `verdict`
-    (sentences), `measures` {measure: `ranking`, `groups`, `models` {name:
-    'units', 'mean', 'sd', 'interval', 'iqm', 'iqm_interval'}, `pairs`,
-    `omnibus`, `assumptions`, or `nothing`, why there is nothing to compare},
-    `by_scm` {SCM: {name: 'mean', ...}}; `curves`, the
-    score after each intervention, and `profiles`, the share of episodes whose
-    score is above each of `THRESHOLDS`, as {name: `mean`, `low`, `high`}, lists
-    of which the last two are None where there are too few units.
+    (sentences), `beside` (such, of other measures), `measures` {measure:
+    `ranking`, `groups`, `models` {name: 'units', 'mean', 'sd', 'interval',
+    'iqm', 'iqm_interval'}, `pairs`, `omnibus`, `assumptions`, or `nothing`, why
+    there is nothing to compare}, `by_scm` {SCM: {name: 'mean', ...}}; `curves`,
+    the score after each intervention, and `profiles`, the share of episodes
+    whose score is above each of `THRESHOLDS`, as {name: `mean`, `low`, `high`},
+    lists of which the last two are None where there are too few units.
 
   Raises:
     errors.UsageError: models have not played the same episodes, or there is
@@ -76,6 +78,7 @@ def found(
     'unit': unit,
     'confidence': confidence,
     'verdict': sentences(of_measures['score'], unit),
+    'beside': _by_other_measures(of_measures),
     'measures': of_measures,
     'by_scm': {
       str(scm): _estimates(part, 'score', several, confidence)
@@ -298,6 +301,24 @@ def sentences(about: Mapping[str, Any], unit: str) -> list[str]:
     for j in range(i + 1, len(ranking))
     if j == i + 1 or _first_told(of_pair, ranking, i, j)
   ]
+
+
+def _by_other_measures(of_measures: Mapping[str, Any]) -> list[str]:
+  """Of whom the best is told by measures that are not the score's own."""
+  found = []
+  for measure, about in of_measures.items():
+    if measure in _OF_SCORE or not about.get('pairs'):
+      continue
+    best = about['ranking'][0]
+    worse = [
+      pair['second']
+      for pair in about['pairs']
+      if pair['first'] == best and pair['decided']
+    ]
+    if worse:
+      title = measures.MEASURES[measure].title
+      found.append(f'By {title}, {best} is better than {", ".join(worse)}.')
+  return found
 
 
 def _first_told(

@@ -116,6 +116,15 @@ class FoundTest(parameterized.TestCase):
     self.assertLess(pair['test']['statistic'], 0)
     self.assertLess(pair['interval'][0], pair['interval'][1])
 
+  def test_what_other_measures_tell(self):
+    scores = {name: self.rng.normal(size=20) for name in 'abc'}
+    table = tables.table(scores)
+    slower = np.where(table['model'] == 'a', 0.0, 9.0)
+    table['convergence'] = slower + self.rng.normal(size=len(table))
+    found = verdict.found(table, {name: name for name in scores}, 0.95)
+    (sentence,) = found['beside']
+    self.assertRegex(sentence, '^By convergence, a is better than [bc], [bc].$')
+
   def test_few_seeds_decide_nothing(self):
     seeds = {f'{n}{s}': self.rng.normal(size=9) for n in 'ab' for s in '12'}
     found = _found(seeds, {model: model[0] for model in seeds})
