@@ -216,13 +216,17 @@ def _peer(
     assert process.stdout
     questions, answers = process.stdin, process.stdout
 
+    @stack.callback
+    def close():
+      with contextlib.suppress(BrokenPipeError):
+        questions.close()
+
     def ask(line):
-      try:
+      # What has ended may have answered before.
+      with contextlib.suppress(BrokenPipeError):
         questions.write(line + '\n')
         questions.flush()
-        answer = answers.readline()
-      except BrokenPipeError:
-        answer = ''
+      answer = answers.readline()
       if not answer:
         process.wait()
         complaints.seek(0)

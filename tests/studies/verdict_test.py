@@ -8,6 +8,7 @@ import numpy as np
 from acme_cbo import errors
 from acme_cbo import types
 from acme_cbo.evaluation import significance
+from acme_cbo.evaluation import statistics
 from acme_cbo.scms import simulate
 from acme_cbo.studies import verdict
 from tests import drawn_tasks
@@ -59,20 +60,30 @@ class FoundTest(parameterized.TestCase):
 
   def test_seeds_are_good_or_bad_on_all_scms_at_once(self):
     # Were they drawn again SCM by SCM, intervals would be too narrow.
+    seeds = {
+      f'a{i}': np.full(2, x) for i, x in enumerate((0, 0.1, 0.3, 0.4, 1))
+    }
+    found = verdict.found(
+      tables.table(seeds | {'b0': np.zeros(2)}, num_scms=4),
+      {model: model[0] for model in (*seeds, 'b0')},
+      0.95,
+    )
+    about = found['measures']['score']['models']['a']
+    # Scores of the SCM of index i are i higher: Student's of the five means.
+    means = np.array([values[0] for values in seeds.values()]) + 1.5
+    reach = 2.776 * means.std(ddof=1) / np.sqrt(5)
+    np.testing.assert_allclose(
+      about['interval'], [means.mean() - reach, means.mean() + reach], 1e-3
+    )
+    self.assertAlmostEqual(found['curves']['a']['low'][1], about['interval'][0])
+
+  def test_intervals_of_seeds_cover_the_truth(self):
     covered = []
-    for _ in range(200):
-      of_seed = self.rng.normal(0, 0.1, 5)
-      seeds = {f'a{i}': of_seed[i] + np.zeros(2) for i in range(5)}
-      seeds |= {'b0': np.zeros(2)}
-      found = verdict.found(
-        tables.table(seeds, num_scms=4), {m: m[0] for m in seeds}, 0.95
-      )
-      about = found['measures']['score']['models']['a']
-      # Scores of the SCM of index i are i higher.
-      covered.append(about['interval'][0] <= 1.5 <= about['interval'][1])
-      band = found['curves']['a']
-      self.assertAlmostEqual(band['low'][1], about['interval'][0])
-    self.assertBetween(np.mean(covered), 0.9, 0.99)
+    for _ in range(300):
+      of_seed = self.rng.normal(0, 0.1, (5, 1)) + np.zeros(4)
+      low, high = statistics.crossed_estimate(of_seed, 0.95)['interval']
+      covered.append(low <= 0 <= high)
+    self.assertBetween(np.mean(covered), 0.91, 0.99)
 
   def test_one_pair_without_variance_leaves_the_others(self):
     found = _found(
