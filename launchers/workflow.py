@@ -23,7 +23,7 @@ from acme_cbo.studies import study
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='Path of a study, a preset behind it: configs/workflow.py '
-  'compares reward balances; :smoke only shows that it runs.',
+  'compares reward balances, :short in half an hour; :smoke only runs.',
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the study.')
 _JOBS = flags.DEFINE_integer(
