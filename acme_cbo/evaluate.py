@@ -208,7 +208,7 @@ def run(
     What `summary.json` holds.
 
   Raises:
-    errors.UsageError: as `play`.
+    errors.UsageError: see `playing_in`.
   """
   with playing_in(settings, resolve) as played:
     summary = _write(settings, played)

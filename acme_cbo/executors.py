@@ -32,8 +32,10 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 class Executor(Protocol):
   """Where jobs run."""
 
-  def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-    """Starts a job of a name that no job at work has."""
+  def start(
+    self, name: str, function: Callable[..., Any], *args: Any
+  ) -> pathlib.Path:
+    """Starts a job of a name that no job at work has; its log."""
 
   def at_work(self) -> dict[str, pathlib.Path]:
     """{name of a job that has not ended: its log}."""
@@ -75,8 +77,10 @@ class Local:
     self._context = multiprocessing.get_context('spawn')
     self._processes: dict[str, tuple[contexts.SpawnProcess, set[int]]] = {}
 
-  def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-    """Starts a job of a name that no job at work has."""
+  def start(
+    self, name: str, function: Callable[..., Any], *args: Any
+  ) -> pathlib.Path:
+    """Starts a job of a name that no job at work has; its log."""
     cores = self._free.pop()
     log = _log(self._logs, name)
     process = self._context.Process(target=_work, args=(log, function, args))
@@ -89,6 +93,7 @@ class Local:
     finally:
       os.sched_setaffinity(0, before)
     self._processes[name] = process, cores
+    return log
 
   def at_work(self) -> dict[str, pathlib.Path]:
     """{name of a job that has not ended: its log}."""
@@ -224,8 +229,10 @@ class Cluster:
       for name, number in known.items()
     }
 
-  def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-    """Starts a job of a name that no job at work has."""
+  def start(
+    self, name: str, function: Callable[..., Any], *args: Any
+  ) -> pathlib.Path:
+    """Starts a job of a name that no job at work has; its log."""
     try:
       self._jobs[name] = self._executor.submit(function, *args)
     except submitit.core.utils.FailedJobError as error:
@@ -235,6 +242,7 @@ class Cluster:
     run_directory.write_json(
       self._list, {name: job.job_id for name, job in self._jobs.items()}
     )
+    return self._jobs[name].paths.stdout
 
   def at_work(self) -> dict[str, pathlib.Path]:
     """{name of a job that has not ended: its log}."""

@@ -248,9 +248,10 @@ class _Desk:
           rows[name] = begun.pop(name).outcome(logs[name])
         while waiting and len(begun) < self._jobs:
           task = waiting.pop(0)
-          self._executor.start(task.name, task.function, *task.args)
+          logs[task.name] = self._executor.start(
+            task.name, task.function, *task.args
+          )
           begun[task.name] = task
-        logs |= self._executor.at_work()
         for name in begun:
           says = board_lib.last_line(logs[name])
           rows[name] = board_lib.Row(name, board_lib.AT_WORK, says)
