@@ -115,7 +115,7 @@ def run(settings: Settings, resolve: environments.Resolve) -> dict[str, Any]:
       'name two or more to be compared: directories of training runs, of '
       'evaluations, or their results.csv'
     )
-  if runs:
+  if runs and before:
     _check_beside(before, runs[0], settings, resolve)
   learning = _learning(runs)
   out = settings.out

@@ -69,7 +69,6 @@ class Local:
         'needs one'
       )
     each = len(cores) // jobs
-    self.cores = each
     self._logs = logs
     self._free = [
       set(cores[i * each : (i + 1) * each]) for i in reversed(range(jobs))

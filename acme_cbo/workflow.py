@@ -95,7 +95,8 @@ def run(
           'nothing is compared: fewer than two trainings are finished'
         )
   if desk.has_compared():
-    # It brings jax with it, which nothing else here needs.
+    # Late, as wherever jax comes with it: a job that is a process of its own
+    # imports this module before it has set what jax reads.
     from acme_cbo import compare  # noqa: PLC0415
 
     summary = json.loads((report / 'summary.json').read_text())

@@ -96,12 +96,11 @@ def curves(
     The figure.
   """
   steps = np.arange(1, 1 + len(next(iter(found.values()))['mean']))
-  figure = _banded(steps, found, ranked)
+  figure = _banded(steps, found, ranked, confidence)
   (axes,) = figure.axes
   axes.set_xlabel('interventions')
   axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.set_ylabel('score of what is recommended')
-  axes.set_title(_of_bands(found, confidence), loc='left', fontsize=9)
   return figure
 
 
@@ -121,13 +120,12 @@ def profiles(
   Returns:
     The figure.
   """
-  figure = _banded(verdict.THRESHOLDS, found, ranked)
+  figure = _banded(verdict.THRESHOLDS, found, ranked, confidence)
   (axes,) = figure.axes
   axes.axvline(measures.SUCCESS, color='0.6', lw=0.8, ls=':')
   axes.set_xlabel('score τ of the last recommendation')
   axes.set_ylabel('share of episodes above τ')
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, 0))
-  axes.set_title(_of_bands(found, confidence), loc='left', fontsize=9)
   return figure
 
 
@@ -178,7 +176,7 @@ def style(rank: int) -> tuple[str, Any]:
   return plots.STYLES[rank % len(plots.STYLES)]
 
 
-def _banded(x, found, ranked) -> figure_lib.Figure:
+def _banded(x, found, ranked, confidence) -> figure_lib.Figure:
   figure = plots.empty(_WIDTH, 3.4)
   axes = figure.subplots()
   for rank, name in enumerate(ranked):
@@ -191,6 +189,7 @@ def _banded(x, found, ranked) -> figure_lib.Figure:
       axes.fill_between(
         x, curve['low'], curve['high'], color=colour, alpha=0.14, lw=0
       )
+  axes.set_title(_of_bands(found, confidence), loc='left', fontsize=9)
   _finish(figure)
   return figure
 
