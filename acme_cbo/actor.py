@@ -237,7 +237,7 @@ def faults(
 
 
 def act(
-  key: jax.Array,
+  keys: jax.Array,
   params,
   network: networks.Network,
   tasks: types.Task,
@@ -248,7 +248,7 @@ def act(
   """A group of rollouts on every task.
 
   Args:
-    key: consumed.
+    keys: [B] of each task, consumed.
     params: parameters of the network.
     network: its functions.
     tasks: B tasks.
@@ -259,7 +259,6 @@ def act(
   Returns:
     [B, N, D] observations and trajectories with leading axes [B, G].
   """
-  num_tasks = tasks.scm.order.shape[0]
 
   def group(key, task):
     key_reset, key_rollout = jax.random.split(key)
@@ -282,4 +281,4 @@ def act(
     )(keys)
     return observations, trajectories
 
-  return jax.vmap(group)(jax.random.split(key, num_tasks), tasks)
+  return jax.vmap(group)(keys, tasks)

@@ -19,6 +19,7 @@ from absl import logging
 
 from acme_cbo import errors
 from acme_cbo import schema
+from acme_cbo.runtimes import processes
 
 _CONFIG_HELP = flags.DEFINE_bool(
   'config_help', False, 'Lists every field of a config, and ends.'
@@ -37,8 +38,9 @@ def run(
     takes_arguments: whether there may be any.
 
   Raises:
-    SystemExit: with code 2 after an `errors.UsageError`, and with 128 more than
-      the signal's number after an `errors.Interrupted`.
+    SystemExit: with code 2 after an `errors.UsageError`, with 1 after an
+      `errors.PeerError`, and with 128 more than the signal's number after an
+      `errors.Interrupted`.
   """
   # Ctrl-C ends the process at once, and in silence, until a run takes it over:
   # what is imported and compiled first would show where it was, or swallow it.
@@ -77,6 +79,24 @@ def define_playing(scms: list[str], who: str) -> None:
   flags.DEFINE_float(
     'confidence', 0.95, 'Of the intervals, and of decisions by them.'
   )
+
+
+def define_place() -> None:
+  """Defines the flags that `place` reads."""
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    "Several processes train as one: 'host:port' of process 0, the same for "
+    "all; or 'slurm', where srun starts them.",
+  )
+  flags.DEFINE_integer('num_processes', None, 'How many there are.')
+  flags.DEFINE_integer('process_id', None, 'Which this one is, from 0.')
+
+
+def place() -> processes.Place | None:
+  """Which of several processes this is, see `processes.place`."""
+  names = ('coordinator', 'num_processes', 'process_id')
+  return processes.place(*(flags.FLAGS[name].value for name in names))
 
 
 def required_config(
@@ -131,7 +151,9 @@ def required_function(flag: Any, name: str) -> Callable[..., Any]:
   return found
 
 
-def set_environment(small_programs: bool = False) -> None:
+def set_environment(
+  small_programs: bool = False, several_processes: bool = False
+) -> None:
   """Sets what jax and numpy read when they are imported; call it before.
 
   Compiled programs are kept for the next start. numpy's linear algebra has one
@@ -147,6 +169,8 @@ def set_environment(small_programs: bool = False) -> None:
   Args:
     small_programs: whether what is run is a decision at a time, in which
       threads would wait for each other as numpy's do, and not whole batches.
+    several_processes: whether they train as one, of which XLA warns that it is
+      an experiment to survive the loss of one.
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
@@ -154,6 +178,8 @@ def set_environment(small_programs: bool = False) -> None:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
+  if several_processes:
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   xla_flags = [
     '--xla_backend_optimization_level=2',
     '--xla_backend_extra_options='
@@ -199,6 +225,9 @@ def _guard(main, argv, takes_arguments):
     sys.exit(128 + signal.SIGPIPE)
   except errors.UsageError as error:
     _fail(str(error))
+  except errors.PeerError as error:
+    print(f'error: {error}', *errors.notes(error), sep='\n', file=sys.stderr)
+    sys.exit(1)
   except errors.Interrupted as error:
     lines = [f'interrupted: {error}', *errors.notes(error)]
     print(*lines, sep='\n', file=sys.stderr)

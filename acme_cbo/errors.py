@@ -64,6 +64,10 @@ class UsageError(ValueError):
   """A flag, a config value or a directory that cannot be used."""
 
 
+class PeerError(Exception):
+  """Another process, without which this one cannot go on, is not there."""
+
+
 class Interrupted(Exception):
   """A signal ended what was under way, in good order.
 

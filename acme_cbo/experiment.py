@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import typing
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
 # Of a config; all else decides what an update is made of.
-_NOT_OF_PARTS = ('name', 'seed', 'training', 'evaluation')
+_NOT_OF_PARTS = ('name', 'seed', 'runtime', 'training', 'evaluation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,17 @@ class Optimizer:
   final_fraction: float
   max_grad_norm: float
   weight_decay: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+  """How actor and learner are run.
+
+  Attributes:
+    kind: 'fused', in turn on one device, or 'mesh', so on all of them.
+  """
+
+  kind: Literal['fused', 'mesh']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +122,7 @@ class Experiment:
     parts: of an update.
     parts_from: the values of the config that the parts are made from.
     learning_rate: by the number of updates made.
+    runtime: how it is run.
     training: its cadence, and when it stops.
     evaluation: the held-out SCMs.
   """
@@ -120,6 +132,7 @@ class Experiment:
   parts: fused.Parts
   parts_from: dict[str, Any]
   learning_rate: Callable[[int], float]
+  runtime: Runtime
   training: Training
   evaluation: Evaluation
 
@@ -153,6 +166,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
     config, 'grpo', losses.Settings, learner.Settings, Batch
   )
   (optimizer,) = _section(config, 'optimizer', Optimizer)
+  (runtime,) = _section(config, 'runtime', Runtime)
   (training,) = _section(config, 'training', Training)
   (evaluation,) = _section(config, 'evaluation', Evaluation)
 
@@ -189,6 +203,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
     learning_rate=lambda update: np.asarray(
       schedule(update * per_update)
     ).item(),
+    runtime=runtime,
     training=training,
     evaluation=evaluation,
   )

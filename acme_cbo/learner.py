@@ -481,7 +481,7 @@ def faults(
   weights: rewards.Weights,
   settings: Settings,
   grpo: losses.Settings,
-) -> dict[str, jax.Array]:
+) -> jax.Array:
   """On which tasks a part of the loss, or its gradient, is not finite.
 
   Slow, task by task: for when an update has failed.
@@ -524,6 +524,7 @@ def update(
   weights: rewards.Weights,
   settings: Settings,
   grpo: losses.Settings,
+  axis: str | None = None,
 ) -> tuple[types.TrainingState, dict[str, jax.Array]]:
   """One update: `num_iterations` passes of `num_minibatches` gradient steps.
 
@@ -540,13 +541,16 @@ def update(
     weights: of the reward components.
     settings: of the learner.
     grpo: of the loss.
+    axis: of devices, within `jax.shard_map`, each of which is given other
+      tasks, as many for every part of a minibatch, and the same state; None
+      where all tasks are here.
 
   Returns:
-    The state after the update, and scalars to log.
+    The state after the update, the same on every device, and scalars to log.
   """
-  components = trajectories.components  # [B, G, T, 4]
+  components = _of_all_tasks(trajectories.components, axis)  # [B, G, T, 4]
   judged, dead = advantages(components, weights, grpo)
-  data = (tasks, observations, trajectories, judged)
+  data = (tasks, observations, trajectories, _of_own_tasks(judged, axis))
   parts_of_passes = (
     settings.num_minibatches,
     settings.gradient_accumulation_steps,
@@ -567,6 +571,7 @@ def update(
 
     gradients, parts = jax.lax.map(gradient_of, batch)
     gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
+    gradient, parts = _over_devices(gradient, parts, axis)
     parts['train/gradient_norm'] = optax.tree.norm(gradient)
     updates, new_opt_state = optimizer.update(gradient, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
@@ -613,3 +618,28 @@ def update(
     step=step,
     dead_updates=jnp.where(dead.all(), state.dead_updates + 1, 0),
   ), metrics
+
+
+def _of_all_tasks(of_own: jax.Array, axis: str | None) -> jax.Array:
+  """What every device has of its own tasks, one after the other: [B, ...]."""
+  if axis is None:
+    return of_own
+  return jax.lax.all_gather(of_own, axis, tiled=True)
+
+
+def _of_own_tasks(of_all: jax.Array, axis: str | None) -> jax.Array:
+  """The part of this device, of what `_of_all_tasks` made."""
+  if axis is None:
+    return of_all
+  size = len(of_all) // jax.lax.axis_size(axis)
+  start = jax.lax.axis_index(axis) * size
+  return jax.lax.dynamic_slice_in_dim(of_all, start, size)
+
+
+def _over_devices(gradient: Any, parts: dict[str, jax.Array], axis: str | None):
+  """Means over the devices, and of the log ratio the largest."""
+  if axis is None:
+    return gradient, parts
+  largest = jax.lax.pmax(parts['policy/log_ratio_max'], axis)
+  gradient, parts = jax.lax.pmean((gradient, parts), axis)
+  return gradient, parts | {'policy/log_ratio_max': largest}

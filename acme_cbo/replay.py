@@ -44,13 +44,11 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   parts = experiment.parts
   _check('--update', update, 1, _updates(experiment, workdir, begun=True))
   _check('--scm', index, 0, parts.num_tasks - 1)
-  state, step, compiled = _after(update - 1, experiment, workdir)
+  state, step, run = _after(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
-  tasks = priors.filled(*compiled['fill'](key_tasks))
-  (observations, trajectories), _ = compiled['act'](
-    state.params, key_act, tasks
-  )
+  tasks = priors.filled(*run['fill'](key_tasks))
+  (observations, trajectories), _ = run['act'](state.params, key_act, tasks)
   task, rows, rollouts = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], (tasks, observations, trajectories))
   )
@@ -158,16 +156,16 @@ def _after(
   update: int, experiment: experiment_lib.Experiment, workdir: pathlib.Path
 ):
   """The state after an update of a run, what goes on from it, its programs."""
-  compiled = train.compiled_programs(experiment)
-  state = compiled['init'](jax.random.PRNGKey(experiment.seed))
+  run = train.compiled_programs(experiment, fused.Fused(experiment.parts))
+  state = run['init'](jax.random.PRNGKey(experiment.seed))
   with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
     nearest = checkpointer.latest_step(before=update + 1)
     if nearest:
       state, _ = checkpointer.restore(state, nearest)
-  step = fused.make_step(experiment.parts, compiled)
+  step = fused.make_step(run)
   while int(state.step) < update:
     state, _ = step(state)
-  return state, step, compiled
+  return state, step, run
 
 
 def _updates(

@@ -7,7 +7,7 @@ W/summary.json      how the run ended and what it came to; written last
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import datetime
 import fcntl
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from acme_cbo import errors
 from acme_cbo import schema
@@ -356,10 +356,23 @@ def locked(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
     os.close(descriptor)
 
 
+class Ending(NamedTuple):
+  """What `ending` gives to whoever can end a run.
+
+  Attributes:
+    interrupted: the signal that came in, if one did.
+    fail: writes that the run failed, and why, where the process has to be ended
+      without anything else.
+  """
+
+  interrupted: interruption.Interruption
+  fail: Callable[[str], None]
+
+
 @contextlib.contextmanager
 def ending(
   workdir: pathlib.Path, facts: dict[str, Any], start: float
-) -> Iterator[interruption.Interruption]:
+) -> Iterator[Ending]:
   """Writes how the run ended to `summary.json`, however it does.
 
   `facts` go into it, with `status`, 'finished', 'interrupted', 'diverged' or
@@ -372,7 +385,7 @@ def ending(
     start: what `time.monotonic` said at the start.
 
   Yields:
-    Whether a signal came in, to be asked by whoever can end the run.
+    The `Ending`.
 
   Raises:
     BaseException: what the body raises.
@@ -397,7 +410,7 @@ def ending(
 
   with interruption.Interruption(abort) as interrupted:
     try:
-      yield interrupted
+      yield Ending(interrupted, lambda reason: end('failed', reason))
     except BaseException as error:
       if isinstance(error, errors.Interrupted):
         status, said = 'interrupted', str(error)

@@ -210,6 +210,9 @@ FIELDS = {
   ),
   'optimizer.max_grad_norm': _positive('norm at which a gradient is clipped'),
   'optimizer.weight_decay': _real('of the matrices'),
+  'runtime.kind': _choice(
+    'actor and learner in turn on one device, or so on all', 'fused', 'mesh'
+  ),
   'training.num_updates': _count('of the whole run', 0),
   'training.eval_every': _count('updates between two evaluations'),
   'training.checkpoint_every': _count('updates between two checkpoints'),

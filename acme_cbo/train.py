@@ -18,7 +18,8 @@ import time
 from typing import Any
 
 import jax
-from jax import stages
+from jax.experimental import multihost_utils
+import numpy as np
 
 from acme_cbo import dashboard
 from acme_cbo import errors
@@ -31,19 +32,61 @@ from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import report
 from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import mesh
+from acme_cbo.runtimes import processes
 from acme_cbo.scms import priors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
+from acme_cbo.training import interruption
 from acme_cbo.training import loggers
 from acme_cbo.training import monitors
 from acme_cbo.training import progress
 from acme_cbo.training import stopping
 from acme_cbo.training import trainer as trainer_lib
 
+_RUNTIMES = {'fused': fused.Fused, 'mesh': mesh.Mesh}
 # By which the best checkpoints are kept.
 _SCORE = 'eval/score_last'
 # What is shown beside the settings of a run.
 _SHOWN = ('eval/score_first', 'eval/score_mean', _SCORE, 'reward/total')
+
+
+def run(
+  config: dict[str, Any] | None,
+  workdir: str | None,
+  resume: bool,
+  resume_step: int | None,
+  place: processes.Place | None,
+) -> None:
+  """Trains in this process, alone or as one of several.
+
+  Args:
+    config: the resolved values; None is whatever process 0 has.
+    workdir: see `train_and_evaluate`; None is one of the name of the run.
+    resume: see `train_and_evaluate`.
+    resume_step: see `train_and_evaluate`.
+    place: of this process among several; None where it is alone.
+
+  Raises:
+    errors.UsageError: see `train_and_evaluate`, or the processes do not fit
+      each other.
+    errors.Interrupted: see `train_and_evaluate`.
+    errors.PeerError: another process has not come, or was lost.
+  """
+  with processes.joined(place, config) as group:
+    if isinstance(group, processes.Follower):
+      follow(experiment_lib.from_config(group.welcome['config']), group)
+      return
+    assert config is not None
+    experiment = experiment_lib.from_config(config)
+    train_and_evaluate(
+      experiment,
+      config,
+      pathlib.Path(workdir or run_directory.named(experiment.name)),
+      resume,
+      resume_step,
+      group,
+    )
 
 
 def train_and_evaluate(
@@ -52,6 +95,7 @@ def train_and_evaluate(
   workdir: pathlib.Path,
   resume: bool = False,
   resume_step: int | None = None,
+  group: processes.Alone = processes.ALONE,
 ) -> dict[str, Any]:
   """Trains a policy, scores it beside the heuristics, writes it all down.
 
@@ -63,6 +107,7 @@ def train_and_evaluate(
     resume: go on with the run in `workdir` from its latest checkpoint, or from
       the beginning where it has none yet.
     resume_step: go on from the checkpoint of this step; later ones are deleted.
+    group: the processes that train together, of which this one leads.
 
   Returns:
     What `summary.json` holds.
@@ -71,6 +116,7 @@ def train_and_evaluate(
     errors.UsageError: the directory cannot be used, or holds no run of this
       config that could go on.
     errors.Interrupted: a signal came in; the run can be resumed.
+    errors.PeerError: another process was lost; the run can be resumed.
   """
   begun = time.monotonic()
   own = callbacks.load(experiment.training.callbacks)
@@ -92,17 +138,14 @@ def train_and_evaluate(
   ):
     if resume:
       run_directory.check_resumable(workdir, config)
-    compiled = compiled_programs(experiment)
-    key = jax.random.PRNGKey(experiment.seed)
-    # Training that could not draw from it is refused before all is written.
-    priors.filled(*compiled['fill'](key))
-
-    def initial() -> types.TrainingState:
-      return compiled['init'](key)
-
+    runtime = make_runtime(experiment, group)
+    run, beginning = _ready(experiment, runtime, group)
+    # An update takes the state away.
+    untrained = jax.tree.map(np.array, beginning.params)
     state, metadata = _starting_point(
-      checkpointer, initial(), resume, resume_step, workdir
+      checkpointer, beginning, resume, resume_step, workdir
     )
+    state = _shared(state, runtime, group)
     starts = run_directory.begin(
       workdir,
       config,
@@ -114,9 +157,11 @@ def train_and_evaluate(
         flush=True,
       )
     with (
-      run_directory.ending(workdir, facts, begun) as interrupted,
+      run_directory.ending(workdir, facts, begun) as ending,
       _what_to_do_next(workdir),
+      runtime.started(run, state) as step,
     ):
+      group.on_loss(ending.fail)
       facts['parameters'] = _announce(experiment, state, workdir)
       tasks = held_out_tasks(experiment)
       score = tasks.network_scorer(experiment.parts.network)
@@ -125,7 +170,7 @@ def train_and_evaluate(
       def evaluate_state(state):
         """Scores a policy; the first time also those it is compared to."""
         if not outcomes:
-          outcomes['untrained'] = score(initial().params, 0)
+          outcomes['untrained'] = score(untrained, 0)
           outcomes.update(tasks.scores(held_out.HEURISTICS))
         outcomes['grpo'] = (
           score(state.params, int(state.step))
@@ -153,9 +198,10 @@ def train_and_evaluate(
           ),
           _Record(facts, checkpointer),
         ),
-        interrupted,
+        lambda: ending.interrupted() or group.signal(),
         workdir,
-        compiled,
+        runtime,
+        _led(step, group),
       )
       if metadata:
         trainer.load_state_dict(metadata['trainer'])
@@ -167,8 +213,8 @@ def train_and_evaluate(
           dashboard.layout(experiment.parts.horizon.num_interventions)
         )
         tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
-      state = trainer.fit(state)
-      if signal := interrupted():
+      state = runtime.local(trainer.fit(state))
+      if signal := ending.interrupted():
         raise errors.Interrupted(signal, f'after update {trainer.updates}')
       if not outcomes:  # It went on from its end.
         evaluate_state(state)
@@ -219,17 +265,108 @@ class _Record(callbacks.Callback):
     self._facts['latest_checkpoint'] = self._checkpointer.latest_step()
 
 
-def compiled_programs(
+def follow(
+  experiment: experiment_lib.Experiment, group: processes.Follower
+) -> None:
+  """Trains as `train_and_evaluate` does in the process that leads.
+
+  Args:
+    experiment: the wired parts.
+    group: what this process is among the others.
+
+  Raises:
+    errors.Interrupted: the run was.
+  """
+  runtime = make_runtime(experiment, group)
+  run, state = _ready(experiment, runtime, group)
+  state = _shared(runtime.local(state), runtime, group)
+  with (
+    interruption.Interruption(lambda signal: None) as interrupted,
+    runtime.started(run, state) as step,
+  ):
+    for _ in group.commands():
+      with group.explaining():
+        state, _ = step(state)
+      group.report(interrupted())
+
+
+def make_runtime(
+  experiment: experiment_lib.Experiment, group: processes.Group
+) -> fused.Fused:
+  """What runs the updates, as the config says.
+
+  Raises:
+    errors.UsageError: it cannot run them, or not in several processes.
+  """
+  kind = experiment.runtime.kind
+  if group.size > 1 and kind != 'mesh':
+    raise errors.UsageError(
+      f'config.runtime.kind is {kind!r}, which runs in one process; several '
+      "need 'mesh'"
+    )
+  return _RUNTIMES[kind](experiment.parts)
+
+
+def _ready(
   experiment: experiment_lib.Experiment,
-) -> dict[str, stages.Compiled]:
-  """`fused.programs` of a run; from here on it compiles as the run says."""
+  runtime: fused.Fused,
+  group: processes.Group,
+) -> tuple[dict[str, Callable[..., Any]], types.TrainingState]:
+  """The programs of a run, and the state that it begins with.
+
+  Raises:
+    errors.UsageError: training could not draw from the prior.
+  """
+  run = compiled_programs(experiment, runtime)
+  key = runtime.place(jax.random.PRNGKey(experiment.seed))
+  with group.explaining():
+    # Refused before anything is written.
+    priors.filled(*run['fill'](key))
+    return run, runtime.local(run['init'](key))
+
+
+def _shared(
+  state: types.TrainingState, runtime: fused.Fused, group: processes.Group
+) -> types.TrainingState:
+  """The state of the process that leads, where the programs take it."""
+  with group.explaining():
+    if group.size > 1:
+      state = multihost_utils.broadcast_one_to_all(state)
+    return runtime.place(state)
+
+
+def _led(step: fused.Step, group: processes.Alone) -> fused.Step:
+  """A step that all processes make."""
+
+  def led(state):
+    group.command({'step': True})
+    with group.explaining():
+      return step(state)
+
+  return led
+
+
+def compiled_programs(
+  experiment: experiment_lib.Experiment, runtime: fused.Fused
+) -> dict[str, Callable[..., Any]]:
+  """The programs of a run; from here on it compiles as the run says.
+
+  Args:
+    experiment: of the run.
+    runtime: whose programs they are.
+
+  Returns:
+    {name: program}, those compiled that an update calls.
+  """
   if experiment.training.quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
-  return compilation.ready(
-    experiment.parts_from,
-    lambda: fused.trace(experiment.parts),
+  compiled = compilation.ready(
+    [experiment.parts_from, type(runtime).__name__],
+    runtime.devices,
+    lambda: fused.trace(runtime.programs),
     lambda: print('compiling, half a minute or so …', flush=True),
   )
+  return {**runtime.programs, **compiled}
 
 
 def held_out_tasks(experiment: experiment_lib.Experiment) -> held_out.HeldOut:
@@ -253,7 +390,7 @@ def _what_to_do_next(workdir: pathlib.Path) -> Iterator[None]:
       f'{" --held_out" if error.held_out else ""}'
     )
     raise
-  except errors.Interrupted as error:
+  except (errors.Interrupted, errors.PeerError) as error:
     error.add_note(
       f'go on with: {_beside("python")} launchers/train.py --resume '
       f'{_flag(workdir)}'
@@ -316,7 +453,8 @@ def _trainer(
   last: tuple[callbacks.Callback, ...],
   interrupted: Callable[[], int | None],
   workdir: pathlib.Path,
-  compiled: dict[str, stages.Compiled],
+  runtime: fused.Fused,
+  step: fused.Step,
 ) -> trainer_lib.Trainer:
   """The trainer of a run: the callbacks of its config, and then the `last`."""
   parts, cadence = experiment.parts, experiment.training
@@ -331,7 +469,8 @@ def _trainer(
       )
     )
   return trainer_lib.Trainer(
-    step=fused.make_step(parts, compiled),
+    step=step,
+    local=runtime.local,
     num_updates=cadence.num_updates,
     logger=logger,
     interrupted=interrupted,

@@ -127,6 +127,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       weight_decay=1e-4,
     )
   )
+  # How actor and learner are run: see acme_cbo/runtimes/.
+  config.runtime = ml_collections.ConfigDict(dict(kind='fused'))
   config.training = ml_collections.ConfigDict(
     dict(
       num_updates=260,

@@ -8,6 +8,7 @@ A field is set by --config.grpo.beta=0.01; --config_help lists all of them.
 from collections.abc import Sequence
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -31,6 +32,7 @@ _RESUME = flags.DEFINE_bool('resume', False, 'Go on with the run in --workdir.')
 _RESUME_STEP = flags.DEFINE_integer(
   'resume_step', None, 'Go on from the checkpoint of this step instead.'
 )
+command_line.define_place()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,18 +43,17 @@ def main(argv: Sequence[str]) -> None:
   resume = _RESUME.value or _RESUME_STEP.value is not None
   if resume and _WORKDIR.value is None:
     raise errors.UsageError('name the run to resume: --workdir=')
-  if resume and _CONFIG.value is None:
-    config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
-  else:
+  place = command_line.place()
+  config: dict[str, Any] | None = None  # As process 0 has it.
+  if not resume or _CONFIG.value is not None:
     config = command_line.required_config(_CONFIG)
-  command_line.set_environment()
+  elif place is None or place.process_id == 0:
+    config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
+  command_line.set_environment(several_processes=place is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import experiment  # noqa: PLC0415
   from acme_cbo import train  # noqa: PLC0415
 
-  wired = experiment.from_config(config)
-  workdir = pathlib.Path(_WORKDIR.value or run_directory.named(wired.name))
-  train.train_and_evaluate(wired, config, workdir, resume, _RESUME_STEP.value)
+  train.run(config, _WORKDIR.value, resume, _RESUME_STEP.value, place)
 
 
 if __name__ == '__main__':

@@ -63,7 +63,8 @@ def _act(seed=0, kinds=miniature.KINDS):
 @functools.partial(jax.jit, static_argnames='kinds')
 def _jit_act(key, params, tasks, kinds):
   network = miniature.network()
-  return actor.act(key, params, network, tasks, miniature.HORIZON, _G, kinds)
+  keys = jax.random.split(key, _B)
+  return actor.act(keys, params, network, tasks, miniature.HORIZON, _G, kinds)
 
 
 @functools.cache

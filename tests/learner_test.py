@@ -46,7 +46,13 @@ def _act():
   network, horizon = _NETWORK, miniature.HORIZON
   return jax.jit(
     lambda key, params, tasks: actor.act(
-      key, params, network, tasks, horizon, _G, miniature.KINDS
+      jax.random.split(key, _B),
+      params,
+      network,
+      tasks,
+      horizon,
+      _G,
+      miniature.KINDS,
     )
   )
 

@@ -232,11 +232,11 @@ class EndingTest(DirectoryTestCase):
     before = signal.getsignal(number)
     facts: dict[str, Any] = {'finished_by': 'all updates were made'}
     start = time.monotonic() - 100
-    with run_directory.ending(self.directory, facts, start) as interrupted:
-      self.assertIsNone(interrupted())
+    with run_directory.ending(self.directory, facts, start) as ending:
+      self.assertIsNone(ending.interrupted())
       os.kill(os.getpid(), number)
       time.sleep(0.05)
-      self.assertEqual(interrupted(), number)
+      self.assertEqual(ending.interrupted(), number)
     self.assertEqual(self._summary()['status'], 'finished')
     self.assertGreater(self._summary()['seconds'], 100)
     self.assertEqual(signal.getsignal(number), before)

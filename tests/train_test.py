@@ -156,7 +156,7 @@ class RunTest(parameterized.TestCase):
     cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
     cls.parts = experiment.from_config(_config(0).to_dict()).parts
     compiled = fused.programs(cls.parts)
-    cls.step = staticmethod(fused.make_step(cls.parts, compiled))
+    cls.step = staticmethod(fused.make_step(compiled))
     from_config = experiment.from_config
     for module, name, shared in (
       (compilation, 'ready', lambda *_: compiled),

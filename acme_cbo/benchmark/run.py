@@ -109,7 +109,7 @@ def measure(
   say('acting and learning, in several ways, in turn')
   trained = training.measure(experiment.parts, repeats)
   overhead = training.trainer_overhead(
-    fused.make_step(experiment.parts),
+    fused.make_step(fused.programs(experiment.parts)),
     fused.initial_state(experiment.seed, experiment.parts),
     4 * repeats,
     experiment.learning_rate,

@@ -206,7 +206,7 @@ def measure(parts: fused.Parts, repeats: int) -> dict[str, Any]:
     'memory': machine.memory(),
   }
   compiled = fused.programs(parts)
-  step = fused.make_step(parts, compiled)
+  step = fused.make_step(compiled)
   programs = {
     'act': lambda: act.run(params, key, tasks),
     'learn': lambda: learn.run(state, *data),
@@ -368,9 +368,7 @@ def python_share(
   """
   inside, whole = timing.Stopwatch(), timing.Stopwatch()
   step = whole.timed(
-    fused.make_step(
-      parts, {name: inside.timed(run) for name, run in programs.items()}
-    )
+    fused.make_step({name: inside.timed(run) for name, run in programs.items()})
   )
   state, _ = step(_copy(state))  # It compiles.
   inside.seconds = whole.seconds = 0.0

@@ -7,7 +7,7 @@ settings and the machine. They are kept beside jax's, in a folder of its
 persistent cache, and nowhere where there is none.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
 import gc
@@ -36,6 +36,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 def ready(
   settings: Any,
+  devices: Sequence[jax.Device],
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
   on_compile: Callable[[], None],
 ) -> dict[str, stages.Compiled]:
@@ -47,7 +48,8 @@ def ready(
   Args:
     settings: values that JSON can hold and that, beside the sources of this
       package, tell apart whatever `trace` is of.
-    trace: yields programs of one device by name.
+    devices: that the programs are of.
+    trace: yields programs by name.
     on_compile: called before they are compiled, where they have to be.
 
   Returns:
@@ -57,8 +59,8 @@ def ready(
   if not directory or not jax.config.values['jax_enable_compilation_cache']:
     on_compile()
     return _compile(trace)
-  path = pathlib.Path(directory) / 'sets' / _digest(settings)
-  kept = _load(path)
+  path = pathlib.Path(directory) / 'sets' / _digest(settings, devices)
+  kept = _load(path, devices)
   if kept is None:
     on_compile()
     # What jax itself has kept lacks parts when it is serialised again.
@@ -103,7 +105,7 @@ def _no_collection() -> Iterator[None]:
       gc.enable()
 
 
-def _digest(settings: Any) -> str:
+def _digest(settings: Any, devices: Sequence[jax.Device]) -> str:
   """SHA-256 of all that decides what is traced and compiled."""
   sources = sorted(_PACKAGE.rglob('*.py'))
   installed = importlib.metadata.distributions()
@@ -121,11 +123,16 @@ def _digest(settings: Any) -> str:
     # Loops are split by the number of threads.
     len(os.sched_getaffinity(0)),
     len(jax.local_devices()),
+    # Of several processes each has its own half of a program.
+    [device.id for device in devices],
+    jax.process_index(),
   )
   return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
-def _load(path: pathlib.Path) -> dict[str, stages.Compiled] | None:
+def _load(
+  path: pathlib.Path, devices: Sequence[jax.Device]
+) -> dict[str, stages.Compiled] | None:
   """The programs in a file; None where there is none, or none to be used."""
   try:
     content = path.read_bytes()
@@ -139,7 +146,7 @@ def _load(path: pathlib.Path) -> dict[str, stages.Compiled] | None:
     kept = pickle.loads(serialized)  # noqa: S301
     return {
       name: serialize_executable.deserialize_and_load(
-        *program, execution_devices=jax.local_devices()[:1]
+        *program, execution_devices=devices
       )
       for name, program in kept.items()
     }

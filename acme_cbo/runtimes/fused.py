@@ -1,8 +1,13 @@
-"""Actor and learner in turn, in one process on one device."""
+"""Actor and learner in turn, in one process on one device.
+
+What the other runtimes run in other ways is here: what an update is made of,
+its programs, and its two halves, with all that they refuse.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax import stages
@@ -19,6 +24,10 @@ from acme_cbo import rewards
 from acme_cbo import types
 from acme_cbo.scms import priors
 
+TreeT = TypeVar('TreeT')
+Step = Callable[
+  [types.TrainingState], tuple[types.TrainingState, dict[str, jax.Array]]
+]
 # So many updates in a row without one live group are an error.
 _MAX_DEAD_UPDATES = 20
 
@@ -64,12 +73,22 @@ def initial_state(seed: int, parts: Parts) -> types.TrainingState:
   return programs(parts)['init'](jax.random.PRNGKey(seed))
 
 
+def task_keys(key: jax.Array, parts: Parts) -> jax.Array:
+  """[B] what the rollouts on each task are drawn from; `key` is consumed."""
+  return jax.random.split(key, parts.num_tasks)
+
+
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
+  """`act_on_each` with the `task_keys` of a key, which is consumed."""
+  return act_on_each(params, task_keys(key, parts), tasks, parts)
+
+
+def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):
   """A group of rollouts on every task, and what of it is not finite.
 
   Args:
     params: parameters of the network.
-    key: consumed.
+    keys: [B] of each task, consumed.
     tasks: B tasks.
     parts: of the update.
 
@@ -77,7 +96,7 @@ def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
     Observations and trajectories, see `actor.act`, and `actor.faults` of them.
   """
   data = actor.act(
-    key,
+    keys,
     params,
     parts.network,
     tasks,
@@ -89,13 +108,36 @@ def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
 
 
 def learn(
-  state: types.TrainingState, tasks, observations, trajectories, parts: Parts
+  state: types.TrainingState,
+  tasks,
+  observations,
+  trajectories,
+  parts: Parts,
+  axis: str | None = None,
 ):
-  """Updates the state from what `act` brought."""
+  """Updates the state from what `act` brought, see `learner.update`."""
   return learner.update(
     state,
     parts.network,
     parts.optimizer,
+    tasks,
+    observations,
+    trajectories,
+    parts.weights,
+    parts.settings,
+    parts.grpo,
+    axis,
+  )
+
+
+def learner_faults(
+  state: types.TrainingState, tasks, observations, trajectories, parts: Parts
+) -> jax.Array:
+  """Where an update would not be finite, see `learner.faults`."""
+  return learner.faults(
+    state.params,
+    state.reference,
+    parts.network,
     tasks,
     observations,
     trajectories,
@@ -115,7 +157,8 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
     'init': key -> state; 'fill': key -> tasks and whether they are all there,
     see `priors.fill`; 'act': (params, key, tasks) -> what `act` returns;
     'learn': (state, tasks, observations, trajectories) -> state and metrics,
-    where the state that is given is donated.
+    where the state that is given is donated; 'faults': the same ->
+    `learner_faults`, for when an update has failed.
   """
   return {
     'init': jax.jit(lambda key: init(key, parts)),
@@ -127,16 +170,29 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
       ),
       donate_argnums=0,
     ),
+    'faults': jax.jit(
+      lambda state, tasks, observations, trajectories: learner_faults(
+        state, tasks, observations, trajectories, parts
+      )
+    ),
   }
 
 
-def trace(parts: Parts) -> Iterator[tuple[str, stages.Traced]]:
-  """Traces `programs` one after the other, without a call of any."""
-  wrapped = programs(parts)
+def trace(
+  programs: Mapping[str, stages.Wrapped],
+) -> Iterator[tuple[str, stages.Traced]]:
+  """Traces what every update calls, one after the other, without a call.
+
+  Args:
+    programs: as `programs` gives them.
+
+  Yields:
+    The name of each and what it was traced to.
+  """
   key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
 
   def traced(name, *args):
-    program = wrapped[name].trace(*args)
+    program = programs[name].trace(*args)
     made = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
       program.out_info,
@@ -153,72 +209,151 @@ def trace(parts: Parts) -> Iterator[tuple[str, stages.Traced]]:
   yield program
 
 
+class Experience(NamedTuple):
+  """What an actor brings to a learner.
+
+  Attributes:
+    tasks: B tasks.
+    data: observations and trajectories on them.
+    seed: from which the tasks were drawn.
+    next_key: from which the next update is drawn.
+  """
+
+  tasks: types.Task
+  data: tuple[jax.Array, types.Trajectory]
+  seed: str
+  next_key: jax.Array
+
+
+def acted(
+  run: Mapping[str, Callable[..., Any]], params, key: jax.Array, update: int
+) -> Experience:
+  """The first half of an update: tasks are drawn, and rollouts made on them.
+
+  Args:
+    run: the `programs`.
+    params: of the policy that acts.
+    key: of the update, consumed.
+    update: its number, counted from 1.
+
+  Returns:
+    The `Experience`.
+
+  Raises:
+    errors.UsageError: the prior cannot fill a batch.
+    errors.NonFiniteError: an observation, a logit or a reward is not finite.
+  """
+  key, key_tasks, key_act = jax.random.split(key, 3)
+  seed = str(jax.random.key_data(key_tasks).tolist())
+  tasks = priors.filled(*run['fill'](key_tasks))
+  data, faults = run['act'](params, key_act, tasks)
+  errors.check_finite(update, actor.FAULTS, np.asarray(faults), seed)
+  return Experience(tasks, data, seed, key)
+
+
+def learned(
+  run: Mapping[str, Callable[..., Any]],
+  state: types.TrainingState,
+  experience: Experience,
+) -> tuple[types.TrainingState, dict[str, jax.Array]]:
+  """The second half of an update: what it does to the state, and metrics.
+
+  Args:
+    run: the `programs`.
+    state: before the update; donated.
+    experience: of the update.
+
+  Returns:
+    The state after it, whose key is the next one, and the metrics.
+
+  Raises:
+    errors.NonFiniteError: a loss or a gradient is not finite.
+    FloatingPointError: the policy has left the data behind, or no group has
+      told anything for a long time.
+  """
+  update = int(state.step) + 1
+  tasks, data, seed, key = experience
+  state, metrics = run['learn'](state._replace(key=key), tasks, *data)
+  lost = [
+    name
+    for name, value in jax.device_get(metrics).items()
+    if not np.isfinite(value)
+  ]
+  if lost:
+    faults = np.asarray(run['faults'](state, tasks, *data))
+    errors.check_finite(update, learner.FAULTS, faults, seed)
+  largest = float(metrics['policy/log_ratio_max'])
+  # Also where it is NaN.
+  if not largest <= losses.MAX_LOG_RATIO:
+    raise FloatingPointError(
+      f'update {update}: a log importance ratio of {largest:.1f} '
+      f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
+      'grpo.num_iterations'
+    )
+  if lost:
+    raise FloatingPointError(
+      f'update {update}: not finite: {", ".join(lost)}, though the loss and '
+      'the gradient of each SCM are; lower optimizer.learning_rate'
+    )
+  if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
+    raise FloatingPointError(
+      f'update {update}: for {_MAX_DEAD_UPDATES} updates in a row '
+      'all rollouts of every group have earned the same; raise the weights '
+      'of the entropy, or check the weights of the rewards'
+    )
+  return state, metrics
+
+
+class Fused:
+  """The runtime of this file, and what every runtime has.
+
+  Attributes:
+    devices: that its programs are of.
+    programs: see `programs`.
+  """
+
+  def __init__(self, parts: Parts):
+    """Takes the first device of this process."""
+    self.devices: tuple[jax.Device, ...] = tuple(jax.local_devices()[:1])
+    self.programs = programs(parts)
+
+  def place(self, tree: TreeT) -> TreeT:
+    """Arrays of this process as the programs take them."""
+    return tree
+
+  def local(self, tree: TreeT) -> TreeT:
+    """What of a state any other program of this process can take."""
+    return tree
+
+  def started(
+    self,
+    run: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
+  ) -> contextlib.AbstractContextManager[Step]:
+    """What makes updates, while it is entered.
+
+    Args:
+      run: its programs, compiled or not.
+      state: that the first update will be given.
+    """
+    del state
+    return contextlib.nullcontext(make_step(run))
+
+
 def make_step(
-  parts: Parts, compiled: Mapping[str, Callable[..., Any]] | None = None
-) -> Callable[[types.TrainingState], tuple[types.TrainingState, dict]]:
+  run: Mapping[str, Callable[..., Any]],
+) -> Step:
   """One update as a function of the state, which it donates.
 
   Args:
-    parts: of the update.
-    compiled: its `programs`; they are compiled as they are called if not given.
+    run: the `programs`.
 
   Returns:
-    `step(state) -> (state, metrics)`. It raises an `errors.UsageError` where
-    the prior cannot fill a batch, an `errors.NonFiniteError` where an
-    observation, a logit, a reward, a loss or a gradient is not finite, and a
-    `FloatingPointError` where the policy has left the data behind or no group
-    has told anything for a long time.
+    `step(state) -> (state, metrics)`. It raises as `acted` and `learned` do.
   """
-  run = compiled or programs(parts)
-  jit_learner_faults = jax.jit(
-    lambda state, tasks, observations, trajectories: learner.faults(
-      state.params,
-      state.reference,
-      parts.network,
-      tasks,
-      observations,
-      trajectories,
-      parts.weights,
-      parts.settings,
-      parts.grpo,
-    )
-  )
 
   def step(state):
     update = int(state.step) + 1
-    key, key_tasks, key_act = jax.random.split(state.key, 3)
-    seed = str(jax.random.key_data(key_tasks).tolist())
-    tasks = priors.filled(*run['fill'](key_tasks))
-    data, faults = run['act'](state.params, key_act, tasks)
-    errors.check_finite(update, actor.FAULTS, np.asarray(faults), seed)
-    state, metrics = run['learn'](state._replace(key=key), tasks, *data)
-    lost = [
-      name
-      for name, value in jax.device_get(metrics).items()
-      if not np.isfinite(value)
-    ]
-    if lost:
-      faults = np.asarray(jit_learner_faults(state, tasks, *data))
-      errors.check_finite(update, learner.FAULTS, faults, seed)
-    largest = float(metrics['policy/log_ratio_max'])
-    # Also where it is NaN.
-    if not largest <= losses.MAX_LOG_RATIO:
-      raise FloatingPointError(
-        f'update {update}: a log importance ratio of {largest:.1f} '
-        f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
-        'grpo.num_iterations'
-      )
-    if lost:
-      raise FloatingPointError(
-        f'update {update}: not finite: {", ".join(lost)}, though the loss and '
-        'the gradient of each SCM are; lower optimizer.learning_rate'
-      )
-    if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
-      raise FloatingPointError(
-        f'update {update}: for {_MAX_DEAD_UPDATES} updates in a row '
-        'all rollouts of every group have earned the same; raise the weights '
-        'of the entropy, or check the weights of the rewards'
-      )
-    return state, metrics
+    return learned(run, state, acted(run, state.params, state.key, update))
 
   return step

@@ -68,6 +68,10 @@ class Checkpointer:
         create=False,
         # An asynchronous save may be lost after it returned True.
         enable_async_checkpointing=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+          primary_host=jax.process_index(),
+          active_processes={jax.process_index()},
+        ),
       ),
     )
 
@@ -103,7 +107,7 @@ class Checkpointer:
     saved = self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
+        state=ocp.args.StandardSave(jax.tree.map(_on_host, state)),
         digests=ocp.args.JsonSave(digests),
         metadata=ocp.args.JsonSave(metadata),
       ),
@@ -191,14 +195,14 @@ class Checkpointer:
       raise _Damage('metadata are not what was saved')
     leaves = digests['leaves']
     _check_match(path, leaves, template)
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    abstract = jax.tree.map(_like_on_host, template)
     state = self._read(step, state=ocp.args.StandardRestore(abstract))['state']
     found = _digests(state)
     lost = [leaf for leaf in found if found[leaf] != leaves[leaf]]
     if lost:
       raise _Damage(f'{", ".join(lost[:_MAX_SHOWN])} is not what was saved')
-    # Orbax ties arrays to their device; programs that were compiled for arrays
-    # that are not tied would be compiled anew.
+    # A key that Orbax restores is tied to its device; programs that were
+    # compiled for arrays that are not would be compiled anew.
     return jax.tree.map(jnp.asarray, jax.device_get(state)), metadata
 
   def _read(self, step, **items):
@@ -272,7 +276,7 @@ def _digests(state: Any) -> dict[str, dict[str, str]]:
   found = {}
   for path, leaf in _by_path(state).items():
     array = _describe(leaf)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if _is_key(leaf):
       leaf = jax.random.key_data(leaf)
     sha256 = hashlib.sha256(f'{path} {array} '.encode())
     sha256.update(np.ascontiguousarray(leaf).tobytes())
@@ -288,6 +292,22 @@ def _by_path(state: Any) -> dict[str, Any]:
 def _describe(leaf: Any) -> str:
   """Dtype and shape, such as `int32[2,3]`."""
   return f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
+
+
+def _is_key(leaf: Any) -> bool:
+  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _on_host(leaf: jax.Array) -> Any:
+  """As Orbax saves it, also where one of several processes alone does."""
+  return leaf if _is_key(leaf) else np.asarray(leaf)
+
+
+def _like_on_host(leaf: Any) -> Any:
+  """What an array that `_on_host` made looks like."""
+  if _is_key(leaf):
+    return ocp.utils.to_shape_dtype_struct(leaf)
+  return np.empty(leaf.shape, leaf.dtype)
 
 
 def _check_leaves(state: Any) -> None:

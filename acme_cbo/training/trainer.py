@@ -53,8 +53,10 @@ class Trainer(Generic[StateT]):
     callbacks: called in this order at each of the hooks.
     interrupted: asked after each update for the number of a signal that came
       in, if one did.
+    local: what of a state callbacks are shown.
     updates: how many were made.
-    state: the state after the last update; None while the next one is made.
+    state: what is shown of the state after the last update; None while the next
+      one is made.
     stop_reason: why the run ends before its last update, if it does.
   """
 
@@ -63,6 +65,7 @@ class Trainer(Generic[StateT]):
   logger: loggers.Logger = dataclasses.field(default_factory=loggers.NoopLogger)
   callbacks: tuple[callbacks_lib.Callback, ...] = ()
   interrupted: Callable[[], int | None] = lambda: None
+  local: Callable[[StateT], StateT] = lambda state: state
   updates: int = dataclasses.field(default=0, init=False)
   state: StateT | None = dataclasses.field(default=None, init=False)
   stop_reason: str | None = dataclasses.field(default=None, init=False)
@@ -89,7 +92,7 @@ class Trainer(Generic[StateT]):
         told. Which callback it was, and a failure of the telling or of closing
         the logger, are notes on it.
     """
-    self.state, self.updates = state, int(state.step)
+    self.state, self.updates = self.local(state), int(state.step)
     try:
       state = self._fit(state)
     except BaseException as exception:
@@ -157,7 +160,7 @@ class Trainer(Generic[StateT]):
         f'The state has made {self.updates} updates already; num_updates is'
         f' {self.num_updates}.'
       )
-    self.tell('on_fit_start', state)
+    self.tell('on_fit_start', self.state)
     while self.updates < self.num_updates and self.stop_reason is None:
       begin = time.perf_counter()
       self.state = None
@@ -170,15 +173,15 @@ class Trainer(Generic[StateT]):
           f'After update {updates} the step of the state is'
           f' {int(state.step)}; every update must add one.'
         )
-      self.state, self.updates = state, updates
-      self.tell('on_step_end', state, metrics)
+      self.state, self.updates = self.local(state), updates
+      self.tell('on_step_end', self.state, metrics)
       self.logger.write(
         updates, scalars.finite(f'After update {updates}', metrics)
       )
-      self.tell('on_update_end', state, metrics)
+      self.tell('on_update_end', self.state, metrics)
       if signal := self.interrupted():
         raise errors.Interrupted(signal, f'after update {updates}')
-    self.tell('on_fit_end', state)
+    self.tell('on_fit_end', self.state)
     return state
 
   def _named(self) -> Iterator[tuple[str, callbacks_lib.Callback]]:

@@ -209,7 +209,7 @@ def no_silent_failures(
     params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
   )
   try:
-    fused.make_step(parts)(lost)
+    fused.make_step(fused.programs(parts))(lost)
     said = 'nothing was raised'
   except errors.NonFiniteError as error:
     said = str(error)

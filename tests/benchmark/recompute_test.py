@@ -31,7 +31,7 @@ def _params():
 def _act(network):
   return jax.jit(
     lambda params, tasks: actor.act(
-      jax.random.PRNGKey(0),
+      jax.random.split(jax.random.PRNGKey(0), 2),
       params,
       network,
       tasks,

@@ -590,7 +590,7 @@ class HeldOutTest(parameterized.TestCase):
       mock.patch.object(fused, 'act', lambda *unused: ((None, None), fine)),
       mock.patch.object(fused, 'learn', learn),
     ):
-      step = fused.make_step(parts)
+      step = fused.make_step(fused.programs(parts))
       for seed in range(4):
         tasks = held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
         self.assertLen(tasks.parents, 16)

@@ -86,7 +86,7 @@ class StepTest(parameterized.TestCase):
   def test_is_the_actor_and_then_the_learner(self):
     parts = miniature.parts()
     learn = jax.jit(functools.partial(fused.learn, parts=parts))
-    step = fused.make_step(parts)
+    step = fused.make_step(fused.programs(parts))
     state, expected = _init(parts), _init(parts)
     seen = []
     for i in range(2):
@@ -115,7 +115,7 @@ class RefusalTest(parameterized.TestCase):
     parts = miniature.parts(prior=prior)
     state = _init(parts)
     with self.assertRaisesRegex(ValueError, 'lower scms.min_gain'):
-      fused.make_step(parts)(state)
+      fused.make_step(fused.programs(parts))(state)
     # Nothing is lost: the state was not given away yet.
     self.assertEqual(state.step, 0)
 
@@ -127,11 +127,11 @@ class RefusalTest(parameterized.TestCase):
       _fixed_experience(parts),
       self.assertRaisesRegex(FloatingPointError, message),
     ):
-      fused.make_step(parts)(_init(parts))
+      fused.make_step(fused.programs(parts))(_init(parts))
 
   def test_groups_that_tell_nothing(self):
     parts = miniature.parts(weights=rewards.Weights(0.0, 0.0, 0.0, 0.0))
-    step, state = fused.make_step(parts), _init(parts)
+    step, state = fused.make_step(fused.programs(parts)), _init(parts)
     with _fixed_experience(parts):
       for _ in range(19):
         state, metrics = step(state)
@@ -148,7 +148,7 @@ class NonFiniteTest(parameterized.TestCase):
     state = _init(parts)
     _, key_tasks, _ = jax.random.split(state.key, 3)
     with _fixed_tasks(), self.assertRaises(errors.NonFiniteError) as caught:
-      fused.make_step(parts)(state)
+      fused.make_step(fused.programs(parts))(state)
     message = str(caught.exception)
     self.assertEndsWith(
       message, f'drawn from the seed {jax.random.key_data(key_tasks).tolist()}'
@@ -195,7 +195,7 @@ class NonFiniteTest(parameterized.TestCase):
       _fixed_experience(parts),
       self.assertRaisesRegex(FloatingPointError, 'train/update_norm, though'),
     ):
-      fused.make_step(parts)(_init(parts))
+      fused.make_step(fused.programs(parts))(_init(parts))
 
   @parameterized.parameters(np.nan, np.inf)
   def test_parameters_stay_where_it_happened(self, value):

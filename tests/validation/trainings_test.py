@@ -30,7 +30,8 @@ class TrainingsTest(parameterized.TestCase):
       miniature.parts(), _BALANCES, _SEEDS, _NUM_UPDATES
     )
     steps = [
-      fused.make_step(miniature.parts(weights=weights)) for weights in _BALANCES
+      fused.make_step(fused.programs(miniature.parts(weights=weights)))
+      for weights in _BALANCES
     ]
     for s, seed in enumerate(_SEEDS):
       for w, step in enumerate(steps):

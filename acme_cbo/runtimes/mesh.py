@@ -1,0 +1,154 @@
+"""The update of `fused` over many devices, of this process or of several.
+
+Tasks are shared out, so that every device acts and learns on some of them; a
+group is never split. Parameters are everywhere, and so are the tasks as they
+are drawn: that takes less than it would to send them. What is exchanged are
+rewards, from which advantages are made, and gradients.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import stages
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from acme_cbo import errors
+from acme_cbo.runtimes import fused
+from acme_cbo.scms import priors
+
+_AXIS = 'tasks'
+
+
+class Mesh(fused.Fused):
+  """All devices, each with an equal share of the tasks of every gradient step.
+
+  Attributes:
+    devices: in the order of the mesh.
+    programs: as `fused.programs`, whose arrays are on all devices: whole on
+      each of them but what 'act' brings, which is shared out by tasks.
+  """
+
+  def __init__(
+    self, parts: fused.Parts, devices: Sequence[jax.Device] | None = None
+  ):
+    """Lays out an update.
+
+    Args:
+      parts: of the update.
+      devices: that share it; None is all of all processes.
+
+    Raises:
+      errors.UsageError: the tasks cannot be shared out evenly.
+    """
+    self.devices = tuple(jax.devices() if devices is None else devices)
+    settings = parts.settings
+    num_parts = settings.num_minibatches * settings.gradient_accumulation_steps
+    size = parts.num_tasks // num_parts
+    if size % len(self.devices):
+      raise errors.UsageError(
+        f"config.runtime.kind is 'mesh', and {len(self.devices)} devices share "
+        f'each part of a minibatch, which has {size} SCMs '
+        '(config.grpo.num_tasks over num_minibatches and '
+        'gradient_accumulation_steps); make it a multiple of '
+        f'{len(self.devices)}'
+      )
+    mesh = jax.make_mesh(
+      (len(self.devices),), (_AXIS,), (AxisType.Auto,), devices=self.devices
+    )
+    self._whole = NamedSharding(mesh, PartitionSpec())
+    self.programs = _programs(parts, mesh, num_parts)
+
+  def place(self, tree: fused.TreeT) -> fused.TreeT:
+    """Copies of arrays that this process has, on all of the devices."""
+
+    def whole(leaf):
+      return jax.make_array_from_callback(
+        leaf.shape, self._whole, lambda index: leaf[index]
+      )
+
+    return jax.tree.map(whole, tree)
+
+  def local(self, tree: fused.TreeT) -> fused.TreeT:
+    """Arrays that every device has whole, as the first of this process does."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def _programs(
+  parts: fused.Parts, mesh: jax.sharding.Mesh, num_parts: int
+) -> dict[str, stages.Wrapped]:
+  """`fused.programs` over a mesh, a share of each part on every device."""
+  size = mesh.size
+  everywhere, shared = PartitionSpec(), PartitionSpec(_AXIS)
+  by_column = PartitionSpec(None, _AXIS)
+  whole, by_task = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
+
+  def own(of_all: Any) -> Any:
+    """Of what there is of every task, in their order, that of this device's."""
+
+    def dealt(leaf):
+      rest = leaf.shape[1:]
+      of_parts = leaf.reshape(num_parts, size, -1, *rest)
+      mine = jax.lax.dynamic_index_in_dim(
+        of_parts, jax.lax.axis_index(_AXIS), axis=1, keepdims=False
+      )
+      return mine.reshape(-1, *rest)
+
+    return jax.tree.map(dealt, of_all)
+
+  def in_order(faults: jax.Array) -> jax.Array:
+    """[C, B] as the devices have them, one after the other, by task."""
+    by_device = faults.reshape(len(faults), size, num_parts, -1)
+    return by_device.swapaxes(1, 2).reshape(faults.shape)
+
+  def over_devices(function, taken, given):
+    # That arrays are the same everywhere is for the tests to find out.
+    return jax.shard_map(
+      function, mesh=mesh, in_specs=taken, out_specs=given, check_vma=False
+    )
+
+  def act(params, key, tasks):
+    data, faults = over_devices(
+      lambda params, keys, tasks: fused.act_on_each(
+        params, own(keys), own(tasks), parts
+      ),
+      (everywhere, everywhere, everywhere),
+      (shared, by_column),
+    )(params, fused.task_keys(key, parts), tasks)
+    return data, in_order(faults)
+
+  def learn(state, tasks, observations, trajectories):
+    return over_devices(
+      lambda state, tasks, observations, trajectories: fused.learn(
+        state, own(tasks), observations, trajectories, parts, _AXIS
+      ),
+      (everywhere, everywhere, shared, shared),
+      everywhere,
+    )(state, tasks, observations, trajectories)
+
+  def learner_faults(state, tasks, observations, trajectories):
+    # Task by task, and advantages may be of all of them: gathered first.
+    def in_order_of_tasks(leaf):
+      by_device = leaf.reshape(size, num_parts, -1, *leaf.shape[1:])
+      return by_device.swapaxes(0, 1).reshape(leaf.shape)
+
+    observations, trajectories = jax.tree.map(
+      in_order_of_tasks, (observations, trajectories)
+    )
+    return fused.learner_faults(state, tasks, observations, trajectories, parts)
+
+  def jit(function, taken, given, **kwargs):
+    return jax.jit(function, in_shardings=taken, out_shardings=given, **kwargs)
+
+  of_data = (whole, whole, by_task, by_task)
+  return {
+    'init': jit(lambda key: fused.init(key, parts), whole, whole),
+    'fill': jit(
+      lambda key: priors.fill(key, parts.prior, parts.num_tasks), whole, whole
+    ),
+    'act': jit(act, (whole, whole, whole), (by_task, whole)),
+    'learn': jit(learn, of_data, whole, donate_argnums=0),
+    'faults': jit(learner_faults, of_data, whole),
+  }
