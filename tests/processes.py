@@ -19,8 +19,10 @@ def start(program: str, *flags: str, **kwargs) -> subprocess.Popen:
   )
 
 
-def finish(program: str, *flags: str, timeout: float = 300) -> tuple[int, str]:
+def finish(
+  program: str, *flags: str, timeout: float = 300, **kwargs
+) -> tuple[int, str]:
   """Runs a program to its end: its exit code and what it said."""
-  with start(program, *flags) as process:
+  with start(program, *flags, **kwargs) as process:
     said, _ = process.communicate(timeout=timeout)
   return process.returncode, said

@@ -30,6 +30,8 @@ _GRACE_SECONDS = 10.0
 # How long it waits for the cause of a failed exchange, and for others to leave.
 _CAUSE_SECONDS = 5.0
 _LEAVE_SECONDS = 30.0
+# How long somebody may be at the door without a word.
+_HELLO_SECONDS = 5.0
 # What XLA raises where an exchange of arrays fails.
 _OF_EXCHANGES = (ValueError, RuntimeError)
 
@@ -224,34 +226,35 @@ class Leader(Alone):
   def _gather(self, server: socket.socket, place: Place) -> None:
     """Takes in the others, each by its number."""
     deadline = time.monotonic() + place.patience
-    while len(self._peers) < self.size - 1:
-      server.settimeout(max(deadline - time.monotonic(), 0.01))
-      try:
-        connection, _ = server.accept()
-        line = _Line(connection)
-        said = line.first(max(deadline - time.monotonic(), 0.01))
-      except (TimeoutError, OSError, ValueError) as error:
-        missing = [i for i in range(1, self.size) if i not in self._peers]
-        if time.monotonic() < deadline and not isinstance(error, TimeoutError):
-          continue  # Somebody else was at the door.
+    while missing := {*range(1, self.size)} - self._peers.keys():
+      left = deadline - time.monotonic()
+      if left <= 0:
+        numbers = errors.listed([*map(str, sorted(missing))], 5, 'more', ', ')
         raise errors.PeerError(
-          f'process {errors.listed([*map(str, missing)], 5, "more", ", ")} of '
-          f'{self.size} has not come to {place.host}:{place.port} within '
-          f'{place.patience:.0f} s'
-        ) from error
-      number, size = int(said.get('process', 0)), said.get('of')
-      if size != self.size or number in self._peers or number == 0:
+          f'process {numbers} of {self.size} has not come to {place.host}:'
+          f'{place.port} within {place.patience:.0f} s'
+        )
+      server.settimeout(left)
+      try:
+        line = _Line(server.accept()[0])
+      except TimeoutError:
+        continue
+      try:
+        said = line.first(_HELLO_SECONDS)
+        number, size, name = (said[x] for x in ('process', 'of', 'name'))
+      except (OSError, ValueError, KeyError, TypeError):
+        line.close()  # Somebody else was at the door.
+        continue
+      if size != self.size or number not in missing:
         line.send(
           {
-            'lost': f'process 0 leads {self.size} processes and has '
-            f'{sorted([0, *self._peers])}; it was asked to take in '
-            f'{number} of {size}'
+            'lost': f'process 0 leads {self.size} processes and waits for '
+            f'{sorted(missing)}; it cannot take in {number} of {size}'
           }
         )
         line.close()
         continue
-      self._peers[number] = line
-      self._names[number] = said['name']
+      self._peers[number], self._names[number] = line, name
 
   def _tell(self, what: dict[str, Any], but: int = 0) -> None:
     for number, line in self._peers.items():
