@@ -65,7 +65,7 @@ class UsageError(ValueError):
 
 
 class PeerError(Exception):
-  """Another process, without which this one cannot go on, is not there."""
+  """Another process or thread, without which this one cannot go on, is lost."""
 
 
 class Interrupted(Exception):

@@ -211,7 +211,17 @@ FIELDS = {
   'optimizer.max_grad_norm': _positive('norm at which a gradient is clipped'),
   'optimizer.weight_decay': _real('of the matrices'),
   'runtime.kind': _choice(
-    'actor and learner in turn on one device, or so on all', 'fused', 'mesh'
+    'actor and learner in turn on one device, so on all, or beside each other',
+    'fused',
+    'mesh',
+    'threaded',
+  ),
+  'runtime.num_actors': _count('threads that act, if threaded', 1, 1024),
+  'runtime.max_lag': _count(
+    'updates that the parameters of actors may be old; 0: lockstep', 0, 1024
+  ),
+  'runtime.stall_seconds': _real(
+    'how long the learner waits for an actor', 0.1, 1e6
   ),
   'training.num_updates': _count('of the whole run', 0),
   'training.eval_every': _count('updates between two evaluations'),

@@ -34,6 +34,7 @@ from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import processes
+from acme_cbo.runtimes import threaded
 from acme_cbo.scms import priors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
@@ -44,7 +45,6 @@ from acme_cbo.training import progress
 from acme_cbo.training import stopping
 from acme_cbo.training import trainer as trainer_lib
 
-_RUNTIMES = {'fused': fused.Fused, 'mesh': mesh.Mesh}
 # By which the best checkpoints are kept.
 _SCORE = 'eval/score_last'
 # What is shown beside the settings of a run.
@@ -298,13 +298,20 @@ def make_runtime(
   Raises:
     errors.UsageError: it cannot run them, or not in several processes.
   """
-  kind = experiment.runtime.kind
+  parts, settings = experiment.parts, experiment.runtime
+  kind = settings.kind
   if group.size > 1 and kind != 'mesh':
     raise errors.UsageError(
       f'config.runtime.kind is {kind!r}, which runs in one process; several '
       "need 'mesh'"
     )
-  return _RUNTIMES[kind](experiment.parts)
+  if kind == 'mesh':
+    return mesh.Mesh(parts)
+  if kind == 'threaded':
+    return threaded.Threaded(
+      parts, settings.num_actors, settings.max_lag, settings.stall_seconds
+    )
+  return fused.Fused(parts)
 
 
 def _ready(
@@ -361,7 +368,7 @@ def compiled_programs(
   if experiment.training.quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
   compiled = compilation.ready(
-    [experiment.parts_from, type(runtime).__name__],
+    [experiment.parts_from, runtime.layout],
     runtime.devices,
     lambda: fused.trace(runtime.programs),
     lambda: print('compiling, half a minute or so …', flush=True),

@@ -128,7 +128,9 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     )
   )
   # How actor and learner are run: see acme_cbo/runtimes/.
-  config.runtime = ml_collections.ConfigDict(dict(kind='fused'))
+  config.runtime = ml_collections.ConfigDict(
+    dict(kind='fused', num_actors=1, max_lag=1, stall_seconds=300.0)
+  )
   config.training = ml_collections.ConfigDict(
     dict(
       num_updates=260,

@@ -26,7 +26,7 @@ from acme_cbo.scms import priors
 
 TreeT = TypeVar('TreeT')
 Step = Callable[
-  [types.TrainingState], tuple[types.TrainingState, dict[str, jax.Array]]
+  [types.TrainingState], tuple[types.TrainingState, Mapping[str, Any]]
 ]
 # So many updates in a row without one live group are an error.
 _MAX_DEAD_UPDATES = 20
@@ -308,9 +308,12 @@ class Fused:
   """The runtime of this file, and what every runtime has.
 
   Attributes:
+    layout: of arrays on devices, by which programs are told apart.
     devices: that its programs are of.
     programs: see `programs`.
   """
+
+  layout = 'one device'
 
   def __init__(self, parts: Parts):
     """Takes the first device of this process."""

@@ -31,6 +31,8 @@ class Mesh(fused.Fused):
       each of them but what 'act' brings, which is shared out by tasks.
   """
 
+  layout = 'mesh'
+
   def __init__(
     self, parts: fused.Parts, devices: Sequence[jax.Device] | None = None
   ):

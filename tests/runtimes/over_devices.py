@@ -22,6 +22,7 @@ from acme_cbo import losses
 from acme_cbo import rewards
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import mesh
+from acme_cbo.runtimes import threaded
 from tests import miniature
 
 jax.config.update('jax_disable_most_optimizations', True)
@@ -66,6 +67,19 @@ def curves() -> dict[str, float]:
     'params': apart(_OVER.local(many).params, one.params),
     'between devices': max(apart(copies[0], copy) for copy in copies),
   }
+
+
+def threads() -> dict[str, float]:
+  """How far a learner and an actor on two devices are from both on one."""
+  over = threaded.Threaded(_PARTS, 1, max_lag=0, stall_seconds=60)
+  run = fused.programs(_PARTS)
+  key = jax.random.PRNGKey(0)
+  one, two = run['init'](key), run['init'](key)
+  with over.started(run, two) as step:
+    for _ in range(3):
+      one, _ = fused.make_step(run)(one)
+      two, _ = step(two)
+  return {'threads': apart(two, one)}
 
 
 def faults() -> dict[str, str]:
@@ -123,4 +137,4 @@ def refused() -> str:
 
 
 if __name__ == '__main__':
-  print(json.dumps({**curves(), **faults(), 'refused': refused()}))
+  print(json.dumps({**curves(), **threads(), **faults(), 'refused': refused()}))

@@ -10,7 +10,7 @@ import pytest
 from tests import processes
 
 
-class MeshTest(absltest.TestCase):
+class OverDevicesTest(absltest.TestCase):
   """In a process of its own, which is told how many devices it has."""
 
   found: dict[str, Any]
@@ -31,6 +31,9 @@ class MeshTest(absltest.TestCase):
 
   def test_every_device_has_the_same_state(self):
     self.assertEqual(self.found['between devices'], 0)
+
+  def test_threads_on_devices_of_their_own_are_in_lockstep(self):
+    self.assertEqual(self.found['threads'], 0)
 
   @pytest.mark.fault
   def test_what_is_not_finite_is_named_in_the_order_of_the_tasks(self):

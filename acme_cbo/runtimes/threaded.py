@@ -1,0 +1,179 @@
+"""Actors and a learner beside each other: threads of one process.
+
+The learner is the thread that calls the step. With a lag of 0 they work in
+lockstep, and what comes out is that of `fused` bit for bit; else actors work
+ahead with parameters that are a few updates old, as the importance ratios of
+the loss know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import threading
+import time
+from typing import Any
+
+import jax
+from jax import stages
+import jax.numpy as jnp
+
+from acme_cbo import errors
+from acme_cbo import types
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import pipeline as pipeline_lib
+
+# How long an actor may take to end what it is at, once it is told to.
+_JOIN_SECONDS = 30.0
+
+
+class Threaded(fused.Fused):
+  """The learner on the first device, actors on the others, if there are any."""
+
+  def __init__(
+    self,
+    parts: fused.Parts,
+    num_actors: int,
+    max_lag: int,
+    stall_seconds: float,
+  ):
+    """Chooses how far actors may be ahead.
+
+    Args:
+      parts: of the update.
+      num_actors: how many threads act.
+      max_lag: how many updates old their parameters may be.
+      stall_seconds: how long the learner waits for one of them.
+    """
+    super().__init__(parts)
+    learner, *others = jax.local_devices()
+    self._learner = learner
+    self._actors = [
+      others[i % len(others)] if others else learner for i in range(num_actors)
+    ]
+    self._max_lag = max_lag
+    self._stall_seconds = stall_seconds
+
+  @contextlib.contextmanager
+  def started(
+    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+  ) -> Iterator[fused.Step]:
+    """Starts the actors; they end with the body.
+
+    Raises:
+      BaseException: what an actor raised, from the step.
+      errors.PeerError: an actor has stalled, from the step; or it does not end.
+    """
+    # The learner takes its own away.
+    copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
+    pipeline = pipeline_lib.Pipeline(
+      int(state.step),
+      copy(state.params),
+      state.key,
+      lambda key: jax.random.split(key, 3)[0],
+      self._max_lag,
+      self._stall_seconds,
+    )
+
+    def step(state):
+      begin = time.monotonic()
+      brought, waited = pipeline.next()
+      state, metrics = fused.learned(run, state, brought.experience)
+      version = int(state.step)
+      pipeline.publish(version, copy(state.params))
+      seconds = time.monotonic() - begin
+      actors_waited = pipeline.actors_waited() / len(self._actors)
+      return state, {
+        **metrics,
+        'policy/lag': version - 1 - brought.version,
+        'perf/learner_waiting': waited / seconds,
+        'perf/actors_waiting': min(actors_waited / seconds, 1.0),
+      }
+
+    threads = [
+      threading.Thread(
+        target=_act,
+        args=(pipeline, self._act_on(device, run, state)),
+        name=f'{pipeline_lib.ACTOR} {i}',
+      )
+      for i, device in enumerate(self._actors)
+    ]
+    for thread in threads:
+      thread.start()
+    try:
+      yield step
+    except BaseException as error:
+      pipeline.close()
+      if stuck := _stuck(threads):
+        error.add_note(stuck)
+      raise
+    pipeline.close()
+    if stuck := _stuck(threads):
+      raise errors.PeerError(stuck)
+
+  def _act_on(
+    self,
+    device: jax.Device,
+    run: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
+  ) -> Callable[[pipeline_lib.Ticket], fused.Experience]:
+    """What an actor on a device does for a ticket."""
+    if device == self._learner:
+      return lambda ticket: fused.acted(
+        run, ticket.params, ticket.key, ticket.update
+      )
+    there = self._compiled_on(device, state)
+
+    def act(ticket):
+      params, key = jax.device_put((ticket.params, ticket.key), device)
+      tasks, data, seed, key = fused.acted(there, params, key, ticket.update)
+      tasks, data, key = jax.device_put((tasks, data, key), self._learner)
+      return fused.Experience(tasks, data, seed, key)
+
+    return act
+
+  def _compiled_on(
+    self, device: jax.Device, state: types.TrainingState
+  ) -> dict[str, stages.Compiled]:
+    """What actors run, of another device than the learner's."""
+    sharding = jax.sharding.SingleDeviceSharding(device)
+
+    def there(tree):
+      return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        tree,
+      )
+
+    key = there(state.key)
+    fill = self.programs['fill'].lower(key)
+    tasks, _ = there(fill.out_info)
+    act = self.programs['act'].lower(there(state.params), key, tasks)
+    return {'fill': fill.compile(), 'act': act.compile()}
+
+
+def _act(
+  pipeline: pipeline_lib.Pipeline,
+  act: Callable[[pipeline_lib.Ticket], Any],
+) -> None:
+  """What an actor does, from its start to its end."""
+  try:
+    while (ticket := pipeline.take()) is not None:
+      pipeline.bring(ticket.update, ticket.version, act(ticket))
+  except BaseException as error:  # noqa: BLE001 - the learner raises it.
+    error.add_note(f'raised by {threading.current_thread().name}')
+    pipeline.fail(error)
+
+
+def _stuck(threads: Sequence[threading.Thread]) -> str:
+  """Waits for actors; which of them do not end, if so, as a sentence."""
+  deadline = time.monotonic() + _JOIN_SECONDS
+  for thread in threads:
+    thread.join(max(deadline - time.monotonic(), 0))
+  names = [thread.name for thread in threads if thread.is_alive()]
+  return (
+    f'{", ".join(names)} did not end within {_JOIN_SECONDS:.0f} s'
+    if names
+    else ''
+  )

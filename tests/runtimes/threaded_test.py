@@ -1,0 +1,209 @@
+"""Tests of actors and a learner beside each other, and of how they end."""
+
+import contextlib
+import functools
+import threading
+import time
+from typing import Any
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acme_cbo import errors
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import threaded
+from tests import miniature
+
+_PARTS = miniature.parts()
+
+
+@functools.cache
+def _programs() -> dict[str, Any]:
+  """Of all tests, compiled once; tasks are always the same."""
+  drawn = jax.tree.map(jnp.asarray, miniature.tasks(4))
+  return {**fused.programs(_PARTS), 'fill': lambda key: (drawn, True)}
+
+
+def _state() -> Any:
+  return _programs()['init'](jax.random.PRNGKey(0))
+
+
+def _runtime(num_actors=1, max_lag=0, stall_seconds=60.0):
+  return threaded.Threaded(_PARTS, num_actors, max_lag, stall_seconds)
+
+
+def _actors():
+  return [x for x in threading.enumerate() if x.name.startswith('actor')]
+
+
+class LearningTest(parameterized.TestCase):
+  @parameterized.parameters(1, 3)
+  def test_lockstep_is_fused_bit_for_bit(self, num_actors):
+    step, expected = fused.make_step(_programs()), _state()
+    state = _state()
+    with _runtime(num_actors).started(_programs(), state) as threaded_step:
+      for _ in range(5):
+        expected, metrics = step(expected)
+        state, found = threaded_step(state)
+        self.assertEqual(found['policy/lag'], 0)
+        chex.assert_trees_all_equal(
+          {name: found[name] for name in metrics}, dict(metrics)
+        )
+    chex.assert_trees_all_equal(state, expected)
+
+  def test_ratios_are_to_the_policy_that_acted(self):
+    # Before each update the actor has done all that it may: from the second on
+    # with parameters that are one update old.
+    run, state, expected = _programs(), _state(), _state()
+    before = jax.tree.map(jnp.copy, expected.params)
+    begun = []
+
+    def act(*args):
+      begun.append(args)
+      return run['act'](*args)
+
+    with _runtime(max_lag=1).started({**run, 'act': act}, state) as step:
+      for update in range(1, 5):
+        while len(begun) < update + 1:
+          time.sleep(0.001)
+        state, found = step(state)
+        now = jax.tree.map(jnp.copy, expected.params)
+        brought = fused.acted(run, before, expected.key, update)
+        expected, metrics = fused.learned(run, expected, brought)
+        before = now
+        self.assertEqual(found['policy/lag'], min(update - 1, 1))
+        chex.assert_trees_all_equal(
+          {name: found[name] for name in metrics}, dict(metrics)
+        )
+        if update > 1:
+          self.assertGreater(found['policy/log_ratio_max'], 1e-3)
+        else:
+          self.assertLess(found['policy/log_ratio_max'], 1e-5)
+    chex.assert_trees_all_equal(state.params, expected.params)
+
+  def test_waiting_is_reported_of_both_sides(self):
+    with _runtime().started(_programs(), _state()) as step:
+      _, metrics = step(_state())
+    for side in ('learner', 'actors'):
+      self.assertBetween(metrics[f'perf/{side}_waiting'], 0.0, 1.0)
+
+
+@pytest.mark.fault
+class FaultTest(parameterized.TestCase):
+  tries = 3
+
+  def tearDown(self):
+    super().tearDown()
+    self.assertEmpty(_actors())
+
+  @contextlib.contextmanager
+  def _acting(self, act):
+    """Actors do something else."""
+    with mock.patch.object(fused, 'acted', act):
+      yield
+
+  def test_an_actor_that_raises(self):
+    def act(run, params, key, update):
+      del run, params, key
+      raise KeyError(f'at update {update}')
+
+    for num_actors in range(1, self.tries + 1):
+      begin = time.monotonic()
+      with (
+        self._acting(act),
+        self.assertRaisesRegex(KeyError, 'at update') as caught,
+        _runtime(num_actors, 2).started(_programs(), _state()) as step,
+      ):
+        step(_state())
+      self.assertLess(time.monotonic() - begin, 5)
+      (note,) = errors.notes(caught.exception)
+      self.assertRegex(note, r'raised by actor \d')
+
+  def test_an_actor_that_stalls(self):
+    for _ in range(self.tries):
+      ended = threading.Event()
+
+      def act(*unused, ended=ended):
+        ended.wait(20)
+        raise KeyError('too late')
+
+      with (
+        self._acting(act),
+        self.assertRaisesRegex(errors.PeerError, 'actor 0 has been at it for'),
+        _runtime(stall_seconds=0.2).started(_programs(), _state()) as step,
+      ):
+        try:
+          step(_state())
+        finally:
+          ended.set()
+
+  def test_an_actor_that_never_ends_is_named(self):
+    ended = threading.Event()
+    with (
+      mock.patch.object(threaded, '_JOIN_SECONDS', 0.2),
+      self._acting(lambda *unused: ended.wait(20)),
+    ):
+      with (
+        self.assertRaises(errors.PeerError) as caught,
+        _runtime(stall_seconds=0.2).started(_programs(), _state()) as step,
+      ):
+        step(_state())
+      (note,) = errors.notes(caught.exception)
+      self.assertEqual(note, 'actor 0 did not end within 0 s')
+      with (
+        self.assertRaisesRegex(errors.PeerError, 'actor 0 did not end'),
+        _runtime().started(_programs(), _state()),
+      ):
+        pass
+      ended.set()
+      for thread in _actors():
+        thread.join()
+
+  def test_a_learner_that_raises(self):
+    run = {
+      **_programs(),
+      'learn': mock.Mock(side_effect=KeyError('of the learner')),
+    }
+    for num_actors in range(1, self.tries + 1):
+      with (
+        self.assertRaisesRegex(KeyError, 'of the learner'),
+        _runtime(num_actors, 2).started(run, _state()) as step,
+      ):
+        step(_state())
+
+  def test_started_and_stopped_again_and_again(self):
+    for i in range(50):
+      state = _state()
+      with _runtime(1 + i % 3, i % 4).started(_programs(), state) as step:
+        if i % 2:  # What they may bring is there, and nobody takes it.
+          time.sleep(0.01)
+        for _ in range(i % 3):
+          state, _ = step(state)
+      self.assertEmpty(_actors())
+
+  def test_a_number_that_is_not_finite_is_named(self):
+    spoilt = {**_programs()}
+    act = spoilt['act']
+
+    def lost(*args):
+      data, faults = act(*args)
+      return data, np.asarray(faults) | (np.arange(4) == 2)
+
+    spoilt['act'] = lost
+    with (
+      self.assertRaisesRegex(
+        errors.NonFiniteError, 'observation is not finite'
+      ),
+      _runtime().started(spoilt, _state()) as step,
+    ):
+      step(_state())
+
+
+if __name__ == '__main__':
+  absltest.main()
