@@ -4,13 +4,16 @@ Only what a user can mend is shortened to a line. Everything else keeps its
 traceback.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import logging as std_logging
 import os
 import pathlib
 import runpy
 import signal
 import sys
+import threading
+import traceback
 from typing import Any, NoReturn
 
 from absl import app
@@ -19,6 +22,7 @@ from absl import logging
 
 from acme_cbo import errors
 from acme_cbo import schema
+from acme_cbo.runtimes import pipeline
 from acme_cbo.runtimes import processes
 
 _CONFIG_HELP = flags.DEFINE_bool(
@@ -49,7 +53,12 @@ def run(
   logging.get_absl_handler().setFormatter(
     std_logging.Formatter('%(levelname)s: %(message)s')
   )
-  app.run(lambda argv: _guard(main, argv, takes_arguments), flags_parser=_parse)
+
+  def guarded(argv):
+    with _ending_actors():
+      _guard(main, argv, takes_arguments)
+
+  app.run(guarded, flags_parser=_parse)
 
 
 def define_playing(scms: list[str], who: str) -> None:
@@ -209,6 +218,23 @@ def _parse(argv):
   if flags.FLAGS['verbosity'].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
+
+
+@contextlib.contextmanager
+def _ending_actors() -> Iterator[None]:
+  """Ends the process where an actor hangs, which its end would wait for."""
+  try:
+    yield
+  except BaseException as error:
+    names = [thread.name for thread in threading.enumerate()]
+    if not any(name.startswith(pipeline.ACTOR) for name in names):
+      raise
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+      traceback.print_exception(error)
+    logging.flush()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def _guard(main, argv, takes_arguments):

@@ -149,6 +149,36 @@ class EnvironmentTest(absltest.TestCase):
       self.assertEqual(dict(os.environ), environment)
 
 
+class HangingActorTest(parameterized.TestCase):
+  """The end of a process waits for all threads; an actor may hang for ever."""
+
+  @parameterized.parameters(
+    ("errors.PeerError('it stalled')", 1, 'error: it stalled'),
+    ("errors.UsageError('no such thing')", 2, 'error: no such thing'),
+    ("KeyError('broken')", 1, "KeyError: 'broken'"),
+  )
+  def test_does_not_keep_the_process(self, error, code, sentence):
+    program = f"""
+import threading, time
+from acme_cbo import command_line, errors
+
+def main(argv):
+  threading.Thread(target=time.sleep, args=(60,), name='actor 0').start()
+  raise {error}
+
+command_line.run(main)
+"""
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      timeout=20,
+    )
+    self.assertEqual(done.returncode, code)
+    self.assertEndsWith(done.stderr.strip(), sentence)
+
+
 class PipeTest(absltest.TestCase):
   def test_who_reads_no_more_is_no_failure(self):
     with subprocess.Popen(

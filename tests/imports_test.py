@@ -45,6 +45,7 @@ _LAYERS = {
   'actor': _ACTING,
   'learner': _LEARNING,
   'runtimes': (*_LEARNING, 'runtimes', 'errors'),
+  'runtimes.pipeline': ('errors',),
   'runtimes.processes': ('errors',),
   'training': ('training', 'errors'),
   'evaluation': (*_ACTING, 'evaluation', 'errors'),
@@ -62,7 +63,12 @@ _LAYERS = {
   ),
   'errors': (),
   'schema': ('errors',),
-  'command_line': ('errors', 'schema', 'runtimes.processes'),
+  'command_line': (
+    'errors',
+    'schema',
+    'runtimes.pipeline',
+    'runtimes.processes',
+  ),
   'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'schema', 'training.interruption'),
   'benchmark': (
