@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from acme_cbo import dashboard
@@ -75,7 +74,7 @@ def run(
   """
   with processes.joined(place, config) as group:
     if isinstance(group, processes.Follower):
-      follow(experiment_lib.from_config(group.welcome['config']), group)
+      follow(experiment_lib.from_config(group.config), group)
       return
     assert config is not None
     experiment = experiment_lib.from_config(config)
@@ -139,13 +138,13 @@ def train_and_evaluate(
     if resume:
       run_directory.check_resumable(workdir, config)
     runtime = make_runtime(experiment, group)
-    run, beginning = _ready(experiment, runtime, group)
+    run, beginning = _ready(experiment, runtime)
     # An update takes the state away.
     untrained = jax.tree.map(np.array, beginning.params)
     state, metadata = _starting_point(
       checkpointer, beginning, resume, resume_step, workdir
     )
-    state = _shared(state, runtime, group)
+    state = runtime.place(state)
     starts = run_directory.begin(
       workdir,
       config,
@@ -201,7 +200,7 @@ def train_and_evaluate(
         lambda: ending.interrupted() or group.signal(),
         workdir,
         runtime,
-        _led(step, group),
+        step,
       )
       if metadata:
         trainer.load_state_dict(metadata['trainer'])
@@ -278,16 +277,9 @@ def follow(
     errors.Interrupted: the run was.
   """
   runtime = make_runtime(experiment, group)
-  run, state = _ready(experiment, runtime, group)
-  state = _shared(runtime.local(state), runtime, group)
-  with (
-    interruption.Interruption(lambda signal: None) as interrupted,
-    runtime.started(run, state) as step,
-  ):
-    for _ in group.commands():
-      with group.explaining():
-        state, _ = step(state)
-      group.report(interrupted())
+  run, state = _ready(experiment, runtime)
+  with interruption.Interruption(lambda signal: None) as interrupted:
+    runtime.follow(interrupted, run, state)
 
 
 def make_runtime(
@@ -300,24 +292,26 @@ def make_runtime(
   """
   parts, settings = experiment.parts, experiment.runtime
   kind = settings.kind
-  if group.size > 1 and kind != 'mesh':
+  if group.size > 1 and kind == 'fused':
     raise errors.UsageError(
-      f'config.runtime.kind is {kind!r}, which runs in one process; several '
-      "need 'mesh'"
+      "config.runtime.kind is 'fused', which runs in one process; several need "
+      "'mesh' or 'threaded'"
     )
   if kind == 'mesh':
-    return mesh.Mesh(parts)
+    return mesh.Mesh(parts, group)
   if kind == 'threaded':
     return threaded.Threaded(
-      parts, settings.num_actors, settings.max_lag, settings.stall_seconds
+      parts,
+      settings.num_actors,
+      settings.max_lag,
+      settings.stall_seconds,
+      group,
     )
   return fused.Fused(parts)
 
 
 def _ready(
-  experiment: experiment_lib.Experiment,
-  runtime: fused.Fused,
-  group: processes.Group,
+  experiment: experiment_lib.Experiment, runtime: fused.Fused
 ) -> tuple[dict[str, Callable[..., Any]], types.TrainingState]:
   """The programs of a run, and the state that it begins with.
 
@@ -326,31 +320,9 @@ def _ready(
   """
   run = compiled_programs(experiment, runtime)
   key = runtime.place(jax.random.PRNGKey(experiment.seed))
-  with group.explaining():
-    # Refused before anything is written.
-    priors.filled(*run['fill'](key))
-    return run, runtime.local(run['init'](key))
-
-
-def _shared(
-  state: types.TrainingState, runtime: fused.Fused, group: processes.Group
-) -> types.TrainingState:
-  """The state of the process that leads, where the programs take it."""
-  with group.explaining():
-    if group.size > 1:
-      state = multihost_utils.broadcast_one_to_all(state)
-    return runtime.place(state)
-
-
-def _led(step: fused.Step, group: processes.Alone) -> fused.Step:
-  """A step that all processes make."""
-
-  def led(state):
-    group.command({'step': True})
-    with group.explaining():
-      return step(state)
-
-  return led
+  # Refused before anything is written.
+  priors.filled(*run['fill'](key))
+  return run, runtime.local(run['init'](key))
 
 
 def compiled_programs(

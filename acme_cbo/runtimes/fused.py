@@ -342,6 +342,24 @@ class Fused:
     del state
     return contextlib.nullcontext(make_step(run))
 
+  def follow(
+    self,
+    interrupted: Callable[[], int | None],
+    run: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
+  ) -> None:
+    """Does what process 0 says, in any other process, until it ends.
+
+    Args:
+      interrupted: see `processes.Follower.commands`.
+      run: its programs, compiled or not.
+      state: that the run begins with.
+
+    Raises:
+      errors.Interrupted: the run was.
+    """
+    raise NotImplementedError('it runs in one process')
+
 
 def make_step(
   run: Mapping[str, Callable[..., Any]],

@@ -6,17 +6,21 @@ are drawn: that takes less than it would to send them. What is exchanged are
 rewards, from which advantages are made, and gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 from typing import Any
 
 import jax
 from jax import stages
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 from acme_cbo import errors
+from acme_cbo import types
 from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import processes
 from acme_cbo.scms import priors
 
 _AXIS = 'tasks'
@@ -34,18 +38,19 @@ class Mesh(fused.Fused):
   layout = 'mesh'
 
   def __init__(
-    self, parts: fused.Parts, devices: Sequence[jax.Device] | None = None
+    self, parts: fused.Parts, group: processes.Group = processes.ALONE
   ):
-    """Lays out an update.
+    """Lays out an update over all devices of all processes.
 
     Args:
       parts: of the update.
-      devices: that share it; None is all of all processes.
+      group: the processes.
 
     Raises:
       errors.UsageError: the tasks cannot be shared out evenly.
     """
-    self.devices = tuple(jax.devices() if devices is None else devices)
+    self._group = group
+    self.devices = tuple(jax.devices())
     settings = parts.settings
     num_parts = settings.num_minibatches * settings.gradient_accumulation_steps
     size = parts.num_tasks // num_parts
@@ -64,18 +69,55 @@ class Mesh(fused.Fused):
     self.programs = _programs(parts, mesh, num_parts)
 
   def place(self, tree: fused.TreeT) -> fused.TreeT:
-    """Copies of arrays that this process has, on all of the devices."""
+    """Copies of arrays that process 0 has, on all of the devices.
+
+    Raises:
+      errors.PeerError: another process was lost.
+    """
 
     def whole(leaf):
       return jax.make_array_from_callback(
         leaf.shape, self._whole, lambda index: leaf[index]
       )
 
-    return jax.tree.map(whole, tree)
+    with self._group.explaining():
+      if self._group.size > 1:
+        tree = multihost_utils.broadcast_one_to_all(tree)
+      return jax.tree.map(whole, tree)
 
   def local(self, tree: fused.TreeT) -> fused.TreeT:
     """Arrays that every device has whole, as the first of this process does."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+  @contextlib.contextmanager
+  def started(
+    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+  ) -> Iterator[fused.Step]:
+    """What makes updates, in all processes; see `fused.Fused.started`."""
+    del state
+    group, step = self._group, fused.make_step(run)
+    assert isinstance(group, processes.Alone)
+
+    def led(state):
+      group.command({'step': True})
+      with group.explaining():
+        return step(state)
+
+    yield led
+
+  def follow(
+    self,
+    interrupted: Callable[[], int | None],
+    run: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
+  ) -> None:
+    """Makes the updates that process 0 makes; see `fused.Fused.follow`."""
+    group, step = self._group, fused.make_step(run)
+    assert isinstance(group, processes.Follower)
+    state = self.place(self.local(state))
+    for _ in group.commands(interrupted):
+      with group.explaining():
+        state, _ = step(state)
 
 
 def _programs(

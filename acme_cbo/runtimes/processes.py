@@ -30,6 +30,8 @@ _GRACE_SECONDS = 10.0
 # How long it waits for the cause of a failed exchange, and for others to leave.
 _CAUSE_SECONDS = 5.0
 _LEAVE_SECONDS = 30.0
+# Between two looks at what may have happened meanwhile.
+_POLL_SECONDS = 0.2
 # How long somebody may be at the door without a word.
 _HELLO_SECONDS = 5.0
 # What XLA raises where an exchange of arrays fails.
@@ -139,6 +141,7 @@ class Leader(Alone):
   Attributes:
     leads: True.
     size: number of processes.
+    config: of the run.
   """
 
   def __init__(self, place: Place, welcome: dict[str, Any]):
@@ -152,7 +155,7 @@ class Leader(Alone):
       errors.PeerError: one has not come in time.
       errors.UsageError: nobody can be waited for at this address.
     """
-    self.size = place.num_processes
+    self.size, self.config = place.num_processes, welcome['config']
     self._lock = threading.Lock()
     self._signal: int | None = None
     self._lost: str | None = None
@@ -160,6 +163,9 @@ class Leader(Alone):
     self._write: Callable[[str], Any] = lambda reason: None
     self._peers: dict[int, _Line] = {}
     self._names = {0: _name(0)}
+    self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {
+      i: queue.SimpleQueue() for i in range(1, self.size)
+    }
     try:
       with _listening(place.port) as server:
         self._gather(server, place)
@@ -177,6 +183,22 @@ class Leader(Alone):
     """Tells all others what to do next."""
     self._check()
     self._tell(what)
+
+  def ask(
+    self, number: int, what: dict[str, Any], payload: bytes
+  ) -> dict[str, Any]:
+    """Tells one process something, and waits for its answer.
+
+    Raises:
+      errors.PeerError: a process is lost.
+    """
+    self._check()
+    with self._lock, contextlib.suppress(OSError):
+      self._peers[number].send(what, payload)
+    answer = self._answers[number].get()
+    if answer is None:
+      raise errors.PeerError(self._lost)
+    return answer
 
   def signal(self) -> int | None:
     """The signal that another process was told to end by, if one was.
@@ -289,6 +311,8 @@ class Leader(Alone):
           self._signal = what.get('signal', self._signal)
           if 'left' in what:
             there.pop(number, None)
+          if 'answer' in what:
+            self._answers[number].put(what)
           cause = what.get('failed', cause)
         if cause and number in there:
           there.pop(number)
@@ -301,6 +325,8 @@ class Leader(Alone):
     self._lost = f'{self._names[number]} {cause}'
     self._tell({'lost': self._lost}, but=number)
     self._is_lost.set()
+    for answers in self._answers.values():
+      answers.put(None)
 
     def end():
       if not self._left.wait(_GRACE_SECONDS):
@@ -321,7 +347,8 @@ class Follower:
   Attributes:
     leads: False.
     size: number of processes.
-    welcome: what process 0 told as this one came.
+    config: of process 0.
+    welcome: all that it told as this one came.
   """
 
   leads = False
@@ -353,31 +380,44 @@ class Follower:
       ) from error
     if lost := self.welcome.get('lost'):
       raise errors.PeerError(lost)
-    self._leader = self.welcome['name']
+    self._leader, self.config = self.welcome['name'], self.welcome['config']
     self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     self._lock = threading.Lock()
     self._left = threading.Event()
     self._thread = threading.Thread(target=self._watch, name='processes')
     self._thread.start()
 
-  def commands(self) -> Iterator[dict[str, Any]]:
+  def commands(
+    self, interrupted: Callable[[], int | None]
+  ) -> Iterator[dict[str, Any]]:
     """What process 0 wants done, until it ends.
+
+    Args:
+      interrupted: asked for the number of a signal that came in, if one did;
+        process 0 is told, and ends the run for all.
 
     Raises:
       errors.Interrupted: it was interrupted.
     """
+    told = False
     while True:
-      what = self._commands.get()
+      if not told and (signal := interrupted()):
+        self._send({'signal': signal})
+        told = True
+      try:
+        what = self._commands.get(timeout=_POLL_SECONDS)
+      except queue.Empty:
+        continue
       if 'end' in what:
         return
       if 'interrupted' in what:
         raise errors.Interrupted(what['interrupted'], 'with process 0')
       yield what
 
-  def report(self, signal: int | None) -> None:
-    """Tells process 0 that this one was told to end, if it was."""
-    if signal:
-      self._send({'signal': signal})
+  def answer(self, what: dict[str, Any], payload: bytes) -> None:
+    """What process 0 asked for."""
+    with self._lock, contextlib.suppress(OSError):
+      self._line.send({**what, 'answer': True}, payload)
 
   @contextlib.contextmanager
   def explaining(self) -> Iterator[None]:
@@ -406,7 +446,7 @@ class Follower:
   def _watch(self) -> None:
     beaten = 0.0
     while not self._left.is_set():
-      ready, _, _ = select.select([self._line.socket], [], [], 0.2)
+      ready, _, _ = select.select([self._line.socket], [], [], _POLL_SECONDS)
       if time.monotonic() - beaten > _BEAT_SECONDS:
         self._send({})
         beaten = time.monotonic()
@@ -437,8 +477,7 @@ def joined(
     config: of the run; None is whatever process 0 has.
 
   Yields:
-    What this process is among them; a `Follower` is welcomed with the `config`
-    of process 0.
+    What this process is among them.
 
   Raises:
     errors.PeerError: another process has not come, or is lost.
@@ -451,14 +490,16 @@ def joined(
   group: Leader | Follower
   if place.process_id == 0:
     port = _free_port()
+    assert config is not None
     group = Leader(place, {'config': config, 'port': port})
   else:
     group = Follower(place)
     port = group.welcome['port']
   try:
     if isinstance(group, Follower) and config is not None:
-      _check_same(config, group.welcome['config'])
-    _join_xla(place, port)
+      _check_same(config, group.config)
+    if group.config['runtime']['kind'] == 'mesh':
+      _join_xla(place, port)
     yield group
   except BaseException as error:
     group.leave(error)
@@ -543,18 +584,26 @@ def _come(place: Place) -> _Line:
 
 
 class _Line:
-  """JSON objects, one in a line, over a connection."""
+  """JSON objects, one in a line, over a connection.
+
+  Where an object has `bytes`, so many follow its line; they are its `payload`.
+  """
 
   def __init__(self, connection: socket.socket):
     self.socket = connection
     self.socket.settimeout(_SILENCE_SECONDS)
-    self._rest = b''
+    self._content = bytearray()
+    self._header: dict[str, Any] | None = None
     self._said: list[dict[str, Any]] = []
     self._heard = time.monotonic()
 
-  def send(self, what: dict[str, Any]) -> None:
-    """Sends one object."""
+  def send(self, what: dict[str, Any], payload: bytes | None = None) -> None:
+    """Sends one object, and bytes with it."""
+    if payload is not None:
+      what = {**what, 'bytes': len(payload)}
     self.socket.sendall(json.dumps(what).encode() + b'\n')
+    if payload is not None:
+      self.socket.sendall(payload)
 
   def first(self, seconds: float) -> dict[str, Any]:
     """Waits for the first object that is not a sign of life."""
@@ -580,16 +629,32 @@ class _Line:
       return [], f'was not heard of for {silent:.0f} s' if lost else ''
     self._heard = time.monotonic()
     try:
-      content = self.socket.recv(1 << 16)
+      received = self.socket.recv(1 << 20)
     except TimeoutError:
       raise
     except OSError:  # It was reset.
-      content = b''
-    *lines, self._rest = (self._rest + content).split(b'\n')
-    said = [json.loads(line) for line in lines]
-    said = [*before, *filter(None, said)]
-    return said, '' if content else 'has ended without a word'
+      received = b''
+    self._content += received
+    said = [*before, *filter(None, self._parsed())]
+    return said, '' if received else 'has ended without a word'
 
   def close(self) -> None:
     """Closes the connection."""
     self.socket.close()
+
+  def _parsed(self) -> Iterator[dict[str, Any]]:
+    """Whole objects of what has come in; what is left stays."""
+    while True:
+      if self._header is None:
+        line, newline, rest = self._content.partition(b'\n')
+        if not newline:
+          return
+        self._header, self._content = dict(json.loads(line)), rest
+      size = self._header.get('bytes', 0)
+      if len(self._content) < size:
+        return
+      header, self._header = self._header, None
+      if 'bytes' in header:
+        header['payload'] = bytes(self._content[:size])
+        del self._content[:size]
+      yield header

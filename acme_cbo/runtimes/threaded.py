@@ -22,6 +22,8 @@ from acme_cbo import errors
 from acme_cbo import types
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import pipeline as pipeline_lib
+from acme_cbo.runtimes import processes
+from acme_cbo.runtimes import remote
 
 # How long an actor may take to end what it is at, once it is told to.
 _JOIN_SECONDS = 30.0
@@ -36,14 +38,16 @@ class Threaded(fused.Fused):
     num_actors: int,
     max_lag: int,
     stall_seconds: float,
+    group: processes.Group = processes.ALONE,
   ):
     """Chooses how far actors may be ahead.
 
     Args:
       parts: of the update.
-      num_actors: how many threads act.
+      num_actors: how many threads act, where there is no other process.
       max_lag: how many updates old their parameters may be.
       stall_seconds: how long the learner waits for one of them.
+      group: the processes, of which all but this one act.
     """
     super().__init__(parts)
     learner, *others = jax.local_devices()
@@ -51,6 +55,7 @@ class Threaded(fused.Fused):
     self._actors = [
       others[i % len(others)] if others else learner for i in range(num_actors)
     ]
+    self._group = group
     self._max_lag = max_lag
     self._stall_seconds = stall_seconds
 
@@ -82,7 +87,7 @@ class Threaded(fused.Fused):
       version = int(state.step)
       pipeline.publish(version, copy(state.params))
       seconds = time.monotonic() - begin
-      actors_waited = pipeline.actors_waited() / len(self._actors)
+      actors_waited = pipeline.actors_waited() / len(acting)
       return state, {
         **metrics,
         'policy/lag': version - 1 - brought.version,
@@ -90,13 +95,18 @@ class Threaded(fused.Fused):
         'perf/actors_waiting': min(actors_waited / seconds, 1.0),
       }
 
+    if isinstance(self._group, processes.Leader):
+      acting = [
+        remote.asking(self._group, number, run, state)
+        for number in range(1, self._group.size)
+      ]
+    else:
+      acting = [self._act_on(device, run, state) for device in self._actors]
     threads = [
       threading.Thread(
-        target=_act,
-        args=(pipeline, self._act_on(device, run, state)),
-        name=f'{pipeline_lib.ACTOR} {i}',
+        target=_act, args=(pipeline, act), name=f'{pipeline_lib.ACTOR} {i}'
       )
-      for i, device in enumerate(self._actors)
+      for i, act in enumerate(acting)
     ]
     for thread in threads:
       thread.start()
@@ -110,6 +120,16 @@ class Threaded(fused.Fused):
     pipeline.close()
     if stuck := _stuck(threads):
       raise errors.PeerError(stuck)
+
+  def follow(
+    self,
+    interrupted: Callable[[], int | None],
+    run: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
+  ) -> None:
+    """Acts for the learner, which is process 0; see `fused.Fused.follow`."""
+    assert isinstance(self._group, processes.Follower)
+    remote.act_for(self._group, interrupted, run, state)
 
   def _act_on(
     self,

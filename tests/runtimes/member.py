@@ -39,7 +39,8 @@ def lead(group: processes.Alone, what: str) -> None:
 
 def follow(group: processes.Follower, number: int, what: str) -> None:
   """Does what it is told."""
-  for command in group.commands():
+  is_told = what == '1 was told to end' and number == 1
+  for command in group.commands(lambda: signal.SIGTERM if is_told else None):
     print(command, flush=True)
     if command['step'] == _STEPS:
       happen(what, number)
@@ -66,7 +67,10 @@ def main() -> None:
   number, size, port = map(int, sys.argv[1:4])
   what = sys.argv[4]
   place = processes.Place('127.0.0.1', port, size, number, 3.0)
-  config = {'seed': int(number == 1 and what == '1 has another config')}
+  config = {
+    'seed': int(number == 1 and what == '1 has another config'),
+    'runtime': {'kind': 'mesh'},
+  }
   with (
     mock.patch.object(processes, '_join_xla'),
     mock.patch.object(processes, '_BEAT_SECONDS', 0.2),
@@ -76,8 +80,6 @@ def main() -> None:
     try:
       with processes.joined(place, config) as group:
         if isinstance(group, processes.Follower):
-          if what == '1 was told to end' and number == 1:
-            group.report(signal.SIGTERM)
           if what == '0 hangs' and number == 1:
             happen('1 dies', 1)
           follow(group, number, what)

@@ -1,0 +1,106 @@
+"""Actors in processes of their own, for the learner of `threaded`.
+
+A thread of the learner stands for each: it sends parameters and a key, and gets
+experience back. Arrays go as they are in memory; both sides know which.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import pipeline as pipeline_lib
+from acme_cbo.runtimes import processes
+
+
+def packed(tree: Any) -> bytes:
+  """The bytes of all arrays of a tree, one after the other."""
+  leaves = jax.tree.leaves(jax.device_get(tree))
+  return b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
+
+
+def unpacked(content: bytes, like: Any) -> Any:
+  """The tree of which `packed` made bytes.
+
+  Args:
+    content: the bytes.
+    like: a tree of the same structure, shapes and dtypes; arrays or
+      `jax.ShapeDtypeStruct`.
+
+  Returns:
+    The tree, of numpy arrays.
+
+  Raises:
+    ValueError: the bytes are not of such a tree.
+  """
+  leaves, structure = jax.tree.flatten(like)
+  sizes = [np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves]
+  if sum(sizes) != len(content):
+    raise ValueError(
+      f'{len(content)} bytes came where arrays of {sum(sizes)} are expected'
+    )
+  found, start = [], 0
+  for leaf, size in zip(leaves, sizes, strict=True):
+    part = np.frombuffer(content[start : start + size], leaf.dtype)
+    found.append(part.reshape(leaf.shape))
+    start += size
+  return jax.tree.unflatten(structure, found)
+
+
+def asking(
+  group: processes.Leader,
+  number: int,
+  run: Mapping[str, Any],
+  state: types.TrainingState,
+) -> Callable[[pipeline_lib.Ticket], fused.Experience]:
+  """What a thread of the learner does for a ticket.
+
+  Args:
+    group: the processes.
+    number: of that which acts.
+    run: the programs, compiled.
+    state: any one of the run.
+
+  Returns:
+    ticket -> `fused.Experience`, of numpy arrays.
+  """
+  tasks, _ = run['fill'].out_info
+  data, _ = run['act'].out_info
+  like = tasks, data, state.key
+
+  def act(ticket):
+    answer = group.ask(
+      number, {'update': ticket.update}, packed((ticket.params, ticket.key))
+    )
+    tasks, data, key = unpacked(answer['payload'], like)
+    return fused.Experience(tasks, data, answer['seed'], key)
+
+  return act
+
+
+def act_for(
+  group: processes.Follower,
+  interrupted: Callable[[], int | None],
+  run: Mapping[str, Callable[..., Any]],
+  state: types.TrainingState,
+) -> None:
+  """Acts for the learner, until it ends.
+
+  Args:
+    group: the processes.
+    interrupted: see `processes.Follower.commands`.
+    run: the programs.
+    state: any one of the run.
+
+  Raises:
+    errors.Interrupted: the run was.
+    errors.NonFiniteError: see `fused.acted`.
+  """
+  like = state.params, state.key
+  for asked in group.commands(interrupted):
+    params, key = unpacked(asked['payload'], like)
+    tasks, data, seed, key = fused.acted(run, params, key, asked['update'])
+    group.answer({'seed': seed}, packed((tasks, data, key)))
