@@ -33,13 +33,16 @@ flags.disclaim_key_flags()
 
 
 def run(
-  main: Callable[[Sequence[str]], None], takes_arguments: bool = False
+  main: Callable[[Sequence[str]], None],
+  takes_arguments: bool = False,
+  passes_on: bool = False,
 ) -> None:
   """Parses the flags and calls `main`.
 
   Args:
     main: takes the arguments that are no flags, the launcher's path first.
     takes_arguments: whether there may be any.
+    passes_on: whether flags that are not known are such arguments.
 
   Raises:
     SystemExit: with code 2 after an `errors.UsageError`, with 1 after an
@@ -56,9 +59,9 @@ def run(
 
   def guarded(argv):
     with _ending_actors():
-      _guard(main, argv, takes_arguments)
+      _guard(main, argv, takes_arguments or passes_on)
 
-  app.run(guarded, flags_parser=_parse)
+  app.run(guarded, flags_parser=lambda argv: _parse(argv, passes_on))
 
 
 def define_playing(scms: list[str], who: str) -> None:
@@ -199,9 +202,9 @@ def set_environment(
   os.environ.setdefault('XLA_FLAGS', ' '.join(xla_flags))
 
 
-def _parse(argv):
+def _parse(argv, passes_on):
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(argv, known_only=passes_on)
   except flags.Error as error:
     # A config file that raises is quoted with its traceback, the cause last.
     sentence = str(error)

@@ -69,6 +69,7 @@ _LAYERS = {
     'runtimes.pipeline',
     'runtimes.processes',
   ),
+  'together': ('errors',),
   'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'schema', 'training.interruption'),
   'benchmark': (
