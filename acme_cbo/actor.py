@@ -1,7 +1,8 @@
 """Rollouts: the prefix once per SCM, then T cached steps in each rollout."""
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,116 @@ def target_parents(scm: types.SCM) -> jax.Array:
   return (scm.parents & scm.problem.target[..., None]).any(-2)
 
 
+class Player(NamedTuple):
+  """What a policy knows of an episode under way.
+
+  Attributes:
+    encoding: after the latest row.
+    cache: of the rows since the observations.
+    believed: state of the belief.
+    spent: [] of the budget.
+    last: the intervention made last.
+  """
+
+  encoding: networks.Encoding
+  cache: networks.Cache
+  believed: Any
+  spent: jax.Array
+  last: types.Intervention
+
+
+class Chosen(NamedTuple):
+  """One choice, as a `types.Trajectory` holds it.
+
+  Attributes:
+    decision: `Decision` of [Z] arrays.
+    intervention: what it comes to, and is done.
+    paid: [M] bool, the sets that could be paid for.
+    log_prob: [] of the variables, and [] of the cells.
+  """
+
+  decision: types.Decision
+  intervention: types.Intervention
+  paid: jax.Array
+  log_prob: list[jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """How the network plays an episode, step by step, whoever answers.
+
+  Attributes:
+    network: its functions.
+    params: its parameters.
+    problem: what may be seen of the system.
+    prefix: the encoded observations, shared by a group.
+    num_interventions: T.
+    num_turns: Z.
+    belief: that is followed.
+  """
+
+  network: networks.Network
+  params: Any
+  problem: types.Problem
+  prefix: networks.Prefix
+  num_interventions: int
+  num_turns: int
+  belief: beliefs.Belief
+
+  def begin(self, observations: jax.Array) -> Player:
+    """Before the first choice, after [N, D] observations."""
+    num_variables = self.problem.low.shape[-1]
+    empty = self.network.empty_cache(self.num_interventions + 1, num_variables)
+    encoding, cache = self._append(empty, 0, networks.start_row(num_variables))
+    return Player(
+      encoding,
+      cache,
+      self.belief.init(self.problem, observations, encoding.parent_logits),
+      jnp.zeros(()),
+      simulate.no_intervention(num_variables),
+    )
+
+  def choose(self, keys: Sequence[jax.Array], player: Player):
+    """A choice, drawn from a key for each turn: `Chosen` and the `Player`."""
+    sets = interventions.affordable(self.problem, player.spent)
+    decision, *log_prob = distributions.decide(
+      keys,
+      lambda partial: (
+        self.network.turn(
+          self.params, self.problem, self.prefix, player.encoding, partial
+        ).logits
+      ),
+      sets,
+      distributions.sample,
+    )
+    intervention, spent = environment.paid_for(
+      self.problem,
+      player.spent,
+      simulate.carried_out(self.problem, decision),
+      player.last,
+    )
+    chosen = Chosen(decision, intervention, sets.any(-1), log_prob)
+    return chosen, player._replace(spent=spent, last=intervention)
+
+  def watch(self, player: Player, step: jax.Array, outcome: jax.Array):
+    """The `Player` after [D] the outcome of what it chose at a step."""
+    mask = player.last.mask
+    left = networks.budget_left(
+      self.problem, player.spent, 1 - (step + 1) / self.num_interventions
+    )
+    row = networks.outcome_row(mask, outcome, left)
+    encoding, cache = self._append(player.cache, step + 1, row)
+    believed = self.belief.update(
+      player.believed, mask, outcome, encoding.parent_logits
+    )
+    return player._replace(encoding=encoding, cache=cache, believed=believed)
+
+  def _append(self, cache, position, row):
+    return self.network.append(
+      self.params, self.problem, self.prefix, cache, position, row
+    )
+
+
 def rollout(
   key: jax.Array,
   params,
@@ -59,73 +170,74 @@ def rollout(
   Returns:
     The `Trajectory`.
   """
-  scm, problem = task.scm, task.scm.problem
-  num_variables = problem.low.shape[-1]
   num_turns = task.objective.given_outcome.size
-  belief = beliefs.KINDS[kinds.belief]()
+  policy = Policy(
+    network,
+    params,
+    task.scm.problem,
+    prefix,
+    num_interventions,
+    num_turns,
+    beliefs.KINDS[kinds.belief](),
+  )
 
-  def append(cache, position, row):
-    return network.append(params, problem, prefix, cache, position, row)
-
-  def act(carry, inputs):
-    encoding, cache, believed, spent, before = carry
+  def act(player, inputs):
     step, key = inputs
     *key_turns, key_outcome = jax.random.split(key, num_turns + 1)
-    sets = interventions.affordable(problem, spent)
-    decision, *log_prob = distributions.decide(
-      key_turns,
-      lambda partial: (
-        network.turn(params, problem, prefix, encoding, partial).logits
-      ),
-      sets,
-      distributions.sample,
-    )
-    chosen = simulate.carried_out(problem, decision)
-    intervention, spent = environment.paid_for(problem, spent, chosen, before)
+    chosen, after = policy.choose(key_turns, player)
     outcome, expected = environment.watch(
-      key_outcome, scm, task.objective.bank, intervention
+      key_outcome, task.scm, task.objective.bank, chosen.intervention
     )
-    left = networks.budget_left(
-      problem, spent, 1 - (step + 1) / num_interventions
-    )
-    row = networks.outcome_row(intervention.mask, outcome, left)
-    new_encoding, cache = append(cache, step + 1, row)
-    new_believed = belief.update(
-      believed, intervention.mask, outcome, new_encoding.parent_logits
-    )
-    return (new_encoding, cache, new_believed, spent, intervention), (
-      decision,
-      intervention,
+    return policy.watch(after, step, outcome), (
+      chosen,
       outcome,
       expected,
-      sets.any(-1),
-      log_prob,
-      believed,
+      player.believed,
     )
 
-  empty = network.empty_cache(num_interventions + 1, num_variables)
-  encoding, cache = append(empty, 0, networks.start_row(num_variables))
-  believed = belief.init(problem, observations, encoding.parent_logits)
-  nothing = simulate.no_intervention(num_variables)
   steps = jnp.arange(num_interventions)
   keys = jax.random.split(key, num_interventions)
-  start = encoding, cache, believed, jnp.zeros(()), nothing
-  (_, _, last, *_), history = jax.lax.scan(act, start, (steps, keys))
-  decision, intervention, outcomes, expected, paid, log_prob, before = history
+  end, history = jax.lax.scan(act, policy.begin(observations), (steps, keys))
+  chosen, outcomes, expected, before = history
+  believed = beliefs.joined(before, end.believed)
+  return trajectory(task, kinds, chosen, outcomes, expected, believed)
+
+
+def trajectory(
+  task: types.Task,
+  kinds: rewards.Kinds,
+  chosen: Chosen,
+  outcomes: jax.Array,
+  expected: jax.Array,
+  believed: Any,
+) -> types.Trajectory:
+  """An episode as the learner needs it.
+
+  Args:
+    task: the SCM and its objective.
+    kinds: of the rewards.
+    chosen: of T steps.
+    outcomes: [T, D] what was watched.
+    expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
+    believed: T + 1 states of the belief, before each step and after the last.
+
+  Returns:
+    The `Trajectory`.
+  """
   return types.Trajectory(
-    decision=decision,
-    intervened=intervention.mask,
-    values=intervention.values,
+    decision=chosen.decision,
+    intervened=chosen.intervention.mask,
+    values=chosen.intervention.values,
     outcomes=outcomes,
-    paid=paid,
-    log_prob_variable=log_prob[0],
-    log_prob_cell=log_prob[1],
+    paid=chosen.paid,
+    log_prob_variable=chosen.log_prob[0],
+    log_prob_cell=chosen.log_prob[1],
     components=components(
       task,
       kinds,
-      belief,
-      beliefs.joined(before, last),
-      intervention,
+      beliefs.KINDS[kinds.belief](),
+      believed,
+      chosen.intervention,
       outcomes,
       expected,
     ),
