@@ -9,6 +9,7 @@ from matplotlib import figure as figure_lib
 import numpy as np
 
 from acme_cbo import learner
+from acme_cbo import results
 from acme_cbo import schema
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
@@ -54,7 +55,7 @@ def hparams(config: dict[str, Any]) -> dict[str, bool | float | str]:
 
 
 def histograms(
-  tasks: held_out.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
+  tasks: results.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
 ) -> dict[str, Callable[[types.TrainingState], dict[str, np.ndarray]]]:
   """What is shown as a distribution, with every evaluation.
 
@@ -68,7 +69,7 @@ def histograms(
 
   def choices(state):
     del state
-    outcome, problem = outcomes['grpo'], tasks.scm.problem
+    outcome, problem = outcomes['grpo'], tasks.problem
     mask, values = (np.asarray(leaf) for leaf in outcome.intervention)
     low, high = (
       np.broadcast_to(end[:, None], values.shape)[mask]
@@ -106,7 +107,7 @@ def _short(module: str) -> str:
 
 
 def figures(
-  tasks: held_out.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
+  tasks: results.HeldOut, outcomes: Mapping[str, evaluate.Outcome]
 ) -> dict[str, Callable[[dict[str, Any]], figure_lib.Figure | None]]:
   """What is drawn with every evaluation.
 
@@ -120,6 +121,8 @@ def figures(
 
   def example(curves):
     del curves
+    if not isinstance(tasks, held_out.HeldOut):
+      return None  # Nobody knows the parents.
     scm = jax.tree.map(lambda leaf: leaf[0], tasks.scm)
     exists = scm.problem.exists
     outcome = outcomes['grpo']

@@ -1,5 +1,8 @@
 """The experiment: observe first, then set a variable and watch all of them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,52 @@ import numpy as np
 from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.scms import simulate
+
+
+class Simulator(Protocol):
+  """A system to experiment on that is no JAX program: any object with these."""
+
+  @property
+  def variables(self) -> Sequence[str]:
+    """Names of the D variables."""
+    ...
+
+  @property
+  def target(self) -> str:
+    """Name of the one to optimise."""
+    ...
+
+  @property
+  def goal(self) -> str:
+    """'maximize' or 'minimize'."""
+    ...
+
+  @property
+  def domains(self) -> Mapping[str, Sequence[float]]:
+    """{name: (lowest, highest)} of those that may be set."""
+    ...
+
+  def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
+    """Begins an episode.
+
+    Args:
+      seed: of the system, one of many that differ, and of its observations.
+      rollout: which of the episodes on it; they differ in nothing but the noise
+        of what is watched after this.
+      num_observations: N.
+
+    Returns:
+      [N, D] observational rows, in the variables' own units.
+    """
+    ...
+
+  def step(self, intervention: Mapping[str, float]) -> np.ndarray:
+    """Sets variables, by name, to values in their domains.
+
+    Returns:
+      [D] one noisy outcome of all variables.
+    """
+    ...
 
 
 def reset(key: jax.Array, scm: types.SCM, num_observations: int) -> jax.Array:

@@ -13,11 +13,19 @@ from acme_cbo import losses
 from acme_cbo import networks
 from acme_cbo import rewards
 from acme_cbo import schema
+from acme_cbo import simulators
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 
 # Of a config; all else decides what an update is made of.
-_NOT_OF_PARTS = ('name', 'seed', 'runtime', 'training', 'evaluation')
+_NOT_OF_PARTS = (
+  'name',
+  'seed',
+  'runtime',
+  'simulator',
+  'training',
+  'evaluation',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +139,7 @@ class Experiment:
     parts_from: the values of the config that the parts are made from.
     learning_rate: by the number of updates made.
     runtime: how it is run.
+    simulator: where its systems come from, if not from the prior.
     training: its cadence, and when it stops.
     evaluation: the held-out SCMs.
   """
@@ -141,6 +150,7 @@ class Experiment:
   parts_from: dict[str, Any]
   learning_rate: Callable[[int], float]
   runtime: Runtime
+  simulator: simulators.Settings
   training: Training
   evaluation: Evaluation
 
@@ -175,6 +185,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
   )
   (optimizer,) = _section(config, 'optimizer', Optimizer)
   (runtime,) = _section(config, 'runtime', Runtime)
+  (simulator,) = _section(config, 'simulator', simulators.Settings)
   (training,) = _section(config, 'training', Training)
   (evaluation,) = _section(config, 'evaluation', Evaluation)
 
@@ -212,6 +223,7 @@ def from_config(config: dict[str, Any]) -> Experiment:
       schedule(update * per_update)
     ).item(),
     runtime=runtime,
+    simulator=simulator,
     training=training,
     evaluation=evaluation,
   )

@@ -82,6 +82,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
   _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
   state, *_ = _after(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
+  assert isinstance(held_out_tasks, held_out.HeldOut)
   task = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], held_out_tasks.tasks)
   )
@@ -149,7 +150,14 @@ def _range(values):
 
 
 def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
-  return experiment_lib.from_config(run_directory.read_config(workdir))
+  experiment = experiment_lib.from_config(run_directory.read_config(workdir))
+  runtime = experiment.runtime
+  if experiment.simulator or (runtime.kind == 'threaded' and runtime.max_lag):
+    raise errors.UsageError(
+      f'the updates of the run in --workdir={workdir} cannot be made again: '
+      'which parameters its actors had was a matter of time'
+    )
+  return experiment
 
 
 def _after(

@@ -21,15 +21,16 @@ from acme_cbo import run_directory
 from acme_cbo import trained_policy
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import statistics
 from acme_cbo.training import analysis
 
+HeldOut = held_out.HeldOut | held_out_simulators.HeldOutSimulators
 
-def metrics(
-  tasks: held_out.HeldOut, outcome: evaluate.Outcome
-) -> dict[str, float]:
+
+def metrics(tasks: HeldOut, outcome: evaluate.Outcome) -> dict[str, float]:
   """Scalars of one evaluation, for the loggers.
 
   Args:
@@ -58,7 +59,7 @@ def metrics(
 
 def write(
   experiment: experiment_lib.Experiment,
-  tasks: held_out.HeldOut,
+  tasks: HeldOut,
   outcomes: dict[str, evaluate.Outcome],
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def write(
   table = pd.concat(
     [
       tasks.table(name, outcomes[name])
-      for name in ('grpo', *held_out.HEURISTICS, 'untrained')
+      for name in ('grpo', *tasks.heuristics, 'untrained')
     ],
     ignore_index=True,
   )
@@ -90,13 +91,14 @@ def write(
     'num_observations': parts.horizon.num_observations,
     'num_interventions': parts.horizon.num_interventions,
     'held_out_tasks': settings.num_tasks,
+    'described': tasks.described,
     'confidence': confidence,
     'evaluation': statistics.summarise(table, confidence),
     'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),
     'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }
   rows = _rows(workdir)
-  _draw_learning_curve(workdir, rows, found['evaluation'])
+  _draw_learning_curve(workdir, rows, found['evaluation'], tasks)
   return found | {'analysis': _analyse(experiment, rows, workdir)}
 
 
@@ -177,6 +179,7 @@ def save_policy(
     'updates': facts['updates'],
     'horizon': config['horizon'],
     'scms': config['scms'],
+    'simulator': config['simulator'],
     'rewards': config['rewards'],
     'simple_regret_share': facts['simple_regret_share'],
     'regret_floor': facts['regret_floor'],
@@ -187,22 +190,18 @@ def save_policy(
   run_directory.write(workdir / 'README.md', page)
 
 
-def _draw_learning_curve(workdir, rows, evaluation):
-  groups = [
-    group
-    for group in ('linear', 'nonlinear')
-    if group in evaluation['grpo']['by_family']
-  ]
-  steps, curves = plots.curves_of(
-    rows,
-    {group: f'eval/score_last_{group}' for group in groups},
-  )
+def _draw_learning_curve(workdir, rows, evaluation, tasks):
+  kinds = [group for group in tasks.groups() if group != 'all']
+  groups = {kind: f'eval/score_last_{kind}' for kind in kinds}
+  steps, curves = plots.curves_of(rows, groups or {'all': 'eval/score_last'})
   baselines = {
     name: {
-      group: evaluation[name]['by_family'][group]['score_last']['mean']
-      for group in groups
+      group: evaluation[name]['by_family'].get(group, evaluation[name])[
+        'score_last'
+      ]['mean']
+      for group in curves
     }
     for name in ('explore_then_commit', 'slope', 'random')
   }
-  figure = plots.learning_curve(steps, curves, baselines)
+  figure = plots.learning_curve(steps, curves, baselines, tasks.unit)
   plots.save(workdir / 'learning_curve.png', figure)

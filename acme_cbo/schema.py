@@ -24,6 +24,14 @@ _NOISES = ('normal', 'uniform', 'laplace', 'gumbel')
 # Of the exact belief, which sums over all sets.
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 100
+# What cannot be had of a simulator.
+_OF_THE_TRUTH = (
+  ('rewards', 'structure'),
+  ('rewards', 'parent'),
+  ('grpo', 'parent_coefficient'),
+  ('grpo', 'outcome_coefficient'),
+  ('grpo', 'regret_floor'),
+)
 
 
 class Field(NamedTuple):
@@ -35,7 +43,8 @@ class Field(NamedTuple):
     high: the highest.
     options: the values that are allowed, where they are few.
     members: what each number of a tuple is for.
-    pattern: what each text of a tuple has to match.
+    pattern: what each text of a tuple has to match, or the one text.
+    is_text: whether it is one text.
   """
 
   meaning: str
@@ -44,6 +53,7 @@ class Field(NamedTuple):
   options: tuple[Any, ...] = ()
   members: tuple[str, ...] = ()
   pattern: str = ''
+  is_text: bool = False
 
   @property
   def kind(self) -> type:
@@ -55,7 +65,7 @@ class Field(NamedTuple):
     if self.options:
       return ', '.join(map(repr, self.options))
     if self.pattern:
-      return 'texts'
+      return 'text' if self.is_text else 'texts'
     spec = ',' if self.kind is int else 'g'
     text = f'{self.kind.__name__}, {self.low:{spec}} to {self.high:{spec}}'
     return f'{len(self.members)} of {text}' if self.members else text
@@ -223,6 +233,16 @@ FIELDS = {
   'runtime.stall_seconds': _real(
     'how long the learner waits for an actor', 0.1, 1e6
   ),
+  'simulator.make': Field(
+    "'module:function' that makes a simulator to train on instead of SCMs",
+    pattern=r'|[\w.]+:\w+',
+    is_text=True,
+  ),
+  'simulator.command': Field(
+    'what starts a process that is such a simulator',
+    pattern=r'.*',
+    is_text=True,
+  ),
   'training.num_updates': _count('of the whole run', 0),
   'training.eval_every': _count('updates between two evaluations'),
   'training.checkpoint_every': _count('updates between two checkpoints'),
@@ -348,6 +368,13 @@ def _check_value(path: str, value: Any, field: Field) -> None:
   if not field.members and not field.pattern:
     _check_number(path, value, field)
     return
+  if field.is_text:
+    if not isinstance(value, str) or not re.fullmatch(field.pattern, value):
+      raise errors.UsageError(
+        f'config.{path} is {value!r}; it must be a text that matches '
+        f'{field.pattern}'
+      )
+    return
   if not isinstance(value, tuple | list):
     what = 'numbers' if field.members else 'texts'
     raise errors.UsageError(
@@ -440,6 +467,7 @@ def _check_fit(config: dict[str, Any]) -> None:
       'config.training.profile_from is 1; it must be 0, for never, or 2 or '
       'more: a trace begins after an update'
     )
+  _check_simulator(config)
   weights = ('optimization', 'structure', 'parent', 'exploration')
   if not any(config['rewards'][name] for name in weights):
     raise errors.UsageError(
@@ -453,3 +481,25 @@ def _check_fit(config: dict[str, Any]) -> None:
       f'config.grpo.gradient_accumulation_steps is {parts}; it must divide '
       f'config.grpo.num_tasks, which is {grpo["num_tasks"]}'
     )
+
+
+def _check_simulator(config: dict[str, Any]) -> None:
+  """Raises where a simulator is to give what it does not know."""
+  if not any(config['simulator'].values()):
+    return
+  if all(config['simulator'].values()):
+    raise errors.UsageError(
+      'config.simulator has both make and command; leave one of them empty'
+    )
+  kind = config['runtime']['kind']
+  if kind != 'threaded':
+    raise errors.UsageError(
+      f"config.runtime.kind is {kind!r}; a simulator needs 'threaded'"
+    )
+  for section, name in _OF_THE_TRUTH:
+    if config[section][name]:
+      raise errors.UsageError(
+        f'config.{section}.{name} is {config[section][name]}, which needs the '
+        'truth about a system, and a simulator does not tell it; it must be 0 '
+        '(--config=configs/grpo.py:simulator sets all of these)'
+      )

@@ -21,20 +21,23 @@ import jax
 import numpy as np
 
 from acme_cbo import dashboard
+from acme_cbo import environment
 from acme_cbo import errors
 from acme_cbo import experiment as experiment_lib
 from acme_cbo import results
 from acme_cbo import run_directory
+from acme_cbo import simulators
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
 from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.evaluation import report
 from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import processes
+from acme_cbo.runtimes import simulated
 from acme_cbo.runtimes import threaded
-from acme_cbo.scms import priors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import interruption
@@ -138,7 +141,9 @@ def train_and_evaluate(
     if resume:
       run_directory.check_resumable(workdir, config)
     runtime = make_runtime(experiment, group)
-    run, beginning = _ready(experiment, runtime)
+    run = compiled_programs(experiment, runtime)
+    # Training that could not begin is refused before all is written.
+    beginning = runtime.begin(run, experiment.seed)
     # An update takes the state away.
     untrained = jax.tree.map(np.array, beginning.params)
     state, metadata = _starting_point(
@@ -170,7 +175,7 @@ def train_and_evaluate(
         """Scores a policy; the first time also those it is compared to."""
         if not outcomes:
           outcomes['untrained'] = score(untrained, 0)
-          outcomes.update(tasks.scores(held_out.HEURISTICS))
+          outcomes.update(tasks.scores(tasks.heuristics))
         outcomes['grpo'] = (
           score(state.params, int(state.step))
           if state.step
@@ -277,7 +282,8 @@ def follow(
     errors.Interrupted: the run was.
   """
   runtime = make_runtime(experiment, group)
-  run, state = _ready(experiment, runtime)
+  run = compiled_programs(experiment, runtime)
+  state = runtime.begin(run, experiment.seed)
   with interruption.Interruption(lambda signal: None) as interrupted:
     runtime.follow(interrupted, run, state)
 
@@ -299,6 +305,21 @@ def make_runtime(
     )
   if kind == 'mesh':
     return mesh.Mesh(parts, group)
+  if experiment.simulator:
+    if group.size > 1:
+      raise errors.UsageError(
+        'config.simulator is trained on in one process; leave out '
+        '--coordinator, --num_processes and --process_id'
+      )
+    make, problem = _simulator(experiment)
+    return simulated.Simulated(
+      parts,
+      settings.num_actors,
+      settings.max_lag,
+      settings.stall_seconds,
+      problem,
+      make,
+    )
   if kind == 'threaded':
     return threaded.Threaded(
       parts,
@@ -310,19 +331,17 @@ def make_runtime(
   return fused.Fused(parts)
 
 
-def _ready(
-  experiment: experiment_lib.Experiment, runtime: fused.Fused
-) -> tuple[dict[str, Callable[..., Any]], types.TrainingState]:
-  """The programs of a run, and the state that it begins with.
-
-  Raises:
-    errors.UsageError: training could not draw from the prior.
-  """
-  run = compiled_programs(experiment, runtime)
-  key = runtime.place(jax.random.PRNGKey(experiment.seed))
-  # Refused before anything is written.
-  priors.filled(*run['fill'](key))
-  return run, runtime.local(run['init'](key))
+def _simulator(
+  experiment: experiment_lib.Experiment,
+) -> tuple[Callable[[], environment.Simulator], types.Problem]:
+  """What makes a simulator, and what may be seen of one."""
+  make = simulators.maker(experiment.simulator)
+  one = make()
+  try:
+    return make, simulators.problem(one, experiment.parts.prior.max_set_size)
+  finally:
+    if close := getattr(one, 'close', None):
+      close()
 
 
 def compiled_programs(
@@ -342,15 +361,22 @@ def compiled_programs(
   compiled = compilation.ready(
     [experiment.parts_from, runtime.layout],
     runtime.devices,
-    lambda: fused.trace(runtime.programs),
+    runtime.trace,
     lambda: print('compiling, half a minute or so …', flush=True),
   )
   return {**runtime.programs, **compiled}
 
 
-def held_out_tasks(experiment: experiment_lib.Experiment) -> held_out.HeldOut:
+def held_out_tasks(experiment: experiment_lib.Experiment) -> results.HeldOut:
   """The tasks that policies of a run are scored on."""
   parts, settings = experiment.parts, experiment.evaluation
+  if experiment.simulator:
+    return held_out_simulators.HeldOutSimulators(
+      settings.seed,
+      *_simulator(experiment),
+      settings.num_tasks,
+      parts.horizon,
+    )
   prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
   return held_out.HeldOut(
     settings.seed, prior, settings.num_tasks, parts.horizon

@@ -5,6 +5,8 @@
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
   python launchers/train.py --config=configs/grpo.py:large     an hour, the best
   python launchers/train.py --config=configs/grpo.py:general   for a GPU
+  python launchers/train.py --config=configs/grpo.py:simulator --config.simulator.make=
+    docs.simulators.bioreactor:Bioreactor    systems that are programs of yours
 
 :general is what the policy of the package was trained with: it may set several
 variables at once, pay for them, meet latent causes, and search for long.
@@ -16,7 +18,7 @@ docs/experiments.md.
 
 import ml_collections
 
-_PRESETS = ('', 'smoke', 'linear', 'large', 'general')
+_PRESETS = ('', 'smoke', 'linear', 'large', 'general', 'simulator')
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -131,6 +133,8 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.runtime = ml_collections.ConfigDict(
     dict(kind='fused', num_actors=1, max_lag=1, stall_seconds=300.0)
   )
+  # Systems that are no SCMs, see docs/simulators.md: one of the two, or none.
+  config.simulator = ml_collections.ConfigDict(dict(make='', command=''))
   config.training = ml_collections.ConfigDict(
     dict(
       num_updates=260,
@@ -204,5 +208,16 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 150
     config.training.checkpoint_every = 50
     config.evaluation.num_tasks = 256
+  elif preset == 'simulator':
+    # Nobody knows its parents, nor what would have been best.
+    config.rewards.structure = 0.0
+    config.rewards.parent = 0.0
+    config.grpo.parent_coefficient = 0.0
+    config.grpo.outcome_coefficient = 0.0
+    config.grpo.num_tasks = 16
+    config.grpo.num_generations = 8
+    config.grpo.gradient_accumulation_steps = 1
+    config.runtime.kind = 'threaded'
+    config.evaluation.num_tasks = 128
   config.lock()
   return config

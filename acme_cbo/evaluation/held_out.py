@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,38 @@ HEURISTICS: dict[str, policies.Factory] = {
 BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 
 
+def table(
+  policy: str, outcome: evaluate.Outcome, **columns: Any
+) -> pd.DataFrame:
+  """One row per task: `policy`, `task`, the columns, and the scores."""
+  score = np.asarray(outcome.score, np.float64)
+  return pd.DataFrame(
+    {
+      'policy': policy,
+      'task': np.arange(len(score)),
+      **columns,
+      'score_first': score[:, 0],
+      'score_mean': score.mean(1),
+      'score_best': score.max(1),
+      'score_last': score[:, -1],
+    }
+  )
+
+
 class HeldOut:
   """M tasks with their data and their noise, the same for every policy.
 
   They are drawn when they are first looked at.
+
+  Attributes:
+    heuristics: the policies that need no training.
+    described: what is played on, and what a score is.
+    unit: what a score is, in short.
   """
+
+  unit = '0 do nothing, 1 optimum'
+
+  heuristics: ClassVar[dict[str, policies.Factory]] = HEURISTICS
 
   def __init__(
     self,
@@ -59,6 +86,11 @@ class HeldOut:
     self._prior = prior
     self._num_tasks = num_tasks
     self._horizon = horizon
+    self.described = (
+      f'{num_tasks} held-out SCMs, {horizon.num_observations} observations, '
+      f'{horizon.num_interventions} interventions. '
+      'Score: 0 = no intervention, 1 = the best one.'
+    )
     # Beside the network's own, where it can be computed.
     self._kinds = [
       kind
@@ -86,6 +118,11 @@ class HeldOut:
   def scm(self) -> types.SCM:
     """Those of the tasks, in numpy."""
     return jax.device_get(self.tasks.scm)
+
+  @property
+  def problem(self) -> types.Problem:
+    """What may be seen of them, in numpy."""
+    return self.scm.problem
 
   @functools.cached_property
   def is_linear(self) -> np.ndarray:
@@ -151,19 +188,12 @@ class HeldOut:
 
   def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
     """One row per task: see `statistics`."""
-    score = np.asarray(outcome.score, np.float64)
-    return pd.DataFrame(
-      {
-        'policy': policy,
-        'task': np.arange(len(score)),
-        'family': [mechanisms.Family(i).name.lower() for i in self.scm.family],
-        'graph': [graphs.Graph(i).name.lower() for i in self.scm.graph],
-        'variables': self.scm.problem.exists.sum(-1),
-        'score_first': score[:, 0],
-        'score_mean': score.mean(1),
-        'score_best': score.max(1),
-        'score_last': score[:, -1],
-      }
+    return table(
+      policy,
+      outcome,
+      family=[mechanisms.Family(i).name.lower() for i in self.scm.family],
+      graph=[graphs.Graph(i).name.lower() for i in self.scm.graph],
+      variables=self.scm.problem.exists.sum(-1),
     )
 
   def groups(self) -> dict[str, np.ndarray]:

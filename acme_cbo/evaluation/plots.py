@@ -44,13 +44,15 @@ def learning_curve(
   updates: list[int],
   curves: dict[str, list[float]],
   baselines: dict[str, dict[str, float]],
+  unit: str,
 ) -> figure_lib.Figure:
   """Draws the last score of the policy over updates, beside the heuristics.
 
   Args:
     updates: [n] updates made at each evaluation.
-    curves: score at each evaluation, for 'linear' and 'nonlinear' SCMs.
-    baselines: `{heuristic: {'linear': score, 'nonlinear': score}}`.
+    curves: score at each evaluation, for groups of SCMs, as 'linear'.
+    baselines: `{heuristic: {group: score}}`.
+    unit: of a score.
 
   Returns:
     The figure.
@@ -75,11 +77,12 @@ def learning_curve(
         linestyle=('-', '--', ':', '-.')[i % 4],
         label=name.replace('_', ' '),
       )
-    axis.set_title(f'{group} SCMs', fontsize=11)
+    if len(curves) > 1:
+      axis.set_title(f'{group} SCMs', fontsize=11)
     axis.set_xlabel('updates')
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
-  axes[0].set_ylabel('score of the last choice\n(0 do nothing, 1 optimum)')
+  axes[0].set_ylabel(f'score of the last choice\n({unit})')
   lines, labels = axes[0].get_legend_handles_labels()
   figure.legend(
     lines,

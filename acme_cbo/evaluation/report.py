@@ -14,24 +14,25 @@ def summary(found: dict[str, Any]) -> str:
   """What a run came to, as the terminal shows it.
 
   Args:
-    found: `evaluation`, `grpo_minus`, `belief` and their settings, as in the
+    found: `described`, `evaluation`, `grpo_minus`, `belief`, as in the
       `summary.json` of a finished run.
 
   Returns:
     Lines of text.
   """
   confidence = found['confidence']
+  known = ''
+  if found['belief']:
+    known = (
+      '\n\nBelief in the parents of the target, before the first intervention '
+      f'and after the last:\n{beliefs(found["belief"])}'
+    )
   return (
-    f'{found["held_out_tasks"]} held-out SCMs, '
-    f'{found["num_observations"]} observations, '
-    f'{found["num_interventions"]} interventions. '
-    'Score: 0 = no intervention, 1 = the best one.\n'
+    f'{found["described"]}\n'
     f'In brackets: {confidence:.0%} intervals. '
     'The columns of families: last choice.\n\n'
     f'{table(found["evaluation"])}\n\n'
-    f'{comparison("grpo", found["grpo_minus"], confidence)}\n\n'
-    'Belief in the parents of the target, before the first intervention and '
-    f'after the last:\n{beliefs(found["belief"])}'
+    f'{comparison("grpo", found["grpo_minus"], confidence)}{known}'
   )
 
 

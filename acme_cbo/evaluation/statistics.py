@@ -287,12 +287,12 @@ def summarise(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
   Returns:
     `{policy: {'score_last': {'mean', 'interval', 'iqm', 'iqm_interval'}, ...,
     'num_tasks', 'by_family': {family: {...}}, 'by_variables': {...}}}`. Beside
-    the families stands `nonlinear`: all but `linear`.
+    the families stands `nonlinear`: all but `linear`, where they are known.
   """
   summary = {}
   for policy, rows in results.groupby('policy', sort=False):
     families = {str(key): part for key, part in rows.groupby('family')}
-    nonlinear = rows[rows['family'] != 'linear']
+    nonlinear = rows[~rows['family'].isin(['linear', 'simulator'])]
     if len(nonlinear):
       families['nonlinear'] = nonlinear
     sizes = {str(key): part for key, part in rows.groupby('variables')}

@@ -320,6 +320,26 @@ class Fused:
     self.devices: tuple[jax.Device, ...] = tuple(jax.local_devices()[:1])
     self.programs = programs(parts)
 
+  def trace(self) -> Iterator[tuple[str, stages.Traced]]:
+    """Traces the programs that every update calls; see `trace`."""
+    return trace(self.programs)
+
+  def begin(
+    self, run: Mapping[str, Callable[..., Any]], seed: int
+  ) -> types.TrainingState:
+    """The state before the first update, see `local`.
+
+    Args:
+      run: its programs, compiled or not.
+      seed: of the run.
+
+    Raises:
+      errors.UsageError: training could not draw from the prior.
+    """
+    key = self.place(jax.random.PRNGKey(seed))
+    priors.filled(*run['fill'](key))
+    return self.local(run['init'](key))
+
   def place(self, tree: TreeT) -> TreeT:
     """Arrays of this process as the programs take them."""
     return tree

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import stages
@@ -27,6 +27,18 @@ from acme_cbo.runtimes import remote
 
 # How long an actor may take to end what it is at, once it is told to.
 _JOIN_SECONDS = 30.0
+
+
+class Acting(NamedTuple):
+  """Who acts beside a learner.
+
+  Attributes:
+    each: what each actor does for a ticket.
+    stop: ends what of it can be ended at once.
+  """
+
+  each: Sequence[Callable[[pipeline_lib.Ticket], fused.Experience]]
+  stop: Callable[[], None] = lambda: None
 
 
 class Threaded(fused.Fused):
@@ -55,7 +67,7 @@ class Threaded(fused.Fused):
     self._actors = [
       others[i % len(others)] if others else learner for i in range(num_actors)
     ]
-    self._group = group
+    self._group, self._num_actors = group, num_actors
     self._max_lag = max_lag
     self._stall_seconds = stall_seconds
 
@@ -87,7 +99,7 @@ class Threaded(fused.Fused):
       version = int(state.step)
       pipeline.publish(version, copy(state.params))
       seconds = time.monotonic() - begin
-      actors_waited = pipeline.actors_waited() / len(acting)
+      actors_waited = pipeline.actors_waited() / len(acting.each)
       return state, {
         **metrics,
         'policy/lag': version - 1 - brought.version,
@@ -95,31 +107,44 @@ class Threaded(fused.Fused):
         'perf/actors_waiting': min(actors_waited / seconds, 1.0),
       }
 
-    if isinstance(self._group, processes.Leader):
-      acting = [
-        remote.asking(self._group, number, run, state)
-        for number in range(1, self._group.size)
+    with self._acting(run, state) as acting:
+      threads = [
+        threading.Thread(
+          target=_act, args=(pipeline, act), name=f'{pipeline_lib.ACTOR} {i}'
+        )
+        for i, act in enumerate(acting.each)
       ]
-    else:
-      acting = [self._act_on(device, run, state) for device in self._actors]
-    threads = [
-      threading.Thread(
-        target=_act, args=(pipeline, act), name=f'{pipeline_lib.ACTOR} {i}'
-      )
-      for i, act in enumerate(acting)
-    ]
-    for thread in threads:
-      thread.start()
-    try:
-      yield step
-    except BaseException as error:
+      for thread in threads:
+        thread.start()
+      try:
+        yield step
+      except BaseException as error:
+        pipeline.close()
+        acting.stop()
+        if stuck := _stuck(threads):
+          error.add_note(stuck)
+        raise
       pipeline.close()
+      acting.stop()
       if stuck := _stuck(threads):
-        error.add_note(stuck)
-      raise
-    pipeline.close()
-    if stuck := _stuck(threads):
-      raise errors.PeerError(stuck)
+        raise errors.PeerError(stuck)
+
+  @contextlib.contextmanager
+  def _acting(
+    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+  ) -> Iterator[Acting]:
+    """Who acts, as long as it is entered."""
+    if isinstance(self._group, processes.Leader):
+      yield Acting(
+        [
+          remote.asking(self._group, number, run, state)
+          for number in range(1, self._group.size)
+        ]
+      )
+    else:
+      yield Acting(
+        [self._act_on(device, run, state) for device in self._actors]
+      )
 
   def follow(
     self,

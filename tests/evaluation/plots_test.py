@@ -23,6 +23,7 @@ class LearningCurveTest(parameterized.TestCase):
       [0, 10, 20],
       {group: [0.0, 0.25, 0.75] for group in groups},
       {'slope': dict.fromkeys(groups, 0.5), 'a_b': dict.fromkeys(groups, 0.25)},
+      'unit',
     )
     plots.save(path, figure)
     with Image.open(path) as image:
@@ -37,7 +38,7 @@ class LearningCurveTest(parameterized.TestCase):
     self.assertLen(runs, len(groups) - 1)
 
   def test_one_evaluation_is_enough(self):
-    figure = plots.learning_curve([0], {'linear': [0.5]}, {})
+    figure = plots.learning_curve([0], {'linear': [0.5]}, {}, 'unit')
     (axis,) = figure.axes
     np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[0, 0.5]])
 

@@ -1,0 +1,206 @@
+"""Held-out systems of a simulator on which every policy of a run is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from acme_cbo import actor
+from acme_cbo import distributions
+from acme_cbo import environment
+from acme_cbo import errors
+from acme_cbo import interventions
+from acme_cbo import networks
+from acme_cbo import simulators
+from acme_cbo import types
+from acme_cbo.evaluation import evaluate
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import policies
+
+# Training draws its systems from seeds below this.
+_FIRST_SEED = 2**31
+# Systems that are played on at once.
+_CHUNK = 64
+
+
+class HeldOutSimulators:
+  """M systems, as `held_out.HeldOut` has SCMs.
+
+  A score is how many deviations better than the mean of the observations the
+  target was, in one noisy outcome. Nobody knows what is best, nor the parents.
+
+  Attributes:
+    heuristics: the policies that need no training.
+    described: what is played on, and what a score is.
+    unit: what a score is, in short.
+    problem: M times that of all systems.
+  """
+
+  unit = 'deviations above the observations'
+  heuristics: ClassVar[dict[str, policies.Factory]] = {
+    name: factory
+    for name, factory in held_out.HEURISTICS.items()
+    if name != 'oracle'
+  }
+
+  def __init__(
+    self,
+    seed: int,
+    make: Callable[[], environment.Simulator],
+    problem: types.Problem,
+    num_tasks: int,
+    horizon: actor.Horizon,
+  ):
+    """Chooses the systems.
+
+    Args:
+      seed: from which systems, data and noise are drawn.
+      make: makes a simulator.
+      problem: of all systems.
+      num_tasks: M.
+      horizon: N and T.
+    """
+    self._seeds = [_FIRST_SEED + seed * num_tasks + i for i in range(num_tasks)]
+    self._key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x51A)
+    self._make, self._horizon = make, horizon
+    self._problem = problem
+    self.problem = simulators.repeated(problem, num_tasks)
+    self.described = (
+      f'{num_tasks} held-out systems of the simulator, '
+      f'{horizon.num_observations} observations, '
+      f'{horizon.num_interventions} interventions. Score: deviations of the '
+      'target above its mean in the observations, in the direction of the goal.'
+    )
+
+  def scores(
+    self, factories: dict[str, policies.Factory]
+  ) -> dict[str, evaluate.Outcome]:
+    """What policies that need no parameters reach.
+
+    Args:
+      factories: {name: policy of a task}, which none of them looks at.
+
+    Returns:
+      {name: `Outcome`}.
+
+    Raises:
+      errors.NonFiniteError: an outcome is not finite.
+    """
+    nothing: Any = None
+    return {
+      name: self._play(lambda params, f=factory: f(nothing))((), 0)
+      for name, factory in factories.items()
+    }
+
+  def network_scorer(
+    self, network: networks.Network
+  ) -> Callable[[Any, int], evaluate.Outcome]:
+    """A compiled evaluation of the network, see `HeldOut.network_scorer`."""
+    num_turns = interventions.largest(self._problem)
+    return self._play(
+      lambda params: policies.trained(
+        network, params, (), num_turns, distributions.mode
+      )
+    )
+
+  def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
+    """One row per system: see `statistics`."""
+    return held_out.table(
+      policy,
+      outcome,
+      family='simulator',
+      graph='unknown',
+      variables=self._problem.exists.size,
+    )
+
+  def groups(self) -> dict[str, np.ndarray]:
+    """All of them: [M] bool."""
+    return {'all': np.ones(len(self._seeds), bool)}
+
+  def belief_quality(self, outcome: evaluate.Outcome) -> pd.DataFrame:
+    """Nothing: nobody knows the parents."""
+    del outcome
+    return pd.DataFrame([], columns=held_out.BELIEF_COLUMNS)
+
+  def _play(
+    self, make_policy: Callable[[Any], policies.Policy]
+  ) -> Callable[[Any, int], evaluate.Outcome]:
+    """(parameters, update) -> `Outcome` of the policies that they make."""
+    num_steps = self._horizon.num_interventions
+
+    @jax.jit
+    def init(params, problems, rows):
+      policy = make_policy(params)
+      return jax.vmap(
+        lambda problem, row: policy.init(problem, row, num_steps)
+      )(problems, rows)
+
+    @jax.jit
+    def choose(params, keys, memory):
+      return jax.vmap(make_policy(params).choose)(keys, memory)
+
+    @jax.jit
+    def observe(params, memory, step, intervention, outcomes):
+      return jax.vmap(make_policy(params).observe, (0, None, 0, 0))(
+        memory, step, intervention, outcomes
+      )
+
+    def play_chunk(params, pool, seeds, key):
+      own_rows = pool.reset(
+        seeds, [0] * len(seeds), self._horizon.num_observations
+      )
+      scale = simulators.Scale(self._problem, own_rows)
+      memory = init(params, scale.problems, scale.scaled(own_rows))
+      masks, values, outcomes = [], [], []
+      for step in range(num_steps):
+        keys = jax.random.split(jax.random.fold_in(key, step), len(seeds))
+        chosen = choose(params, keys, memory)
+        masks.append(np.asarray(chosen.mask))
+        values.append(scale.own(np.asarray(chosen.values)))
+        own = pool.step(masks[-1], values[-1])
+        outcomes.append(own)
+        memory = observe(
+          params, memory, jnp.int32(step), chosen, scale.scaled(own)
+        )
+      masks, values, own = (np.stack(x, 1) for x in (masks, values, outcomes))
+      (target,) = np.flatnonzero(self._problem.target)
+      score = float(self._problem.goal) * np.asarray(scale.scaled(own))
+      return evaluate.Outcome._make(
+        (
+          score[..., target],
+          types.Intervention._make((masks, np.where(masks, values, 0.0))),
+          own[..., target],
+          {},
+          np.stack([np.isfinite(x).all((1, 2)) for x in (own_rows, own)], 1),
+        )
+      )
+
+    def play(params, update):
+      size = min(_CHUNK, len(self._seeds))
+      short = -len(self._seeds) % size
+      seeds = self._seeds + self._seeds[:short]
+      keys = jax.random.split(self._key, len(seeds) // size)
+      with contextlib.closing(simulators.Pool(self._make, size)) as pool:
+        chunks = [
+          play_chunk(params, pool, seeds[i * size : (i + 1) * size], key)
+          for i, key in enumerate(keys)
+        ]
+      outcome = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[: len(self._seeds)], *chunks
+      )
+      errors.check_finite(
+        update,
+        ['observation', 'outcome'],
+        ~outcome.finite.T,
+        f'{self._seeds[0]}',
+        held_out=True,
+      )
+      return outcome
+
+    return play

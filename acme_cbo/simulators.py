@@ -1,0 +1,453 @@
+"""Systems that are no JAX programs: objects of Python, or processes.
+
+A simulator is whatever `environment.Simulator` describes; where they come from
+and how many of them play at once is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+import contextlib
+import importlib
+import json
+import shlex
+import subprocess
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import environment
+from acme_cbo import errors
+from acme_cbo import interventions
+from acme_cbo import types
+from acme_cbo import units as units_lib
+
+# Threads that wait for simulators at once; of a name that says whose they are.
+_MAX_THREADS = 32
+_GOALS = {'maximize': 1.0, 'minimize': -1.0}
+# How long a process may take to end once it has nothing more to read.
+_EXIT_SECONDS = 2.0
+
+
+class Settings(NamedTuple):
+  """Where simulators come from; none of both where there are none.
+
+  Attributes:
+    make: 'module:function' that makes one, called without arguments.
+    command: that starts a process which is one, see `Process`.
+  """
+
+  make: str
+  command: str
+
+  def __bool__(self) -> bool:
+    """Whether there are any."""
+    return bool(self.make or self.command)
+
+
+def maker(settings: Settings) -> Callable[[], environment.Simulator]:
+  """What makes a simulator.
+
+  Raises:
+    errors.UsageError: there is no such function, or both are given.
+  """
+  if settings.make and settings.command:
+    raise errors.UsageError(
+      'config.simulator has both make and command; leave one of them empty'
+    )
+  if settings.command:
+    return lambda: Process(shlex.split(settings.command))
+  module, _, name = settings.make.partition(':')
+  try:
+    found = getattr(importlib.import_module(module), name)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise errors.UsageError(
+      f'config.simulator.make is {settings.make!r}, which cannot be imported: '
+      f'{error}'
+    ) from error
+  return found
+
+
+def problem(
+  simulator: environment.Simulator, max_set_size: int
+) -> types.Problem:
+  """What may be seen and set of a simulator.
+
+  Args:
+    simulator: any one of its kind.
+    max_set_size: how many variables may be set at once.
+
+  Returns:
+    The `Problem`.
+
+  Raises:
+    errors.UsageError: it does not say so, or what it says does not fit.
+  """
+  kind = type(simulator).__name__
+  try:
+    names, target = list(simulator.variables), simulator.target
+    goal, domains = simulator.goal, dict(simulator.domains)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise errors.UsageError(
+      f'the simulator {kind} lacks what every one has, see '
+      f'acme_cbo.environment.Simulator: {error}'
+    ) from error
+  unknown = [name for name in [target, *domains] if name not in names]
+  wrong = [
+    name
+    for name, domain in domains.items()
+    if len(domain) != 2
+    or not np.isfinite(np.array(domain, float)).all()
+    or not domain[0] < domain[1]
+  ]
+  if unknown or len(set(names)) < len(names):
+    said = (
+      f'{unknown[0]!r} is none of its variables' if unknown else 'a name twice'
+    )
+  elif goal not in _GOALS:
+    said = f"its goal is {goal!r}; it must be 'maximize' or 'minimize'"
+  elif target in domains:
+    said = f'its target {target!r} has a domain, and may not be set'
+  elif not domains:
+    said = 'none of its variables has a domain, and nothing may be set'
+  elif wrong:
+    said = (
+      f'the domain of {wrong[0]!r} is {domains[wrong[0]]}; it must be two '
+      'finite numbers, the lower first'
+    )
+  else:
+    said = ''
+  if said:
+    raise errors.UsageError(f'the simulator {kind}: {said}')
+  settable = np.array([name in domains for name in names])
+  low, high = (
+    np.array([domains.get(name, (0.0, 0.0))[i] for name in names], np.float32)
+    for i in (0, 1)
+  )
+  size = len(names)
+  return types.Problem(
+    exists=jnp.ones(size, bool),
+    sets=jnp.asarray(interventions.subsets(settable, max_set_size)),
+    target=jnp.array([name == target for name in names]),
+    goal=jnp.float32(_GOALS[goal]),
+    low=jnp.asarray(low),
+    high=jnp.asarray(high),
+    cost=jnp.ones(size),
+    budget=jnp.float32(jnp.inf),
+    samples=jnp.float32(1.0),
+  )
+
+
+class Scale:
+  """Units in which the observations of each system are of size 1.
+
+  In float64, so that a variable that is far from 0 or hardly moves loses no
+  digits.
+
+  Attributes:
+    problems: B problems in these units.
+  """
+
+  def __init__(self, problem: types.Problem, observations: np.ndarray):
+    """Fits them.
+
+    Args:
+      problem: of all systems, in the variables' own units.
+      observations: [B, N, D] of each.
+    """
+    with jax.enable_x64(True):
+      fitted = jax.vmap(units_lib.fit, (None, 0))(
+        problem, jnp.asarray(observations, float)
+      )
+    self._location, self._size = map(np.asarray, fitted)
+    self._low, self._high = (
+      np.asarray(x, float) for x in (problem.low, problem.high)
+    )
+    settable = np.asarray(problem.settable)
+    low, high = (
+      np.where(settable, (x - self._location) / self._size, 0.0)
+      for x in (self._low, self._high)
+    )
+    self.problems = repeated(problem, len(observations))._replace(
+      low=jnp.asarray(low, jnp.float32), high=jnp.asarray(high, jnp.float32)
+    )
+
+  def scaled(self, values: np.ndarray) -> jax.Array:
+    """[B, ..., D] in own units -> in these, float32."""
+    location, size = self._like(values)
+    return jnp.asarray((values - location) / size, jnp.float32)
+
+  def own(self, values: np.ndarray) -> np.ndarray:
+    """[B, ..., D] in these units -> in own, to the bit at the ends."""
+    location, size = self._like(values)
+    return np.clip(
+      location + size * np.asarray(values, float), self._low, self._high
+    )
+
+  def _like(self, values):
+    """Location and size of each system, with as many axes."""
+    shape = (len(values), *(1,) * (values.ndim - 2), values.shape[-1])
+    return self._location.reshape(shape), self._size.reshape(shape)
+
+
+def repeated(problem: types.Problem, times: int) -> types.Problem:
+  """As many of a problem, stacked."""
+  return jax.tree.map(
+    lambda leaf: jnp.broadcast_to(leaf, (times, *jnp.shape(leaf))), problem
+  )
+
+
+class Stopped(Exception):
+  """Nobody waits for what was asked for any more."""
+
+
+class Pool:
+  """Many simulators of a kind that play at once."""
+
+  def __init__(self, make: Callable[[], environment.Simulator], size: int):
+    """Makes them.
+
+    Args:
+      make: makes one.
+      size: how many there are.
+    """
+    self._threads = futures.ThreadPoolExecutor(
+      min(size, _MAX_THREADS), thread_name_prefix='actor: simulators'
+    )
+    self._stopped = threading.Event()
+    self._made: list[environment.Simulator] = []
+    try:
+      # One by one: what is wrong with all of them is said once.
+      self._made = [make() for _ in range(size)]
+    except BaseException:
+      self.close()
+      raise
+    self.variables = tuple(self._made[0].variables)
+
+  def reset(
+    self, seeds: Sequence[int], rollouts: Sequence[int], num_observations: int
+  ) -> np.ndarray:
+    """Puts each at the beginning of an episode.
+
+    Args:
+      seeds: of the systems, one for each simulator.
+      rollouts: which of the episodes on that system it is.
+      num_observations: N.
+
+    Returns:
+      [simulators, N, D] observations.
+
+    Raises:
+      errors.UsageError: they have not the shape, or rollouts on a system not
+        the same ones.
+    """
+    rows = self._each(
+      lambda simulator, seed, rollout: simulator.reset(
+        seed, rollout, num_observations
+      ),
+      seeds,
+      rollouts,
+    )
+    found = self._stacked('reset', rows, (num_observations, self._width))
+    first: dict[int, np.ndarray] = {}
+    for seed, rollout, row in zip(seeds, rollouts, found, strict=True):
+      if not np.array_equal(first.setdefault(seed, row), row, equal_nan=True):
+        raise errors.UsageError(
+          f'the simulator {self._kind}: reset(seed={seed}, rollout={rollout}, '
+          '...) gave other observations than another rollout; they have to be '
+          'those of the seed alone'
+        )
+    return found
+
+  def step(self, mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Does one intervention in each.
+
+    Args:
+      mask: [simulators, D] bool, what is set.
+      values: [simulators, D] to what.
+
+    Returns:
+      [simulators, D] outcomes.
+
+    Raises:
+      errors.UsageError: they have not the shape.
+    """
+
+    def one(simulator, mask, values):
+      return simulator.step(
+        {
+          name: float(value)
+          for name, value, is_set in zip(
+            self.variables, values, mask, strict=True
+          )
+          if is_set
+        }
+      )
+
+    return self._stacked('step', self._each(one, mask, values), (self._width,))
+
+  def stop(self) -> None:
+    """Ends what is under way: processes at once, others after a step."""
+    self._stopped.set()
+    for simulator in self._made:
+      if isinstance(simulator, Process):
+        simulator.kill()
+
+  def close(self) -> None:
+    """Ends all of them."""
+    self._stopped.set()
+    self._threads.shutdown(wait=False, cancel_futures=True)
+    for simulator in self._made:
+      close = getattr(simulator, 'close', None)
+      if close is not None:
+        close()
+
+  @property
+  def _width(self) -> int:
+    return len(self.variables)
+
+  @property
+  def _kind(self) -> str:
+    return type(self._made[0]).__name__
+
+  def _each(self, function, *arguments):
+    """What a function of each simulator gives, many at once."""
+
+    def call(*args):
+      if self._stopped.is_set():
+        raise Stopped
+      return function(*args)
+
+    return list(self._threads.map(call, self._made, *arguments))
+
+  def _stacked(self, method, rows, shape) -> np.ndarray:
+    for row in rows:
+      if np.shape(row) != shape:
+        raise errors.UsageError(
+          f'the simulator {self._kind}: {method} gave an array of shape '
+          f'{np.shape(row)}; it must be {shape}'
+        )
+    return np.stack([np.asarray(row, np.float64) for row in rows])
+
+
+class Process:
+  """A simulator that is another program, asked by lines of JSON.
+
+  Its first line says what it is, every other one answers one that it read:
+
+    {"variables": ["x", "y"], "target": "y", "goal": "maximize",
+     "domains": {"x": [0, 1]}}
+    <- {"reset": {"seed": 7, "rollout": 0, "num_observations": 20}}
+    -> {"observations": [[0.1, 0.2], ...]}
+    <- {"step": {"x": 0.5}}
+    -> {"outcome": [0.5, 0.7]}
+
+  It ends at the end of what it reads. What it says on its standard error is
+  shown as it is.
+  """
+
+  def __init__(self, command: Sequence[str]):
+    """Starts it.
+
+    Args:
+      command: program and arguments.
+
+    Raises:
+      errors.UsageError: it cannot be started, or says something else.
+    """
+    self._command = shlex.join(command)
+    try:
+      self._process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # It is to hear nothing of a Ctrl-C, and to end with what it reads.
+        process_group=0,
+      )
+    except OSError as error:
+      raise errors.UsageError(
+        f'config.simulator.command: {self._command} cannot be started: '
+        f'{error.strerror}'
+      ) from error
+    said = self._read()
+    try:
+      self.variables = tuple(said['variables'])
+      self.target, self.goal = said['target'], said['goal']
+      self.domains: Mapping[str, Sequence[float]] = said['domains']
+    except (KeyError, TypeError) as error:
+      self.close()
+      raise errors.UsageError(
+        f'{self._name} began with {said!r}; it must say variables, target, '
+        'goal and domains'
+      ) from error
+
+  def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
+    """As `environment.Simulator`."""
+    asked = {
+      'seed': int(seed),
+      'rollout': int(rollout),
+      'num_observations': num_observations,
+    }
+    return self._ask({'reset': asked}, 'observations')
+
+  def step(self, intervention: Mapping[str, float]) -> np.ndarray:
+    """As `environment.Simulator`."""
+    return self._ask({'step': dict(intervention)}, 'outcome')
+
+  def kill(self) -> None:
+    """Ends it at once."""
+    self._process.kill()
+
+  def close(self) -> None:
+    """Ends it, at once where it does not by itself."""
+    stdin, stdout = self._process.stdin, self._process.stdout
+    assert stdin is not None and stdout is not None
+    with contextlib.suppress(OSError):
+      stdin.close()
+    try:
+      self._process.wait(_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+    stdout.close()
+
+  @property
+  def _name(self) -> str:
+    return f'the simulator {self._command!r} (pid {self._process.pid})'
+
+  def _ask(self, question: dict[str, Any], answer: str) -> np.ndarray:
+    assert self._process.stdin is not None
+    try:
+      self._process.stdin.write(json.dumps(question) + '\n')
+      self._process.stdin.flush()
+    except (OSError, ValueError):
+      pass  # It has ended, as the answer will tell.
+    said = self._read()
+    try:
+      return np.array(said[answer], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+      raise errors.UsageError(
+        f'{self._name} answered {str(said)[:200]!r} to {question}; it must be '
+        f'an object with {answer!r}, numbers'
+      ) from error
+
+  def _read(self) -> Any:
+    assert self._process.stdout is not None
+    try:
+      line = self._process.stdout.readline()
+    except (OSError, ValueError):
+      line = ''
+    if not line:
+      code = self._process.wait()
+      raise errors.PeerError(f'{self._name} has ended, with code {code}')
+    try:
+      return json.loads(line)
+    except ValueError as error:
+      raise errors.UsageError(
+        f'{self._name} said {line.strip()[:200]!r}, which is no JSON'
+      ) from error
