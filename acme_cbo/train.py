@@ -411,11 +411,12 @@ def _flag(workdir: pathlib.Path) -> str:
 def _announce(experiment, state, workdir) -> int:
   """Says what is trained and where; returns its number of parameters."""
   parts = experiment.parts
+  kind = 'simulated systems' if experiment.simulator else 'SCMs'
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   print(
     f'{experiment.name}: a policy of {size:,} parameters, '
     f'{experiment.training.num_updates} updates '
-    f'of {parts.num_tasks} SCMs x {parts.num_generations} episodes on '
+    f'of {parts.num_tasks} {kind} x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
     f'watch it with: {_beside("tensorboard")} '
     f'{shlex.quote(f"--logdir={workdir}")}',

@@ -5,8 +5,7 @@
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
   python launchers/train.py --config=configs/grpo.py:large     an hour, the best
   python launchers/train.py --config=configs/grpo.py:general   for a GPU
-  python launchers/train.py --config=configs/grpo.py:simulator --config.simulator.make=
-    docs.simulators.bioreactor:Bioreactor    systems that are programs of yours
+  python launchers/train.py --config=configs/grpo.py:simulator   your simulator
 
 :general is what the policy of the package was trained with: it may set several
 variables at once, pay for them, meet latent causes, and search for long.

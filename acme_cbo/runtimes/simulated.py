@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import dataclasses
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from acme_cbo import interventions
 from acme_cbo import networks
 from acme_cbo import simulators
 from acme_cbo import types
+from acme_cbo import units as units_lib
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import pipeline as pipeline_lib
@@ -191,7 +193,9 @@ class Simulated(threaded.Threaded):
 
 def _programs(parts: fused.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
   """What is compiled of acting: the first choice, each other one, the end."""
-  network, horizon, kinds = parts.network, parts.horizon, parts.kinds
+  network, horizon = parts.network, parts.horizon
+  # Of what stands for the expected outcome below.
+  kinds = dataclasses.replace(parts.kinds, outcome='expected')
   belief = beliefs.KINDS[kinds.belief]()
 
   def policy(params, problem: types.Problem, prefix: networks.Prefix):
@@ -243,7 +247,10 @@ def _programs(parts: fused.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
     tasks = jax.vmap(lambda problem: _task(problem, num_turns, parts))(problems)
 
     def rollout(task, choices, outcomes, believed):
+      # Far ones bent, as the policy sees them: a lucky system must not count
+      # for all others.
       seen = simulate.sampled_outcome(task.scm, outcomes)
+      seen = units_lib.bent(units_lib.Units(jnp.zeros(()), jnp.ones(())), seen)
       return actor.trajectory(task, kinds, choices, outcomes, seen, believed)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(

@@ -6,6 +6,7 @@ differs from strain to strain. See docs/simulators.md.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,11 +19,14 @@ class Bioreactor:
   variables = ('temperature', 'feed', 'stirring', 'oxygen', 'cells', 'product')
   target = 'product'
   goal = 'maximize'
-  domains = {
-    'temperature': (22.0, 44.0),  # degrees
-    'feed': (0.1, 2.0),  # grams an hour
-    'stirring': (100.0, 900.0),  # turns a minute
-  }
+  # Degrees, grams an hour, turns a minute.
+  domains = MappingProxyType(
+    {
+      'temperature': (22.0, 44.0),
+      'feed': (0.1, 2.0),
+      'stirring': (100.0, 900.0),
+    }
+  )
 
   def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
     """A new strain, and batches that were run as the operators liked."""
@@ -34,7 +38,8 @@ class Bioreactor:
     self._tearing = strain.uniform(300.0, 900.0)
     self._yield = strain.uniform(0.1, 0.3)
     # What the records are of: one shift, whose habits are all that is varied.
-    self._habits = strain.uniform((26, 0.3, 250), (38, 1.2, 500))
+    self._habits = strain.uniform((-4, 0.3, 250), (4, 1.2, 500))
+    self._habits[0] += self._best_temperature
     self._noise = strain
     observed = [self._batch({}) for _ in range(num_observations)]
     self._noise = np.random.default_rng((seed, rollout))
@@ -57,9 +62,8 @@ class Bioreactor:
       chosen.get(name, habit)
       for name, habit in zip(self.variables, habits, strict=False)
     )
-    warmth = np.exp(
-      -(((temperature - self._best_temperature) / self._width) ** 2)
-    )
+    off = (temperature - self._best_temperature) / self._width
+    warmth = np.exp(-(off**2))
     torn = 0.02 + 0.3 / (1 + np.exp((self._tearing - stirring) / 60))
     cells, sugar, product, oxygen = 0.5, 2.0, 0.0, 1.0
     for _ in range(_STEPS):
