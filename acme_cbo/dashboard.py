@@ -13,7 +13,7 @@ from acme_cbo import results
 from acme_cbo import schema
 from acme_cbo import types
 from acme_cbo.evaluation import evaluate
-from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.evaluation import plots
 from acme_cbo.training import analysis
 
@@ -121,7 +121,7 @@ def figures(
 
   def example(curves):
     del curves
-    if not isinstance(tasks, held_out.HeldOut):
+    if isinstance(tasks, held_out_simulators.HeldOutSimulators):
       return None  # Nobody knows the parents.
     scm = jax.tree.map(lambda leaf: leaf[0], tasks.scm)
     exists = scm.problem.exists

@@ -17,6 +17,7 @@ from acme_cbo import run_directory
 from acme_cbo import train
 from acme_cbo import types
 from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -82,7 +83,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
   _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
   state, *_ = _after(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
-  assert isinstance(held_out_tasks, held_out.HeldOut)
+  assert not isinstance(held_out_tasks, held_out_simulators.HeldOutSimulators)
   task = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], held_out_tasks.tasks)
   )

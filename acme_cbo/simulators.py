@@ -184,14 +184,24 @@ class Scale:
   def own(self, values: np.ndarray) -> np.ndarray:
     """[B, ..., D] in these units -> in own, to the bit at the ends."""
     location, size = self._like(values)
-    return np.clip(
+    low, high = (
+      self._with_axes(np.asarray(end), values)
+      for end in (self.problems.low, self.problems.high)
+    )
+    own = np.clip(
       location + size * np.asarray(values, float), self._low, self._high
     )
+    own = np.where(values <= low, self._low, own)
+    return np.where(values >= high, self._high, own)
 
   def _like(self, values):
-    """Location and size of each system, with as many axes."""
-    shape = (len(values), *(1,) * (values.ndim - 2), values.shape[-1])
-    return self._location.reshape(shape), self._size.reshape(shape)
+    """Location and size of each system, with as many axes as values."""
+    return (self._with_axes(x, values) for x in (self._location, self._size))
+
+  def _with_axes(self, of_each, values):
+    return of_each.reshape(
+      len(values), *(1,) * (values.ndim - 2), values.shape[-1]
+    )
 
 
 def repeated(problem: types.Problem, times: int) -> types.Problem:
@@ -374,7 +384,11 @@ class Process:
         f'config.simulator.command: {self._command} cannot be started: '
         f'{error.strerror}'
       ) from error
-    said = self._read()
+    try:
+      said = self._read()
+    except BaseException:
+      self.close()
+      raise
     try:
       self.variables = tuple(said['variables'])
       self.target, self.goal = said['target'], said['goal']
@@ -417,8 +431,13 @@ class Process:
     stdout.close()
 
   @property
+  def pid(self) -> int:
+    """Number of the process."""
+    return self._process.pid
+
+  @property
   def _name(self) -> str:
-    return f'the simulator {self._command!r} (pid {self._process.pid})'
+    return f'the simulator {self._command!r} (pid {self.pid})'
 
   def _ask(self, question: dict[str, Any], answer: str) -> np.ndarray:
     assert self._process.stdin is not None

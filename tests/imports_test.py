@@ -16,6 +16,7 @@ _DOMAIN = (
   'beliefs',
   'rewards',
   'environment',
+  'simulators',
 )
 _ACTING = (*_DOMAIN, 'distributions', 'surrogate', 'networks', 'actor')
 _LEARNING = (*_ACTING, 'losses', 'learner')
@@ -31,6 +32,7 @@ _LAYERS = {
   'beliefs': ('types', 'units', 'beliefs'),
   'rewards': ('types', 'scms', 'rewards'),
   'environment': _DOMAIN,
+  'simulators': (*_DOMAIN, 'errors'),
   'distributions': ('types', 'draws', 'interventions'),
   'surrogate': ('distributions',),
   'networks': (

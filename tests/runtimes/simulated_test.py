@@ -1,0 +1,205 @@
+"""Tests of actors on simulators: what they bring, and how they fail."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from typing import Any
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+import pytest
+
+from acme_cbo import errors
+from acme_cbo import rewards
+from acme_cbo import simulators
+from acme_cbo.runtimes import pipeline
+from acme_cbo.runtimes import simulated
+from tests import hand_made_simulators as made
+from tests import miniature
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_PROGRAM = str(_ROOT / 'tests' / 'hand_made_simulators.py')
+_PARTS = miniature.parts(
+  weights=rewards.Weights(1.0, 0.0, 0.0, 0.1),
+  settings=dataclasses.replace(
+    miniature.LEARNER, parent_coefficient=0.0, outcome_coefficient=0.0
+  ),
+)
+_MAX_SET_SIZE = 2
+
+
+def _runtime(make=made.Slope, num_actors=1, max_lag=0, stall_seconds=60.0):
+  return simulated.Simulated(
+    _PARTS,
+    num_actors,
+    max_lag,
+    stall_seconds,
+    simulators.problem(made.Slope(), _MAX_SET_SIZE),
+    make,
+  )
+
+
+@functools.cache
+def _run() -> dict[str, Any]:
+  return dict(_runtime().programs)
+
+
+def _state() -> Any:
+  return _run()['init'](jax.random.PRNGKey(0))
+
+
+@functools.cache
+def _brought():
+  """An experience, and all that simulators were asked for it."""
+  asked: list[Any] = []
+  step = made.Slope.step
+
+  def noted(simulator, intervention):
+    row = step(simulator, intervention)
+    asked.append((intervention, row))
+    return row
+
+  runtime, state = _runtime(), _state()
+  with (
+    mock.patch.object(made.Slope, 'step', noted),
+    runtime._acting(_run(), state) as acting,
+  ):
+    ticket = pipeline.Ticket(1, state.key, 0, state.params)
+    return acting.each[0](ticket), asked
+
+
+class ExperienceTest(absltest.TestCase):
+  def test_is_what_simulators_were_asked_and_answered(self):
+    experience, asked = _brought()
+    observations, found = jax.device_get(experience.data)
+    self.assertEqual(observations.shape, (4, 4, 3))
+    self.assertEqual(found.outcomes.shape, (4, 4, 3, 3))
+    self.assertLen(asked, 4 * 4 * 3)
+    problem = jax.device_get(experience.tasks.scm.problem)
+    # In other units, but as many different ones; and what was set came out.
+    for i in range(4):
+      for g in range(4):
+        for t in range(3):
+          mask = found.intervened[i, g, t]
+          self.assertTrue(mask.any())
+          self.assertFalse(mask[2])
+          np.testing.assert_allclose(
+            found.outcomes[i, g, t][mask],
+            found.values[i, g, t][mask],
+            atol=1e-4,
+          )
+          self.assertTrue((found.values[i, g, t] <= problem.high[i]).all())
+    of_x = [x['x'] for x, _ in asked if 'x' in x]
+    self.assertBetween(min(of_x), -1000, 3000)
+    self.assertBetween(max(of_x), -1000, 3000)
+
+  def test_rewards_are_of_the_target_in_deviations_of_the_observations(self):
+    experience, _ = _brought()
+    observations, found = jax.device_get(experience.data)
+    np.testing.assert_allclose(observations.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(observations.std(1), 1, atol=1e-3)
+    of_target = found.outcomes[..., 2]
+    np.testing.assert_allclose(
+      found.components[..., 0], 3 * np.arcsinh(of_target / 3), rtol=1e-5
+    )
+    np.testing.assert_array_equal(found.components[..., 1:3] * 0, 0)
+
+  def test_a_group_has_one_system_and_an_update_many(self):
+    experience, _ = _brought()
+    observations, _ = experience.data
+    self.assertLen(np.unique(np.asarray(observations)[:, 0, 0]), 4)
+
+  def test_the_policy_that_acted_is_the_one_that_is_learnt_from(self):
+    state = _state()
+    with _runtime().started(_run(), state) as step:
+      for update in range(1, 3):
+        state, metrics = step(state)
+        self.assertEqual(state.step, update)
+        self.assertLess(metrics['policy/log_ratio_max'], 1e-4)
+        self.assertGreater(metrics['train/update_norm'], 0)
+
+  def test_lockstep_of_several_actors_is_that_of_one(self):
+    ends = []
+    for num_actors in (1, 2):
+      state = _state()
+      with _runtime(num_actors=num_actors).started(_run(), state) as step:
+        for _ in range(3):
+          state, _ = step(state)
+      ends.append(jax.device_get(state.params))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.fault
+class FaultTest(parameterized.TestCase):
+  tries = 2
+
+  def tearDown(self):
+    super().tearDown()
+    deadline = time.monotonic() + 5
+    while any(x.name.startswith('actor') for x in threading.enumerate()):
+      self.assertLess(time.monotonic(), deadline)
+      time.sleep(0.01)
+
+  def _assert_raises(self, runtime, error, sentence):
+    begin = time.monotonic()
+    with (
+      self.assertRaisesRegex(error, sentence),
+      runtime.started(_run(), _state()) as step,
+    ):
+      step(_state())
+    self.assertLess(time.monotonic() - begin, 10)
+
+  @parameterized.parameters(
+    ('raises', RuntimeError, 'broken on purpose'),
+    ('wide', errors.UsageError, 'step gave an array of shape'),
+    ('nan', errors.NonFiniteError, 'update 1: outcome is not finite on SCM 0'),
+  )
+  def test_of_an_object(self, what, error, sentence):
+    with mock.patch.object(made.Faulty, 'what', what):
+      self._assert_raises(_runtime(made.Faulty), error, sentence)
+
+  def test_a_process_that_is_killed(self):
+    for _ in range(self.tries):
+      pids = []
+
+      def make(pids=pids):
+        process = simulators.Process([sys.executable, _PROGRAM, 'fine'])
+        pids.append(process.pid)
+        return process
+
+      state = _state()
+      with (
+        self.assertRaisesRegex(
+          errors.PeerError, r'\(pid \d+\) has ended, with'
+        ),
+        _runtime(make, max_lag=2).started(_run(), state) as step,
+      ):
+        state, _ = step(state)
+        os.kill(pids[5], signal.SIGKILL)
+        for _ in range(9):
+          state, _ = step(state)
+      for pid in pids:
+        self.assertFalse(pathlib.Path('/proc', str(pid)).exists())
+
+  def test_one_that_hangs_is_named_and_ended(self):
+    for _ in range(self.tries):
+      make = functools.partial(
+        simulators.Process, [sys.executable, _PROGRAM, 'sleeps']
+      )
+      self._assert_raises(
+        _runtime(make, stall_seconds=2.0),
+        errors.PeerError,
+        'actor 0 has been at it for',
+      )
+
+
+if __name__ == '__main__':
+  absltest.main()
