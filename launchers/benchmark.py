@@ -2,7 +2,8 @@
 
 python launchers/benchmark.py --config=configs/grpo.py --out=benchmark.json
 With --botorch=PYTHON also beside BoTorch: see tests/peers/requirements.txt.
-With --scaling=DIR instead how the costs grow with each size, and a figure.
+With --scaling=DIR instead how the costs grow with each size, and a figure;
+with --exchange what processes exchange that train as one, and how many may.
 """
 
 from collections.abc import Sequence
@@ -30,28 +31,28 @@ _BOTORCH = flags.DEFINE_string(
   'botorch', None, 'Python of an environment with BoTorch, to compare with.'
 )
 _SCALING = flags.DEFINE_string(
-  'scaling',
-  None,
-  'Measure how costs grow with each size instead, and write that here.',
+  'scaling', None, 'Measure how costs grow with sizes, and write that here.'
 )
+_EXCHANGE = flags.DEFINE_bool('exchange', False, 'Measure that instead.')
 
 
 def main(argv: Sequence[str]) -> None:
   """Prints the figures and writes them down."""
   del argv
   config = command_line.required_config(_CONFIG)
-  if _SCALING.value and (_OUT.value or _BOTORCH.value):
-    raise errors.UsageError('--scaling takes neither --out nor --botorch')
+  if (_SCALING.value or _EXCHANGE.value) and (_OUT.value or _BOTORCH.value):
+    raise errors.UsageError('--out and --botorch are for the whole benchmark')
   command_line.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.benchmark import run  # noqa: PLC0415
 
-  if _SCALING.value:
+  if _EXCHANGE.value:
+    print(run.exchange(config, _REPEATS.value))
+  elif _SCALING.value:
     print(run.scale(config, _REPEATS.value, pathlib.Path(_SCALING.value)))
-    return
-  botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []
-  out = pathlib.Path(_OUT.value) if _OUT.value else None
-  run.run(config, _REPEATS.value, botorch, out)
+  else:
+    botorch = [_BOTORCH.value, str(_PEER)] if _BOTORCH.value else []
+    run.run(config, _REPEATS.value, botorch, _OUT.value)
 
 
 if __name__ == '__main__':

@@ -83,6 +83,7 @@ _LAYERS = {
     'benchmark',
   ),
   'benchmark.run': ('',),
+  'benchmark.exchange': ('',),
   'benchmark.scaling': ('',),
   'experiment': ('',),  # Everything.
   'dashboard': ('',),

@@ -1,5 +1,6 @@
 """Programs of this project as processes of their own."""
 
+from collections.abc import Sequence
 import pathlib
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import sys
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def start(program: str, *flags: str, **kwargs) -> subprocess.Popen:
+def start(
+  program: str, *flags: str, before: Sequence[str] = (), **kwargs
+) -> subprocess.Popen:
   """Starts a program, its path from the root; all it says is on stdout."""
   return subprocess.Popen(
-    [sys.executable, program, *flags],
+    [*before, sys.executable, program, *flags],
     cwd=_ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,

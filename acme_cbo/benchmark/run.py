@@ -14,6 +14,7 @@ from acme_cbo import command_line
 from acme_cbo import experiment as experiment_lib
 from acme_cbo import run_directory
 from acme_cbo.benchmark import decisions
+from acme_cbo.benchmark import exchange as exchange_lib
 from acme_cbo.benchmark import machine
 from acme_cbo.benchmark import report
 from acme_cbo.benchmark import scaling
@@ -42,7 +43,7 @@ def run(
   config: dict[str, Any],
   repeats: int,
   botorch: Sequence[str],
-  out: pathlib.Path | None,
+  path: str | None,
 ) -> None:
   """Measures, prints a table, and writes the figures down.
 
@@ -50,11 +51,12 @@ def run(
     config: checked.
     repeats: runs of each, in turn.
     botorch: see `decisions.measure`.
-    out: JSON file; None writes none.
+    path: of a JSON file; None writes none.
 
   Raises:
     errors.UsageError: no such file can be written.
   """
+  out = pathlib.Path(path) if path else None
   if out:
     run_directory.check_file(out, '--out')
   # As Ctrl-C, so that what it has started ends with it.
@@ -143,6 +145,11 @@ def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
   (directory / 'scaling.json').write_text(text + '\n')
   plots.save(directory / 'scaling.png', plots.scaling(found))
   return f'\n{scaling.table(found)}'
+
+
+def exchange(config: dict[str, Any], repeats: int) -> str:
+  """Measures what two processes exchange, see `exchange.measure`: a table."""
+  return exchange_lib.table(exchange_lib.measure(config, repeats))
 
 
 def _one_decision_at_a_time() -> None:

@@ -73,14 +73,14 @@ def initial_state(seed: int, parts: Parts) -> types.TrainingState:
   return programs(parts)['init'](jax.random.PRNGKey(seed))
 
 
-def task_keys(key: jax.Array, parts: Parts) -> jax.Array:
+def task_keys(key: jax.Array, tasks: types.Task) -> jax.Array:
   """[B] what the rollouts on each task are drawn from; `key` is consumed."""
-  return jax.random.split(key, parts.num_tasks)
+  return jax.random.split(key, len(tasks.scm.order))
 
 
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
   """`act_on_each` with the `task_keys` of a key, which is consumed."""
-  return act_on_each(params, task_keys(key, parts), tasks, parts)
+  return act_on_each(params, task_keys(key, tasks), tasks, parts)
 
 
 def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):

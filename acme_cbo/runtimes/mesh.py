@@ -160,7 +160,7 @@ def _programs(
       ),
       (everywhere, everywhere, everywhere),
       (shared, by_column),
-    )(params, fused.task_keys(key, parts), tasks)
+    )(params, fused.task_keys(key, tasks), tasks)
     return data, in_order(faults)
 
   def learn(state, tasks, observations, trajectories):

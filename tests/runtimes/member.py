@@ -66,7 +66,7 @@ def main() -> None:
   """Joins, and says how it ended."""
   number, size, port = map(int, sys.argv[1:4])
   what = sys.argv[4]
-  place = processes.Place('127.0.0.1', port, size, number, 3.0)
+  place = processes.Place('127.0.0.1', port, size, number, 1.5)
   config = {
     'seed': int(number == 1 and what == '1 has another config'),
     'runtime': {'kind': 'mesh'},
@@ -74,7 +74,7 @@ def main() -> None:
   with (
     mock.patch.object(processes, '_join_xla'),
     mock.patch.object(processes, '_BEAT_SECONDS', 0.2),
-    mock.patch.object(processes, '_SILENCE_SECONDS', 2.0),
+    mock.patch.object(processes, '_SILENCE_SECONDS', 1.0),
     mock.patch.object(processes, '_GRACE_SECONDS', 0.5),
   ):
     try:

@@ -170,12 +170,12 @@ class GroupTest(parameterized.TestCase):
     ended = _finish([_start(i, 3, port, '-') for i in (0, 2)])
     for code, said in ended:
       self.assertEqual(code, 1)
-      self.assertRegex(said, 'process 1 of 3 has not come to .* within 3 s')
+      self.assertRegex(said, 'process 1 of 3 has not come to .* within 2 s')
 
   def test_process_0_does_not_come(self):
     ((code, said),) = _finish([_start(1, 2, _free_port(), '-')])
     self.assertEqual(code, 1)
-    self.assertRegex(said, 'process 0 cannot be reached at .* within 3 s')
+    self.assertRegex(said, 'process 0 cannot be reached at .* within 2 s')
 
   @parameterized.parameters((1, 3), (3, 3), (2, 4), (0, 3))
   def test_one_too_many_is_sent_away(self, number, size):

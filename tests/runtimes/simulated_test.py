@@ -195,7 +195,7 @@ class FaultTest(parameterized.TestCase):
         simulators.Process, [sys.executable, _PROGRAM, 'sleeps']
       )
       self._assert_raises(
-        _runtime(make, stall_seconds=2.0),
+        _runtime(make, stall_seconds=1.0),
         errors.PeerError,
         'actor 0 has been at it for',
       )

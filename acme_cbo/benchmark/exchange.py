@@ -1,0 +1,253 @@
+"""What processes that train as one exchange, and for how many that is little.
+
+Two processes of this machine are measured, each on half of its cores; what more
+would take follows from how a ring reduces: of n processes each sends 2 (n - 1)
+messages of 1/n of the array (Patarasuk and Yuan, "Bandwidth optimal all-reduce
+algorithms for clusters of workstations", 2009).
+"""
+
+from collections.abc import Callable
+from concurrent import futures
+import functools
+import math
+import multiprocessing
+import os
+import socket
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+
+from acme_cbo import experiment as experiment_lib
+from acme_cbo import rewards
+from acme_cbo.benchmark import timing
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import mesh
+from acme_cbo.runtimes import processes
+
+_SIZE = 2
+# Floats of the arrays that are reduced, to tell a message from its bytes.
+_NUM_FLOATS = (1, 1 << 12, 1 << 16, 1 << 20)
+# Share of an update above which an exchange is not little.
+_LITTLE = 0.1
+_MOST_PROCESSES = 1 << 20
+_FLOAT = 4
+# Numbers of processes that the table has.
+_SHOWN = (2, 8, 64, 512)
+
+
+class Link(NamedTuple):
+  """How two processes are connected.
+
+  Attributes:
+    latency: seconds of a message without content.
+    bandwidth: bytes a second.
+  """
+
+  latency: float
+  bandwidth: float
+
+
+# What a data centre has, beside what is measured.
+ETHERNET = Link(latency=50e-6, bandwidth=10e9 / 8)
+
+
+def exchanged(parts: fused.Parts, params: Any) -> dict[str, Any]:
+  """What a process exchanges in an update.
+
+  Args:
+    parts: of the update.
+    params: of its network.
+
+  Returns:
+    `gradient_bytes` of one gradient, `reductions` in an update,
+    `reward_bytes` of all SCMs together, and all bytes of an `update`.
+  """
+  size = sum(leaf.size for leaf in jax.tree.leaves(params)) * _FLOAT
+  rewarded = (
+    parts.num_tasks
+    * parts.num_generations
+    * parts.horizon.num_interventions
+    * len(rewards.COMPONENTS)
+    * _FLOAT
+  )
+  reductions = parts.settings.steps_per_update
+  return {
+    'gradient_bytes': size,
+    'reductions': reductions,
+    'reward_bytes': rewarded,
+    'update_bytes': size * reductions + rewarded,
+  }
+
+
+def seconds(link: Link, what: dict[str, Any], size: int) -> float:
+  """Of an update, for so many processes in a ring."""
+  messages = 2 * (size - 1) * what['reductions'] + size - 1
+  share = (size - 1) / size
+  content = share * (
+    2 * what['gradient_bytes'] * what['reductions'] + what['reward_bytes']
+  )
+  return messages * link.latency + content / link.bandwidth
+
+
+def most(
+  link: Link, what: dict[str, Any], update: Callable[[int], float]
+) -> int:
+  """Up to how many processes an exchange is little beside the computing.
+
+  Args:
+    link: between them.
+    what: is exchanged.
+    update: number of processes -> seconds that each computes in an update.
+
+  Returns:
+    Their number, at most a million or so.
+  """
+  size = 1
+  while size < _MOST_PROCESSES:
+    after = math.ceil(size * 1.01)
+    taken = seconds(link, what, after)
+    if taken > _LITTLE * (taken + update(after)):
+      break
+    size = after
+  return size
+
+
+def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
+  """Two processes: what they exchange, and how long that takes.
+
+  Args:
+    config: checked.
+    repeats: runs of each, in turn.
+
+  Returns:
+    What `exchanged` returns; `update_s`, seconds of an update of both;
+    `reduction_s`, of arrays by their bytes; `link`.
+  """
+  config = {**config, 'runtime': {**config['runtime'], 'kind': 'mesh'}}
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  with futures.ProcessPoolExecutor(
+    _SIZE, multiprocessing.get_context('spawn')
+  ) as pool:
+    found, _ = [
+      each.result()
+      for each in [
+        pool.submit(_member, config, repeats, port, number)
+        for number in range(_SIZE)
+      ]
+    ]
+  return found
+
+
+def _member(
+  config: dict[str, Any], repeats: int, port: int, number: int
+) -> dict[str, Any]:
+  """What one of the processes measures."""
+  cores = sorted(os.sched_getaffinity(0))
+  each = max(len(cores) // _SIZE, 1)
+  os.sched_setaffinity(0, cores[number * each :][:each] or cores)
+  place = processes.Place('127.0.0.1', port, _SIZE, number)
+  with processes.joined(place, config) as group:
+    parts = experiment_lib.from_config(config).parts
+    runtime = mesh.Mesh(parts, group)
+    state = runtime.begin(runtime.programs, 0)
+    what = exchanged(parts, state.params)
+    reduced = timing.medians(
+      timing.interleaved(
+        {str(n * _FLOAT): _reduction(runtime.devices, n) for n in _NUM_FLOATS},
+        repeats,
+        in_a_row=20,
+      )
+    )
+    step, box = fused.make_step(runtime.programs), [runtime.place(state)]
+
+    def update():
+      box[0], metrics = step(box[0])
+      return metrics
+
+    taken = timing.medians(timing.interleaved({'update': update}, repeats))
+  by_bytes = {int(size): seconds for size, seconds in reduced.items()}
+  smallest, largest = min(by_bytes), max(by_bytes)
+  # Two messages, each of half of the array.
+  latency = by_bytes[smallest] / 2
+  link = Link(latency, largest / (by_bytes[largest] - by_bytes[smallest]))
+  return {
+    **what,
+    'update_s': taken['update'],
+    'reduction_s': by_bytes,
+    'link': link._asdict(),
+  }
+
+
+def _reduction(devices, num_floats: int) -> Callable[[], jax.Array]:
+  """A mean over all devices of as many floats of each."""
+  over = jax.make_mesh(
+    (len(devices),), ('all',), (jax.sharding.AxisType.Auto,), devices=devices
+  )
+  sharding = NamedSharding(over, PartitionSpec('all'))
+  ones = np.ones(num_floats, np.float32)
+  shared = jax.make_array_from_callback(
+    (len(devices) * num_floats,), sharding, lambda index: ones
+  )
+  mean = jax.jit(
+    jax.shard_map(
+      lambda x: jax.lax.pmean(x, 'all'),
+      mesh=over,
+      in_specs=PartitionSpec('all'),
+      out_specs=PartitionSpec(),
+      check_vma=False,
+    )
+  )
+  return functools.partial(mean, shared)
+
+
+def table(found: dict[str, Any]) -> str:
+  """The figures of `measure`, and what follows, as lines of text."""
+  here = Link(**found['link'])
+  here_s = seconds(here, found, _SIZE)
+  computing = found['update_s'] - here_s
+  links = {'as measured': here, '10 Gbit/s, 50 us': ETHERNET}
+  ways: dict[str, Callable[[int], float]] = {
+    'as many SCMs each': lambda size: computing,
+    'as many in all': lambda size: computing * _SIZE / size,
+  }
+
+  def line(name, *values):
+    return f'  {name:<38}' + ''.join(f'{value:>10}' for value in values)
+
+  def share(way, link, size):
+    taken = seconds(link, found, size)
+    return f'{taken / (taken + way(size)):.1%}'
+
+  every = [
+    (f'{way}, {link}', ways[way], links[link]) for way in ways for link in links
+  ]
+  return '\n'.join(
+    [
+      'what a process exchanges in an update',
+      line('KiB of a gradient', f'{found["gradient_bytes"] / 1024:,.0f}'),
+      line('gradients', f'{found["reductions"]:,}'),
+      line('KiB of all rewards', f'{found["reward_bytes"] / 1024:,.0f}'),
+      line('KiB in all', f'{found["update_bytes"] / 1024:,.0f}'),
+      '\nmeasured between two processes of this machine',
+      line('milliseconds of an update', f'{1e3 * found["update_s"]:,.1f}'),
+      *(
+        line(f'milliseconds to reduce {size / 1024:,.0f} KiB', f'{ms:,.3f}')
+        for size, ms in (
+          (size, 1e3 * taken) for size, taken in found['reduction_s'].items()
+        )
+      ),
+      line('share of an update', f'{here_s / found["update_s"]:.2%}'),
+      '\nshare of an update, of so many processes',
+      line('', *_SHOWN),
+      *(
+        line(name, *(share(way, link, size) for size in _SHOWN))
+        for name, way, link in every
+      ),
+      '\nprocesses up to which it is less than a tenth',
+      *(line(name, f'{most(link, found, way):,}') for name, way, link in every),
+    ]
+  )
