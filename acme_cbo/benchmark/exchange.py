@@ -6,12 +6,13 @@ messages of 1/n of the array (Patarasuk and Yuan, "Bandwidth optimal all-reduce
 algorithms for clusters of workstations", 2009).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 import functools
 import math
 import multiprocessing
 import os
+import re
 import socket
 from typing import Any, NamedTuple
 
@@ -21,7 +22,6 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from acme_cbo import experiment as experiment_lib
-from acme_cbo import rewards
 from acme_cbo.benchmark import timing
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import mesh
@@ -34,6 +34,10 @@ _NUM_FLOATS = (1, 1 << 12, 1 << 16, 1 << 20)
 _LITTLE = 0.1
 _MOST_PROCESSES = 1 << 20
 _FLOAT = 4
+# In the text of a compiled program: what comes out, and what was done.
+_EXCHANGE = re.compile(r'= (.*?) (all-reduce|all-gather)(?:-start)?\(')
+_ARRAY = re.compile(r'([a-z]+\d*)\[([\d,]*)\]')
+_BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'pred': 1}
 # Numbers of processes that the table has.
 _SHOWN = (2, 8, 64, 512)
 
@@ -54,47 +58,63 @@ class Link(NamedTuple):
 ETHERNET = Link(latency=50e-6, bandwidth=10e9 / 8)
 
 
-def exchanged(parts: fused.Parts, params: Any) -> dict[str, Any]:
-  """What a process exchanges in an update.
+class Exchanged(NamedTuple):
+  """What each process exchanges in an update.
+
+  Attributes:
+    steps: gradient steps, each of which has the reductions.
+    reductions: arrays, or tuples of them, that are reduced in a step.
+    reduced: bytes of them.
+    gathers: arrays that are gathered from all processes, once.
+    gathered: bytes of them, whole.
+  """
+
+  steps: int
+  reductions: int
+  reduced: int
+  gathers: int
+  gathered: int
+
+  @property
+  def bytes(self) -> int:
+    """All of an update."""
+    return self.steps * self.reduced + self.gathered
+
+
+def exchanged(texts: Sequence[str], steps: int) -> Exchanged:
+  """What is in compiled programs of an update.
 
   Args:
-    parts: of the update.
-    params: of its network.
+    texts: of the programs, as XLA writes them.
+    steps: gradient steps of an update.
 
   Returns:
-    `gradient_bytes` of one gradient, `reductions` in an update,
-    `reward_bytes` of all SCMs together, and all bytes of an `update`.
+    Its exchanges.
   """
-  size = sum(leaf.size for leaf in jax.tree.leaves(params)) * _FLOAT
-  rewarded = (
-    parts.num_tasks
-    * parts.num_generations
-    * parts.horizon.num_interventions
-    * len(rewards.COMPONENTS)
-    * _FLOAT
+  sizes: dict[str, list[int]] = {'all-reduce': [], 'all-gather': []}
+  for text in texts:
+    for result, kind in _EXCHANGE.findall(text):
+      sizes[kind].append(
+        sum(
+          _BYTES[dtype] * math.prod(map(int, filter(None, shape.split(','))))
+          for dtype, shape in _ARRAY.findall(result)
+        )
+      )
+  reduced, gathered = sizes['all-reduce'], sizes['all-gather']
+  return Exchanged(
+    steps, len(reduced), sum(reduced), len(gathered), sum(gathered)
   )
-  reductions = parts.settings.steps_per_update
-  return {
-    'gradient_bytes': size,
-    'reductions': reductions,
-    'reward_bytes': rewarded,
-    'update_bytes': size * reductions + rewarded,
-  }
 
 
-def seconds(link: Link, what: dict[str, Any], size: int) -> float:
-  """Of an update, for so many processes in a ring."""
-  messages = 2 * (size - 1) * what['reductions'] + size - 1
+def seconds(link: Link, what: Exchanged, size: int) -> float:
+  """Of the exchanges of an update, for so many processes in a ring."""
+  messages = (size - 1) * (2 * what.steps * what.reductions + what.gathers)
   share = (size - 1) / size
-  content = share * (
-    2 * what['gradient_bytes'] * what['reductions'] + what['reward_bytes']
-  )
+  content = share * (2 * what.steps * what.reduced + what.gathered)
   return messages * link.latency + content / link.bandwidth
 
 
-def most(
-  link: Link, what: dict[str, Any], update: Callable[[int], float]
-) -> int:
+def most(link: Link, what: Exchanged, update: Callable[[int], float]) -> int:
   """Up to how many processes an exchange is little beside the computing.
 
   Args:
@@ -123,8 +143,8 @@ def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
     repeats: runs of each, in turn.
 
   Returns:
-    What `exchanged` returns; `update_s`, seconds of an update of both;
-    `reduction_s`, of arrays by their bytes; `link`.
+    `exchanged`; `update_s`, seconds of an update of both; `reduction_s`, of
+    arrays by their bytes; `link`.
   """
   config = {**config, 'runtime': {**config['runtime'], 'kind': 'mesh'}}
   with socket.create_server(('127.0.0.1', 0)) as server:
@@ -153,16 +173,24 @@ def _member(
   with processes.joined(place, config) as group:
     parts = experiment_lib.from_config(config).parts
     runtime = mesh.Mesh(parts, group)
-    state = runtime.begin(runtime.programs, 0)
-    what = exchanged(parts, state.params)
+    run = {name: traced.lower().compile() for name, traced in runtime.trace()}
+    what = exchanged(
+      [str(run[name].as_text()) for name in ('fill', 'act', 'learn')],
+      parts.settings.steps_per_update,
+    )
+    state = runtime.begin(run, 0)
+    num_floats = sorted({*_NUM_FLOATS, what.reduced // _FLOAT})
     reduced = timing.medians(
       timing.interleaved(
-        {str(n * _FLOAT): _reduction(runtime.devices, n) for n in _NUM_FLOATS},
+        {str(n * _FLOAT): _reduction(runtime.devices, n) for n in num_floats},
         repeats,
         in_a_row=20,
       )
     )
-    step, box = fused.make_step(runtime.programs), [runtime.place(state)]
+    step, box = (
+      fused.make_step({**runtime.programs, **run}),
+      [runtime.place(state)],
+    )
 
     def update():
       box[0], metrics = step(box[0])
@@ -170,12 +198,14 @@ def _member(
 
     taken = timing.medians(timing.interleaved({'update': update}, repeats))
   by_bytes = {int(size): seconds for size, seconds in reduced.items()}
-  smallest, largest = min(by_bytes), max(by_bytes)
-  # Two messages, each of half of the array.
-  latency = by_bytes[smallest] / 2
-  link = Link(latency, largest / (by_bytes[largest] - by_bytes[smallest]))
+  # Two messages, each of half of the array; as quick as one of a gradient is.
+  smallest, gradient = min(by_bytes), what.reduced
+  link = Link(
+    by_bytes[smallest] / 2,
+    gradient / (by_bytes[gradient] - by_bytes[smallest]),
+  )
   return {
-    **what,
+    'exchanged': what._asdict(),
     'update_s': taken['update'],
     'reduction_s': by_bytes,
     'link': link._asdict(),
@@ -206,8 +236,8 @@ def _reduction(devices, num_floats: int) -> Callable[[], jax.Array]:
 
 def table(found: dict[str, Any]) -> str:
   """The figures of `measure`, and what follows, as lines of text."""
-  here = Link(**found['link'])
-  here_s = seconds(here, found, _SIZE)
+  what, here = Exchanged(**found['exchanged']), Link(**found['link'])
+  here_s = seconds(here, what, _SIZE)
   computing = found['update_s'] - here_s
   links = {'as measured': here, '10 Gbit/s, 50 us': ETHERNET}
   ways: dict[str, Callable[[int], float]] = {
@@ -219,7 +249,7 @@ def table(found: dict[str, Any]) -> str:
     return f'  {name:<38}' + ''.join(f'{value:>10}' for value in values)
 
   def share(way, link, size):
-    taken = seconds(link, found, size)
+    taken = seconds(link, what, size)
     return f'{taken / (taken + way(size)):.1%}'
 
   every = [
@@ -228,10 +258,12 @@ def table(found: dict[str, Any]) -> str:
   return '\n'.join(
     [
       'what a process exchanges in an update',
-      line('KiB of a gradient', f'{found["gradient_bytes"] / 1024:,.0f}'),
-      line('gradients', f'{found["reductions"]:,}'),
-      line('KiB of all rewards', f'{found["reward_bytes"] / 1024:,.0f}'),
-      line('KiB in all', f'{found["update_bytes"] / 1024:,.0f}'),
+      line('gradient steps', f'{what.steps:,}'),
+      line('reductions in each', f'{what.reductions:,}'),
+      line('bytes of them', f'{what.reduced:,}'),
+      line('arrays gathered, once', f'{what.gathers:,}'),
+      line('bytes of them', f'{what.gathered:,}'),
+      line('bytes in all', f'{what.bytes:,}'),
       '\nmeasured between two processes of this machine',
       line('milliseconds of an update', f'{1e3 * found["update_s"]:,.1f}'),
       *(
@@ -248,6 +280,6 @@ def table(found: dict[str, Any]) -> str:
         for name, way, link in every
       ),
       '\nprocesses up to which it is less than a tenth',
-      *(line(name, f'{most(link, found, way):,}') for name, way, link in every),
+      *(line(name, f'{most(link, what, way):,}') for name, way, link in every),
     ]
   )

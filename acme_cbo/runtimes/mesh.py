@@ -80,6 +80,7 @@ class Mesh(fused.Fused):
         leaf.shape, self._whole, lambda index: leaf[index]
       )
 
+    self._group.meet()
     with self._group.explaining():
       if self._group.size > 1:
         tree = multihost_utils.broadcast_one_to_all(tree)

@@ -127,6 +127,9 @@ class Alone:
     """None: no other process has been told to end."""
     return None
 
+  def meet(self) -> None:
+    """Nobody is waited for."""
+
   def on_loss(self, write: Callable[[str], Any]) -> None:
     """Nobody can be lost."""
 
@@ -195,10 +198,19 @@ class Leader(Alone):
     self._check()
     with self._lock, contextlib.suppress(OSError):
       self._peers[number].send(what, payload)
-    answer = self._answers[number].get()
-    if answer is None:
-      raise errors.PeerError(self._lost)
-    return answer
+    return self._answer(number)
+
+  def meet(self) -> None:
+    """Waits until all are where this one is.
+
+    What exchanges arrays waits for half a minute and no longer.
+
+    Raises:
+      errors.PeerError: a process is lost.
+    """
+    for number in self._peers:
+      self._answer(number)
+    self.command({'met': True})
 
   def signal(self) -> int | None:
     """The signal that another process was told to end by, if one was.
@@ -229,8 +241,15 @@ class Leader(Alone):
         raise errors.PeerError(self._lost) from error
       raise
 
-  def leave(self, error: BaseException | None) -> None:
-    """Tells the others how it ends and waits until they have left."""
+  def leave(
+    self, error: BaseException | None, leave_xla: Callable[[], Any]
+  ) -> None:
+    """Tells the others how it ends and waits until they have left.
+
+    Args:
+      error: that it ends with, if so.
+      leave_xla: ends the exchange of arrays, which others cannot outlive.
+    """
     self._left.set()
     if isinstance(error, errors.Interrupted):
       self._tell({'interrupted': error.signal})
@@ -244,6 +263,8 @@ class Leader(Alone):
     self._wake_reader.close()
     for line in self._peers.values():
       line.close()
+    if self._lost is None:
+      leave_xla()
 
   def _gather(self, server: socket.socket, place: Place) -> None:
     """Takes in the others, each by its number."""
@@ -277,6 +298,12 @@ class Leader(Alone):
         line.close()
         continue
       self._peers[number], self._names[number] = line, name
+
+  def _answer(self, number: int) -> dict[str, Any]:
+    answer = self._answers[number].get()
+    if answer is None:
+      raise errors.PeerError(self._lost)
+    return answer
 
   def _tell(self, what: dict[str, Any], but: int = 0) -> None:
     for number, line in self._peers.items():
@@ -414,6 +441,19 @@ class Follower:
         raise errors.Interrupted(what['interrupted'], 'with process 0')
       yield what
 
+  def meet(self) -> None:
+    """Waits until all are where this one is.
+
+    Raises:
+      errors.Interrupted: the run was.
+      errors.PeerError: process 0 has ended.
+    """
+    self.answer({}, b'')
+    for what in self.commands(lambda: None):
+      if 'met' in what:
+        return
+    raise errors.PeerError(f'{self._leader} has ended')
+
   def answer(self, what: dict[str, Any], payload: bytes) -> None:
     """What process 0 asked for."""
     with self._lock, contextlib.suppress(OSError):
@@ -429,12 +469,21 @@ class Follower:
         self._left.wait(_CAUSE_SECONDS)
       raise
 
-  def leave(self, error: BaseException | None) -> None:
-    """Tells process 0 how it ends."""
+  def leave(
+    self, error: BaseException | None, leave_xla: Callable[[], Any]
+  ) -> None:
+    """Tells process 0 how it ends.
+
+    Args:
+      error: that it ends with, if so.
+      leave_xla: ends the exchange of arrays, as long as process 0 is there.
+    """
     if error is None or isinstance(error, errors.Interrupted):
+      leave_xla()
       self._send({'left': True})
     else:
       self._send({'failed': f'has failed: {type(error).__name__}: {error}'})
+      leave_xla()
     self._left.set()
     self._thread.join()
     self._line.close()
@@ -495,20 +544,25 @@ def joined(
   else:
     group = Follower(place)
     port = group.welcome['port']
+  leave_xla = _nothing
   try:
     if isinstance(group, Follower) and config is not None:
       _check_same(config, group.config)
     if group.config['runtime']['kind'] == 'mesh':
-      _join_xla(place, port)
+      leave_xla = _join_xla(place, port)
     yield group
   except BaseException as error:
-    group.leave(error)
+    group.leave(error, leave_xla)
     raise
-  group.leave(None)
+  group.leave(None, leave_xla)
 
 
-def _join_xla(place: Place, port: int) -> None:
-  """Lets the devices of all processes be those of one."""
+def _nothing() -> None:
+  pass
+
+
+def _join_xla(place: Place, port: int) -> Callable[[], None]:
+  """Lets the devices of all processes be those of one; returns what ends it."""
   import jax  # noqa: PLC0415 - what comes before needs none of it.
 
   # Whom the others lose, and what is done then, is decided here.
@@ -521,6 +575,7 @@ def _join_xla(place: Place, port: int) -> None:
     initialization_timeout=int(place.patience),
     heartbeat_timeout_seconds=int(2 * _SILENCE_SECONDS),
   )
+  return jax.distributed.shutdown
 
 
 def _check_same(own: dict[str, Any], leading: dict[str, Any]) -> None:
