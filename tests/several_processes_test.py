@@ -129,6 +129,29 @@ class SeveralProcessesTest(parameterized.TestCase):
       row.pop('policy/lag', None)
     self.assertEqual(rows, self._whole())
 
+  @parameterized.parameters(1, 2)
+  def test_threads_are_interrupted(self, times):
+    for i in range(self.tries):
+      workdir = self.root / f'interrupted {times} {i}'
+      flags = (*_CONFIG, *_LOCKSTEP, f'--workdir={workdir}')
+      with processes.start(_TRAIN, *flags) as process:
+        _wait_for_updates(workdir, 5 + 3 * i)
+        begin = time.monotonic()
+        for _ in range(times):
+          process.send_signal(signal.SIGINT)
+          time.sleep(0.05)
+        said, _ = process.communicate(timeout=60)
+      self.assertEqual(process.returncode, 130, said)
+      self.assertLess(time.monotonic() - begin, 10)
+      summary = json.loads((workdir / 'summary.json').read_text())
+      self.assertEqual(summary['status'], 'interrupted')
+      code, said = processes.finish(_TRAIN, f'--workdir={workdir}', '--resume')
+      self.assertEqual(code, 0, said)
+      rows = _rows(workdir)
+      for row in rows:
+        row.pop('policy/lag', None)
+      self.assertEqual(rows, self._whole())
+
   @parameterized.product(victim=[0, 1], kind=['mesh', 'threaded'])
   def test_one_is_killed(self, victim, kind):
     flags = [_MESH] if kind == 'mesh' else [*_LOCKSTEP]

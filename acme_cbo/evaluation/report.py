@@ -21,16 +21,16 @@ def summary(found: dict[str, Any]) -> str:
     Lines of text.
   """
   confidence = found['confidence']
-  known = ''
+  known = columns = ''
   if found['belief']:
+    columns = ' The columns of families: last choice.'
     known = (
       '\n\nBelief in the parents of the target, before the first intervention '
       f'and after the last:\n{beliefs(found["belief"])}'
     )
   return (
     f'{found["described"]}\n'
-    f'In brackets: {confidence:.0%} intervals. '
-    'The columns of families: last choice.\n\n'
+    f'In brackets: {confidence:.0%} intervals.{columns}\n\n'
     f'{table(found["evaluation"])}\n\n'
     f'{comparison("grpo", found["grpo_minus"], confidence)}{known}'
   )
@@ -60,6 +60,15 @@ def model_card(
   weights = ', '.join(
     f'{name} {x:g}' for name, x in rewards.items() if not isinstance(x, str)
   )
+  simulator = config['simulator']['make'] or config['simulator']['command']
+  systems = (
+    f'- systems of the simulator `{simulator}`'
+    if simulator
+    else f'- systems of {scms["min_variables"]} to {scms["max_variables"]} '
+    'variables,\n  drawn at random: graphs, equations (linear and nonlinear), '
+    'noise and units\n'
+    f'- {"hidden" if scms["latent"] else "no hidden"} common causes'
+  )
   return f"""# {found['name']}, seed {found['seed']}
 
 A policy that chooses experiments: given records of a system and the experiments
@@ -70,9 +79,7 @@ for {found['updates']} updates.
 
 ## What it was trained for
 
-- systems of {scms['min_variables']} to {scms['max_variables']} variables,
-  drawn at random: graphs, equations (linear and nonlinear), noise and units
-- {'hidden' if scms['latent'] else 'no hidden'} common causes
+{systems}
 - up to {scms['max_set_size']} of the variables set at a time
 - {horizon['num_observations']} records before the first experiment,
   {horizon['num_interventions']} experiments
@@ -84,7 +91,7 @@ Anything else was not tried: larger systems, other numbers of records.
 ## How good it is
 
 On systems that training never saw; every policy met the same ones, with the
-same data and noise. The score of a choice is computed from the system itself.
+same data and noise.
 
 ```
 {summary(found)}
@@ -131,7 +138,8 @@ def table(evaluation: dict[str, Any]) -> str:
     of the last score, and the last score by family.
   """
   families = sorted(
-    {family for entry in evaluation.values() for family in entry['by_family']},
+    {family for entry in evaluation.values() for family in entry['by_family']}
+    - {'simulator'},
     key=lambda family: (family != 'linear', family != 'nonlinear', family),
   )
   head = ['policy', *(f'{name} choice' for name, _ in _COLUMNS), 'last, IQM']

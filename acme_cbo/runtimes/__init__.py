@@ -1,1 +1,1 @@
-"""Ways to run the same actor and learner: today one process, one device."""
+"""Ways to run the same actor and learner."""

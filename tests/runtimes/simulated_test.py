@@ -201,5 +201,11 @@ class FaultTest(parameterized.TestCase):
       )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class ManyTriesTest(FaultTest):
+  tries = 30
+
+
 if __name__ == '__main__':
   absltest.main()

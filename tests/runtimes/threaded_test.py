@@ -205,5 +205,10 @@ class FaultTest(parameterized.TestCase):
       step(_state())
 
 
+@pytest.mark.slow
+class ManyTriesTest(FaultTest):
+  tries = 30
+
+
 if __name__ == '__main__':
   absltest.main()
