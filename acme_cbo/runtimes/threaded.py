@@ -134,7 +134,7 @@ class Threaded(fused.Fused):
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
   ) -> Iterator[Acting]:
     """Who acts, as long as it is entered."""
-    if isinstance(self._group, processes.Leader):
+    if isinstance(self._group, processes.Leader) and self._group.size > 1:
       yield Acting(
         [
           remote.asking(self._group, number, run, state)
