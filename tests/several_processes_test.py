@@ -82,12 +82,21 @@ class SeveralProcessesTest(parameterized.TestCase):
 
   @classmethod
   @functools.cache
-  def _whole(cls, *flags, devices=1):
-    """The rows of a training in one process."""
+  def _whole(cls, *flags, devices=1, processes_beside=1):
+    """The rows of a training in one process, with as many cores as if others
+    were beside it: sums of other parts are not the same to the bit.
+    """
     workdir = cls.root / f'{len(list(cls.root.iterdir()))} whole'
     env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[: len(cores) // processes_beside] or cores
     code, said = processes.finish(
-      _TRAIN, *_CONFIG, *flags, f'--workdir={workdir}', env=env
+      _TRAIN,
+      *_CONFIG,
+      *flags,
+      f'--workdir={workdir}',
+      env=env,
+      before=('taskset', '-c', ','.join(map(str, share))),
     )
     assert code == 0, said
     return _rows(workdir)
@@ -104,7 +113,9 @@ class SeveralProcessesTest(parameterized.TestCase):
       _LOCAL, '--processes=2', *_CONFIG, _MESH, f'--workdir={workdir}'
     )
     self.assertEqual(code, 0, said)
-    self.assertEqual(_rows(workdir), self._whole(_MESH, devices=2))
+    self.assertEqual(
+      _rows(workdir), self._whole(_MESH, devices=2, processes_beside=2)
+    )
 
   def test_many_devices_are_one_but_for_rounding(self):
     # Small steps, so that rounding does not grow from update to update.
@@ -127,7 +138,7 @@ class SeveralProcessesTest(parameterized.TestCase):
     rows = _rows(workdir)
     for row in rows:
       row.pop('policy/lag', None)
-    self.assertEqual(rows, self._whole())
+    self.assertEqual(rows, self._whole(processes_beside=size))
 
   @parameterized.parameters(1, 2)
   def test_threads_are_interrupted(self, times):
@@ -182,11 +193,13 @@ class SeveralProcessesTest(parameterized.TestCase):
       self.assertEqual(code, 0, said)
       rows = _rows(workdir)
       if kind == 'mesh':
-        self.assertEqual(rows, self._whole(_MESH, devices=2))
+        self.assertEqual(
+          rows, self._whole(_MESH, devices=2, processes_beside=2)
+        )
         continue
       for row in rows:
         row.pop('policy/lag', None)
-      self.assertEqual(rows, self._whole())
+      self.assertEqual(rows, self._whole(processes_beside=2))
 
   def test_goes_on_in_another_number_of_processes(self):
     workdir = self.root / 'fewer'
@@ -200,7 +213,8 @@ class SeveralProcessesTest(parameterized.TestCase):
       _LOCAL, '--processes=1', f'--workdir={workdir}', '--resume'
     )
     self.assertEqual(code, 0, said)
-    rows, whole = _rows(workdir), self._whole(_MESH, devices=2)
+    rows = _rows(workdir)
+    whole = self._whole(_MESH, devices=2, processes_beside=2)
     self.assertLen(rows, len(whole))
     # Those before it are the same, those after it but for rounding.
     self.assertEqual(rows[:5], whole[:5])
