@@ -501,5 +501,5 @@ def _check_simulator(config: dict[str, Any]) -> None:
       raise errors.UsageError(
         f'config.{section}.{name} is {config[section][name]}, which needs the '
         'truth about a system, and a simulator does not tell it; it must be 0 '
-        '(--config=configs/grpo.py:simulator sets all of these)'
+        '(configs/simulator.py sets all of these)'
       )

@@ -5,7 +5,6 @@
   python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
   python launchers/train.py --config=configs/grpo.py:large     an hour, the best
   python launchers/train.py --config=configs/grpo.py:general   for a GPU
-  python launchers/train.py --config=configs/grpo.py:simulator   your simulator
 
 :general is what the policy of the package was trained with: it may set several
 variables at once, pay for them, meet latent causes, and search for long.
@@ -17,7 +16,7 @@ docs/experiments.md.
 
 import ml_collections
 
-_PRESETS = ('', 'smoke', 'linear', 'large', 'general', 'simulator')
+_PRESETS = ('', 'smoke', 'linear', 'large', 'general')
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
@@ -132,7 +131,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.runtime = ml_collections.ConfigDict(
     dict(kind='fused', num_actors=1, max_lag=1, stall_seconds=300.0)
   )
-  # Systems that are no SCMs, see docs/simulators.md: one of the two, or none.
+  # Systems that are no SCMs: see configs/simulator.py.
   config.simulator = ml_collections.ConfigDict(dict(make='', command=''))
   config.training = ml_collections.ConfigDict(
     dict(
@@ -207,16 +206,5 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
     config.training.eval_every = 150
     config.training.checkpoint_every = 50
     config.evaluation.num_tasks = 256
-  elif preset == 'simulator':
-    # Nobody knows its parents, nor what would have been best.
-    config.rewards.structure = 0.0
-    config.rewards.parent = 0.0
-    config.grpo.parent_coefficient = 0.0
-    config.grpo.outcome_coefficient = 0.0
-    config.grpo.num_tasks = 16
-    config.grpo.num_generations = 8
-    config.grpo.gradient_accumulation_steps = 1
-    config.runtime.kind = 'threaded'
-    config.evaluation.num_tasks = 128
   config.lock()
   return config

@@ -49,9 +49,10 @@ def _rows(workdir):
   ]
 
 
-def _wait_for_updates(workdir, number):
+def _wait_for_updates(process, workdir, number):
   path = workdir / 'metrics.jsonl'
   while not path.exists() or len(path.read_text().splitlines()) < number:
+    assert process.poll() is None, process.communicate()[0]
     time.sleep(0.05)
 
 
@@ -146,7 +147,7 @@ class SeveralProcessesTest(parameterized.TestCase):
       workdir = self.root / f'interrupted {times} {i}'
       flags = (*_CONFIG, *_LOCKSTEP, f'--workdir={workdir}')
       with processes.start(_TRAIN, *flags) as process:
-        _wait_for_updates(workdir, 5 + 3 * i)
+        _wait_for_updates(process, workdir, 5 + 3 * i)
         begin = time.monotonic()
         for _ in range(times):
           process.send_signal(signal.SIGINT)
@@ -170,7 +171,7 @@ class SeveralProcessesTest(parameterized.TestCase):
       workdir = self.root / f'{kind} {victim} killed {i}'
       run = (_LOCAL, '--processes=2', f'--workdir={workdir}')
       with processes.start(*run, *_CONFIG, *flags) as local:
-        _wait_for_updates(workdir, 5 + 3 * i)
+        _wait_for_updates(local, workdir, 5 + 3 * i)
         members = _members(workdir)
         self.assertLen(members, 2)
         begin = time.monotonic()
@@ -203,9 +204,9 @@ class SeveralProcessesTest(parameterized.TestCase):
 
   def test_goes_on_in_another_number_of_processes(self):
     workdir = self.root / 'fewer'
-    run = (f'--workdir={workdir}', _MESH)
-    with processes.start(_LOCAL, '--processes=2', *run, *_CONFIG) as local:
-      _wait_for_updates(workdir, 7)
+    flags = (*_CONFIG, _MESH, f'--workdir={workdir}')
+    with processes.start(_LOCAL, '--processes=2', *flags) as local:
+      _wait_for_updates(local, workdir, 7)
       local.terminate()
       said, _ = local.communicate(timeout=120)
     self.assertEqual(local.returncode, 143, said)
@@ -301,7 +302,7 @@ class TwoHostsTest(absltest.TestCase):
         self._start(hosts, address, 0, long, f'--workdir={workdir}'),
         self._start(hosts, address, 1, long, f'--workdir={self.root / "none"}'),
       ]
-      _wait_for_updates(workdir, 5)
+      _wait_for_updates(members[0], workdir, 5)
       begin = time.monotonic()
       subprocess.run(
         [*hosts[1], 'ip', 'link', 'set', 'acme-cbo-b', 'down'], check=True
