@@ -43,7 +43,7 @@ def _rows(workdir):
     {
       tag: value
       for tag, value in json.loads(line).items()
-      if not tag.startswith(('time', 'perf/'))
+      if tag not in ('time', 'policy/lag') and not tag.startswith('perf/')
     }
     for line in lines
   ]
@@ -83,21 +83,17 @@ class SeveralProcessesTest(parameterized.TestCase):
 
   @classmethod
   @functools.cache
-  def _whole(cls, *flags, devices=1, processes_beside=1):
-    """The rows of a training in one process, with as many cores as if others
-    were beside it: sums of other parts are not the same to the bit.
+  def _whole(cls, *flags, devices=1, size=0):
+    """The rows of a training that nobody disturbs: in one process, with so many
+    devices, or in so many processes.
     """
     workdir = cls.root / f'{len(list(cls.root.iterdir()))} whole'
-    env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
-    cores = sorted(os.sched_getaffinity(0))
-    share = cores[: len(cores) // processes_beside] or cores
     code, said = processes.finish(
-      _TRAIN,
+      *((_LOCAL, f'--processes={size}') if size else (_TRAIN,)),
       *_CONFIG,
       *flags,
       f'--workdir={workdir}',
-      env=env,
-      before=('taskset', '-c', ','.join(map(str, share))),
+      env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
     )
     assert code == 0, said
     return _rows(workdir)
@@ -109,37 +105,41 @@ class SeveralProcessesTest(parameterized.TestCase):
         self.assertLess(abs(value - other[tag]), tolerance, tag)
 
   def test_two_processes_are_two_devices_of_one(self):
+    # With as many threads: else sums are of other parts. `launchers/local.py`
+    # parts the cores, these two do not.
     workdir = self.root / 'two'
-    code, said = processes.finish(
-      _LOCAL, '--processes=2', *_CONFIG, _MESH, f'--workdir={workdir}'
-    )
-    self.assertEqual(code, 0, said)
-    self.assertEqual(
-      _rows(workdir), self._whole(_MESH, devices=2, processes_beside=2)
-    )
+    with socket.create_server(('127.0.0.1', 0)) as server:
+      port = server.getsockname()[1]
+    members = [
+      processes.start(
+        _TRAIN,
+        *(*_CONFIG, _MESH, f'--workdir={workdir}'),
+        f'--coordinator=127.0.0.1:{port}',
+        '--num_processes=2',
+        f'--process_id={number}',
+        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
+      )
+      for number in range(2)
+    ]
+    for member in members:
+      said, _ = member.communicate(timeout=600)
+      self.assertEqual(member.returncode, 0, said)
+    self.assertEqual(_rows(workdir), self._whole(_MESH, devices=2))
 
   def test_many_devices_are_one_but_for_rounding(self):
     # Small steps, so that rounding does not grow from update to update.
-    slow = '--config.optimizer.learning_rate=1e-5'
-    one = self._whole(slow)
-    for devices in (2, 4):
-      self._assert_apart(self._whole(_MESH, slow, devices=devices), one, 1e-5)
-
-  @parameterized.parameters(1, 2, 3)
-  def test_actors_in_lockstep_are_one_process(self, size):
-    workdir = self.root / f'lockstep {size}'
-    code, said = processes.finish(
-      _LOCAL,
-      f'--processes={size}',
-      *_CONFIG,
-      *_LOCKSTEP,
-      f'--workdir={workdir}',
+    flags = (
+      '--config.optimizer.learning_rate=1e-5',
+      '--config.grpo.gradient_accumulation_steps=1',
     )
-    self.assertEqual(code, 0, said)
-    rows = _rows(workdir)
-    for row in rows:
-      row.pop('policy/lag', None)
-    self.assertEqual(rows, self._whole(processes_beside=size))
+    one = self._whole(*flags)
+    for devices in (2, 4):
+      self._assert_apart(self._whole(_MESH, *flags, devices=devices), one, 1e-5)
+
+  @parameterized.parameters(1, 3)
+  def test_actors_in_lockstep_are_one_process(self, size):
+    # On two cores neither of these parts them.
+    self.assertEqual(self._whole(*_LOCKSTEP, size=size), self._whole())
 
   @parameterized.parameters(1, 2)
   def test_threads_are_interrupted(self, times):
@@ -159,10 +159,7 @@ class SeveralProcessesTest(parameterized.TestCase):
       self.assertEqual(summary['status'], 'interrupted')
       code, said = processes.finish(_TRAIN, f'--workdir={workdir}', '--resume')
       self.assertEqual(code, 0, said)
-      rows = _rows(workdir)
-      for row in rows:
-        row.pop('policy/lag', None)
-      self.assertEqual(rows, self._whole())
+      self.assertEqual(_rows(workdir), self._whole())
 
   @parameterized.product(victim=[0, 1], kind=['mesh', 'threaded'])
   def test_one_is_killed(self, victim, kind):
@@ -192,15 +189,7 @@ class SeveralProcessesTest(parameterized.TestCase):
         self.assertIn('process 1', summary['reason'])
       code, said = processes.finish(*run, '--resume')
       self.assertEqual(code, 0, said)
-      rows = _rows(workdir)
-      if kind == 'mesh':
-        self.assertEqual(
-          rows, self._whole(_MESH, devices=2, processes_beside=2)
-        )
-        continue
-      for row in rows:
-        row.pop('policy/lag', None)
-      self.assertEqual(rows, self._whole(processes_beside=2))
+      self.assertEqual(_rows(workdir), self._whole(*flags, size=2))
 
   def test_goes_on_in_another_number_of_processes(self):
     workdir = self.root / 'fewer'
@@ -214,8 +203,7 @@ class SeveralProcessesTest(parameterized.TestCase):
       _LOCAL, '--processes=1', f'--workdir={workdir}', '--resume'
     )
     self.assertEqual(code, 0, said)
-    rows = _rows(workdir)
-    whole = self._whole(_MESH, devices=2, processes_beside=2)
+    rows, whole = _rows(workdir), self._whole(_MESH, size=2)
     self.assertLen(rows, len(whole))
     # Those before it are the same, those after it but for rounding.
     self.assertEqual(rows[:5], whole[:5])
