@@ -139,7 +139,7 @@ class ExperienceTest(absltest.TestCase):
 
 @pytest.mark.fault
 class FaultTest(parameterized.TestCase):
-  tries = 2
+  tries = 1
 
   def tearDown(self):
     super().tearDown()
