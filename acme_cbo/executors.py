@@ -20,6 +20,7 @@ import urllib.parse
 
 import submitit
 
+from acme_cbo import cores
 from acme_cbo import errors
 from acme_cbo import leash
 from acme_cbo import run_directory
@@ -62,17 +63,14 @@ class Local:
     Raises:
       errors.UsageError: there are fewer cores.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    if jobs > len(cores):
+    number = len(os.sched_getaffinity(0))
+    if jobs > number:
       raise errors.UsageError(
-        f'--jobs is {jobs}, but there are {len(cores)} cores here; each job '
-        'needs one'
+        f'--jobs is {jobs}, but there are {number} cores here; each job needs '
+        'one'
       )
-    each = len(cores) // jobs
     self._logs = logs
-    self._free = [
-      set(cores[i * each : (i + 1) * each]) for i in reversed(range(jobs))
-    ]
+    self._free = cores.shares(jobs)[::-1]
     self._context = multiprocessing.get_context('spawn')
     self._processes: dict[str, tuple[contexts.SpawnProcess, set[int]]] = {}
 
@@ -80,27 +78,27 @@ class Local:
     self, name: str, function: Callable[..., Any], *args: Any
   ) -> pathlib.Path:
     """Starts a job of a name that no job at work has; its log."""
-    cores = self._free.pop()
+    own = self._free.pop()
     log = _log(self._logs, name)
     process = self._context.Process(target=_work, args=(log, function, args))
     # A process inherits those of the thread that starts it, and whatever
     # library counts them counts what it may use.
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, own)
     try:
       process.start()
     finally:
       os.sched_setaffinity(0, before)
-    self._processes[name] = process, cores
+    self._processes[name] = process, own
     return log
 
   def at_work(self) -> dict[str, pathlib.Path]:
     """{name of a job that has not ended: its log}."""
-    for name, (process, cores) in [*self._processes.items()]:
+    for name, (process, own) in [*self._processes.items()]:
       if process.exitcode is not None:
         process.join()
         del self._processes[name]
-        self._free.append(cores)
+        self._free.append(own)
     return {name: _log(self._logs, name) for name in self._processes}
 
   def stop(self) -> None:

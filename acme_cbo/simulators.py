@@ -53,12 +53,8 @@ def maker(settings: Settings) -> Callable[[], environment.Simulator]:
   """What makes a simulator.
 
   Raises:
-    errors.UsageError: there is no such function, or both are given.
+    errors.UsageError: there is no such function.
   """
-  if settings.make and settings.command:
-    raise errors.UsageError(
-      'config.simulator has both make and command; leave one of them empty'
-    )
   if settings.command:
     return lambda: Process(shlex.split(settings.command))
   module, _, name = settings.make.partition(':')
@@ -230,12 +226,12 @@ class Pool:
     )
     self._stopped = threading.Event()
     self._made: list[environment.Simulator] = []
-    try:
+    with contextlib.ExitStack() as unless_made:
+      unless_made.callback(self.close)
       # One by one: what is wrong with all of them is said once.
-      self._made = [make() for _ in range(size)]
-    except BaseException:
-      self.close()
-      raise
+      for _ in range(size):
+        self._made.append(make())
+      unless_made.pop_all()
     self.variables = tuple(self._made[0].variables)
 
   def reset(
@@ -384,21 +380,19 @@ class Process:
         f'config.simulator.command: {self._command} cannot be started: '
         f'{error.strerror}'
       ) from error
-    try:
+    with contextlib.ExitStack() as unless_fit:
+      unless_fit.callback(self.close)
       said = self._read()
-    except BaseException:
-      self.close()
-      raise
-    try:
-      self.variables = tuple(said['variables'])
-      self.target, self.goal = said['target'], said['goal']
-      self.domains: Mapping[str, Sequence[float]] = said['domains']
-    except (KeyError, TypeError) as error:
-      self.close()
-      raise errors.UsageError(
-        f'{self._name} began with {said!r}; it must say variables, target, '
-        'goal and domains'
-      ) from error
+      try:
+        self.variables = tuple(said['variables'])
+        self.target, self.goal = said['target'], said['goal']
+        self.domains: Mapping[str, Sequence[float]] = said['domains']
+      except (KeyError, TypeError) as error:
+        raise errors.UsageError(
+          f'{self._name} began with {said!r}; it must say variables, target, '
+          'goal and domains'
+        ) from error
+      unless_fit.pop_all()
 
   def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
     """As `environment.Simulator`."""

@@ -5,14 +5,15 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from typing import IO
 
+from acme_cbo import cores
 from acme_cbo import errors
+from acme_cbo.runtimes import processes as processes_lib
 
 # Linux: a process is sent this signal as its parent ends.
 _PR_SET_PDEATHSIG = 1
@@ -41,8 +42,8 @@ def run(program: str, flags: Sequence[str], size: int) -> int:
   """
   if size < 1:
     raise errors.UsageError(f'--processes is {size}; it must be at least 1')
-  port = _free_port()
-  cores = _shares(size)
+  port = processes_lib.free_port()
+  shares = cores.shares(size)
   processes = [
     subprocess.Popen(
       [
@@ -58,7 +59,7 @@ def run(program: str, flags: Sequence[str], size: int) -> int:
       # Ctrl-C of a terminal would reach all of them.
       process_group=0,
       # There are no threads here yet that a fork could do harm to.
-      preexec_fn=lambda number=number: _begin(cores[number]),
+      preexec_fn=lambda number=number: _begin(shares[number]),
     )
     for number in range(size)
   ]
@@ -83,19 +84,10 @@ def run(program: str, flags: Sequence[str], size: int) -> int:
   return 128 - code if code < 0 else code
 
 
-def _begin(cores: set[int]) -> None:
+def _begin(own: set[int]) -> None:
   """What a process does before it is one: it ends with its parent."""
-  os.sched_setaffinity(0, cores)
+  os.sched_setaffinity(0, own)
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _shares(size: int) -> list[set[int]]:
-  """The cores of each process: its own, where there are enough of them."""
-  cores = sorted(os.sched_getaffinity(0))
-  each = len(cores) // size
-  if not each:
-    return [set(cores)] * size
-  return [set(cores[i * each : (i + 1) * each]) for i in range(size)]
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:
@@ -126,8 +118,3 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
       for process in processes:
         _send(process, signal.SIGKILL)
     time.sleep(_POLL_SECONDS)
-
-
-def _free_port() -> int:
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    return server.getsockname()[1]

@@ -9,6 +9,7 @@ and what `run_directory` and `results` write.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
@@ -311,7 +312,7 @@ def make_runtime(
         'config.simulator is trained on in one process; leave out '
         '--coordinator, --num_processes and --process_id'
       )
-    make, problem = _simulator(experiment)
+    make, problem = _simulator(experiment.simulator, parts.prior.max_set_size)
     return simulated.Simulated(
       parts,
       settings.num_actors,
@@ -331,14 +332,15 @@ def make_runtime(
   return fused.Fused(parts)
 
 
+@functools.cache  # What it is made for may be a process, which takes a while.
 def _simulator(
-  experiment: experiment_lib.Experiment,
+  settings: simulators.Settings, max_set_size: int
 ) -> tuple[Callable[[], environment.Simulator], types.Problem]:
   """What makes a simulator, and what may be seen of one."""
-  make = simulators.maker(experiment.simulator)
+  make = simulators.maker(settings)
   one = make()
   try:
-    return make, simulators.problem(one, experiment.parts.prior.max_set_size)
+    return make, simulators.problem(one, max_set_size)
   finally:
     if close := getattr(one, 'close', None):
       close()
@@ -373,7 +375,7 @@ def held_out_tasks(experiment: experiment_lib.Experiment) -> results.HeldOut:
   if experiment.simulator:
     return held_out_simulators.HeldOutSimulators(
       settings.seed,
-      *_simulator(experiment),
+      *_simulator(experiment.simulator, parts.prior.max_set_size),
       settings.num_tasks,
       parts.horizon,
     )

@@ -71,7 +71,8 @@ _LAYERS = {
     'runtimes.pipeline',
     'runtimes.processes',
   ),
-  'together': ('errors',),
+  'cores': (),
+  'together': ('errors', 'cores', 'runtimes.processes'),
   'trained_policy': ('errors', 'networks'),
   'run_directory': ('errors', 'schema', 'training.interruption'),
   'benchmark': (
@@ -93,7 +94,7 @@ _LAYERS = {
   'evaluate': ('',),
   'compare': ('',),
   'workflow': ('',),
-  'executors': ('errors', 'leash', 'run_directory'),
+  'executors': ('errors', 'cores', 'leash', 'run_directory'),
   'leash': (),
   'players': ('',),
   'episode_log': ('',),

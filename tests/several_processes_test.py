@@ -17,6 +17,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
 
+from acme_cbo.runtimes import processes as processes_lib
 from tests import processes
 
 _UPDATES = 20
@@ -108,8 +109,7 @@ class SeveralProcessesTest(parameterized.TestCase):
     # With as many threads: else sums are of other parts. `launchers/local.py`
     # parts the cores, these two do not.
     workdir = self.root / 'two'
-    with socket.create_server(('127.0.0.1', 0)) as server:
-      port = server.getsockname()[1]
+    port = processes_lib.free_port()
     members = [
       processes.start(
         _TRAIN,

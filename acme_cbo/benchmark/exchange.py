@@ -13,7 +13,6 @@ import math
 import multiprocessing
 import os
 import re
-import socket
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
 
+from acme_cbo import cores
 from acme_cbo import experiment as experiment_lib
 from acme_cbo.benchmark import timing
 from acme_cbo.runtimes import fused
@@ -147,8 +147,7 @@ def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
     arrays by their bytes; `link`.
   """
   config = {**config, 'runtime': {**config['runtime'], 'kind': 'mesh'}}
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    port = server.getsockname()[1]
+  port = processes.free_port()
   with futures.ProcessPoolExecutor(
     _SIZE, multiprocessing.get_context('spawn')
   ) as pool:
@@ -166,9 +165,7 @@ def _member(
   config: dict[str, Any], repeats: int, port: int, number: int
 ) -> dict[str, Any]:
   """What one of the processes measures."""
-  cores = sorted(os.sched_getaffinity(0))
-  each = max(len(cores) // _SIZE, 1)
-  os.sched_setaffinity(0, cores[number * each :][:each] or cores)
+  os.sched_setaffinity(0, cores.shares(_SIZE)[number])
   place = processes.Place('127.0.0.1', port, _SIZE, number)
   with processes.joined(place, config) as group:
     parts = experiment_lib.from_config(config).parts

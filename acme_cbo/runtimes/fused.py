@@ -7,6 +7,7 @@ its programs, and its two halves, with all that they refuse.
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import functools
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -178,6 +179,17 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
   }
 
 
+def traced_with(
+  programs: Mapping[str, stages.Wrapped], name: str, *args: Any
+) -> tuple[tuple[str, stages.Traced], Any]:
+  """Traces one of the programs: its name and itself, and what it returns."""
+  program = programs[name].trace(*args)
+  made = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), program.out_info
+  )
+  return (name, program), made
+
+
 def trace(
   programs: Mapping[str, stages.Wrapped],
 ) -> Iterator[tuple[str, stages.Traced]]:
@@ -190,15 +202,7 @@ def trace(
     The name of each and what it was traced to.
   """
   key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-
-  def traced(name, *args):
-    program = programs[name].trace(*args)
-    made = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-      program.out_info,
-    )
-    return (name, program), made
-
+  traced = functools.partial(traced_with, programs)
   program, state = traced('init', key)
   yield program
   program, (tasks, _) = traced('fill', key)

@@ -117,7 +117,6 @@ def _slurm() -> Place:
 class Alone:
   """One process, which leads nobody; see `Leader`."""
 
-  leads = True
   size = 1
 
   def command(self, what: dict[str, Any]) -> None:
@@ -142,7 +141,6 @@ class Leader(Alone):
   """Process 0: what it knows of the others, and tells them.
 
   Attributes:
-    leads: True.
     size: number of processes.
     config: of the run.
   """
@@ -372,13 +370,10 @@ class Follower:
   that another one is: there is nothing that it could lose.
 
   Attributes:
-    leads: False.
     size: number of processes.
     config: of process 0.
     welcome: all that it told as this one came.
   """
-
-  leads = False
 
   def __init__(self, place: Place):
     """Comes to process 0.
@@ -538,7 +533,7 @@ def joined(
     return
   group: Leader | Follower
   if place.process_id == 0:
-    port = _free_port()
+    port = free_port()
     assert config is not None
     group = Leader(place, {'config': config, 'port': port})
   else:
@@ -604,7 +599,8 @@ def _end(reason: str | None) -> NoReturn:
   os._exit(1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """One that nobody listens at, at this moment."""
   with _listening(0) as server:
     return server.getsockname()[1]
 

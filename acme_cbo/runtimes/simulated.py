@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -76,15 +77,7 @@ class Simulated(threaded.Threaded):
     )
     outcomes = jax.ShapeDtypeStruct((*batch, size), jnp.float32)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-
-    def traced(name, *args):
-      program = self.programs[name].trace(*args)
-      made = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        program.out_info,
-      )
-      return (name, program), made
-
+    traced = functools.partial(fused.traced_with, self.programs)
     program, state = traced('init', key)
     yield program
     program, (prefix, first) = traced(
@@ -118,7 +111,7 @@ class Simulated(threaded.Threaded):
     size = self._parts.num_tasks * self._parts.num_generations
     with contextlib.ExitStack() as stack:
       pools = []
-      for _ in range(self._num_actors):
+      for _ in self._actors:
         pools.append(simulators.Pool(self._make, size))
         stack.callback(pools[-1].close)
 

@@ -67,7 +67,7 @@ class Threaded(fused.Fused):
     self._actors = [
       others[i % len(others)] if others else learner for i in range(num_actors)
     ]
-    self._group, self._num_actors = group, num_actors
+    self._group = group
     self._max_lag = max_lag
     self._stall_seconds = stall_seconds
 

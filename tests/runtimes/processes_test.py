@@ -19,11 +19,6 @@ _MEMBER = os.path.join(os.path.dirname(__file__), 'member.py')
 _SIZE = 3
 
 
-def _free_port():
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    return server.getsockname()[1]
-
-
 def _start(number, size, port, what):
   return subprocess.Popen(
     [sys.executable, _MEMBER, str(number), str(size), str(port), what],
@@ -44,7 +39,7 @@ def _finish(members):
 
 def _run(what, size=_SIZE):
   """How processes ended among which something happened, and in which time."""
-  port = _free_port()
+  port = processes.free_port()
   # Process 0 may be the last to come.
   members = [_start(i, size, port, what) for i in reversed(range(size))][::-1]
   begin = time.monotonic()
@@ -166,20 +161,20 @@ class GroupTest(parameterized.TestCase):
     self._assert_lost([ended[0], ended[2]], 1, 'has failed: UsageError')
 
   def test_one_that_does_not_come(self):
-    port = _free_port()
+    port = processes.free_port()
     ended = _finish([_start(i, 3, port, '-') for i in (0, 2)])
     for code, said in ended:
       self.assertEqual(code, 1)
       self.assertRegex(said, 'process 1 of 3 has not come to .* within 2 s')
 
   def test_process_0_does_not_come(self):
-    ((code, said),) = _finish([_start(1, 2, _free_port(), '-')])
+    ((code, said),) = _finish([_start(1, 2, processes.free_port(), '-')])
     self.assertEqual(code, 1)
     self.assertRegex(said, 'process 0 cannot be reached at .* within 2 s')
 
   @parameterized.parameters((1, 3), (3, 3), (2, 4), (0, 3))
   def test_one_too_many_is_sent_away(self, number, size):
-    port = _free_port()
+    port = processes.free_port()
     right = [_start(0, 3, port, '-'), _start(1, 3, port, '-')]
     time.sleep(0.5)
     if number == 0:
@@ -193,7 +188,7 @@ class GroupTest(parameterized.TestCase):
     self.assertEqual([code for code, _ in ended], [0, 0, 0], ended)
 
   def test_whoever_else_is_at_the_door_is_passed_over(self):
-    port = _free_port()
+    port = processes.free_port()
     leader = _start(0, 2, port, '-')
     time.sleep(0.3)
     port_of = ('127.0.0.1', port)
