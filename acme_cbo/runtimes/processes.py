@@ -21,10 +21,10 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 from acme_cbo import errors
+from acme_cbo.runtimes import lines
 
-# Between two signs of life, and without one after which a process is lost.
+# Between two signs of life.
 _BEAT_SECONDS = 2.0
-_SILENCE_SECONDS = 30.0
 # What the leader may take to write down what it has once a process is lost.
 _GRACE_SECONDS = 10.0
 # How long it waits for the cause of a failed exchange, and for others to leave.
@@ -162,7 +162,7 @@ class Leader(Alone):
     self._lost: str | None = None
     self._is_lost, self._left = threading.Event(), threading.Event()
     self._write: Callable[[str], Any] = lambda reason: None
-    self._peers: dict[int, _Line] = {}
+    self._peers: dict[int, lines.Line] = {}
     self._names = {0: _name(0)}
     self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {
       i: queue.SimpleQueue() for i in range(1, self.size)
@@ -277,7 +277,7 @@ class Leader(Alone):
         )
       server.settimeout(left)
       try:
-        line = _Line(server.accept()[0])
+        line = lines.Line(server.accept()[0])
       except TimeoutError:
         continue
       try:
@@ -568,7 +568,7 @@ def _join_xla(place: Place, port: int) -> Callable[[], None]:
     place.num_processes,
     place.process_id,
     initialization_timeout=int(place.patience),
-    heartbeat_timeout_seconds=int(2 * _SILENCE_SECONDS),
+    heartbeat_timeout_seconds=int(2 * lines.SILENCE_SECONDS),
   )
   return jax.distributed.shutdown
 
@@ -619,12 +619,12 @@ def _listening(port: int) -> socket.socket:
     ) from error
 
 
-def _come(place: Place) -> _Line:
+def _come(place: Place) -> lines.Line:
   """A line to process 0, which may be there later than this process."""
   deadline = time.monotonic() + place.patience
   while True:
     try:
-      return _Line(socket.create_connection((place.host, place.port), 5))
+      return lines.Line(socket.create_connection((place.host, place.port), 5))
     except OSError as error:
       if time.monotonic() > deadline:
         raise errors.PeerError(
@@ -632,80 +632,3 @@ def _come(place: Place) -> _Line:
           f'{place.patience:.0f} s: {error.strerror or error}'
         ) from error
       time.sleep(0.2)
-
-
-class _Line:
-  """JSON objects, one in a line, over a connection.
-
-  Where an object has `bytes`, so many follow its line; they are its `payload`.
-  """
-
-  def __init__(self, connection: socket.socket):
-    self.socket = connection
-    self.socket.settimeout(_SILENCE_SECONDS)
-    self._content = bytearray()
-    self._header: dict[str, Any] | None = None
-    self._said: list[dict[str, Any]] = []
-    self._heard = time.monotonic()
-
-  def send(self, what: dict[str, Any], payload: bytes | None = None) -> None:
-    """Sends one object, and bytes with it."""
-    if payload is not None:
-      what = {**what, 'bytes': len(payload)}
-    self.socket.sendall(json.dumps(what).encode() + b'\n')
-    if payload is not None:
-      self.socket.sendall(payload)
-
-  def first(self, seconds: float) -> dict[str, Any]:
-    """Waits for the first object that is not a sign of life."""
-    deadline = time.monotonic() + seconds
-    while True:
-      self.socket.settimeout(max(deadline - time.monotonic(), 0.01))
-      said, cause = self.heard(True)
-      self.socket.settimeout(_SILENCE_SECONDS)
-      if said:
-        first, *self._said = said
-        return first
-      if cause:
-        raise ConnectionError(cause)
-
-  def heard(self, is_ready: bool) -> tuple[list[dict[str, Any]], str]:
-    """What has come in but signs of life; why nothing more will, if so."""
-    before, self._said = self._said, []
-    if not is_ready and before:
-      return before, ''
-    if not is_ready:
-      silent = time.monotonic() - self._heard
-      lost = silent > _SILENCE_SECONDS
-      return [], f'was not heard of for {silent:.0f} s' if lost else ''
-    self._heard = time.monotonic()
-    try:
-      received = self.socket.recv(1 << 20)
-    except TimeoutError:
-      raise
-    except OSError:  # It was reset.
-      received = b''
-    self._content += received
-    said = [*before, *filter(None, self._parsed())]
-    return said, '' if received else 'has ended without a word'
-
-  def close(self) -> None:
-    """Closes the connection."""
-    self.socket.close()
-
-  def _parsed(self) -> Iterator[dict[str, Any]]:
-    """Whole objects of what has come in; what is left stays."""
-    while True:
-      if self._header is None:
-        line, newline, rest = self._content.partition(b'\n')
-        if not newline:
-          return
-        self._header, self._content = dict(json.loads(line)), rest
-      size = self._header.get('bytes', 0)
-      if len(self._content) < size:
-        return
-      header, self._header = self._header, None
-      if 'bytes' in header:
-        header['payload'] = bytes(self._content[:size])
-        del self._content[:size]
-      yield header

@@ -15,6 +15,7 @@ from unittest import mock
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from acme_cbo import errors
+from acme_cbo.runtimes import lines
 from acme_cbo.runtimes import processes
 
 _STEPS = 4
@@ -74,7 +75,7 @@ def main() -> None:
   with (
     mock.patch.object(processes, '_join_xla'),
     mock.patch.object(processes, '_BEAT_SECONDS', 0.2),
-    mock.patch.object(processes, '_SILENCE_SECONDS', 1.0),
+    mock.patch.object(lines, 'SILENCE_SECONDS', 1.0),
     mock.patch.object(processes, '_GRACE_SECONDS', 0.5),
   ):
     try:
