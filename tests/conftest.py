@@ -8,6 +8,7 @@ Environment variables, because jax reads them when it is imported. Workers do
 not share a cache: one could read what another one is still writing.
 """
 
+import gc
 import os
 import pathlib
 
@@ -21,9 +22,12 @@ _QUICK = (
 
 
 def pytest_configure(config):
+  # What is traced stays, and going over it again and again takes 1/20 of all.
+  gc.set_threshold(50_000, 20, 20)
   worker = os.environ.get('PYTEST_XDIST_WORKER', '')
-  cache = _ROOT / '.pytest_cache' / 'jax' / worker
-  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  if worker or not config.option.numprocesses:  # What it sets, workers inherit.
+    cache = _ROOT / '.pytest_cache' / 'jax' / worker
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   if config.option.markexpr == 'not slow':

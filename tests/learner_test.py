@@ -408,20 +408,26 @@ class DivergenceTest(parameterized.TestCase):
   def test_is_of_whole_decisions_at_every_level(self):
     # Another policy than the one that acted.
     params = _init(seed=1).params
-    parts = {}
-    for level in ('decision', 'factor', 'sequence'):
-      grpo = dataclasses.replace(
-        miniature.GRPO, importance_sampling_level=level
-      )
-      _, parts[level] = learner.loss(
-        params,
-        params,
-        _NETWORK,
-        *_experience(),
-        advantages=jnp.ones((_B, _G, _T)),
-        settings=miniature.LEARNER,
-        grpo=grpo,
-      )
+
+    @jax.jit
+    def parts_at_levels(params, experience):
+      parts = {}
+      for level in ('decision', 'factor', 'sequence'):
+        grpo = dataclasses.replace(
+          miniature.GRPO, importance_sampling_level=level
+        )
+        _, parts[level] = learner.loss(
+          params,
+          params,
+          _NETWORK,
+          *experience,
+          advantages=jnp.ones((_B, _G, _T)),
+          settings=miniature.LEARNER,
+          grpo=grpo,
+        )
+      return parts
+
+    parts = parts_at_levels(params, _experience())
     expected = parts['decision']
     self.assertGreater(expected['policy/kl_acting'], 1e-3)
     for level in ('factor', 'sequence'):

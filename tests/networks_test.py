@@ -704,12 +704,13 @@ class BeliefInputTest(parameterized.TestCase):
     np.testing.assert_allclose(in_prefix, before, atol=1e-9)
     # Row by row, from what was known before it, it is the same.
     append = jax.jit(network.append)
+    say = jax.jit(functools.partial(_turns, network))
     cache = network.empty_cache(5, 4)
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[i : i + 1], rows)
       appended, cache = append(params, problem, prefix, cache, i, row)
       turns = [
-        _turns(network, params, problem, prefix, encoding, partials)
+        say(params, problem, prefix, encoding, partials)
         for encoding in (appended, networks.after(encodings, i))
       ]
       np.testing.assert_allclose(

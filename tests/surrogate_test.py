@@ -216,6 +216,7 @@ class SurrogateTest(parameterized.TestCase):
     places = np.full((n, 1), 0.4) + 1e-3 * rng.random((n, 1))
     y = 3.0 + 0.01 * rng.normal(size=n)
 
+    @jax.jit
     def told():
       seen = surrogate.see(
         jnp.ones(n, bool),

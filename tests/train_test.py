@@ -555,11 +555,16 @@ class UnfillablePriorTest(absltest.TestCase):
   def test_leaves_the_directory_to_the_next_attempt(self):
     config = _config(seed=0)
     config.scms.min_gain = 50.0
+    tried = experiment.from_config(config.to_dict())
+    # Of its programs only the one that fills a bank is used, and compiled.
+    self.enterContext(
+      mock.patch.object(
+        compilation, 'ready', lambda *_: fused.programs(tried.parts)
+      )
+    )
     directory = self.enterContext(tempfile.TemporaryDirectory())
     with self.assertRaisesRegex(errors.UsageError, 'lower scms.min_gain'):
-      train.train_and_evaluate(
-        experiment.from_config(config.to_dict()), {}, pathlib.Path(directory)
-      )
+      train.train_and_evaluate(tried, {}, pathlib.Path(directory))
     self.assertEmpty(list(pathlib.Path(directory).iterdir()))
 
 

@@ -140,6 +140,7 @@ def _posterior_over_orders(data):
 
 
 @functools.partial(jax.jit, static_argnames='num_variables')
+@functools.partial(jax.jit, static_argnums=3)
 def _scores(rows, intervened, exists, num_variables):
   evidence = exact.add(exact.no_evidence(num_variables), rows, intervened)
   return exact.log_scores(evidence, exists)
@@ -219,7 +220,7 @@ class ExactTest(parameterized.TestCase):
     wide, was_set = np.zeros((len(rows), 5)), np.zeros((len(rows), 5), bool)
     wide[:, place], was_set[:, place] = rows, intervened
     scores = _scores(wide, was_set, exists, 5)
-    padded = np.exp(exact.log_posterior(scores))
+    padded = np.exp(jax.jit(exact.log_posterior)(scores))
     for j, wide_j in enumerate(place):
       for parents in _every_set([i for i in range(3) if i != j]):
         number = _number(wide_j, place[list(parents)])

@@ -61,7 +61,6 @@ def _gradient(network, *data):
 
 
 @pytest.mark.oracle
-@pytest.mark.timeout(240)  # It compiles five programs.
 class RecomputeTest(absltest.TestCase):
   def _assert_same_gradient(self, actual, expected):
     chex.assert_trees_all_equal_shapes(actual, expected)
@@ -80,6 +79,7 @@ class RecomputeTest(absltest.TestCase):
     # Rollouts differ, so that a mix-up of theirs would show.
     self.assertLen(np.unique(cached.outcomes.reshape(6, -1), axis=0), 6)
 
+  @pytest.mark.slow
   def test_gradients_are_the_same(self):
     data = (miniature.tasks(2), *_act(_NETWORK))
     expected = _gradient(_NETWORK, *data)
