@@ -58,6 +58,7 @@ class BaselinesTest(parameterized.TestCase):
   def policies(self, scm):
     return {'gp_bo': baselines.gp_bo(), 'cbo': baselines.cbo(scm)}
 
+  @pytest.mark.slow
   @pytest.mark.stat
   def test_better_than_random_search(self):
     # On toy, over 5 seeds; random search recommends the best that it saw.
