@@ -11,7 +11,9 @@ from concurrent import futures
 import contextlib
 import importlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import threading
 from typing import Any, NamedTuple
@@ -29,7 +31,9 @@ from acme_cbo import units as units_lib
 # Threads that wait for simulators at once; of a name that says whose they are.
 _MAX_THREADS = 32
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
-# How long a process may take to end once it has nothing more to read.
+# How long a process may take to say what it is, and to end once it has nothing
+# more to read.
+_START_SECONDS = 120.0
 _EXIT_SECONDS = 2.0
 
 
@@ -84,27 +88,17 @@ def problem(
     errors.UsageError: it does not say so, or what it says does not fit.
   """
   kind = type(simulator).__name__
-  try:
-    names, target = list(simulator.variables), simulator.target
-    goal, domains = simulator.goal, dict(simulator.domains)
-  except (AttributeError, TypeError, ValueError) as error:
-    raise errors.UsageError(
-      f'the simulator {kind} lacks what every one has, see '
-      f'acme_cbo.environment.Simulator: {error}'
-    ) from error
+  names, target, goal, domains = _described(simulator)
   unknown = [name for name in [target, *domains] if name not in names]
-  wrong = [
-    name
-    for name, domain in domains.items()
-    if len(domain) != 2
-    or not np.isfinite(np.array(domain, float)).all()
-    or not domain[0] < domain[1]
-  ]
-  if unknown or len(set(names)) < len(names):
+  wrong = [name for name, domain in domains.items() if not _is_domain(domain)]
+  if unknown:
     said = (
-      f'{unknown[0]!r} is none of its variables' if unknown else 'a name twice'
+      f'{unknown[0]!r}, its target or a name in its domains, is none of its '
+      f'variables, {", ".join(map(repr, names))}'
     )
-  elif goal not in _GOALS:
+  elif len(set(names)) < len(names):
+    said = 'its variables have a name twice'
+  elif goal not in list(_GOALS):
     said = f"its goal is {goal!r}; it must be 'maximize' or 'minimize'"
   elif target in domains:
     said = f'its target {target!r} has a domain, and may not be set'
@@ -136,6 +130,63 @@ def problem(
     budget=jnp.float32(jnp.inf),
     samples=jnp.float32(1.0),
   )
+
+
+def alike(
+  make: Callable[[], environment.Simulator], first: environment.Simulator
+) -> Callable[[], environment.Simulator]:
+  """Makes simulators that say the same of themselves as the first one.
+
+  Args:
+    make: makes one.
+    first: that was made before.
+
+  Returns:
+    What makes one, and raises errors.UsageError where it is another system.
+  """
+  expected = _described(first)
+
+  def checked():
+    with contextlib.ExitStack() as unless_alike:
+      made = make()
+      unless_alike.callback(close, made)
+      if (said := _described(made)) != expected:
+        raise errors.UsageError(
+          f'the simulator {type(made).__name__} said that its variables, '
+          f'target, goal and domains are {said}, and {expected} when it was '
+          'made before; they have to be the same each time'
+        )
+      unless_alike.pop_all()
+    return made
+
+  return checked
+
+
+def _described(simulator: environment.Simulator):
+  """Its variables, target, goal and domains, as they are."""
+  try:
+    names, target = list(simulator.variables), simulator.target
+    return names, target, simulator.goal, dict(simulator.domains)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise errors.UsageError(
+      f'the simulator {type(simulator).__name__} lacks what every one has, see '
+      f'acme_cbo.environment.Simulator: {error}'
+    ) from error
+
+
+def _is_domain(domain) -> bool:
+  """Whether it is two finite numbers, the lower first."""
+  try:
+    low, high = map(float, domain)
+  except (TypeError, ValueError):
+    return False
+  return -np.inf < low < high < np.inf
+
+
+def close(simulator: environment.Simulator) -> None:
+  """Ends it, where that means anything."""
+  if ends := getattr(simulator, 'close', None):
+    ends()
 
 
 class Scale:
@@ -214,13 +265,20 @@ class Stopped(Exception):
 class Pool:
   """Many simulators of a kind that play at once."""
 
-  def __init__(self, make: Callable[[], environment.Simulator], size: int):
+  def __init__(
+    self,
+    make: Callable[[], environment.Simulator],
+    size: int,
+    stall_seconds: float,
+  ):
     """Makes them.
 
     Args:
       make: makes one.
       size: how many there are.
+      stall_seconds: how long all together may take over one reset or step.
     """
+    self._stall_seconds = stall_seconds
     self._threads = futures.ThreadPoolExecutor(
       min(size, _MAX_THREADS), thread_name_prefix='actor: simulators'
     )
@@ -248,6 +306,7 @@ class Pool:
       [simulators, N, D] observations.
 
     Raises:
+      errors.PeerError: one does not answer.
       errors.UsageError: they have not the shape, or rollouts on a system not
         the same ones.
     """
@@ -280,6 +339,7 @@ class Pool:
       [simulators, D] outcomes.
 
     Raises:
+      errors.PeerError: one does not answer.
       errors.UsageError: they have not the shape.
     """
 
@@ -308,9 +368,7 @@ class Pool:
     self._stopped.set()
     self._threads.shutdown(wait=False, cancel_futures=True)
     for simulator in self._made:
-      close = getattr(simulator, 'close', None)
-      if close is not None:
-        close()
+      close(simulator)
 
   @property
   def _width(self) -> int:
@@ -328,7 +386,24 @@ class Pool:
         raise Stopped
       return function(*args)
 
-    return list(self._threads.map(call, self._made, *arguments))
+    asked = [
+      self._threads.submit(call, *args)
+      for args in zip(self._made, *arguments, strict=True)
+    ]
+    done, _ = futures.wait(asked, self._stall_seconds, futures.FIRST_EXCEPTION)
+    answers = [one.result() for one in asked if one in done]
+    if len(answers) < len(asked):
+      self.stop()
+      (late, *_) = [
+        simulator
+        for simulator, one in zip(self._made, asked, strict=True)
+        if one not in done
+      ]
+      raise errors.PeerError(
+        f'the simulator {late} has not answered for {self._stall_seconds:.0f} '
+        's; raise config.runtime.stall_seconds if that is no mistake'
+      )
+    return answers
 
   def _stacked(self, method, rows, shape) -> np.ndarray:
     for row in rows:
@@ -371,8 +446,10 @@ class Process:
         list(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
-        # It is to hear nothing of a Ctrl-C, and to end with what it reads.
+        encoding='utf-8',
+        errors='replace',
+        # It is to hear nothing of a Ctrl-C, and to end with what it reads; what
+        # it starts ends with it.
         process_group=0,
       )
     except OSError as error:
@@ -382,15 +459,15 @@ class Process:
       ) from error
     with contextlib.ExitStack() as unless_fit:
       unless_fit.callback(self.close)
-      said = self._read()
+      said = self._first()
       try:
         self.variables = tuple(said['variables'])
         self.target, self.goal = said['target'], said['goal']
         self.domains: Mapping[str, Sequence[float]] = said['domains']
       except (KeyError, TypeError) as error:
         raise errors.UsageError(
-          f'{self._name} began with {said!r}; it must say variables, target, '
-          'goal and domains'
+          f'the simulator {self} began with {said!r}; it must say variables, '
+          'target, goal and domains'
         ) from error
       unless_fit.pop_all()
 
@@ -408,8 +485,9 @@ class Process:
     return self._ask({'step': dict(intervention)}, 'outcome')
 
   def kill(self) -> None:
-    """Ends it at once."""
-    self._process.kill()
+    """Ends it, and what it has started, at once."""
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self.pid, signal.SIGKILL)
 
   def close(self) -> None:
     """Ends it, at once where it does not by itself."""
@@ -417,11 +495,7 @@ class Process:
     assert stdin is not None and stdout is not None
     with contextlib.suppress(OSError):
       stdin.close()
-    try:
-      self._process.wait(_EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
-      self._process.wait()
+    self._end()
     stdout.close()
 
   @property
@@ -429,9 +503,39 @@ class Process:
     """Number of the process."""
     return self._process.pid
 
-  @property
-  def _name(self) -> str:
-    return f'the simulator {self._command!r} (pid {self.pid})'
+  def __str__(self) -> str:
+    """Its command and number."""
+    return f'{self._command!r} (pid {self.pid})'
+
+  def _end(self) -> int:
+    """Waits for its end a little; returns the code that it ended with."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self._process.wait(_EXIT_SECONDS)
+    self.kill()
+    return self._process.wait()
+
+  def _first(self) -> Any:
+    """What it says at the start, for which it has a while."""
+    late = threading.Event()
+
+    def end():
+      late.set()
+      self.kill()
+
+    timer = threading.Timer(_START_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    try:
+      return self._read()
+    except errors.PeerError as error:
+      if late.is_set():
+        raise errors.PeerError(
+          f'the simulator {self} has said nothing for {_START_SECONDS:.0f} s; '
+          'its first line, flushed, must say what it is'
+        ) from error
+      raise
+    finally:
+      timer.cancel()
 
   def _ask(self, question: dict[str, Any], answer: str) -> np.ndarray:
     assert self._process.stdin is not None
@@ -445,8 +549,8 @@ class Process:
       return np.array(said[answer], np.float64)
     except (KeyError, TypeError, ValueError) as error:
       raise errors.UsageError(
-        f'{self._name} answered {str(said)[:200]!r} to {question}; it must be '
-        f'an object with {answer!r}, numbers'
+        f'the simulator {self} answered {str(said)[:200]!r} to {question}; it '
+        f'must be an object with {answer!r}, numbers'
       ) from error
 
   def _read(self) -> Any:
@@ -456,11 +560,15 @@ class Process:
     except (OSError, ValueError):
       line = ''
     if not line:
-      code = self._process.wait()
-      raise errors.PeerError(f'{self._name} has ended, with code {code}')
+      code = self._end()
+      raise errors.PeerError(
+        f'the simulator {self} has ended, with code {code}'
+      )
     try:
       return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise errors.UsageError(
-        f'{self._name} said {line.strip()[:200]!r}, which is no JSON'
+        f'the simulator {self} said {line.strip()[:200]!r}, which is no JSON; '
+        'its standard output is for answers alone, anything else goes to its '
+        'standard error'
       ) from error

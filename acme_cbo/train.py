@@ -340,10 +340,10 @@ def _simulator(
   make = simulators.maker(settings)
   one = make()
   try:
-    return make, simulators.problem(one, max_set_size)
+    problem = simulators.problem(one, max_set_size)
+    return simulators.alike(make, one), problem
   finally:
-    if close := getattr(one, 'close', None):
-      close()
+    simulators.close(one)
 
 
 def compiled_programs(
@@ -378,6 +378,7 @@ def held_out_tasks(experiment: experiment_lib.Experiment) -> results.HeldOut:
       *_simulator(experiment.simulator, parts.prior.max_set_size),
       settings.num_tasks,
       parts.horizon,
+      experiment.runtime.stall_seconds,
     )
   prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
   return held_out.HeldOut(

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# Longer than anybody waits, and long enough to be missed.
+_SLEEPS = {'sleeps': 30, 'hangs': 2}
+
 
 class Slope:
   """y is x times what the seed says, which is 1 or -1, and z."""
@@ -61,8 +64,8 @@ class Faulty(Slope):
       return row
     if self.what == 'raises':
       raise RuntimeError('broken on purpose')
-    if self.what == 'sleeps':
-      time.sleep(30)
+    if self.what in _SLEEPS:
+      time.sleep(_SLEEPS[self.what])
     if self.what == 'dies':
       os._exit(7)
     return {'nan': row * np.nan, 'wide': [*row, 0.0]}.get(self.what, row)
@@ -78,7 +81,12 @@ def serve(simulator: Slope, what: str) -> None:
   }
   if what == 'says nothing':
     return
+  if what == 'is silent':
+    time.sleep(30)
   print('hello' if what == 'is no JSON' else json.dumps(says), flush=True)
+  if what == 'closes':
+    os.close(1)
+    time.sleep(30)
   for line in sys.stdin:
     asked = json.loads(line)
     if 'reset' in asked:
@@ -87,6 +95,8 @@ def serve(simulator: Slope, what: str) -> None:
     else:
       answer = {'outcome': list(simulator.step(asked['step']))}
     print(json.dumps({} if what == 'forgets' else answer), flush=True)
+  if what == 'stays':
+    time.sleep(30)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
+import psutil
 import pytest
 
 from acme_cbo import errors
@@ -29,8 +31,8 @@ def _process(what='fine', pids=None):
   return process
 
 
-def _pool(make, size):
-  return contextlib.closing(simulators.Pool(make, size))
+def _pool(make, size, stall_seconds=60.0):
+  return contextlib.closing(simulators.Pool(make, size, stall_seconds))
 
 
 class MakerTest(parameterized.TestCase):
@@ -73,16 +75,19 @@ class ProblemTest(parameterized.TestCase):
       self.assertEqual(simulators.problem(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
-    ('target', 'w', "Slope: 'w' is none of its variables"),
+    ('target', 'w', "Slope: 'w', its target or a name in its domains, is none"),
     ('goal', 'more', "goal is 'more'; it must be 'maximize' or 'minimize'"),
-    ('variables', ('x', 'x', 'y'), "'z' is none of its variables"),
+    ('goal', ['maximize'], "goal is ['maximize']; it must be"),
+    ('variables', ('x', 'x', 'y'), "is none of its variables, 'x', 'x', 'y'"),
     ('variables', ('x', 'z', 'y', 'z'), 'a name twice'),
     ('domains', {'y': (0, 1)}, "target 'y' has a domain"),
     ('domains', {}, 'none of its variables has a domain'),
     ('domains', {'x': (1, 0)}, "the domain of 'x' is (1, 0); it must be two"),
     ('domains', {'x': (0, np.inf)}, "the domain of 'x'"),
     ('domains', {'x': (0, 1, 2)}, "the domain of 'x'"),
-    ('domains', {'v': (0, 1)}, "'v' is none of its variables"),
+    ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
+    ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),
+    ('domains', {'v': (0, 1)}, "'v', its target or a name in its domains"),
     ('domains', None, 'lacks what every one has'),
   )
   def test_is_refused(self, attribute, value, sentence):
@@ -92,6 +97,26 @@ class ProblemTest(parameterized.TestCase):
     ):
       simulators.problem(made.Slope(), 1)
     self.assertIn(sentence, str(caught.exception))
+
+
+class AlikeTest(absltest.TestCase):
+  def test_another_one_of_the_same(self):
+    self.assertIsInstance(
+      simulators.alike(made.Slope, made.Slope())(), made.Slope
+    )
+
+  def test_another_system_is_refused_and_closed(self):
+    first, closed = made.Slope(), []
+
+    class Other(made.Slope):
+      variables = ('z', 'x', 'y')
+
+      def close(self):
+        closed.append(True)
+
+    with self.assertRaisesRegex(errors.UsageError, 'Other said that its vari'):
+      simulators.alike(Other, first)()
+    self.assertTrue(closed)
 
 
 class ScaleTest(absltest.TestCase):
@@ -191,6 +216,68 @@ class FaultTest(parameterized.TestCase):
       process.reset(1, 0, 3)
       for _ in range(3):
         process.step({'x': 1.0})
+
+  def test_a_process_that_says_nothing_at_the_start(self):
+    with (
+      mock.patch.object(simulators, '_START_SECONDS', 0.5),
+      self.assertRaisesRegex(errors.PeerError, r'\(pid \d+\) has said nothing'),
+    ):
+      _process('is silent')
+
+  def test_a_process_that_goes_on_without_its_output(self):
+    with (
+      mock.patch.object(simulators, '_EXIT_SECONDS', 0.5),
+      contextlib.closing(_process('closes')) as process,
+      self.assertRaisesRegex(errors.PeerError, 'has ended, with code -9'),
+    ):
+      process.reset(1, 0, 3)
+
+  def test_a_process_that_does_not_end_by_itself(self):
+    with mock.patch.object(simulators, '_EXIT_SECONDS', 0.5):
+      process = _process('stays')
+      process.close()
+    self.assertFalse(pathlib.Path('/proc', str(process.pid)).exists())
+
+  @parameterized.parameters('sleeps', 'raises')
+  def test_what_a_process_has_started_ends_with_it(self, what):
+    # As with `uv run` and others, which do not become what they start.
+    inner = shlex.join([sys.executable, _PROGRAM, what])
+    command, groups = ['bash', '-c', f'{inner}; sleep 60'], []
+
+    def make():
+      process = simulators.Process(command)
+      groups.append(process.pid)
+      return process
+
+    with (
+      mock.patch.object(simulators, '_EXIT_SECONDS', 0.5),
+      self.assertRaisesRegex(errors.PeerError, r'pid \d+\) has (not|ended)'),
+      _pool(make, 2, stall_seconds=1.0) as pool,
+    ):
+      pool.reset([1, 1], [0, 1], 3)
+      for _ in range(3):
+        pool.step(np.eye(3, dtype=bool)[[0, 0]], np.ones((2, 3)))
+    self.assertLen(groups, 2)
+    # What has ended may be there until somebody asks how.
+    alive = [
+      process.pid
+      for process in psutil.process_iter()
+      if process.status() != psutil.STATUS_ZOMBIE
+    ]
+    left = [pid for pid in alive if os.getpgid(pid) in groups]
+    self.assertEmpty(left)
+
+  def test_an_object_that_hangs(self):
+    with (
+      mock.patch.object(made.Faulty, 'what', 'hangs'),
+      _pool(made.Faulty, 2, stall_seconds=0.5) as pool,
+      self.assertRaisesRegex(
+        errors.PeerError, 'has not answered for 0 s; rais'
+      ),
+    ):
+      pool.reset([1, 1], [0, 1], 3)
+      for _ in range(3):
+        pool.step(np.eye(3, dtype=bool)[[0, 0]], np.ones((2, 3)))
 
   def test_a_program_that_is_not_there(self):
     with self.assertRaisesRegex(

@@ -56,6 +56,7 @@ class HeldOutSimulators:
     problem: types.Problem,
     num_tasks: int,
     horizon: actor.Horizon,
+    stall_seconds: float,
   ):
     """Chooses the systems.
 
@@ -65,7 +66,9 @@ class HeldOutSimulators:
       problem: of all systems.
       num_tasks: M.
       horizon: N and T.
+      stall_seconds: how long simulators may take over a step.
     """
+    self._stall_seconds = stall_seconds
     self._seeds = [_FIRST_SEED + seed * num_tasks + i for i in range(num_tasks)]
     self._key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x51A)
     self._make, self._horizon = make, horizon
@@ -186,7 +189,9 @@ class HeldOutSimulators:
       short = -len(self._seeds) % size
       seeds = self._seeds + self._seeds[:short]
       keys = jax.random.split(self._key, len(seeds) // size)
-      with contextlib.closing(simulators.Pool(self._make, size)) as pool:
+      with contextlib.closing(
+        simulators.Pool(self._make, size, self._stall_seconds)
+      ) as pool:
         chunks = [
           play_chunk(params, pool, seeds[i * size : (i + 1) * size], key)
           for i, key in enumerate(keys)

@@ -112,7 +112,7 @@ class Simulated(threaded.Threaded):
     with contextlib.ExitStack() as stack:
       pools = []
       for _ in self._actors:
-        pools.append(simulators.Pool(self._make, size))
+        pools.append(simulators.Pool(self._make, size, self._stall_seconds))
         stack.callback(pools[-1].close)
 
       def stop():

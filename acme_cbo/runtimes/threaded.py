@@ -121,12 +121,13 @@ class Threaded(fused.Fused):
       except BaseException as error:
         pipeline.close()
         acting.stop()
-        if stuck := _stuck(threads):
+        if stuck := _stuck(threads, _JOIN_SECONDS):
           error.add_note(stuck)
         raise
       pipeline.close()
       acting.stop()
-      if stuck := _stuck(threads):
+      # They may be at an update that nobody needs any more.
+      if stuck := _stuck(threads, max(self._stall_seconds, _JOIN_SECONDS)):
         raise errors.PeerError(stuck)
 
   @contextlib.contextmanager
@@ -211,14 +212,12 @@ def _act(
     pipeline.fail(error)
 
 
-def _stuck(threads: Sequence[threading.Thread]) -> str:
+def _stuck(threads: Sequence[threading.Thread], seconds: float) -> str:
   """Waits for actors; which of them do not end, if so, as a sentence."""
-  deadline = time.monotonic() + _JOIN_SECONDS
+  deadline = time.monotonic() + seconds
   for thread in threads:
     thread.join(max(deadline - time.monotonic(), 0))
   names = [thread.name for thread in threads if thread.is_alive()]
   return (
-    f'{", ".join(names)} did not end within {_JOIN_SECONDS:.0f} s'
-    if names
-    else ''
+    f'{", ".join(names)} did not end within {seconds:.0f} s' if names else ''
   )
