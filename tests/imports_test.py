@@ -25,6 +25,7 @@ _LEARNING = (*_ACTING, 'losses', 'learner')
 # or a package; the longest name that fits a module counts.
 _LAYERS = {
   'types': (),
+  'installed': (),
   'units': ('types',),
   'draws': (),
   'interventions': ('types',),
@@ -46,10 +47,10 @@ _LAYERS = {
   'losses': (),
   'actor': _ACTING,
   'learner': _LEARNING,
-  'runtimes': (*_LEARNING, 'runtimes', 'errors'),
+  'runtimes': (*_LEARNING, 'runtimes', 'errors', 'installed'),
   'runtimes.pipeline': ('errors',),
   'runtimes.lines': (),
-  'runtimes.processes': ('errors', 'runtimes.lines'),
+  'runtimes.processes': ('errors', 'installed', 'runtimes.lines'),
   'training': ('training', 'errors'),
   'evaluation': (*_ACTING, 'evaluation', 'errors'),
   'evaluation.statistics': (),

@@ -12,12 +12,10 @@ from concurrent import futures
 import contextlib
 import gc
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
 import pickle
-import sys
 import tempfile
 from typing import Any
 
@@ -28,10 +26,11 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jaxlib import xla_client
 
+from acme_cbo import installed
+
 # Sets of programs that are kept, some 20 MB each; the latest used.
 _MAX_SETS = 16
 _DIGEST_SIZE = 32
-_PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def ready(
@@ -107,15 +106,11 @@ def _no_collection() -> Iterator[None]:
 
 def _digest(settings: Any, devices: Sequence[jax.Device]) -> str:
   """SHA-256 of all that decides what is traced and compiled."""
-  sources = sorted(_PACKAGE.rglob('*.py'))
-  installed = importlib.metadata.distributions()
   # Of the machine, as in jax's own keys: what its processor can do.
   topology = xla_client.get_topology_for_devices(jax.local_devices())
   decisive = (
     json.dumps(settings, sort_keys=True),
-    [(str(path.relative_to(_PACKAGE)), path.read_bytes()) for path in sources],
-    sys.version,
-    sorted(f'{found.name} {found.version}' for found in installed),
+    installed.digest(),
     {k: v for k, v in jax.config.values.items() if 'cache' not in k},
     os.environ.get('XLA_FLAGS'),
     topology.platform_version,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import json
 import socket
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ class Line:
   """JSON objects, one in a line, over a connection.
 
   Where an object has `bytes`, so many follow its line; they are its `payload`.
+  Any thread may send, one at a time; one thread hears.
   """
 
   def __init__(self, connection: socket.socket):
@@ -23,14 +25,37 @@ class Line:
     self._header: dict[str, Any] | None = None
     self._said: list[dict[str, Any]] = []
     self._heard = time.monotonic()
+    self._sending = threading.Lock()
+    self._is_torn = False
 
   def send(self, what: dict[str, Any], payload: bytes | None = None) -> None:
-    """Sends one object, and bytes with it."""
+    """Sends one object, and bytes with it.
+
+    Where that fails nothing can be sent any more, as half of it may have been.
+    Nothing is raised: who hears at this end finds out who is gone.
+    """
+    with self._sending:
+      self._send(what, payload)
+
+  def beat(self) -> None:
+    """Sends a sign of life, unless something else is being sent."""
+    if self._sending.acquire(blocking=False):
+      try:
+        self._send({}, None)
+      finally:
+        self._sending.release()
+
+  def _send(self, what, payload) -> None:
+    if self._is_torn:
+      return
     if payload is not None:
       what = {**what, 'bytes': len(payload)}
-    self.socket.sendall(json.dumps(what).encode() + b'\n')
-    if payload is not None:
-      self.socket.sendall(payload)
+    try:
+      self.socket.sendall(json.dumps(what).encode() + b'\n')
+      if payload is not None:
+        self.socket.sendall(payload)
+    except OSError:
+      self._is_torn = True
 
   def first(self, seconds: float) -> dict[str, Any]:
     """Waits for the first object that is not a sign of life."""

@@ -21,6 +21,7 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 from acme_cbo import errors
+from acme_cbo import installed
 from acme_cbo.runtimes import lines
 
 # Between two signs of life.
@@ -157,7 +158,6 @@ class Leader(Alone):
       errors.UsageError: nobody can be waited for at this address.
     """
     self.size, self.config = place.num_processes, welcome['config']
-    self._lock = threading.Lock()
     self._signal: int | None = None
     self._lost: str | None = None
     self._is_lost, self._left = threading.Event(), threading.Event()
@@ -194,8 +194,7 @@ class Leader(Alone):
       errors.PeerError: a process is lost.
     """
     self._check()
-    with self._lock, contextlib.suppress(OSError):
-      self._peers[number].send(what, payload)
+    self._peers[number].send(what, payload)
     return self._answer(number)
 
   def meet(self) -> None:
@@ -281,9 +280,8 @@ class Leader(Alone):
       except TimeoutError:
         continue
       try:
-        said = line.first(_HELLO_SECONDS)
-        number, size, name = (said[x] for x in ('process', 'of', 'name'))
-      except (OSError, ValueError, KeyError, TypeError):
+        number, size, name = _introduced(line.first(_HELLO_SECONDS))
+      except (OSError, ValueError, KeyError, TypeError, RecursionError):
         line.close()  # Somebody else was at the door.
         continue
       if size != self.size or number not in missing:
@@ -306,9 +304,7 @@ class Leader(Alone):
   def _tell(self, what: dict[str, Any], but: int = 0) -> None:
     for number, line in self._peers.items():
       if number != but:
-        # Who does not hear it is found to be gone by the watch.
-        with self._lock, contextlib.suppress(OSError):
-          line.send(what)
+        line.send(what)
 
   def _check(self) -> None:
     if self._lost is not None:
@@ -328,7 +324,8 @@ class Leader(Alone):
       if self._wake_reader in ready:
         return
       if time.monotonic() - beaten > _BEAT_SECONDS:
-        self._tell({})
+        for line in there.values():
+          line.beat()
         beaten = time.monotonic()
       for number, line in [*there.items()]:
         said, cause = line.heard(line.socket in ready)
@@ -404,7 +401,6 @@ class Follower:
       raise errors.PeerError(lost)
     self._leader, self.config = self.welcome['name'], self.welcome['config']
     self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    self._lock = threading.Lock()
     self._left = threading.Event()
     self._thread = threading.Thread(target=self._watch, name='processes')
     self._thread.start()
@@ -424,7 +420,7 @@ class Follower:
     told = False
     while True:
       if not told and (signal := interrupted()):
-        self._send({'signal': signal})
+        self._line.send({'signal': signal})
         told = True
       try:
         what = self._commands.get(timeout=_POLL_SECONDS)
@@ -451,8 +447,7 @@ class Follower:
 
   def answer(self, what: dict[str, Any], payload: bytes) -> None:
     """What process 0 asked for."""
-    with self._lock, contextlib.suppress(OSError):
-      self._line.send({**what, 'answer': True}, payload)
+    self._line.send({**what, 'answer': True}, payload)
 
   @contextlib.contextmanager
   def explaining(self) -> Iterator[None]:
@@ -475,24 +470,22 @@ class Follower:
     """
     if error is None or isinstance(error, errors.Interrupted):
       leave_xla()
-      self._send({'left': True})
+      self._line.send({'left': True})
     else:
-      self._send({'failed': f'has failed: {type(error).__name__}: {error}'})
+      self._line.send(
+        {'failed': f'has failed: {type(error).__name__}: {error}'}
+      )
       leave_xla()
     self._left.set()
     self._thread.join()
     self._line.close()
-
-  def _send(self, what: dict[str, Any]) -> None:
-    with self._lock, contextlib.suppress(OSError):
-      self._line.send(what)
 
   def _watch(self) -> None:
     beaten = 0.0
     while not self._left.is_set():
       ready, _, _ = select.select([self._line.socket], [], [], _POLL_SECONDS)
       if time.monotonic() - beaten > _BEAT_SECONDS:
-        self._send({})
+        self._line.beat()
         beaten = time.monotonic()
       said, cause = self._line.heard(bool(ready))
       for what in said:
@@ -525,8 +518,8 @@ def joined(
 
   Raises:
     errors.PeerError: another process has not come, or is lost.
-    errors.UsageError: they were started with different configs, or there is
-      nobody to wait for.
+    errors.UsageError: they are different programs, were started with different
+      configs, or there is nobody to wait for.
   """
   if place is None:
     yield ALONE
@@ -535,14 +528,17 @@ def joined(
   if place.process_id == 0:
     port = free_port()
     assert config is not None
-    group = Leader(place, {'config': config, 'port': port})
+    welcome = {'config': config, 'port': port, 'installed': installed.digest()}
+    group = Leader(place, welcome)
   else:
     group = Follower(place)
     port = group.welcome['port']
   leave_xla = _nothing
   try:
-    if isinstance(group, Follower) and config is not None:
-      _check_same(config, group.config)
+    if isinstance(group, Follower):
+      _check_same_program(group.welcome['installed'])
+      if config is not None:
+        _check_same(config, group.config)
     if group.config['runtime']['kind'] == 'mesh':
       leave_xla = _join_xla(place, port)
     yield group
@@ -573,6 +569,15 @@ def _join_xla(place: Place, port: int) -> Callable[[], None]:
   return jax.distributed.shutdown
 
 
+def _check_same_program(leading: str) -> None:
+  if installed.digest() != leading:
+    raise errors.UsageError(
+      'this process is another program than process 0: the sources of '
+      'acme_cbo, or the versions of Python and of what is installed, differ; '
+      'install the same on all machines'
+    )
+
+
 def _check_same(own: dict[str, Any], leading: dict[str, Any]) -> None:
   own = json.loads(json.dumps(own))
   if own != leading:
@@ -583,6 +588,14 @@ def _check_same(own: dict[str, Any], leading: dict[str, Any]) -> None:
       'this process was started with another config than process 0: '
       f'{", ".join(names)} differ; start all with the same flags'
     )
+
+
+def _introduced(said: dict[str, Any]) -> tuple[int, int, str]:
+  """Number, number of all and name of a process that has come."""
+  number, size, name = (said[x] for x in ('process', 'of', 'name'))
+  if type(number) is not int:
+    raise TypeError(f'{number!r} is no number of a process')
+  return number, size, name
 
 
 def _name(process_id: int) -> str:

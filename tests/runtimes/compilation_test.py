@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo import installed
 from acme_cbo.runtimes import compilation
 
 
@@ -84,15 +85,15 @@ class ReadyTest(parameterized.TestCase):
       package = self.kept / 'package'
       package.mkdir()
       (package / 'module.py').write_text('x = 1')
-      self.enterContext(mock.patch.object(compilation, '_PACKAGE', package))
+      self.enterContext(mock.patch.object(installed, '_PACKAGE', package))
       self._ready()
       self.assertEqual(self.compiled, 2)
       (package / 'module.py').write_text('x = 2')
     elif what == 'installed':
-      installed = mock.Mock(version='1')
-      installed.name = 'jax'
+      found = mock.Mock(version='1')
+      found.name = 'jax'
       self.enterContext(
-        mock.patch('importlib.metadata.distributions', lambda: [installed])
+        mock.patch('importlib.metadata.distributions', lambda: [found])
       )
     elif what == 'jax':
       name = 'jax_disable_most_optimizations'

@@ -15,6 +15,7 @@ from unittest import mock
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from acme_cbo import errors
+from acme_cbo import installed
 from acme_cbo.runtimes import lines
 from acme_cbo.runtimes import processes
 
@@ -30,6 +31,9 @@ def lead(group: processes.Alone, what: str) -> None:
     group.command({'step': step})
     if step == _STEPS:
       happen(what, 0)
+    if step > _STEPS and what == '1 stops unread':
+      assert isinstance(group, processes.Leader)
+      group.ask(1, {'step': step}, bytes(1 << 26))
     if number := group.signal():
       raise errors.Interrupted(number, f'after update {step}')
     with group.explaining():
@@ -55,7 +59,7 @@ def happen(what: str, number: int) -> None:
     return
   if event in ('dies', 'hangs', 'resets'):
     os.kill(os.getpid(), signal.SIGKILL)
-  elif event == 'stops':
+  elif event.startswith('stops'):
     os.kill(os.getpid(), signal.SIGSTOP)
   elif event == 'raises':
     raise KeyError('broken on purpose')
@@ -77,6 +81,9 @@ def main() -> None:
     mock.patch.object(processes, '_BEAT_SECONDS', 0.2),
     mock.patch.object(lines, 'SILENCE_SECONDS', 1.0),
     mock.patch.object(processes, '_GRACE_SECONDS', 0.5),
+    mock.patch.object(
+      installed, 'digest', lambda: str(what == f'{number} is another program')
+    ),
   ):
     try:
       with processes.joined(place, config) as group:

@@ -43,7 +43,7 @@ def _run(what, size=_SIZE):
   # Process 0 may be the last to come.
   members = [_start(i, size, port, what) for i in reversed(range(size))][::-1]
   begin = time.monotonic()
-  if what.endswith('stops'):
+  if 'stops' in what:
     stopped = members[int(what[0])]
     ended = _finish([x for x in members if x is not stopped])
     stopped.kill()
@@ -125,6 +125,7 @@ class GroupTest(parameterized.TestCase):
     ('0 dies', 0, 'has ended without a word'),
     ('1 resets', 1, 'has ended without a word'),
     ('1 stops', 1, r'was not heard of for \d s'),
+    ('1 stops unread', 1, r'was not heard of for \d s'),
     ('0 stops', 0, r'was not heard of for \d s'),
     ('0 raises', 0, "has failed: KeyError: 'broken on purpose'"),
     ('0 hangs', 1, 'has ended without a word'),
@@ -160,6 +161,11 @@ class GroupTest(parameterized.TestCase):
     self.assertRegex(ended[1][1], 'another config than process 0: seed differ')
     self._assert_lost([ended[0], ended[2]], 1, 'has failed: UsageError')
 
+  def test_another_program_is_refused(self):
+    ended, _ = _run('1 is another program')
+    self.assertRegex(ended[1][1], 'this process is another program than')
+    self._assert_lost([ended[0], ended[2]], 1, 'has failed: UsageError')
+
   def test_one_that_does_not_come(self):
     port = processes.free_port()
     ended = _finish([_start(i, 3, port, '-') for i in (0, 2)])
@@ -192,7 +198,15 @@ class GroupTest(parameterized.TestCase):
     leader = _start(0, 2, port, '-')
     time.sleep(0.3)
     port_of = ('127.0.0.1', port)
-    for sent in (b'', b'GET / HTTP/1.1\r\n\r\n', b'\xff\xfe\n', b'[1]\n'):
+    for sent in (
+      b'',
+      b'GET / HTTP/1.1\r\n\r\n',
+      b'\xff\xfe\n',
+      b'[1]\n',
+      b'[' * 100_000 + b'\n',
+      b'{"process": [], "of": 2, "name": "x"}\n',
+      b'{"process": true, "of": 2, "name": "x"}\n',
+    ):
       with socket.create_connection(port_of, 5) as stranger:
         stranger.sendall(sent)
     ended = _finish([leader, _start(1, 2, port, '-')])

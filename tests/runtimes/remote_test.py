@@ -1,10 +1,15 @@
 """Tests of arrays that go from process to process as they are in memory."""
 
+import types
+from typing import Any
+
 from absl.testing import absltest
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import pipeline
 from acme_cbo.runtimes import remote
 
 _TREE = {
@@ -34,6 +39,38 @@ class PackingTest(absltest.TestCase):
         ValueError, 'where arrays of 18 are expected'
       ):
         remote.unpacked(wrong, _TREE)
+
+
+class AskingTest(absltest.TestCase):
+  def test_each_ticket_is_acted_for_with_its_own_parameters(self):
+    asked = []
+
+    class Group:
+      def ask(self, number, what, payload):
+        asked.append((number, what, payload))
+        answer = experience.tasks, experience.data, experience.next_key
+        return {'seed': experience.seed, 'payload': remote.packed(answer)}
+
+    key: Any = np.array([3, 4], np.uint32)
+    tasks: Any = np.arange(3.0)
+    data: Any = np.ones(2), np.array([True])
+    state: Any = types.SimpleNamespace(key=key)
+    experience = fused.Experience(tasks, data, '[7, 8]', key)
+    run = {
+      'fill': types.SimpleNamespace(out_info=(experience.tasks, None)),
+      'act': types.SimpleNamespace(out_info=(experience.data, None)),
+    }
+    group: Any = Group()
+    act = remote.asking(group, 2, run, state)
+    for update in (5, 6):
+      params = {'w': np.full(2, float(update))}
+      ticket = pipeline.Ticket(update, key + update, update - 1, params)
+      jax.tree.map(np.testing.assert_array_equal, act(ticket), experience)
+      number, what, payload = asked.pop()
+      self.assertEqual((number, what), (2, {'update': update}))
+      sent, sent_key = remote.unpacked(payload, (params, key))
+      np.testing.assert_array_equal(sent['w'], params['w'])
+      np.testing.assert_array_equal(sent_key, key + update)
 
 
 if __name__ == '__main__':

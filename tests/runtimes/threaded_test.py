@@ -158,12 +158,21 @@ class FaultTest(parameterized.TestCase):
       self.assertEqual(note, 'actor 0 did not end within 0 s')
       with (
         self.assertRaisesRegex(errors.PeerError, 'actor 0 did not end'),
-        _runtime().started(_programs(), _state()),
+        _runtime(stall_seconds=0.2).started(_programs(), _state()),
       ):
         pass
       ended.set()
       for thread in _actors():
         thread.join()
+
+  def test_an_actor_that_is_slow_to_end_is_waited_for(self):
+    with (
+      mock.patch.object(threaded, '_JOIN_SECONDS', 0.2),
+      self._acting(lambda *unused: time.sleep(0.6)),
+      _runtime(stall_seconds=30.0).started(_programs(), _state()),
+    ):
+      time.sleep(0.1)
+    self.assertEmpty(_actors())
 
   def test_a_learner_that_raises(self):
     run = {
