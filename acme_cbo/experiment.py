@@ -154,6 +154,12 @@ class Experiment:
   training: Training
   evaluation: Evaluation
 
+  @property
+  def can_be_replayed(self) -> bool:
+    """Whether its updates do not depend on time, nor on what is no program."""
+    in_lockstep = self.runtime.kind != 'threaded' or not self.runtime.max_lag
+    return in_lockstep and not self.simulator
+
 
 def from_config(config: dict[str, Any]) -> Experiment:
   """Wires the parts that a config describes.

@@ -152,8 +152,7 @@ def _range(values):
 
 def _experiment(workdir: pathlib.Path) -> experiment_lib.Experiment:
   experiment = experiment_lib.from_config(run_directory.read_config(workdir))
-  runtime = experiment.runtime
-  if experiment.simulator or (runtime.kind == 'threaded' and runtime.max_lag):
+  if not experiment.can_be_replayed:
     raise errors.UsageError(
       f'the updates of the run in --workdir={workdir} cannot be made again: '
       'which parameters its actors had was a matter of time'

@@ -283,6 +283,7 @@ class Pool:
       min(size, _MAX_THREADS), thread_name_prefix='actor: simulators'
     )
     self._stopped = threading.Event()
+    self._begun: list[tuple[int, int]] = []  # Seed and rollout of each.
     self._made: list[environment.Simulator] = []
     with contextlib.ExitStack() as unless_made:
       unless_made.callback(self.close)
@@ -307,24 +308,29 @@ class Pool:
 
     Raises:
       errors.PeerError: one does not answer.
-      errors.UsageError: they have not the shape, or rollouts on a system not
-        the same ones.
+      errors.UsageError: they have not the shape, are not finite, or rollouts on
+        a system have not the same ones.
     """
+
+    def said(i):
+      return f'reset(seed={seeds[i]}, rollout={rollouts[i]}, ...)'
+
     rows = self._each(
+      said,
       lambda simulator, seed, rollout: simulator.reset(
         seed, rollout, num_observations
       ),
       seeds,
       rollouts,
     )
-    found = self._stacked('reset', rows, (num_observations, self._width))
+    found = self._stacked(said, rows, (num_observations, self._width))
+    self._begun = list(zip(seeds, rollouts, strict=True))
     first: dict[int, np.ndarray] = {}
-    for seed, rollout, row in zip(seeds, rollouts, found, strict=True):
-      if not np.array_equal(first.setdefault(seed, row), row, equal_nan=True):
+    for i, (seed, row) in enumerate(zip(seeds, found, strict=True)):
+      if not np.array_equal(first.setdefault(seed, row), row):
         raise errors.UsageError(
-          f'the simulator {self._kind}: reset(seed={seed}, rollout={rollout}, '
-          '...) gave other observations than another rollout; they have to be '
-          'those of the seed alone'
+          f'the simulator {self._kind}: {said(i)} gave other observations than '
+          'another rollout; they have to be those of the seed alone'
         )
     return found
 
@@ -340,21 +346,25 @@ class Pool:
 
     Raises:
       errors.PeerError: one does not answer.
-      errors.UsageError: they have not the shape.
+      errors.UsageError: they have not the shape, or are not finite.
     """
+    asked = [
+      {
+        name: float(value)
+        for name, value, is_set in zip(self.variables, *row, strict=True)
+        if is_set
+      }
+      for row in zip(values, mask, strict=True)
+    ]
 
-    def one(simulator, mask, values):
-      return simulator.step(
-        {
-          name: float(value)
-          for name, value, is_set in zip(
-            self.variables, values, mask, strict=True
-          )
-          if is_set
-        }
-      )
+    def said(i):
+      seed, rollout = self._begun[i]
+      return f'step({asked[i]}) of seed {seed}, rollout {rollout},'
 
-    return self._stacked('step', self._each(one, mask, values), (self._width,))
+    rows = self._each(
+      said, lambda simulator, chosen: simulator.step(chosen), asked
+    )
+    return self._stacked(said, rows, (self._width,))
 
   def stop(self) -> None:
     """Ends what is under way: processes at once, others after a step."""
@@ -378,17 +388,28 @@ class Pool:
   def _kind(self) -> str:
     return type(self._made[0]).__name__
 
-  def _each(self, function, *arguments):
-    """What a function of each simulator gives, many at once."""
+  def _each(self, said, function, *arguments):
+    """What a function of each simulator gives, many at once.
 
-    def call(*args):
+    Args:
+      said: the number of one -> what it is asked, for whoever reads an error.
+      function: of a simulator and its arguments.
+      *arguments: of all of them.
+    """
+
+    def call(i, simulator, *args):
       if self._stopped.is_set():
         raise Stopped
-      return function(*args)
+      try:
+        return function(simulator, *args)
+      except Exception as error:
+        if not isinstance(simulator, Process):  # Which says it itself.
+          error.add_note(f'raised by the simulator {self._kind}, {said(i)}')
+        raise
 
     asked = [
-      self._threads.submit(call, *args)
-      for args in zip(self._made, *arguments, strict=True)
+      self._threads.submit(call, i, *args)
+      for i, args in enumerate(zip(self._made, *arguments, strict=True))
     ]
     done, _ = futures.wait(asked, self._stall_seconds, futures.FIRST_EXCEPTION)
     answers = [one.result() for one in asked if one in done]
@@ -405,14 +426,20 @@ class Pool:
       )
     return answers
 
-  def _stacked(self, method, rows, shape) -> np.ndarray:
-    for row in rows:
+  def _stacked(self, said, rows, shape) -> np.ndarray:
+    for i, row in enumerate(rows):
       if np.shape(row) != shape:
         raise errors.UsageError(
-          f'the simulator {self._kind}: {method} gave an array of shape '
+          f'the simulator {self._kind}: {said(i)} gave an array of shape '
           f'{np.shape(row)}; it must be {shape}'
         )
-    return np.stack([np.asarray(row, np.float64) for row in rows])
+    found = np.stack([np.asarray(row, np.float64) for row in rows])
+    for i, *_, j in np.argwhere(~np.isfinite(found)):
+      raise errors.UsageError(
+        f'the simulator {self._kind}: {said(i)} gave a value of '
+        f'{self.variables[j]!r} that is not finite'
+      )
+    return found
 
 
 class Process:

@@ -163,7 +163,7 @@ def train_and_evaluate(
       )
     with (
       run_directory.ending(workdir, facts, begun) as ending,
-      _what_to_do_next(workdir),
+      _what_to_do_next(workdir, experiment.can_be_replayed),
       runtime.started(run, state) as step,
     ):
       group.on_loss(ending.fail)
@@ -387,16 +387,19 @@ def held_out_tasks(experiment: experiment_lib.Experiment) -> results.HeldOut:
 
 
 @contextlib.contextmanager
-def _what_to_do_next(workdir: pathlib.Path) -> Iterator[None]:
+def _what_to_do_next(
+  workdir: pathlib.Path, can_be_replayed: bool
+) -> Iterator[None]:
   """Adds to an error the command that shows its cause, or that goes on."""
   try:
     yield
   except errors.NonFiniteError as error:
-    error.add_note(
-      f'see what it met with: {_beside("python")} launchers/replay.py '
-      f'{_flag(workdir)} --update={error.update} --scm={error.task}'
-      f'{" --held_out" if error.held_out else ""}'
-    )
+    if can_be_replayed:
+      error.add_note(
+        f'see what it met with: {_beside("python")} launchers/replay.py '
+        f'{_flag(workdir)} --update={error.update} --scm={error.task}'
+        f'{" --held_out" if error.held_out else ""}'
+      )
     raise
   except (errors.Interrupted, errors.PeerError) as error:
     error.add_note(

@@ -1,7 +1,7 @@
 """Trains in several processes of this machine: starts them, ends them together.
 
-python launchers/local.py --processes=3 --config.runtime.kind=threaded
-  --config=configs/grpo.py --workdir=runs/mine
+python launchers/local.py --processes=3 --config=configs/grpo.py
+  --config.runtime.kind=threaded --workdir=runs/mine
 
 All other flags are those of launchers/train.py. Of the kind 'threaded', process
 0 learns and the others act; of the kind 'mesh', all do both on their devices.

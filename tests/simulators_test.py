@@ -185,8 +185,14 @@ class FaultTest(parameterized.TestCase):
   @parameterized.product(
     case=[
       ('raises', RuntimeError, 'broken on purpose'),
-      ('wide', errors.UsageError, r'step gave an array of shape \(4,\); it'),
-      ('short', errors.UsageError, r'reset gave an array of shape \(2, 3\)'),
+      ('wide', errors.UsageError, r' gave an array of shape \(4,\); it'),
+      (
+        'nan',
+        errors.UsageError,
+        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, gave a value of "
+        "'x' that is not finite",
+      ),
+      ('short', errors.UsageError, r'\.\.\.\) gave an array of shape \(2, 3\)'),
       ('differs', errors.UsageError, 'gave other observations than another'),
     ]
   )
@@ -195,11 +201,16 @@ class FaultTest(parameterized.TestCase):
     with (
       mock.patch.object(made.Faulty, 'what', what),
       _pool(made.Faulty, 4) as pool,
-      self.assertRaisesRegex(error, sentence),
+      self.assertRaisesRegex(error, sentence) as caught,
     ):
       pool.reset([1, 1, 2, 2], [0, 1, 0, 1], 3)
       for _ in range(3):
         pool.step(np.ones((4, 3), bool) & [1, 1, 0], np.ones((4, 3)))
+    if what == 'raises':
+      (note,) = errors.notes(caught.exception)
+      self.assertRegex(
+        note, r"by the simulator Faulty, step\({'x': 1.0, 'z': 1.0}\) of seed 1"
+      )
 
   @parameterized.parameters(
     ('dies', errors.PeerError, r'dies. \(pid \d+\) has ended, with code 7'),

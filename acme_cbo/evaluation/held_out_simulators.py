@@ -159,7 +159,8 @@ class HeldOutSimulators:
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
       scale = simulators.Scale(self._problem, own_rows)
-      memory = init(params, scale.problems, scale.scaled(own_rows))
+      rows = scale.scaled(own_rows)
+      memory = init(params, scale.problems, rows)
       masks, values, outcomes = [], [], []
       for step in range(num_steps):
         keys = jax.random.split(jax.random.fold_in(key, step), len(seeds))
@@ -180,7 +181,7 @@ class HeldOutSimulators:
           types.Intervention._make((masks, np.where(masks, values, 0.0))),
           own[..., target],
           {},
-          np.stack([np.isfinite(x).all((1, 2)) for x in (own_rows, own)], 1),
+          np.stack([np.isfinite(x).all((1, 2)) for x in (rows, score)], 1),
         )
       )
 
