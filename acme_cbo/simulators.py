@@ -144,13 +144,18 @@ def alike(
   Returns:
     What makes one, and raises errors.UsageError where it is another system.
   """
-  expected = _described(first)
+
+  def comparable(simulator):
+    *rest, domains = _described(simulator)
+    return *rest, {name: np.asarray(x).tolist() for name, x in domains.items()}
+
+  expected = comparable(first)
 
   def checked():
     with contextlib.ExitStack() as unless_alike:
       made = make()
       unless_alike.callback(close, made)
-      if (said := _described(made)) != expected:
+      if (said := comparable(made)) != expected:
         raise errors.UsageError(
           f'the simulator {type(made).__name__} said that its variables, '
           f'target, goal and domains are {said}, and {expected} when it was '
@@ -420,8 +425,9 @@ class Pool:
         for simulator, one in zip(self._made, asked, strict=True)
         if one not in done
       ]
+      name = late if isinstance(late, Process) else self._kind
       raise errors.PeerError(
-        f'the simulator {late} has not answered for {self._stall_seconds:.0f} '
+        f'the simulator {name} has not answered for {self._stall_seconds:.0f} '
         's; raise config.runtime.stall_seconds if that is no mistake'
       )
     return answers
