@@ -87,7 +87,6 @@ def problem(
   Raises:
     errors.UsageError: it does not say so, or what it says does not fit.
   """
-  kind = type(simulator).__name__
   names, target, goal, domains = _described(simulator)
   unknown = [name for name in [target, *domains] if name not in names]
   wrong = [name for name, domain in domains.items() if not _is_domain(domain)]
@@ -112,7 +111,7 @@ def problem(
   else:
     said = ''
   if said:
-    raise errors.UsageError(f'the simulator {kind}: {said}')
+    raise errors.UsageError(f'{_named(simulator)}: {said}')
   settable = np.array([name in domains for name in names])
   low, high = (
     np.array([domains.get(name, (0.0, 0.0))[i] for name in names], np.float32)
@@ -157,7 +156,7 @@ def alike(
       unless_alike.callback(close, made)
       if (said := comparable(made)) != expected:
         raise errors.UsageError(
-          f'the simulator {type(made).__name__} said that its variables, '
+          f'{_named(made)} said that its variables, '
           f'target, goal and domains are {said}, and {expected} when it was '
           'made before; they have to be the same each time'
         )
@@ -174,9 +173,17 @@ def _described(simulator: environment.Simulator):
     return names, target, simulator.goal, dict(simulator.domains)
   except (AttributeError, TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'the simulator {type(simulator).__name__} lacks what every one has, see '
+      f'{_named(simulator)} lacks what every one has, see '
       f'acme_cbo.environment.Simulator: {error}'
     ) from error
+
+
+def _named(simulator: environment.Simulator) -> str:
+  """What it is called in errors: by its command and number, or by its class."""
+  is_process = isinstance(simulator, Process)
+  return (
+    f'the simulator {simulator if is_process else type(simulator).__name__}'
+  )
 
 
 def _is_domain(domain) -> bool:
@@ -334,7 +341,7 @@ class Pool:
     for i, (seed, row) in enumerate(zip(seeds, found, strict=True)):
       if not np.array_equal(first.setdefault(seed, row), row):
         raise errors.UsageError(
-          f'the simulator {self._kind}: {said(i)} gave other observations than '
+          f'{_named(self._made[i])}: {said(i)} gave other observations than '
           'another rollout; they have to be those of the seed alone'
         )
     return found
@@ -389,10 +396,6 @@ class Pool:
   def _width(self) -> int:
     return len(self.variables)
 
-  @property
-  def _kind(self) -> str:
-    return type(self._made[0]).__name__
-
   def _each(self, said, function, *arguments):
     """What a function of each simulator gives, many at once.
 
@@ -409,7 +412,7 @@ class Pool:
         return function(simulator, *args)
       except Exception as error:
         if not isinstance(simulator, Process):  # Which says it itself.
-          error.add_note(f'raised by the simulator {self._kind}, {said(i)}')
+          error.add_note(f'raised by {_named(simulator)}, {said(i)}')
         raise
 
     asked = [
@@ -420,15 +423,11 @@ class Pool:
     answers = [one.result() for one in asked if one in done]
     if len(answers) < len(asked):
       self.stop()
-      (late, *_) = [
-        simulator
-        for simulator, one in zip(self._made, asked, strict=True)
-        if one not in done
-      ]
-      name = late if isinstance(late, Process) else self._kind
+      late = next(i for i, one in enumerate(asked) if one not in done)
       raise errors.PeerError(
-        f'the simulator {name} has not answered for {self._stall_seconds:.0f} '
-        's; raise config.runtime.stall_seconds if that is no mistake'
+        f'{_named(self._made[late])} has not answered for '
+        f'{self._stall_seconds:.0f} s; raise config.runtime.stall_seconds if '
+        'that is no mistake'
       )
     return answers
 
@@ -436,13 +435,13 @@ class Pool:
     for i, row in enumerate(rows):
       if np.shape(row) != shape:
         raise errors.UsageError(
-          f'the simulator {self._kind}: {said(i)} gave an array of shape '
+          f'{_named(self._made[i])}: {said(i)} gave an array of shape '
           f'{np.shape(row)}; it must be {shape}'
         )
     found = np.stack([np.asarray(row, np.float64) for row in rows])
     for i, *_, j in np.argwhere(~np.isfinite(found)):
       raise errors.UsageError(
-        f'the simulator {self._kind}: {said(i)} gave a value of '
+        f'{_named(self._made[i])}: {said(i)} gave a value of '
         f'{self.variables[j]!r} that is not finite'
       )
     return found

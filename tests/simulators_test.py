@@ -187,14 +187,23 @@ class FaultTest(parameterized.TestCase):
   @parameterized.product(
     case=[
       ('raises', RuntimeError, 'broken on purpose'),
-      ('wide', errors.UsageError, r' gave an array of shape \(4,\); it'),
+      (
+        'wide',
+        errors.UsageError,
+        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, gave an array of "
+        r'shape \(4,\); it',
+      ),
       (
         'nan',
         errors.UsageError,
         r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, gave a value of "
         "'x' that is not finite",
       ),
-      ('short', errors.UsageError, r'\.\.\.\) gave an array of shape \(2, 3\)'),
+      (
+        'short',
+        errors.UsageError,
+        r'reset\(seed=1, rollout=0, \.\.\.\) gave an array of shape \(2, 3\)',
+      ),
       ('differs', errors.UsageError, 'gave other observations than another'),
     ]
   )

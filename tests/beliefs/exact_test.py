@@ -140,7 +140,6 @@ def _posterior_over_orders(data):
 
 
 @functools.partial(jax.jit, static_argnames='num_variables')
-@functools.partial(jax.jit, static_argnums=3)
 def _scores(rows, intervened, exists, num_variables):
   evidence = exact.add(exact.no_evidence(num_variables), rows, intervened)
   return exact.log_scores(evidence, exists)
