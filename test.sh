@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets .venv up where needed, then runs every check; ends at the first failure.
-# Arguments go to pytest: ./test.sh -m slow; ./test.sh tests/losses_test.py
+# Arguments go to pytest: ./test.sh -m slow; ./test.sh tests/agents/grpo/losses_test.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

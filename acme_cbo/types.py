@@ -140,7 +140,8 @@ class Objective(NamedTuple):
     given: [P, ...] partial interventions, of no variable first.
     given_outcome: [P] the outcome of each as it is.
     curves: [P, D, C] outcomes of setting one more variable to each point of
-      `simulate.grid`; that of the given alone where the variable may not be
+      `interventions.grid`; that of the given alone where the variable may not
+      be
       set, or is set already.
   """
 

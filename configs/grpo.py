@@ -92,7 +92,7 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
       belief_input='none',
     )
   )
-  # The update: see acme_cbo/losses.py and acme_cbo/learner.py.
+  # The update: see acme_cbo/agents/grpo/.
   config.grpo = ml_collections.ConfigDict(
     dict(
       num_tasks=64,

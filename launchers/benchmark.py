@@ -15,8 +15,9 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
-from acme_cbo import errors
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PEER = _ROOT / 'tests' / 'peers' / 'botorch_step.py'
@@ -39,12 +40,12 @@ _EXCHANGE = flags.DEFINE_bool('exchange', False, 'Measure that instead.')
 def main(argv: Sequence[str]) -> None:
   """Prints the figures and writes them down."""
   del argv
-  config = command_line.required_config(_CONFIG)
+  config = experiments_flags.required_config(_CONFIG)
   if (_SCALING.value or _EXCHANGE.value) and (_OUT.value or _BOTORCH.value):
     raise errors.UsageError('--out and --botorch are for the whole benchmark')
-  command_line.set_environment()
+  cli.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo.benchmark import run  # noqa: PLC0415
+  from acme_cbo.experiments.performance import run  # noqa: PLC0415
 
   if _EXCHANGE.value:
     print(run.exchange(config, _REPEATS.value))
@@ -56,4 +57,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

@@ -15,9 +15,12 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
 
-command_line.define_playing(['chain_5', 'fork_5', 'star_5', 'sparse_5'], 'run')
+experiments_flags.define_playing(
+  ['chain_5', 'fork_5', 'star_5', 'sparse_5'], 'run'
+)
 flags.DEFINE_bool(
   'allow_mismatch',
   False,
@@ -28,14 +31,14 @@ flags.DEFINE_bool(
 
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.compare`."""
-  command_line.set_environment(small_programs=True)
+  cli.set_environment(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import compare  # noqa: PLC0415
-  from acme_cbo.evaluation import environments  # noqa: PLC0415
+  from acme_cbo.evaluation.comparison import run  # noqa: PLC0415
+  from acme_cbo.scms import registry  # noqa: PLC0415
 
-  settings = compare.from_flags(flags.FLAGS, argv[1:])
-  compare.run(settings, environments.resolve)
+  settings = run.from_flags(flags.FLAGS, argv[1:])
+  run.run(settings, registry.resolve)
 
 
 if __name__ == '__main__':
-  command_line.run(main, takes_arguments=True)
+  cli.run(main, takes_arguments=True)

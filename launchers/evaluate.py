@@ -12,9 +12,10 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
 
-command_line.define_playing(['benchmarks'], 'method')
+experiments_flags.define_playing(['benchmarks'], 'method')
 flags.DEFINE_list(
   'methods', ['grpo', 'cbo', 'gp_bo', 'random'], 'What is compared.'
 )
@@ -33,13 +34,14 @@ flags.DEFINE_integer('interventions', 40, 'The most that an episode makes.')
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.evaluate`."""
   del argv
-  command_line.set_environment(small_programs=True)
+  cli.set_environment(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import evaluate  # noqa: PLC0415
-  from acme_cbo.evaluation import environments  # noqa: PLC0415
+  from acme_cbo.evaluation import config  # noqa: PLC0415
+  from acme_cbo.evaluation import run  # noqa: PLC0415
+  from acme_cbo.scms import registry  # noqa: PLC0415
 
-  evaluate.run(evaluate.from_flags(flags.FLAGS), environments.resolve)
+  run.run(config.from_flags(flags.FLAGS), registry.resolve)
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

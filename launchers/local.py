@@ -15,8 +15,8 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
-from acme_cbo import together
+from acme_cbo.infra import cli
+from acme_cbo.runtimes import local_launch
 
 _PROCESSES = flags.DEFINE_integer('processes', 2, 'How many there are.')
 
@@ -24,8 +24,8 @@ _PROCESSES = flags.DEFINE_integer('processes', 2, 'How many there are.')
 def main(argv: Sequence[str]) -> None:
   """Starts them with what is left of the flags."""
   train = pathlib.Path(__file__).with_name('train.py')
-  sys.exit(together.run(str(train), argv[1:], _PROCESSES.value))
+  sys.exit(local_launch.run(str(train), argv[1:], _PROCESSES.value))
 
 
 if __name__ == '__main__':
-  command_line.run(main, passes_on=True)
+  cli.run(main, passes_on=True)

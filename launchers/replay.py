@@ -12,7 +12,7 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
+from acme_cbo.infra import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _UPDATE = flags.DEFINE_integer('update', None, 'Number of the update, from 1.')
@@ -25,10 +25,10 @@ _HELD_OUT = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.replay`."""
   del argv
-  command_line.set_environment()
+  cli.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import errors  # noqa: PLC0415
-  from acme_cbo import replay  # noqa: PLC0415
+  from acme_cbo.experiments import replay  # noqa: PLC0415
+  from acme_cbo.infra import errors  # noqa: PLC0415
 
   if not _WORKDIR.value or _UPDATE.value is None:
     raise errors.UsageError('name a run and an update: --workdir=, --update=')
@@ -37,4 +37,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

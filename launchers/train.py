@@ -15,9 +15,10 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
-from acme_cbo import errors
-from acme_cbo import run_directory
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -32,7 +33,7 @@ _RESUME = flags.DEFINE_bool('resume', False, 'Go on with the run in --workdir.')
 _RESUME_STEP = flags.DEFINE_integer(
   'resume_step', None, 'Go on from the checkpoint of this step instead.'
 )
-command_line.define_place()
+experiments_flags.define_place()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,18 +44,18 @@ def main(argv: Sequence[str]) -> None:
   resume = _RESUME.value or _RESUME_STEP.value is not None
   if resume and _WORKDIR.value is None:
     raise errors.UsageError('name the run to resume: --workdir=')
-  place = command_line.place()
+  place = experiments_flags.place()
   config: dict[str, Any] | None = None  # As process 0 has it.
   if not resume or _CONFIG.value is not None:
-    config = command_line.required_config(_CONFIG)
+    config = experiments_flags.required_config(_CONFIG)
   elif place is None or place.process_id == 0:
     config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
-  command_line.set_environment(several_processes=place is not None)
+  cli.set_environment(several_processes=place is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import train  # noqa: PLC0415
+  from acme_cbo.experiments import train  # noqa: PLC0415
 
   train.run(config, _WORKDIR.value, resume, _RESUME_STEP.value, place)
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

@@ -13,8 +13,9 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
-from acme_cbo import errors
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The config file.')
 _SEEDS = flags.DEFINE_integer(
@@ -28,14 +29,14 @@ _REPORT = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
   """Prints the checks as they are made; exits 1 unless all of them pass."""
   del argv
-  config = command_line.required_config(_CONFIG)
-  command_line.set_environment()
+  config = experiments_flags.required_config(_CONFIG)
+  cli.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo import experiment  # noqa: PLC0415
-  from acme_cbo.validation import validate  # noqa: PLC0415
+  from acme_cbo.experiments import builder  # noqa: PLC0415
+  from acme_cbo.experiments.validation import validate  # noqa: PLC0415
 
   config['training']['num_updates'] = validate.NUM_UPDATES
-  parts = experiment.from_config(config).parts
+  parts = builder.from_config(config).parts
   report = _REPORT.value and pathlib.Path(_REPORT.value)
   if report and (report.is_dir() or not report.parent.is_dir()):
     raise errors.UsageError(
@@ -55,4 +56,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

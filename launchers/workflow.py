@@ -14,11 +14,12 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from acme_cbo import command_line
-from acme_cbo import errors
-from acme_cbo import executors
-from acme_cbo import workflow
-from acme_cbo.studies import study
+from acme_cbo.experiments import executors
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.experiments import sweep as sweep_lib
+from acme_cbo.experiments import sweep_config
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -38,16 +39,18 @@ _SLURM = flags.DEFINE_list('slurm', [], 'As timeout_min=600,cpus_per_task=8.')
 def main(argv: Sequence[str]) -> None:
   """Reads the flags; the rest is `acme_cbo.workflow`."""
   del argv
-  config = command_line.required_config(_CONFIG, 'configs/workflow.py', False)
+  config = experiments_flags.required_config(
+    _CONFIG, 'configs/workflow.py', False
+  )
   if not _WORKDIR.value:
     raise errors.UsageError('name a directory for the study: --workdir=')
-  sweep = command_line.required_function(_CONFIG, 'sweep')
-  executor = executors.of_flags(_EXECUTOR.value, _SLURM.value)
+  sweep = experiments_flags.required_function(_CONFIG, 'sweep')
+  executor = executors.from_flags(_EXECUTOR.value, _SLURM.value)
   jobs = _JOBS.value or min(2, len(os.sched_getaffinity(0)))
-  failed = workflow.run(
+  failed = sweep_lib.run(
     config,
-    study.swept(sweep, _CONFIG.value),
-    workflow.Settings(pathlib.Path(_WORKDIR.value), jobs, executor),
+    sweep_config.swept(sweep, _CONFIG.value),
+    sweep_lib.Settings(pathlib.Path(_WORKDIR.value), jobs, executor),
   )
   for sentence in failed:
     print(f'error: {sentence}', file=sys.stderr)
@@ -55,4 +58,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  cli.run(main)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import types
-from acme_cbo import units as units_lib
-from acme_cbo.beliefs import exact as exact_lib
+from acme_cbo.beliefs import exact_posterior
+from acme_cbo.environments import normalization
 
 # A learned log odds is bounded, so that its log probability is.
 _MAX_LOG_ODDS = 8.0
@@ -122,28 +122,29 @@ def learned() -> Belief:
 
 class _Exact(NamedTuple):
   problem: types.Problem
-  units: units_lib.Units
-  evidence: exact_lib.Evidence
+  units: normalization.Normalization
+  evidence: exact_posterior.Evidence
 
 
 def exact() -> Belief:
   """The posterior of a linear SCM with normal noise, for up to 8 variables.
 
-  Values are in the units of `units.bent`, fixed by the observations, so that no
+  Values are in the units of `normalization.asinh_normalize`, fixed by the
+  observations, so that no
   shift or scale of a variable changes the belief and no outlier breaks it. The
   state is the evidence alone; whoever asks for the posterior pays for it.
   """
 
   def add(state, rows, intervened):
-    rows = units_lib.bent(state.units, rows)
+    rows = normalization.asinh_normalize(state.units, rows)
     rows = jnp.where(state.problem.exists, rows, 0.0)
-    evidence = exact_lib.add(state.evidence, rows, intervened)
+    evidence = exact_posterior.add(state.evidence, rows, intervened)
     return state._replace(evidence=evidence)
 
   def init(problem, observations, parent_logits):
     del parent_logits
-    units = units_lib.fit(problem, observations)
-    nothing = exact_lib.no_evidence(problem.exists.size)
+    units = normalization.fit(problem, observations)
+    nothing = exact_posterior.no_evidence(problem.exists.size)
     never = jnp.zeros(observations.shape, bool)
     return add(_Exact(problem, units, nothing), observations, never)
 
@@ -153,13 +154,13 @@ def exact() -> Belief:
 
   def parents(state):
     target = state.problem.target
-    members = exact_lib.parent_sets(target.size)  # [D, P, D]
+    members = exact_posterior.parent_sets(target.size)  # [D, P, D]
     holds = (members & target[:, None, None]).any(0)  # [P, D]
     return jnp.exp(log_posterior(state)) @ holds
 
   def log_prob(state, parents):
     target = state.problem.target
-    number = exact_lib.set_index(target[:, None] & parents)  # [D]
+    number = exact_posterior.set_index(target[:, None] & parents)  # [D]
     number = jnp.where(target, number, 0).sum()
     return log_posterior(state)[number]
 
@@ -173,8 +174,8 @@ def exact() -> Belief:
 
 def log_posterior(state: _Exact) -> jax.Array:
   """Of the exact belief: log probability of the target's parent sets, [P]."""
-  scores = exact_lib.log_scores(state.evidence, state.problem.exists)
-  posterior = exact_lib.log_posterior(scores)  # [D, P]
+  scores = exact_posterior.log_scores(state.evidence, state.problem.exists)
+  posterior = exact_posterior.log_posterior(scores)  # [D, P]
   target = state.problem.target[:, None]
   return jax.nn.log_softmax(jnp.where(target, posterior, 0.0).sum(0))
 

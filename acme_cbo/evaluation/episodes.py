@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import environment
-from acme_cbo import errors
-from acme_cbo import interventions
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
-from acme_cbo.evaluation import policies
-from acme_cbo.scms import optimum
+from acme_cbo.environments import environment
+from acme_cbo.infra import errors
+from acme_cbo.policies import base
+from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import optimum as optimum_lib
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
@@ -59,7 +59,7 @@ class Protocol:
   seed: int
 
 
-class Move(NamedTuple):
+class StepRecord(NamedTuple):
   """One step of an episode.
 
   Attributes:
@@ -131,8 +131,8 @@ _watch_mean = jax.jit(_watch, static_argnums=3)
 
 
 def play(
-  key: jax.Array, policy: policies.Policy, scm: types.SCM, protocol: Protocol
-) -> tuple[list[Move], Any]:
+  key: jax.Array, policy: base.Policy, scm: types.SCM, protocol: Protocol
+) -> tuple[list[StepRecord], Any]:
   """Plays an episode.
 
   It ends early before an intervention that the rest of the budget does not pay
@@ -169,7 +169,7 @@ def play(
       break
     environment.check_intervention(problem, intervention)
     spent += float(problem.cost[mask].sum())
-    if not interventions.is_paid(budget, spent):
+    if not intervention_sets.is_within_budget(budget, spent):
       break
     outcome = _watch_mean(
       jax.random.fold_in(key_noise, step),
@@ -184,7 +184,9 @@ def play(
     seconds += time.perf_counter() - start
     recommended = policy.recommend(memory)
     environment.check_intervention(problem, recommended)
-    moves.append(Move(intervention, np.asarray(outcome), recommended, seconds))
+    moves.append(
+      StepRecord(intervention, np.asarray(outcome), recommended, seconds)
+    )
   return moves, memory
 
 
@@ -196,10 +198,10 @@ def _expected(scm, bank, intervention):
 _expected_outcome = jax.jit(_expected)
 
 
-class Judge:
+class ExpectedOutcome:
   """Knows E[Y | do] of an SCM, in the target's own units."""
 
-  def __init__(self, scm: types.SCM, best: optimum.Optimum):
+  def __init__(self, scm: types.SCM, best: optimum_lib.Optimum):
     """Takes the noise over which is averaged from the search.
 
     Args:
@@ -226,9 +228,9 @@ def judged(
   repeat: int,
   name: str,
   system: systems.System,
-  best: optimum.Optimum,
+  best: optimum_lib.Optimum,
   judge: Callable[[types.Intervention], float],
-  moves: list[Move],
+  moves: list[StepRecord],
   believed: dict[str, Any],
 ) -> Episode:
   """What an episode came to.
@@ -289,7 +291,7 @@ def judged(
   )
 
 
-def last_beliefs(policy: policies.Policy, memory: Any) -> dict[str, np.ndarray]:
+def last_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
   """{belief: [D] probability that each variable is a parent of the target}."""
   states = jax.tree.map(lambda x: jnp.asarray(x)[None], policy.believed(memory))
   return {

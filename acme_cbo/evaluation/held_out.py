@@ -9,33 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from acme_cbo import actor
-from acme_cbo import distributions
-from acme_cbo import errors
-from acme_cbo import networks
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
-from acme_cbo.beliefs import exact
-from acme_cbo.evaluation import evaluate
-from acme_cbo.evaluation import policies
+from acme_cbo.beliefs import exact_posterior
+from acme_cbo.environments import environment
+from acme_cbo.evaluation import rollouts
 from acme_cbo.evaluation import statistics
+from acme_cbo.infra import errors
+from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base as networks_base
+from acme_cbo.policies import base as policies_base
+from acme_cbo.policies import heuristics as heuristics_lib
+from acme_cbo.policies import trained
+from acme_cbo.scms import config
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
 # The policies that need no training, and the bound on all of them.
-HEURISTICS: dict[str, policies.Factory] = {
-  'random': lambda task: policies.random(),
-  'slope': lambda task: policies.slope(),
-  'explore_then_commit': lambda task: policies.explore_then_commit(),
-  'oracle': policies.oracle,
+HEURISTICS: dict[str, policies_base.Factory] = {
+  'random': lambda task: heuristics_lib.random(),
+  'slope': lambda task: heuristics_lib.slope(),
+  'explore_then_commit': lambda task: heuristics_lib.explore_then_commit(),
+  'oracle': heuristics_lib.oracle,
 }
 
 BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 
 
 def table(
-  policy: str, outcome: evaluate.Outcome, **columns: Any
+  policy: str, outcome: rollouts.Outcome, **columns: Any
 ) -> pd.DataFrame:
   """One row per task: `policy`, `task`, the columns, and the scores."""
   score = np.asarray(outcome.score, np.float64)
@@ -65,14 +68,14 @@ class HeldOut:
 
   unit = '0 do nothing, 1 optimum'
 
-  heuristics: ClassVar[dict[str, policies.Factory]] = HEURISTICS
+  heuristics: ClassVar[dict[str, policies_base.Factory]] = HEURISTICS
 
   def __init__(
     self,
     seed: int,
-    prior: priors.Prior,
+    prior: config.PriorConfig,
     num_tasks: int,
-    horizon: actor.Horizon,
+    horizon: environment.Horizon,
   ):
     """Chooses the tasks.
 
@@ -95,7 +98,7 @@ class HeldOut:
     self._kinds = [
       kind
       for kind in beliefs.KINDS
-      if kind != 'exact' or prior.max_variables <= exact.MAX_VARIABLES
+      if kind != 'exact' or prior.max_variables <= exact_posterior.MAX_VARIABLES
     ]
 
   @functools.cached_property
@@ -132,11 +135,11 @@ class HeldOut:
   @functools.cached_property
   def parents(self) -> np.ndarray:
     """[M, D] bool, the parents of the targets."""
-    return np.asarray(actor.target_parents(self.tasks.scm))
+    return np.asarray(graphs.target_parents(self.tasks.scm))
 
   def scores(
-    self, factories: dict[str, policies.Factory]
-  ) -> dict[str, evaluate.Outcome]:
+    self, factories: dict[str, policies_base.Factory]
+  ) -> dict[str, rollouts.Outcome]:
     """What policies that need no parameters reach, all in one program.
 
     Args:
@@ -152,7 +155,7 @@ class HeldOut:
     @jax.jit
     def run(index, key, tasks):
       def factory(task):
-        return policies.one_of([f(task) for f in factories.values()], index)
+        return trained.one_of([f(task) for f in factories.values()], index)
 
       return self._evaluate(key, factory, tasks)
 
@@ -162,8 +165,8 @@ class HeldOut:
     }
 
   def network_scorer(
-    self, network: networks.Network
-  ) -> Callable[[Any, int], evaluate.Outcome]:
+    self, network: networks_base.Network
+  ) -> Callable[[Any, int], rollouts.Outcome]:
     """A compiled evaluation of the network.
 
     Args:
@@ -176,8 +179,8 @@ class HeldOut:
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
       num_turns = tasks.objective.given_outcome.shape[-1]
-      policy = policies.trained(
-        network, params, self._kinds, num_turns, distributions.mode
+      policy = trained.trained(
+        network, params, self._kinds, num_turns, action_distribution.mode
       )
       return self._evaluate(key, lambda task: policy, tasks)
 
@@ -186,7 +189,7 @@ class HeldOut:
       update, compiled(params, self._keys[1], self.tasks)
     )
 
-  def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
+  def table(self, policy: str, outcome: rollouts.Outcome) -> pd.DataFrame:
     """One row per task: see `statistics`."""
     return table(
       policy,
@@ -205,7 +208,7 @@ class HeldOut:
     }
     return {name: chosen for name, chosen in groups.items() if chosen.any()}
 
-  def belief_quality(self, outcome: evaluate.Outcome) -> pd.DataFrame:
+  def belief_quality(self, outcome: rollouts.Outcome) -> pd.DataFrame:
     """How well each belief knows the parents, a row per group and step.
 
     Args:
@@ -258,7 +261,7 @@ class HeldOut:
 
   def _evaluate(self, key, factory, tasks):
     horizon = self._horizon
-    return evaluate.evaluate(
+    return rollouts.evaluate(
       key,
       factory,
       tasks,

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from acme_cbo import actor
-from acme_cbo import distributions
-from acme_cbo import environment
-from acme_cbo import errors
-from acme_cbo import interventions
-from acme_cbo import networks
-from acme_cbo import simulators
 from acme_cbo import types
-from acme_cbo.evaluation import evaluate
+from acme_cbo.environments import environment
+from acme_cbo.environments import normalization
+from acme_cbo.environments import simulator_pool
 from acme_cbo.evaluation import held_out
-from acme_cbo.evaluation import policies
+from acme_cbo.evaluation import rollouts
+from acme_cbo.infra import errors
+from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base as networks_base
+from acme_cbo.policies import base as policies_base
+from acme_cbo.policies import trained
+from acme_cbo.scms import intervention_sets
 
 # Training draws its systems from seeds below this.
 _FIRST_SEED = 2**31
@@ -43,7 +44,7 @@ class HeldOutSimulators:
   """
 
   unit = 'deviations above the observations'
-  heuristics: ClassVar[dict[str, policies.Factory]] = {
+  heuristics: ClassVar[dict[str, policies_base.Factory]] = {
     name: factory
     for name, factory in held_out.HEURISTICS.items()
     if name != 'oracle'
@@ -55,7 +56,7 @@ class HeldOutSimulators:
     make: Callable[[], environment.Simulator],
     problem: types.Problem,
     num_tasks: int,
-    horizon: actor.Horizon,
+    horizon: environment.Horizon,
     stall_seconds: float,
   ):
     """Chooses the systems.
@@ -73,7 +74,7 @@ class HeldOutSimulators:
     self._key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x51A)
     self._make, self._horizon = make, horizon
     self._problem = problem
-    self.problem = simulators.repeated(problem, num_tasks)
+    self.problem = normalization.repeated(problem, num_tasks)
     self.described = (
       f'{num_tasks} held-out systems of the simulator, '
       f'{horizon.num_observations} observations, '
@@ -82,8 +83,8 @@ class HeldOutSimulators:
     )
 
   def scores(
-    self, factories: dict[str, policies.Factory]
-  ) -> dict[str, evaluate.Outcome]:
+    self, factories: dict[str, policies_base.Factory]
+  ) -> dict[str, rollouts.Outcome]:
     """What policies that need no parameters reach.
 
     Args:
@@ -102,17 +103,17 @@ class HeldOutSimulators:
     }
 
   def network_scorer(
-    self, network: networks.Network
-  ) -> Callable[[Any, int], evaluate.Outcome]:
+    self, network: networks_base.Network
+  ) -> Callable[[Any, int], rollouts.Outcome]:
     """A compiled evaluation of the network, see `HeldOut.network_scorer`."""
-    num_turns = interventions.largest(self._problem)
+    num_turns = intervention_sets.largest(self._problem)
     return self._play(
-      lambda params: policies.trained(
-        network, params, (), num_turns, distributions.mode
+      lambda params: trained.trained(
+        network, params, (), num_turns, action_distribution.mode
       )
     )
 
-  def table(self, policy: str, outcome: evaluate.Outcome) -> pd.DataFrame:
+  def table(self, policy: str, outcome: rollouts.Outcome) -> pd.DataFrame:
     """One row per system: see `statistics`."""
     return held_out.table(
       policy,
@@ -126,14 +127,14 @@ class HeldOutSimulators:
     """All of them: [M] bool."""
     return {'all': np.ones(len(self._seeds), bool)}
 
-  def belief_quality(self, outcome: evaluate.Outcome) -> pd.DataFrame:
+  def belief_quality(self, outcome: rollouts.Outcome) -> pd.DataFrame:
     """Nothing: nobody knows the parents."""
     del outcome
     return pd.DataFrame([], columns=held_out.BELIEF_COLUMNS)
 
   def _play(
-    self, make_policy: Callable[[Any], policies.Policy]
-  ) -> Callable[[Any, int], evaluate.Outcome]:
+    self, make_policy: Callable[[Any], policies_base.Policy]
+  ) -> Callable[[Any, int], rollouts.Outcome]:
     """(parameters, update) -> `Outcome` of the policies that they make."""
     num_steps = self._horizon.num_interventions
 
@@ -158,7 +159,7 @@ class HeldOutSimulators:
       own_rows = pool.reset(
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
-      scale = simulators.Scale(self._problem, own_rows)
+      scale = normalization.Scale(self._problem, own_rows)
       rows = scale.scaled(own_rows)
       memory = init(params, scale.problems, rows)
       masks, values, outcomes = [], [], []
@@ -175,7 +176,7 @@ class HeldOutSimulators:
       masks, values, own = (np.stack(x, 1) for x in (masks, values, outcomes))
       (target,) = np.flatnonzero(self._problem.target)
       score = float(self._problem.goal) * np.asarray(scale.scaled(own))
-      return evaluate.Outcome._make(
+      return rollouts.Outcome._make(
         (
           score[..., target],
           types.Intervention._make((masks, np.where(masks, values, 0.0))),
@@ -191,7 +192,7 @@ class HeldOutSimulators:
       seeds = self._seeds + self._seeds[:short]
       keys = jax.random.split(self._key, len(seeds) // size)
       with contextlib.closing(
-        simulators.Pool(self._make, size, self._stall_seconds)
+        simulator_pool.Pool(self._make, size, self._stall_seconds)
       ) as pool:
         chunks = [
           play_chunk(params, pool, seeds[i * size : (i + 1) * size], key)

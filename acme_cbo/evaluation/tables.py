@@ -3,9 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-from acme_cbo.evaluation import methods as methods_lib
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import statistics
+from acme_cbo.policies import registry
 
 
 class _Measure(NamedTuple):
@@ -71,7 +71,7 @@ def markdown(found: dict[str, Any]) -> str:
   all_fresh = all(about['fresh'] for about in found['scms'].values())
   return '\n'.join(
     [
-      f'{_what(found)} The best mean in bold; `{methods_lib.BOUND}` knows the '
+      f'{_what(found)} The best mean in bold; `{registry.BOUND}` knows the '
       'answer and does not compete.',
       *(f'\n> {sentence}' for sentence in found['warnings']),
       *([] if all_fresh else in_units),
@@ -191,7 +191,7 @@ def _cell(about, name, measure, best, other):
   ranks = {
     method: values[measure.rank]['mean']
     for method, values in about['methods'].items()
-    if method != methods_lib.BOUND and values[measure.rank]
+    if method != registry.BOUND and values[measure.rank]
   }
   is_best = name in ranks and ranks[name] == max(ranks.values())
   return (best if is_best else other).format(text)

@@ -26,7 +26,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jaxlib import xla_client
 
-from acme_cbo import installed
+from acme_cbo.infra import provenance
 
 # Sets of programs that are kept, some 20 MB each; the latest used.
 _MAX_SETS = 16
@@ -110,7 +110,7 @@ def _digest(settings: Any, devices: Sequence[jax.Device]) -> str:
   topology = xla_client.get_topology_for_devices(jax.local_devices())
   decisive = (
     json.dumps(settings, sort_keys=True),
-    installed.digest(),
+    provenance.digest(),
     {k: v for k, v in jax.config.values.items() if 'cache' not in k},
     os.environ.get('XLA_FLAGS'),
     topology.platform_version,

@@ -6,306 +6,14 @@ its programs, and its two halves, with all that they refuse.
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import dataclasses
-import functools
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
 from jax import stages
-import jax.numpy as jnp
-import numpy as np
-import optax
 
-from acme_cbo import actor
-from acme_cbo import errors
-from acme_cbo import learner
-from acme_cbo import losses
-from acme_cbo import networks
-from acme_cbo import rewards
 from acme_cbo import types
+from acme_cbo.agents.grpo import agent
 from acme_cbo.scms import priors
-
-TreeT = TypeVar('TreeT')
-Step = Callable[
-  [types.TrainingState], tuple[types.TrainingState, Mapping[str, Any]]
-]
-# So many updates in a row without one live group are an error.
-_MAX_DEAD_UPDATES = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """What an update is made of.
-
-  Attributes:
-    network: functions of the policy.
-    optimizer: the gradient transformation.
-    prior: the distribution of SCMs.
-    horizon: N and T.
-    num_tasks: B, SCMs per update.
-    num_generations: G, rollouts per SCM.
-    weights: of the reward components.
-    kinds: what they are made of.
-    settings: of the learner.
-    grpo: of the loss.
-  """
-
-  network: networks.Network
-  optimizer: optax.GradientTransformation
-  prior: priors.Prior
-  horizon: actor.Horizon
-  num_tasks: int
-  num_generations: int
-  weights: rewards.Weights
-  kinds: rewards.Kinds
-  settings: learner.Settings
-  grpo: losses.Settings
-
-
-def init(key: jax.Array, parts: Parts) -> types.TrainingState:
-  """The state before the first update. The key is consumed."""
-  shapes, _ = priors.sample_task.eval_shape(key, parts.prior)
-  task = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  return learner.init(key, parts.network, parts.optimizer, task)
-
-
-def initial_state(seed: int, parts: Parts) -> types.TrainingState:
-  """`init` from a seed, compiled."""
-  return programs(parts)['init'](jax.random.PRNGKey(seed))
-
-
-def task_keys(key: jax.Array, tasks: types.Task) -> jax.Array:
-  """[B] what the rollouts on each task are drawn from; `key` is consumed."""
-  return jax.random.split(key, len(tasks.scm.order))
-
-
-def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
-  """`act_on_each` with the `task_keys` of a key, which is consumed."""
-  return act_on_each(params, task_keys(key, tasks), tasks, parts)
-
-
-def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):
-  """A group of rollouts on every task, and what of it is not finite.
-
-  Args:
-    params: parameters of the network.
-    keys: [B] of each task, consumed.
-    tasks: B tasks.
-    parts: of the update.
-
-  Returns:
-    Observations and trajectories, see `actor.act`, and `actor.faults` of them.
-  """
-  data = actor.act(
-    keys,
-    params,
-    parts.network,
-    tasks,
-    parts.horizon,
-    parts.num_generations,
-    parts.kinds,
-  )
-  return data, actor.faults(*data)
-
-
-def learn(
-  state: types.TrainingState,
-  tasks,
-  observations,
-  trajectories,
-  parts: Parts,
-  axis: str | None = None,
-):
-  """Updates the state from what `act` brought, see `learner.update`."""
-  return learner.update(
-    state,
-    parts.network,
-    parts.optimizer,
-    tasks,
-    observations,
-    trajectories,
-    parts.weights,
-    parts.settings,
-    parts.grpo,
-    axis,
-  )
-
-
-def learner_faults(
-  state: types.TrainingState, tasks, observations, trajectories, parts: Parts
-) -> jax.Array:
-  """Where an update would not be finite, see `learner.faults`."""
-  return learner.faults(
-    state.params,
-    state.reference,
-    parts.network,
-    tasks,
-    observations,
-    trajectories,
-    parts.weights,
-    parts.settings,
-    parts.grpo,
-  )
-
-
-def programs(parts: Parts) -> dict[str, stages.Wrapped]:
-  """What is compiled of an update, each for itself.
-
-  Args:
-    parts: of the update.
-
-  Returns:
-    'init': key -> state; 'fill': key -> tasks and whether they are all there,
-    see `priors.fill`; 'act': (params, key, tasks) -> what `act` returns;
-    'learn': (state, tasks, observations, trajectories) -> state and metrics,
-    where the state that is given is donated; 'faults': the same ->
-    `learner_faults`, for when an update has failed.
-  """
-  return {
-    'init': jax.jit(lambda key: init(key, parts)),
-    'fill': jax.jit(lambda key: priors.fill(key, parts.prior, parts.num_tasks)),
-    'act': jax.jit(lambda params, key, tasks: act(params, key, tasks, parts)),
-    'learn': jax.jit(
-      lambda state, tasks, observations, trajectories: learn(
-        state, tasks, observations, trajectories, parts
-      ),
-      donate_argnums=0,
-    ),
-    'faults': jax.jit(
-      lambda state, tasks, observations, trajectories: learner_faults(
-        state, tasks, observations, trajectories, parts
-      )
-    ),
-  }
-
-
-def traced_with(
-  programs: Mapping[str, stages.Wrapped], name: str, *args: Any
-) -> tuple[tuple[str, stages.Traced], Any]:
-  """Traces one of the programs: its name and itself, and what it returns."""
-  program = programs[name].trace(*args)
-  made = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), program.out_info
-  )
-  return (name, program), made
-
-
-def trace(
-  programs: Mapping[str, stages.Wrapped],
-) -> Iterator[tuple[str, stages.Traced]]:
-  """Traces what every update calls, one after the other, without a call.
-
-  Args:
-    programs: as `programs` gives them.
-
-  Yields:
-    The name of each and what it was traced to.
-  """
-  key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-  traced = functools.partial(traced_with, programs)
-  program, state = traced('init', key)
-  yield program
-  program, (tasks, _) = traced('fill', key)
-  yield program
-  program, (data, _) = traced('act', state.params, key, tasks)
-  yield program
-  program, _ = traced('learn', state, tasks, *data)
-  yield program
-
-
-class Experience(NamedTuple):
-  """What an actor brings to a learner.
-
-  Attributes:
-    tasks: B tasks.
-    data: observations and trajectories on them.
-    seed: from which the tasks were drawn.
-    next_key: from which the next update is drawn.
-  """
-
-  tasks: types.Task
-  data: tuple[jax.Array, types.Trajectory]
-  seed: str
-  next_key: jax.Array
-
-
-def acted(
-  run: Mapping[str, Callable[..., Any]], params, key: jax.Array, update: int
-) -> Experience:
-  """The first half of an update: tasks are drawn, and rollouts made on them.
-
-  Args:
-    run: the `programs`.
-    params: of the policy that acts.
-    key: of the update, consumed.
-    update: its number, counted from 1.
-
-  Returns:
-    The `Experience`.
-
-  Raises:
-    errors.UsageError: the prior cannot fill a batch.
-    errors.NonFiniteError: an observation, a logit or a reward is not finite.
-  """
-  key, key_tasks, key_act = jax.random.split(key, 3)
-  seed = str(jax.random.key_data(key_tasks).tolist())
-  tasks = priors.filled(*run['fill'](key_tasks))
-  data, faults = run['act'](params, key_act, tasks)
-  errors.check_finite(update, actor.FAULTS, np.asarray(faults), seed)
-  return Experience(tasks, data, seed, key)
-
-
-def learned(
-  run: Mapping[str, Callable[..., Any]],
-  state: types.TrainingState,
-  experience: Experience,
-) -> tuple[types.TrainingState, dict[str, jax.Array]]:
-  """The second half of an update: what it does to the state, and metrics.
-
-  Args:
-    run: the `programs`.
-    state: before the update; donated.
-    experience: of the update.
-
-  Returns:
-    The state after it, whose key is the next one, and the metrics.
-
-  Raises:
-    errors.NonFiniteError: a loss or a gradient is not finite.
-    FloatingPointError: the policy has left the data behind, or no group has
-      told anything for a long time.
-  """
-  update = int(state.step) + 1
-  tasks, data, seed, key = experience
-  state, metrics = run['learn'](state._replace(key=key), tasks, *data)
-  lost = [
-    name
-    for name, value in jax.device_get(metrics).items()
-    if not np.isfinite(value)
-  ]
-  if lost:
-    faults = np.asarray(run['faults'](state, tasks, *data))
-    errors.check_finite(update, learner.FAULTS, faults, seed)
-  largest = float(metrics['policy/log_ratio_max'])
-  # Also where it is NaN.
-  if not largest <= losses.MAX_LOG_RATIO:
-    raise FloatingPointError(
-      f'update {update}: a log importance ratio of {largest:.1f} '
-      f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
-      'grpo.num_iterations'
-    )
-  if lost:
-    raise FloatingPointError(
-      f'update {update}: not finite: {", ".join(lost)}, though the loss and '
-      'the gradient of each SCM are; lower optimizer.learning_rate'
-    )
-  if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
-    raise FloatingPointError(
-      f'update {update}: for {_MAX_DEAD_UPDATES} updates in a row '
-      'all rollouts of every group have earned the same; raise the weights '
-      'of the entropy, or check the weights of the rewards'
-    )
-  return state, metrics
 
 
 class Fused:
@@ -319,14 +27,14 @@ class Fused:
 
   layout = 'one device'
 
-  def __init__(self, parts: Parts):
+  def __init__(self, parts: agent.Parts):
     """Takes the first device of this process."""
     self.devices: tuple[jax.Device, ...] = tuple(jax.local_devices()[:1])
-    self.programs = programs(parts)
+    self.programs = agent.programs(parts)
 
   def trace(self) -> Iterator[tuple[str, stages.Traced]]:
     """Traces the programs that every update calls; see `trace`."""
-    return trace(self.programs)
+    return agent.trace(self.programs)
 
   def begin(
     self, run: Mapping[str, Callable[..., Any]], seed: int
@@ -344,11 +52,11 @@ class Fused:
     priors.filled(*run['fill'](key))
     return self.local(run['init'](key))
 
-  def place(self, tree: TreeT) -> TreeT:
+  def place(self, tree: agent.TreeT) -> agent.TreeT:
     """Arrays of this process as the programs take them."""
     return tree
 
-  def local(self, tree: TreeT) -> TreeT:
+  def local(self, tree: agent.TreeT) -> agent.TreeT:
     """What of a state any other program of this process can take."""
     return tree
 
@@ -356,7 +64,7 @@ class Fused:
     self,
     run: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
-  ) -> contextlib.AbstractContextManager[Step]:
+  ) -> contextlib.AbstractContextManager[agent.Step]:
     """What makes updates, while it is entered.
 
     Args:
@@ -364,7 +72,7 @@ class Fused:
       state: that the first update will be given.
     """
     del state
-    return contextlib.nullcontext(make_step(run))
+    return contextlib.nullcontext(agent.make_step(run))
 
   def follow(
     self,
@@ -375,7 +83,7 @@ class Fused:
     """Does what process 0 says, in any other process, until it ends.
 
     Args:
-      interrupted: see `processes.Follower.commands`.
+      interrupted: see `process_group.Worker.commands`.
       run: its programs, compiled or not.
       state: that the run begins with.
 
@@ -383,22 +91,3 @@ class Fused:
       errors.Interrupted: the run was.
     """
     raise NotImplementedError('it runs in one process')
-
-
-def make_step(
-  run: Mapping[str, Callable[..., Any]],
-) -> Step:
-  """One update as a function of the state, which it donates.
-
-  Args:
-    run: the `programs`.
-
-  Returns:
-    `step(state) -> (state, metrics)`. It raises as `acted` and `learned` do.
-  """
-
-  def step(state):
-    update = int(state.step) + 1
-    return learned(run, state, acted(run, state.params, state.key, update))
-
-  return step

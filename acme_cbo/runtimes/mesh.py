@@ -17,10 +17,11 @@ from jax.sharding import AxisType
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from acme_cbo import errors
 from acme_cbo import types
+from acme_cbo.agents.grpo import agent
+from acme_cbo.infra import errors
 from acme_cbo.runtimes import fused
-from acme_cbo.runtimes import processes
+from acme_cbo.runtimes import process_group
 from acme_cbo.scms import priors
 
 _AXIS = 'tasks'
@@ -31,14 +32,16 @@ class Mesh(fused.Fused):
 
   Attributes:
     devices: in the order of the mesh.
-    programs: as `fused.programs`, whose arrays are on all devices: whole on
+    programs: as `agent.programs`, whose arrays are on all devices: whole on
       each of them but what 'act' brings, which is shared out by tasks.
   """
 
   layout = 'mesh'
 
   def __init__(
-    self, parts: fused.Parts, group: processes.Group = processes.ALONE
+    self,
+    parts: agent.Parts,
+    group: process_group.Group = process_group.SINGLE_PROCESS,
   ):
     """Lays out an update over all devices of all processes.
 
@@ -68,7 +71,7 @@ class Mesh(fused.Fused):
     self._whole = NamedSharding(mesh, PartitionSpec())
     self.programs = _programs(parts, mesh, num_parts)
 
-  def place(self, tree: fused.TreeT) -> fused.TreeT:
+  def place(self, tree: agent.TreeT) -> agent.TreeT:
     """Copies of arrays that process 0 has, on all of the devices.
 
     Raises:
@@ -86,18 +89,18 @@ class Mesh(fused.Fused):
         tree = multihost_utils.broadcast_one_to_all(tree)
       return jax.tree.map(whole, tree)
 
-  def local(self, tree: fused.TreeT) -> fused.TreeT:
+  def local(self, tree: agent.TreeT) -> agent.TreeT:
     """Arrays that every device has whole, as the first of this process does."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
   @contextlib.contextmanager
   def started(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
-  ) -> Iterator[fused.Step]:
+  ) -> Iterator[agent.Step]:
     """What makes updates, in all processes; see `fused.Fused.started`."""
     del state
-    group, step = self._group, fused.make_step(run)
-    assert isinstance(group, processes.Alone)
+    group, step = self._group, agent.make_step(run)
+    assert isinstance(group, process_group.SingleProcess)
 
     def led(state):
       group.command({'step': True})
@@ -113,8 +116,8 @@ class Mesh(fused.Fused):
     state: types.TrainingState,
   ) -> None:
     """Makes the updates that process 0 makes; see `fused.Fused.follow`."""
-    group, step = self._group, fused.make_step(run)
-    assert isinstance(group, processes.Follower)
+    group, step = self._group, agent.make_step(run)
+    assert isinstance(group, process_group.Worker)
     state = self.place(self.local(state))
     for _ in group.commands(interrupted):
       with group.explaining():
@@ -122,9 +125,9 @@ class Mesh(fused.Fused):
 
 
 def _programs(
-  parts: fused.Parts, mesh: jax.sharding.Mesh, num_parts: int
+  parts: agent.Parts, mesh: jax.sharding.Mesh, num_parts: int
 ) -> dict[str, stages.Wrapped]:
-  """`fused.programs` over a mesh, a share of each part on every device."""
+  """`agent.programs` over a mesh, a share of each part on every device."""
   size = mesh.size
   everywhere, shared = PartitionSpec(), PartitionSpec(_AXIS)
   by_column = PartitionSpec(None, _AXIS)
@@ -156,17 +159,17 @@ def _programs(
 
   def act(params, key, tasks):
     data, faults = over_devices(
-      lambda params, keys, tasks: fused.act_on_each(
+      lambda params, keys, tasks: agent.act_on_each(
         params, own(keys), own(tasks), parts
       ),
       (everywhere, everywhere, everywhere),
       (shared, by_column),
-    )(params, fused.task_keys(key, tasks), tasks)
+    )(params, agent.task_keys(key, tasks), tasks)
     return data, in_order(faults)
 
   def learn(state, tasks, observations, trajectories):
     return over_devices(
-      lambda state, tasks, observations, trajectories: fused.learn(
+      lambda state, tasks, observations, trajectories: agent.learn(
         state, own(tasks), observations, trajectories, parts, _AXIS
       ),
       (everywhere, everywhere, shared, shared),
@@ -182,14 +185,14 @@ def _programs(
     observations, trajectories = jax.tree.map(
       in_order_of_tasks, (observations, trajectories)
     )
-    return fused.learner_faults(state, tasks, observations, trajectories, parts)
+    return agent.learner_faults(state, tasks, observations, trajectories, parts)
 
   def jit(function, taken, given, **kwargs):
     return jax.jit(function, in_shardings=taken, out_shardings=given, **kwargs)
 
   of_data = (whole, whole, by_task, by_task)
   return {
-    'init': jit(lambda key: fused.init(key, parts), whole, whole),
+    'init': jit(lambda key: agent.init(key, parts), whole, whole),
     'fill': jit(
       lambda key: priors.fill(key, parts.prior, parts.num_tasks), whole, whole
     ),

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from acme_cbo import types
-from acme_cbo.runtimes import fused
-from acme_cbo.runtimes import pipeline as pipeline_lib
-from acme_cbo.runtimes import processes
+from acme_cbo.agents.grpo import agent
+from acme_cbo.runtimes import experience_queue
+from acme_cbo.runtimes import process_group
 
 
 def packed(tree: Any) -> bytes:
@@ -51,11 +51,11 @@ def unpacked(content: bytes, like: Any) -> Any:
 
 
 def asking(
-  group: processes.Leader,
+  group: process_group.Coordinator,
   number: int,
   run: Mapping[str, Any],
   state: types.TrainingState,
-) -> Callable[[pipeline_lib.Ticket], fused.Experience]:
+) -> Callable[[experience_queue.WorkItem], agent.Experience]:
   """What a thread of the learner does for a ticket.
 
   Args:
@@ -65,7 +65,7 @@ def asking(
     state: any one of the run.
 
   Returns:
-    ticket -> `fused.Experience`, of numpy arrays.
+    ticket -> `agent.Experience`, of numpy arrays.
   """
   tasks, _ = run['fill'].out_info
   data, _ = run['act'].out_info
@@ -76,13 +76,13 @@ def asking(
       number, {'update': ticket.update}, packed((ticket.params, ticket.key))
     )
     tasks, data, key = unpacked(answer['payload'], like)
-    return fused.Experience(tasks, data, answer['seed'], key)
+    return agent.Experience(tasks, data, answer['seed'], key)
 
   return act
 
 
 def act_for(
-  group: processes.Follower,
+  group: process_group.Worker,
   interrupted: Callable[[], int | None],
   run: Mapping[str, Callable[..., Any]],
   state: types.TrainingState,
@@ -91,16 +91,16 @@ def act_for(
 
   Args:
     group: the processes.
-    interrupted: see `processes.Follower.commands`.
+    interrupted: see `process_group.Worker.commands`.
     run: the programs.
     state: any one of the run.
 
   Raises:
     errors.Interrupted: the run was.
-    errors.NonFiniteError: see `fused.acted`.
+    errors.NonFiniteError: see `agent.collect`.
   """
   like = state.params, state.key
   for asked in group.commands(interrupted):
     params, key = unpacked(asked['payload'], like)
-    tasks, data, seed, key = fused.acted(run, params, key, asked['update'])
+    tasks, data, seed, key = agent.collect(run, params, key, asked['update'])
     group.answer({'seed': seed}, packed((tasks, data, key)))

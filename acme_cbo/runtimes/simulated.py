@@ -19,18 +19,19 @@ from jax import stages
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import actor
-from acme_cbo import environment
-from acme_cbo import errors
-from acme_cbo import interventions
-from acme_cbo import networks
-from acme_cbo import simulators
 from acme_cbo import types
-from acme_cbo import units as units_lib
+from acme_cbo.agents.grpo import acting
+from acme_cbo.agents.grpo import agent
 from acme_cbo.beliefs import belief as beliefs
-from acme_cbo.runtimes import fused
-from acme_cbo.runtimes import pipeline as pipeline_lib
+from acme_cbo.environments import environment
+from acme_cbo.environments import normalization
+from acme_cbo.environments import simulator_pool
+from acme_cbo.infra import errors
+from acme_cbo.networks import base
+from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import threaded
+from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
@@ -42,7 +43,7 @@ class Simulated(threaded.Threaded):
 
   def __init__(
     self,
-    parts: fused.Parts,
+    parts: agent.Parts,
     num_actors: int,
     max_lag: int,
     stall_seconds: float,
@@ -63,7 +64,7 @@ class Simulated(threaded.Threaded):
     self.layout = f'simulators of {problem.sets.shape}'
     self._parts, self._problem, self._make = parts, problem, make
     del self.programs['fill'], self.programs['act']
-    self.programs |= _programs(parts, interventions.largest(problem))
+    self.programs |= _programs(parts, intervention_sets.largest(problem))
 
   def trace(self) -> Iterator[tuple[str, stages.Traced]]:
     """See `fused.Fused.trace`."""
@@ -71,13 +72,15 @@ class Simulated(threaded.Threaded):
     num_tasks, size = parts.num_tasks, problem.exists.size
     batch = (num_tasks, parts.num_generations)
     key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-    problems = jax.eval_shape(lambda: simulators.repeated(problem, num_tasks))
+    problems = jax.eval_shape(
+      lambda: normalization.repeated(problem, num_tasks)
+    )
     rows = jax.ShapeDtypeStruct(
       (num_tasks, parts.horizon.num_observations, size), jnp.float32
     )
     outcomes = jax.ShapeDtypeStruct((*batch, size), jnp.float32)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    traced = functools.partial(fused.traced_with, self.programs)
+    traced = functools.partial(agent.traced_with, self.programs)
     program, state = traced('init', key)
     yield program
     program, (prefix, first) = traced(
@@ -112,7 +115,7 @@ class Simulated(threaded.Threaded):
     with contextlib.ExitStack() as stack:
       pools = []
       for _ in self._actors:
-        pools.append(simulators.Pool(self._make, size, self._stall_seconds))
+        pools.append(simulator_pool.Pool(self._make, size, self._stall_seconds))
         stack.callback(pools[-1].close)
 
       def stop():
@@ -130,9 +133,9 @@ class Simulated(threaded.Threaded):
   def _acted(
     self,
     run: Mapping[str, Callable[..., Any]],
-    pool: simulators.Pool,
-    ticket: pipeline_lib.Ticket,
-  ) -> fused.Experience:
+    pool: simulator_pool.Pool,
+    ticket: experience_queue.WorkItem,
+  ) -> agent.Experience:
     """A group of rollouts on every one of B new systems.
 
     Raises:
@@ -152,7 +155,7 @@ class Simulated(threaded.Threaded):
       list(range(group)) * num_tasks,
       parts.horizon.num_observations,
     )
-    scale = simulators.Scale(self._problem, own[::group])
+    scale = normalization.Scale(self._problem, own[::group])
     keys = jax.random.split(key_act, num_steps)
     problems, rows = scale.problems, scale.scaled(own[::group])
     prefix, (believed, chosen, players) = run['begin'](
@@ -179,20 +182,20 @@ class Simulated(threaded.Threaded):
     *history, (last, _) = history
     tasks, data, faults = run['end'](problems, rows, history, last, outcomes)
     errors.check_finite(
-      ticket.update, actor.FAULTS, np.asarray(faults), str(seeds)
+      ticket.update, acting.CHECKED_NAMES, np.asarray(faults), str(seeds)
     )
-    return fused.Experience(tasks, data, str(seeds), key)
+    return agent.Experience(tasks, data, str(seeds), key)
 
 
-def _programs(parts: fused.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
+def _programs(parts: agent.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
   """What is compiled of acting: the first choice, each other one, the end."""
   network, horizon = parts.network, parts.horizon
   # Of what stands for the expected outcome below.
   kinds = dataclasses.replace(parts.kinds, outcome='expected')
   belief = beliefs.KINDS[kinds.belief]()
 
-  def policy(params, problem: types.Problem, prefix: networks.Prefix):
-    return actor.Policy(
+  def policy(params, problem: types.Problem, prefix: base.Prefix):
+    return acting.Policy(
       network,
       params,
       problem,
@@ -243,14 +246,16 @@ def _programs(parts: fused.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
       # Far ones bent, as the policy sees them: a lucky system must not count
       # for all others.
       seen = simulate.sampled_outcome(task.scm, outcomes)
-      seen = units_lib.bent(units_lib.Units(jnp.zeros(()), jnp.ones(())), seen)
-      return actor.trajectory(task, kinds, choices, outcomes, seen, believed)
+      seen = normalization.asinh_normalize(
+        normalization.Normalization(jnp.zeros(()), jnp.ones(())), seen
+      )
+      return acting.trajectory(task, kinds, choices, outcomes, seen, believed)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(
       tasks, choices, jnp.stack(outcomes, 2), believed
     )
     data = observations, trajectories
-    return tasks, data, actor.faults(*data)
+    return tasks, data, acting.non_finite_mask(*data)
 
   return {
     'begin': jax.jit(begin),
@@ -260,7 +265,7 @@ def _programs(parts: fused.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
 
 
 def _task(
-  problem: types.Problem, num_turns: int, parts: fused.Parts
+  problem: types.Problem, num_turns: int, parts: agent.Parts
 ) -> types.Task:
   """What the learner is told of a system of which nobody knows the equations.
 
@@ -268,7 +273,7 @@ def _task(
   many deviations better it is than their mean.
   """
   size, num_points = problem.exists.size, parts.prior.num_cells + 2
-  nothing = simulate.no_intervention(size)
+  nothing = interventions.no_intervention(size)
   scm = types.SCM(
     problem=problem,
     mechanism=(),

@@ -18,11 +18,13 @@ import jax
 from jax import stages
 import jax.numpy as jnp
 
-from acme_cbo import errors
 from acme_cbo import types
+from acme_cbo.agents.grpo import agent
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
+from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import fused
-from acme_cbo.runtimes import pipeline as pipeline_lib
-from acme_cbo.runtimes import processes
+from acme_cbo.runtimes import process_group
 from acme_cbo.runtimes import remote
 
 # How long an actor may take to end what it is at, once it is told to.
@@ -37,7 +39,7 @@ class Acting(NamedTuple):
     stop: ends what of it can be ended at once.
   """
 
-  each: Sequence[Callable[[pipeline_lib.Ticket], fused.Experience]]
+  each: Sequence[Callable[[experience_queue.WorkItem], agent.Experience]]
   stop: Callable[[], None] = lambda: None
 
 
@@ -46,11 +48,11 @@ class Threaded(fused.Fused):
 
   def __init__(
     self,
-    parts: fused.Parts,
+    parts: agent.Parts,
     num_actors: int,
     max_lag: int,
     stall_seconds: float,
-    group: processes.Group = processes.ALONE,
+    group: process_group.Group = process_group.SINGLE_PROCESS,
   ):
     """Chooses how far actors may be ahead.
 
@@ -74,7 +76,7 @@ class Threaded(fused.Fused):
   @contextlib.contextmanager
   def started(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
-  ) -> Iterator[fused.Step]:
+  ) -> Iterator[agent.Step]:
     """Starts the actors; they end with the body.
 
     Raises:
@@ -83,7 +85,7 @@ class Threaded(fused.Fused):
     """
     # The learner takes its own away.
     copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
-    pipeline = pipeline_lib.Pipeline(
+    pipeline = experience_queue.ExperienceQueue(
       int(state.step),
       copy(state.params),
       state.key,
@@ -95,7 +97,7 @@ class Threaded(fused.Fused):
     def step(state):
       begin = time.monotonic()
       brought, waited = pipeline.next()
-      state, metrics = fused.learned(run, state, brought.experience)
+      state, metrics = agent.update(run, state, brought.experience)
       version = int(state.step)
       pipeline.publish(version, copy(state.params))
       seconds = time.monotonic() - begin
@@ -110,7 +112,7 @@ class Threaded(fused.Fused):
     with self._acting(run, state) as acting:
       threads = [
         threading.Thread(
-          target=_act, args=(pipeline, act), name=f'{pipeline_lib.ACTOR} {i}'
+          target=_act, args=(pipeline, act), name=f'{cli.ACTOR_THREAD} {i}'
         )
         for i, act in enumerate(acting.each)
       ]
@@ -135,7 +137,10 @@ class Threaded(fused.Fused):
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
   ) -> Iterator[Acting]:
     """Who acts, as long as it is entered."""
-    if isinstance(self._group, processes.Leader) and self._group.size > 1:
+    if (
+      isinstance(self._group, process_group.Coordinator)
+      and self._group.size > 1
+    ):
       yield Acting(
         [
           remote.asking(self._group, number, run, state)
@@ -154,7 +159,7 @@ class Threaded(fused.Fused):
     state: types.TrainingState,
   ) -> None:
     """Acts for the learner, which is process 0; see `fused.Fused.follow`."""
-    assert isinstance(self._group, processes.Follower)
+    assert isinstance(self._group, process_group.Worker)
     remote.act_for(self._group, interrupted, run, state)
 
   def _act_on(
@@ -162,19 +167,19 @@ class Threaded(fused.Fused):
     device: jax.Device,
     run: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
-  ) -> Callable[[pipeline_lib.Ticket], fused.Experience]:
+  ) -> Callable[[experience_queue.WorkItem], agent.Experience]:
     """What an actor on a device does for a ticket."""
     if device == self._learner:
-      return lambda ticket: fused.acted(
+      return lambda ticket: agent.collect(
         run, ticket.params, ticket.key, ticket.update
       )
     there = self._compiled_on(device, state)
 
     def act(ticket):
       params, key = jax.device_put((ticket.params, ticket.key), device)
-      tasks, data, seed, key = fused.acted(there, params, key, ticket.update)
+      tasks, data, seed, key = agent.collect(there, params, key, ticket.update)
       tasks, data, key = jax.device_put((tasks, data, key), self._learner)
-      return fused.Experience(tasks, data, seed, key)
+      return agent.Experience(tasks, data, seed, key)
 
     return act
 
@@ -200,8 +205,8 @@ class Threaded(fused.Fused):
 
 
 def _act(
-  pipeline: pipeline_lib.Pipeline,
-  act: Callable[[pipeline_lib.Ticket], Any],
+  pipeline: experience_queue.ExperienceQueue,
+  act: Callable[[experience_queue.WorkItem], Any],
 ) -> None:
   """What an actor does, from its start to its end."""
   try:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
-from acme_cbo.scms import graph_files
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import systems
+from acme_cbo.scms.files import graph_files
 
 
 def system(

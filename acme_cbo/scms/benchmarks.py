@@ -5,9 +5,9 @@ inputs and no random variables, get their inputs as roots that are uniform over
 their domain when nobody sets them; all of them are set together.
 """
 
-from acme_cbo import errors
-from acme_cbo.scms import spec
+from acme_cbo.infra import errors
 from acme_cbo.scms import systems
+from acme_cbo.scms.files import yaml_spec
 
 _TOY = """
 name: toy
@@ -202,4 +202,4 @@ def load(name: str) -> systems.System:
     raise errors.UsageError(
       f'benchmark {name[:70]!r} is unknown{hint}; there are {", ".join(TEXTS)}'
     )
-  return spec.parse(TEXTS[name], f'benchmark {name}')
+  return yaml_spec.parse(TEXTS[name], f'benchmark {name}')

@@ -45,12 +45,12 @@ import zlib
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.scms import assemble
-from acme_cbo.scms import graph_files
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import systems
+from acme_cbo.scms.files import graph_files
 
 _INSTALL = 'pip install --no-deps pgmpy==1.1.2'
 _MAX_BYTES = 10**6

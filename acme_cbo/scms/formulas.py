@@ -22,9 +22,9 @@ import numpy as np
 from scipy import interpolate
 from scipy import stats
 
-from acme_cbo import draws
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.scms import mechanisms
+from acme_cbo.scms import sampling
 
 # The name of a variable's own noise.
 NOISE = 'e'
@@ -449,14 +449,14 @@ def _standard(noise: Noise) -> _Standard:
 
 
 def _laplace(level: jax.Array) -> jax.Array:
-  centred = draws.centred(level)
+  centred = sampling.centred(level)
   return -jnp.sign(centred) * jnp.log1p(-jnp.abs(centred))
 
 
 def _gamma(level: jax.Array, shape: float) -> jax.Array:
   """Quantiles of a gamma distribution of scale 1, by cubic interpolation."""
   knots, coefficients = _gamma_table(shape)
-  z = draws.normal(level)
+  z = sampling.normal(level)
   last = knots.size - 2
   part = jnp.floor((z - knots[0]) / (knots[1] - knots[0])).astype(jnp.int32)
   part = jnp.clip(part, 0, last)
@@ -480,7 +480,7 @@ def _gamma_table(shape: float) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     The knots, and [4, knots - 1] coefficients of the cubic between them.
   """
-  # A little beyond the range of `draws.normal`.
+  # A little beyond the range of `sampling.normal`.
   knots = np.linspace(-4.8, 4.8, 1025)
   # Each half from its own tail, where it is exact.
   value = np.where(
@@ -496,7 +496,7 @@ def _gamma_table(shape: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 _QUANTILES: dict[str, Callable[..., jax.Array]] = {
-  'normal': draws.normal,
+  'normal': sampling.normal,
   'uniform': lambda level: level,
   'laplace': _laplace,
   'gamma': _gamma,

@@ -10,7 +10,13 @@ import enum
 import jax
 import jax.numpy as jnp
 
-from acme_cbo import draws
+from acme_cbo import types
+from acme_cbo.scms import sampling
+
+
+def target_parents(scm: types.SCM) -> jax.Array:
+  """The true parents of the target: [..., D] bool."""
+  return (scm.parents & scm.problem.target[..., None]).any(-2)
 
 
 class Graph(enum.IntEnum):
@@ -74,11 +80,11 @@ def scale_free(key: jax.Array, size: jax.Array, num_nodes: int) -> jax.Array:
   Returns:
     [D, D] bool.
   """
-  drawn = draws.levels(
+  drawn = sampling.levels(
     key, {'links': (), 'attach': (num_nodes, num_nodes), 'flip': ()}
   )
   links = 1 + (drawn['links'] < 0.5)
-  gumbel = draws.gumbel(drawn['attach'])
+  gumbel = sampling.gumbel(drawn['attach'])
   node = jnp.arange(num_nodes)
 
   def attach(parents, j):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy import polynomial
 
-from acme_cbo import draws
 from acme_cbo import types
+from acme_cbo.scms import sampling
 
 
 class Family(enum.IntEnum):
@@ -185,20 +185,20 @@ def stratified_noise(
     [S, D] in internal units.
   """
   shape = (num_draws, num_variables)
-  drawn = draws.levels(key, {'order': shape, 'place': shape})
+  drawn = sampling.levels(key, {'order': shape, 'place': shape})
   part = jnp.argsort(drawn['order'], axis=0)
   return noise_at(mechanism, (part + drawn['place']) / num_draws)
 
 
 @noise_at.register
 def _(mechanism: types.Mechanism, level):
-  centred = draws.centred(level)
-  normal = draws.normal(level)
+  centred = sampling.centred(level)
+  normal = sampling.normal(level)
   uniform = jnp.sqrt(3.0) * centred
   tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)
   laplace = -jnp.sign(centred) * tail
   # Of deviation 1 by its variance, pi^2 / 6.
-  skewed = draws.gumbel((1 + centred) / 2) - np.euler_gamma
+  skewed = sampling.gumbel((1 + centred) / 2) - np.euler_gamma
   skewed *= math.sqrt(6) / math.pi
   kind = mechanism.noise
   drawn = jnp.select(
@@ -234,7 +234,7 @@ def sample(
   fan_in = jnp.maximum(edges.sum(1), 1)  # [D]
   square = (num_nodes, num_nodes)
   units = (num_nodes, num_hidden)
-  drawn = draws.levels(
+  drawn = sampling.levels(
     key,
     {
       'magnitude': square,
@@ -250,26 +250,26 @@ def sample(
     },
   )
 
-  magnitude = draws.between(drawn['magnitude'], 0.25, 1.0)
-  slopes = edges * magnitude * draws.sign(drawn['sign'])
+  magnitude = sampling.between(drawn['magnitude'], 0.25, 1.0)
+  slopes = edges * magnitude * sampling.sign(drawn['sign'])
 
   # Random Fourier features of a radial kernel (Rahimi and Recht, 2007); the
   # same directions serve the tanh network.
-  directions = draws.normal(drawn['directions'])
+  directions = sampling.normal(drawn['directions'])
   directions = directions * edges[:, None] / jnp.sqrt(fan_in)[:, None, None]
   length_scale = jnp.exp(
-    draws.between(
+    sampling.between(
       drawn['length_scale'], jnp.log(min_length_scale), jnp.log(2.5)
     )
   )
   phase = 2 * jnp.pi * drawn['phase']
-  output = draws.normal(drawn['output'])
+  output = sampling.normal(drawn['output'])
 
   # Monotone steps along one direction, each of its own place and steepness.
   total = jnp.abs(slopes).sum(1, keepdims=True)
   index = slopes / jnp.where(total > 0, total, 1)
-  steepness = draws.between(drawn['steepness'], 1.0, 3.0)
-  place = 1.5 * draws.normal(drawn['place'])
+  steepness = sampling.between(drawn['steepness'], 1.0, 3.0)
+  place = 1.5 * sampling.normal(drawn['place'])
   steps = drawn['steps'] * (jnp.arange(num_hidden) < 2)
 
   # x_a x_b is the difference of two squares, of the sum and of the difference

@@ -15,10 +15,10 @@ import numpy as np
 from scipy import optimize
 from scipy.stats import qmc
 
-from acme_cbo import errors
-from acme_cbo import interventions
 from acme_cbo import types
+from acme_cbo.infra import errors
 from acme_cbo.scms import graphs
+from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
@@ -145,7 +145,9 @@ class _Search:
     self._scm = scm._replace(order=jnp.asarray(needed))
     self._low, self._high = problem.low, problem.high
     self._cost = problem.cost
-    affordable = np.asarray(interventions.affordable(problem, jnp.zeros(())))
+    affordable = np.asarray(
+      intervention_sets.affordable(problem, jnp.zeros(()))
+    )
     self._sets = [np.flatnonzero(row) for row in affordable if row.any()]
     if not self._sets:
       cheapest = (problem.sets @ problem.cost)[problem.sets.any(1)].min()

@@ -1,6 +1,5 @@
 """The distribution of SCMs that a policy is trained on: key -> Task."""
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -8,72 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import draws
-from acme_cbo import errors
-from acme_cbo import interventions
 from acme_cbo import types
+from acme_cbo.infra import errors
+from acme_cbo.scms import config
 from acme_cbo.scms import graphs
+from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import mechanisms
+from acme_cbo.scms import objective as objective_lib
+from acme_cbo.scms import sampling
 from acme_cbo.scms import simulate
-
-
-@dataclasses.dataclass(frozen=True)
-class Prior:
-  """Settings of the distribution of SCMs.
-
-  Attributes:
-    min_variables: the smallest SCM, at least 2.
-    max_variables: the largest, and the width D of every array.
-    graph_weights: relative frequency of each `graphs.Graph`.
-    family_weights: relative frequency of each `mechanisms.Family`.
-    noise_weights: relative frequency of each `mechanisms.Noise`.
-    min_density: lowest edge probability of the Erdos-Renyi graphs.
-    max_density: highest.
-    min_noise: lowest ratio of a variable's noise to its signal.
-    max_noise: highest.
-    settable: probability that a variable other than the target may be set.
-    min_width: smallest half-width of a domain, in observational deviations.
-    max_width: largest.
-    max_centre: furthest centre of a domain from the observational mean, in
-      observational deviations.
-    min_gain: an SCM whose best intervention gains less than this many
-      observational deviations of the target is drawn again.
-    min_length_scale: of the Fourier features, in observational deviations.
-    max_set_size: Z, how many variables may be set at once.
-    latent: probability that a variable other than the target is latent.
-    averaged: share of the SCMs of which not one outcome of an intervention is
-      watched, but the mean of many.
-    budgeted: share of the SCMs with a budget of cost.
-    num_hidden: hidden units of a mechanism, H.
-    bank_size: draws over which E[Y | do] is averaged, S.
-    num_cells: cells a domain is cut into, K.
-    num_interventions: T, for which a budget of cost is meant.
-  """
-
-  min_variables: int
-  max_variables: int
-  graph_weights: tuple[float, ...]
-  family_weights: tuple[float, ...]
-  noise_weights: tuple[float, ...]
-  min_density: float
-  max_density: float
-  min_noise: float
-  max_noise: float
-  settable: float
-  min_width: float
-  max_width: float
-  max_centre: float
-  min_gain: float
-  min_length_scale: float
-  max_set_size: int
-  latent: float
-  averaged: float
-  budgeted: float
-  num_hidden: int
-  bank_size: int
-  num_cells: int
-  num_interventions: int
-
 
 # Where several variables may be set at once: how often it is but one at a time,
 # any of the allowed number, or always as many as are allowed.
@@ -88,7 +30,7 @@ _SCALING_DRAWS = 256
 _MAX_ROUNDS = 64
 
 
-def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
+def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
   """One SCM, whatever its best intervention gains.
 
   Args:
@@ -102,7 +44,7 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   num_nodes = prior.max_variables
   node = jnp.arange(num_nodes)
   per_node = (num_nodes,)
-  drawn = draws.levels(
+  drawn = sampling.levels(
     key,
     {
       'size': (),
@@ -129,10 +71,12 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
     },
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
-  size = prior.min_variables + draws.category(drawn['size'], (1.0,) * num_sizes)
-  graph = draws.category(drawn['graph'], prior.graph_weights)
-  family = draws.category(drawn['family'], prior.family_weights)
-  density = draws.between(
+  size = prior.min_variables + sampling.category(
+    drawn['size'], (1.0,) * num_sizes
+  )
+  graph = sampling.category(drawn['graph'], prior.graph_weights)
+  family = sampling.category(drawn['family'], prior.family_weights)
+  density = sampling.between(
     drawn['density'], prior.min_density, prior.max_density
   )
   parents = graphs.sample(key_graph, graph, size, density, num_nodes)
@@ -143,17 +87,17 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
     key_mechanism,
     jnp.where(
       family == mechanisms.Family.MIXED,
-      draws.category(drawn['families'], pure),
+      sampling.category(drawn['families'], pure),
       family,
     ),
     parents,
     prior.num_hidden,
     prior.min_length_scale,
   )
-  noise_ratio = draws.between(
+  noise_ratio = sampling.between(
     drawn['noise_ratio'], prior.min_noise, prior.max_noise
   )
-  kinds = draws.category(drawn['noise'], prior.noise_weights)
+  kinds = sampling.category(drawn['noise'], prior.noise_weights)
   mechanism, mean, deviation = _standardise(
     key_scaling, mechanism._replace(noise=kinds), parents, noise_ratio
   )
@@ -165,23 +109,25 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
   target = jnp.argmax(jnp.where(reachable, drawn['target'], -1.0))
   is_target = node == target
 
-  half_width = draws.between(
+  half_width = sampling.between(
     drawn['half_width'], prior.min_width, prior.max_width
   )
-  offset = draws.between(drawn['centre'], -prior.max_centre, prior.max_centre)
+  offset = sampling.between(
+    drawn['centre'], -prior.max_centre, prior.max_centre
+  )
   half, centre = deviation * half_width, mean + deviation * offset
 
   # Units tell nothing: any origin, any size.
-  scale = jnp.exp(draws.between(drawn['scale'], jnp.log(0.1), jnp.log(10.0)))
-  location = scale * 5 * draws.normal(drawn['location'])
-  goal = draws.sign(drawn['goal'])
+  scale = jnp.exp(sampling.between(drawn['scale'], jnp.log(0.1), jnp.log(10.0)))
+  location = scale * 5 * sampling.normal(drawn['location'])
+  goal = sampling.sign(drawn['goal'])
 
   sets = _sets(drawn['sets'], may_set & ~is_target, prior.max_set_size)
-  cost = jnp.exp(draws.between(drawn['cost'], 0.0, jnp.log(_MAX_COST)))
+  cost = jnp.exp(sampling.between(drawn['cost'], 0.0, jnp.log(_MAX_COST)))
   each = sets @ cost  # [M]
   of_all = prior.num_interventions * each.sum() / (each > 0).sum()
   budget = jnp.maximum(
-    of_all * draws.between(drawn['budget'], 0.3, 1.0), each.max()
+    of_all * sampling.between(drawn['budget'], 0.3, 1.0), each.max()
   )
   problem = types.Problem(
     exists=exists,
@@ -209,7 +155,9 @@ def sample_scm(key: jax.Array, prior: Prior) -> types.SCM:
 
 
 @functools.partial(jax.jit, static_argnames='prior')
-def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
+def sample_task(
+  key: jax.Array, prior: config.PriorConfig
+) -> tuple[types.Task, jax.Array]:
   """One SCM with its objective, and whether the prior takes it.
 
   Args:
@@ -223,7 +171,7 @@ def sample_task(key: jax.Array, prior: Prior) -> tuple[types.Task, jax.Array]:
   key_scm, key_bank, key_given = jax.random.split(key, 3)
   scm = sample_scm(key_scm, prior)
   bank = simulate.noise_bank(key_bank, scm, prior.bank_size)
-  objective = simulate.objective(
+  objective = objective_lib.objective(
     scm, bank, prior.num_cells, prior.max_set_size, key_given
   )
   causes = graphs.ancestors(scm.parents) & scm.problem.settable[None]
@@ -243,7 +191,7 @@ class _Filling(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('prior', 'num_tasks'))
 def fill(
-  key: jax.Array, prior: Prior, num_tasks: int
+  key: jax.Array, prior: config.PriorConfig, num_tasks: int
 ) -> tuple[types.Task, jax.Array]:
   """A batch of tasks; what the prior does not take is drawn again.
 
@@ -282,7 +230,9 @@ def fill(
   return end.tasks, end.filled >= num_tasks
 
 
-def sample(key: jax.Array, prior: Prior, num_tasks: int) -> types.Task:
+def sample(
+  key: jax.Array, prior: config.PriorConfig, num_tasks: int
+) -> types.Task:
   """The tasks of `fill`, all of them: see `filled`."""
   return filled(*fill(key, prior, num_tasks))
 
@@ -303,10 +253,10 @@ def filled(tasks: types.Task, complete: jax.Array) -> types.Task:
 
 def _sets(level, settable, max_size):
   """The sets that may be set together: [M, D] bool, some of them empty."""
-  everything = interventions.subsets(np.ones(settable.size, bool), max_size)
+  everything = intervention_sets.subsets(np.ones(settable.size, bool), max_size)
   size = everything.sum(1)
   most = jnp.minimum(settable.sum(), max_size)
-  one, any_number, as_many = jnp.arange(3) == draws.category(
+  one, any_number, as_many = jnp.arange(3) == sampling.category(
     level, _KINDS_OF_SETS
   )
   fitting = (size == 1) & one | any_number | (size == most) & as_many

@@ -4,61 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import importlib
-import typing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.training import checkpoints
 from acme_cbo.training import scalars
-
-if typing.TYPE_CHECKING:
-  from acme_cbo.training import trainer as trainer_lib
+from acme_cbo.training import trainer as trainer_lib
 
 
-class Callback:
-  """Base of all callbacks: each hook does nothing until it is overridden.
-
-  `state` is lent until the hook returns: the next update may donate it.
-  """
-
-  def on_fit_start(self, trainer: trainer_lib.Trainer, state: Any) -> None:
-    """Called once, before the first update."""
-
-  def on_step_end(
-    self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
-  ) -> None:
-    """Called after each update; what is added to the metrics is logged."""
-
-  def on_eval_end(
-    self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
-  ) -> None:
-    """Called by `Evaluation` with what it found."""
-
-  def on_update_end(
-    self, trainer: trainer_lib.Trainer, state: Any, metrics: dict[str, float]
-  ) -> None:
-    """Called after each update, once all its metrics are logged."""
-
-  def on_fit_end(self, trainer: trainer_lib.Trainer, state: Any) -> None:
-    """Called once, after the last update."""
-
-  def on_exception(
-    self, trainer: trainer_lib.Trainer, exception: BaseException
-  ) -> None:
-    """Called when anything in the loop raised, which ends the training."""
-
-  def state_dict(self) -> dict[str, Any]:
-    """What it has to know to go on after a restart, as JSON can hold it."""
-    return {}
-
-  def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` gave."""
-
-
-def load(names: tuple[str, ...]) -> tuple[Callback, ...]:
+def load(names: tuple[str, ...]) -> tuple[trainer_lib.Callback, ...]:
   """Makes callbacks by their names.
 
   Args:
@@ -80,16 +37,18 @@ def load(names: tuple[str, ...]) -> tuple[Callback, ...]:
         f'config.training.callbacks has {name!r}, which cannot be imported: '
         f'{error}'
       ) from error
-    if not (isinstance(found, type) and issubclass(found, Callback)):
+    if not (
+      isinstance(found, type) and issubclass(found, trainer_lib.Callback)
+    ):
       raise errors.UsageError(
         f'config.training.callbacks has {name!r}, which is no subclass of '
-        'acme_cbo.training.callbacks.Callback'
+        'acme_cbo.training.trainer.Callback'
       )
     made.append(found())
   return tuple(made)
 
 
-class Evaluation(Callback):
+class Evaluation(trainer_lib.Callback):
   """Scores what the run begins with, then every so often, and at the end.
 
   What it begins with is scored after the first update: what an evaluation
@@ -168,7 +127,7 @@ class Evaluation(Callback):
     return metrics
 
 
-class Checkpoint(Callback):
+class Checkpoint(trainer_lib.Callback):
   """Saves every so many updates, after evaluations, at the end, and when told.
 
   To be the last callback: what it saves is all that the others have to know.

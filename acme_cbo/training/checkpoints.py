@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 
 StateT = TypeVar('StateT')
 

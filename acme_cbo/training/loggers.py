@@ -15,7 +15,7 @@ from tensorboardX import event_file_writer
 from tensorboardX import summary as summary_lib
 from tensorboardX.proto import event_pb2
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 
 # Made at import time, where a type checker cannot see them.
 _Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]

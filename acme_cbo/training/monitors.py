@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_cbo.training import callbacks
+from acme_cbo.training import trainer as trainer_lib
 
 # Updates over which a rate is averaged.
 WINDOW = 20
 
 
-class Throughput(callbacks.Callback):
+class Throughput(trainer_lib.Callback):
   """Logs rates without the first update, and what that took.
 
   In the first update of a process all is new, and may be compiled.
@@ -49,7 +49,7 @@ class Throughput(callbacks.Callback):
     metrics['perf/interventions_per_second'] = rate * self._interventions
 
 
-class LearningRate(callbacks.Callback):
+class LearningRate(trainer_lib.Callback):
   """Logs the learning rate that an update began with."""
 
   def __init__(self, schedule: Callable[[int], float]):
@@ -61,7 +61,7 @@ class LearningRate(callbacks.Callback):
     metrics['train/learning_rate'] = self._schedule(int(state.step) - 1)
 
 
-class Histograms(callbacks.Callback):
+class Histograms(trainer_lib.Callback):
   """Logs how numbers are distributed, with every evaluation."""
 
   def __init__(
@@ -82,7 +82,7 @@ class Histograms(callbacks.Callback):
         trainer.logger.write_histogram(int(state.step), tag, np.ravel(numbers))
 
 
-class Figures(callbacks.Callback):
+class Figures(trainer_lib.Callback):
   """Logs pictures, with every evaluation."""
 
   def __init__(
@@ -124,7 +124,7 @@ class Figures(callbacks.Callback):
     self._curves = {tag: list(x) for tag, x in state['curves'].items()}
 
 
-class Profile(callbacks.Callback):
+class Profile(trainer_lib.Callback):
   """Writes a trace of some updates, by jax's profiler."""
 
   def __init__(

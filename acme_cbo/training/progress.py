@@ -8,7 +8,6 @@ import datetime as dt
 import statistics
 import sys
 import time
-import typing
 from typing import TextIO
 
 from rich import console as console_lib
@@ -19,15 +18,13 @@ from rich import text
 
 from acme_cbo.training import callbacks
 from acme_cbo.training import monitors
-
-if typing.TYPE_CHECKING:
-  from acme_cbo.training import trainer as trainer_lib
+from acme_cbo.training import trainer as trainer_lib
 
 # Seconds between two redraws.
 _REDRAW_SECONDS = 0.1
 
 
-class Progress(callbacks.Callback):
+class Progress(trainer_lib.Callback):
   """Shows how far the training is, how fast, how good, and when it will end.
 
   On a terminal it is a bar that redraws itself; elsewhere plain lines: one an

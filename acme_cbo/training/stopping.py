@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from acme_cbo.training import analysis
-from acme_cbo.training import callbacks
+from acme_cbo.training import trainer as trainer_lib
 
 
-class EarlyStopping(callbacks.Callback):
+class EarlyStopping(trainer_lib.Callback):
   """Stops after evaluations that brought nothing better."""
 
   def __init__(self, tag: str, patience: int, min_delta: float = 0.0):
@@ -51,7 +51,7 @@ class EarlyStopping(callbacks.Callback):
     self._best, self._since = state['best'], state['since']
 
 
-class Convergence(callbacks.Callback):
+class Convergence(trainer_lib.Callback):
   """Finds the update at which a metric has stopped changing.
 
   See `analysis.has_converged`.

@@ -22,10 +22,48 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 
-from acme_cbo import errors
-from acme_cbo.training import callbacks as callbacks_lib
+from acme_cbo.infra import errors
 from acme_cbo.training import loggers
 from acme_cbo.training import scalars
+
+
+class Callback:
+  """Base of all callbacks: each hook does nothing until it is overridden.
+
+  `state` is lent until the hook returns: the next update may donate it.
+  """
+
+  def on_fit_start(self, trainer: Trainer, state: Any) -> None:
+    """Called once, before the first update."""
+
+  def on_step_end(
+    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+  ) -> None:
+    """Called after each update; what is added to the metrics is logged."""
+
+  def on_eval_end(
+    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+  ) -> None:
+    """Called by `Evaluation` with what it found."""
+
+  def on_update_end(
+    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+  ) -> None:
+    """Called after each update, once all its metrics are logged."""
+
+  def on_fit_end(self, trainer: Trainer, state: Any) -> None:
+    """Called once, after the last update."""
+
+  def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
+    """Called when anything in the loop raised, which ends the training."""
+
+  def state_dict(self) -> dict[str, Any]:
+    """What it has to know to go on after a restart, as JSON can hold it."""
+    return {}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` gave."""
+
 
 _RAISED_BY = 'raised by the callback'
 
@@ -63,7 +101,7 @@ class Trainer(Generic[StateT]):
   step: Callable[[StateT], tuple[StateT, Mapping[str, Any]]]
   num_updates: int
   logger: loggers.Logger = dataclasses.field(default_factory=loggers.NoopLogger)
-  callbacks: tuple[callbacks_lib.Callback, ...] = ()
+  callbacks: tuple[Callback, ...] = ()
   interrupted: Callable[[], int | None] = lambda: None
   local: Callable[[StateT], StateT] = lambda state: state
   updates: int = dataclasses.field(default=0, init=False)
@@ -184,7 +222,7 @@ class Trainer(Generic[StateT]):
     self.tell('on_fit_end', self.state)
     return state
 
-  def _named(self) -> Iterator[tuple[str, callbacks_lib.Callback]]:
+  def _named(self) -> Iterator[tuple[str, Callback]]:
     """Callbacks by their class and, of one class, by their number."""
     seen: dict[str, int] = {}
     for callback in self.callbacks:
@@ -194,7 +232,7 @@ class Trainer(Generic[StateT]):
 
 
 @contextlib.contextmanager
-def _naming(callback: callbacks_lib.Callback, method: str) -> Iterator[None]:
+def _naming(callback: Callback, method: str) -> Iterator[None]:
   """Adds to an exception which callback raised it."""
   try:
     yield

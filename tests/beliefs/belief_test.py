@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo.beliefs import belief as beliefs
-from acme_cbo.beliefs import exact
-from tests import hand_made_scms
+from acme_cbo.beliefs import exact_posterior
+from tests.support import hand_made_scms
 
 # Of five columns, 2 is the target and 4 padding.
 _PROBLEM = hand_made_scms.problem(
@@ -136,11 +136,11 @@ class ExactTest(parameterized.TestCase):
     scale = np.where(np.arange(5) < 4, observations.std(0), 1.0)
     rows = 3 * np.arcsinh((rows - observations.mean(0)) / scale / 3)
     was_set = np.concatenate([np.zeros((6, 5), bool), intervened])
-    evidence = exact.add(
-      exact.no_evidence(5), jnp.float32(rows), jnp.asarray(was_set)
+    evidence = exact_posterior.add(
+      exact_posterior.no_evidence(5), jnp.float32(rows), jnp.asarray(was_set)
     )
-    scores = exact.log_scores(evidence, _PROBLEM.exists)
-    expected = np.exp(jax.jit(exact.log_posterior)(scores)[2])
+    scores = exact_posterior.log_scores(evidence, _PROBLEM.exists)
+    expected = np.exp(jax.jit(exact_posterior.log_posterior)(scores)[2])
     state = self._state(_PROBLEM, _episode())
     np.testing.assert_allclose(
       np.exp(_log_posterior(state)), expected, rtol=0, atol=1e-5

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_cbo import errors
 from acme_cbo.evaluation import episodes
-from acme_cbo.evaluation import on_host
-from acme_cbo.evaluation import policies
+from acme_cbo.infra import errors
+from acme_cbo.policies import base
+from acme_cbo.policies import heuristics
+from acme_cbo.policies import host_policy
 from acme_cbo.scms import optimum
 from acme_cbo.scms import systems
-from tests import hand_made_scms
+from tests.support import hand_made_scms
 
 _PROTOCOL = episodes.Protocol(
   num_observations=6,
@@ -29,7 +30,7 @@ _PROTOCOL = episodes.Protocol(
 def _constant(settings):
   """Always does the same."""
   choice = hand_made_scms.do(settings, 4)
-  return policies.Policy(
+  return base.Policy(
     init=lambda problem, observations, num_interventions: [observations],
     choose=lambda key, memory: choice,
     observe=lambda memory, step, intervention, outcome: [*memory, outcome],
@@ -146,7 +147,9 @@ class PlayTest(InDouble):
       high=jnp.array([1e6 + 2e-3, 1e6 + 2e-3, 0, 0]),
     )
     scm = scm._replace(problem=problem)
-    policy = on_host.compiled(lambda _: policies.explore_then_commit())(())
+    policy = host_policy.compiled(lambda _: heuristics.explore_then_commit())(
+      ()
+    )
     moves, _ = _play(policy, scm)
     # Y falls as B does, and as A does: which of the two comes first is luck.
     for move, (j, value) in zip(
@@ -162,9 +165,13 @@ class PlayTest(InDouble):
       _play(policy)
 
   def test_heuristics_end_where_the_budget_does(self):
-    for make in (policies.random, policies.slope, policies.explore_then_commit):
+    for make in (
+      heuristics.random,
+      heuristics.slope,
+      heuristics.explore_then_commit,
+    ):
       moves, _ = _play(
-        on_host.compiled(lambda _, make=make: make())(()), budget=2.0
+        host_policy.compiled(lambda _, make=make: make())(()), budget=2.0
       )
       self.assertLen(moves, 2)
 
@@ -190,7 +197,7 @@ class JudgedTest(InDouble):
       choice=nothing,
       by_set=(),
     )
-    self.judge = episodes.Judge(self.scm, self.best)
+    self.judge = episodes.ExpectedOutcome(self.scm, self.best)
 
   def test_expected_outcomes_by_hand(self):
     # u0 = (2 - 5) / 3 = -1, so u1 = -1 and u2 = 1.
@@ -202,7 +209,7 @@ class JudgedTest(InDouble):
     system = systems.System('name', '', ('A', 'B', 'Y', '-'), self.scm, None)
 
     def move(settings, outcome, recommended):
-      return episodes.Move(
+      return episodes.StepRecord(
         hand_made_scms.do(settings, 4),
         np.array([0.0, 0.0, outcome, 0.0]),
         hand_made_scms.do(recommended, 4),

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import installed
+from acme_cbo.infra import provenance
 from acme_cbo.runtimes import compilation
 
 
@@ -85,7 +85,7 @@ class ReadyTest(parameterized.TestCase):
       package = self.kept / 'package'
       package.mkdir()
       (package / 'module.py').write_text('x = 1')
-      self.enterContext(mock.patch.object(installed, '_PACKAGE', package))
+      self.enterContext(mock.patch.object(provenance, 'PACKAGE', package))
       self._ready()
       self.assertEqual(self.compiled, 2)
       (package / 'module.py').write_text('x = 2')

@@ -14,19 +14,21 @@ import numpy as np
 import optax
 import pytest
 
-from acme_cbo import environment
-from acme_cbo import errors
-from acme_cbo import losses
-from acme_cbo import rewards
+from acme_cbo.agents.grpo import agent
+from acme_cbo.agents.grpo import config
+from acme_cbo.agents.grpo import losses
+from acme_cbo.agents.grpo import rewards
+from acme_cbo.environments import environment
+from acme_cbo.infra import errors
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
-from tests import miniature
+from tests.support import miniature
 
 
 @functools.cache
 def _first_state(parts):
   return jax.device_get(
-    jax.jit(lambda: fused.init(jax.random.PRNGKey(0), parts))()
+    jax.jit(lambda: agent.init(jax.random.PRNGKey(0), parts))()
   )
 
 
@@ -47,7 +49,7 @@ def _fixed_tasks():
 def _act(parts):
   """The actor, compiled."""
   state = jax.eval_shape(lambda: _init(parts))
-  act = jax.jit(lambda params, key, tasks: fused.act(params, key, tasks, parts))
+  act = jax.jit(lambda params, key, tasks: agent.act(params, key, tasks, parts))
   return act.lower(state.params, state.key, miniature.tasks(4)).compile()
 
 
@@ -85,8 +87,8 @@ def _fixed_experience(parts):
 class StepTest(parameterized.TestCase):
   def test_is_the_actor_and_then_the_learner(self):
     parts = miniature.parts()
-    learn = jax.jit(functools.partial(fused.learn, parts=parts))
-    step = fused.make_step(fused.programs(parts))
+    learn = jax.jit(functools.partial(agent.learn, parts=parts))
+    step = agent.make_step(agent.programs(parts))
     state, expected = _init(parts), _init(parts)
     seen = []
     for i in range(2):
@@ -115,7 +117,7 @@ class RefusalTest(parameterized.TestCase):
     parts = miniature.parts(prior=prior)
     state = _init(parts)
     with self.assertRaisesRegex(ValueError, 'lower scms.min_gain'):
-      fused.make_step(fused.programs(parts))(state)
+      agent.make_step(agent.programs(parts))(state)
     # Nothing is lost: the state was not given away yet.
     self.assertEqual(state.step, 0)
 
@@ -127,11 +129,11 @@ class RefusalTest(parameterized.TestCase):
       _fixed_experience(parts),
       self.assertRaisesRegex(FloatingPointError, message),
     ):
-      fused.make_step(fused.programs(parts))(_init(parts))
+      agent.make_step(agent.programs(parts))(_init(parts))
 
   def test_groups_that_tell_nothing(self):
-    parts = miniature.parts(weights=rewards.Weights(0.0, 0.0, 0.0, 0.0))
-    step, state = fused.make_step(fused.programs(parts)), _init(parts)
+    parts = miniature.parts(weights=config.RewardWeights(0.0, 0.0, 0.0, 0.0))
+    step, state = agent.make_step(agent.programs(parts)), _init(parts)
     with _fixed_experience(parts):
       for _ in range(19):
         state, metrics = step(state)
@@ -148,7 +150,7 @@ class NonFiniteTest(parameterized.TestCase):
     state = _init(parts)
     _, key_tasks, _ = jax.random.split(state.key, 3)
     with _fixed_tasks(), self.assertRaises(errors.NonFiniteError) as caught:
-      fused.make_step(fused.programs(parts))(state)
+      agent.make_step(agent.programs(parts))(state)
     message = str(caught.exception)
     self.assertEndsWith(
       message, f'drawn from the seed {jax.random.key_data(key_tasks).tolist()}'
@@ -195,7 +197,7 @@ class NonFiniteTest(parameterized.TestCase):
       _fixed_experience(parts),
       self.assertRaisesRegex(FloatingPointError, 'train/update_norm, though'),
     ):
-      fused.make_step(fused.programs(parts))(_init(parts))
+      agent.make_step(agent.programs(parts))(_init(parts))
 
   @parameterized.parameters(np.nan, np.inf)
   def test_parameters_stay_where_it_happened(self, value):
@@ -204,7 +206,7 @@ class NonFiniteTest(parameterized.TestCase):
     before = jax.tree.map(np.array, state.params)
     brought, _ = _act(parts)(state.params, state.key, miniature.tasks(4))
     with _spoil(losses, 'outcome_loss', value=value):
-      after, metrics = jax.jit(functools.partial(fused.learn, parts=parts))(
+      after, metrics = jax.jit(functools.partial(agent.learn, parts=parts))(
         state, miniature.tasks(4), *brought
       )
     jax.tree.map(np.testing.assert_array_equal, after.params, before)
@@ -218,9 +220,9 @@ class LapackTest(parameterized.TestCase):
     parts = miniature.parts(network=miniature.network())
     state = jax.eval_shape(lambda: _init(parts))
     tasks = miniature.tasks(4)
-    act = jax.jit(functools.partial(fused.act, parts=parts))
+    act = jax.jit(functools.partial(agent.act, parts=parts))
     act = act.lower(state.params, state.key, tasks)
-    learn = jax.jit(functools.partial(fused.learn, parts=parts))
+    learn = jax.jit(functools.partial(agent.learn, parts=parts))
     learn = learn.lower(state, tasks, *act.out_info[0])
     self.assertEmpty(miniature.lapack_calls(act))
     self.assertEmpty(miniature.lapack_calls(learn))

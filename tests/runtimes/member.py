@@ -14,15 +14,15 @@ from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from acme_cbo import errors
-from acme_cbo import installed
-from acme_cbo.runtimes import lines
-from acme_cbo.runtimes import processes
+from acme_cbo.infra import errors
+from acme_cbo.infra import provenance
+from acme_cbo.runtimes import connection
+from acme_cbo.runtimes import process_group
 
 _STEPS = 4
 
 
-def lead(group: processes.Alone, what: str) -> None:
+def lead(group: process_group.SingleProcess, what: str) -> None:
   """Commands steps."""
   group.on_loss(lambda reason: print(f'written: {reason}', flush=True))
   if what == '0 hangs':
@@ -32,7 +32,7 @@ def lead(group: processes.Alone, what: str) -> None:
     if step == _STEPS:
       happen(what, 0)
     if step > _STEPS and what == '1 stops unread':
-      assert isinstance(group, processes.Leader)
+      assert isinstance(group, process_group.Coordinator)
       group.ask(1, {'step': step}, bytes(1 << 26))
     if number := group.signal():
       raise errors.Interrupted(number, f'after update {step}')
@@ -42,7 +42,7 @@ def lead(group: processes.Alone, what: str) -> None:
         raise ValueError('Connection reset by peer')
 
 
-def follow(group: processes.Follower, number: int, what: str) -> None:
+def follow(group: process_group.Worker, number: int, what: str) -> None:
   """Does what it is told."""
   is_told = what == '1 was told to end' and number == 1
   for command in group.commands(lambda: signal.SIGTERM if is_told else None):
@@ -71,23 +71,23 @@ def main() -> None:
   """Joins, and says how it ended."""
   number, size, port = map(int, sys.argv[1:4])
   what = sys.argv[4]
-  place = processes.Place('127.0.0.1', port, size, number, 1.5)
+  place = process_group.ProcessSpec('127.0.0.1', port, size, number, 1.5)
   config = {
     'seed': int(number == 1 and what == '1 has another config'),
     'runtime': {'kind': 'mesh'},
   }
   with (
-    mock.patch.object(processes, '_join_xla'),
-    mock.patch.object(processes, '_BEAT_SECONDS', 0.2),
-    mock.patch.object(lines, 'SILENCE_SECONDS', 1.0),
-    mock.patch.object(processes, '_GRACE_SECONDS', 0.5),
+    mock.patch.object(process_group, '_join_xla'),
+    mock.patch.object(process_group, '_BEAT_SECONDS', 0.2),
+    mock.patch.object(connection, 'SILENCE_SECONDS', 1.0),
+    mock.patch.object(process_group, '_GRACE_SECONDS', 0.5),
     mock.patch.object(
-      installed, 'digest', lambda: str(what == f'{number} is another program')
+      provenance, 'digest', lambda: str(what == f'{number} is another program')
     ),
   ):
     try:
-      with processes.joined(place, config) as group:
-        if isinstance(group, processes.Follower):
+      with process_group.joined(place, config) as group:
+        if isinstance(group, process_group.Worker):
           if what == '0 hangs' and number == 1:
             happen('1 dies', 1)
           follow(group, number, what)

@@ -16,15 +16,15 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from acme_cbo import environment
-from acme_cbo import errors
-from acme_cbo import losses
-from acme_cbo import rewards
-from acme_cbo.runtimes import fused
+from acme_cbo.agents.grpo import agent
+from acme_cbo.agents.grpo import losses
+from acme_cbo.agents.grpo import rewards
+from acme_cbo.environments import environment
+from acme_cbo.infra import errors
 from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import threaded
 from acme_cbo.scms import priors
-from tests import miniature
+from tests.support import miniature
 
 jax.config.update('jax_disable_most_optimizations', True)
 _UPDATES = 20
@@ -50,13 +50,13 @@ def apart(one, other) -> float:
 
 def curves() -> dict[str, float]:
   """How far metrics and parameters are apart in some updates."""
-  alone, shared = fused.programs(_PARTS), _OVER.programs
+  alone, shared = agent.programs(_PARTS), _OVER.programs
   key = jax.random.PRNGKey(0)
   one, many = alone['init'](key), shared['init'](_OVER.place(key))
   in_metrics = 0.0
   for _ in range(_UPDATES):
-    one, expected = fused.make_step(alone)(one)
-    many, actual = fused.make_step(shared)(many)
+    one, expected = agent.make_step(alone)(one)
+    many, actual = agent.make_step(shared)(many)
     in_metrics = max(in_metrics, apart(actual, expected))
   copies = [
     [leaf.addressable_data(i) for leaf in jax.tree.leaves(many)]
@@ -73,12 +73,12 @@ def curves() -> dict[str, float]:
 def threads() -> dict[str, float]:
   """How far a learner and an actor on two devices are from both on one."""
   over = threaded.Threaded(_PARTS, 1, max_lag=0, stall_seconds=60)
-  run = fused.programs(_PARTS)
+  run = agent.programs(_PARTS)
   key = jax.random.PRNGKey(0)
   one, two = run['init'](key), run['init'](key)
   with over.started(run, two) as step:
     for _ in range(3):
-      one, _ = fused.make_step(run)(one)
+      one, _ = agent.make_step(run)(one)
       two, _ = step(two)
   return {'threads': apart(two, one)}
 
@@ -100,14 +100,14 @@ def faults() -> dict[str, str]:
   with mock.patch.object(environment, 'step', spoilt):
     try:
       spoilt_run = mesh.Mesh(_PARTS).programs
-      fused.make_step({**run, 'act': spoilt_run['act']})(state)
+      agent.make_step({**run, 'act': spoilt_run['act']})(state)
     except errors.NonFiniteError as error:
       said['outcome'] = str(error)
   loss = losses.outcome_loss
   with mock.patch.object(losses, 'outcome_loss', _rooted(loss, tasks)):
     try:
       spoilt_run = mesh.Mesh(_PARTS).programs
-      fused.make_step({**spoilt_run, 'fill': run['fill'], 'act': run['act']})(
+      agent.make_step({**spoilt_run, 'fill': run['fill'], 'act': run['act']})(
         state
       )
     except errors.NonFiniteError as error:

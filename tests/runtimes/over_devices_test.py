@@ -7,7 +7,7 @@ from typing import Any
 from absl.testing import absltest
 import pytest
 
-from tests import processes
+from tests.support import processes
 
 
 class OverDevicesTest(absltest.TestCase):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo.runtimes import fused
-from acme_cbo.runtimes import pipeline
+from acme_cbo.agents.grpo import agent
+from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import remote
 
 _TREE = {
@@ -55,7 +55,7 @@ class AskingTest(absltest.TestCase):
     tasks: Any = np.arange(3.0)
     data: Any = np.ones(2), np.array([True])
     state: Any = types.SimpleNamespace(key=key)
-    experience = fused.Experience(tasks, data, '[7, 8]', key)
+    experience = agent.Experience(tasks, data, '[7, 8]', key)
     run = {
       'fill': types.SimpleNamespace(out_info=(experience.tasks, None)),
       'act': types.SimpleNamespace(out_info=(experience.data, None)),
@@ -64,7 +64,9 @@ class AskingTest(absltest.TestCase):
     act = remote.asking(group, 2, run, state)
     for update in (5, 6):
       params = {'w': np.full(2, float(update))}
-      ticket = pipeline.Ticket(update, key + update, update - 1, params)
+      ticket = experience_queue.WorkItem(
+        update, key + update, update - 1, params
+      )
       jax.tree.map(np.testing.assert_array_equal, act(ticket), experience)
       number, what, payload = asked.pop()
       self.assertEqual((number, what), (2, {'update': update}))

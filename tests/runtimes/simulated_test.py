@@ -17,18 +17,19 @@ import jax
 import numpy as np
 import pytest
 
-from acme_cbo import errors
-from acme_cbo import rewards
-from acme_cbo import simulators
-from acme_cbo.runtimes import pipeline
+from acme_cbo.agents.grpo import config
+from acme_cbo.environments import problem as problem_lib
+from acme_cbo.environments import simulator_process
+from acme_cbo.infra import errors
+from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import simulated
-from tests import hand_made_simulators as made
-from tests import miniature
+from tests.support import hand_made_simulators as made
+from tests.support import miniature
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_PROGRAM = str(_ROOT / 'tests' / 'hand_made_simulators.py')
+_PROGRAM = str(_ROOT / 'tests' / 'support' / 'hand_made_simulators.py')
 _PARTS = miniature.parts(
-  weights=rewards.Weights(1.0, 0.0, 0.0, 0.1),
+  weights=config.RewardWeights(1.0, 0.0, 0.0, 0.1),
   settings=dataclasses.replace(
     miniature.LEARNER, parent_coefficient=0.0, outcome_coefficient=0.0
   ),
@@ -42,7 +43,7 @@ def _runtime(make=made.Slope, num_actors=1, max_lag=0, stall_seconds=60.0):
     num_actors,
     max_lag,
     stall_seconds,
-    simulators.problem(made.Slope(), _MAX_SET_SIZE),
+    problem_lib.problem(made.Slope(), _MAX_SET_SIZE),
     make,
   )
 
@@ -72,7 +73,7 @@ def _brought():
     mock.patch.object(made.Slope, 'step', noted),
     runtime._acting(_run(), state) as acting,
   ):
-    ticket = pipeline.Ticket(1, state.key, 0, state.params)
+    ticket = experience_queue.WorkItem(1, state.key, 0, state.params)
     return acting.each[0](ticket), asked
 
 
@@ -175,7 +176,7 @@ class FaultTest(parameterized.TestCase):
       pids = []
 
       def make(pids=pids):
-        process = simulators.Process([sys.executable, _PROGRAM, 'fine'])
+        process = simulator_process.Process([sys.executable, _PROGRAM, 'fine'])
         pids.append(process.pid)
         return process
 
@@ -196,7 +197,7 @@ class FaultTest(parameterized.TestCase):
   def test_one_that_hangs_is_named_and_ended(self):
     for _ in range(self.tries):
       make = functools.partial(
-        simulators.Process, [sys.executable, _PROGRAM, 'sleeps']
+        simulator_process.Process, [sys.executable, _PROGRAM, 'sleeps']
       )
       self._assert_raises(
         _runtime(make, stall_seconds=1.0),

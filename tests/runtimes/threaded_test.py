@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_cbo import errors
+from acme_cbo.agents.grpo import agent
+from acme_cbo.infra import errors
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import threaded
-from tests import miniature
+from tests.support import miniature
 
 _PARTS = miniature.parts()
 
@@ -27,7 +28,7 @@ _PARTS = miniature.parts()
 def _programs() -> dict[str, Any]:
   """Of all tests, compiled once; tasks are always the same."""
   drawn = jax.tree.map(jnp.asarray, miniature.tasks(4))
-  return {**fused.programs(_PARTS), 'fill': lambda key: (drawn, True)}
+  return {**agent.programs(_PARTS), 'fill': lambda key: (drawn, True)}
 
 
 def _state() -> Any:
@@ -45,7 +46,7 @@ def _actors():
 class LearningTest(parameterized.TestCase):
   @parameterized.parameters(1, 3)
   def test_lockstep_is_fused_bit_for_bit(self, num_actors):
-    step, expected = fused.make_step(_programs()), _state()
+    step, expected = agent.make_step(_programs()), _state()
     state = _state()
     with _runtime(num_actors).started(_programs(), state) as threaded_step:
       for _ in range(5):
@@ -74,8 +75,8 @@ class LearningTest(parameterized.TestCase):
           time.sleep(0.001)
         state, found = step(state)
         now = jax.tree.map(jnp.copy, expected.params)
-        brought = fused.acted(run, before, expected.key, update)
-        expected, metrics = fused.learned(run, expected, brought)
+        brought = agent.collect(run, before, expected.key, update)
+        expected, metrics = agent.update(run, expected, brought)
         before = now
         self.assertEqual(found['policy/lag'], min(update - 1, 1))
         chex.assert_trees_all_equal(

@@ -15,13 +15,14 @@ from scipy import integrate
 from scipy import special
 from scipy import stats
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.scms import benchmarks
+from acme_cbo.scms import interventions
 from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
-from acme_cbo.scms import spec
 from acme_cbo.scms import systems
-from tests import hand_made_scms
+from acme_cbo.scms.files import yaml_spec
+from tests.support import hand_made_scms
 
 # Four standard errors of a mean over so many draws of the noise, measured over
 # 40 seeds: the largest, where noise passes through F**2 or an exponential.
@@ -346,7 +347,7 @@ class LoadTest(parameterized.TestCase):
     self.assertEqual(system.name, name)
     self.assertNotEmpty(system.source)
     self.assertIsInstance(system, systems.System)
-    spec.check_finite(system)
+    yaml_spec.check_finite(system)
 
   def test_latent_variables_and_what_may_be_set(self):
     latent, settable = {}, {}
@@ -381,7 +382,7 @@ class LoadTest(parameterized.TestCase):
     rows = jax.jit(simulate.sample, static_argnums=3)(
       jax.random.key(0),
       system.scm,
-      simulate.no_intervention(len(system.variables)),
+      interventions.no_intervention(len(system.variables)),
       20,
     )
     is_zero = (np.asarray(rows) == 0).all(0)

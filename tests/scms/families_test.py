@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acme_cbo import errors
 from acme_cbo import types
+from acme_cbo.infra import errors
 from acme_cbo.scms import families
 from acme_cbo.scms import mechanisms
+from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
 
 _NETWORKS = ('ecoli70', 'magic-niab', 'magic-irri')
@@ -59,7 +60,7 @@ def _ancestors(parents, j):
 
 _noise_bank = jax.jit(simulate.noise_bank, static_argnums=2)
 _outcome = jax.jit(simulate.expected_outcome)
-_objective = jax.jit(simulate.objective, static_argnums=2)
+_objective = jax.jit(objective_lib.objective, static_argnums=2)
 
 
 @jax.jit

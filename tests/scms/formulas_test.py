@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 from scipy import stats
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.scms import formulas
 from acme_cbo.scms import mechanisms
 

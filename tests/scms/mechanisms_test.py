@@ -8,7 +8,7 @@ from scipy import integrate
 from scipy import stats
 
 from acme_cbo.scms import mechanisms
-from tests import hand_made_scms
+from tests.support import hand_made_scms
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
-from acme_cbo.scms import spec
 from acme_cbo.scms import systems
-from tests import hand_made_scms
+from acme_cbo.scms.files import yaml_spec
+from tests.support import hand_made_scms
 
 _FEW = optimum.NUM_SEARCH_DRAWS
 
@@ -25,7 +25,7 @@ def _chain(**changes):
 
 def _written(variables, goal='maximize', rest=''):
   lines = ''.join(f'  {line}\n' for line in variables)
-  return spec.parse(
+  return yaml_spec.parse(
     f'name: written\ntarget: Y\ngoal: {goal}\nvariables:\n{lines}{rest}'
   )
 

@@ -16,8 +16,8 @@ from scipy import stats
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
-from tests import drawn_tasks
-from tests import miniature
+from tests.support import drawn_tasks
+from tests.support import miniature
 
 _PRIOR = drawn_tasks.PRIOR
 _NUM_VARIABLES = _PRIOR.max_variables

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from acme_cbo import types
+from acme_cbo.scms import interventions
 from acme_cbo.scms import mechanisms
+from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
-from tests import drawn_tasks
-from tests import hand_made_scms
+from tests.support import drawn_tasks
+from tests.support import hand_made_scms
 
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
@@ -27,9 +29,9 @@ _propagate = jax.jit(simulate.propagate)
 _sample = jax.jit(simulate.sample, static_argnums=3)
 _expected_outcome = jax.jit(simulate.expected_outcome)
 _expectation = jax.jit(simulate.expectation)
-_objective = jax.jit(simulate.objective, static_argnums=(2, 3))
+_objective = jax.jit(objective_lib.objective, static_argnums=(2, 3))
 _relabel = jax.jit(simulate.relabel)
-_intervene_on = jax.jit(simulate.intervene_on)
+_intervene_on = jax.jit(interventions.intervene_on)
 
 
 def _do(settings, num_variables=_NUM_VARIABLES):
@@ -191,7 +193,7 @@ class HandMadeTest(parameterized.TestCase):
 
   def test_grid(self):
     np.testing.assert_allclose(
-      simulate.grid(4), [0, 0.125, 0.375, 0.625, 0.875, 1]
+      interventions.grid(4), [0, 0.125, 0.375, 0.625, 0.875, 1]
     )
 
   def test_noise_bank(self):
@@ -242,7 +244,7 @@ class SampleTest(parameterized.TestCase):
   def test_latent_variables_are_at_work_where_nobody_sees_them(self):
     seen = 0
     rng, key = np.random.default_rng(2), jax.random.key(2)
-    nothing = simulate.no_intervention(_NUM_VARIABLES)
+    nothing = interventions.no_intervention(_NUM_VARIABLES)
     for _, scm in _scms(4):
       latent = scm.present & ~scm.problem.exists
       moved = drawn_tasks.closure(scm.parents)[:, latent].any(1)
@@ -356,7 +358,7 @@ class NothingToReachTest(parameterized.TestCase):
       hand_made_scms.problem(3, 2, (1,)),
     )
     with self.assertRaisesRegex(ValueError, 'no intervention that is allowed'):
-      simulate.objective(scm, jnp.zeros((1, 3)), 4)
+      objective_lib.objective(scm, jnp.zeros((1, 3)), 4)
 
 
 class ObjectiveTest(parameterized.TestCase):
@@ -370,7 +372,9 @@ class ObjectiveTest(parameterized.TestCase):
       scm, objective = task
 
       def at(variable, fraction):
-        intervention = simulate.intervene_on(scm.problem, variable, fraction)
+        intervention = interventions.intervene_on(
+          scm.problem, variable, fraction
+        )
         return simulate.expected_outcome(scm, objective.bank, intervention)
 
       variables = jnp.arange(_NUM_VARIABLES)
@@ -558,7 +562,7 @@ class SetsTest(parameterized.TestCase):
 @functools.cache
 def _brute_force():
   """tasks -> [M] best and worst outcomes of sets of two, on a grid."""
-  points = simulate.grid(16)
+  points = interventions.grid(16)
   pairs = np.array(
     [(i, j) for i in range(_NUM_VARIABLES) for j in range(i, _NUM_VARIABLES)]
   )

@@ -8,7 +8,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import trainer as trainer_lib
@@ -26,7 +26,7 @@ def _trainer(*others, **kwargs):
 
 class CallbackTest(absltest.TestCase):
   def test_has_exactly_six_hooks_that_do_nothing(self):
-    hooks = [name for name in vars(callbacks.Callback) if name[0] != '_']
+    hooks = [name for name in vars(trainer_lib.Callback) if name[0] != '_']
     self.assertEqual(
       hooks,
       [
@@ -40,11 +40,11 @@ class CallbackTest(absltest.TestCase):
         'load_state_dict',
       ],
     )
-    _trainer(callbacks.Callback()).fit(toy.init())
-    callbacks.Callback().on_exception(_trainer(), ValueError())
+    _trainer(trainer_lib.Callback()).fit(toy.init())
+    trainer_lib.Callback().on_exception(_trainer(), ValueError())
 
 
-class Mine(callbacks.Callback):
+class Mine(trainer_lib.Callback):
   """What a user would write."""
 
 
@@ -79,7 +79,7 @@ class DocumentedTest(absltest.TestCase):
       (own,) = callbacks.load(('my_callbacks:Entropy',))
     recorder = toy.Recorder()
 
-    class Policy(callbacks.Callback):
+    class Policy(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         metrics |= {'policy/entropy_variable': 1.0, 'policy/entropy_cell': 0.5}
 
@@ -92,7 +92,7 @@ class EvaluationTest(parameterized.TestCase):
   def test_how_many_are_to_come(self, num_updates, expected):
     counts = []
 
-    class Count(callbacks.Callback):
+    class Count(trainer_lib.Callback):
       def on_eval_end(self, trainer, state, metrics):
         counts.append(evaluation.to_come(trainer))
 
@@ -152,7 +152,7 @@ class CheckpointTest(parameterized.TestCase):
   def test_saves_after_an_interruption_and_no_other_exception(
     self, exception, steps
   ):
-    class Raise(callbacks.Callback):
+    class Raise(trainer_lib.Callback):
       def on_update_end(self, trainer, state, metrics):
         if trainer.updates == 2:
           raise exception

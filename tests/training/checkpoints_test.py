@@ -16,7 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.training import callbacks
 from acme_cbo.training import checkpoints
 from acme_cbo.training import trainer as trainer_lib

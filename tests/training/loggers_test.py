@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboardX import event_file_writer
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.training import loggers
 from tests.training import toy
 

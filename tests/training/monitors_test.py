@@ -23,7 +23,7 @@ def _fit(num_updates, *others):
 class ThroughputTest(parameterized.TestCase):
   @parameterized.parameters(0, 7)
   def test_rates_leave_out_compilation(self, start):
-    class Clock(callbacks.Callback):
+    class Clock(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         first = int(state.step) == start + 1
         metrics['perf/update_seconds'] = 100.0 if first else 0.25
@@ -103,7 +103,7 @@ class ProfileTest(parameterized.TestCase):
     self.assertNotEmpty(trace['traceEvents'])
 
   def test_one_that_was_broken_off_is_there(self):
-    class Break(callbacks.Callback):
+    class Break(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         if trainer.updates == 3:
           raise ValueError('broken')

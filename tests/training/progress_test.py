@@ -259,7 +259,7 @@ class TerminalProgressTest(absltest.TestCase):
     self.assertTrue(terminal.text.endswith('\r\n\x1b[?25h'))
 
   def test_prints_go_above_the_bar(self):
-    class Print(callbacks.Callback):
+    class Print(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         print(f'hello {int(state.step)}')
 
@@ -274,7 +274,7 @@ class TerminalProgressTest(absltest.TestCase):
     self.assertLen(lines, 8)
 
   def test_prints_to_a_pipe_stay_out_of_the_terminal(self):
-    class Print(callbacks.Callback):
+    class Print(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         print('hello')
 

@@ -16,7 +16,7 @@ def _fit(values, callback, start=0, known=None):
     lambda state: {'eval/score': values[int(state.step)]}, 1
   )
 
-  class Reward(callbacks.Callback):
+  class Reward(trainer_lib.Callback):
     def on_step_end(self, trainer, state, metrics):
       metrics['reward/total'] = values[int(state.step)]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from acme_cbo.training import callbacks
+from acme_cbo.training import trainer as trainer_lib
 
 
 class State(NamedTuple):
@@ -38,7 +38,7 @@ def evaluate(state: State) -> dict[str, float]:
   return {'eval/score': float(jnp.sum(state.params['mlp/~/linear.w']))}
 
 
-class Recorder(callbacks.Callback):
+class Recorder(trainer_lib.Callback):
   """Logger and callback in one: appends every call to `calls`.
 
   A call whose name is a key of `failures` raises that exception.

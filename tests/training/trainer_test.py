@@ -7,7 +7,7 @@ from absl.testing import parameterized
 import jax.numpy as jnp
 import numpy as np
 
-from acme_cbo import errors
+from acme_cbo.infra import errors
 from acme_cbo.training import callbacks
 from acme_cbo.training import trainer as trainer_lib
 from tests.training import toy
@@ -85,7 +85,7 @@ class OrderTest(parameterized.TestCase):
     )
 
   def test_a_callback_stops_it(self):
-    class Stop(callbacks.Callback):
+    class Stop(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         trainer.stop('enough')
         trainer.stop('more than enough')
@@ -107,7 +107,7 @@ class OrderTest(parameterized.TestCase):
     )
 
   def test_a_stop_is_not_forgotten_by_a_restart(self):
-    class Stop(callbacks.Callback):
+    class Stop(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         trainer.stop('enough')
 
@@ -259,7 +259,7 @@ class ExceptionTest(parameterized.TestCase):
     self.assertEqual(recorder.calls[-1], ('close',))
 
   def test_a_callback_that_raises_is_named(self):
-    class Broken(callbacks.Callback):
+    class Broken(trainer_lib.Callback):
       def on_eval_end(self, trainer, state, metrics):
         raise ValueError('broken')
 
@@ -271,7 +271,7 @@ class ExceptionTest(parameterized.TestCase):
     )
 
   def test_a_metric_of_a_callback_that_is_not_finite_is_named(self):
-    class Lost(callbacks.Callback):
+    class Lost(trainer_lib.Callback):
       def on_step_end(self, trainer, state, metrics):
         metrics['mine/lost'] = float('nan')
 
@@ -280,7 +280,7 @@ class ExceptionTest(parameterized.TestCase):
 
   @parameterized.parameters(ValueError, TypeError)
   def test_a_state_that_cannot_be_kept_is_named(self, exception):
-    class Broken(callbacks.Callback):
+    class Broken(trainer_lib.Callback):
       def state_dict(self):
         if exception is ValueError:
           raise ValueError('broken')

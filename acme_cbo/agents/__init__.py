@@ -1,0 +1,1 @@
+"""Agents: how a policy acts while it is trained, and how it learns."""

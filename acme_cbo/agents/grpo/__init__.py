@@ -1,0 +1,1 @@
+"""GRPO: rewards, rollouts, losses and updates."""

@@ -1,0 +1,275 @@
+"""From trajectories to new parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from acme_cbo import types
+from acme_cbo.agents.grpo import config
+from acme_cbo.agents.grpo import losses
+from acme_cbo.agents.grpo import optimizer as optimizer_lib
+from acme_cbo.agents.grpo import rewards
+from acme_cbo.agents.grpo import total_loss
+from acme_cbo.networks import base
+from acme_cbo.networks import tokens
+
+_OPTIMIZATION = rewards.COMPONENTS.index('optimization')
+
+
+def init(
+  key: jax.Array,
+  network: base.Network,
+  optimizer: optax.GradientTransformation,
+  task: types.Task,
+) -> types.TrainingState:
+  """The state before the first update.
+
+  Args:
+    key: consumed.
+    network: whose parameters are drawn.
+    optimizer: of `stacked` parameters, whose state is begun.
+    task: any one task; only its shapes are used.
+
+  Returns:
+    The `TrainingState`.
+  """
+  key_params, key = jax.random.split(key)
+  num_variables = task.scm.order.shape[-1]
+  params = network.init(
+    key_params,
+    task.scm.problem,
+    jnp.zeros((2, num_variables)),
+    tokens.start_row(num_variables),
+  )
+  return types.TrainingState(
+    params=params,
+    reference=jax.tree.map(jnp.copy, params),
+    opt_state=optimizer.init(optimizer_lib.stacked(params)),
+    key=key,
+    step=jnp.int32(0),
+    dead_updates=jnp.int32(0),
+  )
+
+
+def advantages(
+  components: jax.Array, weights: config.RewardWeights, grpo: config.LossConfig
+) -> tuple[jax.Array, jax.Array]:
+  """How much better than its group each decision did.
+
+  Args:
+    components: [B, G, T, 4] rewards.
+    weights: of the components.
+    grpo: of the loss.
+
+  Returns:
+    [B, G, T] advantages and [B, T] bool, where the group is dead.
+  """
+  # The other components are of the path to the best, so all their steps count,
+  # whichever regret does.
+  earned = losses.by_factors(components[..., _OPTIMIZATION], grpo.regret_floor)
+  counted = components.at[..., _OPTIMIZATION].set(
+    losses.regret_rewards(earned, grpo.simple_regret_share)
+  )
+  returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
+  if grpo.scale_components == 'group':
+    returns, _ = jax.vmap(
+      lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
+    )(returns)
+  group_returns = rewards.total(returns, weights)
+  if grpo.baseline == 'reached':
+    group_returns = losses.without_reached(
+      group_returns, losses.best_before(earned)
+    )
+  return losses.group_advantages(group_returns, grpo.scale_rewards)
+
+
+# What can be not finite in a loss, causes first.
+CHECKED_NAMES = (
+  'loss/surrogate',
+  'loss/parent',
+  'loss/outcome',
+  'loss/made',
+  'policy/kl_reference',
+  'policy/entropy_variable',
+  'policy/entropy_cell',
+  'policy/kl_acting',
+  'policy/log_ratio_max',
+  'loss/total',
+  'gradient',
+)
+
+
+def non_finite_mask(
+  params,
+  reference,
+  network: base.Network,
+  tasks: types.Task,
+  observations: jax.Array,
+  trajectories: types.Trajectory,
+  weights: config.RewardWeights,
+  settings: config.LearnerConfig,
+  grpo: config.LossConfig,
+) -> jax.Array:
+  """On which tasks a part of the loss, or its gradient, is not finite.
+
+  Slow, task by task: for when an update has failed.
+
+  Args:
+    params: at which the loss is taken.
+    reference: parameters of the reference policy.
+    network: its functions.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    weights: of the reward components.
+    settings: of the learner.
+    grpo: of the loss.
+
+  Returns:
+    [len(FAULTS), B] bool.
+  """
+  judged, _ = advantages(trajectories.components, weights, grpo)
+
+  def finite(data):
+    batch = jax.tree.map(lambda leaf: leaf[None], data)
+    gradient, parts = jax.grad(total_loss.loss, has_aux=True)(
+      params, reference, network, *batch, settings, grpo
+    )
+    parts['gradient'] = optax.tree.norm(gradient)
+    return jnp.isfinite(jnp.stack([parts[name] for name in CHECKED_NAMES]))
+
+  data = (tasks, observations, trajectories, judged)
+  return ~jax.lax.map(finite, data).T
+
+
+def update(
+  state: types.TrainingState,
+  network: base.Network,
+  optimizer: optax.GradientTransformation,
+  tasks: types.Task,
+  observations: jax.Array,
+  trajectories: types.Trajectory,
+  weights: config.RewardWeights,
+  settings: config.LearnerConfig,
+  grpo: config.LossConfig,
+  axis: str | None = None,
+) -> tuple[types.TrainingState, dict[str, jax.Array]]:
+  """One update: `num_iterations` passes of `num_minibatches` gradient steps.
+
+  Where a loss or a gradient is not finite the parameters stay what they were
+  before that step, so that `faults` finds it; the metrics show it.
+
+  Args:
+    state: before the update.
+    network: its functions.
+    optimizer: the gradient transformation, of `stacked` parameters.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    weights: of the reward components.
+    settings: of the learner.
+    grpo: of the loss.
+    axis: of devices, within `jax.shard_map`, each of which is given other
+      tasks, as many for every part of a minibatch, and the same state; None
+      where all tasks are here.
+
+  Returns:
+    The state after the update, the same on every device, and scalars to log.
+  """
+  components = _of_all_tasks(trajectories.components, axis)  # [B, G, T, 4]
+  judged, dead = advantages(components, weights, grpo)
+  data = (tasks, observations, trajectories, _of_own_tasks(judged, axis))
+  parts_of_passes = (
+    settings.num_minibatches,
+    settings.gradient_accumulation_steps,
+  )
+  batches = jax.tree.map(
+    lambda leaf: leaf.reshape(*parts_of_passes, -1, *leaf.shape[1:]), data
+  )
+
+  def gradient_step(carry, batch):
+    params, opt_state, sound = carry
+    tree = optimizer_lib.unstacked(params, state.params)
+
+    def gradient_of(part):
+      gradient, parts = jax.grad(total_loss.loss, has_aux=True)(
+        tree, state.reference, network, *part, settings, grpo
+      )
+      return optimizer_lib.stacked(gradient), parts
+
+    gradients, parts = jax.lax.map(gradient_of, batch)
+    gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
+    gradient, parts = _over_devices(gradient, parts, axis)
+    parts['train/gradient_norm'] = optax.tree.norm(gradient)
+    updates, new_opt_state = optimizer.update(gradient, opt_state, params)
+    new = optax.apply_updates(params, updates), new_opt_state
+    parts['train/update_norm'] = optax.tree.norm(updates)
+    for name in ('loss/total', 'train/gradient_norm', 'train/update_norm'):
+      sound &= jnp.isfinite(parts[name]).all()
+    params, opt_state = jax.tree.map(
+      lambda after, before: jnp.where(sound, after, before),
+      new,
+      (params, opt_state),
+    )
+    return (params, opt_state, sound), parts
+
+  def one_pass(carry, _):
+    return jax.lax.scan(gradient_step, carry, batches)
+
+  (params, opt_state, _), parts = jax.lax.scan(
+    one_pass,
+    (optimizer_lib.stacked(state.params), state.opt_state, True),
+    length=settings.num_iterations,
+  )
+  metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
+  metrics['policy/log_ratio_max'] = parts['policy/log_ratio_max'].max()
+  metrics['train/parameter_norm'] = optax.tree.norm(params)
+  metrics['reward/total'] = rewards.total(components, weights).mean()
+  for i, name in enumerate(rewards.COMPONENTS):
+    metrics[f'reward/{name}'] = components[..., i].mean()
+  earned = components[..., _OPTIMIZATION]
+  metrics['reward/optimization_last'] = earned[..., -1].mean()
+  metrics['reward/optimization_best'] = earned.max(-1).mean()
+  metrics['train/dead_groups'] = dead.mean()
+
+  params = optimizer_lib.unstacked(params, state.params)
+  step = state.step + 1
+  reference = jax.lax.cond(
+    step % settings.reference_every == 0,
+    lambda: params,
+    lambda: state.reference,
+  )
+  return state._replace(
+    params=params,
+    reference=reference,
+    opt_state=opt_state,
+    step=step,
+    dead_updates=jnp.where(dead.all(), state.dead_updates + 1, 0),
+  ), metrics
+
+
+def _of_all_tasks(of_own: jax.Array, axis: str | None) -> jax.Array:
+  """What every device has of its own tasks, one after the other: [B, ...]."""
+  if axis is None:
+    return of_own
+  return jax.lax.all_gather(of_own, axis, tiled=True)
+
+
+def _of_own_tasks(of_all: jax.Array, axis: str | None) -> jax.Array:
+  """The part of this device, of what `_of_all_tasks` made."""
+  if axis is None:
+    return of_all
+  size = len(of_all) // jax.lax.axis_size(axis)
+  start = jax.lax.axis_index(axis) * size
+  return jax.lax.dynamic_slice_in_dim(of_all, start, size)
+
+
+def _over_devices(gradient: Any, parts: dict[str, jax.Array], axis: str | None):
+  """Means over the devices, and of the log ratio the largest."""
+  if axis is None:
+    return gradient, parts
+  largest = jax.lax.pmax(parts['policy/log_ratio_max'], axis)
+  gradient, parts = jax.lax.pmean((gradient, parts), axis)
+  return gradient, parts | {'policy/log_ratio_max': largest}

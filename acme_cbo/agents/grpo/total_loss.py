@@ -1,0 +1,282 @@
+"""Total loss of a minibatch: policy, entropy, belief and prediction terms."""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.agents.grpo import config
+from acme_cbo.agents.grpo import losses
+from acme_cbo.agents.grpo import rewards
+from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base
+from acme_cbo.networks import tokens
+from acme_cbo.scms import graphs
+from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def after_every_row(
+  said: Callable[..., Any],
+  params,
+  problem: types.Problem,
+  prefix: base.Prefix,
+  encodings: base.Encoding,
+  partials: action_distribution.PartialIntervention,
+  of_each_row: bool = True,
+) -> Any:
+  """What a network says in one turn after each of R rows.
+
+  Args:
+    said: its `turn` or its `predict`.
+    params: its parameters.
+    problem: of D variables.
+    prefix: of the observations.
+    encodings: after each row, from `Network.full`.
+    partials: [R, ...] what is chosen already then.
+    of_each_row: whether there is one for each row; else it is without the
+      leading axis, the same for all.
+
+  Returns:
+    What it says with a leading axis R.
+  """
+  return jax.vmap(
+    lambda encoding, partial: said(params, problem, prefix, encoding, partial),
+    (base.EVERY_ROW, 0 if of_each_row else None),
+  )(encodings, partials)
+
+
+def choices(
+  network: base.Network,
+  params,
+  problem: types.Problem,
+  prefix: base.Prefix,
+  encodings: base.Encoding,
+  trajectory: types.Trajectory,
+  first: base.ActionHeadOutput | None = None,
+) -> action_distribution.Choice:
+  """The distributions that the decisions of an episode were drawn from.
+
+  Args:
+    network: its functions.
+    params: its parameters.
+    problem: of D variables.
+    prefix: of the observations.
+    encodings: after each of R rows, from `Network.full`.
+    trajectory: the episode.
+    first: [T, ...] the first turns, of nothing chosen yet, if they are known.
+
+  Returns:
+    `Choice` with the leading axes T and Z.
+  """
+  sets = problem.sets & trajectory.paid[..., None]  # [T, M, D]
+  partials = jax.vmap(action_distribution.before_each_turn, (0, None))(
+    trajectory.decision, problem.exists.size
+  )  # [T, Z, ...]
+  acting = base.after(encodings, slice(-1))
+  known = [] if first is None else [first]
+  num_turns = trajectory.decision.variable.shape[-1]
+  said = known + [
+    after_every_row(
+      network.turn,
+      params,
+      problem,
+      prefix,
+      acting,
+      jax.tree.map(lambda leaf, turn=turn: leaf[:, turn], partials),
+    )
+    for turn in range(len(known), num_turns)
+  ]
+  joint_logits, none_logits = jax.tree.map(
+    lambda *leaves: jnp.stack(leaves, 1), *[turn.logits for turn in said]
+  )
+  every_turn = jax.vmap(action_distribution.choice, (0, 0, None, 0))
+  return jax.vmap(every_turn)(joint_logits, none_logits, sets, partials)
+
+
+def _one_before_each(num_steps: int) -> np.ndarray:
+  """One step of those up to each, of all ages: [T] of 0 to t.
+
+  The golden ratio spreads them evenly, however many there are.
+  """
+  step = np.arange(num_steps)
+  return ((step + 1) * ((step + 1) * _GOLDEN % 1)).astype(np.int32)
+
+
+def loss(
+  params,
+  reference,
+  network: base.Network,
+  tasks: types.Task,
+  observations: jax.Array,
+  trajectories: types.Trajectory,
+  advantages: jax.Array,
+  settings: config.LearnerConfig,
+  grpo: config.LossConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The loss over B groups, and its parts.
+
+  Args:
+    params: parameters that are differentiated.
+    reference: parameters of the reference policy.
+    network: its functions.
+    tasks: B tasks.
+    observations: [B, N, D].
+    trajectories: with leading axes [B, G].
+    advantages: [B, G, T].
+    settings: of the learner.
+    grpo: of the loss.
+
+  Returns:
+    [] the loss, and scalars to log.
+  """
+
+  def made(problem, prefix, encodings, trajectory):
+    """The loss of what is predicted of one intervention made, after each."""
+    steps = _one_before_each(len(trajectory.intervened))
+    intervened = trajectory.intervened[steps]
+    done = types.Intervention(intervened, trajectory.values[steps])
+    predicted = after_every_row(
+      network.predict,
+      params,
+      problem,
+      prefix,
+      base.after(encodings, slice(1, None)),
+      action_distribution.PartialIntervention(
+        intervened,
+        interventions.fractions(problem, done),
+        jnp.zeros(len(steps), bool),
+      ),
+    )
+    return losses.made_loss(predicted, trajectory.reached[steps])
+
+  def episode(task, prefix, old_prefix, trajectory, advantage):
+    problem, objective = task.scm.problem, task.objective
+    rows = tokens.episode_rows(
+      problem, trajectory.intervened, trajectory.outcomes
+    )
+    encoding = network.full(params, problem, prefix, rows)
+    # What is predicted of each partial intervention, after each row.
+    given = action_distribution.PartialIntervention(
+      objective.given.mask,
+      interventions.fractions(problem, objective.given),
+      jnp.zeros(len(objective.given_outcome), bool),
+    )
+    predicted = jax.vmap(
+      lambda partial: after_every_row(
+        network.turn,
+        params,
+        problem,
+        prefix,
+        encoding,
+        partial,
+        of_each_row=False,
+      )
+    )(given)  # [P, R, ...]
+    # The first of them is of no variable, with which every decision begins.
+    first = jax.tree.map(lambda leaf: leaf[0, :-1], predicted)
+    log_probs = choices(
+      network, params, problem, prefix, encoding, trajectory, first
+    )
+    variable, cell = jax.tree.map(
+      lambda logs: logs.sum(1),
+      jax.vmap(jax.vmap(action_distribution.log_prob))(
+        log_probs, trajectory.decision
+      ),
+    )
+
+    def log_ratios(level):
+      return losses.log_ratios(
+        variable,
+        cell,
+        trajectory.log_prob_variable,
+        trajectory.log_prob_cell,
+        level,
+      )
+
+    log_ratio = log_ratios(grpo.importance_sampling_level)
+    # Of whole decisions, at whatever level the ratios are clipped.
+    decision_log_ratio = log_ratios('decision')
+    bounds = (grpo.epsilon, grpo.epsilon_high)
+    surrogate = jax.vmap(
+      lambda ratio: losses.clipped_surrogate(ratio, advantage, *bounds)
+    )(log_ratio).sum()
+    clipped = jax.vmap(
+      lambda ratio: losses.clip_fraction(ratio, advantage, *bounds)
+    )(log_ratio).mean()
+    variable_entropy, cell_entropy = jax.vmap(
+      jax.vmap(action_distribution.entropy)
+    )(log_probs)
+    if grpo.beta:
+      old_encoding = network.full(reference, problem, old_prefix, rows)
+      old_log_probs = choices(
+        network, reference, problem, old_prefix, old_encoding, trajectory
+      )
+      divergence = jax.vmap(jax.vmap(action_distribution.kl))(
+        log_probs, old_log_probs
+      )
+      divergence = divergence.sum(1).mean()
+    else:
+      divergence = jnp.zeros(())
+    truth = graphs.target_parents(task.scm)
+    parent = jax.vmap(
+      lambda logits: losses.parent_loss(
+        logits, truth, beliefs.candidates(problem)
+      )
+    )(encoding.parent_logits).mean()
+    outcome = losses.outcome_loss(
+      predicted.outcome_logits,
+      predicted.none_outcome,
+      rewards.optimization(objective.curves, objective),
+      rewards.optimization(objective.given_outcome, objective),
+      jax.vmap(intervention_sets.may_add, (None, 0))(problem.sets, given.mask),
+    )
+    return {
+      'loss/surrogate': surrogate,
+      'loss/parent': parent,
+      'loss/outcome': outcome,
+      'loss/made': made(problem, prefix, encoding, trajectory),
+      'policy/kl_reference': divergence,
+      'policy/entropy_variable': variable_entropy.sum(1).mean(),
+      'policy/entropy_cell': cell_entropy.sum(1).mean(),
+      'policy/clip_fraction': clipped,
+      # k3 estimate (Schulman, 2020) of KL(acting || trained).
+      'policy/kl_acting': (
+        jnp.exp(decision_log_ratio) - 1 - decision_log_ratio
+      ).mean(),
+      'policy/log_ratio_max': jnp.maximum(
+        jnp.abs(log_ratio).max(), jnp.abs(decision_log_ratio).max()
+      ),
+    }
+
+  def group(task, rows, trajectory, advantage):
+    problem = task.scm.problem
+    prefix = network.prefix(params, problem, rows)
+    old_prefix = prefix
+    if grpo.beta:
+      old_prefix = network.prefix(reference, problem, rows)
+    return jax.vmap(episode, (None, None, None, 0, 0))(
+      task, prefix, old_prefix, trajectory, advantage
+    )
+
+  parts = jax.vmap(group)(tasks, observations, trajectories, advantages)
+  largest = parts['policy/log_ratio_max'].max()
+  parts = jax.tree.map(jnp.mean, parts)
+  parts['policy/log_ratio_max'] = largest
+  total = (
+    parts['loss/surrogate']
+    + grpo.beta * parts['policy/kl_reference']
+    - grpo.variable_entropy * parts['policy/entropy_variable']
+    - grpo.cell_entropy * parts['policy/entropy_cell']
+    + settings.parent_coefficient * parts['loss/parent']
+    + settings.outcome_coefficient
+    * (parts['loss/outcome'] + parts['loss/made'])
+  )
+  return total, parts | {'loss/total': total}

@@ -1,0 +1,1 @@
+"""Systems to intervene on: SCMs and simulators."""

@@ -1,0 +1,1 @@
+"""Comparison of trained models: which one is better, and by how much."""

@@ -1,0 +1,1 @@
+"""Measurements of speed, beside ceilings and other methods."""

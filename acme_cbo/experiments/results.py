@@ -1,0 +1,207 @@
+"""What a run came to: scores, tables, figures, and the policy itself.
+
+W/policy/             the trained policy, without what trained it
+W/results.csv         a row per policy and held-out SCM
+W/learning_curve.png  the held-out score over updates
+W/rewards.png         each reward over updates, of runs of 10 or more
+W/README.md           what the policy is for and how good it is
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
+from acme_cbo.evaluation import plots
+from acme_cbo.evaluation import report
+from acme_cbo.evaluation import rollouts
+from acme_cbo.evaluation import statistics
+from acme_cbo.experiments import builder
+from acme_cbo.infra import run_directory
+from acme_cbo.networks import config as config_lib
+from acme_cbo.policies import saving
+from acme_cbo.training import analysis
+
+HeldOut = held_out.HeldOut | held_out_simulators.HeldOutSimulators
+
+
+def metrics(tasks: HeldOut, outcome: rollouts.Outcome) -> dict[str, float]:
+  """Scalars of one evaluation, for the loggers.
+
+  Args:
+    tasks: the held-out SCMs.
+    outcome: of a policy on them.
+
+  Returns:
+    {tag: value}.
+  """
+  score = np.asarray(outcome.score)
+  scalars: dict[str, float] = {}
+  for group, chosen in tasks.groups().items():
+    suffix = '' if group == 'all' else f'_{group}'
+    part = score[chosen]
+    scalars[f'eval/score_first{suffix}'] = part[:, 0].mean()
+    scalars[f'eval/score_mean{suffix}'] = part.mean()
+    scalars[f'eval/score_best{suffix}'] = part.max(1).mean()
+    scalars[f'eval/score_last{suffix}'] = part[:, -1].mean()
+  quality = tasks.belief_quality(outcome)
+  for row in quality[quality['group'] == 'all'].to_dict('records'):
+    for name in statistics.QUALITIES:
+      tag = f'belief/{row["belief"]}_{name}_after_{row["interventions"]:02d}'
+      scalars[tag] = row[name]
+  return scalars
+
+
+def write(
+  experiment: builder.Experiment,
+  tasks: HeldOut,
+  outcomes: dict[str, rollouts.Outcome],
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Writes the table and the figures of a run.
+
+  Args:
+    experiment: of the run.
+    tasks: the held-out SCMs.
+    outcomes: 'grpo', 'untrained' and the heuristics on them.
+    workdir: of the run.
+
+  Returns:
+    What they come to, as `summary.json` holds it.
+  """
+  parts, settings = experiment.parts, experiment.evaluation
+  table = pd.concat(
+    [
+      tasks.table(name, outcomes[name])
+      for name in ('grpo', *tasks.heuristics, 'untrained')
+    ],
+    ignore_index=True,
+  )
+  table.to_csv(workdir / 'results.csv', index=False)
+  confidence = settings.confidence
+  found = {
+    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
+    'simple_regret_share': parts.grpo.simple_regret_share,
+    'regret_floor': parts.grpo.regret_floor,
+    'num_observations': parts.horizon.num_observations,
+    'num_interventions': parts.horizon.num_interventions,
+    'held_out_tasks': settings.num_tasks,
+    'described': tasks.described,
+    'confidence': confidence,
+    'evaluation': statistics.summarise(table, confidence),
+    'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),
+    'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
+  }
+  rows = _rows(workdir)
+  _draw_learning_curve(workdir, rows, found['evaluation'], tasks)
+  return found | {'analysis': _analyse(experiment, rows, workdir)}
+
+
+def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """All that was logged."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def _analyse(
+  experiment: builder.Experiment,
+  rows: list[dict[str, Any]],
+  workdir: pathlib.Path,
+) -> dict[str, Any] | None:
+  """What each reward came to, and a figure of it; nothing of a short run."""
+  rows = [row for row in rows if 'reward/total' in row]
+  if len(rows) < analysis.MIN_VALUES:
+    return None
+  confidence, cadence = experiment.evaluation.confidence, experiment.training
+  curves = {
+    tag.removeprefix('reward/'): np.array([row[tag] for row in rows])
+    for tag in rows[0]
+    if tag.startswith('reward/')
+  }
+  found = {
+    name: analysis.analyse(
+      values,
+      confidence,
+      cadence.convergence_window,
+      cadence.convergence_tolerance,
+    )
+    for name, values in curves.items()
+  }
+  figure = plots.rewards(
+    curves,
+    {name: analysis.smooth(values) for name, values in curves.items()},
+    {name: entry.converged_at for name, entry in found.items()},
+  )
+  plots.save(workdir / 'rewards.png', figure)
+  return {
+    name: {
+      'improvement': _estimate(entry.improvement),
+      'trend': _estimate(entry.trend),
+      'converged_at': entry.converged_at,
+      'noise': entry.noise,
+      'largest_fall': entry.largest_fall,
+    }
+    for name, entry in found.items()
+  }
+
+
+def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
+  """As JSON can hold it; nothing where too few values tell."""
+  if not np.isfinite(estimate).all():
+    return None
+  return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
+
+
+def save_policy(
+  config: dict[str, Any],
+  starts: list[dict[str, Any]],
+  params: Any,
+  facts: dict[str, Any],
+  workdir: pathlib.Path,
+) -> None:
+  """Writes what others need of a run: the policy, and a page about it.
+
+  Args:
+    config: of the run.
+    starts: of the run, from `run_directory.begin`.
+    params: of the policy.
+    facts: of the run, with what `write` returned.
+    workdir: of the run.
+  """
+  about = {
+    'name': facts['name'],
+    'seed': facts['seed'],
+    'updates': facts['updates'],
+    'horizon': config['horizon'],
+    'scms': config['scms'],
+    'simulator': config['simulator'],
+    'rewards': config['rewards'],
+    'simple_regret_share': facts['simple_regret_share'],
+    'regret_floor': facts['regret_floor'],
+  }
+  architecture = config_lib.NetworkConfig(**config['network'])
+  saving.save(workdir / 'policy', architecture, params, about)
+  page = report.model_card(facts, config, starts, str(workdir / 'policy'))
+  run_directory.write(workdir / 'README.md', page)
+
+
+def _draw_learning_curve(workdir, rows, evaluation, tasks):
+  kinds = [group for group in tasks.groups() if group != 'all']
+  groups = {kind: f'eval/score_last_{kind}' for kind in kinds}
+  steps, curves = plots.curves_of(rows, groups or {'all': 'eval/score_last'})
+  baselines = {
+    name: {
+      group: evaluation[name]['by_family'].get(group, evaluation[name])[
+        'score_last'
+      ]['mean']
+      for group in curves
+    }
+    for name in ('explore_then_commit', 'slope', 'random')
+  }
+  figure = plots.learning_curve(steps, curves, baselines, tasks.unit)
+  plots.save(workdir / 'learning_curve.png', figure)

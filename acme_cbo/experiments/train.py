@@ -1,0 +1,437 @@
+"""One training run, from its parts to its table, its files in one directory.
+
+W/metrics.jsonl, tb/  every metric of every update and evaluation
+W/checkpoints/        states that training can go on from
+
+and what `run_directory` and `results` write.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shlex
+import shutil
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.agents.grpo import agent
+from acme_cbo.evaluation import held_out
+from acme_cbo.evaluation import held_out_simulators
+from acme_cbo.evaluation import report
+from acme_cbo.evaluation import rollouts
+from acme_cbo.experiments import builder
+from acme_cbo.experiments import dashboard
+from acme_cbo.experiments import results
+from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
+from acme_cbo.infra import signals
+from acme_cbo.runtimes import factory
+from acme_cbo.runtimes import fused
+from acme_cbo.runtimes import process_group
+from acme_cbo.training import callbacks
+from acme_cbo.training import checkpoints
+from acme_cbo.training import loggers
+from acme_cbo.training import monitors
+from acme_cbo.training import progress
+from acme_cbo.training import stopping
+from acme_cbo.training import trainer as trainer_lib
+
+# By which the best checkpoints are kept.
+_SCORE = 'eval/score_last'
+# What is shown beside the settings of a run.
+_SHOWN = ('eval/score_first', 'eval/score_mean', _SCORE, 'reward/total')
+
+
+def run(
+  config: dict[str, Any] | None,
+  workdir: str | None,
+  resume: bool,
+  resume_step: int | None,
+  place: process_group.ProcessSpec | None,
+) -> None:
+  """Trains in this process, alone or as one of several.
+
+  Args:
+    config: the resolved values; None is whatever process 0 has.
+    workdir: see `train_and_evaluate`; None is one of the name of the run.
+    resume: see `train_and_evaluate`.
+    resume_step: see `train_and_evaluate`.
+    place: of this process among several; None where it is alone.
+
+  Raises:
+    errors.UsageError: see `train_and_evaluate`, or the processes do not fit
+      each other.
+    errors.Interrupted: see `train_and_evaluate`.
+    errors.PeerError: another process has not come, or was lost.
+  """
+  with process_group.joined(place, config) as group:
+    if isinstance(group, process_group.Worker):
+      follow(builder.from_config(group.config), group)
+      return
+    assert config is not None
+    experiment = builder.from_config(config)
+    train_and_evaluate(
+      experiment,
+      config,
+      pathlib.Path(workdir or run_directory.named(experiment.name)),
+      resume,
+      resume_step,
+      group,
+    )
+
+
+def train_and_evaluate(
+  experiment: builder.Experiment,
+  config: dict[str, Any],
+  workdir: pathlib.Path,
+  resume: bool = False,
+  resume_step: int | None = None,
+  group: process_group.SingleProcess = process_group.SINGLE_PROCESS,
+) -> dict[str, Any]:
+  """Trains a policy, scores it beside the heuristics, writes it all down.
+
+  Args:
+    experiment: the wired parts.
+    config: the resolved values, for the record.
+    workdir: an empty directory or one that does not exist; that of a run, where
+      it is resumed.
+    resume: go on with the run in `workdir` from its latest checkpoint, or from
+      the beginning where it has none yet.
+    resume_step: go on from the checkpoint of this step; later ones are deleted.
+    group: the processes that train together, of which this one leads.
+
+  Returns:
+    What `summary.json` holds.
+
+  Raises:
+    errors.UsageError: the directory cannot be used, or holds no run of this
+      config that could go on.
+    errors.Interrupted: a signal came in; the run can be resumed.
+    errors.PeerError: another process was lost; the run can be resumed.
+  """
+  begun = time.monotonic()
+  own = callbacks.load(experiment.training.callbacks)
+  if not resume:
+    run_directory.prepare(workdir)
+  facts: dict[str, Any] = {
+    'name': experiment.name,
+    'seed': experiment.seed,
+    'updates': 0,
+    'latest_checkpoint': None,
+  }
+  with (
+    run_directory.locked(workdir),
+    checkpoints.Checkpointer(
+      workdir / 'checkpoints',
+      experiment.training.max_checkpoints,
+      experiment.training.best_checkpoints,
+    ) as checkpointer,
+  ):
+    if resume:
+      run_directory.check_resumable(workdir, config)
+    runtime = factory.make_runtime(
+      experiment.parts, experiment.runtime, experiment.simulator, group
+    )
+    run = factory.compiled_programs(
+      runtime, experiment.parts_from, experiment.training.quick_compile
+    )
+    # Training that could not begin is refused before all is written.
+    beginning = runtime.begin(run, experiment.seed)
+    # An update takes the state away.
+    untrained = jax.tree.map(np.array, beginning.params)
+    state, metadata = _starting_point(
+      checkpointer, beginning, resume, resume_step, workdir
+    )
+    state = runtime.place(state)
+    starts = run_directory.begin(
+      workdir,
+      config,
+      [f'{device} ({device.device_kind})' for device in jax.devices()],
+    )
+    for difference in run_directory.differences(starts):
+      print(
+        f'not as at the last start, so that numbers may differ: {difference}',
+        flush=True,
+      )
+    with (
+      run_directory.ending(workdir, facts, begun) as ending,
+      _what_to_do_next(workdir, experiment.can_be_replayed),
+      runtime.started(run, state) as step,
+    ):
+      group.on_loss(ending.fail)
+      facts['parameters'] = _announce(experiment, state, workdir)
+      tasks = held_out_tasks(experiment)
+      score = tasks.network_scorer(experiment.parts.network)
+      outcomes: dict[str, rollouts.Outcome] = {}
+
+      def evaluate_state(state):
+        """Scores a policy; the first time also those it is compared to."""
+        if not outcomes:
+          outcomes['untrained'] = score(untrained, 0)
+          outcomes.update(tasks.scores(tasks.heuristics))
+        outcomes['grpo'] = (
+          score(state.params, int(state.step))
+          if state.step
+          else outcomes['untrained']
+        )
+        return results.metrics(tasks, outcomes['grpo'])
+
+      tensorboard = loggers.TensorBoardLogger(workdir)
+      trainer = _trainer(
+        experiment,
+        evaluate_state,
+        loggers.LoggerGroup(tensorboard, loggers.JsonlLogger(workdir)),
+        (
+          monitors.Histograms(dashboard.histograms(tasks, outcomes)),
+          monitors.Figures(
+            dashboard.REWARDS, dashboard.figures(tasks, outcomes)
+          ),
+          *own,
+          callbacks.Checkpoint(
+            checkpointer,
+            experiment.training.checkpoint_every,
+            {'config': config, 'environment': starts[-1]},
+            score=_SCORE,
+          ),
+          _Record(facts, checkpointer),
+        ),
+        lambda: ending.interrupted() or group.signal(),
+        workdir,
+        runtime,
+        step,
+      )
+      if metadata:
+        trainer.load_state_dict(metadata['trainer'])
+        checkpointer.delete_after(int(state.step))
+      else:
+        text = json.dumps(config, indent=2)
+        trainer.logger.write_text('config', f'```\n{text}\n```')
+        tensorboard.write_layout(
+          dashboard.layout(experiment.parts.horizon.num_interventions)
+        )
+        tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
+      state = runtime.local(trainer.fit(state))
+      if signal := ending.interrupted():
+        raise errors.Interrupted(signal, f'after update {trainer.updates}')
+      if not outcomes:  # It went on from its end.
+        evaluate_state(state)
+      facts['finished_by'] = trainer.stop_reason or 'all updates were made'
+      if trainer.stop_reason:
+        print(
+          f'stopped after update {trainer.updates}: {trainer.stop_reason}',
+          flush=True,
+        )
+      facts |= results.write(experiment, tasks, outcomes, workdir)
+      results.save_policy(config, starts, state.params, facts, workdir)
+  summary = json.loads((workdir / 'summary.json').read_text())
+  print(
+    f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
+    f'{" since it went on" if resume else ""}; all of it in {workdir}',
+    flush=True,
+  )
+  return summary
+
+
+class _Record(trainer_lib.Callback):
+  """Keeps what is said of a run up to date, whenever it ends; the last one."""
+
+  def __init__(
+    self, facts: dict[str, Any], checkpointer: checkpoints.Checkpointer
+  ):
+    self._facts = facts
+    self._checkpointer = checkpointer
+
+  def on_fit_start(self, trainer, state):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_update_end(self, trainer, state, metrics):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_fit_end(self, trainer, state):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def on_exception(self, trainer, exception):
+    """Keeps it."""
+    self._keep(trainer)
+
+  def _keep(self, trainer):
+    self._facts['updates'] = trainer.updates
+    self._facts['latest_checkpoint'] = self._checkpointer.latest_step()
+
+
+def follow(experiment: builder.Experiment, group: process_group.Worker) -> None:
+  """Trains as `train_and_evaluate` does in the process that leads.
+
+  Args:
+    experiment: the wired parts.
+    group: what this process is among the others.
+
+  Raises:
+    errors.Interrupted: the run was.
+  """
+  runtime = factory.make_runtime(
+    experiment.parts, experiment.runtime, experiment.simulator, group
+  )
+  run = factory.compiled_programs(
+    runtime, experiment.parts_from, experiment.training.quick_compile
+  )
+  state = runtime.begin(run, experiment.seed)
+  with signals.SignalGuard(lambda signal: None) as interrupted:
+    runtime.follow(interrupted, run, state)
+
+
+def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
+  """The tasks that policies of a run are scored on."""
+  parts, settings = experiment.parts, experiment.evaluation
+  if experiment.simulator:
+    return held_out_simulators.HeldOutSimulators(
+      settings.seed,
+      *factory.simulator_and_problem(
+        experiment.simulator, parts.prior.max_set_size
+      ),
+      settings.num_tasks,
+      parts.horizon,
+      experiment.runtime.stall_seconds,
+    )
+  prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
+  return held_out.HeldOut(
+    settings.seed, prior, settings.num_tasks, parts.horizon
+  )
+
+
+@contextlib.contextmanager
+def _what_to_do_next(
+  workdir: pathlib.Path, can_be_replayed: bool
+) -> Iterator[None]:
+  """Adds to an error the command that shows its cause, or that goes on."""
+  try:
+    yield
+  except errors.NonFiniteError as error:
+    if can_be_replayed:
+      error.add_note(
+        f'see what it met with: {_beside("python")} launchers/replay.py '
+        f'{_flag(workdir)} --update={error.update} --scm={error.task}'
+        f'{" --held_out" if error.held_out else ""}'
+      )
+    raise
+  except (errors.Interrupted, errors.PeerError) as error:
+    error.add_note(
+      f'go on with: {_beside("python")} launchers/train.py --resume '
+      f'{_flag(workdir)}'
+    )
+    raise
+
+
+def _flag(workdir: pathlib.Path) -> str:
+  """As it may be pasted into a shell."""
+  return shlex.quote(f'--workdir={workdir}')
+
+
+def _announce(experiment, state, workdir) -> int:
+  """Says what is trained and where; returns its number of parameters."""
+  parts = experiment.parts
+  kind = 'simulated systems' if experiment.simulator else 'SCMs'
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  print(
+    f'{experiment.name}: a policy of {size:,} parameters, '
+    f'{experiment.training.num_updates} updates '
+    f'of {parts.num_tasks} {kind} x {parts.num_generations} episodes on '
+    f'{jax.devices()[0].platform}\n'
+    f'watch it with: {_beside("tensorboard")} '
+    f'{shlex.quote(f"--logdir={workdir}")}',
+    flush=True,
+  )
+  return size
+
+
+def _beside(name: str) -> str:
+  """The command of that name in this environment, as it may be pasted."""
+  beside = pathlib.Path(sys.executable).parent / name
+  if shutil.which(name) == str(beside) or not beside.exists():
+    return name
+  here = pathlib.Path.cwd()
+  return str(beside.relative_to(here) if here in beside.parents else beside)
+
+
+def _starting_point(
+  checkpointer: checkpoints.Checkpointer,
+  state: types.TrainingState,
+  resume: bool,
+  resume_step: int | None,
+  workdir: pathlib.Path,
+) -> tuple[types.TrainingState, dict[str, Any]]:
+  """The state to go on from and its metadata, which a new run has not."""
+  if not resume:
+    return state, {}
+  if resume_step is None and checkpointer.latest_step() is None:
+    run_directory.clear(workdir)
+    return state, {}
+  state, metadata = checkpointer.restore(state, resume_step)
+  print(f'going on after update {int(state.step)}', flush=True)
+  return state, metadata
+
+
+def _trainer(
+  experiment: builder.Experiment,
+  evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
+  logger: loggers.Logger,
+  last: tuple[trainer_lib.Callback, ...],
+  interrupted: Callable[[], int | None],
+  workdir: pathlib.Path,
+  runtime: fused.Fused,
+  step: agent.Step,
+) -> trainer_lib.Trainer:
+  """The trainer of a run: the callbacks of its config, and then the `last`."""
+  parts, cadence = experiment.parts, experiment.training
+  evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
+  if_wanted: list[trainer_lib.Callback] = []
+  if cadence.patience:
+    if_wanted.append(stopping.EarlyStopping(_SCORE, cadence.patience))
+  if cadence.profile_from:
+    if_wanted.append(
+      monitors.Profile(
+        workdir / 'profile', cadence.profile_from, cadence.profile_updates
+      )
+    )
+  return trainer_lib.Trainer(
+    step=step,
+    local=runtime.local,
+    num_updates=cadence.num_updates,
+    logger=logger,
+    interrupted=interrupted,
+    callbacks=(
+      monitors.Throughput(
+        parts.num_tasks
+        * parts.num_generations
+        * parts.horizon.num_interventions
+      ),
+      monitors.LearningRate(experiment.learning_rate),
+      progress.Progress(
+        {
+          'held-out score, last choice': _SCORE,
+          'reward': 'reward/total',
+          'interventions/s': 'perf/interventions_per_second',
+        },
+        evaluation,
+      ),
+      evaluation,
+      stopping.Convergence(
+        'reward/total',
+        cadence.convergence_window,
+        cadence.convergence_tolerance,
+        cadence.stop_when_converged,
+      ),
+      *if_wanted,
+      *last,
+    ),
+  )

@@ -1,0 +1,1 @@
+"""Checks that a configuration does what it promises."""

@@ -1,0 +1,1 @@
+"""Programs, processes, files and configs; nothing of the domain, and no jax."""

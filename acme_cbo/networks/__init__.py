@@ -1,0 +1,1 @@
+"""The network of the policy and the distribution of its actions."""

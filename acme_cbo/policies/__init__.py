@@ -1,0 +1,1 @@
+"""Policies: the trained one, heuristics and baselines, behind one interface."""

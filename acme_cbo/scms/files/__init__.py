@@ -1,0 +1,1 @@
+"""SCMs from files: YAML descriptions, graphs, and fits to data."""

@@ -1,1 +1,0 @@
-"""Does a configuration do what it promises? Experiments with a verdict."""

@@ -1,0 +1,367 @@
+"""Tests of the exact belief against sums over every order and every graph."""
+
+import functools
+import itertools
+import math
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from acme_cbo.beliefs import exact_posterior
+
+
+def _data(num_variables, seed=0, num_rows=12):
+  """Rows of a linear SCM, the last four with a variable set."""
+  rng = np.random.default_rng(seed)
+  weights = np.tril(rng.normal(size=(num_variables, num_variables)), -1)
+  mix = np.linalg.inv(np.eye(num_variables) - weights)
+  rows = rng.normal(size=(num_rows, num_variables)) @ mix.T
+  intervened = np.zeros(rows.shape, bool)
+  for row in range(num_rows - 4, num_rows):
+    chosen = rng.integers(num_variables)
+    intervened[row, chosen] = True
+    rows[row, chosen] = rng.normal()
+  return rows, intervened
+
+
+def _log_marginal(rows):
+  """Of rows of all their columns, l of them: Kuipers et al. (2014), (2)."""
+  count, num_columns = rows.shape
+  mean_rows, degrees = 1.0, 2.0 + num_columns
+  scale = 0.5 * np.eye(num_columns)
+  mean = rows.mean(0)
+  spread = (rows - mean).T @ (rows - mean)
+  posterior = scale + spread
+  posterior += count * mean_rows / (count + mean_rows) * np.outer(mean, mean)
+
+  def log_normaliser(matrix, degrees):
+    return (
+      scipy.special.multigammaln(degrees / 2, num_columns)
+      - degrees / 2 * np.linalg.slogdet(matrix)[1]
+    )
+
+  return (
+    num_columns / 2 * math.log(mean_rows / (count + mean_rows))
+    - count * num_columns / 2 * math.log(math.pi)
+    + log_normaliser(posterior, degrees + count)
+    - log_normaliser(scale, degrees)
+  )
+
+
+def _log_bge(data, variable, parents):
+  """Log marginal likelihood of a variable given its parents."""
+  rows, intervened = data
+  rows = rows[~intervened[:, variable]]
+  family = [*parents, variable]
+  alone = _log_marginal(rows[:, list(parents)]) if parents else 0.0
+  return _log_marginal(rows[:, family]) - alone
+
+
+def _log_score(data, variable, parents):
+  num_variables = data[0].shape[1]
+  choices = num_variables * math.comb(num_variables - 1, len(parents))
+  return _log_bge(data, variable, parents) - math.log(choices)
+
+
+def _every_set(variables):
+  for size in range(len(variables) + 1):
+    yield from itertools.combinations(variables, size)
+
+
+def _number(variable, parents):
+  """The place of a set among those of its variable."""
+  return sum(1 << (i - (i > variable)) for i in parents)
+
+
+def _is_acyclic(parents_of):
+  left = set(range(len(parents_of)))
+  while left:
+    free = {j for j in left if not left & set(parents_of[j])}
+    if not free:
+      return False
+    left -= free
+  return True
+
+
+@functools.cache
+def _graphs(num_variables):
+  """Every DAG as tuples of parents, and how many orders it allows."""
+  variables = range(num_variables)
+  choices = [
+    list(_every_set([i for i in variables if i != j])) for j in variables
+  ]
+  graphs = [g for g in itertools.product(*choices) if _is_acyclic(g)]
+
+  def allows(graph, order):
+    place = {j: k for k, j in enumerate(order)}
+    return all(place[i] < place[j] for j in variables for i in graph[j])
+
+  orders = list(itertools.permutations(variables))
+  return [(g, sum(allows(g, order) for order in orders)) for g in graphs]
+
+
+def _posterior_over_graphs(data):
+  """[D, P] by a sum over every graph."""
+  num_variables = data[0].shape[1]
+  score = functools.cache(lambda j, parents: _log_score(data, j, parents))
+  logs, graphs = [], _graphs(num_variables)
+  for graph, num_orders in graphs:
+    terms = [score(j, parents) for j, parents in enumerate(graph)]
+    logs.append(sum(terms) + math.log(num_orders))
+  weights = scipy.special.softmax(logs)
+  posterior = np.zeros((num_variables, 1 << (num_variables - 1)))
+  for (graph, _), weight in zip(graphs, weights, strict=True):
+    for j, parents in enumerate(graph):
+      posterior[j, _number(j, parents)] += weight
+  return posterior
+
+
+def _posterior_over_orders(data):
+  """[D, P] by a sum over every order, and the sets that each allows."""
+  num_variables = data[0].shape[1]
+  score = functools.cache(lambda j, parents: _log_score(data, j, parents))
+  total, posterior = 0.0, np.zeros((num_variables, 1 << (num_variables - 1)))
+  for order in itertools.permutations(range(num_variables)):
+    tables = []
+    for k, j in enumerate(order):
+      sets = list(_every_set(sorted(order[:k])))
+      tables.append((j, sets, np.exp([score(j, parents) for parents in sets])))
+    weight = math.prod(w.sum() for _, _, w in tables)
+    total += weight
+    for j, sets, w in tables:
+      for parents, share in zip(sets, w / w.sum(), strict=True):
+        posterior[j, _number(j, parents)] += weight * share
+  return posterior / total
+
+
+@functools.partial(jax.jit, static_argnames='num_variables')
+def _scores(rows, intervened, exists, num_variables):
+  evidence = exact_posterior.add(
+    exact_posterior.no_evidence(num_variables), rows, intervened
+  )
+  return exact_posterior.log_scores(evidence, exists)
+
+
+def _evaluate(data):
+  """Scores and posterior of rows in which no column is padding."""
+  rows, intervened = data
+  num_variables = rows.shape[1]
+  exists = np.ones(num_variables, bool)
+  scores = _scores(rows, intervened, exists, num_variables)
+  return np.asarray(scores), np.exp(
+    jax.jit(exact_posterior.log_posterior)(scores)
+  )
+
+
+class ExactTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.enterContext(jax.enable_x64(True))
+
+  @parameterized.parameters(2, 3, 5)
+  def test_scores_against_another_bge(self, num_variables):
+    data = _data(num_variables)
+    scores, _ = _evaluate(data)
+    for j in range(num_variables):
+      others = [i for i in range(num_variables) if i != j]
+      for parents in _every_set(others):
+        expected = _log_score(data, j, parents)
+        actual = scores[j, _number(j, parents)]
+        self.assertAlmostEqual(actual, expected, delta=1e-9)
+
+  @parameterized.parameters(2, 3, 4)
+  def test_posterior_against_every_graph(self, num_variables):
+    data = _data(num_variables)
+    _, actual = _evaluate(data)
+    np.testing.assert_allclose(actual, _posterior_over_graphs(data), atol=1e-9)
+
+  @parameterized.parameters(3, 5)
+  def test_posterior_against_every_order(self, num_variables):
+    data = _data(num_variables, seed=1)
+    _, actual = _evaluate(data)
+    np.testing.assert_allclose(actual, _posterior_over_orders(data), atol=1e-9)
+
+  def test_graphs_of_one_equivalence_class_have_one_score(self):
+    rows, _ = _data(3)
+    scores, _ = _evaluate((rows, np.zeros(rows.shape, bool)))
+
+    def score(*graph):
+      return sum(
+        scores[j, _number(j, parents)]
+        + math.log(3 * math.comb(2, len(parents)))
+        for j, parents in enumerate(graph)
+      )
+
+    chain, back = score((), (0,), (1,)), score((1,), (2,), ())
+    fork, collider = score((1,), (), (1,)), score((), (0, 2), ())
+    self.assertAlmostEqual(chain, back, delta=1e-9)
+    self.assertAlmostEqual(chain, fork, delta=1e-9)
+    self.assertGreater(abs(chain - collider), 1e-2)
+
+  def test_rows_one_by_one_are_rows_at_once(self):
+    rows, intervened = _data(4)
+    step = jax.jit(exact_posterior.add)
+    evidence = exact_posterior.no_evidence(4)
+    for row, was_set in zip(rows, intervened, strict=True):
+      evidence = step(evidence, row[None], was_set[None])
+    at_once = step(exact_posterior.no_evidence(4), rows, intervened)
+    for name, a, b in zip(at_once._fields, evidence, at_once, strict=True):
+      with self.subTest(name):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+  def test_padding_changes_nothing(self):
+    rows, intervened = _data(3)
+    scores, expected = _evaluate((rows, intervened))
+    del scores
+    place = np.array([1, 2, 4])
+    exists = np.isin(np.arange(5), place)
+    wide, was_set = np.zeros((len(rows), 5)), np.zeros((len(rows), 5), bool)
+    wide[:, place], was_set[:, place] = rows, intervened
+    scores = _scores(wide, was_set, exists, 5)
+    padded = np.exp(jax.jit(exact_posterior.log_posterior)(scores))
+    for j, wide_j in enumerate(place):
+      for parents in _every_set([i for i in range(3) if i != j]):
+        number = _number(wide_j, place[list(parents)])
+        self.assertAlmostEqual(
+          padded[wide_j, number], expected[j, _number(j, parents)], delta=1e-12
+        )
+    np.testing.assert_allclose(padded.sum(1), 1)
+    np.testing.assert_allclose(padded[~exists][:, 0], 1)
+
+  def test_edges_are_sums_over_sets(self):
+    data = _data(4)
+    _, posterior = _evaluate(data)
+    expected = np.zeros((4, 4))
+    for j in range(4):
+      for parents in _every_set([i for i in range(4) if i != j]):
+        expected[j, list(parents)] += posterior[j, _number(j, parents)]
+    actual = exact_posterior.edge_probabilities(jnp.log(posterior))
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+  def test_number_of_a_set(self):
+    rng = np.random.default_rng(0)
+    parents = (rng.random((6, 6)) < 0.5) & ~np.eye(6, dtype=bool)
+    number = np.asarray(exact_posterior.set_index(jnp.asarray(parents)))
+    expected = [_number(j, np.flatnonzero(parents[j])) for j in range(6)]
+    np.testing.assert_array_equal(number, expected)
+    members = exact_posterior.parent_sets(6)[np.arange(6), number]
+    np.testing.assert_array_equal(members, parents)
+
+  def test_more_than_eight_variables_are_refused(self):
+    with self.assertRaisesRegex(ValueError, '9 variables; .* at most 8'):
+      exact_posterior.parent_sets(9)
+
+
+class SinglePrecisionTest(parameterized.TestCase):
+  @parameterized.parameters((5, 34, 0.02), (8, 34, 0.02), (8, 100, 0.1))
+  def test_log_odds_of_edges(self, num_variables, num_rows, bound):
+    def edges(rows, intervened):
+      exists = jnp.ones(num_variables, bool)
+      scores = _scores(rows, intervened, exists, num_variables)
+      return exact_posterior.edge_probabilities(
+        exact_posterior.log_posterior(scores)
+      )
+
+    batch = [_data(num_variables, seed, num_rows) for seed in range(32)]
+    rows, intervened = (np.stack(x) for x in zip(*batch, strict=True))
+    rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
+    run = jax.jit(jax.vmap(edges))
+    single = scipy.special.logit(
+      np.asarray(run(rows.astype(np.float32), intervened), float)
+    )
+    with jax.enable_x64(True):
+      double = scipy.special.logit(np.asarray(run(rows, intervened)))
+    # Beyond that 1 - p is lost in the rounding of p.
+    told = np.abs(double) < 7
+    self.assertGreater(told.mean(), 0.5)
+    self.assertLess(np.abs(single[told] - double[told]).max(), bound)
+
+  def test_calls_no_lapack(self):
+    exists = jnp.ones(5, bool)
+    compiled = jax.jit(
+      lambda evidence: exact_posterior.log_posterior(
+        exact_posterior.log_scores(evidence, exists)
+      )
+    )
+    text = compiled.lower(exact_posterior.no_evidence(5)).compile().as_text()
+    self.assertNotIn('custom-call', str(text))
+
+
+def _draw(rng, num_variables, num_observations, num_interventions):
+  """A graph, weights and rows, all from the prior of the posterior."""
+  order = rng.permutation(num_variables)
+  parents = np.zeros((num_variables, num_variables), bool)
+  rows = np.zeros((num_observations + num_interventions, num_variables))
+  intervened = np.zeros(rows.shape, bool)
+  chosen = rng.integers(num_variables, size=num_interventions)
+  intervened[num_observations + np.arange(num_interventions), chosen] = True
+  values = rng.normal(size=rows.shape)
+  # Sets of any size are equally likely, given that the order allows them.
+  for k, j in enumerate(order):
+    sets = list(_every_set(sorted(order[:k])))
+    weights = [1 / math.comb(num_variables - 1, len(s)) for s in sets]
+    weights = np.array(weights) / sum(weights)
+    chosen_set = list(sets[rng.choice(len(sets), p=weights)])
+    parents[j, chosen_set] = True
+    size = len(chosen_set)
+    # The normal-Wishart prior, one equation at a time.
+    variance = 0.25 / rng.gamma((size + 3) / 2)
+    slopes = rng.normal(size=size) * math.sqrt(variance / 0.5)
+    intercept = rng.normal() * math.sqrt(variance)
+    noise = rng.normal(size=len(rows)) * math.sqrt(variance)
+    free = intercept + rows[:, chosen_set] @ slopes + noise
+    rows[:, j] = np.where(intervened[:, j], values[:, j], free)
+  return parents, rows, intervened
+
+
+def _calibration(num_scms, forget=False):
+  """Edges against probabilities: z of their number, chi2 over ten bins."""
+  rng = np.random.default_rng(0)
+  drawn = [_draw(rng, 4, 8, 6) for _ in range(num_scms)]
+  parents, rows, intervened = (np.stack(x) for x in zip(*drawn, strict=True))
+  if forget:
+    intervened = np.zeros_like(intervened)
+
+  def edges(rows, intervened):
+    scores = _scores(rows, intervened, jnp.ones(4, bool), 4)
+    return exact_posterior.edge_probabilities(
+      exact_posterior.log_posterior(scores)
+    )
+
+  with jax.enable_x64(True):
+    told = np.asarray(jax.jit(jax.vmap(edges))(rows, intervened))
+  off = ~np.eye(4, dtype=bool)
+  told, true = told[:, off], parents[:, off]
+  surprise = true - told
+  # The edges of one SCM depend on each other: its sum is the unit.
+  per_scm = surprise.sum(1)
+  z = per_scm.mean() / (per_scm.std() / math.sqrt(num_scms))
+  bins = np.minimum((told * 10).astype(int), 9)
+  chi2 = 0.0
+  for k in range(10):
+    inside = np.where(bins == k, surprise, 0.0).sum(1)
+    chi2 += inside.mean() ** 2 / (inside.var() / num_scms)
+  return z, chi2
+
+
+class CalibrationTest(absltest.TestCase):
+  @pytest.mark.stat
+  def test_as_many_edges_as_it_says(self):
+    z, chi2 = _calibration(2000)
+    self.assertLess(abs(z), 4)
+    self.assertLess(chi2, 30)
+
+  @pytest.mark.stat
+  def test_a_row_in_which_a_variable_was_set_is_not_of_its_equation(self):
+    # Counted nevertheless, such rows hide edges.
+    z, chi2 = _calibration(2000, forget=True)
+    self.assertGreater(max(abs(z), chi2 / 7), 6)
+
+
+if __name__ == '__main__':
+  absltest.main()

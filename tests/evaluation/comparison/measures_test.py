@@ -1,0 +1,79 @@
+"""Measures of episodes that are written down, worked out by hand."""
+
+import math
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo.evaluation.comparison import measures
+from tests.evaluation import aggregate_test
+
+_episode = aggregate_test.episode
+
+
+class OfEpisodeTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # From 0 to 10: what is recommended is at .95, .5, .9 and .95 of it.
+    found = measures.of_episode(
+      _episode(
+        [2.0, 8.0, 4.0, 8.0],
+        recommended=[9.5, 5.0, 9.0, 9.5],
+        causes=(True, True, False),
+        believed={'learned': [0.9, 0.2, 0.6]},
+        seconds=[0.4, 0.1, 0.2, 0.3],
+      ),
+      6,
+    )
+    self.assertEqual(tuple(found), tuple(measures.MEASURES))
+    expected = {
+      'score': 0.95,
+      'simple_regret': 0.05,
+      'cumulative_regret': 0.8 + 0.2 + 0.6 + 0.2,
+      'success': 1.0,
+      # From the third on it stays.
+      'convergence': 3.0,
+      # One of two causes, and one that is none: 2 / (2 + 2).
+      'parent_f1': 0.5,
+      'seconds': 0.25,
+    }
+    for name, value in expected.items():
+      self.assertAlmostEqual(found[name], value, places=12, msg=name)
+
+  def test_where_less_is_better(self):
+    found = measures.of_episode(
+      _episode([-2.0], goal=-1.0, no_intervention=1.0, optimum=-4.0), 1
+    )
+    self.assertAlmostEqual(found['score'], 3 / 5)
+    self.assertAlmostEqual(found['cumulative_regret'], 2 / 5)
+
+  def test_what_never_succeeds_converges_after_the_end(self):
+    found = measures.of_episode(_episode([9.0, 9.5, 8.0]), 5)
+    self.assertEqual((found['success'], found['convergence']), (0, 6))
+    found = measures.of_episode(_episode([9.0, 9.5]), 5)
+    self.assertEqual((found['success'], found['convergence']), (1, 1))
+
+  @parameterized.parameters(
+    ({}, (True, False)), ({'learned': [0.1, 0.2]}, (False, False))
+  )
+  def test_no_f1_of_nothing(self, believed, causes):
+    found = measures.of_episode(
+      _episode([9.0], believed=believed, causes=causes), 1
+    )
+    self.assertTrue(math.isnan(found['parent_f1']))
+
+  def test_table(self):
+    episodes = [_episode([1.0], scm='a', repeat=i) for i in range(2)]
+    table = measures.table('mine', episodes, 1)
+    self.assertEqual(table['repeat'].tolist(), [0, 1])
+    self.assertEqual(set(table['model']), {'mine'})
+    self.assertEqual(table['score'].tolist(), [0.1, 0.1])
+
+  def test_what_ended_early_stays_where_it_was(self):
+    table = measures.table('mine', [_episode([1.0, 5.0])], 4)
+    self.assertEqual(measures.after(2), ['score_after_1', 'score_after_2'])
+    scores = table[measures.after(4)].to_numpy()[0]
+    self.assertEqual(scores.tolist(), [0.1, 0.5, 0.5, 0.5])
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,141 @@
+"""Which runs may be compared, and what they are called."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo.evaluation.comparison import runs
+from acme_cbo.infra import errors
+from tests.evaluation.comparison import run_directories
+
+
+class ReadTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+  def _write(self, directory, **settings):
+    return run_directories.write(self.root / directory, **settings)
+
+  def test_seeds_of_a_configuration_share_its_name(self):
+    paths = [
+      self._write(f'{name}{seed}', name=name, seed=seed, rewards__parent=parent)
+      for name, parent in (('with', 0.3), ('without', 0.0))
+      for seed in (0, 1)
+    ]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.model for run in found],
+      ['with, seed 0', 'with, seed 1', 'without, seed 0', 'without, seed 1'],
+    )
+    self.assertEqual(
+      runs.differences(found),
+      {'rewards.parent': {'with': 0.3, 'without': 0.0}},
+    )
+    self.assertEqual(found[0].updates, 6)
+
+  def test_the_same_name_of_two_configurations(self):
+    paths = [self._write('a'), self._write('b', rewards__parent=0.0)]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.model for run in found],
+      ['grpo-smoke (a), seed 0', 'grpo-smoke (b), seed 0'],
+    )
+
+  def test_learning_curve(self):
+    path = self._write('a')
+    (run,) = runs.read([path], False)
+    self.assertEqual(runs.learning_curve(run)['updates'], [])
+    rows = [
+      {'step': 0, 'eval/score_last': 0.1},
+      {'step': 1, 'reward/total': 0.2},
+      {'step': 2, 'eval/score_last': 0.3},
+    ]
+    (path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    self.assertEqual(
+      runs.learning_curve(run), {'updates': [0.0, 2.0], 'scores': [0.1, 0.3]}
+    )
+
+  def test_the_same_name_of_directory_too(self):
+    (self.root / 'p').mkdir()
+    (self.root / 'q').mkdir()
+    paths = [self._write('p/run'), self._write('q/run', rewards__parent=0.0)]
+    found = runs.read(paths, False)
+    self.assertEqual(
+      [run.configuration for run in found],
+      [f'grpo-smoke ({path})' for path in paths],
+    )
+
+  @parameterized.parameters(
+    ('{"seeds": []}', 'is a study; name what is in it: .*/runs/'),
+    ('{"paths": []}', 'is a comparison; name what is in it'),
+    ('{}', 'config.json: '),
+    ('[]', 'is damaged'),
+  )
+  def test_directories_of_something_else(self, config, sentence):
+    paths = [self._write('a'), self._write('b')]
+    (paths[1] / 'config.json').write_text(config)
+    with self.assertRaisesRegex(errors.UsageError, f'/b.*{sentence}'):
+      runs.read(paths, True)
+
+  def test_a_damaged_log(self):
+    (run,) = runs.read([self._write('a')], False)
+    (run.directory / 'metrics.jsonl').write_text('{"step": 1}\n{"st')
+    with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl is damaged'):
+      runs.learning_curve(run)
+
+  def test_cadence_makes_no_configuration(self):
+    paths = [
+      self._write('a'),
+      self._write('b', seed=1, training__checkpoint_every=1),
+    ]
+    self.assertLen({run.configuration for run in runs.read(paths, False)}, 1)
+
+  @parameterized.named_parameters(
+    ('stopped', dict(updates=3), 'stopped after 3 of 6 updates'),
+    ('interrupted', dict(status='interrupted'), 'is not finished'),
+    (
+      'budget',
+      dict(grpo__num_tasks=32),
+      '7,680 interventions, .*/a with 15,360',
+    ),
+    ('evaluation', dict(evaluation__seed=2), 'evaluation.seed is 2, that of'),
+    (
+      'horizon',
+      dict(horizon__num_observations=9),
+      'horizon.num_observations is 9',
+    ),
+  )
+  def test_mismatches_are_refused_or_marked(self, settings, sentence):
+    paths = [self._write('a'), self._write('b', seed=1, **settings)]
+    with self.assertRaisesRegex(errors.UsageError, f'/b: .*{sentence}'):
+      runs.read(paths, False)
+    first, second = runs.read(paths, True)
+    self.assertEmpty(first.mismatches)
+    self.assertRegex(second.mismatches[0], sentence)
+
+  def test_without_a_policy_there_is_nothing_to_compare(self):
+    paths = [self._write('a'), self._write('b', status='interrupted')]
+    (paths[1] / 'policy' / 'policy.json').unlink()
+    for allowed in (True, False):
+      with self.assertRaisesRegex(
+        errors.UsageError, r'\(interrupted\).*resume'
+      ):
+        runs.read(paths, allowed)
+    (paths[0] / 'policy' / 'policy.json').unlink()
+    with self.assertRaisesRegex(errors.UsageError, 'its policy is gone'):
+      runs.read(paths[:1], False)
+
+  def test_degenerate(self):
+    path, same = self._write('a'), self._write('b')
+    with self.assertRaisesRegex(errors.UsageError, 'no independent one'):
+      runs.read([path, same], False)
+    with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
+      runs.read([path, self.root], False)
+
+
+if __name__ == '__main__':
+  absltest.main()

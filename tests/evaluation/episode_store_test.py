@@ -1,0 +1,218 @@
+"""Directories that were left by a kill, damaged, or of something else."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import pytest
+
+from acme_cbo.evaluation import episode_store
+from acme_cbo.evaluation import episodes
+from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
+
+_CONFIG = {
+  'observations': 100,
+  'interventions': 40,
+  'samples': 1,
+  'budget': None,
+  'seed': 0,
+  'repeats': 5,
+  'methods': {'grpo': 'abc', 'random': ''},
+  'scms': {'toy': '', 'mine': 'def'},
+}
+
+# An episode of each.
+_PLAYED = [('grpo', 'toy', 0), ('random', 'mine', 4)]
+
+
+def _episode(method='random', repeat=0, **steps):
+  return episodes.Episode(
+    method, 'toy', repeat, 1.0, 0.1, 1 / 3, steps, [True], {'b': [0.1 + 0.2]}
+  )
+
+
+class _TestCase(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.out = pathlib.Path(root) / 'out'
+
+
+class EpisodeLogTest(_TestCase):
+  def setUp(self):
+    super().setUp()
+    self.out.mkdir()
+    self.path = self.out / 'episodes.jsonl'
+
+  def _append(self, *played):
+    log = episode_store.EpisodeLog(self.out)
+    for episode in played:
+      self.assertEqual(log.append(episode_store.encoded(episode)), episode)
+    return log
+
+  def test_every_bit_comes_back(self):
+    played = [_episode(repeat=i, score=[0.1 * i, 1e-300]) for i in range(3)]
+    self._append(*played)
+    found = episode_store.EpisodeLog(self.out).episodes
+    self.assertEqual(list(found.values()), played)
+    self.assertEqual(list(found), [('random', 'toy', i) for i in range(3)])
+
+  def test_an_empty_directory_holds_none(self):
+    self.assertEmpty(episode_store.EpisodeLog(self.out).episodes)
+
+  @pytest.mark.fault
+  def test_torn_anywhere_in_the_last_line(self):
+    self._append(_episode(), _episode(repeat=1))
+    content = self.path.read_bytes()
+    first = content.index(b'\n') + 1
+    for size in range(first, len(content)):
+      self.path.write_bytes(content[:size])
+      log = self._append()
+      self.assertEqual(list(log.episodes), [('random', 'toy', 0)])
+      self.assertEqual(self.path.read_bytes(), content[:first])
+    # What is played again is whole.
+    self._append(_episode(repeat=1))
+    self.assertEqual(self.path.read_bytes(), content)
+
+  @pytest.mark.fault
+  def test_torn_in_the_first_line(self):
+    self._append(_episode())
+    self.path.write_bytes(self.path.read_bytes()[:-1])
+    self.assertEmpty(self._append().episodes)
+    self.assertEqual(self.path.read_bytes(), b'')
+
+  @parameterized.parameters(b'nonsense', b'{}', b'[]', b'\xff\xfe', b'')
+  @pytest.mark.fault
+  def test_damage_before_the_last_line_is_named(self, line):
+    self._append(_episode())
+    whole = episode_store.encoded(_episode(repeat=1))
+    with self.path.open('ab') as file:
+      file.write(line + b'\n' + whole + b'\n')
+    with self.assertRaisesRegex(
+      errors.UsageError, r'jsonl, line 2, is damaged.*; remove the line'
+    ):
+      episode_store.EpisodeLog(self.out)
+
+  @pytest.mark.fault
+  def test_the_same_episode_twice_is_refused(self):
+    self._append(_episode())
+    with self.path.open('ab') as file:
+      file.write(self.path.read_bytes())
+    with self.assertRaisesRegex(errors.UsageError, 'two episodes of'):
+      episode_store.EpisodeLog(self.out)
+
+  def test_what_is_not_finite_is_not_written(self):
+    with self.assertRaises(ValueError):
+      episode_store.encoded(_episode(score=[float('nan')]))
+
+  def test_order(self):
+    log = self._append(
+      _episode('b', 1), _episode('a', 1), _episode('b', 0), _episode('a', 0)
+    )
+    found = [episode_store.key(e) for e in log.ordered(['toy'], ['b', 'a'])]
+    self.assertEqual(found, [(m, 'toy', i) for m in 'ba' for i in (0, 1)])
+
+
+class DirectoryTest(_TestCase):
+  def _begin(self, played=(), **changes):
+    run_directory.prepare_again(self.out, '--out', 'an evaluation', 'methods')
+    return episode_store.begin(
+      self.out, _CONFIG | changes, ['a device'], played
+    )
+
+  def test_a_new_one_is_made(self):
+    self.out = self.out / 'a' / 'b'
+    self._begin()
+    config = json.loads((self.out / 'config.json').read_text())
+    self.assertEqual(config, _CONFIG)
+
+  @parameterized.parameters(
+    {},
+    dict(repeats=6),
+    dict(methods={'slope': '', 'grpo': 'abc', 'random': ''}),
+    dict(scms={'toy': '', 'mine': 'def', 'psa': ''}),
+  )
+  def test_goes_on_with_the_same_or_more(self, **changes):
+    self._begin()
+    self.assertLen(self._begin(_PLAYED, **changes), 2)
+    config = json.loads((self.out / 'config.json').read_text())
+    self.assertEqual(config, _CONFIG | changes)
+
+  @parameterized.parameters(
+    (dict(observations=50), 'observations was 100 and is 50'),
+    (dict(interventions=41), 'interventions was 40 and is 41'),
+    (dict(samples=2), 'samples was 1 and is 2'),
+    (dict(budget=3.5), 'budget was None and is 3.5'),
+    (dict(seed=1), 'seed was 0 and is 1'),
+    (dict(repeats=4), 'repeats was 5 and is 4'),
+    (dict(methods={'grpo': 'abc'}), 'random was among the methods and is not'),
+    (
+      dict(methods={'grpo': 'xyz', 'random': ''}),
+      'the trained policy of grpo was another one',
+    ),
+    (dict(scms={'mine': 'def'}), 'toy was among the scms and is not'),
+    (
+      dict(scms={'toy': '', 'mine': 'xyz'}),
+      'the SCM mine was another one',
+    ),
+  )
+  def test_refuses_another_evaluation(self, changes, sentence):
+    self._begin()
+    with self.assertRaisesRegex(
+      errors.UsageError, f'holds another evaluation: {sentence}; choose'
+    ):
+      self._begin(_PLAYED, **changes)
+    # Nothing was touched.
+    config = json.loads((self.out / 'config.json').read_text())
+    self.assertEqual(config, _CONFIG)
+    # What has played nothing yet may become any other.
+    self._begin(**changes)
+    config = json.loads((self.out / 'config.json').read_text())
+    self.assertEqual(config, _CONFIG | changes)
+
+  def test_what_was_not_played_may_be_left_out(self):
+    self._begin()
+    played = [('random', 'toy', 0), ('random', 'toy', 2)]
+    fewer = dict(methods={'random': ''}, scms={'toy': ''}, repeats=3)
+    self._begin(played, **fewer)
+    with self.assertRaisesRegex(errors.UsageError, 'repeats was 3 and is 2'):
+      self._begin(played, **fewer | dict(repeats=2))
+
+  def test_refuses_a_directory_of_something_else(self):
+    self.out.mkdir()
+    (self.out / 'thesis.tex').write_text('')
+    with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
+      self._begin()
+    (self.out / 'config.json').write_text('{"name": "a training"}')
+    with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
+      self._begin()
+
+  @pytest.mark.fault
+  def test_begins_after_a_kill_at_the_beginning(self):
+    # `begin` writes the environment first, each file as .new and then renamed.
+    self._begin()
+    for left in (
+      ['environment.json.new'],
+      ['environment.json'],
+      ['environment.json', 'config.json.new'],
+    ):
+      for path in self.out.iterdir():
+        path.unlink()
+      for name in left:
+        text = '{"starts": []}' if name == 'environment.json' else '{'
+        (self.out / name).write_text(text)
+      self._begin()
+      config = json.loads((self.out / 'config.json').read_text())
+      self.assertEqual(config, _CONFIG)
+
+  def test_a_file_is_no_directory(self):
+    self.out.write_text('')
+    with self.assertRaisesRegex(errors.UsageError, 'cannot be made, read'):
+      self._begin()
+
+
+if __name__ == '__main__':
+  absltest.main()

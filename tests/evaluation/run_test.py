@@ -1,0 +1,571 @@
+"""Comparisons as a user starts them, most of them as processes of their own."""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from typing import Any
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+import pandas as pd
+from PIL import Image
+import psutil
+import pytest
+
+from acme_cbo.evaluation import aggregate
+from acme_cbo.evaluation import config
+from acme_cbo.evaluation import episodes
+from acme_cbo.evaluation import progress as progress_lib
+from acme_cbo.evaluation import run
+from acme_cbo.evaluation import workers
+from acme_cbo.infra import errors
+from acme_cbo.policies import saving
+from tests.support import processes
+from tests.support import tiny_environments
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_SETTINGS = config.Settings(
+  scms=('chain',),
+  methods=('random', 'slope'),
+  policies={},
+  observations=4,
+  interventions=3,
+  repeats=2,
+  samples=1,
+  budget=None,
+  seed=0,
+  confidence=0.9,
+  jobs=1,
+  out=pathlib.Path('nowhere'),
+)
+_SMALL = (
+  '--scm=chain,fresh',
+  '--methods=explore_then_commit,random,oracle',
+  '--observations=4',
+  '--interventions=3',
+  '--repeats=6',
+)
+
+
+_start = functools.partial(processes.start, 'tests/support/tiny_evaluation.py')
+_finish = functools.partial(
+  processes.finish, 'tests/support/tiny_evaluation.py', timeout=200
+)
+
+
+def _lines(out):
+  """How many episodes are written down."""
+  path = out / 'episodes.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
+def _wait_for(condition, seconds=100):
+  end = time.monotonic() + seconds
+  while not condition():
+    if time.monotonic() > end:
+      raise TimeoutError
+    time.sleep(0.005)
+
+
+def _results(out):
+  """The text of the results but for the last column, the seconds."""
+  lines = (out / 'results.csv').read_text().splitlines()
+  return [line.rpartition(',')[0] for line in lines]
+
+
+def _timeless(summary):
+  """Without what the clock says."""
+  if isinstance(summary, dict):
+    return {
+      name: _timeless(value)
+      for name, value in summary.items()
+      if name != 'seconds_per_decision'
+    }
+  return summary
+
+
+class FlagsTest(parameterized.TestCase):
+  def _flags(self, **changes):
+    usual = {
+      field.name: getattr(_SETTINGS, field.name)
+      for field in dataclasses.fields(_SETTINGS)
+    }
+    usual |= {'scm': ['chain'], 'workdir': None, 'policy': None, 'out': 'o'}
+    return types.SimpleNamespace(**(usual | changes))
+
+  def test_a_run_has_its_policy_in_a_folder(self):
+    for flags in ({'workdir': 'runs/a'}, {'policy': 'runs/a/policy'}):
+      found = config.from_flags(self._flags(methods=['grpo'], **flags))
+      self.assertEqual(found.policies['grpo'], pathlib.Path('runs/a/policy'))
+
+  def test_a_policy_comes_with_the_package(self):
+    found = config.from_flags(self._flags(methods=['grpo']))
+    about = saving.load(found.policies['grpo']).about
+    self.assertEqual(about['scms']['max_set_size'], 2)
+
+  @parameterized.parameters(
+    (dict(repeats=0), '--repeats is 0; it must be 1 or more'),
+    (dict(repeats=-3), '--repeats is -3; it must be 1 or more'),
+    (dict(observations=1), '--observations is 1; it must be 2 or more'),
+    (dict(interventions=0), '--interventions is 0; it must be 1 or more'),
+    (dict(samples=0), '--samples is 0; it must be 1 or more'),
+    (dict(jobs=0), '--jobs is 0; it must be 1 or more'),
+    (dict(seed=-1), '--seed is -1; it must be 0 or more'),
+    (dict(seed=2**32), '--seed is 4294967296; it must be below'),
+    (dict(budget=0.0), '--budget is 0.0; it must be a finite number above 0'),
+    (dict(budget=-1.0), '--budget is -1.0; it must be'),
+    (dict(budget=np.nan), '--budget is nan; it must be'),
+    (dict(budget=np.inf), '--budget is inf; it must be'),
+    (dict(confidence=1.0), '--confidence is 1.0; it must be between 0 and 1'),
+    (dict(confidence=np.nan), '--confidence is nan; it must be between'),
+    (dict(scm=[]), '--scm= has an empty entry; name one or more'),
+    (dict(scm=['a', '']), '--scm=a, has an empty entry'),
+    (dict(methods=[]), '--methods= has an empty entry'),
+    (dict(scm=['a', 'b', 'a']), '--scm names a twice'),
+    (dict(methods=['slope', 'slope']), '--methods names slope twice'),
+    (
+      dict(methods=['slopes']),
+      "no method 'slopes'; did you mean slope.; there",
+    ),
+    (dict(policy='p'), 'given, p, but grpo is not among --methods'),
+    (dict(policy='p', workdir='w'), '--workdir and --policy both name'),
+    (dict(out=None), 'name a directory for what comes out: --out='),
+    (dict(out=''), 'name a directory for what comes out: --out='),
+  )
+  def test_refuses(self, flags, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence) as met:
+      config.from_flags(self._flags(**flags))
+    self.assertNotIn('\n', str(met.exception))
+
+
+class ProgressTest(absltest.TestCase):
+  def _update(self, progress, method):
+    episode = mock.create_autospec(episodes.Episode, instance=True)
+    episode.method, episode.scm, episode.repeat = method, 'toy', 3
+    progress.update(episode)
+
+  def test_lines_by_hand(self):
+    stream, now = io.StringIO(), [0.0]
+    progress = progress_lib.Progress(
+      ['a', 'a', 'a', 'b', 'b'], 1, stream, lambda: now[0]
+    )
+    for seconds, method in ((30, 'a'), (5, 'a'), (5, 'b'), (1, 'a'), (20, 'b')):
+      now[0] += seconds
+      self._update(progress, method)
+    progress.close()
+    # The second comes too soon after the first; two episodes of a took 30 and
+    # 5 seconds, one of b took 5: one of each is left.
+    self.assertEqual(
+      stream.getvalue().splitlines(),
+      [
+        '20%  1/5 episodes  ETA > 0:01:00  a on toy, repeat 3',
+        '60%  3/5 episodes  ETA 0:00:22  b on toy, repeat 3',
+        '100%  5/5 episodes  ETA 0:00:00  b on toy, repeat 3',
+      ],
+    )
+
+  def test_two_processes_take_half_the_time(self):
+    stream, now = io.StringIO(), [0.0]
+    progress = progress_lib.Progress(['a'] * 5, 2, stream, lambda: now[0])
+    now[0] = 10.0
+    self._update(progress, 'a')
+    # An episode ends every 10 seconds.
+    self.assertIn('ETA 0:00:40', stream.getvalue())
+
+
+@pytest.mark.timeout(240)
+class HereTest(parameterized.TestCase):
+  """In this process, where what is compiled is kept."""
+
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.root = pathlib.Path(root)
+
+  def _run(self, **changes: Any):
+    settings = dataclasses.replace(_SETTINGS, out=self.root / 'out', **changes)
+    with mock.patch('sys.stderr', io.StringIO()):
+      return run.run(settings, tiny_environments.resolve)
+
+  def test_a_trained_policy_that_is_asked_for_more_is_warned_of(self):
+    policy = self.root / 'policy'
+    tiny_environments.save_policy(policy)
+    with self.assertLogs('absl', 'WARNING') as logged:
+      summary = self._run(
+        scms=('chain', 'fresh'),
+        methods=('grpo', 'random'),
+        policies={'grpo': policy},
+      )
+    expected = [
+      'grpo on chain: asked for more than it was trained for: 3 variables '
+      '(trained on at most 2), 3 interventions (trained on at most 2)',
+      'grpo on fresh: asked for more than it was trained for: 3 variables '
+      '(trained on at most 2), 3 interventions (trained on at most 2)',
+    ]
+    self.assertEqual(summary['warnings'], expected)
+    self.assertEqual([x.getMessage() for x in logged.records], expected)
+    out = self.root / 'out'
+    self.assertIn(expected[0], (out / 'table.md').read_text())
+    self.assertEqual(json.loads((out / 'summary.json').read_text()), summary)
+    about = summary['scms']['chain']['methods']['grpo']
+    self.assertEqual(list(about['parents']), ['learned'])
+    self.assertBetween(about['parents']['learned']['auroc'], 0, 1)
+    self.assertEqual(list(summary['scms']['chain']['grpo_minus']), ['random'])
+    self.assertLen(summary['settings']['methods']['grpo'], 64)
+
+    # Another policy in the same directory is refused.
+    tiny_environments.save_policy(policy, seed=1)
+    with (
+      self.assertLogs('absl', 'WARNING'),
+      self.assertRaisesRegex(errors.UsageError, 'the trained policy of grpo'),
+    ):
+      self._run(
+        scms=('chain', 'fresh'),
+        methods=('grpo', 'random'),
+        policies={'grpo': policy},
+      )
+
+  def test_a_method_that_cannot_play_everywhere(self):
+    methods = 'posterior_thompson', 'random'
+    with self.assertLogs('absl', 'WARNING') as logged:
+      summary = self._run(scms=('chain', 'wide'), methods=methods)
+    (record,) = logged.records
+    expected = (
+      'posterior_thompson does not play on wide: 9 variables; the exact '
+      'posterior is summed over graphs of at most 8'
+    )
+    self.assertEqual(record.getMessage(), expected)
+    self.assertEqual(summary['warnings'], [expected])
+    self.assertEqual(
+      {name: [*entry['methods']] for name, entry in summary['scms'].items()},
+      {'chain': [*methods], 'wide': ['random']},
+    )
+    overall = summary['overall']
+    self.assertIsNone(overall['posterior_thompson']['score'])
+    self.assertIsNotNone(overall['random']['score'])
+    page = (self.root / 'out' / 'table.md').read_text()
+    self.assertRegex(page, r'\| posterior_thompson \| [^|]* \| - \|')
+
+    with self.assertRaisesRegex(
+      errors.UsageError, '--methods: none of them can play on wide: 9 variables'
+    ):
+      self._run(scms=('wide',), methods=methods[:1])
+
+  def test_no_policy_where_one_is_named(self):
+    with self.assertRaisesRegex(errors.UsageError, 'holds no policy'):
+      self._run(methods=('grpo',), policies={'grpo': self.root / 'none'})
+    self.assertFalse((self.root / 'out').exists())
+
+  def test_methods_and_repeats_can_be_added(self):
+    played = []
+    play = workers.EpisodeRunner.play
+
+    def count(player, *what):
+      played.append(what)
+      return play(player, *what)
+
+    with mock.patch.object(workers.EpisodeRunner, 'play', count):
+      self._run()
+      first = _results(self.root / 'out')
+      self._run(methods=('oracle', 'random', 'slope'), repeats=3)
+      self._run(methods=('oracle', 'random', 'slope'), repeats=3)
+    self.assertLen(played, 9)
+    self.assertLen(set(played), 9)
+    rows = _results(self.root / 'out')
+    self.assertLen(rows, 1 + 3 * 3 * 3)
+    self.assertContainsSubset(first, rows)
+    table = pd.read_csv(self.root / 'out' / 'results.csv')
+    order = table[['method', 'repeat', 'step']].to_numpy().tolist()
+    self.assertEqual(
+      order,
+      [
+        [method, repeat, step]
+        for method in ('oracle', 'random', 'slope')
+        for repeat in range(3)
+        for step in (1, 2, 3)
+      ],
+    )
+
+  def test_a_file_that_was_changed_is_refused(self):
+    path = self.root / 'mine.yaml'
+    path.write_text('one')
+    self._run(scms=(str(path),), repeats=1)
+    path.write_text('two')
+    with self.assertRaisesRegex(errors.UsageError, 'the SCM file was another'):
+      self._run(scms=(str(path),), repeats=1)
+    path.write_text('one')
+    self._run(scms=(str(path),), repeats=2)
+
+  def test_two_of_one_name_are_refused(self):
+    paths = [self.root / name for name in ('a.yaml', 'b.yaml')]
+    for path in paths:
+      path.write_text('')
+    with self.assertRaisesRegex(errors.UsageError, 'SCM file is named twice'):
+      self._run(scms=tuple(map(str, paths)))
+
+  def test_a_budget_too_small_is_refused(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'chain: the budget 0.25 pays for no intervention'
+    ):
+      self._run(budget=0.25)
+
+  def test_a_budget_ends_episodes(self):
+    summary = self._run(budget=2.0)
+    entry = summary['scms']['chain']['methods']['random']
+    self.assertEqual((entry['repeats'], entry['ended_early']), (2, 2))
+    self.assertLen(_results(self.root / 'out'), 1 + 2 * 2 * 2)
+
+  def test_an_scm_on_which_nothing_can_be_gained_is_refused(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'flat: no intervention that is allowed changes the'
+    ):
+      self._run(scms=('flat',))
+
+  @pytest.mark.fault
+  def test_an_error_says_where_it_was(self):
+    with self.assertRaisesRegex(RuntimeError, 'on purpose') as met:
+      self._run(scms=('fails',))
+    self.assertEqual(met.exception.__notes__, ['random on fails, repeat 1'])
+    # What was finished before is there.
+    self.assertLen(_results(self.root / 'out'), 1 + 2 * 3)
+
+  def test_another_process_in_the_directory_is_refused(self):
+    out = self.root / 'out'
+    self._run()
+    with (
+      run.run_directory.locked(out),
+      self.assertRaisesRegex(errors.UsageError, 'at work in --out='),
+    ):
+      self._run()
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(600)
+class ProcessesTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    root = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(root.cleanup)
+    cls.root = pathlib.Path(root.name)
+    # The first process compiles for all of them, but for those it starts.
+    cls.enterClassContext(
+      mock.patch.dict(
+        os.environ,
+        JAX_COMPILATION_CACHE_DIR=str(cls.root / 'jax'),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+      )
+    )
+    cls.whole = cls.root / 'whole'
+    cls.code, cls.said = _finish(*_SMALL, f'--out={cls.whole}')
+    assert cls.code == 0, cls.said
+
+  def _assert_same(self, out):
+    self.assertEqual(_results(out), _results(self.whole))
+    summaries = [
+      _timeless(json.loads((x / 'summary.json').read_text()))
+      for x in (out, self.whole)
+    ]
+    self.assertEqual(*summaries)
+
+  def test_files(self):
+    names = sorted(path.name for path in self.whole.iterdir())
+    self.assertEqual(
+      names,
+      [
+        'config.json',
+        'curves_chain.png',
+        'curves_fresh.png',
+        'environment.json',
+        'episodes.jsonl',
+        'results.csv',
+        'scores.png',
+        'scores_over_seconds.png',
+        'summary.json',
+        'table.md',
+      ],
+    )
+    for name in names:
+      if name.endswith('.png'):
+        with Image.open(self.whole / name) as image:
+          self.assertEqual(image.format, 'PNG')
+          self.assertGreater(image.width, 600)
+    self.assertIn('36/36 episodes', self.said)
+    self.assertIn(f'all of it in {self.whole}', self.said)
+
+  def test_results(self):
+    table = pd.read_csv(self.whole / 'results.csv')
+    self.assertEqual(tuple(table.columns), aggregate.COLUMNS)
+    self.assertLen(table, 2 * 3 * 6 * 3)
+    chain = table[table['scm'] == 'chain']
+    # The oracle does what is best, to the resolution of the search.
+    oracle = chain[chain['method'] == 'oracle']
+    np.testing.assert_allclose(oracle['expected_outcome'], 1.0)
+    np.testing.assert_allclose(oracle['score'], 1.0)
+    # By hand: A set to v makes -1 - 2 v of Y, B set to v makes it -v.
+    value = chain['values'].astype(float)
+    by_hand = np.where(chain['variables'] == 'A', -1 - 2 * value, -value)
+    np.testing.assert_allclose(chain['expected_outcome'], by_hand, atol=1e-12)
+    np.testing.assert_allclose(
+      chain['score'], (chain['recommended_expected'] + 1) / 2, atol=1e-12
+    )
+    best = chain.groupby(['method', 'repeat'])['expected_outcome'].cummax()
+    np.testing.assert_array_equal(chain['best_expected'], best)
+    self.assertGreater(table['seconds'].min(), 0)
+    # Nobody waits for a compiler.
+    self.assertLess(table['seconds'].median(), 0.05)
+
+  def test_methods_that_do_the_same_see_the_same(self):
+    # In `fresh` only B can be set, and what is left of Y is its noise.
+    table = pd.read_csv(self.whole / 'results.csv')
+    table = table[table['scm'] == 'fresh']
+    noise = table['outcome'] - table['expected_outcome']
+    wide = table.assign(noise=noise).pivot(
+      index=['repeat', 'step'], columns='method', values='noise'
+    )
+    np.testing.assert_allclose(wide['random'], wide['oracle'], atol=1e-12)
+    np.testing.assert_allclose(
+      wide['explore_then_commit'], wide['oracle'], atol=1e-12
+    )
+    self.assertLen(np.unique(wide['oracle'].round(9)), 18)
+
+  def test_killed_and_gone_on_with_by_two_processes(self):
+    out = self.root / 'killed'
+    with _start(*_SMALL, f'--out={out}') as process:
+      _wait_for(lambda: _lines(out) >= 10 or process.poll() is not None)
+      process.kill()
+    self.assertEqual(process.returncode, -signal.SIGKILL)
+    # And torn in the middle of a line.
+    before = (out / 'episodes.jsonl').read_bytes()
+    with (out / 'episodes.jsonl').open('ab') as file:
+      file.write(before[: before.index(b'\n') // 2])
+    self.assertLess(_lines(out), 36)
+    # By two processes, which write the same.
+    code, said = _finish(*_SMALL, f'--out={out}', '--jobs=2')
+    self.assertEqual(code, 0, said)
+    self.assertIn('are there already', said)
+    after = (out / 'episodes.jsonl').read_bytes()
+    whole = before[: before.rfind(b'\n') + 1]
+    self.assertStartsWith(after, whole)  # Nothing was lost, or played again.
+    self.assertEqual(after.count(b'\n'), 36)
+    self._assert_same(out)
+
+  def _fail(self, scm):
+    """One process is at work for ten minutes, the other one fails."""
+    out = self.root / scm
+    code, said = _finish(
+      f'--scm=lasts,{scm}',
+      '--methods=random',
+      '--observations=4',
+      '--interventions=2',
+      '--repeats=2',
+      '--jobs=2',
+      f'--out={out}',
+    )
+    self.assertEqual(code, 1, said)
+    self.assertEqual(_lines(out), 2)  # What was finished before.
+    return said
+
+  def test_a_process_that_fails_ends_everything(self):
+    said = self._fail('fails')
+    self.assertIn('RuntimeError: broken on purpose', said)
+    self.assertIn('random on fails, repeat 1', said)
+
+  @pytest.mark.slow
+  def test_a_process_that_is_killed_ends_everything(self):
+    said = self._fail('dies')
+    self.assertIn('ended before its work did, with exit code -9', said)
+
+  def _end(self, number):
+    """Ends the parent, and sees that all others end as well."""
+    out = self.root / f'ended {number}'
+    with _start(
+      '--scm=lasts',
+      '--methods=random',
+      '--observations=4',
+      '--interventions=2',
+      '--repeats=3',
+      '--jobs=2',
+      f'--out={out}',
+      start_new_session=True,
+    ) as process:
+      _wait_for(lambda: _lines(out) or process.poll() is not None)
+      children = psutil.Process(process.pid).children(recursive=True)
+      self.assertGreaterEqual(len(children), 2)
+      if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # As a terminal does.
+      else:
+        process.send_signal(number)
+      said, _ = process.communicate(timeout=20)
+      self.assertEqual(process.returncode, -number, said)
+      self.assertNotIn('Traceback', said)
+      gone, alive = psutil.wait_procs(children, timeout=10)
+      self.assertEmpty(alive)
+      self.assertLen(gone, len(children))
+
+  def test_the_end_of_the_parent_ends_all(self):
+    self._end(signal.SIGKILL)
+
+  @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
+  @pytest.mark.slow
+  def test_a_signal_ends_all(self, number):
+    self._end(number)
+
+
+class LauncherTest(absltest.TestCase):
+  def test_mistakes_are_one_line(self):
+    done = subprocess.run(
+      [
+        sys.executable,
+        'launchers/evaluate.py',
+        '--scm=nothing',
+        '--methods=random',
+        '--repeats=0',
+        '--out=o',
+      ],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      timeout=100,
+      check=False,
+    )
+    self.assertEqual(done.returncode, 2, done)
+    self.assertEqual(
+      done.stderr, 'error: --repeats is 0; it must be 1 or more\n'
+    )
+
+
+class PlayerTest(absltest.TestCase):
+  def test_is_deterministic_and_leaves_the_precision_alone(self):
+    cast = workers.EvaluationSpec(
+      protocol=episodes.Protocol(4, 3, 1, None, 0),
+      scms=('chain',),
+      methods=('random',),
+      policies={},
+      resolve=tiny_environments.resolve,
+    )
+    one, two = (
+      workers.EpisodeRunner(cast).play('chain', 1, 'random') for _ in range(2)
+    )
+    for episode in (one, two):
+      episode.steps.pop('seconds')
+    self.assertEqual(one, two)
+    self.assertEqual(jax.numpy.zeros(1).dtype, np.float32)
+    self.assertTrue(re.fullmatch(r'-?\d\.\d+', one.steps['values'][0]))
+
+
+if __name__ == '__main__':
+  absltest.main()

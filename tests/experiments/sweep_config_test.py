@@ -1,0 +1,157 @@
+"""The trainings of a study, and what may stand in their directories."""
+
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo.experiments import sweep_config
+from acme_cbo.infra import errors
+from configs import grpo
+from configs import workflow
+
+
+class TrainingsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.config = grpo.get_config('smoke').to_dict()
+
+  def _trainings(self, *names, seeds=(0, 1)):
+    given = dict.fromkeys(names, self.config)
+    return sweep_config.trainings(given, seeds, self.root)
+
+  def test_all_configurations_of_a_seed_before_the_next(self):
+    found = self._trainings('a', 'b')
+    self.assertEqual(
+      [one.name for one in found],
+      ['a, seed 0', 'b, seed 0', 'a, seed 1', 'b, seed 1'],
+    )
+    self.assertEqual(found[3].config, self.config | {'name': 'b', 'seed': 1})
+    self.assertEqual(found[3].directory, self.root / 'b-seed1')
+    self.assertFalse(found[3].is_begun())
+
+  def test_how_a_training_stands(self):
+    (one,) = self._trainings('a', seeds=(0,))
+    one.directory.mkdir()
+    (one.directory / 'config.json').write_text(json.dumps(one.config))
+    self.assertTrue(one.is_begun())
+    self.assertEqual(one.summary()['status'], 'killed')
+    for status in ('interrupted', 'failed', 'diverged', 'finished'):
+      summary = {'status': status, 'updates': 3}
+      (one.directory / 'summary.json').write_text(json.dumps(summary))
+      self.assertEqual(one.is_finished(), status == 'finished')
+
+  def test_a_directory_of_another_training_is_refused(self):
+    (one,) = self._trainings('a', seeds=(0,))
+    one.directory.mkdir()
+    (one.directory / 'config.json').write_text(json.dumps(one.config))
+    self._trainings('a', 'b')  # More of them is no other study.
+    self.config['optimizer']['learning_rate'] = 1.0
+    with self.assertRaisesRegex(
+      errors.UsageError, r'a-seed0 was .*learning_rate: 0.006 -> 1.0; name'
+    ):
+      self._trainings('a', 'b')
+
+  @parameterized.parameters(
+    (('a/b',), (0,), "a/b: config.name is 'a/b'"),
+    (('a',), (), 'seeds of the study are none'),
+    (('a',), (1, 1), 'seeds of the study are 1, 1; name one or more'),
+    (('a',), (-1,), 'a: .*config.seed'),
+  )
+  def test_refuses(self, names, seeds, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      self._trainings(*names, seeds=seeds)
+
+
+class CheckTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (('seeds',), None, 'config has no field seeds, as that of a study has'),
+    (('seeds',), 3, 'config.seeds is 3; see configs/workflow.py'),
+    (('seeds',), (0, 'a'), "config.seeds has 'a'; name whole numbers"),
+    (('seeds',), (True,), 'config.seeds has True; name whole numbers'),
+    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; name texts'),
+    (('notes',), {1, 2}, 'is no plain value'),
+    (('notes',), float('nan'), 'is no plain value'),
+    (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; see"),
+    (('evaluation', 'repeats'), True, 'config.evaluation.repeats is True'),
+    (('evaluation', 'jobs'), 1, 'has jobs, which means nothing'),
+  )
+  def test_refuses(self, path, value, sentence):
+    config = workflow.get_config().to_dict()
+    sweep_config.check(config)
+    *sections, name = path
+    inner = config[sections[0]] if sections else config
+    inner[name] = value
+    if value is None:
+      del inner[name]
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      sweep_config.check(config)
+
+
+def _fails(config):
+  raise KeyError(config)
+
+
+class SweptTest(parameterized.TestCase):
+  def test_plain_values(self):
+    config = grpo.get_config('smoke')
+    found = sweep_config.swept(lambda given: {given: config}, 'a')
+    self.assertEqual(found, {'a': config.to_dict()})
+
+  @parameterized.parameters(
+    (_fails, r"failed: KeyError\('a'\), in line \d+ of .*study_test.py"),
+    (lambda config: None, 'returned None; it is to return'),
+    (lambda config: {}, 'returned {}; it is to return'),
+    (lambda config: {1: {}}, 'names 1: {}; it is to name a text'),
+    (lambda config: {'b': 2}, "names 'b': 2; it is to name a text"),
+    (lambda: {}, 'failed: TypeError'),
+  )
+  def test_refuses(self, sweep, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      sweep_config.swept(sweep, 'a')
+
+
+class ComparableTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('grpo.num_tasks', 32, 'b, seed 0 could not .* 7,680 interventions, a, se'),
+    ('evaluation.seed', 7, 'evaluation.seed is 7, that of a, seed 0 1'),
+    ('training.patience', 2, 'training.patience may end it early'),
+  )
+  def test_what_the_comparison_would_refuse(self, name, value, sentence):
+    configs: dict[str, Any] = {}
+    for one in 'ab':
+      config = grpo.get_config('smoke')
+      if one == 'b':
+        config.update_from_flattened_dict({name: value})
+      configs[one] = config.to_dict()
+    found = sweep_config.trainings(configs, (0,), pathlib.Path('nowhere'))
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      sweep_config.check_comparable(found, False)
+    sweep_config.check_comparable(found, True)
+    sweep_config.check_comparable(found[:1], False)
+
+
+class BalancesTest(parameterized.TestCase):
+  @parameterized.parameters('', 'short', 'smoke', 'linear')
+  def test_a_study_of_the_balances(self, preset):
+    given = workflow.get_config(preset)
+    found = sweep_config.trainings(
+      {name: one.to_dict() for name, one in workflow.sweep(given).items()},
+      given.seeds,
+      pathlib.Path('nowhere'),
+    )
+    self.assertLen(found, 4 * len(given.seeds))
+    self.assertLen({str(one.config['rewards']) for one in found}, 4)
+    rest = {
+      json.dumps(one.config | {'rewards': None, 'name': '', 'seed': 0})
+      for one in found
+    }
+    self.assertLen(rest, 1)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,197 @@
+"""Tests of the launchers as a user meets them: as processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from acme_cbo.infra import cli
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_TRAIN = str(_ROOT / 'launchers' / 'train.py')
+_SMOKE = f'--config={_ROOT / "configs" / "grpo.py"}:smoke'
+
+
+class LauncherTestCase(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.directory = pathlib.Path(root)
+
+  def run_python(self, *arguments):
+    return subprocess.run(
+      [sys.executable, *arguments],
+      cwd=self.directory,
+      env=os.environ | {'PYTHONPATH': str(_ROOT)},
+      capture_output=True,
+      text=True,
+      timeout=50,
+      check=False,
+    )
+
+  def assert_one_line(self, *arguments):
+    """Asserts that a launch fails with one line; returns the line."""
+    done = self.run_python(_TRAIN, *arguments)
+    self.assertEqual(done.returncode, 2, done)
+    self.assertEmpty(done.stdout)
+    self.assertStartsWith(done.stderr, 'error: ')
+    self.assertEqual(done.stderr.count('\n'), 1, done.stderr)
+    return done.stderr
+
+
+class MistakesTest(LauncherTestCase):
+  @parameterized.parameters(
+    (
+      [_SMOKE, '--config.grpo.num_generation=3'],
+      'num_generation.* [Dd]id you mean .?num_generations',
+    ),
+    (
+      [_SMOKE, '--config.grpp.num_tasks=3'],
+      '[Dd]id you mean .?grpo',
+    ),
+    (['--config=mine.py'], '--config: .*No such file.*mine.py'),
+    ([_SMOKE.replace('smoke', 'smok')], "no preset 'smok'; there are .*smoke"),
+    ([_SMOKE, 'seed=3'], "unexpected argument 'seed=3'; flags begin with --"),
+    ([], '--config: no config; give one as --config='),
+    ([_SMOKE, '--config.seed=1.5'], 'config.seed=1.5'),
+  )
+  def test_are_told_in_one_line(self, arguments, sentence):
+    self.assertRegex(self.assert_one_line(*arguments), sentence)
+    self.assertEmpty(list(self.directory.iterdir()))
+
+  def test_a_directory_that_is_not_empty_is_left_as_it_is(self):
+    mine = self.directory / 'mine'
+    mine.mkdir()
+    (mine / 'notes.txt').write_text('precious')
+    line = self.assert_one_line(_SMOKE, '--workdir=mine')
+    self.assertRegex(line, '--workdir=mine is not empty; nothing in it is')
+    self.assertEqual([path.name for path in mine.iterdir()], ['notes.txt'])
+    self.assertEqual((mine / 'notes.txt').read_text(), 'precious')
+
+  def test_what_is_no_mistake_of_the_user_keeps_its_traceback(self):
+    done = self.run_python(
+      '-c',
+      'from acme_cbo import command_line\n'
+      'def main(argv):\n'
+      '  raise ValueError("a bug")\n'
+      'command_line.run(main)\n',
+    )
+    self.assertEqual(done.returncode, 1)
+    self.assertRegex(done.stderr, r'Traceback[^$]*ValueError: a bug\n')
+
+
+class HelpTest(LauncherTestCase):
+  @parameterized.parameters('train', 'benchmark')
+  def test_help_is_quick(self, name):
+    launcher = str(_ROOT / 'launchers' / f'{name}.py')
+    done = self.run_python(
+      '-c',
+      'import runpy, sys\n'
+      f'sys.argv = [{launcher!r}, "--help"]\n'
+      'try:\n'
+      f'  runpy.run_path({launcher!r}, run_name="__main__")\n'
+      'except SystemExit as end:\n'
+      '  heavy = sorted({"jax", "numpy"} & set(sys.modules))\n'
+      '  print("exit", end.code, "with", heavy)\n',
+    )
+    # absl's programs leave with 1 after --help.
+    self.assertEndsWith(done.stdout, '\nexit 1 with []\n')
+    self.assertIn('--config: Path of the config file', done.stdout)
+    self.assertEmpty(done.stderr)
+
+
+class EnvironmentTest(absltest.TestCase):
+  def test_is_below_the_home_directory(self):
+    with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
+      cli.set_environment()
+      self.assertEqual(
+        os.environ['JAX_COMPILATION_CACHE_DIR'], '/home/me/.cache/acme_cbo/jax'
+      )
+
+  def test_follows_xdg(self):
+    environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': '/fast'}
+    with mock.patch.dict(os.environ, environment, clear=True):
+      cli.set_environment()
+      self.assertEqual(
+        os.environ['JAX_COMPILATION_CACHE_DIR'], '/fast/acme_cbo/jax'
+      )
+
+  def test_small_programs_have_one_thread(self):
+    for small in (False, True):
+      with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
+        cli.set_environment(small)
+        self.assertEqual('multi_thread' in os.environ['XLA_FLAGS'], small)
+        self.assertIn('optimization_level=2', os.environ['XLA_FLAGS'])
+        # Raises at a flag that it does not know.
+        done = subprocess.run(
+          [sys.executable, '-c', 'import jax; jax.devices()'],
+          check=True,
+          capture_output=True,
+        )
+        self.assertEmpty(done.stdout)
+
+  def test_what_is_set_already_holds(self):
+    environment = {
+      'HOME': '/home/me',
+      'JAX_COMPILATION_CACHE_DIR': '/mine',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '7',
+      'OPENBLAS_NUM_THREADS': '3',
+      'JAX_DEFAULT_MATMUL_PRECISION': 'tensorfloat32',
+      'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true',
+    }
+    with mock.patch.dict(os.environ, environment, clear=True):
+      cli.set_environment(small_programs=True)
+      self.assertEqual(dict(os.environ), environment)
+
+
+class HangingActorTest(parameterized.TestCase):
+  """The end of a process waits for all threads; an actor may hang for ever."""
+
+  @parameterized.parameters(
+    ("errors.PeerError('it stalled')", 1, 'error: it stalled'),
+    ("errors.UsageError('no such thing')", 2, 'error: no such thing'),
+    ("KeyError('broken')", 1, "KeyError: 'broken'"),
+  )
+  def test_does_not_keep_the_process(self, error, code, sentence):
+    program = f"""
+import threading, time
+from acme_cbo import command_line, errors
+
+def main(argv):
+  threading.Thread(target=time.sleep, args=(60,), name='actor 0').start()
+  raise {error}
+
+command_line.run(main)
+"""
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      timeout=20,
+    )
+    self.assertEqual(done.returncode, code)
+    self.assertEndsWith(done.stderr.strip(), sentence)
+
+
+class PipeTest(absltest.TestCase):
+  def test_who_reads_no_more_is_no_failure(self):
+    with subprocess.Popen(
+      [sys.executable, _TRAIN, '--config_help'],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    ) as process:
+      assert process.stdout and process.stderr
+      process.stdout.close()
+      said = process.stderr.read()
+    self.assertEqual((process.returncode, said), (128 + 13, ''))
+
+
+if __name__ == '__main__':
+  absltest.main()

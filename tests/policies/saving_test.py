@@ -1,0 +1,113 @@
+"""A policy on the disk is the policy."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+
+from acme_cbo.infra import errors
+from acme_cbo.networks import config
+from acme_cbo.policies import saving
+from tests.support import miniature
+
+_ARCHITECTURE = config.NetworkConfig(
+  width=8,
+  num_blocks=1,
+  num_heads=2,
+  mlp_factor=2,
+  num_cells=miniature.NUM_CELLS,
+  belief_input='none',
+)
+
+
+class PolicyTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    self.directory = pathlib.Path(root) / 'policy'
+    rng = np.random.default_rng(0)
+    self.params = {
+      'transformer/~/block0': {
+        'w': rng.normal(size=(3, 4)).astype(np.float32),
+        'b': np.array([0.0, -0.0, 1e-30], np.float32),
+      },
+      'transformer/~/outcome': {'w': np.float32(rng.normal(size=2))},
+    }
+
+  def _save(self):
+    saving.save(
+      self.directory, _ARCHITECTURE, self.params, {'num_observations': 20}
+    )
+
+  def test_every_bit_comes_back(self):
+    self._save()
+    self._save()  # Over the one that is there.
+    loaded = saving.load(self.directory)
+    self.assertEqual(loaded.about, {'num_observations': 20})
+    self.assertEqual(
+      jax.tree.structure(loaded.params), jax.tree.structure(self.params)
+    )
+    for a, b in zip(
+      jax.tree.leaves(loaded.params), jax.tree.leaves(self.params), strict=True
+    ):
+      self.assertEqual((a.dtype, a.tobytes()), (b.dtype, b.tobytes()))
+
+  def test_the_network_is_that_of_the_architecture(self):
+    self._save()
+    network = saving.load(self.directory).network
+    caches = [x.empty_cache(5, 4) for x in (network, miniature.network())]
+    self.assertEqual(*(jax.tree.map(np.shape, cache) for cache in caches))
+
+  @parameterized.parameters(
+    ('policy.json', b'', 'policy.json is damaged'),
+    ('policy.json', b'[]', 'policy.json is damaged'),
+    ('policy.json', b'{"format": 1}', 'policy.json is damaged'),
+    ('policy.json', b'{"format": 7}', 'has the format 7; this version reads 1'),
+    ('params.npz', b'', 'is damaged: it is not what was saved'),
+    ('params.npz', None, 'holds no policy that can be read'),
+    ('policy.json', None, 'holds no policy that can be read'),
+  )
+  def test_damage_is_named(self, name, content, sentence):
+    self._save()
+    (self.directory / name).unlink()
+    if content is not None:
+      (self.directory / name).write_bytes(content)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      saving.load(self.directory)
+
+  def test_a_flipped_bit_is_seen(self):
+    self._save()
+    path = self.directory / 'params.npz'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
+      saving.load(self.directory)
+
+  def test_another_description_is_seen(self):
+    self._save()
+    path = self.directory / 'policy.json'
+    path.write_text(
+      path.read_text().replace('"num_heads": 2', '"num_heads": 4')
+    )
+    with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
+      saving.load(self.directory)
+
+  def test_what_it_is_trained_for_is_finite(self):
+    with self.assertRaisesRegex(ValueError, 'JSON'):
+      saving.save(self.directory, _ARCHITECTURE, self.params, {'x': np.inf})
+    self.assertFalse((self.directory / 'policy.json').exists())
+
+  def test_no_file_needs_pickle(self):
+    self._save()
+    json.loads((self.directory / 'policy.json').read_text())
+    with np.load(self.directory / 'params.npz', allow_pickle=False) as arrays:
+      self.assertLen(arrays.files, 3)
+
+
+if __name__ == '__main__':
+  absltest.main()

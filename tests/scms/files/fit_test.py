@@ -1,0 +1,506 @@
+import pathlib
+import tempfile
+from typing import Any
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import hypothesis
+from hypothesis import strategies
+import jax
+import numpy as np
+import pytest
+from scipy import optimize
+
+from acme_cbo.environments import environment
+from acme_cbo.infra import errors
+from acme_cbo.scms import assemble
+from acme_cbo.scms import interventions
+from acme_cbo.scms import objective as objective_lib
+from acme_cbo.scms import simulate
+from acme_cbo.scms.files import fit
+from acme_cbo.scms.files import graph_files
+from tests.support import hand_made_scms
+
+_sample = jax.jit(simulate.sample, static_argnums=3)
+_objective = jax.jit(objective_lib.objective, static_argnums=2)
+_expected_outcome = jax.jit(simulate.expected_outcome)
+
+
+def _graph(text):
+  return graph_files.parse(text, '.txt', 'a graph')
+
+
+def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **given: Any):
+  """A system of which C is to be maximised and all else may be set alone."""
+  table = fit.Table(tuple(names), rows)
+  found = fit.fit(graph, table, kind, 'a source', **given)
+  target = graph.variables.index('C')
+  may_be_set = ~graph.latent & (np.arange(len(graph.latent)) != target)
+  return assemble.system(
+    'a name',
+    'a source',
+    graph.variables,
+    parents=graph.parents,
+    target=target,
+    goal=1,
+    sets=np.diag(may_be_set)[may_be_set],
+    low=found.least,
+    high=found.greatest,
+    mechanism=found.mechanism,
+    family=found.family,
+    latent=graph.latent,
+    location=found.location,
+    scale=found.scale,
+  )
+
+
+def _mean_of_target(system, settings):
+  """E[target | do] in the target's own units, for a dict of names."""
+  scm = system.scm
+  do = hand_made_scms.do(
+    {system.variables.index(name): x for name, x in settings.items()},
+    len(system.variables),
+  )
+  bank = simulate.noise_bank(jax.random.key(0), scm, 64)
+  outcome = float(scm.problem.goal * _expected_outcome(scm, bank, do))
+  j = int(np.argmax(scm.problem.target))
+  return float(scm.location[j]) + float(scm.scale[j]) * outcome
+
+
+def _implied(system):
+  """Means and covariances of a linear SCM in closed form: (I - B)^-1."""
+  scm = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), system.scm)
+  total = np.linalg.inv(np.eye(len(scm.order)) - scm.mechanism.linear)
+  half = total * scm.mechanism.noise_scale * scm.scale[:, None]
+  mean = scm.location + scm.scale * (total @ scm.mechanism.bias)
+  return mean, half @ half.T
+
+
+_TRIANGLE = 'A B\nA C\nB C'
+_FRONT_DOOR = 'A B\nB C\nU [latent]\nU A\nU C'
+
+
+def _front_door(rng, num_rows, sign=1.0):
+  """A -> B -> C with a latent cause of A and C."""
+  u, a, b, c = rng.normal(size=(4, num_rows))
+  a = u + a
+  b = 2 + 0.8 * a + b
+  c = 5 - 1.2 * b + 2 * sign * u + c
+  return np.stack([a, b, c], 1)
+
+
+class LinearTest(parameterized.TestCase):
+  def test_reproduces_the_moments_of_the_data(self):
+    # A graph that joins every pair has a parameter for every moment.
+    rows = np.random.default_rng(0).exponential(size=(60, 3)) @ [
+      [100.0, 2.0, -0.5],
+      [0.0, 0.1, 3.0],
+      [0.0, 0.0, 7.0],
+    ]
+    with jax.enable_x64(True):
+      mean, covariance = _implied(_fit(_graph(_TRIANGLE), rows))
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(rows.T, ddof=0), rtol=1e-9)
+
+  def test_in_single_precision_too(self):
+    rows = 3e3 + np.random.default_rng(0).normal(size=(60, 3)) @ np.tri(3)
+    system = _fit(_graph(_TRIANGLE), rows)
+    self.assertEqual(system.scm.mechanism.linear.dtype, np.float32)
+    mean, covariance = _implied(system)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(covariance, np.cov(rows.T, ddof=0), rtol=1e-5)
+
+  @pytest.mark.stat
+  def test_what_is_sampled_has_the_moments_of_the_data(self):
+    rows = np.random.default_rng(1).normal(size=(200, 3)) @ np.tri(3) + [
+      1,
+      2,
+      3,
+    ]
+    system = _fit(_graph(_TRIANGLE), rows)
+    nothing = interventions.no_intervention(3)
+    drawn = np.asarray(_sample(jax.random.key(1), system.scm, nothing, 20_000))
+    deviation = rows.std(0)
+    error = np.abs(drawn.mean(0) - rows.mean(0)) / deviation
+    self.assertLess(error.max(), 4 / np.sqrt(20_000))
+    scaled = (np.cov(drawn.T) - np.cov(rows.T, ddof=0)) / np.outer(
+      deviation, deviation
+    )
+    # A product of two standard normals has a variance of 2 at most.
+    self.assertLess(np.abs(scaled).max(), 4 * np.sqrt(2 / 20_000))
+
+  @pytest.mark.stat
+  def test_interventional_means_of_a_known_scm(self):
+    # E[C | do(A = a)] = 1 + 3 (2 a - 1) + 0.5 a, E[C | do(B = b)] = 1 + 3 b
+    # + 0.5 * 4, as A has the mean 4. Regressing C on B alone would be wrong.
+    noise = np.random.default_rng(2).normal(size=(3, 5000))
+    a = 4 + noise[0]
+    b = 2 * a - 1 + noise[1]
+    c = 1 + 3 * b + 0.5 * a + noise[2]
+    system = _fit(_graph(_TRIANGLE), np.stack([a, b, c], 1))
+    for value in (3.0, 5.0):
+      with self.subTest(f'{value}'):
+        # Four standard errors of a slope are 4 sqrt(5 / 5000) at most.
+        self.assertAlmostEqual(
+          _mean_of_target(system, {'A': value}), 6.5 * value - 2, delta=0.4
+        )
+        self.assertAlmostEqual(
+          _mean_of_target(system, {'B': value}), 3 * value + 3, delta=0.6
+        )
+
+  def test_columns_are_found_by_their_names(self):
+    rows = np.random.default_rng(3).normal(size=(50, 3)) @ np.tri(3)
+    one = _fit(_graph(_TRIANGLE), rows)
+    two = _fit(_graph(_TRIANGLE), rows[:, [2, 0, 1]], names=('C', 'A', 'B'))
+    jax.tree.map(np.testing.assert_array_equal, one.scm, two.scm)
+
+  def test_units_and_ranges_of_what_is_watched(self):
+    rows = np.random.default_rng(4).normal(size=(50, 3)) @ np.tri(3)
+    graph = _graph('U [latent]\nU A\n' + _TRIANGLE)
+    found = fit.fit(graph, fit.Table(tuple('ABC'), rows), 'linear', 'a source')
+    for actual, of_latent, expected in (
+      (found.location, 0.0, rows.mean(0)),
+      (found.scale, 1.0, rows.std(0)),
+      (found.least, 0.0, rows.min(0)),
+      (found.greatest, 0.0, rows.max(0)),
+    ):
+      np.testing.assert_allclose(actual, [of_latent, *expected], rtol=1e-12)
+
+  def test_is_an_scm_as_any_other(self):
+    rows = np.random.default_rng(5).normal(size=(50, 3)) @ np.tri(3)
+    scm = _fit(_graph(_TRIANGLE), rows).scm
+    self.assertEqual(environment.reset(jax.random.key(0), scm, 7).shape, (7, 3))
+    do = hand_made_scms.do({1: float(scm.problem.high[1])}, 3)
+    outcome = environment.step(jax.random.key(1), scm, do)
+    self.assertEqual(outcome[1], scm.problem.high[1])
+    objective = _objective(
+      scm, simulate.noise_bank(jax.random.key(0), scm, 4), 4
+    )
+    self.assertLess(objective.worst, objective.best)
+
+  def test_a_variable_that_follows_from_its_causes_has_no_noise(self):
+    a, b = np.random.default_rng(6).normal(size=(2, 50))
+    rows = np.stack([a, b, 2 * a - b], 1)
+    with jax.enable_x64(True):
+      system = _fit(_graph('A C\nB C'), rows)
+    self.assertLess(np.asarray(system.scm.mechanism.noise_scale)[1], 1e-7)
+
+
+class LatentTest(parameterized.TestCase):
+  @parameterized.parameters(1.0, -1.0)
+  def test_front_door(self, sign):
+    """Pearl's formula: the slope of B on A, times that of C on B given A.
+
+    This graph has as many parameters as moments, so that the greatest
+    likelihood is where these estimates are.
+    """
+    rows = _front_door(np.random.default_rng(7), 500, sign)
+    with jax.enable_x64(True):
+      system = _fit(_graph(_FRONT_DOOR), rows)
+      mean, covariance = _implied(system)
+      effect = _mean_of_target(system, {'A': 2.0}) - _mean_of_target(
+        system, {'A': 1.0}
+      )
+      of_b = _mean_of_target(system, {'B': 2.0}) - _mean_of_target(
+        system, {'B': 1.0}
+      )
+    seen = ~_graph(_FRONT_DOOR).latent
+    np.testing.assert_allclose(mean[seen], rows.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(
+      covariance[np.ix_(seen, seen)], np.cov(rows.T, ddof=0), rtol=1e-3
+    )
+    a, b, c = (rows - rows.mean(0)).T
+    first = (a @ b) / (a @ a)
+    second = np.linalg.lstsq(np.stack([b, a], 1), c, rcond=None)[0][0]
+    self.assertAlmostEqual(effect, first * second, delta=1e-3)
+    self.assertAlmostEqual(of_b, second, delta=1e-3)
+    # What regression alone would say is far away.
+    self.assertGreater(abs((a @ c) / (a @ a) - effect), 0.5)
+
+  def test_has_the_greatest_likelihood(self):
+    """Against scipy's search over all parameters, where not all moments fit."""
+    graph = _graph('U [latent]\nA B\nU B\nU C\nU D\nU E')
+    rng = np.random.default_rng(19)
+    rows = rng.normal(size=(60, 5))
+    rows[:, 1:] += rng.normal(size=(60, 1)) * [2.0, -1.0, 0.5, 1.0]
+    rows[:, 1] += rows[:, 0]
+    with jax.enable_x64(True):
+      system = _fit(graph, rows, names='ABCDE')
+      covariance = _implied(system)[1]
+    seen = ~graph.latent
+    aim = np.cov(rows.T, ddof=0)
+    num_edges = graph.parents.sum()
+
+    def implied(parameters):
+      linear = np.zeros(graph.parents.shape)
+      linear[graph.parents] = parameters[:num_edges]
+      noise = np.where(graph.latent, 1.0, 0.0)
+      noise[seen] = np.exp(parameters[num_edges:])
+      total = np.linalg.inv(np.eye(6) - linear)
+      return ((total * noise) @ total.T)[np.ix_(seen, seen)]
+
+    def cost(parameters):
+      found = implied(parameters)
+      return np.linalg.slogdet(found)[1] + np.trace(np.linalg.solve(found, aim))
+
+    best = min(
+      (
+        optimize.minimize(cost, rng.normal(size=num_edges + 5) / 2)
+        for _ in range(4)
+      ),
+      key=lambda end: end.fun,
+    )
+    np.testing.assert_allclose(
+      covariance[np.ix_(seen, seen)], implied(best.x), atol=2e-3
+    )
+    # Not all moments of the data can be had.
+    self.assertGreater(np.abs(implied(best.x) - aim).max(), 0.05)
+
+  def test_a_latent_variable_on_the_way(self):
+    # Of A -> U -> C only the whole effect shows: the slope of C on A.
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=(2, 300))
+    rows = np.stack([a, b, 3 * a + b + rng.normal(size=300)], 1)
+    with jax.enable_x64(True):
+      system = _fit(_graph('U [latent]\nA U\nU C\nB C'), rows)
+      effect = _mean_of_target(system, {'A': 1.0}) - _mean_of_target(
+        system, {'A': 0.0}
+      )
+    design = np.stack([a, b, np.ones(300)], 1)
+    slope = np.linalg.lstsq(design, rows[:, 2], rcond=None)[0][0]
+    self.assertAlmostEqual(effect, slope, delta=1e-4 * 3)
+
+  @parameterized.parameters(
+    ('A C\nB C\nU [latent]\nU A\nU C', 'A is a cause of C'),
+    # By way of latent variables.
+    ('A C\nB C\nU [latent]\nV [latent]\nU V\nV B\nU C', 'B is a cause of C'),
+    ('A V\nV C\nB C\nV [latent]\nU [latent]\nU A\nU C', 'A is a cause of C'),
+  )
+  def test_what_no_data_tell_is_refused(self, text, sentence):
+    rows = np.random.default_rng(9).normal(size=(80, 3))
+    with self.assertRaisesRegex(
+      errors.UsageError, f'{sentence}, and the two have a latent cause'
+    ):
+      _fit(_graph(text), rows)
+
+  def test_no_maximum_within_the_steps(self):
+    rows = _front_door(np.random.default_rng(10), 100)
+    self.enterContext(absltest.mock.patch.object(fit, '_MAX_ITERATIONS', 2))
+    with self.assertRaisesRegex(errors.UsageError, 'still rises after 2 steps'):
+      _fit(_graph(_FRONT_DOOR), rows)
+
+
+class FeaturesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(11)
+    a = rng.uniform(10, 16, size=500)
+    b = rng.normal(size=500)
+    c = 50 * np.sin(a) + 20 * b + 5 * rng.normal(size=500)
+    self.rows = np.stack([a, b, c], 1)
+
+  def test_a_known_curve(self):
+    system = _fit(_graph('A C\nB C'), self.rows, kind='features')
+    values = np.linspace(10.2, 15.8, 9)
+    curve = [_mean_of_target(system, {'A': value}) for value in values]
+    # B, which is not set, has about the mean 0. 10 % of the amplitude.
+    expected = 50 * np.sin(values) + 20 * self.rows[:, 1].mean()
+    self.assertLess(np.abs(curve - expected).max(), 5.0)
+    both = [_mean_of_target(system, {'A': 12.0, 'B': b}) for b in (-1.0, 1.0)]
+    np.testing.assert_allclose(both, 50 * np.sin(12) + [-20, 20], atol=5.0)
+    # The noise of C is what is left over; of A and B, all there is.
+    scale = system.scm.scale * system.scm.mechanism.noise_scale
+    np.testing.assert_allclose(
+      scale, [self.rows[:, 0].std(), 5.0, self.rows[:, 1].std()], rtol=0.2
+    )
+
+  def test_a_line_is_not_outdone(self):
+    a, b, noise = np.random.default_rng(12).normal(size=(3, 400))
+    rows = np.stack([a, b, a - 2 * b + noise], 1)
+    graph = _graph('A C\nB C')
+    line = _fit(graph, rows)
+    curve = _fit(graph, rows, kind='features')
+    for value in (-2.0, 0.0, 2.0):
+      self.assertAlmostEqual(
+        _mean_of_target(line, {'B': value}),
+        _mean_of_target(curve, {'B': value}),
+        delta=0.3,
+      )
+
+  def test_the_same_seed_gives_the_same_fit(self):
+    graph = _graph('A C\nB C')
+    one, two, other = (
+      _fit(graph, self.rows, kind='features', num_features=20, seed=seed).scm
+      for seed in (1, 1, 2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    self.assertGreater(
+      np.abs(one.mechanism.hidden - other.mechanism.hidden).max(), 0.1
+    )
+
+  def test_error_on_rows_that_are_held_out(self):
+    """Against leaving out one row at a time, and least squares without it."""
+    rng = np.random.default_rng(18)
+    causes, effect = rng.normal(size=(30, 2)), rng.normal(size=30)
+    features = np.cos(causes @ rng.normal(size=(2, 6)))
+    design = np.concatenate([np.ones((30, 1)), causes, features], 1)
+    fits = fit._ridges(causes, features, effect)
+    for penalty, (error, weights) in zip(fit._PENALTIES, fits, strict=True):
+      # A ridge is least squares with rows that say: this weight is 0.
+      pull = np.diag([0.0] * 3 + [np.sqrt(penalty * 6 / 2)] * 6)
+
+      def solve(keep, pull=pull):
+        return np.linalg.lstsq(
+          np.concatenate([design[keep], pull]),
+          np.concatenate([effect[keep], np.zeros(9)]),
+          rcond=None,
+        )[0]
+
+      np.testing.assert_allclose(weights, solve(np.arange(30)), atol=1e-6)
+      left_out = [
+        effect[n] - design[n] @ solve(np.delete(np.arange(30), n))
+        for n in range(30)
+      ]
+      self.assertAlmostEqual(error, np.square(left_out).mean(), delta=1e-6)
+
+  def test_a_cause_of_two_values(self):
+    rows = self.rows.copy()
+    rows[:, 1] = np.arange(500) == 0
+    rows[0, 2] += 100
+    system = _fit(_graph('A C\nB C'), rows, kind='features', num_features=20)
+    self.assertTrue(np.isfinite(system.scm.mechanism.output).all())
+
+
+class ComplaintsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (dict(kind='cubic'), "kind of a fit is linear or features, not 'cubic'"),
+    (dict(names=('A', 'B', 'D')), "column 'D' of the data is no variable of"),
+  )
+  def test_choices(self, choices, sentence):
+    rows = np.random.default_rng(13).normal(size=(50, 3))
+    with self.assertRaisesRegex(errors.UsageError, f'^a source: .*{sentence}'):
+      _fit(_graph(_TRIANGLE), rows, **choices)
+
+  @parameterized.parameters(
+    ('A C\nB C\nA D', 'the data have no column D; add it, or say'),
+    ('A C\nB [latent]\nB C', "column 'B' of the data is latent in the graph"),
+    ('A X\nX C\nB C\nX [latent]', 'X is latent, which only the kind linear'),
+  )
+  def test_graph(self, text, sentence):
+    rows = np.random.default_rng(14).normal(size=(50, 3))
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      _fit(_graph(text), rows, kind='features')
+
+  @parameterized.parameters(
+    (lambda rows: rows[:29], 'the data have 29 rows, and this fit needs 30'),
+    (lambda rows: rows * [1, 0, 1], r'B is constant \(mean 0, deviation 0\)'),
+    (lambda rows: rows * [1, 0, 1] + 7.1, 'B (is constant|varies too little)'),
+    (
+      lambda rows: np.add(rows, [0, 2e4, 0]),
+      r'B varies too little \(mean 2000',
+    ),
+    (lambda rows: rows * 1e-35, 'A varies too little'),
+    (
+      lambda rows: rows[:, [0, 0, 2]] * [1, -3, 1],
+      r'of the causes of C \(A, B\) one follows from the others',
+    ),
+  )
+  def test_rows(self, change, sentence):
+    rows = np.random.default_rng(15).normal(size=(50, 3))
+    rows /= rows.std(0)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      _fit(_graph(_TRIANGLE), change(rows))
+
+  def test_features_need_more_rows(self):
+    rows = np.random.default_rng(16).normal(size=(49, 3))
+    with self.assertRaisesRegex(errors.UsageError, '49 rows, .* needs 50'):
+      _fit(_graph(_TRIANGLE), rows, kind='features')
+
+
+class ReadCsvTest(parameterized.TestCase):
+  def _read(self, content):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(folder) / 'data.csv'
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return fit.read_csv(path)
+
+  def test_reads(self):
+    table = self._read('A, "B b",C \r\n1,-2.5,3e-2\r\n+.5, 6. ,"-7E+1"\r\n')
+    self.assertEqual(table.names, ('A', 'B b', 'C'))
+    self.assertEqual(table.rows.dtype, np.float64)
+    np.testing.assert_array_equal(
+      table.rows, [[1.0, -2.5, 0.03], [0.5, 6.0, -70.0]]
+    )
+
+  @parameterized.parameters(
+    ('', 'holds no rows below a header'),
+    ('A,B\n', 'holds no rows below a header'),
+    ('A,,C\n1,2,3', 'line 1: column 2 has no name'),
+    ('A,B,A\n1,2,3', "line 1: column 3 'A' is there twice"),
+    ('A,B\n1,2\n1\n', 'line 3: 1 values stand here, and 2 names'),
+    ('A,B\n1,2,3\n', 'line 2: 3 values stand here, and 2 names'),
+    ('A,B\n1,2\n\n1,2', 'line 3: 0 values stand here, and 2 names'),
+    ('A;B\n1;2\n', "line 2, column 'A;B': '1;2' is no number"),
+    ('A,B\n1,\n', r"line 2, column 'B': a value is missing \(''\)"),
+    ('A,B\n1,2\nNA,2', r"line 3, column 'A': a value is missing \('NA'\)"),
+    ('A,B\n1,NaN', 'a value is missing'),
+    ('A,B\n1,inf', "column 'B': 'inf' is no number within 1e.30 of 0"),
+    ('A,B\n1,1e31', "'1e31' is no number within 1e.30 of 0"),
+    ('A,B\n1,1_0', "'1_0' is no number"),
+    ('A,B\n1,0x10', "'0x10' is no number"),
+    ('A,B\n1,low', "'low' is no number"),
+    ('A,B\n1,٣', "'٣' is no number"),
+    ('A,B\n1,"2', 'line 2: unexpected end of data'),
+    (b'A,B\n1,\xff', 'line 2: this is no text in UTF-8'),
+    (b'A,B\n1,\x00', r"'\\x00' is no number"),
+  )
+  def test_is_refused(self, content, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence) as caught:
+      self._read(content)
+    self.assertNotIn('\n', str(caught.exception))
+
+  def test_any_text_gives_a_table_or_a_sentence(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(folder) / 'data.csv'
+    pieces = strategies.lists(
+      strategies.sampled_from([*'AB,,,"\n\r 1-.e5', 'nan', '\n1,2\n'])
+    ).map(''.join)
+
+    @hypothesis.settings(
+      max_examples=300, deadline=None, derandomize=True, database=None
+    )
+    @hypothesis.given(
+      strategies.sampled_from(['', 'A,B\n']),
+      strategies.binary(max_size=40) | pieces.map(str.encode),
+    )
+    def check(start, content):
+      path.write_bytes(start.encode() + content)
+      try:
+        table = fit.read_csv(path)
+      except errors.UsageError as error:
+        self.assertStartsWith(str(error), str(path))
+        return
+      self.assertEqual(table.rows.shape[1], len(set(table.names)))
+      self.assertTrue(np.isfinite(table.rows).all())
+
+    check()
+
+  @hypothesis.settings(
+    max_examples=100, deadline=None, derandomize=True, database=None
+  )
+  @hypothesis.given(
+    strategies.lists(
+      strategies.tuples(*[strategies.floats(-1e30, 1e30, allow_nan=False)] * 2),
+      min_size=1,
+      max_size=5,
+    )
+  )
+  def test_every_number_comes_back(self, rows):
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder) / 'data.csv'
+      path.write_text('A,B\n' + '\n'.join(f'{a!r},{b!r}' for a, b in rows))
+      np.testing.assert_array_equal(fit.read_csv(path).rows, rows)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,105 @@
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+import numpy as np
+
+from acme_cbo.infra import errors
+from acme_cbo.scms import benchmarks
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import registry
+
+
+class ResolveTest(absltest.TestCase):
+  def test_a_name_that_nobody_knows(self):
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      "no SCM 'benchmark'; did you mean benchmarks.; there are benchmarks, ",
+    ):
+      registry.resolve(['benchmark'], {})
+
+  def test_a_file_that_is_not_there(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, '/no/such.yaml cannot be read: No such file'
+    ):
+      registry.resolve(['/no/such.yaml'], {})
+
+  def test_a_benchmark_a_family_and_a_file(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    text = benchmarks.TEXTS['toy'].replace('name: toy', 'name: mine')
+    path.write_text(text)
+    toy, chain, mine = registry.resolve(['toy', 'chain_3', str(path)], {})
+    self.assertEqual(
+      [x.name for x in (toy, chain, mine)], ['toy', 'chain_3', 'mine']
+    )
+    self.assertEqual(
+      [x.fresh for x in (toy, chain, mine)], [False, True, False]
+    )
+    self.assertEqual(toy.make(0).variables, ('X', 'Z', 'Y'))
+    self.assertIs(toy.make(0), toy.make(1))
+    weights = [chain.make(i).scm.mechanism.linear for i in (0, 1, 0)]
+    np.testing.assert_array_equal(weights[0], weights[2])
+    self.assertFalse(np.array_equal(weights[0], weights[1]))
+    self.assertEqual(mine.make(0).variables, ('X', 'Z', 'Y'))
+    self.assertEqual(chain.digest, '')
+    self.assertLen(toy.digest, 64)
+    path.write_text(text.replace('exp(-X)', 'exp(-2 * X)'))
+    (changed,) = registry.resolve([str(path)], {})
+    self.assertLen(mine.digest, 64)
+    self.assertNotEqual(mine.digest, changed.digest)
+
+  def test_what_is_drawn_in_training_too_was_not_held_out(self):
+    weights = [0.0] * len(mechanisms.Family)
+    weights[mechanisms.Family.LINEAR] = 1.0
+    graph_weights = [1.0] * len(graphs.Graph)
+    graph_weights[graphs.Graph.STAR] = 0.0
+    about = {
+      'scms': {
+        'max_variables': 5,
+        'graph_weights': graph_weights,
+        'family_weights': weights,
+      }
+    }
+    found = registry.resolve(
+      ['toy', 'chain_5', 'chain_8', 'star_5', 'er_tanh_10', 'sparse_5'], about
+    )
+    self.assertEqual(
+      [one.held_out for one in found], [True, False, True, True, True, False]
+    )
+
+  def test_a_group_is_all_of_them(self):
+    found = [x.name for x in registry.resolve(['benchmarks'], {})]
+    self.assertEqual(found, list(benchmarks.TEXTS))
+
+  def test_a_file_that_describes_nothing(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    path.write_text('nonsense')
+    with self.assertRaisesRegex(errors.UsageError, 'x.yaml'):
+      registry.resolve([str(path)], {})
+
+  def test_a_file_of_which_a_variable_has_no_value(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yaml'
+    path.write_text(
+      'name: x\ntarget: Y\ngoal: minimize\nvariables:\n'
+      '  X: {equation: "e", domain: [1, 5]}\n'
+      '  Y: {equation: "log(X) + e"}\n'
+    )
+    with self.assertRaisesRegex(
+      errors.UsageError, rf"^{path}: x: Y: 'log\(X\) \+ e' is nan under no "
+    ):
+      registry.resolve([str(path)], {})
+
+  def test_a_directory(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.yml'
+    path.mkdir()
+    with self.assertRaisesRegex(errors.UsageError, 'x.yml cannot be read'):
+      registry.resolve([str(path)], {})
+
+
+if __name__ == '__main__':
+  absltest.main()

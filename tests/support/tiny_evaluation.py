@@ -1,0 +1,30 @@
+"""`launchers/evaluate.py` on environments that are small, or fail.
+
+python tests/support/tiny_evaluation.py --scm=chain --methods=random --out=DIR
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from acme_cbo.infra import cli
+from launchers import evaluate as _launcher  # noqa: F401 It defines the flags.
+
+
+def main(argv: Sequence[str]) -> None:
+  """As that of the launcher."""
+  del argv
+  # Imported late, as there: the processes that it starts need not all of it.
+  from acme_cbo.evaluation import config  # noqa: PLC0415
+  from acme_cbo.evaluation import run  # noqa: PLC0415
+  from tests.support import tiny_environments  # noqa: PLC0415
+
+  run.run(config.from_flags(flags.FLAGS), tiny_environments.resolve)
+
+
+if __name__ == '__main__':
+  cli.run(main)
