@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo.evaluation import run  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
 
-  run.run(config.from_flags(flags.FLAGS), registry.resolve)
+  run.run(config.method_config_from_flags(flags.FLAGS), registry.resolve)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Settings of an evaluation, and the flags they come from."""
+"""Configs of evaluations, and the flags they are read from."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -12,18 +12,19 @@ from acme_cbo.policies import saving
 
 
 @dataclasses.dataclass(frozen=True)
-class Playing:
-  """On what, and how, whoever is compared plays.
+class EvaluationConfig:
+  """Settings that evaluations and comparisons share.
 
   Attributes:
-    scms: names and files, see `registry.resolve`.
-    repeats: episodes of each on each SCM.
-    samples: draws of which each outcome is the mean.
-    budget: what the interventions of an episode may cost; None is the SCM's.
-    seed: of data and noise.
-    confidence: of the intervals.
-    jobs: processes.
-    out: the directory.
+    scms: names of SCMs and paths of YAML files, see `registry.resolve`.
+    repeats: number of episodes of each method on each SCM.
+    samples: number of draws that each outcome is the mean of.
+    budget: maximum total cost of the interventions of an episode; None for the
+      budget of the SCM.
+    seed: random seed of data and noise.
+    confidence: confidence level of the intervals.
+    jobs: number of processes.
+    out: output directory.
   """
 
   scms: tuple[str, ...]
@@ -37,14 +38,14 @@ class Playing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(Playing):
-  """What methods are compared, and how.
+class MethodEvaluationConfig(EvaluationConfig):
+  """Settings of an evaluation of several methods.
 
   Attributes:
-    methods: of `registry.NAMES`, or of `policies`.
-    policies: {method: directory of the trained policy that plays as it}.
-    observations: N.
-    interventions: T.
+    methods: names from `registry.NAMES`, or keys of `policies`.
+    policies: {method: directory of its trained policy}.
+    observations: number N of observations before the first intervention.
+    interventions: maximum number T of interventions per episode.
   """
 
   methods: tuple[str, ...]
@@ -53,88 +54,96 @@ class Settings(Playing):
   interventions: int
 
 
-def from_flags(given: Any) -> Settings:
-  """The settings that the flags of the launcher name.
+def config_from_flags(flags: Any) -> EvaluationConfig:
+  """Returns the settings that the launchers of evaluations share.
 
   Args:
-    given: the flags, or what has attributes of their names.
+    flags: an object with the flags as attributes.
 
   Returns:
-    The `Settings`, checked.
+    The `EvaluationConfig`, not checked.
 
   Raises:
-    errors.UsageError: one of them cannot be used.
+    errors.UsageError: `--out` is not set.
   """
-  if given.workdir and given.policy:
+  if not flags.out:
+    raise errors.UsageError(
+      '--out is not set; name an output directory, as --out=DIRECTORY'
+    )
+  names = ('repeats', 'samples', 'budget', 'seed', 'confidence', 'jobs')
+  return EvaluationConfig(
+    scms=tuple(flags.scm),
+    out=pathlib.Path(flags.out),
+    **{name: getattr(flags, name) for name in names},
+  )
+
+
+def method_config_from_flags(flags: Any) -> MethodEvaluationConfig:
+  """Returns the config of `launchers/evaluate.py`.
+
+  Args:
+    flags: an object with the flags as attributes.
+
+  Returns:
+    The `MethodEvaluationConfig`, checked.
+
+  Raises:
+    errors.UsageError: a flag is missing or has an invalid value.
+  """
+  if flags.workdir and flags.policy:
     raise errors.UsageError(
       '--workdir and --policy both name a trained policy; give one of them'
     )
-  policy = saving.SHIPPED if 'grpo' in given.methods else None
-  if given.policy:
-    policy = pathlib.Path(given.policy)
-  if given.workdir:
-    policy = pathlib.Path(given.workdir) / 'policy'
-  named = Settings(
-    **vars(playing(given)),
-    methods=tuple(given.methods),
+  policy = saving.SHIPPED if 'grpo' in flags.methods else None
+  if flags.policy:
+    policy = pathlib.Path(flags.policy)
+  if flags.workdir:
+    policy = pathlib.Path(flags.workdir) / 'policy'
+  config = MethodEvaluationConfig(
+    **vars(config_from_flags(flags)),
+    methods=tuple(flags.methods),
     policies={'grpo': policy} if policy else {},
-    observations=given.observations,
-    interventions=given.interventions,
+    observations=flags.observations,
+    interventions=flags.interventions,
   )
-  check(named)
-  return named
+  check_method_config(config)
+  return config
 
 
-def playing(given: Any) -> Playing:
-  """What the flags of `flags.define_playing` name.
-
-  Raises:
-    errors.UsageError: no directory is named for what comes out.
-  """
-  if not given.out:
-    raise errors.UsageError('name a directory for what comes out: --out=')
-  names = ('repeats', 'samples', 'budget', 'seed', 'confidence', 'jobs')
-  return Playing(
-    scms=tuple(given.scm),
-    out=pathlib.Path(given.out),
-    **{name: getattr(given, name) for name in names},
-  )
-
-
-def check_playing(settings: Playing) -> None:
-  """Raises an `errors.UsageError` at a setting that cannot be used."""
-  _check_list('--scm', settings.scms)
+def check_config(config: EvaluationConfig) -> None:
+  """Raises an `errors.UsageError` if a shared setting is invalid."""
+  _check_list('--scm', config.scms)
   for name, least in (('repeats', 1), ('samples', 1), ('seed', 0), ('jobs', 1)):
-    _check_least(settings, name, least)
-  if settings.seed >= 2**32:
+    _check_least(config, name, least)
+  if config.seed >= 2**32:
     raise errors.UsageError(
-      f'--seed is {settings.seed}; it must be below {2**32}'
+      f'--seed is {config.seed}; it must be below {2**32}'
     )
-  budget = settings.budget
+  budget = config.budget
   if budget is not None and not (budget > 0 and math.isfinite(budget)):
     raise errors.UsageError(
       f'--budget is {budget}; it must be a finite number above 0'
     )
-  if not 0 < settings.confidence < 1:
+  if not 0 < config.confidence < 1:
     raise errors.UsageError(
-      f'--confidence is {settings.confidence}; it must be between 0 and 1'
+      f'--confidence is {config.confidence}; it must be between 0 and 1'
     )
 
 
-def check(settings: Settings) -> None:
-  """Raises an `errors.UsageError` at a setting that cannot be used."""
-  check_playing(settings)
-  _check_list('--methods', settings.methods)
-  registry.check([x for x in settings.methods if x not in settings.policies])
-  # A deviation, which methods standardise by, needs two observations.
+def check_method_config(config: MethodEvaluationConfig) -> None:
+  """Raises an `errors.UsageError` if a setting is invalid."""
+  check_config(config)
+  _check_list('--methods', config.methods)
+  registry.check([x for x in config.methods if x not in config.policies])
+  # Methods standardize by a standard deviation, which needs two observations.
   for name, least in (('observations', 2), ('interventions', 1)):
-    _check_least(settings, name, least)
-  if 'grpo' in settings.methods and 'grpo' not in settings.policies:
+    _check_least(config, name, least)
+  if 'grpo' in config.methods and 'grpo' not in config.policies:
     raise errors.UsageError(
-      'the method grpo is a trained policy, and none is named'
+      'the method grpo needs a trained policy, and none is given'
     )
-  for name, directory in settings.policies.items():
-    if name not in settings.methods:
+  for name, directory in config.policies.items():
+    if name not in config.methods:
       raise errors.UsageError(
         f'a trained policy is given, {directory}, but {name} is not among '
         '--methods; add it, or leave the policy out'
@@ -145,28 +154,28 @@ def _check_list(flag: str, items: Sequence[str]) -> None:
   if not items or not all(items):
     raise errors.UsageError(
       f'{flag}={",".join(items)} has an empty entry; name one or more, '
-      'parted by commas'
+      'separated by commas'
     )
   for item in items:
     if items.count(item) > 1:
       raise errors.UsageError(f'{flag} names {item} twice')
 
 
-def _check_least(settings: Any, name: str, least: int) -> None:
-  value = getattr(settings, name)
+def _check_least(config: EvaluationConfig, name: str, least: int) -> None:
+  value = getattr(config, name)
   if value < least:
     raise errors.UsageError(f'--{name} is {value}; it must be {least} or more')
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutConfig:
-  """The held-out SCMs.
+  """Settings of the held-out SCMs of a training run.
 
   Attributes:
-    num_tasks: how many.
-    seed: from which they are drawn: the same for every training seed.
-    bank_size: noise draws over which E[Y | do] is averaged.
-    confidence: of every interval.
+    num_tasks: number of SCMs.
+    seed: random seed that they are drawn from, the same for all training seeds.
+    bank_size: number of noise draws over which E[Y | do] is averaged.
+    confidence: confidence level of all intervals.
   """
 
   num_tasks: int

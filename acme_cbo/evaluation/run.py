@@ -42,7 +42,7 @@ _MAX_SHOWN = 3
 
 
 def run(
-  settings: config_lib.Settings, resolve: scm_registry.Resolve
+  settings: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
 ) -> dict[str, Any]:
   """Plays what was not played yet, writes and prints what all of it came to.
 
@@ -86,7 +86,7 @@ class Played(NamedTuple):
 
 @contextlib.contextmanager
 def playing_in(
-  settings: config_lib.Settings, resolve: scm_registry.Resolve
+  settings: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
 ) -> Iterator[Played]:
   """Plays what was not played yet; the directory is locked until it is left.
 
@@ -101,7 +101,7 @@ def playing_in(
     errors.UsageError: a setting cannot be used, or the directory holds another
       comparison.
   """
-  config_lib.check(settings)
+  config_lib.check_method_config(settings)
   cast = workers.EvaluationSpec(
     protocol=episodes_lib.Protocol(
       num_observations=settings.observations,
@@ -191,7 +191,7 @@ def _table(
 
 
 def _config(
-  settings: config_lib.Settings, player: workers.EpisodeRunner
+  settings: config_lib.MethodEvaluationConfig, player: workers.EpisodeRunner
 ) -> dict[str, Any]:
   """What the episodes depend on, and which there are."""
   names = ('observations', 'interventions', 'samples', 'budget', 'seed')
@@ -205,7 +205,7 @@ def _config(
 def _warnings(
   player: workers.EpisodeRunner,
   largest: dict[str, systems.System],
-  settings: config_lib.Settings,
+  settings: config_lib.MethodEvaluationConfig,
 ) -> list[str]:
   """What trained policies are asked for that they were not trained for."""
   asked: dict[tuple[str, str], list[str]] = {}
@@ -226,7 +226,7 @@ def _warnings(
 def _refusals(
   player: workers.EpisodeRunner,
   largest: dict[str, systems.System],
-  settings: config_lib.Settings,
+  settings: config_lib.MethodEvaluationConfig,
 ) -> dict[tuple[str, str], str]:
   """{(method, SCM): why the method cannot play on all repeats of it}.
 
@@ -249,7 +249,7 @@ def _refusals(
 
 
 def _blocks(
-  settings: config_lib.Settings,
+  settings: config_lib.MethodEvaluationConfig,
   scms: Sequence[str],
   there: Set[tuple[Any, ...]],
 ) -> list[workers.WorkItem]:
@@ -292,7 +292,9 @@ def _announce(settings, blocks, log) -> None:
   )
 
 
-def _write(settings: config_lib.Settings, played: Played) -> dict[str, Any]:
+def _write(
+  settings: config_lib.MethodEvaluationConfig, played: Played
+) -> dict[str, Any]:
   """Writes the summary, the page and the figures."""
   out = settings.out
   found = aggregate.summarise(
@@ -322,7 +324,7 @@ _PANELS = {
 }
 
 
-def _draw(settings: config_lib.Settings, played: Played) -> None:
+def _draw(settings: config_lib.MethodEvaluationConfig, played: Played) -> None:
   """A figure for each SCM, and one of the scores where there are several."""
   horizon, episodes = settings.interventions, played.episodes
   scores: dict[str, list[np.ndarray]] = {}
@@ -382,7 +384,7 @@ def _draw(settings: config_lib.Settings, played: Played) -> None:
       plots.save(settings.out / file, figure)
 
 
-def _of_what(settings: config_lib.Settings) -> str:
+def _of_what(settings: config_lib.MethodEvaluationConfig) -> str:
   repeats = settings.repeats
   few = statistics.too_few(repeats)
   with_intervals = f'{repeats} repeats, {settings.confidence:.0%} intervals'

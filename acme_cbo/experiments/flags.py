@@ -12,7 +12,7 @@ from acme_cbo.runtimes import process_group
 
 
 def define_playing(scms: list[str], who: str) -> None:
-  """Defines the flags that `config.playing` reads.
+  """Defines the flags that `evaluation.config.config_from_flags` reads.
 
   Args:
     scms: on which is played if nothing is said.

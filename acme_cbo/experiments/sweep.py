@@ -116,8 +116,8 @@ def _check(
 
   for one in trainings:
     builder.from_config(one.config)
-  playing = config.playing(types.SimpleNamespace(**comparing))
-  config.check_playing(playing)
+  playing = config.config_from_flags(types.SimpleNamespace(**comparing))
+  config.check_config(playing)
   registry.resolve(playing.scms, trainings[0].config)
 
 

@@ -37,7 +37,7 @@ from tests.support import processes
 from tests.support import tiny_environments
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_SETTINGS = config.Settings(
+_SETTINGS = config.MethodEvaluationConfig(
   scms=('chain',),
   methods=('random', 'slope'),
   policies={},
@@ -108,11 +108,13 @@ class FlagsTest(parameterized.TestCase):
 
   def test_a_run_has_its_policy_in_a_folder(self):
     for flags in ({'workdir': 'runs/a'}, {'policy': 'runs/a/policy'}):
-      found = config.from_flags(self._flags(methods=['grpo'], **flags))
+      found = config.method_config_from_flags(
+        self._flags(methods=['grpo'], **flags)
+      )
       self.assertEqual(found.policies['grpo'], pathlib.Path('runs/a/policy'))
 
   def test_a_policy_comes_with_the_package(self):
-    found = config.from_flags(self._flags(methods=['grpo']))
+    found = config.method_config_from_flags(self._flags(methods=['grpo']))
     about = saving.load(found.policies['grpo']).about
     self.assertEqual(about['scms']['max_set_size'], 2)
 
@@ -142,12 +144,12 @@ class FlagsTest(parameterized.TestCase):
     ),
     (dict(policy='p'), 'given, p, but grpo is not among --methods'),
     (dict(policy='p', workdir='w'), '--workdir and --policy both name'),
-    (dict(out=None), 'name a directory for what comes out: --out='),
-    (dict(out=''), 'name a directory for what comes out: --out='),
+    (dict(out=None), '--out is not set; name an output directory'),
+    (dict(out=''), '--out is not set; name an output directory'),
   )
   def test_refuses(self, flags, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence) as met:
-      config.from_flags(self._flags(**flags))
+      config.method_config_from_flags(self._flags(**flags))
     self.assertNotIn('\n', str(met.exception))
 
 

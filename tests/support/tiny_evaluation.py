@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> None:
   from acme_cbo.evaluation import run  # noqa: PLC0415
   from tests.support import tiny_environments  # noqa: PLC0415
 
-  run.run(config.from_flags(flags.FLAGS), tiny_environments.resolve)
+  run.run(
+    config.method_config_from_flags(flags.FLAGS), tiny_environments.resolve
+  )
 
 
 if __name__ == '__main__':

@@ -36,12 +36,12 @@ from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 from acme_cbo.scms import registry
 
-# Of `config.Playing`, what changes nothing of an episode.
+# Of `config.EvaluationConfig`, what changes nothing of an episode.
 _NOT_DECISIVE = ('out', 'jobs', 'confidence')
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(config.Playing):
+class Settings(config.EvaluationConfig):
   """What is compared, and how.
 
   Attributes:
@@ -77,7 +77,7 @@ def from_flags(given: Any, arguments: Sequence[str]) -> Settings:
       raise errors.UsageError(f'there is no {argument} to be compared')
     paths += map(pathlib.Path, matching)
   return Settings(
-    **vars(config.playing(given)),
+    **vars(config.config_from_flags(given)),
     paths=tuple(paths),
     allow_mismatch=given.allow_mismatch,
   )
@@ -100,7 +100,7 @@ def run(settings: Settings, resolve: registry.Resolve) -> dict[str, Any]:
     errors.UsageError: a setting cannot be used, or what is compared does not
       match.
   """
-  config.check_playing(settings)
+  config.check_config(settings)
   _check_paths(settings.paths)
   before = [
     evaluations.read(path)
@@ -275,7 +275,7 @@ def _play(
   resolve: registry.Resolve,
 ) -> evaluations.Evaluation:
   """Lets the policies of runs play; each is a method of the evaluation."""
-  names = [field.name for field in dataclasses.fields(config.Playing)]
+  names = [field.name for field in dataclasses.fields(config.EvaluationConfig)]
   played_with = {name: getattr(settings, name) for name in names}
   trained_with = runs[0].settings
   policies = {one.model: one.directory / 'policy' for one in runs}
@@ -289,7 +289,7 @@ def _play(
   ]
   digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
   out = settings.out / 'evaluation' / digest[:12]
-  playing = config.Settings(
+  playing = config.MethodEvaluationConfig(
     **played_with | {'out': out},
     methods=tuple(policies),
     policies=policies,
