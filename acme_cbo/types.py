@@ -137,12 +137,11 @@ class Objective(NamedTuple):
     worst: [] the lowest outcome over the allowed interventions.
     best: [] the highest.
     choice: the intervention that reaches it.
-    given: [P, ...] partial interventions, of no variable first.
-    given_outcome: [P] the outcome of each as it is.
-    curves: [P, D, C] outcomes of setting one more variable to each point of
-      `interventions.grid`; that of the given alone where the variable may not
-      be
-      set, or is set already.
+    partial: [P, ...] partial interventions; the first sets no variable.
+    partial_outcome: [P] outcome of each partial intervention on its own.
+    curves: [P, D, C] outcome of setting one more variable to each point of
+      `interventions.grid`; `partial_outcome` where the variable cannot be added
+      or is set already.
   """
 
   bank: jax.Array
@@ -150,8 +149,8 @@ class Objective(NamedTuple):
   worst: jax.Array
   best: jax.Array
   choice: Intervention
-  given: Intervention
-  given_outcome: jax.Array
+  partial: Intervention
+  partial_outcome: jax.Array
   curves: jax.Array
 
 
@@ -188,24 +187,24 @@ class Trajectory(NamedTuple):
       nothing could be chosen, what was set last stayed as it was.
     values: [T, D] to what, in the variables' own units; 0 elsewhere.
     outcomes: [T, D] the row that was watched after each step.
-    paid: [T, M] bool, the sets that could be paid for at each step. Worked out
-      again they could differ by a rounding error, and what was chosen be one
-      that could not have been.
+    affordable: [T, M] bool, sets that the remaining budget paid for at each
+      step. Recorded because a recomputation may differ by a rounding error and
+      exclude the set that was chosen.
     log_prob_variable: [T] log probability of the choice of the variables.
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
-    reached: [T] the `optimization` reward of the expected outcome.
+    expected_reward: [T] `optimization` reward of the expected outcome.
   """
 
   decision: Decision
   intervened: jax.Array
   values: jax.Array
   outcomes: jax.Array
-  paid: jax.Array
+  affordable: jax.Array
   log_prob_variable: jax.Array
   log_prob_cell: jax.Array
   components: jax.Array
-  reached: jax.Array
+  expected_reward: jax.Array
 
 
 class TrainingState(NamedTuple):

@@ -42,14 +42,14 @@ class Belief(NamedTuple):
   entropy: Callable[..., Any]
 
 
-def joined(before: Any, last: Any) -> Any:
+def append_state(before: Any, last: Any) -> Any:
   """T states of a belief and the one after them: T + 1 states, stacked."""
   return jax.tree.map(
     lambda states, state: jnp.concatenate([states, state[None]]), before, last
   )
 
 
-def follow(
+def unroll(
   belief: Belief,
   problem: types.Problem,
   observations: jax.Array,
@@ -79,7 +79,7 @@ def follow(
     first, later = parent_logits[0], parent_logits[1:]
   start = belief.init(problem, observations, first)
   last, before = jax.lax.scan(step, start, (intervened, outcomes, later))
-  return joined(before, last)
+  return append_state(before, last)
 
 
 def candidates(problem: types.Problem) -> jax.Array:
@@ -138,13 +138,13 @@ def exact() -> Belief:
   def add(state, rows, intervened):
     rows = normalization.asinh_normalize(state.units, rows)
     rows = jnp.where(state.problem.exists, rows, 0.0)
-    evidence = exact_posterior.add(state.evidence, rows, intervened)
+    evidence = exact_posterior.add_rows(state.evidence, rows, intervened)
     return state._replace(evidence=evidence)
 
   def init(problem, observations, parent_logits):
     del parent_logits
     units = normalization.fit(problem, observations)
-    nothing = exact_posterior.no_evidence(problem.exists.size)
+    nothing = exact_posterior.empty_evidence(problem.exists.size)
     never = jnp.zeros(observations.shape, bool)
     return add(_Exact(problem, units, nothing), observations, never)
 
@@ -180,4 +180,7 @@ def log_posterior(state: _Exact) -> jax.Array:
   return jax.nn.log_softmax(jnp.where(target, posterior, 0.0).sum(0))
 
 
-KINDS: dict[str, Callable[[], Belief]] = {'learned': learned, 'exact': exact}
+FACTORIES: dict[str, Callable[[], Belief]] = {
+  'learned': learned,
+  'exact': exact,
+}

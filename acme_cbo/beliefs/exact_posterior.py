@@ -53,7 +53,7 @@ class Evidence(NamedTuple):
   scatter: jax.Array
 
 
-def no_evidence(num_variables: int) -> Evidence:
+def empty_evidence(num_variables: int) -> Evidence:
   """The statistics of no rows at all."""
   square = (num_variables, num_variables)
   return Evidence(
@@ -63,7 +63,9 @@ def no_evidence(num_variables: int) -> Evidence:
   )
 
 
-def add(evidence: Evidence, rows: jax.Array, intervened: jax.Array) -> Evidence:
+def add_rows(
+  evidence: Evidence, rows: jax.Array, intervened: jax.Array
+) -> Evidence:
   """Adds rows to the evidence.
 
   Args:

@@ -64,7 +64,7 @@ def asinh_normalize(units: Normalization, values: jax.Array) -> jax.Array:
   return 3 * jnp.arcsinh((values - units.location) / units.scale / 3)
 
 
-class Scale:
+class UnitConverter:
   """Units in which the observations of each system are of size 1.
 
   In float64, so that a variable that is far from 0 or hardly moves loses no
@@ -94,16 +94,16 @@ class Scale:
       np.where(settable, (x - self._location) / self._size, 0.0)
       for x in (self._low, self._high)
     )
-    self.problems = repeated(problem, len(observations))._replace(
+    self.problems = stack_copies(problem, len(observations))._replace(
       low=jnp.asarray(low, jnp.float32), high=jnp.asarray(high, jnp.float32)
     )
 
-  def scaled(self, values: np.ndarray) -> jax.Array:
+  def to_normalized(self, values: np.ndarray) -> jax.Array:
     """[B, ..., D] in own units -> in these, float32."""
     location, size = self._like(values)
     return jnp.asarray((values - location) / size, jnp.float32)
 
-  def own(self, values: np.ndarray) -> np.ndarray:
+  def to_own_units(self, values: np.ndarray) -> np.ndarray:
     """[B, ..., D] in these units -> in own, to the bit at the ends."""
     location, size = self._like(values)
     low, high = (
@@ -126,7 +126,7 @@ class Scale:
     )
 
 
-def repeated(problem: types.Problem, times: int) -> types.Problem:
+def stack_copies(problem: types.Problem, times: int) -> types.Problem:
   """As many of a problem, stacked."""
   return jax.tree.map(
     lambda leaf: jnp.broadcast_to(leaf, (times, *jnp.shape(leaf))), problem

@@ -14,7 +14,7 @@ from acme_cbo.scms import intervention_sets
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
 
 
-def problem(
+def from_simulator(
   simulator: environment.Simulator, max_set_size: int
 ) -> types.Problem:
   """What may be seen and set of a simulator.
@@ -29,7 +29,7 @@ def problem(
   Raises:
     errors.UsageError: it does not say so, or what it says does not fit.
   """
-  names, target, goal, domains = described(simulator)
+  names, target, goal, domains = describe(simulator)
   unknown = [name for name in [target, *domains] if name not in names]
   wrong = [name for name, domain in domains.items() if not _is_domain(domain)]
   if unknown:
@@ -75,7 +75,7 @@ def problem(
   )
 
 
-def described(simulator: environment.Simulator):
+def describe(simulator: environment.Simulator):
   """Its variables, target, goal and domains, as they are."""
   try:
     names, target = list(simulator.variables), simulator.target

@@ -20,7 +20,7 @@ from acme_cbo.environments import simulator_process
 from acme_cbo.infra import errors
 
 
-def maker(
+def make_factory(
   settings: config.SimulatorConfig,
 ) -> Callable[[], environment.Simulator]:
   """What makes a simulator.
@@ -41,7 +41,7 @@ def maker(
   return found
 
 
-def alike(
+def matching_factory(
   make: Callable[[], environment.Simulator], first: environment.Simulator
 ) -> Callable[[], environment.Simulator]:
   """Makes simulators that say the same of themselves as the first one.
@@ -55,7 +55,7 @@ def alike(
   """
 
   def comparable(simulator):
-    *rest, domains = problem.described(simulator)
+    *rest, domains = problem.describe(simulator)
     return *rest, {name: np.asarray(x).tolist() for name, x in domains.items()}
 
   expected = comparable(first)

@@ -97,7 +97,7 @@ class HeldOut:
     # Beside the network's own, where it can be computed.
     self._kinds = [
       kind
-      for kind in beliefs.KINDS
+      for kind in beliefs.FACTORIES
       if kind != 'exact' or prior.max_variables <= exact_posterior.MAX_VARIABLES
     ]
 
@@ -178,7 +178,7 @@ class HeldOut:
     """
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
-      num_turns = tasks.objective.given_outcome.shape[-1]
+      num_turns = tasks.objective.partial_outcome.shape[-1]
       policy = trained.trained(
         network, params, self._kinds, num_turns, action_distribution.mode
       )

@@ -74,7 +74,7 @@ class HeldOutSimulators:
     self._key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x51A)
     self._make, self._horizon = make, horizon
     self._problem = problem
-    self.problem = normalization.repeated(problem, num_tasks)
+    self.problem = normalization.stack_copies(problem, num_tasks)
     self.described = (
       f'{num_tasks} held-out systems of the simulator, '
       f'{horizon.num_observations} observations, '
@@ -106,7 +106,7 @@ class HeldOutSimulators:
     self, network: networks_base.Network
   ) -> Callable[[Any, int], rollouts.Outcome]:
     """A compiled evaluation of the network, see `HeldOut.network_scorer`."""
-    num_turns = intervention_sets.largest(self._problem)
+    num_turns = intervention_sets.max_size(self._problem)
     return self._play(
       lambda params: trained.trained(
         network, params, (), num_turns, action_distribution.mode
@@ -159,23 +159,23 @@ class HeldOutSimulators:
       own_rows = pool.reset(
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
-      scale = normalization.Scale(self._problem, own_rows)
-      rows = scale.scaled(own_rows)
+      scale = normalization.UnitConverter(self._problem, own_rows)
+      rows = scale.to_normalized(own_rows)
       memory = init(params, scale.problems, rows)
       masks, values, outcomes = [], [], []
       for step in range(num_steps):
         keys = jax.random.split(jax.random.fold_in(key, step), len(seeds))
         chosen = choose(params, keys, memory)
         masks.append(np.asarray(chosen.mask))
-        values.append(scale.own(np.asarray(chosen.values)))
+        values.append(scale.to_own_units(np.asarray(chosen.values)))
         own = pool.step(masks[-1], values[-1])
         outcomes.append(own)
         memory = observe(
-          params, memory, jnp.int32(step), chosen, scale.scaled(own)
+          params, memory, jnp.int32(step), chosen, scale.to_normalized(own)
         )
       masks, values, own = (np.stack(x, 1) for x in (masks, values, outcomes))
       (target,) = np.flatnonzero(self._problem.target)
-      score = float(self._problem.goal) * np.asarray(scale.scaled(own))
+      score = float(self._problem.goal) * np.asarray(scale.to_normalized(own))
       return rollouts.Outcome._make(
         (
           score[..., target],

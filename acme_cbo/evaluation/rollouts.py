@@ -95,7 +95,7 @@ def episode(
   )
   (end, *_), history = jax.lax.scan(step, start, inputs)
   interventions, outcomes, expected, before = history
-  believed = beliefs.joined(before, policy.believed(end))
+  believed = beliefs.append_state(before, policy.believed(end))
   return Outcome(
     score=score(expected, objective),
     intervention=interventions,

@@ -163,7 +163,7 @@ class EpisodeRunner:
       model = stage.system.scm
       policy = self._policy(stage, method)
       key = episodes_lib.key_of(protocol.seed, scm, repeat)
-      size = intervention_sets.largest(model.problem)
+      size = intervention_sets.max_size(model.problem)
       shapes = str((size, jax.tree.map(np.shape, model.problem)))
       of_method = self._methods[method]
       traced = isinstance(of_method, policy_registry.Traced)
@@ -210,7 +210,7 @@ class EpisodeRunner:
       if name not in stage.policies:
         stage.policies[name] = method.make(scm, stage.best)
       return stage.policies[name]
-    size = intervention_sets.largest(scm.problem)
+    size = intervention_sets.max_size(scm.problem)
     if (name, size) not in self._traced:
       # Policies of one kind share what is compiled, and serve all SCMs.
       if (method.kind, size) not in self._programs:

@@ -50,7 +50,7 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   state, step, run = _after(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
-  tasks = priors.filled(*run['fill'](key_tasks))
+  tasks = priors.require_complete(*run['fill'](key_tasks))
   (observations, trajectories), _ = run['act'](state.params, key_act, tasks)
   task, rows, rollouts = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], (tasks, observations, trajectories))

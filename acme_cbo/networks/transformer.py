@@ -63,7 +63,7 @@ def make(architecture: config.NetworkConfig) -> base.Network:
     )
     evidence = None
     if architecture.belief_input == 'exact':
-      evidence = exact_posterior.no_evidence(num_variables)
+      evidence = exact_posterior.empty_evidence(num_variables)
     num_blocks = architecture.num_blocks
     return base.Cache(
       (keys,) * num_blocks, (values,) * num_blocks, tried, evidence
@@ -182,7 +182,7 @@ class _Transformer(hk.Module):
     )
 
   def full(self, problem, prefix, rows):
-    nothing = exact_posterior.no_evidence(problem.exists.size)
+    nothing = exact_posterior.empty_evidence(problem.exists.size)
     parents, _ = self._believe(prefix, nothing, rows)
     x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)

@@ -154,7 +154,7 @@ def beyond_training(
     'variables': (int(np.asarray(problem.exists).sum()), scms['max_variables']),
     # What a policy says nothing of, it was trained before there was any.
     'variables set at a time': (
-      intervention_sets.largest(problem),
+      intervention_sets.max_size(problem),
       scms.get('max_set_size', 1),
     ),
     'observations': (num_observations, horizon['num_observations']),

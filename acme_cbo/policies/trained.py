@@ -101,7 +101,7 @@ def trained(
   Args:
     network: its functions.
     params: its parameters.
-    kinds: of `beliefs.KINDS`, the beliefs that are followed beside it.
+    kinds: of `beliefs.FACTORIES`, the beliefs that are followed beside it.
     num_turns: Z, how many variables it may set at once.
     pick: `action_distribution.sample` to draw decisions as in training, so that
       different ones are tried, `action_distribution.mode` for the most
@@ -110,7 +110,7 @@ def trained(
   Returns:
     The policy.
   """
-  followed = {kind: beliefs.KINDS[kind]() for kind in kinds}
+  followed = {kind: beliefs.FACTORIES[kind]() for kind in kinds}
 
   def init(problem, observations, num_interventions):
     num_variables = problem.low.shape[-1]
@@ -152,7 +152,7 @@ def trained(
     decision, *_ = action_distribution.decide(
       keys, lambda partial: turn(memory, partial).logits, sets, pick
     )
-    return interventions.carried_out(memory.problem, decision)
+    return interventions.from_decision(memory.problem, decision)
 
   def choose(key, memory):
     sets = intervention_sets.affordable(memory.problem, memory.spent)
@@ -167,7 +167,7 @@ def trained(
     )
     partials = action_distribution.PartialIntervention(
       every.mask,
-      interventions.fractions(problem, every),
+      interventions.to_fractions(problem, every),
       jnp.zeros(len(every.mask), bool),
     )
     predicted = jax.vmap(network.predict, (None, None, None, None, 0))(

@@ -81,11 +81,11 @@ def simulator_and_problem(
   settings: environments_config.SimulatorConfig, max_set_size: int
 ) -> tuple[Callable[[], environment.Simulator], types.Problem]:
   """Returns a maker of simulators, and the `Problem` of each of them."""
-  make = simulators.maker(settings)
+  make = simulators.make_factory(settings)
   one = make()
   try:
-    problem = problem_lib.problem(one, max_set_size)
-    return simulators.alike(make, one), problem
+    problem = problem_lib.from_simulator(one, max_set_size)
+    return simulators.matching_factory(make, one), problem
   finally:
     simulators.close(one)
 

@@ -49,7 +49,7 @@ class Fused:
       errors.UsageError: training could not draw from the prior.
     """
     key = self.place(jax.random.PRNGKey(seed))
-    priors.filled(*run['fill'](key))
+    priors.require_complete(*run['fill'](key))
     return self.local(run['init'](key))
 
   def place(self, tree: agent.TreeT) -> agent.TreeT:

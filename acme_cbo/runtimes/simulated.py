@@ -64,7 +64,7 @@ class Simulated(threaded.Threaded):
     self.layout = f'simulators of {problem.sets.shape}'
     self._parts, self._problem, self._make = parts, problem, make
     del self.programs['fill'], self.programs['act']
-    self.programs |= _programs(parts, intervention_sets.largest(problem))
+    self.programs |= _programs(parts, intervention_sets.max_size(problem))
 
   def trace(self) -> Iterator[tuple[str, stages.Traced]]:
     """See `fused.Fused.trace`."""
@@ -73,7 +73,7 @@ class Simulated(threaded.Threaded):
     batch = (num_tasks, parts.num_generations)
     key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
     problems = jax.eval_shape(
-      lambda: normalization.repeated(problem, num_tasks)
+      lambda: normalization.stack_copies(problem, num_tasks)
     )
     rows = jax.ShapeDtypeStruct(
       (num_tasks, parts.horizon.num_observations, size), jnp.float32
@@ -155,9 +155,9 @@ class Simulated(threaded.Threaded):
       list(range(group)) * num_tasks,
       parts.horizon.num_observations,
     )
-    scale = normalization.Scale(self._problem, own[::group])
+    scale = normalization.UnitConverter(self._problem, own[::group])
     keys = jax.random.split(key_act, num_steps)
-    problems, rows = scale.problems, scale.scaled(own[::group])
+    problems, rows = scale.problems, scale.to_normalized(own[::group])
     prefix, (believed, chosen, players) = run['begin'](
       ticket.params, keys[0], problems, rows
     )
@@ -166,9 +166,9 @@ class Simulated(threaded.Threaded):
       mask, values = map(np.asarray, chosen.intervention)
       own = pool.step(
         mask.reshape(-1, mask.shape[-1]),
-        scale.own(values).reshape(-1, mask.shape[-1]),
+        scale.to_own_units(values).reshape(-1, mask.shape[-1]),
       )
-      outcomes.append(scale.scaled(own.reshape(*values.shape)))
+      outcomes.append(scale.to_normalized(own.reshape(*values.shape)))
       believed, chosen, players = run['watch'](
         ticket.params,
         keys[min(step + 1, num_steps - 1)],
@@ -192,7 +192,7 @@ def _programs(parts: agent.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
   network, horizon = parts.network, parts.horizon
   # Of what stands for the expected outcome below.
   kinds = dataclasses.replace(parts.kinds, outcome='expected')
-  belief = beliefs.KINDS[kinds.belief]()
+  belief = beliefs.FACTORIES[kinds.belief]()
 
   def policy(params, problem: types.Problem, prefix: base.Prefix):
     return acting.Policy(
@@ -291,8 +291,8 @@ def _task(
     worst=jnp.zeros(()),
     best=jnp.ones(()),
     choice=nothing,
-    given=jax.tree.map(lambda leaf: jnp.stack([leaf] * num_turns), nothing),
-    given_outcome=jnp.zeros(num_turns),
+    partial=jax.tree.map(lambda leaf: jnp.stack([leaf] * num_turns), nothing),
+    partial_outcome=jnp.zeros(num_turns),
     curves=jnp.zeros((num_turns, size, num_points)),
   )
   return types.Task(scm, objective)

@@ -71,14 +71,14 @@ class FormulaError(errors.UsageError):
   """An equation that cannot be used.
 
   Attributes:
-    what: what is wrong, without the place.
-    column: where in the equation, counted from 1.
+    reason: what is wrong, without the position.
+    column: position in the equation, counted from 1.
   """
 
-  def __init__(self, what: str, column: int):
-    """Says what is wrong, and where."""
-    super().__init__(f'{what} (column {column} of the equation)')
-    self.what = what
+  def __init__(self, reason: str, column: int):
+    """Composes the message from the reason and the column."""
+    super().__init__(f'{reason} (column {column} of the equation)')
+    self.reason = reason
     self.column = column
 
 
@@ -347,8 +347,8 @@ class _Builder:
       node, f'a power must be a whole number, -{_MAX_POWER} to {_MAX_POWER}'
     )
 
-  def _error(self, node: ast.expr, what: str) -> FormulaError:
-    return FormulaError(what, self._shift + node.col_offset + 1)
+  def _error(self, node: ast.expr, reason: str) -> FormulaError:
+    return FormulaError(reason, self._shift + node.col_offset + 1)
 
 
 @jax.tree_util.register_static

@@ -35,7 +35,7 @@ def subsets(settable: np.ndarray, max_size: int) -> np.ndarray:
   return np.concatenate(of_sizes)
 
 
-def largest(problem: types.Problem) -> int:
+def max_size(problem: types.Problem) -> int:
   """How many variables an intervention sets at most. Not under `jit`."""
   return int(np.asarray(problem.sets).sum(-1).max())
 

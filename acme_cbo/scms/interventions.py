@@ -43,7 +43,7 @@ def intervene_on(
   return intervene(problem, mask, fraction)
 
 
-def also(
+def extend(
   problem: types.Problem,
   given: types.Intervention,
   variable: jax.Array,
@@ -67,7 +67,7 @@ def also(
   )
 
 
-def carried_out(
+def from_decision(
   problem: types.Problem, decision: types.Decision
 ) -> types.Intervention:
   """What a decision of Z turns sets.
@@ -85,7 +85,7 @@ def carried_out(
   return types.Intervention(each.mask.any(0), each.values.sum(0))
 
 
-def fractions(
+def to_fractions(
   problem: types.Problem, intervention: types.Intervention
 ) -> jax.Array:
   """Where in their domains variables are set.

@@ -33,7 +33,7 @@ def objective(
     bank: [S, D] from `noise_bank`.
     num_cells: K.
     max_size: Z, variables that an allowed set holds at most.
-    key: consumed; from which the partial interventions `given` are drawn. Not
+    key: consumed; from which the partial interventions `partial` are drawn. Not
       needed where Z is 1 and the only one is that of no variable.
 
   Returns:
@@ -51,7 +51,7 @@ def objective(
 
   def outcome(given, variable, fraction):
     return simulate.expected_outcome(
-      scm, bank, interventions.also(problem, given, variable, fraction)
+      scm, bank, interventions.extend(problem, given, variable, fraction)
     )
 
   along = jax.vmap(outcome, (None, None, 0))
@@ -78,7 +78,7 @@ def objective(
     reached = jnp.where(may[:, None], sign * close, -jnp.inf).flatten()
     most = jnp.argmax(reached)
     variable = jnp.where(may.any(), most // around.shape[1], num_variables)
-    return interventions.also(
+    return interventions.extend(
       problem, given, variable, around.flatten()[most]
     ), reached[most]
 
@@ -94,7 +94,7 @@ def objective(
     close = sign * along(others, variable, around)
     most = jnp.argmax(close)
     better = choice.mask[variable] & (close[most] > found)
-    moved = interventions.also(problem, others, variable, around[most])
+    moved = interventions.extend(problem, others, variable, around[most])
     return _pick(better, moved, choice), jnp.where(better, close[most], found)
 
   def search(sign):
@@ -140,7 +140,7 @@ def objective(
       variable = jnp.argmax(jnp.where(may, drawn['variable'][turn], -1.0))
       variable = jnp.where(may.any(), variable, num_variables)
       point = (drawn['point'][turn] * points.size).astype(jnp.int32)
-      partial = interventions.also(problem, partial, variable, points[point])
+      partial = interventions.extend(problem, partial, variable, points[point])
       best_so_far = jax.tree.map(lambda leaf: leaf[0], passed[turn])
       given.append(_pick(drawn['greedy'] < 0.5, best_so_far, partial))
       curve, as_it_is = continued(given[-1])
@@ -152,8 +152,8 @@ def objective(
     worst=least,
     best=most,
     choice=jax.tree.map(lambda leaf: leaf[0], choices),
-    given=jax.tree.map(lambda *leaves: jnp.stack(leaves), *given),
-    given_outcome=jnp.stack(outcomes),
+    partial=jax.tree.map(lambda *leaves: jnp.stack(leaves), *given),
+    partial_outcome=jnp.stack(outcomes),
     curves=jnp.stack(curves),
   )
 

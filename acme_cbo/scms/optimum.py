@@ -49,7 +49,7 @@ _STEP = 1e-6
 _SAME = 1e-9
 
 
-class Reached(NamedTuple):
+class SetOptimum(NamedTuple):
   """The best intervention on one set of variables.
 
   Attributes:
@@ -87,10 +87,10 @@ class Optimum(NamedTuple):
   worst: float
   best: float
   choice: types.Intervention
-  by_set: tuple[Reached, ...]
+  by_set: tuple[SetOptimum, ...]
 
 
-def objective(
+def search(
   system: systems.System, num_draws: int = NUM_DRAWS, seed: int = 0
 ) -> Optimum:
   """Searches all sets of variables that may be set together.
@@ -182,7 +182,7 @@ class _Search:
       key=lambda point: self._cost[self._sets[point.row]].sum(),
     )
     by_set = tuple(
-      Reached(
+      SetOptimum(
         tuple(self._system.variables[j] for j in self._sets[point.row]),
         self._own(point.outcome),
         _intervention(*self._settings(point)),
@@ -350,9 +350,9 @@ class _Search:
       jnp.concatenate(bank),
     )
     raise errors.UsageError(
-      systems.not_finite(self._system, intervention, u)
+      systems.describe_non_finite(self._system, intervention, u)
       or f'{self._system.name}: the mean of the target is not finite under '
-      f'{systems.described(self._system.variables, intervention)}'
+      f'{systems.describe(self._system.variables, intervention)}'
     )
 
 

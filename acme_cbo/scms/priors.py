@@ -202,7 +202,7 @@ def fill(
 
   Returns:
     A `Task` with a leading axis B, and [] bool: all of them could be drawn.
-    Where it is False the batch is not full, and `filled` raises.
+    Where it is False the batch is not full, and `require_complete` raises.
   """
   per_round = -(-num_tasks * 5 // 8)
   draw = jax.vmap(lambda k: sample_task(k, prior))
@@ -233,11 +233,11 @@ def fill(
 def sample(
   key: jax.Array, prior: config.PriorConfig, num_tasks: int
 ) -> types.Task:
-  """The tasks of `fill`, all of them: see `filled`."""
-  return filled(*fill(key, prior, num_tasks))
+  """The tasks of `fill`, all of them: see `require_complete`."""
+  return require_complete(*fill(key, prior, num_tasks))
 
 
-def filled(tasks: types.Task, complete: jax.Array) -> types.Task:
+def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
   """The tasks that `fill` returned, outside `jit`.
 
   Raises:

@@ -41,7 +41,7 @@ class Environment(NamedTuple):
   held_out: bool | None = None
   fresh: bool = False
   digest: str = ''
-  search: Callable[[systems.System], optimum.Optimum] = optimum.objective
+  search: Callable[[systems.System], optimum.Optimum] = optimum.search
 
 
 # What `resolve` is, so that tests can have environments of their own.

@@ -41,9 +41,7 @@ def digest(system: System) -> str:
   return sha256.hexdigest()
 
 
-def described(
-  variables: Sequence[str], intervention: types.Intervention
-) -> str:
+def describe(variables: Sequence[str], intervention: types.Intervention) -> str:
   """'do(B = -5, D = 3.276)', or 'no intervention'."""
   mask, values = np.asarray(intervention.mask), np.asarray(intervention.values)
   if not mask.any():
@@ -56,7 +54,7 @@ def described(
   return f'do({", ".join(settings)})'
 
 
-def not_finite(
+def describe_non_finite(
   system: System, intervention: types.Intervention, u: jax.Array
 ) -> str:
   """Which variable first has values that are not finite, and why.
@@ -85,7 +83,7 @@ def not_finite(
       name = f"{name}: '{scm.mechanism.texts[j]}'"
     return (
       f'{system.name}: {name} is {row[j]:g} under '
-      f'{described(system.variables, intervention)}'
+      f'{describe(system.variables, intervention)}'
       f'{f" where {causes}" if causes else ""}'
     )
   return ''

@@ -35,7 +35,7 @@ def _episode(seed=0):
 @functools.cache
 def _belief(kind):
   """A belief whose functions are compiled."""
-  return beliefs.Belief(*map(jax.jit, beliefs.KINDS[kind]()))
+  return beliefs.Belief(*map(jax.jit, beliefs.FACTORIES[kind]()))
 
 
 def _follow(belief, problem, episode, logits=_LOGITS):
@@ -54,7 +54,7 @@ def _subsets():
 
 
 class BeliefTest(parameterized.TestCase):
-  @parameterized.parameters(*beliefs.KINDS)
+  @parameterized.parameters(*beliefs.FACTORIES)
   def test_is_one_distribution(self, kind):
     belief = _belief(kind)
     state = _follow(belief, _PROBLEM, _episode())
@@ -70,11 +70,11 @@ class BeliefTest(parameterized.TestCase):
       belief.entropy(state), -(weights * logs).sum(), places=4
     )
 
-  @parameterized.parameters(*beliefs.KINDS)
+  @parameterized.parameters(*beliefs.FACTORIES)
   def test_an_episode_is_followed_row_by_row(self, kind):
     belief, (observations, intervened, outcomes) = _belief(kind), _episode()
     logits = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
-    states = beliefs.follow(
+    states = beliefs.unroll(
       belief, _PROBLEM, *map(jnp.array, (*_episode(), logits))
     )
     state = belief.init(_PROBLEM, observations, logits[0])
@@ -87,7 +87,7 @@ class BeliefTest(parameterized.TestCase):
         belief.parents(here), belief.parents(state), atol=1e-5
       )
 
-  @parameterized.parameters(*beliefs.KINDS)
+  @parameterized.parameters(*beliefs.FACTORIES)
   def test_certainty_has_no_entropy_and_no_nan(self, kind):
     belief = _belief(kind)
     rows = np.random.default_rng(0).normal(size=(400, 5))
@@ -136,8 +136,8 @@ class ExactTest(parameterized.TestCase):
     scale = np.where(np.arange(5) < 4, observations.std(0), 1.0)
     rows = 3 * np.arcsinh((rows - observations.mean(0)) / scale / 3)
     was_set = np.concatenate([np.zeros((6, 5), bool), intervened])
-    evidence = exact_posterior.add(
-      exact_posterior.no_evidence(5), jnp.float32(rows), jnp.asarray(was_set)
+    evidence = exact_posterior.add_rows(
+      exact_posterior.empty_evidence(5), jnp.float32(rows), jnp.asarray(was_set)
     )
     scores = exact_posterior.log_scores(evidence, _PROBLEM.exists)
     expected = np.exp(jax.jit(exact_posterior.log_posterior)(scores)[2])

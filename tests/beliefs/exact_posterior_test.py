@@ -141,8 +141,8 @@ def _posterior_over_orders(data):
 
 @functools.partial(jax.jit, static_argnames='num_variables')
 def _scores(rows, intervened, exists, num_variables):
-  evidence = exact_posterior.add(
-    exact_posterior.no_evidence(num_variables), rows, intervened
+  evidence = exact_posterior.add_rows(
+    exact_posterior.empty_evidence(num_variables), rows, intervened
   )
   return exact_posterior.log_scores(evidence, exists)
 
@@ -205,11 +205,11 @@ class ExactTest(parameterized.TestCase):
 
   def test_rows_one_by_one_are_rows_at_once(self):
     rows, intervened = _data(4)
-    step = jax.jit(exact_posterior.add)
-    evidence = exact_posterior.no_evidence(4)
+    step = jax.jit(exact_posterior.add_rows)
+    evidence = exact_posterior.empty_evidence(4)
     for row, was_set in zip(rows, intervened, strict=True):
       evidence = step(evidence, row[None], was_set[None])
-    at_once = step(exact_posterior.no_evidence(4), rows, intervened)
+    at_once = step(exact_posterior.empty_evidence(4), rows, intervened)
     for name, a, b in zip(at_once._fields, evidence, at_once, strict=True):
       with self.subTest(name):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -288,7 +288,7 @@ class SinglePrecisionTest(parameterized.TestCase):
         exact_posterior.log_scores(evidence, exists)
       )
     )
-    text = compiled.lower(exact_posterior.no_evidence(5)).compile().as_text()
+    text = compiled.lower(exact_posterior.empty_evidence(5)).compile().as_text()
     self.assertNotIn('custom-call', str(text))
 
 

@@ -224,7 +224,7 @@ class PolicyTest(parameterized.TestCase):
         sets = intervention_sets.affordable(problem, spent)
         keys = list(jax.random.split(key))
         decision, *_ = decide(keys, logits, sets, pick)
-        chosen = interventions.carried_out(problem, decision)
+        chosen = interventions.from_decision(problem, decision)
         spent += chosen.mask @ problem.cost
         return spent, (chosen, spent, sets.any())
 

@@ -660,7 +660,9 @@ def _play(params, scm, noise):
   memory = policy.init(scm.problem, watch(nothing, noise[:4]), _NUM_STEPS)
   inputs = (jnp.arange(_NUM_STEPS), noise[4:])
   _, intervention = jax.lax.scan(step, memory, inputs)
-  return intervention.mask, interventions.fractions(scm.problem, intervention)
+  return intervention.mask, interventions.to_fractions(
+    scm.problem, intervention
+  )
 
 
 class BeliefInputTest(parameterized.TestCase):
@@ -694,7 +696,7 @@ class BeliefInputTest(parameterized.TestCase):
 
     @jax.jit
     def believed():
-      states = beliefs.follow(
+      states = beliefs.unroll(
         belief, problem, observations, rows.intervened[1:], rows.values[1:]
       )
       return jax.vmap(belief.parents)(states)

@@ -43,7 +43,7 @@ def _runtime(make=made.Slope, num_actors=1, max_lag=0, stall_seconds=60.0):
     num_actors,
     max_lag,
     stall_seconds,
-    problem_lib.problem(made.Slope(), _MAX_SET_SIZE),
+    problem_lib.from_simulator(made.Slope(), _MAX_SET_SIZE),
     make,
   )
 

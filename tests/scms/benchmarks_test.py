@@ -177,7 +177,7 @@ _PUBLISHED = {
 @functools.cache
 def _reached(name, num_draws, hinted=True):
   system = benchmarks.load(name)
-  return optimum.objective(
+  return optimum.search(
     system if hinted else system._replace(optimum_hint=None), num_draws
   )
 

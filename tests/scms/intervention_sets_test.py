@@ -46,7 +46,7 @@ class LargestTest(absltest.TestCase):
     about = hand_made_scms.problem(4, 3)
     for sets, size in (([[]], 0), ([{0}, {1}], 1), ([{1}, {0, 1, 2}, {}], 3)):
       about = about._replace(sets=_sets(*sets))
-      self.assertEqual(intervention_sets.largest(about), size)
+      self.assertEqual(intervention_sets.max_size(about), size)
 
 
 class AffordableTest(parameterized.TestCase):

@@ -33,7 +33,7 @@ def _written(variables, goal='maximize', rest=''):
 @functools.cache
 def _bowl(goal):
   """Y = -(A - 0.3)^2 - 2 (B + 0.4)^2 + A C + e, of C with the mean 0.5."""
-  return optimum.objective(
+  return optimum.search(
     _written(
       [
         'A: {equation: e, domain: [-1, 1]}',
@@ -54,7 +54,7 @@ class ObjectiveTest(parameterized.TestCase):
     # an intervention it is -1. Values are location + 5 u; domains are
     # [-1, 2] and [-0.5, 2] in those units, so a lies in [1.2, 1.8] and b in
     # [1.3, 1.8].
-    found = optimum.objective(
+    found = optimum.search(
       _chain(goal=goal, location=-7.0, scale=5.0), num_draws=_FEW
     )
     at_low, at_high = -7 + 5 * (-1 - 2 * 1.2), -7 + 5 * (-1 - 2 * 1.8)
@@ -124,13 +124,13 @@ class ObjectiveTest(parameterized.TestCase):
   def test_same_seed_same_answer(self):
     system = _chain()
     first, second = (
-      optimum.objective(system, num_draws=_FEW, seed=3) for _ in range(2)
+      optimum.search(system, num_draws=_FEW, seed=3) for _ in range(2)
     )
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
   def test_the_cheapest_of_those_that_are_equally_good(self):
     # B alone decides: A and B together come to the same.
-    found = optimum.objective(
+    found = optimum.search(
       _written(
         [
           'A: {equation: e, domain: [0, 1]}',
@@ -152,7 +152,7 @@ class ObjectiveTest(parameterized.TestCase):
     ]
     sets = 'interventions: {max_size: 2}\n'
     for budget, best, number in ((5.5, 2, 2), (6, 3, 3), (1, 1, 1)):
-      found = optimum.objective(
+      found = optimum.search(
         _written(variables, rest=f'{sets}budget: {budget}'), num_draws=_FEW
       )
       # A and B have the mean 0 unless they are set.
@@ -165,11 +165,11 @@ class ObjectiveTest(parameterized.TestCase):
       'X: {equation: e, domain: [0, 1]}',
       'Y: {equation: 0.1 * X + exp(-abs(1e8 * (X - 0.123456)))}',
     ]
-    blind = optimum.objective(_written(variables), num_draws=_FEW)
+    blind = optimum.search(_written(variables), num_draws=_FEW)
     self.assertAlmostEqual(blind.best, 0.1, places=3)
     with jax.enable_x64(True):
       told = _written(variables, rest='optimum: {X: 0.123456}')
-    hinted = optimum.objective(told, num_draws=_FEW)
+    hinted = optimum.search(told, num_draws=_FEW)
     self.assertAlmostEqual(hinted.best, 1.0123456, places=5)
     self.assertAlmostEqual(float(hinted.choice.values[0]), 0.123456, places=9)
 
@@ -177,7 +177,7 @@ class ObjectiveTest(parameterized.TestCase):
     # 8 + 28 + 56 sets; the best three are X0, X1 and X2 at their upper ends.
     roots = [f'X{i}: {{equation: e, domain: [-1, {8 - i}]}}' for i in range(8)]
     total = ' + '.join(f'X{i}' for i in range(8))
-    found = optimum.objective(
+    found = optimum.search(
       _written(
         [*roots, f'Y: {{equation: {total} + e}}'],
         rest='interventions: {max_size: 3}',
@@ -201,12 +201,12 @@ class ObjectiveTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       errors.UsageError, '^chain: no intervention that is allowed changes the'
     ):
-      optimum.objective(
+      optimum.search(
         _chain()._replace(scm=chain._replace(mechanism=cut)), num_draws=_FEW
       )
     # Mentioned, and without effect.
     with self.assertRaisesRegex(errors.UsageError, 'all come to'):
-      optimum.objective(
+      optimum.search(
         _written(
           ['X: {equation: e, domain: [0, 1]}', 'Y: {equation: 0 * X + e}']
         ),
@@ -218,7 +218,7 @@ class ObjectiveTest(parameterized.TestCase):
       errors.UsageError,
       r"^written: Z: 'log\(X - 0.4\)' is nan under do\(X = [0-9.]+\) where X",
     ):
-      optimum.objective(
+      optimum.search(
         _written(
           [
             'X: {equation: 1, domain: [0, 1]}',
@@ -232,7 +232,7 @@ class ObjectiveTest(parameterized.TestCase):
   def test_refuses_a_hint_that_may_not_be_set(self):
     hint = hand_made_scms.do({0: 1.0, 1: 1.0}, 4)
     with self.assertRaisesRegex(errors.UsageError, 'may not be set together'):
-      optimum.objective(_chain()._replace(optimum_hint=hint), num_draws=_FEW)
+      optimum.search(_chain()._replace(optimum_hint=hint), num_draws=_FEW)
 
   def test_a_hint_that_the_budget_does_not_pay_for_is_left_aside(self):
     system = _chain()
@@ -244,7 +244,7 @@ class ObjectiveTest(parameterized.TestCase):
     cost = jnp.ones(problem.cost.shape).at[dear].set(10.0)
     problem = problem._replace(cost=cost, budget=jnp.array(5.0))
     hint = hand_made_scms.do({dear: float(problem.low[dear])}, cost.size)
-    found = optimum.objective(
+    found = optimum.search(
       system._replace(
         scm=system.scm._replace(problem=problem), optimum_hint=hint
       ),
@@ -257,7 +257,7 @@ class ObjectiveTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       errors.UsageError, f'a multiple of 512, got {number}'
     ):
-      optimum.objective(_chain(), num_draws=number)
+      optimum.search(_chain(), num_draws=number)
 
   def test_agrees_with_simulate(self):
     # The same outcome as `simulate.expected_outcome`, with the goal's sign.
@@ -286,7 +286,7 @@ class FamilyTest(absltest.TestCase):
     scm = hand_made_scms.chain()
     noisy = scm._replace(family=jnp.int32(mechanisms.Family.TANH))
     exact, found = (
-      optimum.objective(_chain()._replace(scm=one)) for one in (scm, noisy)
+      optimum.search(_chain()._replace(scm=one)) for one in (scm, noisy)
     )
     self.assertEqual(np.abs(exact.bank).max(), 0.0)
     self.assertGreater(found.bank.std(), 0.9)

@@ -171,8 +171,8 @@ class HandMadeTest(parameterized.TestCase):
     np.testing.assert_array_equal(mask, [True, False, False, False])
     np.testing.assert_array_equal(values, [best_value, 0, 0, 0])
     # The one partial intervention is of nothing.
-    self.assertFalse(objective.given.mask.any())
-    np.testing.assert_allclose(objective.given_outcome, [-goal], rtol=1e-6)
+    self.assertFalse(objective.partial.mask.any())
+    np.testing.assert_allclose(objective.partial_outcome, [-goal], rtol=1e-6)
     # The ends of the domains and the centres of their halves.
     x0 = np.array([-1.0, -0.25, 1.25, 2.0])
     x1 = np.array([-0.5, 0.125, 1.375, 2.0])
@@ -491,15 +491,15 @@ class SetsTest(parameterized.TestCase):
         task.scm, task.objective.bank, types.Intervention(mask, values)
       )
 
-    problem, given = scms.problem, objectives.given
+    problem, given = scms.problem, objectives.partial
     task = types.Task(scms, objectives)
     with self.subTest('as they are'):
       self.assertFalse(given.mask[:, 0].any())
       np.testing.assert_allclose(
-        outcome(task, *given), objectives.given_outcome, rtol=1e-4, atol=1e-4
+        outcome(task, *given), objectives.partial_outcome, rtol=1e-4, atol=1e-4
       )
       np.testing.assert_allclose(
-        objectives.given_outcome[:, 0], objectives.baseline, atol=1e-6
+        objectives.partial_outcome[:, 0], objectives.baseline, atol=1e-6
       )
     with self.subTest('given is part of a set, at points of the grid or close'):
       np.testing.assert_array_equal(given.mask[:, 1].sum(1), 1)
@@ -520,7 +520,7 @@ class SetsTest(parameterized.TestCase):
         part = (~mask[:, :, None] | problem.sets[:, None]).all(-1).any(-1)
         part &= ~given.mask[:, p]
         expected = np.where(
-          part, expected, objectives.given_outcome[:, p, None]
+          part, expected, objectives.partial_outcome[:, p, None]
         )
         np.testing.assert_allclose(
           objectives.curves[:, p, :, c], expected, rtol=1e-3, atol=1e-3
@@ -530,8 +530,8 @@ class SetsTest(parameterized.TestCase):
 
   def test_half_of_what_is_given_is_on_the_way_to_the_best(self):
     _, objectives = drawn_tasks.some(500, prior=drawn_tasks.GENERAL)
-    given, first = objectives.given, objectives.curves[:, 0]
-    reached = objectives.given_outcome[:, 1]
+    given, first = objectives.partial, objectives.curves[:, 0]
+    reached = objectives.partial_outcome[:, 1]
     # The greedy one is better than every single point of the grid; any other
     # is so by chance.
     best = first.max((1, 2))

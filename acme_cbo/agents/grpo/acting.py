@@ -104,7 +104,7 @@ class Policy:
     intervention, spent = environment.apply_budget(
       self.problem,
       player.spent,
-      interventions.carried_out(self.problem, decision),
+      interventions.from_decision(self.problem, decision),
       player.last,
     )
     chosen = Chosen(decision, intervention, sets.any(-1), log_prob)
@@ -154,7 +154,7 @@ def rollout(
   Returns:
     The `Trajectory`.
   """
-  num_turns = task.objective.given_outcome.size
+  num_turns = task.objective.partial_outcome.size
   policy = Policy(
     network,
     params,
@@ -162,7 +162,7 @@ def rollout(
     prefix,
     num_interventions,
     num_turns,
-    beliefs.KINDS[kinds.belief](),
+    beliefs.FACTORIES[kinds.belief](),
   )
 
   def act(player, inputs):
@@ -183,7 +183,7 @@ def rollout(
   keys = jax.random.split(key, num_interventions)
   end, history = jax.lax.scan(act, policy.begin(observations), (steps, keys))
   chosen, outcomes, expected, before = history
-  believed = beliefs.joined(before, end.believed)
+  believed = beliefs.append_state(before, end.believed)
   return trajectory(task, kinds, chosen, outcomes, expected, believed)
 
 
@@ -213,19 +213,19 @@ def trajectory(
     intervened=chosen.intervention.mask,
     values=chosen.intervention.values,
     outcomes=outcomes,
-    paid=chosen.paid,
+    affordable=chosen.paid,
     log_prob_variable=chosen.log_prob[0],
     log_prob_cell=chosen.log_prob[1],
     components=rewards.components(
       task,
       kinds,
-      beliefs.KINDS[kinds.belief](),
+      beliefs.FACTORIES[kinds.belief](),
       believed,
       chosen.intervention,
       outcomes,
       expected,
     ),
-    reached=rewards.optimization(expected, task.objective),
+    expected_reward=rewards.optimization(expected, task.objective),
   )
 
 

@@ -247,7 +247,7 @@ def collect(
   """
   key, key_tasks, key_act = jax.random.split(key, 3)
   seed = str(jax.random.key_data(key_tasks).tolist())
-  tasks = priors.filled(*run['fill'](key_tasks))
+  tasks = priors.require_complete(*run['fill'](key_tasks))
   data, faults = run['act'](params, key_act, tasks)
   errors.check_finite(update, acting.CHECKED_NAMES, np.asarray(faults), seed)
   return Experience(tasks, data, seed, key)

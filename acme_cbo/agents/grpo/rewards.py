@@ -209,7 +209,7 @@ def components(
     'structure': structure(worth[:-1], worth[1:]),
     'parent': jax.vmap(parent)(probability[:-1], intervention.mask),
     'exploration': exploration(
-      intervention.mask, interventions.fractions(scm.problem, intervention)
+      intervention.mask, interventions.to_fractions(scm.problem, intervention)
     ),
   }
   return jnp.stack([found[name] for name in COMPONENTS], -1)

@@ -76,7 +76,7 @@ def choices(
   Returns:
     `Choice` with the leading axes T and Z.
   """
-  sets = problem.sets & trajectory.paid[..., None]  # [T, M, D]
+  sets = problem.sets & trajectory.affordable[..., None]  # [T, M, D]
   partials = jax.vmap(action_distribution.before_each_turn, (0, None))(
     trajectory.decision, problem.exists.size
   )  # [T, Z, ...]
@@ -151,11 +151,11 @@ def loss(
       base.after(encodings, slice(1, None)),
       action_distribution.PartialIntervention(
         intervened,
-        interventions.fractions(problem, done),
+        interventions.to_fractions(problem, done),
         jnp.zeros(len(steps), bool),
       ),
     )
-    return losses.made_loss(predicted, trajectory.reached[steps])
+    return losses.made_loss(predicted, trajectory.expected_reward[steps])
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -165,9 +165,9 @@ def loss(
     encoding = network.full(params, problem, prefix, rows)
     # What is predicted of each partial intervention, after each row.
     given = action_distribution.PartialIntervention(
-      objective.given.mask,
-      interventions.fractions(problem, objective.given),
-      jnp.zeros(len(objective.given_outcome), bool),
+      objective.partial.mask,
+      interventions.to_fractions(problem, objective.partial),
+      jnp.zeros(len(objective.partial_outcome), bool),
     )
     predicted = jax.vmap(
       lambda partial: after_every_row(
@@ -235,7 +235,7 @@ def loss(
       predicted.outcome_logits,
       predicted.none_outcome,
       rewards.optimization(objective.curves, objective),
-      rewards.optimization(objective.given_outcome, objective),
+      rewards.optimization(objective.partial_outcome, objective),
       jax.vmap(intervention_sets.may_add, (None, 0))(problem.sets, given.mask),
     )
     return {

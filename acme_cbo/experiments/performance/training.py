@@ -128,7 +128,7 @@ def work_of_acting(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
   given = (params, problems, prefix, cache, jnp.int32(0), row)
   encoding, _ = jax.eval_shape(append, *given)
   decide = of_groups(network.turn, 0, 0)
-  num_turns = tasks.objective.given_outcome.shape[-1]
+  num_turns = tasks.objective.partial_outcome.shape[-1]
   return (
     Work.of(encode, params, problems, observations)
     + Work.of(append, *given).times(horizon.num_interventions + 1)
@@ -180,7 +180,9 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
 
   def without_rewards(both):
     observations, trajectories = both
-    return observations, trajectories._replace(components=None, reached=None)
+    return observations, trajectories._replace(
+      components=None, expected_reward=None
+    )
 
   def gradient(params, *data):
     return jax.grad(_loss, has_aux=True)(params, parts, *data)[0]

@@ -69,9 +69,9 @@ def listener(parts: agent.Parts) -> Callable[[Any, Episode], Said]:
     )
     choice = jnp.exp(log_probs.variable[..., :-1, None] + log_probs.cell)
 
-    kinds = {kind: make() for kind, make in beliefs.KINDS.items()}
+    kinds = {kind: make() for kind, make in beliefs.FACTORIES.items()}
     followed = {
-      kind: beliefs.follow(
+      kind: beliefs.unroll(
         belief,
         problem,
         observations,
@@ -224,7 +224,7 @@ def _with_interventions(objective, change):
   """The objective, with its interventions told in another way."""
   return objective._replace(
     choice=types.Intervention(*change(*objective.choice)),
-    given=types.Intervention(*change(*objective.given)),
+    partial=types.Intervention(*change(*objective.partial)),
   )
 
 

@@ -335,7 +335,7 @@ def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
 
   @jax.jit
   def learnt(task, observations, rollout):
-    states = beliefs.follow(
+    states = beliefs.unroll(
       belief,
       task.scm.problem,
       observations,

@@ -174,7 +174,7 @@ def check_finite(system: systems.System, seed: int = 0) -> None:
   if not fine.all():
     first = jax.tree.map(lambda leaf: leaf[int(np.argmin(fine))], attempts)
     u = propagate(system.scm, first, bank)
-    raise errors.UsageError(systems.not_finite(system, first, u))
+    raise errors.UsageError(systems.describe_non_finite(system, first, u))
 
 
 class _Variable(NamedTuple):
@@ -398,7 +398,7 @@ class _Reader:
       shift = self._shift(node, error.column)
       inside = '' if shift is not None else f', column {error.column}'
       raise yaml_nodes.Complaint(
-        f'{what}{inside}: {error.what}', node.start_mark, shift or 0
+        f'{what}{inside}: {error.reason}', node.start_mark, shift or 0
       ) from error
 
   def _shift(self, node: yaml.ScalarNode, column: int) -> int | None:

@@ -250,7 +250,7 @@ class ActorTest(parameterized.TestCase):
       paid = problem.sets.any(-1) & (total <= problem.budget)
       # But for those that are paid to the last cent.
       exact = np.abs(total - problem.budget) < 1e-3
-      np.testing.assert_array_equal(trajectory.paid | exact, paid | exact)
+      np.testing.assert_array_equal(trajectory.affordable | exact, paid | exact)
       unpaid += (problem.sets.any(-1) & ~paid).sum()
     self.assertGreater(unpaid, 0)
 

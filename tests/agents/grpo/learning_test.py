@@ -201,9 +201,9 @@ class LossTest(parameterized.TestCase):
     def predictions():
       """The mean over what may be predicted of each given, after each row."""
       width = np.where(others, problem.high - problem.low, 1)
-      for p, mask in enumerate(objective.given.mask):
+      for p, mask in enumerate(objective.partial.mask):
         members = set(np.flatnonzero(mask))
-        place = (objective.given.values[p] - problem.low) / width
+        place = (objective.partial.values[p] - problem.low) / width
         place = np.where(mask, np.clip(place, 0, 1), 0.0)
         more = following(members, sets)
         for row in range(_T + 1):
@@ -212,7 +212,7 @@ class LossTest(parameterized.TestCase):
           labels = [earned(objective.curves[p][more]).ravel()]
           if members:
             logits.append([said.none_outcome])
-            labels.append([earned(objective.given_outcome[p])])
+            labels.append([earned(objective.partial_outcome[p])])
           told, true = np.concatenate(logits), np.concatenate(labels)
           # Nothing may be added to one variable, and alone it is predicted.
           yield _cross_entropy(told, true) if len(told) else 0.0
@@ -226,7 +226,9 @@ class LossTest(parameterized.TestCase):
         place = (trajectory.values[step] - problem.low) / width
         place = np.where(mask, np.clip(place, 0, 1), 0.0)
         said = _turn(self.params, *said_of, row, mask, place)
-        yield _cross_entropy(said.none_outcome, trajectory.reached[step])
+        yield _cross_entropy(
+          said.none_outcome, trajectory.expected_reward[step]
+        )
 
     parts = {
       'loss/parent': [

@@ -232,7 +232,7 @@ def _scores(tasks, key, short_of):
   @jax.vmap
   def one(task, key):
     problem, best = task.scm.problem, task.objective.choice
-    place = interventions.fractions(problem, best)
+    place = interventions.to_fractions(problem, best)
     place += 0.2 * jax.random.normal(key, place.shape)
     place = jax.numpy.clip(place, 0, 1)
     place += short_of * (0.5 - place)

@@ -56,7 +56,7 @@ def _wander(key, problem, num_steps):
     )
     done = jax.tree.map(
       lambda new, old: jnp.where(sets.any(), new, old),
-      interventions.carried_out(problem, decision),
+      interventions.from_decision(problem, decision),
       last,
     )
     return (spent + done.mask @ problem.cost, done), (decision, done)
@@ -94,17 +94,17 @@ def _recorded():
   )
   outcomes = np.where(done.mask, done.values, rows(*shape[1:]))
   nothing: Any = np.zeros(shape, np.float32)
-  paid: Any = np.ones((*shape, np.shape(scm.problem.sets)[1]), bool)
+  affordable: Any = np.ones((*shape, np.shape(scm.problem.sets)[1]), bool)
   trajectories = types.Trajectory(
     decision=decision,
     intervened=done.mask,
     values=done.values,
     outcomes=outcomes,
-    paid=paid,
+    affordable=affordable,
     log_prob_variable=nothing,
     log_prob_cell=nothing,
     components=nothing,
-    reached=nothing,
+    expected_reward=nothing,
   )
   observations = rows(parts.horizon.num_observations)
   return parts, params, invariance.Episode(tasks, observations, trajectories)

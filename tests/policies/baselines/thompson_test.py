@@ -26,8 +26,10 @@ def _evidence(num_rows=15, seed=0):
 
   @jax.jit
   def evaluate():
-    evidence = exact_posterior.add(
-      exact_posterior.no_evidence(3), jnp.asarray(rows), jnp.asarray(intervened)
+    evidence = exact_posterior.add_rows(
+      exact_posterior.empty_evidence(3),
+      jnp.asarray(rows),
+      jnp.asarray(intervened),
     )
     return evidence, exact_posterior.log_scores(evidence, jnp.ones(3, bool))
 
