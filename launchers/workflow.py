@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
   jobs = _JOBS.value or min(2, len(os.sched_getaffinity(0)))
   failed = sweep_lib.run(
     config,
-    sweep_config.swept(sweep, _CONFIG.value),
+    sweep_config.expand(sweep, _CONFIG.value),
     sweep_lib.Settings(pathlib.Path(_WORKDIR.value), jobs, executor),
   )
   for sentence in failed:

@@ -48,7 +48,7 @@ def begin(
   """
   if (out / 'config.json').exists():
     _check_extends(out, run_directory.read_config(out), config, played)
-  return run_directory.begin(out, config, devices)
+  return run_directory.record_start(out, config, devices)
 
 
 def _check_extends(

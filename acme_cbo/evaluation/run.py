@@ -130,8 +130,8 @@ def playing_in(
   for sentence in warnings:
     logging.warning('%s', sentence)
   out = settings.out
-  run_directory.prepare_again(out, '--out', 'an evaluation', 'methods')
-  with run_directory.locked(out, '--out'):
+  run_directory.prepare_resumable(out, '--out', 'an evaluation', 'methods')
+  with run_directory.lock(out, '--out'):
     log = episode_store.EpisodeLog(out)
     config = _config(settings, player)
     starts = episode_store.begin(
@@ -140,7 +140,7 @@ def playing_in(
       [f'{device} ({device.device_kind})' for device in jax.devices()],
       log.episodes,
     )
-    for difference in run_directory.differences(starts):
+    for difference in run_directory.environment_changes(starts):
       print(
         f'not as at the last start, so that numbers may differ: {difference}',
         flush=True,
@@ -168,7 +168,7 @@ def playing_in(
     progress.close()
     episodes = log.ordered(list(player.environments), settings.methods)
     table = aggregate.table(episodes)
-    run_directory.write(out / 'results.csv', table.to_csv(index=False))
+    run_directory.write_text(out / 'results.csv', table.to_csv(index=False))
     yield Played(
       player.environments, largest, episodes, config, warnings, refusals
     )
@@ -180,7 +180,7 @@ def _table(
 ) -> Iterator[Callable[[pd.DataFrame], None]]:
   """The table of results while it grows; in the order in which episodes end."""
   path = out / 'results.csv'
-  run_directory.write(path, so_far.to_csv(index=False))
+  run_directory.write_text(path, so_far.to_csv(index=False))
   with path.open('a') as file:
 
     def add(rows):
@@ -217,8 +217,9 @@ def _warnings(
       if beyond:
         asked.setdefault((scm, ', '.join(beyond)), []).append(method)
   return [
-    f'{errors.listed(who, _MAX_SHOWN, "more", ", ")} on {scm}: asked for more '
-    f'than {"it was" if len(who) == 1 else "they were"} trained for: {beyond}'
+    f'{errors.format_list(who, _MAX_SHOWN, "more", ", ")} on {scm}: asked for '
+    f'more than {"it was" if len(who) == 1 else "they were"} trained for: '
+    f'{beyond}'
     for (scm, beyond), who in asked.items()
   ]
 
@@ -312,7 +313,7 @@ def _write(
     'warnings': played.warnings,
     **found,
   }
-  run_directory.write(out / 'table.md', tables.markdown(summary))
+  run_directory.write_text(out / 'table.md', tables.markdown(summary))
   _draw(settings, played)
   run_directory.write_json(out / 'summary.json', summary)
   return summary

@@ -71,7 +71,7 @@ class Local:
         'one'
       )
     self._logs = logs
-    self._free = cpu.shares(jobs)[::-1]
+    self._free = cpu.split_cores(jobs)[::-1]
     self._context = multiprocessing.get_context('spawn')
     self._processes: dict[str, tuple[contexts.SpawnProcess, set[int]]] = {}
 

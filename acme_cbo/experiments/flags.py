@@ -53,9 +53,11 @@ def define_place() -> None:
 
 
 def place() -> process_group.ProcessSpec | None:
-  """Which of several processes this is, see `process_group.place`."""
+  """Which of several processes this is, see `process_group.spec_from_flags`."""
   names = ('coordinator', 'num_processes', 'process_id')
-  return process_group.place(*(flags.FLAGS[name].value for name in names))
+  return process_group.spec_from_flags(
+    *(flags.FLAGS[name].value for name in names)
+  )
 
 
 def required_config(

@@ -164,7 +164,7 @@ def _experiment(workdir: pathlib.Path) -> builder.Experiment:
 
 def _after(update: int, experiment: builder.Experiment, workdir: pathlib.Path):
   """The state after an update of a run, what goes on from it, its programs."""
-  run = factory.compiled_programs(
+  run = factory.compile_programs(
     fused.Fused(experiment.parts),
     experiment.parts_from,
     experiment.training.quick_compile,

@@ -124,7 +124,7 @@ def _analyse(
     if tag.startswith('reward/')
   }
   found = {
-    name: analysis.analyse(
+    name: analysis.analyze(
       values,
       confidence,
       cadence.convergence_window,
@@ -168,7 +168,7 @@ def save_policy(
 
   Args:
     config: of the run.
-    starts: of the run, from `run_directory.begin`.
+    starts: of the run, from `run_directory.record_start`.
     params: of the policy.
     facts: of the run, with what `write` returned.
     workdir: of the run.
@@ -187,7 +187,7 @@ def save_policy(
   architecture = config_lib.NetworkConfig(**config['network'])
   saving.save(workdir / 'policy', architecture, params, about)
   page = report.model_card(facts, config, starts, str(workdir / 'policy'))
-  run_directory.write(workdir / 'README.md', page)
+  run_directory.write_text(workdir / 'README.md', page)
 
 
 def _draw_learning_curve(workdir, rows, evaluation, tasks):

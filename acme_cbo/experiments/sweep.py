@@ -69,7 +69,7 @@ def run(
   if settings.jobs < 1:
     raise errors.UsageError(f'--jobs is {settings.jobs}; it must be 1 or more')
   sweep_config.check(config)
-  trainings = sweep_config.trainings(
+  trainings = sweep_config.make_trainings(
     configurations, config['seeds'], workdir / 'runs'
   )
   report = workdir / 'report'
@@ -80,14 +80,14 @@ def run(
   }
   sweep_config.check_comparable(trainings, comparing['allow_mismatch'])
   _check(trainings, comparing)
-  run_directory.prepare_again(
+  run_directory.prepare_resumable(
     workdir, '--workdir', 'a study', 'seeds', ('logs',)
   )
   logs = workdir / 'logs'
-  with run_directory.locked(workdir):
+  with run_directory.lock(workdir):
     logs.mkdir(exist_ok=True)
     executor = settings.executor(settings.jobs, logs)
-    run_directory.begin(workdir, json.loads(json.dumps(config)), [])
+    run_directory.record_start(workdir, json.loads(json.dumps(config)), [])
     with _Desk(executor, settings.jobs, trainings) as desk:
       failed = desk.train()
       if sum(one.is_finished() for one in trainings) > 1:
@@ -188,7 +188,9 @@ class _Desk:
     )
 
   def __enter__(self) -> '_Desk':
-    self._board = sweep_progress.Board(sys.stderr, [*self._rows.values()])
+    self._board = sweep_progress.ProgressTable(
+      sys.stderr, [*self._rows.values()]
+    )
     return self
 
   def __exit__(self, *unused: object) -> None:
@@ -259,7 +261,7 @@ class _Desk:
           begun[task.name] = task
         for name in begun:
           says = sweep_progress.last_line(logs[name])
-          rows[name] = sweep_progress.Row(name, sweep_progress.AT_WORK, says)
+          rows[name] = sweep_progress.Row(name, sweep_progress.RUNNING, says)
         self._board.show([*rows.values()])
         time.sleep(_POLL_SECONDS if begun else 0)
     return [

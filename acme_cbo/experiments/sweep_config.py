@@ -96,7 +96,7 @@ def _check_fields(values, fields, path):
       )
 
 
-def swept(sweep: Callable[[Any], Any], config: Any) -> dict[str, Any]:
+def expand(sweep: Callable[[Any], Any], config: Any) -> dict[str, Any]:
   """What the `sweep` of a config file says, as plain values.
 
   Args:
@@ -157,7 +157,7 @@ def check_comparable(
       )
 
 
-def trainings(
+def make_trainings(
   configurations: Mapping[str, Mapping[str, Any]],
   seeds: Sequence[int],
   directory: pathlib.Path,
@@ -195,12 +195,12 @@ def trainings(
         f'{name}, seed {seed}', config, directory / f'{name}-seed{seed}'
       )
       if training.is_begun():
-        changes = run_directory.changes(training.directory, config)
+        changes = run_directory.config_changes(training.directory, config)
         if changes:
           raise errors.UsageError(
             f'{training.directory} was trained otherwise than the study says: '
-            f'{errors.listed(changes, 4, "more")}; name another --workdir=, or '
-            'move that directory away'
+            f'{errors.format_list(changes, 4, "more")}; name another '
+            '--workdir=, or move that directory away'
           )
       found.append(training)
   return found

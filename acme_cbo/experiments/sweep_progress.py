@@ -10,10 +10,10 @@ from rich import console as console_lib
 from rich import live
 from rich import text
 
-FINISHED, FAILED, AT_WORK, WAITING = 'finished', 'failed', 'at work', 'waiting'
-_STYLES = {FINISHED: 'green', FAILED: 'red', AT_WORK: 'cyan', WAITING: 'dim'}
+FINISHED, FAILED, RUNNING, WAITING = 'finished', 'failed', 'at work', 'waiting'
+_STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'cyan', WAITING: 'dim'}
 # What is cut off where a terminal is low, comes last.
-_ORDER = (AT_WORK, FAILED, FINISHED, WAITING)
+_ORDER = (RUNNING, FAILED, FINISHED, WAITING)
 _LINE_SECONDS = 30.0
 _TAIL_BYTES = 4096
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
   says: str
 
 
-class Board:
+class ProgressTable:
   """Shows rows while they change."""
 
   def __init__(self, stream: TextIO, rows: Sequence[Row]):
@@ -87,7 +87,7 @@ class Board:
     self._before = {row.name: row for row in rows}
     if time.monotonic() - self._spoke > _LINE_SECONDS:
       for row in rows:
-        if row.state == AT_WORK:
+        if row.state == RUNNING:
           self._say(f'{row.name}: {row.says}')
 
   def close(self) -> None:

@@ -71,7 +71,7 @@ def run(
     errors.Interrupted: see `train_and_evaluate`.
     errors.PeerError: another process has not come, or was lost.
   """
-  with process_group.joined(place, config) as group:
+  with process_group.join(place, config) as group:
     if isinstance(group, process_group.Worker):
       follow(builder.from_config(group.config), group)
       return
@@ -80,7 +80,7 @@ def run(
     train_and_evaluate(
       experiment,
       config,
-      pathlib.Path(workdir or run_directory.named(experiment.name)),
+      pathlib.Path(workdir or run_directory.default_workdir(experiment.name)),
       resume,
       resume_step,
       group,
@@ -127,7 +127,7 @@ def train_and_evaluate(
     'latest_checkpoint': None,
   }
   with (
-    run_directory.locked(workdir),
+    run_directory.lock(workdir),
     checkpoints.Checkpointer(
       workdir / 'checkpoints',
       experiment.training.max_checkpoints,
@@ -139,33 +139,33 @@ def train_and_evaluate(
     runtime = factory.make_runtime(
       experiment.parts, experiment.runtime, experiment.simulator, group
     )
-    run = factory.compiled_programs(
+    run = factory.compile_programs(
       runtime, experiment.parts_from, experiment.training.quick_compile
     )
     # Training that could not begin is refused before all is written.
-    beginning = runtime.begin(run, experiment.seed)
+    beginning = runtime.init_state(run, experiment.seed)
     # An update takes the state away.
     untrained = jax.tree.map(np.array, beginning.params)
     state, metadata = _starting_point(
       checkpointer, beginning, resume, resume_step, workdir
     )
-    state = runtime.place(state)
-    starts = run_directory.begin(
+    state = runtime.device_put(state)
+    starts = run_directory.record_start(
       workdir,
       config,
       [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
-    for difference in run_directory.differences(starts):
+    for difference in run_directory.environment_changes(starts):
       print(
         f'not as at the last start, so that numbers may differ: {difference}',
         flush=True,
       )
     with (
-      run_directory.ending(workdir, facts, begun) as ending,
+      run_directory.summary_on_exit(workdir, facts, begun) as guard,
       _what_to_do_next(workdir, experiment.can_be_replayed),
-      runtime.started(run, state) as step,
+      runtime.session(run, state) as step,
     ):
-      group.on_loss(ending.fail)
+      group.on_peer_loss(guard.record_failure)
       facts['parameters'] = _announce(experiment, state, workdir)
       tasks = held_out_tasks(experiment)
       score = tasks.network_scorer(experiment.parts.network)
@@ -202,7 +202,7 @@ def train_and_evaluate(
           ),
           _Record(facts, checkpointer),
         ),
-        lambda: ending.interrupted() or group.signal(),
+        lambda: guard.get_signal() or group.received_signal(),
         workdir,
         runtime,
         step,
@@ -217,8 +217,8 @@ def train_and_evaluate(
           dashboard.layout(experiment.parts.horizon.num_interventions)
         )
         tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
-      state = runtime.local(trainer.fit(state))
-      if signal := ending.interrupted():
+      state = runtime.to_local(trainer.fit(state))
+      if signal := guard.get_signal():
         raise errors.Interrupted(signal, f'after update {trainer.updates}')
       if not outcomes:  # It went on from its end.
         evaluate_state(state)
@@ -252,7 +252,7 @@ class _Record(trainer_lib.Callback):
     """Keeps it."""
     self._keep(trainer)
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Keeps it."""
     self._keep(trainer)
 
@@ -282,12 +282,12 @@ def follow(experiment: builder.Experiment, group: process_group.Worker) -> None:
   runtime = factory.make_runtime(
     experiment.parts, experiment.runtime, experiment.simulator, group
   )
-  run = factory.compiled_programs(
+  run = factory.compile_programs(
     runtime, experiment.parts_from, experiment.training.quick_compile
   )
-  state = runtime.begin(run, experiment.seed)
+  state = runtime.init_state(run, experiment.seed)
   with signals.SignalGuard(lambda signal: None) as interrupted:
-    runtime.follow(interrupted, run, state)
+    runtime.run_worker(interrupted, run, state)
 
 
 def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
@@ -386,7 +386,7 @@ def _trainer(
   evaluate_state: Callable[[types.TrainingState], dict[str, Any]],
   logger: loggers.Logger,
   last: tuple[trainer_lib.Callback, ...],
-  interrupted: Callable[[], int | None],
+  get_signal: Callable[[], int | None],
   workdir: pathlib.Path,
   runtime: fused.Fused,
   step: agent.Step,
@@ -405,10 +405,10 @@ def _trainer(
     )
   return trainer_lib.Trainer(
     step=step,
-    local=runtime.local,
+    to_local=runtime.to_local,
     num_updates=cadence.num_updates,
     logger=logger,
-    interrupted=interrupted,
+    get_signal=get_signal,
     callbacks=(
       monitors.Throughput(
         parts.num_tasks

@@ -3,7 +3,7 @@
 import os
 
 
-def shares(number: int) -> list[set[int]]:
+def split_cores(number: int) -> list[set[int]]:
   """Cores of its own for each of so many processes.
 
   Args:

@@ -17,7 +17,7 @@ def notes(error: BaseException) -> list[str]:
   return getattr(error, '__notes__', [])
 
 
-def listed(
+def format_list(
   sentences: Sequence[str], most: int, rest: str, separator: str = '; '
 ) -> str:
   """Joins sentences, as many as fit a message, and counts the rest.
@@ -54,9 +54,9 @@ def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
   return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
-def did_you_mean_or_there_are(name: str, known: Sequence[str]) -> str:
+def did_you_mean_or_options(name: str, known: Sequence[str]) -> str:
   """`did_you_mean`, or where none is close, all that there are."""
-  there_are = f'; there are {listed(known, _MOST_NAMES, "more", ", ")}'
+  there_are = f'; there are {format_list(known, _MOST_NAMES, "more", ", ")}'
   return did_you_mean(name, known) or (there_are if known else '')
 
 

@@ -49,14 +49,16 @@ _VERSIONS = (
 )
 
 
-def named(name: str) -> pathlib.Path:
+def default_workdir(name: str) -> pathlib.Path:
   """Where a run goes if nobody says where: runs/<name>-<time>."""
   now = datetime.datetime.now()
   return pathlib.Path('runs') / f'{name}-{now:%Y%m%d-%H%M%S}'
 
 
 @contextlib.contextmanager
-def making(directory: pathlib.Path, flag: str) -> Iterator[list[str]]:
+def _create_and_check(
+  directory: pathlib.Path, flag: str
+) -> Iterator[list[str]]:
   """Makes a directory; whether it may be used is checked while it is entered.
 
   Args:
@@ -80,9 +82,9 @@ def making(directory: pathlib.Path, flag: str) -> Iterator[list[str]]:
     ) from error
 
 
-def make(directory: pathlib.Path, flag: str) -> None:
-  """`making`, whatever is in it."""
-  with making(directory, flag):
+def create(directory: pathlib.Path, flag: str) -> None:
+  """`_create_and_check`, whatever is in it."""
+  with _create_and_check(directory, flag):
     pass
 
 
@@ -90,7 +92,7 @@ def check_file(path: pathlib.Path, flag: str) -> None:
   """Raises an `errors.UsageError` unless a file can be written there."""
   if path.is_dir():
     raise errors.UsageError(f'{flag}={path} is a directory; name a file')
-  make(path.parent, flag)
+  create(path.parent, flag)
 
 
 def prepare(workdir: pathlib.Path) -> None:
@@ -104,7 +106,7 @@ def prepare(workdir: pathlib.Path) -> None:
     errors.UsageError: there is something in it already, or it cannot be made
       or written to.
   """
-  with making(workdir, '--workdir') as names:
+  with _create_and_check(workdir, '--workdir') as names:
     if set(names) - set(_BEGINNINGS):
       raise errors.UsageError(
         f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
@@ -112,7 +114,7 @@ def prepare(workdir: pathlib.Path) -> None:
       )
 
 
-def prepare_again(
+def prepare_resumable(
   directory: pathlib.Path,
   flag: str,
   kind: str,
@@ -131,7 +133,7 @@ def prepare_again(
   Raises:
     errors.UsageError: it cannot be made, or holds something else.
   """
-  with making(directory, flag) as names:
+  with _create_and_check(directory, flag) as names:
     begun = 'config.json' in names and field in read_config(directory)
     if set(names) - {*_BEGINNINGS, *leftovers} and not begun:
       raise errors.UsageError(
@@ -157,16 +159,16 @@ def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     raise errors.UsageError(
       f'the run in --workdir={workdir} is finished: nothing is left to resume'
     )
-  differing = changes(workdir, config)
+  differing = config_changes(workdir, config)
   if differing:
     raise errors.UsageError(
       f'the run in --workdir={workdir} was begun with another config, and a '
       'resumed run is to end as if it had never stopped: '
-      + errors.listed(differing, _MAX_SHOWN, 'more')
+      + errors.format_list(differing, _MAX_SHOWN, 'more')
     )
 
 
-def changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
+def config_changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
   """How a config differs from that which a run was begun with.
 
   Raises:
@@ -270,7 +272,7 @@ def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
     ) from error
 
 
-def differences(starts: list[dict[str, Any]]) -> list[str]:
+def environment_changes(starts: list[dict[str, Any]]) -> list[str]:
   """How the last start differs from the one before, as the numbers may."""
   if len(starts) < 2:
     return []
@@ -310,7 +312,7 @@ def clear(workdir: pathlib.Path) -> None:
       path.unlink(missing_ok=True)
 
 
-def begin(
+def record_start(
   workdir: pathlib.Path, config: dict[str, Any], devices: list[str]
 ) -> list[dict[str, Any]]:
   """Writes down what a run begins or goes on with.
@@ -331,7 +333,7 @@ def begin(
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
+def lock(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
   """Keeps other processes out of a directory, until the process ends.
 
   Args:
@@ -357,23 +359,23 @@ def locked(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
     os.close(descriptor)
 
 
-class Ending(NamedTuple):
-  """What `ending` gives to whoever can end a run.
+class RunGuard(NamedTuple):
+  """What `summary_on_exit` gives to whoever can end a run.
 
   Attributes:
-    interrupted: the signal that came in, if one did.
-    fail: writes that the run failed, and why, where the process has to be ended
-      without anything else.
+    get_signal: the signal that came in, if one did.
+    record_failure: writes that the run failed, and why, where the process has
+      to be ended without anything else.
   """
 
-  interrupted: infra_signals.SignalGuard
-  fail: Callable[[str], None]
+  get_signal: infra_signals.SignalGuard
+  record_failure: Callable[[str], None]
 
 
 @contextlib.contextmanager
-def ending(
+def summary_on_exit(
   workdir: pathlib.Path, facts: dict[str, Any], start: float
-) -> Iterator[Ending]:
+) -> Iterator[RunGuard]:
   """Writes how the run ended to `summary.json`, however it does.
 
   `facts` go into it, with `status`, 'finished', 'interrupted', 'diverged' or
@@ -386,7 +388,7 @@ def ending(
     start: what `time.monotonic` said at the start.
 
   Yields:
-    The `Ending`.
+    The `RunGuard`.
 
   Raises:
     BaseException: what the body raises.
@@ -411,7 +413,7 @@ def ending(
 
   with infra_signals.SignalGuard(abort) as interrupted:
     try:
-      yield Ending(interrupted, lambda reason: end('failed', reason))
+      yield RunGuard(interrupted, lambda reason: end('failed', reason))
     except BaseException as error:
       if isinstance(error, errors.Interrupted):
         status, said = 'interrupted', str(error)
@@ -429,10 +431,10 @@ def ending(
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes an object of finite numbers, all of it or nothing."""
-  write(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
-def write(path: pathlib.Path, text: str) -> None:
+def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file, all of it or nothing."""
   new = path.with_name(f'{path.name}.new')
   new.write_text(text, encoding='utf-8')

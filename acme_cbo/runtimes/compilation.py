@@ -33,7 +33,7 @@ _MAX_SETS = 16
 _DIGEST_SIZE = 32
 
 
-def ready(
+def load_or_compile(
   settings: Any,
   devices: Sequence[jax.Device],
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
@@ -63,7 +63,7 @@ def ready(
   if kept is None:
     on_compile()
     # What jax itself has kept lacks parts when it is serialised again.
-    with nothing_kept():
+    with cache_disabled():
       kept = _compile(trace)
     _save(path, kept)
   return kept
@@ -79,7 +79,7 @@ def _compile(trace):
 
 
 @contextlib.contextmanager
-def nothing_kept() -> Iterator[None]:
+def cache_disabled() -> Iterator[None]:
   """Compiles as if nothing ever had been, and lets jax keep nothing."""
   name = 'jax_enable_compilation_cache'
   enabled = jax.config.values[name]

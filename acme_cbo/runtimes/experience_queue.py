@@ -50,7 +50,7 @@ class Result(NamedTuple):
 class ExperienceQueue:
   """Shared by any number of actors and one learner.
 
-  Actors call `take`, `bring` and `fail`, the learner the other methods.
+  Actors call `get_work`, `put` and `put_error`, the learner the other methods.
   """
 
   def __init__(
@@ -85,7 +85,7 @@ class ExperienceQueue:
     self._closed = False
     self._actors_waited = 0.0
 
-  def take(self) -> WorkItem | None:
+  def get_work(self) -> WorkItem | None:
     """Waits for the next update that may be acted for; None at the end."""
     begin = time.monotonic()
     with self._changed:
@@ -103,7 +103,7 @@ class ExperienceQueue:
       self._at_work[ticket.update] = name, time.monotonic()
       return ticket
 
-  def bring(self, update: int, version: int, experience: Any) -> None:
+  def put(self, update: int, version: int, experience: Any) -> None:
     """Hands over what was asked for.
 
     Raises:
@@ -118,14 +118,14 @@ class ExperienceQueue:
       self._brought[update] = Result(version, experience)
       self._changed.notify_all()
 
-  def fail(self, error: BaseException) -> None:
+  def put_error(self, error: BaseException) -> None:
     """Lets the learner raise what an actor did: the first, if several do."""
     with self._changed:
       if self._error is None:
         self._error = error
       self._changed.notify_all()
 
-  def next(self) -> tuple[Result, float]:
+  def get(self) -> tuple[Result, float]:
     """What was brought for the next update, and the seconds until it was.
 
     Raises:
@@ -160,7 +160,7 @@ class ExperienceQueue:
       self._version, self._params = version, params
       self._changed.notify_all()
 
-  def actors_waited(self) -> float:
+  def pop_actor_wait_seconds(self) -> float:
     """Seconds that actors have waited since this was asked, all together."""
     with self._changed:
       waited, self._actors_waited = self._actors_waited, 0.0

@@ -90,7 +90,7 @@ def simulator_and_problem(
     simulators.close(one)
 
 
-def compiled_programs(
+def compile_programs(
   runtime: fused.Fused, traced_from: Any, quick_compile: bool
 ) -> dict[str, Callable[..., Any]]:
   """Compiles the programs of a runtime, or loads them.
@@ -105,7 +105,7 @@ def compiled_programs(
   """
   if quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
-  compiled = compilation.ready(
+  compiled = compilation.load_or_compile(
     [traced_from, runtime.layout],
     runtime.devices,
     runtime.trace,

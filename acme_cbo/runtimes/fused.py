@@ -36,10 +36,10 @@ class Fused:
     """Traces the programs that every update calls; see `trace`."""
     return agent.trace(self.programs)
 
-  def begin(
+  def init_state(
     self, run: Mapping[str, Callable[..., Any]], seed: int
   ) -> types.TrainingState:
-    """The state before the first update, see `local`.
+    """The state before the first update, see `to_local`.
 
     Args:
       run: its programs, compiled or not.
@@ -48,19 +48,19 @@ class Fused:
     Raises:
       errors.UsageError: training could not draw from the prior.
     """
-    key = self.place(jax.random.PRNGKey(seed))
+    key = self.device_put(jax.random.PRNGKey(seed))
     priors.require_complete(*run['fill'](key))
-    return self.local(run['init'](key))
+    return self.to_local(run['init'](key))
 
-  def place(self, tree: agent.TreeT) -> agent.TreeT:
+  def device_put(self, tree: agent.TreeT) -> agent.TreeT:
     """Arrays of this process as the programs take them."""
     return tree
 
-  def local(self, tree: agent.TreeT) -> agent.TreeT:
+  def to_local(self, tree: agent.TreeT) -> agent.TreeT:
     """What of a state any other program of this process can take."""
     return tree
 
-  def started(
+  def session(
     self,
     run: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
@@ -74,7 +74,7 @@ class Fused:
     del state
     return contextlib.nullcontext(agent.make_step(run))
 
-  def follow(
+  def run_worker(
     self,
     interrupted: Callable[[], int | None],
     run: Mapping[str, Callable[..., Any]],

@@ -43,7 +43,7 @@ def run(program: str, flags: Sequence[str], size: int) -> int:
   if size < 1:
     raise errors.UsageError(f'--processes is {size}; it must be at least 1')
   port = process_group.free_port()
-  shares = cpu.shares(size)
+  shares = cpu.split_cores(size)
   processes = [
     subprocess.Popen(
       [

@@ -71,7 +71,7 @@ class Mesh(fused.Fused):
     self._whole = NamedSharding(mesh, PartitionSpec())
     self.programs = _programs(parts, mesh, num_parts)
 
-  def place(self, tree: agent.TreeT) -> agent.TreeT:
+  def device_put(self, tree: agent.TreeT) -> agent.TreeT:
     """Copies of arrays that process 0 has, on all of the devices.
 
     Raises:
@@ -83,44 +83,44 @@ class Mesh(fused.Fused):
         leaf.shape, self._whole, lambda index: leaf[index]
       )
 
-    self._group.meet()
-    with self._group.explaining():
+    self._group.barrier()
+    with self._group.explain_failures():
       if self._group.size > 1:
         tree = multihost_utils.broadcast_one_to_all(tree)
       return jax.tree.map(whole, tree)
 
-  def local(self, tree: agent.TreeT) -> agent.TreeT:
+  def to_local(self, tree: agent.TreeT) -> agent.TreeT:
     """Arrays that every device has whole, as the first of this process does."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
   @contextlib.contextmanager
-  def started(
+  def session(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
   ) -> Iterator[agent.Step]:
-    """What makes updates, in all processes; see `fused.Fused.started`."""
+    """What makes updates, in all processes; see `fused.Fused.session`."""
     del state
     group, step = self._group, agent.make_step(run)
     assert isinstance(group, process_group.SingleProcess)
 
     def led(state):
       group.command({'step': True})
-      with group.explaining():
+      with group.explain_failures():
         return step(state)
 
     yield led
 
-  def follow(
+  def run_worker(
     self,
     interrupted: Callable[[], int | None],
     run: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> None:
-    """Makes the updates that process 0 makes; see `fused.Fused.follow`."""
+    """Makes the updates that process 0 makes; see `fused.Fused.run_worker`."""
     group, step = self._group, agent.make_step(run)
     assert isinstance(group, process_group.Worker)
-    state = self.place(self.local(state))
+    state = self.device_put(self.to_local(state))
     for _ in group.commands(interrupted):
-      with group.explaining():
+      with group.explain_failures():
         state, _ = step(state)
 
 

@@ -57,7 +57,7 @@ class ProcessSpec(NamedTuple):
   patience: float = 300.0
 
 
-def place(
+def spec_from_flags(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> ProcessSpec | None:
   """What the flags of those names say; None where they say nothing.
@@ -123,17 +123,17 @@ class SingleProcess:
   def command(self, what: dict[str, Any]) -> None:
     """Tells nobody."""
 
-  def signal(self) -> int | None:
+  def received_signal(self) -> int | None:
     """None: no other process has been told to end."""
     return None
 
-  def meet(self) -> None:
+  def barrier(self) -> None:
     """Nobody is waited for."""
 
-  def on_loss(self, write: Callable[[str], Any]) -> None:
+  def on_peer_loss(self, write: Callable[[str], Any]) -> None:
     """Nobody can be lost."""
 
-  def explaining(self) -> contextlib.AbstractContextManager[None]:
+  def explain_failures(self) -> contextlib.AbstractContextManager[None]:
     """No failure is that of another process."""
     return contextlib.nullcontext()
 
@@ -185,7 +185,7 @@ class Coordinator(SingleProcess):
     self._check()
     self._tell(what)
 
-  def ask(
+  def request(
     self, number: int, what: dict[str, Any], payload: bytes
   ) -> dict[str, Any]:
     """Tells one process something, and waits for its answer.
@@ -197,7 +197,7 @@ class Coordinator(SingleProcess):
     self._peers[number].send(what, payload)
     return self._answer(number)
 
-  def meet(self) -> None:
+  def barrier(self) -> None:
     """Waits until all are where this one is.
 
     What exchanges arrays waits for half a minute and no longer.
@@ -209,7 +209,7 @@ class Coordinator(SingleProcess):
       self._answer(number)
     self.command({'met': True})
 
-  def signal(self) -> int | None:
+  def received_signal(self) -> int | None:
     """The signal that another process was told to end by, if one was.
 
     Raises:
@@ -218,12 +218,12 @@ class Coordinator(SingleProcess):
     self._check()
     return self._signal
 
-  def on_loss(self, write: Callable[[str], Any]) -> None:
+  def on_peer_loss(self, write: Callable[[str], Any]) -> None:
     """What is to be written before the end, where nothing else could be."""
     self._write = write
 
   @contextlib.contextmanager
-  def explaining(self) -> Iterator[None]:
+  def explain_failures(self) -> Iterator[None]:
     """Around what exchanges arrays: it may fail as another process is lost.
 
     Raises:
@@ -269,7 +269,9 @@ class Coordinator(SingleProcess):
     while missing := {*range(1, self.size)} - self._peers.keys():
       left = deadline - time.monotonic()
       if left <= 0:
-        numbers = errors.listed([*map(str, sorted(missing))], 5, 'more', ', ')
+        numbers = errors.format_list(
+          [*map(str, sorted(missing))], 5, 'more', ', '
+        )
         raise errors.PeerError(
           f'process {numbers} of {self.size} has not come to {place.host}:'
           f'{place.port} within {place.patience:.0f} s'
@@ -432,25 +434,25 @@ class Worker:
         raise errors.Interrupted(what['interrupted'], 'with process 0')
       yield what
 
-  def meet(self) -> None:
+  def barrier(self) -> None:
     """Waits until all are where this one is.
 
     Raises:
       errors.Interrupted: the run was.
       errors.PeerError: process 0 has ended.
     """
-    self.answer({}, b'')
+    self.reply({}, b'')
     for what in self.commands(lambda: None):
       if 'met' in what:
         return
     raise errors.PeerError(f'{self._leader} has ended')
 
-  def answer(self, what: dict[str, Any], payload: bytes) -> None:
+  def reply(self, what: dict[str, Any], payload: bytes) -> None:
     """What process 0 asked for."""
     self._line.send({**what, 'answer': True}, payload)
 
   @contextlib.contextmanager
-  def explaining(self) -> Iterator[None]:
+  def explain_failures(self) -> Iterator[None]:
     """Around what exchanges arrays: the watch ends a process that is left."""
     try:
       yield
@@ -504,7 +506,7 @@ Group = SingleProcess | Worker
 
 
 @contextlib.contextmanager
-def joined(
+def join(
   place: ProcessSpec | None, config: dict[str, Any] | None
 ) -> Iterator[Group]:
   """Joins the processes that train together, until the body ends.

@@ -16,14 +16,14 @@ from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import process_group
 
 
-def packed(tree: Any) -> bytes:
+def pack(tree: Any) -> bytes:
   """The bytes of all arrays of a tree, one after the other."""
   leaves = jax.tree.leaves(jax.device_get(tree))
   return b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
 
 
-def unpacked(content: bytes, like: Any) -> Any:
-  """The tree of which `packed` made bytes.
+def unpack(content: bytes, like: Any) -> Any:
+  """The tree of which `pack` made bytes.
 
   Args:
     content: the bytes.
@@ -50,7 +50,7 @@ def unpacked(content: bytes, like: Any) -> Any:
   return jax.tree.unflatten(structure, found)
 
 
-def asking(
+def make_collect(
   group: process_group.Coordinator,
   number: int,
   run: Mapping[str, Any],
@@ -72,16 +72,16 @@ def asking(
   like = tasks, data, state.key
 
   def act(ticket):
-    answer = group.ask(
-      number, {'update': ticket.update}, packed((ticket.params, ticket.key))
+    answer = group.request(
+      number, {'update': ticket.update}, pack((ticket.params, ticket.key))
     )
-    tasks, data, key = unpacked(answer['payload'], like)
+    tasks, data, key = unpack(answer['payload'], like)
     return agent.Experience(tasks, data, answer['seed'], key)
 
   return act
 
 
-def act_for(
+def collect_for_learner(
   group: process_group.Worker,
   interrupted: Callable[[], int | None],
   run: Mapping[str, Callable[..., Any]],
@@ -101,6 +101,6 @@ def act_for(
   """
   like = state.params, state.key
   for asked in group.commands(interrupted):
-    params, key = unpacked(asked['payload'], like)
+    params, key = unpack(asked['payload'], like)
     tasks, data, seed, key = agent.collect(run, params, key, asked['update'])
-    group.answer({'seed': seed}, packed((tasks, data, key)))
+    group.reply({'seed': seed}, pack((tasks, data, key)))

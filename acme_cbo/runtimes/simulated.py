@@ -100,16 +100,16 @@ class Simulated(threaded.Threaded):
     program, _ = traced('learn', state, tasks, *data)
     yield program
 
-  def begin(
+  def init_state(
     self, run: Mapping[str, Callable[..., Any]], seed: int
   ) -> types.TrainingState:
-    """See `fused.Fused.begin`."""
+    """See `fused.Fused.init_state`."""
     return run['init'](jax.random.PRNGKey(seed))
 
   @contextlib.contextmanager
   def _acting(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
-  ) -> Iterator[threaded.Acting]:
+  ) -> Iterator[threaded.Actors]:
     del state
     size = self._parts.num_tasks * self._parts.num_generations
     with contextlib.ExitStack() as stack:
@@ -122,7 +122,7 @@ class Simulated(threaded.Threaded):
         for pool in pools:
           pool.stop()
 
-      yield threaded.Acting(
+      yield threaded.Actors(
         [
           lambda ticket, pool=pool: self._acted(run, pool, ticket)
           for pool in pools

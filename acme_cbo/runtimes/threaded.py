@@ -31,7 +31,7 @@ from acme_cbo.runtimes import remote
 _JOIN_SECONDS = 30.0
 
 
-class Acting(NamedTuple):
+class Actors(NamedTuple):
   """Who acts beside a learner.
 
   Attributes:
@@ -74,7 +74,7 @@ class Threaded(fused.Fused):
     self._stall_seconds = stall_seconds
 
   @contextlib.contextmanager
-  def started(
+  def session(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
   ) -> Iterator[agent.Step]:
     """Starts the actors; they end with the body.
@@ -96,12 +96,12 @@ class Threaded(fused.Fused):
 
     def step(state):
       begin = time.monotonic()
-      brought, waited = pipeline.next()
+      brought, waited = pipeline.get()
       state, metrics = agent.update(run, state, brought.experience)
       version = int(state.step)
       pipeline.publish(version, copy(state.params))
       seconds = time.monotonic() - begin
-      actors_waited = pipeline.actors_waited() / len(acting.each)
+      actors_waited = pipeline.pop_actor_wait_seconds() / len(acting.each)
       return state, {
         **metrics,
         'policy/lag': version - 1 - brought.version,
@@ -135,32 +135,32 @@ class Threaded(fused.Fused):
   @contextlib.contextmanager
   def _acting(
     self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
-  ) -> Iterator[Acting]:
+  ) -> Iterator[Actors]:
     """Who acts, as long as it is entered."""
     if (
       isinstance(self._group, process_group.Coordinator)
       and self._group.size > 1
     ):
-      yield Acting(
+      yield Actors(
         [
-          remote.asking(self._group, number, run, state)
+          remote.make_collect(self._group, number, run, state)
           for number in range(1, self._group.size)
         ]
       )
     else:
-      yield Acting(
+      yield Actors(
         [self._act_on(device, run, state) for device in self._actors]
       )
 
-  def follow(
+  def run_worker(
     self,
     interrupted: Callable[[], int | None],
     run: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> None:
-    """Acts for the learner, which is process 0; see `fused.Fused.follow`."""
+    """Collects experience for process 0; see `fused.Fused.run_worker`."""
     assert isinstance(self._group, process_group.Worker)
-    remote.act_for(self._group, interrupted, run, state)
+    remote.collect_for_learner(self._group, interrupted, run, state)
 
   def _act_on(
     self,
@@ -210,11 +210,11 @@ def _act(
 ) -> None:
   """What an actor does, from its start to its end."""
   try:
-    while (ticket := pipeline.take()) is not None:
-      pipeline.bring(ticket.update, ticket.version, act(ticket))
+    while (ticket := pipeline.get_work()) is not None:
+      pipeline.put(ticket.update, ticket.version, act(ticket))
   except BaseException as error:  # noqa: BLE001 - the learner raises it.
     error.add_note(f'raised by {threading.current_thread().name}')
-    pipeline.fail(error)
+    pipeline.put_error(error)
 
 
 def _stuck(threads: Sequence[threading.Thread], seconds: float) -> str:

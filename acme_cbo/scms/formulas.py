@@ -263,7 +263,7 @@ def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
         )
     if token.lastgroup == 'name':
       if word not in known:
-        hint = errors.did_you_mean_or_there_are(word, sorted(known))
+        hint = errors.did_you_mean_or_options(word, sorted(known))
         raise FormulaError(f'{word} is unknown{hint}', place + 1)
       found[word] = None
     place = token.end()

@@ -53,7 +53,7 @@ class Analysis(NamedTuple):
   largest_fall: float
 
 
-def change(values: np.ndarray, confidence: float) -> Estimate:
+def estimate_change(values: np.ndarray, confidence: float) -> Estimate:
   """By how much a stretch of a curve changes from its start to its end.
 
   Args:
@@ -114,17 +114,17 @@ def has_converged(
   if len(values) < window:
     return False
   span = max(window, len(values) // 2)
-  estimate = change(values[-span:], confidence)
+  estimate = estimate_change(values[-span:], confidence)
   scale = window / span
   return scale * estimate.low > -tolerance and scale * estimate.high < tolerance
 
 
-def is_asked(num_values: int, window: int) -> bool:
+def is_check_due(num_values: int, window: int) -> bool:
   """Says whether `has_converged` is asked after so many values of a run."""
   return num_values % max(1, window // _NUM_BLOCKS) == 0
 
 
-def analyse(
+def analyze(
   values: np.ndarray, confidence: float, window: int, tolerance: float
 ) -> Analysis:
   """Looks back at a whole curve.
@@ -153,11 +153,11 @@ def analyse(
   converged = (
     n
     for n in range(window, len(values) + 1)
-    if is_asked(n, window) and has_converged(values[:n], window, tolerance)
+    if is_check_due(n, window) and has_converged(values[:n], window, tolerance)
   )
   return Analysis(
     improvement=_difference(first, last, confidence),
-    trend=change(values[len(values) // 2 :], confidence),
+    trend=estimate_change(values[len(values) // 2 :], confidence),
     converged_at=next(converged, None),
     noise=float(np.std(values - smoothed)),
     largest_fall=float((np.maximum.accumulate(smoothed) - smoothed).max()),

@@ -53,7 +53,7 @@ class Evaluation(trainer_lib.Callback):
 
   What it begins with is scored after the first update: what an evaluation
   compiles would keep that one waiting. Tells the other callbacks by
-  `on_eval_end`.
+  `on_validation_end`.
   """
 
   def __init__(self, evaluate: Callable[[Any], Mapping[str, Any]], every: int):
@@ -70,7 +70,7 @@ class Evaluation(trainer_lib.Callback):
     self._latest = -1
     self._begun_with: Any = None
 
-  def to_come(self, trainer: trainer_lib.Trainer) -> int:
+  def num_remaining(self, trainer: trainer_lib.Trainer) -> int:
     """How many evaluations there will be after the latest."""
     last, every = trainer.num_updates, self._every
     at_the_end = self._latest < last and last % every > 0
@@ -85,13 +85,13 @@ class Evaluation(trainer_lib.Callback):
       copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
       self._begun_with = copy(state)
 
-  def on_step_end(self, trainer, state, metrics):
+  def on_train_batch_end(self, trainer, state, metrics):
     """Scores the state when it is time to."""
     if self._is_due(trainer, int(state.step)):
       self._score_the_beginning(trainer)
       metrics.update(self._run(trainer, state))
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Scores what the run began with."""
     self._score_the_beginning(trainer)
 
@@ -120,10 +120,10 @@ class Evaluation(trainer_lib.Callback):
 
   def _run(self, trainer, state) -> dict[str, float]:
     self._latest = int(state.step)
-    metrics = scalars.finite(
+    metrics = scalars.to_finite_floats(
       f'In the evaluation after update {self._latest}', self._evaluate(state)
     )
-    trainer.tell('on_eval_end', state, metrics)
+    trainer.call_hooks('on_validation_end', state, metrics)
     return metrics
 
 
@@ -163,7 +163,7 @@ class Checkpoint(trainer_lib.Callback):
     """Saves what the run begins with, unless it is there."""
     self._save_once(trainer, state)
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Saves when it is time to, and what was evaluated."""
     self._metrics = metrics
     if int(state.step) % self._every == 0 or self._score in metrics:

@@ -337,5 +337,5 @@ def _check_match(path: pathlib.Path, leaves: dict[str, Any], template: Any):
   if differences:
     raise errors.UsageError(
       f'the checkpoint {path} does not fit the state that is expected: '
-      + errors.listed(differences, _MAX_SHOWN, 'more differences')
+      + errors.format_list(differences, _MAX_SHOWN, 'more differences')
     )

@@ -36,7 +36,7 @@ class Throughput(trainer_lib.Callback):
     """Starts to count."""
     self._seconds: collections.deque[float] | None = None
 
-  def on_step_end(self, trainer, state, metrics):
+  def on_train_batch_end(self, trainer, state, metrics):
     """Adds the rates over the latest updates."""
     elapsed = metrics['perf/update_seconds']
     if self._seconds is None:
@@ -56,7 +56,7 @@ class LearningRate(trainer_lib.Callback):
     """Takes the learning rate by the number of updates made."""
     self._schedule = schedule
 
-  def on_step_end(self, trainer, state, metrics):
+  def on_train_batch_end(self, trainer, state, metrics):
     """Adds it."""
     metrics['train/learning_rate'] = self._schedule(int(state.step) - 1)
 
@@ -74,7 +74,7 @@ class Histograms(trainer_lib.Callback):
     """
     self._values = dict(values)
 
-  def on_eval_end(self, trainer, state, metrics):
+  def on_validation_end(self, trainer, state, metrics):
     """Writes them."""
     for prefix, of_state in self._values.items():
       for name, numbers in of_state(state).items():
@@ -99,13 +99,13 @@ class Figures(trainer_lib.Callback):
     self._figures = dict(figures)
     self._curves: dict[str, list[float]] = {}
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Remembers the curves."""
     for tag, value in metrics.items():
       if tag.startswith(self._tags):
         self._curves.setdefault(tag, []).append(value)
 
-  def on_eval_end(self, trainer, state, metrics):
+  def on_validation_end(self, trainer, state, metrics):
     """Draws."""
     curves = {tag: np.array(values) for tag, values in self._curves.items()}
     for tag, draw in self._figures.items():
@@ -149,7 +149,7 @@ class Profile(trainer_lib.Callback):
     self._last = first_update + num_updates - 1
     self._traces = False
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Begins and ends between two updates."""
     if trainer.updates == self._first - 1:
       jax.profiler.start_trace(str(self._directory), create_perfetto_trace=True)

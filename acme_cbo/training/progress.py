@@ -82,7 +82,7 @@ class Progress(trainer_lib.Callback):
       self._live.start()
     self._show(trainer, 'starting …')
 
-  def on_step_end(self, trainer, state, metrics):
+  def on_train_batch_end(self, trainer, state, metrics):
     """Times the update, unless it was the first, which may compile."""
     elapsed = self._lap()
     self._updates = int(state.step)
@@ -101,7 +101,7 @@ class Progress(trainer_lib.Callback):
     if first or self._mark - self._shown >= self._every:
       self._show(trainer, self._time_left(trainer))
 
-  def on_eval_end(self, trainer, state, metrics):
+  def on_validation_end(self, trainer, state, metrics):
     """Times the evaluation and shows what it found."""
     self._eval_seconds.append(self._lap())
     self._values.update(metrics)
@@ -137,7 +137,7 @@ class Progress(trainer_lib.Callback):
     updates = trainer.num_updates - self._updates
     if updates and not self._seconds:
       return 'ETA unknown'
-    evaluations = self._evaluation.to_come(trainer)
+    evaluations = self._evaluation.num_remaining(trainer)
     seconds = updates * statistics.fmean(self._seconds) if updates else 0.0
     if evaluations and self._eval_seconds:
       seconds += evaluations * self._eval_seconds[-1]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 
-def finite(when: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+def to_finite_floats(when: str, metrics: Mapping[str, Any]) -> dict[str, float]:
   """Fetches scalars to the host.
 
   Args:

@@ -29,7 +29,7 @@ class EarlyStopping(trainer_lib.Callback):
     self._best: float | None = None
     self._since = 0
 
-  def on_eval_end(self, trainer, state, metrics):
+  def on_validation_end(self, trainer, state, metrics):
     """Counts."""
     value = metrics[self._tag]
     if self._best is None or value > self._best + self._min_delta:
@@ -73,10 +73,10 @@ class Convergence(trainer_lib.Callback):
     self._values: list[float] = []
     self.converged_at: int | None = None
 
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     """Asks, unless it was found."""
     self._values.append(metrics[self._tag])
-    asked = analysis.is_asked(len(self._values), self._window)
+    asked = analysis.is_check_due(len(self._values), self._window)
     if self.converged_at is not None or not asked:
       return
     values = np.array(self._values)

@@ -3,7 +3,7 @@
 It knows the order of things and nothing of the domain:
 
   on_fit_start
-  step -> on_step_end -> log -> on_update_end      for every update
+  step -> on_train_batch_end -> log -> on_after_log      for every update
   on_fit_end
 
 Evaluations, checkpoints, rates and all else are callbacks. The x of every
@@ -36,17 +36,17 @@ class Callback:
   def on_fit_start(self, trainer: Trainer, state: Any) -> None:
     """Called once, before the first update."""
 
-  def on_step_end(
+  def on_train_batch_end(
     self, trainer: Trainer, state: Any, metrics: dict[str, float]
   ) -> None:
     """Called after each update; what is added to the metrics is logged."""
 
-  def on_eval_end(
+  def on_validation_end(
     self, trainer: Trainer, state: Any, metrics: dict[str, float]
   ) -> None:
     """Called by `Evaluation` with what it found."""
 
-  def on_update_end(
+  def on_after_log(
     self, trainer: Trainer, state: Any, metrics: dict[str, float]
   ) -> None:
     """Called after each update, once all its metrics are logged."""
@@ -89,9 +89,9 @@ class Trainer(Generic[StateT]):
     num_updates: the number of updates of the whole run.
     logger: receives every metric; closed when `fit` ends, however it ends.
     callbacks: called in this order at each of the hooks.
-    interrupted: asked after each update for the number of a signal that came
+    get_signal: asked after each update for the number of a signal that came
       in, if one did.
-    local: what of a state callbacks are shown.
+    to_local: what of a state callbacks are shown.
     updates: how many were made.
     state: what is shown of the state after the last update; None while the next
       one is made.
@@ -102,8 +102,8 @@ class Trainer(Generic[StateT]):
   num_updates: int
   logger: loggers.Logger = dataclasses.field(default_factory=loggers.NoopLogger)
   callbacks: tuple[Callback, ...] = ()
-  interrupted: Callable[[], int | None] = lambda: None
-  local: Callable[[StateT], StateT] = lambda state: state
+  get_signal: Callable[[], int | None] = lambda: None
+  to_local: Callable[[StateT], StateT] = lambda state: state
   updates: int = dataclasses.field(default=0, init=False)
   state: StateT | None = dataclasses.field(default=None, init=False)
   stop_reason: str | None = dataclasses.field(default=None, init=False)
@@ -130,7 +130,7 @@ class Trainer(Generic[StateT]):
         told. Which callback it was, and a failure of the telling or of closing
         the logger, are notes on it.
     """
-    self.state, self.updates = self.local(state), int(state.step)
+    self.state, self.updates = self.to_local(state), int(state.step)
     try:
       state = self._fit(state)
     except BaseException as exception:
@@ -151,7 +151,7 @@ class Trainer(Generic[StateT]):
     """Ends the run after the update under way; called by callbacks."""
     self.stop_reason = self.stop_reason or reason
 
-  def tell(self, hook: str, *what: Any) -> None:
+  def call_hooks(self, hook: str, *what: Any) -> None:
     """Calls a hook of every callback; one that raises is named.
 
     Args:
@@ -198,28 +198,28 @@ class Trainer(Generic[StateT]):
         f'The state has made {self.updates} updates already; num_updates is'
         f' {self.num_updates}.'
       )
-    self.tell('on_fit_start', self.state)
+    self.call_hooks('on_fit_start', self.state)
     while self.updates < self.num_updates and self.stop_reason is None:
       begin = time.perf_counter()
       self.state = None
       state, arrays = self.step(state)
       updates = self.updates + 1
-      metrics = scalars.finite(f'After update {updates}', arrays)
+      metrics = scalars.to_finite_floats(f'After update {updates}', arrays)
       metrics['perf/update_seconds'] = time.perf_counter() - begin
       if int(state.step) != updates:
         raise ValueError(
           f'After update {updates} the step of the state is'
           f' {int(state.step)}; every update must add one.'
         )
-      self.state, self.updates = self.local(state), updates
-      self.tell('on_step_end', self.state, metrics)
+      self.state, self.updates = self.to_local(state), updates
+      self.call_hooks('on_train_batch_end', self.state, metrics)
       self.logger.write(
-        updates, scalars.finite(f'After update {updates}', metrics)
+        updates, scalars.to_finite_floats(f'After update {updates}', metrics)
       )
-      self.tell('on_update_end', self.state, metrics)
-      if signal := self.interrupted():
+      self.call_hooks('on_after_log', self.state, metrics)
+      if signal := self.get_signal():
         raise errors.Interrupted(signal, f'after update {updates}')
-    self.tell('on_fit_end', self.state)
+    self.call_hooks('on_fit_end', self.state)
     return state
 
   def _named(self) -> Iterator[tuple[str, Callback]]:

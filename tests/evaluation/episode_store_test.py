@@ -118,7 +118,9 @@ class EpisodeLogTest(_TestCase):
 
 class DirectoryTest(_TestCase):
   def _begin(self, played=(), **changes):
-    run_directory.prepare_again(self.out, '--out', 'an evaluation', 'methods')
+    run_directory.prepare_resumable(
+      self.out, '--out', 'an evaluation', 'methods'
+    )
     return episode_store.begin(
       self.out, _CONFIG | changes, ['a device'], played
     )

@@ -348,7 +348,7 @@ class HereTest(parameterized.TestCase):
     out = self.root / 'out'
     self._run()
     with (
-      run.run_directory.locked(out),
+      run.run_directory.lock(out),
       self.assertRaisesRegex(errors.UsageError, 'at work in --out='),
     ):
       self._run()

@@ -97,8 +97,8 @@ class LocalTest(_TestCase):
     path = self.root / 'pid'
     program = (
       'import pathlib, time\n'
-      'from acme_cbo import executors\n'
-      'from tests import jobs_that_end\n'
+      'from acme_cbo.experiments import executors\n'
+      'from tests.experiments import jobs_that_end\n'
       'if __name__ == "__main__":\n'
       f'  executor = executors.Local(1, pathlib.Path({str(self.root)!r}))\n'
       f'  executor.start("a", jobs_that_end.lasts, {str(path)!r})\n'

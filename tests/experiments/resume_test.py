@@ -65,13 +65,13 @@ def _arrays(workdir):
 
 
 class Stops(trainer_lib.Callback):
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     if trainer.updates == 6:
       trainer.stop('enough')
 
 
 class Breaks(trainer_lib.Callback):
-  def on_update_end(self, trainer, state, metrics):
+  def on_after_log(self, trainer, state, metrics):
     if trainer.updates == 6:
       raise ValueError('broken')
 
@@ -182,7 +182,7 @@ class ResumeTest(parameterized.TestCase):
       ),
       1,
       'failed',
-      'ValueError: broken; raised by the callback Breaks in on_update_end',
+      'ValueError: broken; raised by the callback Breaks in on_after_log',
     ),
     (
       (

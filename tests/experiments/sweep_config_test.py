@@ -22,7 +22,7 @@ class TrainingsTest(parameterized.TestCase):
 
   def _trainings(self, *names, seeds=(0, 1)):
     given = dict.fromkeys(names, self.config)
-    return sweep_config.trainings(given, seeds, self.root)
+    return sweep_config.make_trainings(given, seeds, self.root)
 
   def test_all_configurations_of_a_seed_before_the_next(self):
     found = self._trainings('a', 'b')
@@ -99,11 +99,11 @@ def _fails(config):
 class SweptTest(parameterized.TestCase):
   def test_plain_values(self):
     config = grpo.get_config('smoke')
-    found = sweep_config.swept(lambda given: {given: config}, 'a')
+    found = sweep_config.expand(lambda given: {given: config}, 'a')
     self.assertEqual(found, {'a': config.to_dict()})
 
   @parameterized.parameters(
-    (_fails, r"failed: KeyError\('a'\), in line \d+ of .*study_test.py"),
+    (_fails, r"failed: KeyError\('a'\), in line \d+ of .*sweep_config_test.py"),
     (lambda config: None, 'returned None; it is to return'),
     (lambda config: {}, 'returned {}; it is to return'),
     (lambda config: {1: {}}, 'names 1: {}; it is to name a text'),
@@ -112,7 +112,7 @@ class SweptTest(parameterized.TestCase):
   )
   def test_refuses(self, sweep, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence):
-      sweep_config.swept(sweep, 'a')
+      sweep_config.expand(sweep, 'a')
 
 
 class ComparableTest(parameterized.TestCase):
@@ -128,7 +128,7 @@ class ComparableTest(parameterized.TestCase):
       if one == 'b':
         config.update_from_flattened_dict({name: value})
       configs[one] = config.to_dict()
-    found = sweep_config.trainings(configs, (0,), pathlib.Path('nowhere'))
+    found = sweep_config.make_trainings(configs, (0,), pathlib.Path('nowhere'))
     with self.assertRaisesRegex(errors.UsageError, sentence):
       sweep_config.check_comparable(found, False)
     sweep_config.check_comparable(found, True)
@@ -139,7 +139,7 @@ class BalancesTest(parameterized.TestCase):
   @parameterized.parameters('', 'short', 'smoke', 'linear')
   def test_a_study_of_the_balances(self, preset):
     given = workflow.get_config(preset)
-    found = sweep_config.trainings(
+    found = sweep_config.make_trainings(
       {name: one.to_dict() for name, one in workflow.sweep(given).items()},
       given.seeds,
       pathlib.Path('nowhere'),

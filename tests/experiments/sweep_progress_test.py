@@ -12,7 +12,7 @@ from acme_cbo.experiments import sweep_progress
 
 _ROWS = [
   sweep_progress.Row('a', sweep_progress.FINISHED, 'score 0.5'),
-  sweep_progress.Row('b', sweep_progress.AT_WORK, '10%'),
+  sweep_progress.Row('b', sweep_progress.RUNNING, '10%'),
   sweep_progress.Row('c', sweep_progress.WAITING, ''),
 ]
 
@@ -25,13 +25,13 @@ class _Terminal(io.StringIO):
 class BoardTest(absltest.TestCase):
   def test_lines_tell_what_changes(self):
     stream = io.StringIO()
-    shown = sweep_progress.Board(stream, _ROWS)
+    shown = sweep_progress.ProgressTable(stream, _ROWS)
     shown.show(_ROWS)
     self.assertEmpty(stream.getvalue())
     changed = [
       _ROWS[0],
       sweep_progress.Row('b', sweep_progress.FAILED, 'no memory'),
-      sweep_progress.Row('c', sweep_progress.AT_WORK, ''),
+      sweep_progress.Row('c', sweep_progress.RUNNING, ''),
     ]
     shown.show(changed)
     shown.show(changed)
@@ -46,7 +46,7 @@ class BoardTest(absltest.TestCase):
     stream = io.StringIO()
     with mock.patch('time.monotonic') as clock:
       clock.return_value = 0.0
-      shown = sweep_progress.Board(stream, _ROWS)
+      shown = sweep_progress.ProgressTable(stream, _ROWS)
       for seconds in (20, 40, 60, 80):
         clock.return_value = seconds
         shown.show(_ROWS)
@@ -55,7 +55,7 @@ class BoardTest(absltest.TestCase):
   @mock.patch.dict(os.environ, {'TERM': 'xterm', 'COLUMNS': '60'})
   def test_a_table_on_a_terminal(self):
     stream = _Terminal()
-    shown = sweep_progress.Board(stream, _ROWS)
+    shown = sweep_progress.ProgressTable(stream, _ROWS)
     shown.show(_ROWS)
     shown.close()
     lines = stream.getvalue().splitlines()

@@ -69,7 +69,7 @@ class ResumableTest(DirectoryTestCase):
     self.config = {'seed': 0, 'grpo': {'beta': 0.0, 'weights': (1.0, 2.0)}}
 
   def _begin(self):
-    run_directory.begin(self.directory, self.config, ['cpu:0'])
+    run_directory.record_start(self.directory, self.config, ['cpu:0'])
 
   def test_the_same_config_goes_on(self):
     self._begin()
@@ -129,8 +129,10 @@ class ResumableTest(DirectoryTestCase):
 
   def test_what_differs_from_the_last_start_is_told(self):
     starts = [{'cpus': 2, 'git': None}, {'cpus': 1, 'git': None, 'time': 'x'}]
-    self.assertEqual(run_directory.differences(starts), ['cpus: 2 -> 1'])
-    self.assertEmpty(run_directory.differences(starts[:1]))
+    self.assertEqual(
+      run_directory.environment_changes(starts), ['cpus: 2 -> 1']
+    )
+    self.assertEmpty(run_directory.environment_changes(starts[:1]))
 
   def test_a_damaged_record_is_named(self):
     (self.directory / 'environment.json').write_text('{"starts": [')
@@ -155,18 +157,18 @@ class ResumableTest(DirectoryTestCase):
 class LockedTest(DirectoryTestCase):
   def test_one_at_a_time(self):
     with (
-      run_directory.locked(self.directory),
+      run_directory.lock(self.directory),
       self.assertRaisesRegex(errors.UsageError, 'another process is at work'),
-      run_directory.locked(self.directory),
+      run_directory.lock(self.directory),
     ):
       self.fail('It was let in.')
-    with run_directory.locked(self.directory):
+    with run_directory.lock(self.directory):
       pass
 
   def test_no_directory(self):
     with (
       self.assertRaisesRegex(errors.UsageError, 'nothing: No such file'),
-      run_directory.locked(self.directory / 'nothing'),
+      run_directory.lock(self.directory / 'nothing'),
     ):
       self.fail('It was let in.')
 
@@ -178,7 +180,7 @@ class EndingTest(DirectoryTestCase):
 
   def test_a_run_that_ends_well(self):
     facts: dict[str, Any] = {'name': 'a'}
-    with run_directory.ending(self.directory, facts, time.monotonic()):
+    with run_directory.summary_on_exit(self.directory, facts, time.monotonic()):
       facts['updates'] = 3
       facts['finished_by'] = 'all updates were made'
     summary = self._summary()
@@ -208,7 +210,7 @@ class EndingTest(DirectoryTestCase):
     with (
       self.assertRaises(type(exception)),
       # What would have been said had it ended well is not said.
-      run_directory.ending(
+      run_directory.summary_on_exit(
         self.directory, {'finished_by': 'all of it'}, time.monotonic()
       ),
     ):
@@ -222,7 +224,7 @@ class EndingTest(DirectoryTestCase):
   def test_an_exit_in_between_is_no_good_end(self):
     with (
       self.assertRaisesRegex(RuntimeError, r'ended by SystemExit\(0\)'),
-      run_directory.ending(self.directory, {}, time.monotonic()),
+      run_directory.summary_on_exit(self.directory, {}, time.monotonic()),
     ):
       raise SystemExit(0)
     self.assertEqual(self._summary()['status'], 'failed')
@@ -232,11 +234,11 @@ class EndingTest(DirectoryTestCase):
     before = signal.getsignal(number)
     facts: dict[str, Any] = {'finished_by': 'all updates were made'}
     start = time.monotonic() - 100
-    with run_directory.ending(self.directory, facts, start) as ending:
-      self.assertIsNone(ending.interrupted())
+    with run_directory.summary_on_exit(self.directory, facts, start) as guard:
+      self.assertIsNone(guard.get_signal())
       os.kill(os.getpid(), number)
       time.sleep(0.05)
-      self.assertEqual(ending.interrupted(), number)
+      self.assertEqual(guard.get_signal(), number)
     self.assertEqual(self._summary()['status'], 'finished')
     self.assertGreater(self._summary()['seconds'], 100)
     self.assertEqual(signal.getsignal(number), before)

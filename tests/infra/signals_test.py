@@ -17,12 +17,12 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 def _start(body, grace):
   program = f"""
     import sys, time
-    from acme_cbo.training import interruption
+    from acme_cbo.infra import signals
 
     def abort(signal):
       print('aborted by', signal, flush=True)
 
-    with interruption.Interruption(abort, grace_seconds={grace}) as interrupted:
+    with signals.SignalGuard(abort, grace_seconds={grace}) as interrupted:
       print('ready', flush=True)
       {body}
     print('ended by itself', flush=True)
@@ -39,7 +39,7 @@ def _start(body, grace):
 
 
 @pytest.mark.fault
-class InterruptionTest(parameterized.TestCase):
+class SignalGuardTest(parameterized.TestCase):
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   def test_a_run_that_asks_ends_by_itself(self, number):
     body = 'while not interrupted(): time.sleep(0.01)'

@@ -40,7 +40,9 @@ class ReadyTest(parameterized.TestCase):
     def count():
       self.compiled += 1
 
-    return compilation.ready(settings, jax.local_devices()[:1], trace, count)
+    return compilation.load_or_compile(
+      settings, jax.local_devices()[:1], trace, count
+    )
 
   def _sets(self):
     return sorted((self.kept / 'sets').iterdir())
@@ -197,7 +199,7 @@ class ReadyTest(parameterized.TestCase):
       raise ValueError('not to be traced')
 
     with self.assertRaisesRegex(ValueError, 'not to be traced'):
-      compilation.ready(
+      compilation.load_or_compile(
         'settings', jax.local_devices()[:1], trace, lambda: None
       )
     self.assertEmpty(list(self.kept.glob('sets/*')))

@@ -25,7 +25,7 @@ def _pipeline(max_lag=2, version=0, stall_seconds=5.0):
 
 
 def _bring(pipeline, ticket):
-  pipeline.bring(ticket.update, ticket.version, f'of {ticket.update}')
+  pipeline.put(ticket.update, ticket.version, f'of {ticket.update}')
 
 
 class OrderTest(parameterized.TestCase):
@@ -33,30 +33,30 @@ class OrderTest(parameterized.TestCase):
     pipeline = _pipeline(version=7)
     for i in range(3):
       self.assertEqual(
-        pipeline.take(),
+        pipeline.get_work(),
         experience_queue.WorkItem(8 + i, 100 + i, 7, 'params 7'),
       )
 
   def test_experience_is_taken_in_the_order_of_the_updates(self):
     pipeline = _pipeline()
-    tickets = [pipeline.take() for _ in range(3)]
+    tickets = [pipeline.get_work() for _ in range(3)]
     for ticket in reversed(tickets):
       _bring(pipeline, ticket)
     for i in range(3):
-      (version, experience), _ = pipeline.next()
+      (version, experience), _ = pipeline.get()
       self.assertEqual((version, experience), (0, f'of {i + 1}'))
 
   @parameterized.parameters(0, 1, 3)
   def test_no_more_are_given_out_than_may_be_old(self, max_lag):
     pipeline = _pipeline(max_lag)
     for _ in range(max_lag + 1):
-      _bring(pipeline, pipeline.take())
+      _bring(pipeline, pipeline.get_work())
     taken: list[Any] = []
-    thread = threading.Thread(target=lambda: taken.append(pipeline.take()))
+    thread = threading.Thread(target=lambda: taken.append(pipeline.get_work()))
     thread.start()
     thread.join(0.05)
     self.assertEmpty(taken)
-    pipeline.next()
+    pipeline.get()
     thread.join(0.05)
     self.assertEmpty(taken)  # It was consumed, but nothing is newer yet.
     pipeline.publish(1, 'params 1')
@@ -71,7 +71,7 @@ class OrderTest(parameterized.TestCase):
     pauses = [rng.uniform(0, 0.002) for _ in range(64)]
 
     def act():
-      while (ticket := pipeline.take()) is not None:
+      while (ticket := pipeline.get_work()) is not None:
         time.sleep(pauses[ticket.update % 64])
         self.assertEqual(ticket.params, f'params {ticket.version}')
         self.assertEqual(ticket.key, 99 + ticket.update)
@@ -82,7 +82,7 @@ class OrderTest(parameterized.TestCase):
       thread.start()
     lags = []
     for update in range(1, 101):
-      (version, experience), _ = pipeline.next()
+      (version, experience), _ = pipeline.get()
       self.assertEqual(experience, f'of {update}')
       lags.append(update - 1 - version)
       pipeline.publish(update, f'params {update}')
@@ -95,71 +95,71 @@ class OrderTest(parameterized.TestCase):
 
   def test_waiting_is_counted(self):
     pipeline = _pipeline(max_lag=0)
-    first = pipeline.take()
+    first = pipeline.get_work()
     threading.Timer(0.1, lambda: _bring(pipeline, first)).start()
-    _, waited = pipeline.next()
+    _, waited = pipeline.get()
     self.assertBetween(waited, 0.05, 1.0)
     threading.Timer(0.1, lambda: pipeline.publish(1, 'params 1')).start()
-    pipeline.take()
-    self.assertBetween(pipeline.actors_waited(), 0.05, 1.0)
-    self.assertEqual(pipeline.actors_waited(), 0.0)
+    pipeline.get_work()
+    self.assertBetween(pipeline.pop_actor_wait_seconds(), 0.05, 1.0)
+    self.assertEqual(pipeline.pop_actor_wait_seconds(), 0.0)
 
 
 @pytest.mark.fault
 class FaultTest(parameterized.TestCase):
   def test_what_was_not_asked_for_is_refused(self):
     pipeline = _pipeline()
-    ticket = pipeline.take()
+    ticket = pipeline.get_work()
     _bring(pipeline, ticket)
     for update in (1, 2):  # Twice, and of nobody.
       with self.assertRaisesRegex(RuntimeError, f'of update {update} was bro'):
-        pipeline.bring(update, 0, 'again')
+        pipeline.put(update, 0, 'again')
 
   def test_parameters_that_are_too_old_are_refused(self):
     pipeline = _pipeline(max_lag=2, version=7)
-    pipeline.take()
-    pipeline.bring(8, 4, 'late')
+    pipeline.get_work()
+    pipeline.put(8, 4, 'late')
     with self.assertRaisesRegex(
       RuntimeError, 'update 8 is of parameters that are 3 updates old.*is 2'
     ):
-      pipeline.next()
+      pipeline.get()
 
   def test_an_error_of_an_actor_reaches_the_learner_at_once(self):
     for _ in range(20):
       pipeline = _pipeline()
-      pipeline.take()
+      pipeline.get_work()
       error = KeyError('of an actor')
-      threading.Timer(0.01, lambda p=pipeline, e=error: p.fail(e)).start()
+      threading.Timer(0.01, lambda p=pipeline, e=error: p.put_error(e)).start()
       begin = time.monotonic()
       with self.assertRaises(KeyError) as caught:
-        pipeline.next()
+        pipeline.get()
       self.assertIs(caught.exception, error)
       self.assertLess(time.monotonic() - begin, 2)
 
   def test_the_first_error_is_the_one(self):
     pipeline = _pipeline()
-    pipeline.fail(KeyError('first'))
-    pipeline.fail(KeyError('second'))
+    pipeline.put_error(KeyError('first'))
+    pipeline.put_error(KeyError('second'))
     with self.assertRaisesRegex(KeyError, 'first'):
-      pipeline.next()
+      pipeline.get()
 
   def test_an_actor_that_stalls_is_named(self):
     pipeline = _pipeline(stall_seconds=0.1)
-    thread = threading.Thread(target=pipeline.take, name='actor 3')
+    thread = threading.Thread(target=pipeline.get_work, name='actor 3')
     thread.start()
     thread.join()
     with self.assertRaisesRegex(
       errors.PeerError, 'update 1: nothing.*actor 3 has been at it for.*stall_s'
     ):
-      pipeline.next()
+      pipeline.get()
 
   def test_the_end_wakes_who_waits(self):
     for _ in range(50):
       pipeline = _pipeline(max_lag=0)
-      pipeline.take()
+      pipeline.get_work()
       taken: list[Any] = ['nothing']
       thread = threading.Thread(
-        target=lambda t=taken, p=pipeline: t.append(p.take())
+        target=lambda t=taken, p=pipeline: t.append(p.get_work())
       )
       thread.start()
       pipeline.close()

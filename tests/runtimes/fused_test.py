@@ -20,7 +20,6 @@ from acme_cbo.agents.grpo import losses
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.environments import environment
 from acme_cbo.infra import errors
-from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 from tests.support import miniature
 
@@ -80,7 +79,7 @@ def _fixed_experience(parts):
   """Prior and actor bring the same each time: nothing of them to compile."""
   state = _init(parts)
   brought = _act(miniature.parts())(state.params, state.key, miniature.tasks(4))
-  with _fixed_tasks(), mock.patch.object(fused, 'act', lambda *_: brought):
+  with _fixed_tasks(), mock.patch.object(agent, 'act', lambda *_: brought):
     yield
 
 

@@ -17,9 +17,9 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What runs them, with less patience than usual.
 _RUN = """
 import sys
-from acme_cbo import together
-together._GRACE_SECONDS = 1.0
-sys.exit(together.run(sys.argv[1], sys.argv[2:-1], int(sys.argv[-1])))
+from acme_cbo.runtimes import local_launch
+local_launch._GRACE_SECONDS = 1.0
+sys.exit(local_launch.run(sys.argv[1], sys.argv[2:-1], int(sys.argv[-1])))
 """
 # What they do: --what=WORD of each in turn, and a file of who is there.
 _PROGRAM = """
@@ -40,7 +40,7 @@ print('done\\nwithout a last newline', end='')
 """
 
 
-class TogetherTest(parameterized.TestCase):
+class LocalLaunchTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))

@@ -24,7 +24,7 @@ _STEPS = 4
 
 def lead(group: process_group.SingleProcess, what: str) -> None:
   """Commands steps."""
-  group.on_loss(lambda reason: print(f'written: {reason}', flush=True))
+  group.on_peer_loss(lambda reason: print(f'written: {reason}', flush=True))
   if what == '0 hangs':
     time.sleep(60)
   for step in range(10**6 if what[0] != '-' else _STEPS):
@@ -33,10 +33,10 @@ def lead(group: process_group.SingleProcess, what: str) -> None:
       happen(what, 0)
     if step > _STEPS and what == '1 stops unread':
       assert isinstance(group, process_group.Coordinator)
-      group.ask(1, {'step': step}, bytes(1 << 26))
-    if number := group.signal():
+      group.request(1, {'step': step}, bytes(1 << 26))
+    if number := group.received_signal():
       raise errors.Interrupted(number, f'after update {step}')
-    with group.explaining():
+    with group.explain_failures():
       time.sleep(0.02)
       if step > _STEPS and what == '1 resets':
         raise ValueError('Connection reset by peer')
@@ -86,7 +86,7 @@ def main() -> None:
     ),
   ):
     try:
-      with process_group.joined(place, config) as group:
+      with process_group.join(place, config) as group:
         if isinstance(group, process_group.Worker):
           if what == '0 hangs' and number == 1:
             happen('1 dies', 1)

@@ -52,7 +52,7 @@ def curves() -> dict[str, float]:
   """How far metrics and parameters are apart in some updates."""
   alone, shared = agent.programs(_PARTS), _OVER.programs
   key = jax.random.PRNGKey(0)
-  one, many = alone['init'](key), shared['init'](_OVER.place(key))
+  one, many = alone['init'](key), shared['init'](_OVER.device_put(key))
   in_metrics = 0.0
   for _ in range(_UPDATES):
     one, expected = agent.make_step(alone)(one)
@@ -65,7 +65,7 @@ def curves() -> dict[str, float]:
   return {
     'devices': len(_OVER.devices),
     'metrics': in_metrics,
-    'params': apart(_OVER.local(many).params, one.params),
+    'params': apart(_OVER.to_local(many).params, one.params),
     'between devices': max(apart(copies[0], copy) for copy in copies),
   }
 
@@ -76,7 +76,7 @@ def threads() -> dict[str, float]:
   run = agent.programs(_PARTS)
   key = jax.random.PRNGKey(0)
   one, two = run['init'](key), run['init'](key)
-  with over.started(run, two) as step:
+  with over.session(run, two) as step:
     for _ in range(3):
       one, _ = agent.make_step(run)(one)
       two, _ = step(two)
@@ -86,7 +86,7 @@ def threads() -> dict[str, float]:
 def faults() -> dict[str, str]:
   """What is said of an outcome, and of a gradient, on one SCM that is lost."""
   run = _OVER.programs
-  state = run['init'](_OVER.place(jax.random.PRNGKey(0)))
+  state = run['init'](_OVER.device_put(jax.random.PRNGKey(0)))
   _, key_tasks, _ = jax.random.split(state.key, 3)
   tasks, _ = run['fill'](key_tasks)
   marked = np.asarray(tasks.scm.location[_SPOILT])

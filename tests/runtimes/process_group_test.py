@@ -54,14 +54,14 @@ def _run(what, size=_SIZE):
 
 class PlaceTest(parameterized.TestCase):
   def test_one_process_says_nothing(self):
-    self.assertIsNone(process_group.place(None, None, None))
+    self.assertIsNone(process_group.spec_from_flags(None, None, None))
 
   @parameterized.parameters(
     ('10.0.0.1:8476', '10.0.0.1'), ('[::1]:8476', '::1'), ('a.b:8476', 'a.b')
   )
   def test_as_flags_say(self, coordinator, host):
     self.assertEqual(
-      process_group.place(coordinator, 4, 3),
+      process_group.spec_from_flags(coordinator, 4, 3),
       process_group.ProcessSpec(host, 8476, 4, 3),
     )
 
@@ -85,7 +85,7 @@ class PlaceTest(parameterized.TestCase):
       self.assertRaisesRegex(errors.UsageError, sentence),
     ):
       os.environ.pop('SLURM_PROCID', None)
-      process_group.place(coordinator, number, process_id)
+      process_group.spec_from_flags(coordinator, number, process_id)
 
   def test_of_slurm(self):
     of_srun = {
@@ -97,7 +97,7 @@ class PlaceTest(parameterized.TestCase):
     }
     with mock.patch.dict(os.environ, of_srun):
       self.assertEqual(
-        process_group.place('slurm', None, None),
+        process_group.spec_from_flags('slurm', None, None),
         process_group.ProcessSpec('gpu003', 23456, 8, 5),
       )
 

@@ -20,7 +20,7 @@ _TREE = {
 
 class PackingTest(absltest.TestCase):
   def test_brings_back_every_bit(self):
-    found = remote.unpacked(remote.packed(_TREE), _TREE)
+    found = remote.unpack(remote.pack(_TREE), _TREE)
     for one, other in zip(
       jax.tree.leaves(found), jax.tree.leaves(_TREE), strict=True
     ):
@@ -29,16 +29,16 @@ class PackingTest(absltest.TestCase):
 
   def test_shapes_are_enough(self):
     like = jax.eval_shape(lambda: _TREE)
-    found = remote.unpacked(remote.packed(_TREE), like)
+    found = remote.unpack(remote.pack(_TREE), like)
     self.assertEqual(found['rest'][0], 2**32 - 1)
 
   def test_other_bytes_are_refused(self):
-    content = remote.packed(_TREE)
+    content = remote.pack(_TREE)
     for wrong in (b'', content[:-1], content + b'0'):
       with self.assertRaisesRegex(
         ValueError, 'where arrays of 18 are expected'
       ):
-        remote.unpacked(wrong, _TREE)
+        remote.unpack(wrong, _TREE)
 
 
 class AskingTest(absltest.TestCase):
@@ -49,7 +49,7 @@ class AskingTest(absltest.TestCase):
       def ask(self, number, what, payload):
         asked.append((number, what, payload))
         answer = experience.tasks, experience.data, experience.next_key
-        return {'seed': experience.seed, 'payload': remote.packed(answer)}
+        return {'seed': experience.seed, 'payload': remote.pack(answer)}
 
     key: Any = np.array([3, 4], np.uint32)
     tasks: Any = np.arange(3.0)
@@ -61,7 +61,7 @@ class AskingTest(absltest.TestCase):
       'act': types.SimpleNamespace(out_info=(experience.data, None)),
     }
     group: Any = Group()
-    act = remote.asking(group, 2, run, state)
+    act = remote.make_collect(group, 2, run, state)
     for update in (5, 6):
       params = {'w': np.full(2, float(update))}
       ticket = experience_queue.WorkItem(
@@ -70,7 +70,7 @@ class AskingTest(absltest.TestCase):
       jax.tree.map(np.testing.assert_array_equal, act(ticket), experience)
       number, what, payload = asked.pop()
       self.assertEqual((number, what), (2, {'update': update}))
-      sent, sent_key = remote.unpacked(payload, (params, key))
+      sent, sent_key = remote.unpack(payload, (params, key))
       np.testing.assert_array_equal(sent['w'], params['w'])
       np.testing.assert_array_equal(sent_key, key + update)
 

@@ -120,7 +120,7 @@ class ExperienceTest(absltest.TestCase):
 
   def test_the_policy_that_acted_is_the_one_that_is_learnt_from(self):
     state = _state()
-    with _runtime().started(_run(), state) as step:
+    with _runtime().session(_run(), state) as step:
       for update in range(1, 3):
         state, metrics = step(state)
         self.assertEqual(state.step, update)
@@ -131,7 +131,7 @@ class ExperienceTest(absltest.TestCase):
     ends = []
     for num_actors in (1, 2):
       state = _state()
-      with _runtime(num_actors=num_actors).started(_run(), state) as step:
+      with _runtime(num_actors=num_actors).session(_run(), state) as step:
         for _ in range(3):
           state, _ = step(state)
       ends.append(jax.device_get(state.params))
@@ -153,7 +153,7 @@ class FaultTest(parameterized.TestCase):
     begin = time.monotonic()
     with (
       self.assertRaisesRegex(error, sentence),
-      runtime.started(_run(), _state()) as step,
+      runtime.session(_run(), _state()) as step,
     ):
       step(_state())
     self.assertLess(time.monotonic() - begin, 10)
@@ -185,7 +185,7 @@ class FaultTest(parameterized.TestCase):
         self.assertRaisesRegex(
           errors.PeerError, r'\(pid \d+\) has ended, with'
         ),
-        _runtime(make, max_lag=2).started(_run(), state) as step,
+        _runtime(make, max_lag=2).session(_run(), state) as step,
       ):
         state, _ = step(state)
         os.kill(pids[5], signal.SIGKILL)

@@ -17,7 +17,6 @@ import pytest
 
 from acme_cbo.agents.grpo import agent
 from acme_cbo.infra import errors
-from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import threaded
 from tests.support import miniature
 
@@ -48,7 +47,7 @@ class LearningTest(parameterized.TestCase):
   def test_lockstep_is_fused_bit_for_bit(self, num_actors):
     step, expected = agent.make_step(_programs()), _state()
     state = _state()
-    with _runtime(num_actors).started(_programs(), state) as threaded_step:
+    with _runtime(num_actors).session(_programs(), state) as threaded_step:
       for _ in range(5):
         expected, metrics = step(expected)
         state, found = threaded_step(state)
@@ -69,7 +68,7 @@ class LearningTest(parameterized.TestCase):
       begun.append(args)
       return run['act'](*args)
 
-    with _runtime(max_lag=1).started({**run, 'act': act}, state) as step:
+    with _runtime(max_lag=1).session({**run, 'act': act}, state) as step:
       for update in range(1, 5):
         while len(begun) < update + 1:
           time.sleep(0.001)
@@ -89,7 +88,7 @@ class LearningTest(parameterized.TestCase):
     chex.assert_trees_all_equal(state.params, expected.params)
 
   def test_waiting_is_reported_of_both_sides(self):
-    with _runtime().started(_programs(), _state()) as step:
+    with _runtime().session(_programs(), _state()) as step:
       _, metrics = step(_state())
     for side in ('learner', 'actors'):
       self.assertBetween(metrics[f'perf/{side}_waiting'], 0.0, 1.0)
@@ -106,7 +105,7 @@ class FaultTest(parameterized.TestCase):
   @contextlib.contextmanager
   def _acting(self, act):
     """Actors do something else."""
-    with mock.patch.object(fused, 'acted', act):
+    with mock.patch.object(agent, 'collect', act):
       yield
 
   def test_an_actor_that_raises(self):
@@ -119,7 +118,7 @@ class FaultTest(parameterized.TestCase):
       with (
         self._acting(act),
         self.assertRaisesRegex(KeyError, 'at update') as caught,
-        _runtime(num_actors, 2).started(_programs(), _state()) as step,
+        _runtime(num_actors, 2).session(_programs(), _state()) as step,
       ):
         step(_state())
       self.assertLess(time.monotonic() - begin, 5)
@@ -137,7 +136,7 @@ class FaultTest(parameterized.TestCase):
       with (
         self._acting(act),
         self.assertRaisesRegex(errors.PeerError, 'actor 0 has been at it for'),
-        _runtime(stall_seconds=0.2).started(_programs(), _state()) as step,
+        _runtime(stall_seconds=0.2).session(_programs(), _state()) as step,
       ):
         try:
           step(_state())
@@ -152,14 +151,14 @@ class FaultTest(parameterized.TestCase):
     ):
       with (
         self.assertRaises(errors.PeerError) as caught,
-        _runtime(stall_seconds=0.2).started(_programs(), _state()) as step,
+        _runtime(stall_seconds=0.2).session(_programs(), _state()) as step,
       ):
         step(_state())
       (note,) = errors.notes(caught.exception)
       self.assertEqual(note, 'actor 0 did not end within 0 s')
       with (
         self.assertRaisesRegex(errors.PeerError, 'actor 0 did not end'),
-        _runtime(stall_seconds=0.2).started(_programs(), _state()),
+        _runtime(stall_seconds=0.2).session(_programs(), _state()),
       ):
         pass
       ended.set()
@@ -170,7 +169,7 @@ class FaultTest(parameterized.TestCase):
     with (
       mock.patch.object(threaded, '_JOIN_SECONDS', 0.2),
       self._acting(lambda *unused: time.sleep(0.6)),
-      _runtime(stall_seconds=30.0).started(_programs(), _state()),
+      _runtime(stall_seconds=30.0).session(_programs(), _state()),
     ):
       time.sleep(0.1)
     self.assertEmpty(_actors())
@@ -183,14 +182,14 @@ class FaultTest(parameterized.TestCase):
     for num_actors in range(1, self.tries + 1):
       with (
         self.assertRaisesRegex(KeyError, 'of the learner'),
-        _runtime(num_actors, 2).started(run, _state()) as step,
+        _runtime(num_actors, 2).session(run, _state()) as step,
       ):
         step(_state())
 
   def test_started_and_stopped_again_and_again(self):
     for i in range(50):
       state = _state()
-      with _runtime(1 + i % 3, i % 4).started(_programs(), state) as step:
+      with _runtime(1 + i % 3, i % 4).session(_programs(), state) as step:
         if i % 2:  # What they may bring is there, and nobody takes it.
           time.sleep(0.01)
         for _ in range(i % 3):
@@ -210,7 +209,7 @@ class FaultTest(parameterized.TestCase):
       self.assertRaisesRegex(
         errors.NonFiniteError, 'observation is not finite'
       ),
-      _runtime().started(spoilt, _state()) as step,
+      _runtime().session(spoilt, _state()) as step,
     ):
       step(_state())
 

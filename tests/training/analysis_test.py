@@ -85,7 +85,7 @@ class ChangeTest(parameterized.TestCase):
     size = length // 20
     blocks = values.reshape(20, size).mean(1)
     fit = scipy.stats.linregress(np.arange(20) * size / length, blocks)
-    found = analysis.change(values, 0.99)
+    found = analysis.estimate_change(values, 0.99)
     half = fit.stderr * scipy.stats.t.ppf(0.995, 18)
     np.testing.assert_allclose(
       found, (fit.slope, fit.slope - half, fit.slope + half)
@@ -93,19 +93,19 @@ class ChangeTest(parameterized.TestCase):
 
   def test_a_straight_line_is_known(self):
     values = 0.1 * np.arange(60)
-    np.testing.assert_allclose(analysis.change(values, 0.99), 6.0)
+    np.testing.assert_allclose(analysis.estimate_change(values, 0.99), 6.0)
 
   def test_covers_the_truth(self):
     inside = 0
     for seed in range(1000):
       noise = np.random.default_rng(seed).normal(size=100)
-      found = analysis.change(noise + 0.03 * np.arange(100), 0.95)
+      found = analysis.estimate_change(noise + 0.03 * np.arange(100), 0.95)
       inside += found.low < 3.0 < found.high
     self.assertBetween(inside, 950 - 28, 950 + 28)  # Four deviations.
 
   def test_a_short_stretch_has_no_interval(self):
     self.assertEqual(
-      analysis.change(np.arange(39.0), 0.99), (0.0, -np.inf, np.inf)
+      analysis.estimate_change(np.arange(39.0), 0.99), (0.0, -np.inf, np.inf)
     )
 
 
@@ -114,7 +114,7 @@ class AnalyseTest(parameterized.TestCase):
     # Rises by 1 within 50 values, stays, and dips once.
     t = np.arange(200)
     values = np.minimum(t / 50, 1.0)
-    found = analysis.analyse(values, 0.99, 40, 0.05)
+    found = analysis.analyze(values, 0.99, 40, 0.05)
     self.assertAlmostEqual(found.improvement.mean, 1 - values[:20].mean())
     self.assertGreater(found.improvement.low, 0.6)
     self.assertAlmostEqual(found.trend.mean, 0.0)
@@ -125,7 +125,7 @@ class AnalyseTest(parameterized.TestCase):
 
   def test_improvement_against_scipy(self):
     values = np.random.default_rng(0).normal(size=100) * np.linspace(1, 3, 100)
-    found = analysis.analyse(values, 0.99, 40, 0.05)
+    found = analysis.analyze(values, 0.99, 40, 0.05)
     test = scipy.stats.ttest_ind(values[-10:], values[:10], equal_var=False)
     interval = test.confidence_interval(0.99)
     np.testing.assert_allclose(
@@ -133,29 +133,29 @@ class AnalyseTest(parameterized.TestCase):
     )
 
   def test_what_still_rises_has_not_converged(self):
-    found = analysis.analyse(np.arange(100) / 100, 0.99, 40, 0.05)
+    found = analysis.analyze(np.arange(100) / 100, 0.99, 40, 0.05)
     self.assertIsNone(found.converged_at)
     self.assertAlmostEqual(found.trend.mean, 0.5)
 
   def test_a_fall_is_seen(self):
     values = np.concatenate([np.ones(100), np.zeros(100)])
-    found = analysis.analyse(values, 0.99, 40, 0.05)
+    found = analysis.analyze(values, 0.99, 40, 0.05)
     self.assertAlmostEqual(found.largest_fall, 1.0)
     self.assertLess(found.improvement.high, 0.0)
 
   def test_noise_is_that_around_the_curve(self):
     values = 0.1 * np.random.default_rng(0).normal(size=2000)
-    found = analysis.analyse(values + np.linspace(0, 3, 2000), 0.99, 40, 0.05)
+    found = analysis.analyze(values + np.linspace(0, 3, 2000), 0.99, 40, 0.05)
     self.assertBetween(found.noise, 0.095, 0.105)
 
   def test_a_curve_that_never_moves(self):
-    found = analysis.analyse(np.full(30, 0.5), 0.99, 40, 0.05)
+    found = analysis.analyze(np.full(30, 0.5), 0.99, 40, 0.05)
     self.assertEqual(found.improvement, (0.0, 0.0, 0.0))
     self.assertIsNone(found.converged_at)  # It is shorter than the window.
 
   def test_too_short(self):
     with self.assertRaisesRegex(ValueError, 'a curve of 9 values'):
-      analysis.analyse(np.zeros(9), 0.99, 40, 0.05)
+      analysis.analyze(np.zeros(9), 0.99, 40, 0.05)
 
 
 if __name__ == '__main__':

@@ -31,9 +31,9 @@ class CallbackTest(absltest.TestCase):
       hooks,
       [
         'on_fit_start',
-        'on_step_end',
-        'on_eval_end',
-        'on_update_end',
+        'on_train_batch_end',
+        'on_validation_end',
+        'on_after_log',
         'on_fit_end',
         'on_exception',
         'state_dict',
@@ -60,7 +60,7 @@ class LoadTest(parameterized.TestCase):
       "cannot be imported: No module named 'no_such_module'",
     ),
     (f'{__name__}:Yours', 'cannot be imported: .*Yours'),
-    ('pathlib:Path', 'is no subclass of acme_cbo.training.callbacks.Callback'),
+    ('pathlib:Path', 'is no subclass of acme_cbo.training.trainer.Callback'),
   )
   def test_what_it_cannot_make_is_named(self, name, sentence):
     with self.assertRaisesRegex(
@@ -80,7 +80,7 @@ class DocumentedTest(absltest.TestCase):
     recorder = toy.Recorder()
 
     class Policy(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         metrics |= {'policy/entropy_variable': 1.0, 'policy/entropy_cell': 0.5}
 
     _trainer(Policy(), own, logger=recorder, num_updates=1).fit(toy.init())
@@ -89,16 +89,16 @@ class DocumentedTest(absltest.TestCase):
 
 class EvaluationTest(parameterized.TestCase):
   @parameterized.parameters((5, 4), (6, 4), (0, 1))
-  def test_how_many_are_to_come(self, num_updates, expected):
+  def test_how_many_are_num_remaining(self, num_updates, expected):
     counts = []
 
     class Count(trainer_lib.Callback):
-      def on_eval_end(self, trainer, state, metrics):
-        counts.append(evaluation.to_come(trainer))
+      def on_validation_end(self, trainer, state, metrics):
+        counts.append(evaluation.num_remaining(trainer))
 
     evaluation = callbacks.Evaluation(toy.evaluate, 2)
     trainer = _trainer(num_updates=num_updates, callbacks=(evaluation, Count()))
-    self.assertEqual(evaluation.to_come(trainer), expected)
+    self.assertEqual(evaluation.num_remaining(trainer), expected)
     trainer.fit(toy.init())
     self.assertEqual(counts, list(reversed(range(expected))))
 
@@ -153,7 +153,7 @@ class CheckpointTest(parameterized.TestCase):
     self, exception, steps
   ):
     class Raise(trainer_lib.Callback):
-      def on_update_end(self, trainer, state, metrics):
+      def on_after_log(self, trainer, state, metrics):
         if trainer.updates == 2:
           raise exception
 

@@ -24,7 +24,7 @@ class ThroughputTest(parameterized.TestCase):
   @parameterized.parameters(0, 7)
   def test_rates_leave_out_compilation(self, start):
     class Clock(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         first = int(state.step) == start + 1
         metrics['perf/update_seconds'] = 100.0 if first else 0.25
 
@@ -104,7 +104,7 @@ class ProfileTest(parameterized.TestCase):
 
   def test_one_that_was_broken_off_is_there(self):
     class Break(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         if trainer.updates == 3:
           raise ValueError('broken')
 

@@ -251,7 +251,9 @@ class TerminalProgressTest(absltest.TestCase):
       Terminal() as other,
       mock.patch.object(sys, 'stdout', other.stream),
     ):
-      recorder = toy.Recorder(failures={'on_step_end': ValueError('broken')})
+      recorder = toy.Recorder(
+        failures={'on_train_batch_end': ValueError('broken')}
+      )
       trainer = _trainer(terminal.stream, recorder)
       with self.assertRaisesRegex(ValueError, 'broken'):
         trainer.fit(toy.init())
@@ -260,7 +262,7 @@ class TerminalProgressTest(absltest.TestCase):
 
   def test_prints_go_above_the_bar(self):
     class Print(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         print(f'hello {int(state.step)}')
 
     with (
@@ -275,7 +277,7 @@ class TerminalProgressTest(absltest.TestCase):
 
   def test_prints_to_a_pipe_stay_out_of_the_terminal(self):
     class Print(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         print('hello')
 
     pipe = io.StringIO()

@@ -17,7 +17,7 @@ def _fit(values, callback, start=0, known=None):
   )
 
   class Reward(trainer_lib.Callback):
-    def on_step_end(self, trainer, state, metrics):
+    def on_train_batch_end(self, trainer, state, metrics):
       metrics['reward/total'] = values[int(state.step)]
 
   trainer = trainer_lib.Trainer(

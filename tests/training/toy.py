@@ -86,17 +86,17 @@ class Recorder(trainer_lib.Callback):
   def close(self):
     self._record('close')
 
-  def on_update_end(self, trainer, state, metrics):
-    self._record('on_update_end', int(state.step))
+  def on_after_log(self, trainer, state, metrics):
+    self._record('on_after_log', int(state.step))
 
   def on_fit_start(self, trainer, state):
     self._record('on_fit_start', int(state.step))
 
-  def on_step_end(self, trainer, state, metrics):
-    self._record('on_step_end', int(state.step))
+  def on_train_batch_end(self, trainer, state, metrics):
+    self._record('on_train_batch_end', int(state.step))
 
-  def on_eval_end(self, trainer, state, metrics):
-    self._record('on_eval_end', int(state.step))
+  def on_validation_end(self, trainer, state, metrics):
+    self._record('on_validation_end', int(state.step))
 
   def on_fit_end(self, trainer, state):
     self._record('on_fit_end', int(state.step))

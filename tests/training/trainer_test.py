@@ -25,16 +25,16 @@ def _trainer(recorder, others=None, **kwargs):
 
 
 def _evaluation(step):
-  return [('evaluate', step), ('on_eval_end', step)]
+  return [('evaluate', step), ('on_validation_end', step)]
 
 
 def _update(step, *between):
   return [
     ('step', step - 1),
     *between,
-    ('on_step_end', step),
+    ('on_train_batch_end', step),
     ('write', step),
-    ('on_update_end', step),
+    ('on_after_log', step),
   ]
 
 
@@ -50,7 +50,7 @@ class OrderTest(parameterized.TestCase):
         *_update(1)[:-1],
         *_evaluation(0),
         ('write', 0),
-        ('on_update_end', 1),
+        ('on_after_log', 1),
         *_update(2, *_evaluation(2)),
         *_update(3, *_evaluation(3)),
         ('on_fit_end', 3),
@@ -86,7 +86,7 @@ class OrderTest(parameterized.TestCase):
 
   def test_a_callback_stops_it(self):
     class Stop(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         trainer.stop('enough')
         trainer.stop('more than enough')
 
@@ -98,7 +98,7 @@ class OrderTest(parameterized.TestCase):
     self.assertEqual(
       recorder.calls[-5:],
       [
-        ('on_update_end', 1),
+        ('on_after_log', 1),
         *_evaluation(1),
         ('write', 1),
         ('on_fit_end', 1),
@@ -108,7 +108,7 @@ class OrderTest(parameterized.TestCase):
 
   def test_a_stop_is_not_forgotten_by_a_restart(self):
     class Stop(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         trainer.stop('enough')
 
     recorder = toy.Recorder()
@@ -136,12 +136,12 @@ class OrderTest(parameterized.TestCase):
     recorder = toy.Recorder()
     trainer = _trainer(
       recorder,
-      interrupted=lambda: signal.SIGTERM if trainer.updates == 2 else None,
+      get_signal=lambda: signal.SIGTERM if trainer.updates == 2 else None,
     )
     with self.assertRaisesRegex(errors.Interrupted, 'SIGTERM after update 2'):
       trainer.fit(toy.init())
     self.assertEqual(
-      recorder.calls[-3:], [('on_update_end', 2), ('on_exception',), ('close',)]
+      recorder.calls[-3:], [('on_after_log', 2), ('on_exception',), ('close',)]
     )
     self.assertIsNotNone(trainer.state)
 
@@ -157,10 +157,10 @@ class OrderTest(parameterized.TestCase):
         f'{name}.{hook}'
         for hook in (
           'on_fit_start',
-          'on_eval_end',
-          'on_eval_end',
-          'on_step_end',
-          'on_update_end',
+          'on_validation_end',
+          'on_validation_end',
+          'on_train_batch_end',
+          'on_after_log',
           'on_fit_end',
         )
         for name in ('one', 'two')
@@ -236,9 +236,9 @@ class ExceptionTest(parameterized.TestCase):
       'evaluate',
       'write',
       'on_fit_start',
-      'on_step_end',
-      'on_eval_end',
-      'on_update_end',
+      'on_train_batch_end',
+      'on_validation_end',
+      'on_after_log',
       'on_fit_end',
     ),
     exception=(RuntimeError('broken'), KeyboardInterrupt()),
@@ -260,19 +260,19 @@ class ExceptionTest(parameterized.TestCase):
 
   def test_a_callback_that_raises_is_named(self):
     class Broken(trainer_lib.Callback):
-      def on_eval_end(self, trainer, state, metrics):
+      def on_validation_end(self, trainer, state, metrics):
         raise ValueError('broken')
 
     with self.assertRaisesRegex(ValueError, 'broken') as caught:
       _trainer(toy.Recorder(), (Broken(),)).fit(toy.init())
     self.assertEqual(
       errors.notes(caught.exception),
-      ['raised by the callback Broken in on_eval_end'],
+      ['raised by the callback Broken in on_validation_end'],
     )
 
   def test_a_metric_of_a_callback_that_is_not_finite_is_named(self):
     class Lost(trainer_lib.Callback):
-      def on_step_end(self, trainer, state, metrics):
+      def on_train_batch_end(self, trainer, state, metrics):
         metrics['mine/lost'] = float('nan')
 
     with self.assertRaisesRegex(FloatingPointError, 'update 1 .*mine/lost'):

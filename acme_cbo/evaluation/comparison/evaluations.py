@@ -207,8 +207,8 @@ def _episode(path, which, rows) -> episodes_lib.Episode:
   if steps != list(range(1, len(steps) + 1)):
     raise errors.UsageError(
       f'{path}: the steps of {method} on {scm}, repeat {repeat}, are '
-      f'{errors.listed([str(step) for step in steps], 5, "more", ", ")}; they '
-      'must be 1, 2, 3, ...'
+      f'{errors.format_list([str(step) for step in steps], 5, "more", ", ")}; '
+      'they must be 1, 2, 3, ...'
     )
   for name in ('no_intervention', 'optimum'):
     if rows[name].nunique() > 1:

@@ -120,16 +120,16 @@ def run(settings: Settings, resolve: registry.Resolve) -> dict[str, Any]:
     _check_beside(before, runs[0], settings, resolve)
   learning = _learning(runs)
   out = settings.out
-  run_directory.prepare_again(
+  run_directory.prepare_resumable(
     out, '--out', 'a comparison', 'paths', ('evaluation',)
   )
-  with run_directory.locked(out, '--out'):
+  with run_directory.lock(out, '--out'):
     models = _models(runs, before, settings, resolve)
     table = _table(models)
     summary = _summary(settings, models, table, runs)
     summary['training'] = learning
     # What was there stays until all of this is.
-    starts = run_directory.begin(
+    starts = run_directory.record_start(
       out,
       {
         field.name: _plain(getattr(settings, field.name))
@@ -368,7 +368,7 @@ def _write(
   out: pathlib.Path, summary: Mapping[str, Any], table: pd.DataFrame
 ) -> None:
   """Writes the table, the figures, the page and the summary."""
-  run_directory.write(out / 'units.csv', table.to_csv(index=False))
+  run_directory.write_text(out / 'units.csv', table.to_csv(index=False))
   about, confidence = summary['measures']['score'], summary['confidence']
   ranked = page.ranking(summary)
   drawn = {
@@ -384,7 +384,7 @@ def _write(
     path = out / f'{name}.png'
     plots.save(path, figure)
     images[name] = path.read_bytes()
-  run_directory.write(out / 'index.html', page.render(summary, images))
+  run_directory.write_text(out / 'index.html', page.render(summary, images))
   run_directory.write_json(out / 'summary.json', summary)
 
 

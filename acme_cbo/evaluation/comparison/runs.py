@@ -84,7 +84,8 @@ def read(
     mismatches = (*unfinished, *of_settings)
     if mismatches and not allow_mismatch:
       raise errors.UsageError(
-        f'{run.directory}: {errors.listed(mismatches, _MAX_SHOWN, "more")}; '
+        f'{run.directory}: '
+        f'{errors.format_list(mismatches, _MAX_SHOWN, "more")}; '
         '--allow_mismatch compares it all the same, and marks it'
       )
     runs.append(dataclasses.replace(run, mismatches=mismatches))

@@ -165,9 +165,9 @@ def _member(
   config: dict[str, Any], repeats: int, port: int, number: int
 ) -> dict[str, Any]:
   """What one of the processes measures."""
-  os.sched_setaffinity(0, cpu.shares(_SIZE)[number])
+  os.sched_setaffinity(0, cpu.split_cores(_SIZE)[number])
   place = process_group.ProcessSpec('127.0.0.1', port, _SIZE, number)
-  with process_group.joined(place, config) as group:
+  with process_group.join(place, config) as group:
     parts = builder.from_config(config).parts
     runtime = mesh.Mesh(parts, group)
     run = {name: traced.lower().compile() for name, traced in runtime.trace()}
@@ -175,7 +175,7 @@ def _member(
       [str(run[name].as_text()) for name in ('fill', 'act', 'learn')],
       parts.settings.steps_per_update,
     )
-    state = runtime.begin(run, 0)
+    state = runtime.init_state(run, 0)
     num_floats = sorted({*_NUM_FLOATS, what.reduced // _FLOAT})
     reduced = timing.medians(
       timing.interleaved(
@@ -186,7 +186,7 @@ def _member(
     )
     step, box = (
       agent.make_step({**runtime.programs, **run}),
-      [runtime.place(state)],
+      [runtime.device_put(state)],
     )
 
     def update():

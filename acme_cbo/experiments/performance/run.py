@@ -139,7 +139,7 @@ def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
   Returns:
     The exponents, as a table.
   """
-  run_directory.make(directory, '--scaling')
+  run_directory.create(directory, '--scaling')
   found = scaling.measure(config, repeats, lambda line: print(line, flush=True))
   text = json.dumps({'machine': machine.facts(), 'axes': found}, indent=2)
   (directory / 'scaling.json').write_text(text + '\n')

@@ -104,7 +104,7 @@ def fields(
   found = {}
   for key, value in pairs(node, what):
     if key.value not in known:
-      hint = errors.did_you_mean_or_there_are(key.value, known)
+      hint = errors.did_you_mean_or_options(key.value, known)
       refuse(key, f'{what}: key {short(key.value)} is unknown{hint}')
     found[key.value] = value
   for name in needed:
@@ -146,7 +146,7 @@ def index(node: yaml.Node, what: str, names: Sequence[str]) -> int:
   """Which of the variables a word names."""
   said = word(node, what)
   if said not in names:
-    hint = errors.did_you_mean_or_there_are(said, names)
+    hint = errors.did_you_mean_or_options(said, names)
     refuse(node, f'{what}: {short(said)} is no variable{hint}')
   return list(names).index(said)
 
