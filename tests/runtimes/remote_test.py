@@ -46,8 +46,8 @@ class AskingTest(absltest.TestCase):
     asked = []
 
     class Group:
-      def ask(self, number, what, payload):
-        asked.append((number, what, payload))
+      def request(self, number, message, payload):
+        asked.append((number, message, payload))
         answer = experience.tasks, experience.data, experience.next_key
         return {'seed': experience.seed, 'payload': remote.pack(answer)}
 
