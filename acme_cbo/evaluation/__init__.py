@@ -1,1 +1,1 @@
-"""Policies side by side on held-out SCMs, and what the numbers say."""
+"""Evaluation of policies on held-out SCMs: episodes, statistics, reports."""

@@ -1,7 +1,7 @@
-"""What the episodes of several methods come to, SCM by SCM.
+"""Aggregates the episodes of several methods, SCM by SCM.
 
-The independent unit is the repeat: all methods met the same data and noise in
-it, so that they are compared in pairs.
+The independent unit is the repeat. Within a repeat all methods get the same
+data and noise, so methods are compared in pairs.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import pandas as pd
 from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.evaluation import statistics
 
-# What `of_episode` tells of an episode.
+# Keys of `episode_measures`.
 MEASURES = (
   'best_expected',
   'recommended_expected',
@@ -33,12 +33,12 @@ COLUMNS = (
   'optimum',
   *episodes_lib.COLUMNS,
 )
-# The one whose differences from all others are reported.
+# Method whose differences from all others are reported.
 _REFERENCE = 'grpo'
 
 
 def table(episodes: Sequence[episodes_lib.Episode]) -> pd.DataFrame:
-  """One row per method, SCM, repeat and step, as `results.csv` holds it."""
+  """Returns the table of `results.csv`: a row per episode and step."""
   parts = [
     pd.DataFrame(
       {
@@ -56,24 +56,25 @@ def table(episodes: Sequence[episodes_lib.Episode]) -> pd.DataFrame:
   return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts])
 
 
-def of_episode(
+def episode_measures(
   episode: episodes_lib.Episode, num_interventions: int
 ) -> dict[str, float]:
-  """How good one episode was.
+  """Computes the scores and regrets of one episode.
 
-  With y the expected outcomes signed by the goal, y* the optimum's, y0 that of
-  no intervention, r that of the last recommendation and H interventions:
+  With y the expected outcomes signed by the goal, y* that of the optimum, y0
+  that of no intervention, r that of the last recommendation and H
+  interventions:
 
   `score = (r - y0) / (y* - y0)`; `simple_regret = y* - r`; `cumulative_regret =
-  Σ (y* - y)`; `mean_regret`, that over the interventions that were made;
+  Σ (y* - y)`; `mean_regret`, the mean of y* - y over the interventions made;
   `gap = (max y - y0) / (y* - y0)`; and, with h the first step that reached
-  max y, `gap_speed = (gap + (H - h) / H) / (1 + (H - 1) / H)`, the GAP of
-  "Causal Entropy Optimization" (Branchini et al., 2023), but with y* from the
-  SCM, not from the best of all methods.
+  max y, `gap_speed = (gap + (H - h) / H) / (1 + (H - 1) / H)`. The latter is
+  the GAP of "Causal Entropy Optimization" (Branchini et al., 2023), except that
+  y* is that of the SCM, not the best value found by any method.
 
   Args:
-    episode: of one intervention at least.
-    num_interventions: H, those that were allowed.
+    episode: an episode with at least one intervention.
+    num_interventions: maximum number H of interventions.
 
   Returns:
     {name: value} for each of `MEASURES`; the first two in the target's units.
@@ -83,9 +84,9 @@ def of_episode(
   y = goal * np.asarray(steps['expected_outcome'])
   last = goal * steps['recommended_expected'][-1]
   gap = float((y.max() - y0) / (top - y0))
-  found_at = int(y.argmax()) + 1
-  speed = (num_interventions - found_at) / num_interventions
-  most = 1 + (num_interventions - 1) / num_interventions
+  best_step = int(y.argmax()) + 1
+  speed = (num_interventions - best_step) / num_interventions
+  highest = 1 + (num_interventions - 1) / num_interventions
   return {
     'best_expected': steps['best_expected'][-1],
     'recommended_expected': steps['recommended_expected'][-1],
@@ -94,50 +95,53 @@ def of_episode(
     'cumulative_regret': float((top - y).sum()),
     'mean_regret': float((top - y).mean()),
     'gap': gap,
-    'gap_speed': (gap + speed) / most,
+    'gap_speed': (gap + speed) / highest,
   }
 
 
-def summarise(
+def summarize(
   episodes: Sequence[episodes_lib.Episode],
   num_interventions: int,
   confidence: float,
 ) -> dict[str, Any]:
-  """What all of it comes to.
+  """Computes the means, intervals and paired differences of all methods.
 
   Args:
-    episodes: the same repeats of every method on every SCM.
-    num_interventions: H, those that were allowed.
-    confidence: of the intervals.
+    episodes: episodes with the same repeats of every method on an SCM.
+    num_interventions: maximum number H of interventions.
+    confidence: confidence level of the intervals.
 
   Returns:
     `{'scms': {scm: {'goal', 'no_intervention', 'optimum', 'methods': {method:
     {each of MEASURES, 'parents', 'seconds_per_decision', 'repeats',
-    'interventions' (the mean of those made), 'ended_early'}}, 'grpo_minus':
-    {method: {each of MEASURES}}}}, 'overall': {method: {'score',
-    'seconds_per_decision'}}}`; the score of what did not play on every SCM is
-    None. Differences of expected outcomes are in the target's units: negative
-    is better where the goal is -1.
+    'interventions' (mean number made), 'ended_early' (number of episodes with
+    fewer than H)}}, 'grpo_minus': {method: {each of MEASURES}}}}, 'overall':
+    {method: {'score', 'seconds_per_decision'}}}`. The overall score is None for
+    a method without episodes on some SCM. Differences of expected outcomes are
+    in the target's units: where the goal is -1, negative is better.
+
+  Raises:
+    ValueError: a method lacks a repeat that another one has.
   """
   scms, scores = {}, {}
   for scm in dict.fromkeys(episode.scm for episode in episodes):
-    played = by_method([e for e in episodes if e.scm == scm])
+    of_methods = _by_method([e for e in episodes if e.scm == scm])
     values = {
-      method: _measured(part, num_interventions)
-      for method, part in played.items()
+      method: _measures(part, num_interventions)
+      for method, part in of_methods.items()
     }
-    for method, measured in values.items():
-      scores.setdefault(method, []).append(measured[MEASURES.index('score')])
-    first = next(iter(played.values()))
+    for method, measures in values.items():
+      scores.setdefault(method, []).append(measures[MEASURES.index('score')])
+    first = next(iter(of_methods.values()))
     scms[scm] = {
       'goal': float(np.mean([e.goal for e in first])),
       'no_intervention': float(np.mean([e.no_intervention for e in first])),
       'optimum': float(np.mean([e.optimum for e in first])),
       'methods': {
         method: {
-          **_named(statistics.estimates(values[method], confidence)),
-          'parents': _parents(part),
-          'seconds_per_decision': _seconds(part),
+          **_by_measure(statistics.estimates(values[method], confidence)),
+          'parents': _belief_quality(part),
+          'seconds_per_decision': _median_seconds(part),
           'repeats': len(part),
           'interventions': float(
             np.mean([len(e.steps['outcome']) for e in part])
@@ -146,10 +150,10 @@ def summarise(
             len(e.steps['outcome']) < num_interventions for e in part
           ),
         }
-        for method, part in played.items()
+        for method, part in of_methods.items()
       },
       'grpo_minus': {
-        method: _named(
+        method: _by_measure(
           statistics.estimates(values[_REFERENCE] - other, confidence)
         )
         for method, other in values.items()
@@ -163,7 +167,7 @@ def summarise(
         'score': statistics.stratified_estimate(strata, confidence)
         if len(strata) == len(scms)
         else None,
-        'seconds_per_decision': _seconds(
+        'seconds_per_decision': _median_seconds(
           [e for e in episodes if e.method == method]
         ),
       }
@@ -172,101 +176,105 @@ def summarise(
   }
 
 
-def by_method(
+def _by_method(
   episodes: Sequence[episodes_lib.Episode],
 ) -> dict[str, list[episodes_lib.Episode]]:
-  """{method: its episodes in the order of the repeats}.
+  """Returns {method: its episodes sorted by repeat}.
 
   Raises:
     ValueError: a method lacks a repeat that another one has.
   """
-  found: dict[str, list[episodes_lib.Episode]] = {}
+  groups: dict[str, list[episodes_lib.Episode]] = {}
   for episode in sorted(episodes, key=lambda e: e.repeat):
-    found.setdefault(episode.method, []).append(episode)
-  repeats = {m: [e.repeat for e in part] for m, part in found.items()}
+    groups.setdefault(episode.method, []).append(episode)
+  repeats = {m: [e.repeat for e in part] for m, part in groups.items()}
   if len({tuple(each) for each in repeats.values()}) > 1:
-    raise ValueError(f'methods are compared in pairs; their repeats: {repeats}')
-  # In the order in which they were given.
-  return {e.method: found[e.method] for e in episodes}
+    raise ValueError(
+      'methods are compared in pairs and must have the same repeats; they have '
+      f'{repeats}'
+    )
+  # Methods keep the order of `episodes`.
+  return {e.method: groups[e.method] for e in episodes}
 
 
 def curves(
   episodes: Sequence[episodes_lib.Episode],
   column: str,
   num_interventions: int,
-  normalised: bool,
+  normalized: bool,
 ) -> dict[str, np.ndarray]:
-  """A column of the results over the steps of every episode.
+  """Returns a column of the results as an array over the steps.
 
   Args:
-    episodes: on one SCM.
-    column: as 'best_expected'.
-    num_interventions: T.
-    normalised: 0 at no intervention and 1 at the optimum, in place of the
-      target's units.
+    episodes: episodes on one SCM.
+    column: name of the column, such as 'best_expected'.
+    num_interventions: maximum number T of interventions.
+    normalized: whether to rescale the values to 0 for no intervention and 1 for
+      the optimum; otherwise they are in the target's units.
 
   Returns:
-    {method: [n, T]}. What ended early stays where it ended.
+    {method: [n, T]}. Episodes that ended early are padded with their last
+    value.
   """
 
-  def one(episode):
+  def curve(episode):
     values = np.asarray(episode.steps[column])
-    if normalised:
+    if normalized:
       gain = episode.optimum - episode.no_intervention
       values = (values - episode.no_intervention) / gain
     return np.pad(values, (0, num_interventions - len(values)), 'edge')
 
   return {
-    method: np.stack([one(episode) for episode in part])
-    for method, part in by_method(episodes).items()
+    method: np.stack([curve(episode) for episode in part])
+    for method, part in _by_method(episodes).items()
   }
 
 
-def seconds(
+def cumulative_seconds(
   episodes: Sequence[episodes_lib.Episode], num_interventions: int
 ) -> dict[str, np.ndarray]:
-  """Seconds of computing up to each step.
+  """Computes the computing time up to each step.
 
   Args:
-    episodes: on any SCMs.
-    num_interventions: T.
+    episodes: episodes on any number of SCMs.
+    num_interventions: maximum number T of interventions.
 
   Returns:
-    {method: [T] sum of the medians over episodes of each step, of those that
-    reached it}.
+    {method: [T] seconds}, the cumulative sum of the median over the episodes
+    that reached each step.
   """
   of_step: dict[str, list[list[float]]] = {}
   for episode in episodes:
     steps = of_step.setdefault(
       episode.method, [[] for _ in range(num_interventions)]
     )
-    for step, spent in zip(steps, episode.steps['seconds'], strict=False):
-      step.append(spent)
+    for step, seconds in zip(steps, episode.steps['seconds'], strict=False):
+      step.append(seconds)
   return {
     method: np.cumsum([np.median(step) if step else 0.0 for step in steps])
     for method, steps in of_step.items()
   }
 
 
-def _measured(episodes, num_interventions):
-  """Of each of `MEASURES`, a value for each episode: [K, n]."""
-  rows = [of_episode(episode, num_interventions) for episode in episodes]
+def _measures(episodes, num_interventions):
+  """Returns [K, n] values of the `MEASURES` of each episode."""
+  rows = [episode_measures(episode, num_interventions) for episode in episodes]
   return np.array([[row[name] for row in rows] for name in MEASURES])
 
 
-def _named(estimates):
+def _by_measure(estimates):
   return dict(zip(MEASURES, estimates, strict=True))
 
 
-def _seconds(episodes) -> float:
-  """The median over all decisions."""
+def _median_seconds(episodes) -> float:
+  """Returns the median time of a decision, over all episodes."""
   return float(
     np.median(np.concatenate([e.steps['seconds'] for e in episodes]))
   )
 
 
-def _parents(episodes) -> dict[str, Any]:
-  """Quality of each belief after the last step, over all repeats."""
+def _belief_quality(episodes) -> dict[str, Any]:
+  """Computes the quality of each belief after the last step."""
   causes = np.concatenate([np.asarray(e.causes, bool) for e in episodes])
   return {
     belief: statistics.parent_set_quality(

@@ -1,4 +1,4 @@
-"""Results as text for people."""
+"""Text reports of training runs: tables of scores and the model card."""
 
 from typing import Any
 
@@ -10,53 +10,55 @@ _COLUMNS = (
 )
 
 
-def summary(found: dict[str, Any]) -> str:
-  """What a run came to, as the terminal shows it.
+def summary(results: dict[str, Any]) -> str:
+  """Returns the results of a training run as text for the terminal.
 
   Args:
-    found: `described`, `evaluation`, `grpo_minus`, `belief`, as in the
-      `summary.json` of a finished run.
+    results: the entries `described`, `confidence`, `evaluation`, `grpo_minus`
+      and `belief` of the `summary.json` of a finished run.
 
   Returns:
     Lines of text.
   """
-  confidence = found['confidence']
-  known = columns = ''
-  if found['belief']:
-    columns = ' The columns of families: last choice.'
-    known = (
-      '\n\nBelief in the parents of the target, before the first intervention '
-      f'and after the last:\n{beliefs(found["belief"])}'
+  confidence = results['confidence']
+  families = beliefs = ''
+  if results['belief']:
+    families = ' By family: score of the last intervention.'
+    beliefs = (
+      '\n\nBelief in the parents of the target, before the first and after the '
+      f'last intervention:\n{belief_table(results["belief"])}'
     )
   return (
-    f'{found["described"]}\n'
-    f'In brackets: {confidence:.0%} intervals.{columns}\n\n'
-    f'{table(found["evaluation"])}\n\n'
-    f'{comparison("grpo", found["grpo_minus"], confidence)}{known}'
+    f'{results["described"]}\n'
+    'Columns: score of the first, mean, best and last intervention; in '
+    f'brackets {confidence:.0%} intervals.{families}\n\n'
+    f'{score_table(results["evaluation"])}\n\n'
+    f'{difference_table("grpo", results["grpo_minus"], confidence)}{beliefs}'
   )
 
 
 def model_card(
-  found: dict[str, Any],
+  results: dict[str, Any],
   config: dict[str, Any],
   starts: list[dict[str, Any]],
   directory: str,
 ) -> str:
-  """What a trained policy is, for whoever finds it.
+  """Returns the model card of a trained policy.
 
   Args:
-    found: as for `summary`, and `name`, `seed`, `updates`, `parameters`.
-    config: of the run.
-    starts: what it was started with each time, from its `environment.json`.
-    directory: where the policy is.
+    results: the entries of `summary`, and `name`, `seed`, `updates`,
+      `parameters`, `simple_regret_share` and `regret_floor`.
+    config: config of the run.
+    starts: entries of the `environment.json` of the run, one for each start.
+    directory: directory of the saved policy.
 
   Returns:
-    Markdown.
+    Text in Markdown.
   """
   scms, horizon, rewards = (config[x] for x in ('scms', 'horizon', 'rewards'))
   start = starts[-1]
   commands = '\n'.join(entry['command'] for entry in starts)
-  code = start['git'] or {'revision': 'unknown', 'dirty': False}
+  git = start['git'] or {'revision': 'unknown', 'dirty': False}
   weights = ', '.join(
     f'{name} {x:g}' for name, x in rewards.items() if not isinstance(x, str)
   )
@@ -65,73 +67,74 @@ def model_card(
     f'- systems of the simulator `{simulator}`'
     if simulator
     else f'- systems of {scms["min_variables"]} to {scms["max_variables"]} '
-    'variables,\n  drawn at random: graphs, equations (linear and nonlinear), '
-    'noise and units\n'
+    'variables,\n  sampled at random: graphs, equations (linear and '
+    'nonlinear), noise and units\n'
     f'- {"hidden" if scms["latent"] else "no hidden"} common causes'
   )
-  return f"""# {found['name']}, seed {found['seed']}
+  return f"""# {results['name']}, seed {results['seed']}
 
-A policy that chooses experiments: given records of a system and the experiments
-so far, which variable to set next and to what value, so that one variable, the
-target, becomes as large or as small as possible. It is not told which variable
-causes which. It has {found['parameters']:,} parameters and was trained by GRPO,
-for {found['updates']} updates.
+A policy that chooses experiments. Given observations of a system and the
+results of earlier experiments, it chooses which variables to set next, and to
+which values, in order to maximize or minimize one variable, the target. The
+causal graph is unknown to it. The policy has {results['parameters']:,}
+parameters and was trained by GRPO for {results['updates']} updates.
 
-## What it was trained for
+## Training distribution
 
 {systems}
-- up to {scms['max_set_size']} of the variables set at a time
-- {horizon['num_observations']} records before the first experiment,
+- at most {scms['max_set_size']} variables set at a time
+- {horizon['num_observations']} observations before the first experiment,
   {horizon['num_interventions']} experiments
-- rewards: {weights}; simple_regret_share {found['simple_regret_share']:g},
-  regret_floor {found['regret_floor']:g}
+- rewards: {weights}; simple_regret_share {results['simple_regret_share']:g},
+  regret_floor {results['regret_floor']:g}
 
-Anything else was not tried: larger systems, other numbers of records.
+The policy was not evaluated on anything else, such as larger systems or other
+numbers of observations.
 
-## How good it is
+## Evaluation
 
-On systems that training never saw; every policy met the same ones, with the
-same data and noise.
+On held-out systems that were not used in training. All policies are evaluated
+on the same systems, with the same data and noise.
 
 ```
-{summary(found)}
+{summary(results)}
 ```
 
-## How to use it
+## Usage
 
-From the folder of the code:
+From the root directory of the code:
 
 ```python
 import pathlib
-from acme_cbo import trained_policy
+from acme_cbo.policies import saving
 
-network, params, about = trained_policy.load(
+network, params, metadata = saving.load(
   pathlib.Path({directory!r})
 )
 ```
 
-`acme_cbo.evaluation.policies.trained(network, params, (), num_turns, pick)` is
-the policy as `acme_cbo.evaluation.evaluate.episode` plays it: `num_turns` says
-how many variables it may set at once, `pick` how it decides. The directory
-needs no other file of this run.
+`acme_cbo.policies.trained.trained(network, params, (), max_set_size, decide)`
+returns the policy for `acme_cbo.evaluation.rollouts.episode`. `max_set_size` is
+the maximum number of variables set at a time. `decide` is `sample` or `mode` of
+`acme_cbo.networks.action_distribution`. No other file of this run is needed.
 
-## How it was made
+## Reproduction
 
 ```sh
 {commands}
 ```
 
-Code at revision {code['revision']}{' with changes' if code['dirty'] else ''},
-jax {start['versions']['jax']} on {', '.join(start['devices'])}. Every setting
-is in `config.json`.
+Code at revision {git['revision']}{' with changes' if git['dirty'] else ''},
+jax {start['versions']['jax']} on {', '.join(start['devices'])}. All settings
+are in `config.json`.
 """
 
 
-def table(evaluation: dict[str, Any]) -> str:
-  """The policies side by side, best last score first.
+def score_table(evaluation: dict[str, Any]) -> str:
+  """Returns a table of all policies, sorted by the last score.
 
   Args:
-    evaluation: from `statistics.summarise`.
+    evaluation: result of `statistics.summarize`.
 
   Returns:
     A table of fixed-width text: means with intervals, the interquartile mean
@@ -142,39 +145,38 @@ def table(evaluation: dict[str, Any]) -> str:
     - {'simulator'},
     key=lambda family: (family != 'linear', family != 'nonlinear', family),
   )
-  head = ['policy', *(f'{name} choice' for name, _ in _COLUMNS), 'last, IQM']
-  head[2] = 'all choices'
+  head = ['policy', *(name for name, _ in _COLUMNS), 'last, IQM']
   lines = [[*head, *families]]
   ranked = sorted(
     evaluation.items(), key=lambda item: -item[1]['score_last']['mean']
   )
   for policy, entry in ranked:
     cells = [policy]
-    cells += [interval(entry[key]) for _, key in _COLUMNS]
+    cells += [format_interval(entry[key]) for _, key in _COLUMNS]
     cells.append(f'{entry["score_last"]["iqm"]:.2f}')
     for family in families:
-      found = entry['by_family'].get(family)
-      cells.append(f'{found["score_last"]["mean"]:.2f}' if found else '')
+      scores = entry['by_family'].get(family)
+      cells.append(f'{scores["score_last"]["mean"]:.2f}' if scores else '')
     lines.append(cells)
   return align(lines)
 
 
-def comparison(
+def difference_table(
   policy: str, differences: dict[str, Any], confidence: float
 ) -> str:
-  """How far a policy is above the others, a line for each of them.
+  """Returns a table of the differences between a policy and the others.
 
   Args:
-    policy: the one that is compared.
-    differences: from `statistics.paired_differences`.
-    confidence: of their intervals.
+    policy: name of the policy that is compared.
+    differences: result of `statistics.paired_differences`.
+    confidence: confidence level of their intervals.
 
   Returns:
-    Lines of text that end in a verdict: above or below in both, or undecided.
+    A row for each other policy. The last column is 'above' or 'below' where the
+    differences of the mean and of the last score are both significant and of
+    that sign, and 'undecided' otherwise.
   """
-  lines = [
-    [f'{policy} minus', 'all choices', 'last choice', f'at {confidence:.0%}']
-  ]
+  lines = [[f'{policy} minus', 'mean', 'last', f'at {confidence:.0%}']]
   for other, entry in differences.items():
     scores = [entry['score_mean'], entry['score_last']]
     if all(score['interval'][0] > 0 for score in scores):
@@ -183,37 +185,39 @@ def comparison(
       verdict = 'below'
     else:
       verdict = 'undecided'
-    lines.append([other, *(interval(s, sign=True) for s in scores), verdict])
+    lines.append(
+      [other, *(format_interval(s, sign=True) for s in scores), verdict]
+    )
   return align(lines)
 
 
-def beliefs(quality: dict[str, Any]) -> str:
-  """How well each belief knows the parents, a line for each group of SCMs.
+def belief_table(quality: dict[str, Any]) -> str:
+  """Returns a table of the quality of each belief in each group of SCMs.
 
   Args:
-    quality: from `statistics.by_step`.
+    quality: result of `statistics.by_step`.
 
   Returns:
-    A table of fixed-width text: each quality before the first intervention and
-    after the last.
+    A table of fixed-width text: each quality before the first and after the
+    last intervention.
   """
   lines = [
     ['belief', 'SCMs', 'F1', 'AUROC', 'calibration error'],
   ]
   for belief, groups in quality.items():
-    for group, found in groups.items():
+    for group, qualities in groups.items():
       cells = [
         f'{steps[0]:.2f} -> {steps[-1]:.2f}'
-        for steps in (found['f1'], found['auroc'], found['ece'])
+        for steps in (qualities['f1'], qualities['auroc'], qualities['ece'])
       ]
       lines.append([belief, group, *cells])
   return align(lines)
 
 
-def interval(
+def format_interval(
   entry: dict[str, Any], sign: bool = False, decimals: int = 2
 ) -> str:
-  """As `0.71 [0.69, 0.73]`; as `0.71` where there is no interval."""
+  """Returns `0.71 [0.69, 0.73]`, or `0.71` if there is no interval."""
   spec = f'{"+" if sign else ""}.{decimals}f'
   mean = f'{entry["mean"]:{spec}}'
   if entry['interval'] is None:
@@ -223,7 +227,15 @@ def interval(
 
 
 def align(lines: list[list[str]], num_left: int = 1) -> str:
-  """Rows of cells as text of fixed width, the first columns to the left."""
+  """Formats rows of cells as a table of fixed-width text.
+
+  Args:
+    lines: cells of each row, all rows of the same length.
+    num_left: number of columns that are aligned to the left.
+
+  Returns:
+    Lines of text.
+  """
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(

@@ -298,7 +298,7 @@ def _write(
 ) -> dict[str, Any]:
   """Writes the summary, the page and the figures."""
   out = settings.out
-  found = aggregate.summarise(
+  found = aggregate.summarize(
     played.episodes, settings.interventions, settings.confidence
   )
   for name, environment in played.environments.items():
@@ -366,7 +366,7 @@ def _draw(settings: config_lib.MethodEvaluationConfig, played: Played) -> None:
       for method, strata in scores.items()
       if len(strata) == len(played.environments)
     }
-    seconds = aggregate.seconds(episodes, horizon)
+    seconds = aggregate.cumulative_seconds(episodes, horizon)
     over_seconds = {
       method: curve._replace(seconds=seconds[method])
       for method, curve in curves.items()
@@ -387,7 +387,7 @@ def _draw(settings: config_lib.MethodEvaluationConfig, played: Played) -> None:
 
 def _of_what(settings: config_lib.MethodEvaluationConfig) -> str:
   repeats = settings.repeats
-  few = statistics.too_few(repeats)
+  few = statistics.no_interval_reason(repeats)
   with_intervals = f'{repeats} repeats, {settings.confidence:.0%} intervals'
   return f'mean of {few or with_intervals}'
 

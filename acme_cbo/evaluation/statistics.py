@@ -1,8 +1,8 @@
-"""What scores on held-out SCMs say, with intervals.
+"""Statistics of scores: means, intervals, paired differences, belief quality.
 
 A table of results is a DataFrame with one row per (policy, task) and the
 columns `policy`, `task`, `family`, `graph`, `variables` and `SCORES`.
-The independent unit is the task: all policies met the same ones.
+The independent unit is the task: all policies are scored on the same tasks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,35 +12,34 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-# Score of the first choice, the mean over all choices, that of the best one and
-# of the last one.
+# Scores of the first, the mean, the best and the last intervention.
 SCORES = ('score_first', 'score_mean', 'score_best', 'score_last')
-# What `parent_set_quality` tells of a belief.
+# Keys of `parent_set_quality`.
 QUALITIES = ('f1', 'auroc', 'ece')
 
 _RESAMPLES = 4000
-# Bounds the memory of the resampling.
+# Resamples per batch, which bounds the memory of the bootstrap.
 _BATCH = 200
-# Equal parts of [0, 1] over which probabilities and frequencies are compared.
+# Number of equal bins of [0, 1] in the expected calibration error.
 _BINS = 10
-# Fewer tasks than this say nothing.
-_MIN_TASKS = 5
+# Least number of independent units for an interval.
+_MIN_UNITS = 5
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-  """Mean of the middle half (Agarwal et al., 2021), along an axis."""
+  """Computes the mean of the middle half (Agarwal et al., 2021)."""
   return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap_interval(
   values: np.ndarray, confidence: float, statistic: Any = np.mean
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Percentile bootstrap interval over the last axis.
+  """Computes a percentile bootstrap interval over the last axis.
 
   Args:
     values: [..., n] values of n independent units, n >= 5, finite.
-    confidence: as 0.99.
-    statistic: function with an argument `axis`.
+    confidence: confidence level, such as 0.99.
+    statistic: function of an array with an argument `axis`.
 
   Returns:
     [...] lower and upper bounds.
@@ -48,13 +47,13 @@ def bootstrap_interval(
   Raises:
     ValueError: fewer than 5 units, or a value that is not finite.
   """
-  if values.shape[-1] < _MIN_TASKS:
+  if values.shape[-1] < _MIN_UNITS:
     raise ValueError(
-      f'{values.shape[-1]} tasks are too few for an interval; '
-      f'{_MIN_TASKS} are the least'
+      f'{values.shape[-1]} tasks are too few for an interval; it needs '
+      f'{_MIN_UNITS} or more'
     )
   if not np.isfinite(values).all():
-    raise ValueError('a value is not finite; an interval needs finite ones')
+    raise ValueError('a value is not finite; an interval needs finite values')
   interval = scipy.stats.bootstrap(
     (values,),
     statistic,
@@ -69,20 +68,20 @@ def bootstrap_interval(
 
 
 def estimates(values: np.ndarray, confidence: float) -> list[dict[str, Any]]:
-  """Means and interquartile means of quantities, with bootstrap intervals.
+  """Computes means and interquartile means with bootstrap intervals.
 
   Args:
-    values: [K, n] of K quantities on n independent units, finite.
-    confidence: of the intervals.
+    values: [K, n] values of K quantities on n independent units, finite.
+    confidence: confidence level of the intervals.
 
   Returns:
-    For each, `{'mean', 'interval', 'iqm', 'iqm_interval'}`. Fewer than 5 units
-    have None for an interval, and `no_interval` says why.
+    `{'mean', 'interval', 'iqm', 'iqm_interval'}` for each quantity. With fewer
+    than 5 units the intervals are None and `no_interval` gives the reason.
   """
   interval, iqm_interval = [None] * len(values), [None] * len(values)
-  why: dict[str, str] = {}
-  if few := too_few(values.shape[1]):
-    why['no_interval'] = few
+  missing: dict[str, str] = {}
+  if reason := no_interval_reason(values.shape[1]):
+    missing['no_interval'] = reason
   else:
     interval, iqm_interval = (
       np.stack(bootstrap_interval(values, confidence, f), -1).tolist()
@@ -95,73 +94,73 @@ def estimates(values: np.ndarray, confidence: float) -> list[dict[str, Any]]:
       'interval': interval[k],
       'iqm': float(iqm[k]),
       'iqm_interval': iqm_interval[k],
-      **why,
+      **missing,
     }
     for k in range(len(values))
   ]
 
 
-def too_few(num_units: int) -> str:
-  """Why so few units have no interval; empty where they have one."""
-  if num_units >= _MIN_TASKS:
+def no_interval_reason(num_units: int) -> str:
+  """Returns why there is no interval; empty for 5 or more units."""
+  if num_units >= _MIN_UNITS:
     return ''
   return (
     f'{num_units} repeat{"" if num_units == 1 else "s"}; an interval needs '
-    f'{_MIN_TASKS}'
+    f'{_MIN_UNITS}'
   )
 
 
 def stratified_band(
   strata: Sequence[np.ndarray], confidence: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Percentile bootstrap intervals of means over strata.
+  """Computes percentile bootstrap intervals of means over strata.
 
-  Units are drawn again within their strata (Agarwal et al., 2021, section 4.1),
-  so that the interval says what other repeats on the same SCMs would give, not
-  what other SCMs would.
+  Units are resampled within their strata (Agarwal et al., 2021, section 4.1).
+  The intervals therefore cover the variation between repeats on the same SCMs,
+  not the variation between SCMs.
 
   Args:
-    strata: [n, T] values of T quantities, of each stratum, as the repeats on
-      one SCM; finite.
-    confidence: as 0.95.
+    strata: [n, T] values of T quantities for each stratum, such as the repeats
+      on one SCM; finite.
+    confidence: confidence level, such as 0.95.
 
   Returns:
-    [T] lower and upper bounds; None where a stratum has fewer than 5 units.
+    [T] lower and upper bounds; None if a stratum has fewer than 5 units.
 
   Raises:
     ValueError: a value is not finite.
   """
-  drawn = _drawn_again(strata)
-  if drawn is None:
+  resamples = _resample(strata)
+  if resamples is None:
     return None
-  # One stratum after the other: all of them together may not fit in memory.
-  sums = np.add.reduce([stratum.sum(1) for stratum in drawn])
+  # One stratum at a time, since all of them may not fit in memory.
+  sums = np.add.reduce([stratum.sum(1) for stratum in resamples])
   return _percentiles(sums / sum(map(len, strata)), confidence)
 
 
 def stratified_estimate(
   strata: Sequence[np.ndarray], confidence: float
 ) -> dict[str, Any]:
-  """Mean and interquartile mean over strata, with stratified intervals.
+  """Computes mean and interquartile mean over strata, with intervals.
 
   Args:
     strata: [n] values of each stratum, finite.
-    confidence: of the intervals, see `stratified_band`.
+    confidence: confidence level of the intervals, see `stratified_band`.
 
   Returns:
-    As an entry of `estimates`.
+    A dict like the entries of `estimates`.
 
   Raises:
     ValueError: a value is not finite.
   """
   values = np.concatenate(strata)
-  drawn = _drawn_again(strata)
-  why: dict[str, str] = {}
+  resamples = _resample(strata)
+  missing: dict[str, str] = {}
   interval = iqm_interval = None
-  if drawn is None:
-    why['no_interval'] = too_few(min(map(len, strata)))
+  if resamples is None:
+    missing['no_interval'] = no_interval_reason(min(map(len, strata)))
   else:
-    units = np.concatenate([*drawn], axis=1)
+    units = np.concatenate([*resamples], axis=1)
     interval, iqm_interval = (
       [float(end) for end in _percentiles(means, confidence)]
       for means in (units.mean(1), interquartile_mean(units, axis=1))
@@ -171,24 +170,24 @@ def stratified_estimate(
     'interval': interval,
     'iqm': float(interquartile_mean(values)),
     'iqm_interval': iqm_interval,
-    **why,
+    **missing,
   }
 
 
 def student_band(
   values: np.ndarray, confidence: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Student's intervals of means, for units too few to be drawn again.
+  """Computes Student's t intervals of means, for few units.
 
   Args:
-    values: [n, T] of T quantities of each unit, finite.
-    confidence: as 0.95.
+    values: [n, T] values of T quantities for each of n units, finite.
+    confidence: confidence level, such as 0.95.
 
   Returns:
-    [T] lower and upper bounds; None of fewer than 5 units.
+    [T] lower and upper bounds; None for fewer than 5 units.
   """
   n = len(values)
-  if n < _MIN_TASKS:
+  if n < _MIN_UNITS:
     return None
   error = values.std(0, ddof=1) / np.sqrt(n)
   margin = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
@@ -196,46 +195,59 @@ def student_band(
 
 
 def crossed_estimate(values: np.ndarray, confidence: float) -> dict[str, Any]:
-  """Mean and interquartile mean of units that each have met every SCM.
+  """Computes mean and interquartile mean of units crossed with SCMs.
 
-  A unit is good or bad on all SCMs at once: whole ones are drawn again for the
-  interval of the interquartile mean of all values, percentile bootstrap; that
-  of the mean is Student's of the means of units.
+  The values of a unit on different SCMs are correlated. The interval of the
+  mean is therefore Student's interval of the means of units, and that of the
+  interquartile mean of all values is a percentile bootstrap over whole units.
 
   Args:
-    values: [n, S] of n units on S SCMs, finite.
-    confidence: of the intervals.
+    values: [n, S] values of n units on S SCMs, finite.
+    confidence: confidence level of the intervals.
 
   Returns:
-    As an entry of `estimates`.
+    A dict like the entries of `estimates`.
   """
   band = student_band(values.mean(1, keepdims=True), confidence)
-  why: dict[str, str] = {}
+  missing: dict[str, str] = {}
   interval = iqm_interval = None
   if band is None:
-    why['no_interval'] = too_few(len(values))
+    missing['no_interval'] = no_interval_reason(len(values))
   else:
     interval = [float(end[0]) for end in band]
     rng = np.random.default_rng(0)
-    drawn = values[rng.integers(len(values), size=(_RESAMPLES, len(values)))]
-    means = interquartile_mean(drawn.reshape(_RESAMPLES, -1))
+    resamples = values[
+      rng.integers(len(values), size=(_RESAMPLES, len(values)))
+    ]
+    means = interquartile_mean(resamples.reshape(_RESAMPLES, -1))
     iqm_interval = [float(end) for end in _percentiles(means, confidence)]
   return {
     'mean': float(values.mean()),
     'interval': interval,
     'iqm': float(interquartile_mean(values.ravel())),
     'iqm_interval': iqm_interval,
-    **why,
+    **missing,
   }
 
 
-def _drawn_again(
+def _resample(
   strata: Sequence[np.ndarray],
 ) -> Iterator[np.ndarray] | None:
-  """Units drawn again within each stratum: [resamples, n, ...] of each."""
+  """Resamples the units within each stratum, with replacement.
+
+  Args:
+    strata: [n, ...] values of each stratum.
+
+  Returns:
+    An iterator of [resamples, n, ...] for each stratum; None if a stratum has
+    fewer than 5 units.
+
+  Raises:
+    ValueError: a value is not finite.
+  """
   if not all(np.isfinite(stratum).all() for stratum in strata):
-    raise ValueError('a value is not finite; an interval needs finite ones')
-  if min(map(len, strata)) < _MIN_TASKS:
+    raise ValueError('a value is not finite; an interval needs finite values')
+  if min(map(len, strata)) < _MIN_UNITS:
     return None
   rng = np.random.default_rng(0)
   return (
@@ -253,20 +265,21 @@ def _percentiles(
 
 
 def lower_bound(values: np.ndarray, confidence: float) -> float:
-  """One-sided bound on a mean, by Student's t.
+  """Computes a one-sided lower confidence bound on a mean, by Student's t.
 
   Args:
-    values: [n] of n independent units, n >= 5, finite and not all the same.
-    confidence: as 0.99.
+    values: [n] values of n independent units, n >= 5, finite and not all the
+      same.
+    confidence: confidence level, such as 0.99.
 
   Returns:
-    The mean is above it with that confidence.
+    The lower bound.
 
   Raises:
-    ValueError: fewer than 5 units, one that is not finite, or no variance.
+    ValueError: fewer than 5 units, a value that is not finite, or no variance.
   """
-  if len(values) < _MIN_TASKS:
-    raise ValueError(f'{len(values)} values; a bound needs {_MIN_TASKS}')
+  if len(values) < _MIN_UNITS:
+    raise ValueError(f'{len(values)} values; a bound needs {_MIN_UNITS}')
   error = np.std(values, ddof=1) / np.sqrt(len(values))
   if not np.isfinite(error) or not error:
     raise ValueError(f'no bound on the mean of {values}: its error is {error}')
@@ -274,20 +287,20 @@ def lower_bound(values: np.ndarray, confidence: float) -> float:
   return float(np.mean(values) - quantile * error)
 
 
-def summarise(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
-  """Scores of every policy, overall and by group.
+def summarize(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
+  """Computes the scores of every policy, overall and by group.
 
   Groups with fewer than 5 tasks are left out of `by_family` and
-  `by_variables`; the number of tasks stands in each entry.
+  `by_variables`.
 
   Args:
-    results: one row per (policy, task).
-    confidence: of the intervals.
+    results: table with one row per (policy, task).
+    confidence: confidence level of the intervals.
 
   Returns:
     `{policy: {'score_last': {'mean', 'interval', 'iqm', 'iqm_interval'}, ...,
-    'num_tasks', 'by_family': {family: {...}}, 'by_variables': {...}}}`. Beside
-    the families stands `nonlinear`: all but `linear`, where they are known.
+    'num_tasks', 'by_family': {family: {...}}, 'by_variables': {...}}}`. The
+    families include `nonlinear`, which pools all known ones but `linear`.
   """
   summary = {}
   for policy, rows in results.groupby('policy', sort=False):
@@ -307,12 +320,12 @@ def summarise(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
 def paired_differences(
   results: pd.DataFrame, policy: str, confidence: float
 ) -> dict[str, Any]:
-  """How far a policy is above each other one, task by task.
+  """Computes paired score differences between a policy and each other one.
 
   Args:
-    results: one row per (policy, task).
-    policy: the one that the others are subtracted from.
-    confidence: of the intervals.
+    results: table with one row per (policy, task).
+    policy: name of the policy that the others are subtracted from.
+    confidence: confidence level of the intervals.
 
   Returns:
     `{other: {score: {'mean', 'interval'}}}`.
@@ -341,20 +354,21 @@ def paired_differences(
 def parent_set_quality(
   probability: np.ndarray, truth: np.ndarray, candidates: np.ndarray
 ) -> dict[str, float]:
-  """How well a belief tells the parents of the target from the rest.
+  """Computes how well a belief separates parents of the target from the rest.
 
   Args:
-    probability: [M, D] of being a parent, for M tasks.
-    truth: [M, D] bool.
-    candidates: [M, D] bool, the variables that count.
+    probability: [M, D] probability of being a parent, for M tasks.
+    truth: [M, D] bool, whether each variable is a parent.
+    candidates: [M, D] bool, whether each variable is counted.
 
   Returns:
-    `f1` of the set of probability over one half, `auroc`, and `ece`, the
-    expected calibration error (Guo et al., 2017, equation 3, with the
-    probability in place of the confidence), over all variables of all tasks.
+    `f1` of the set of variables with a probability above one half, `auroc`, and
+    `ece`, the expected calibration error (Guo et al., 2017, equation 3, with
+    the probability in place of the confidence), over all candidates of all
+    tasks.
 
   Raises:
-    ValueError: all of the candidates are parents, or none is.
+    ValueError: all candidates are parents, or none is.
   """
   score, label = probability[candidates], truth[candidates]
   chosen = score > 0.5
@@ -362,7 +376,9 @@ def parent_set_quality(
   ranks = scipy.stats.rankdata(score)
   positive, negative = label.sum(), (~label).sum()
   if not positive or not negative:
-    raise ValueError('parents and others are both needed for a comparison')
+    raise ValueError(
+      'the quality of a belief needs parents and others among the candidates'
+    )
   above = ranks[label].sum() - positive * (positive + 1) / 2
   bin_of = np.minimum((score * _BINS).astype(int), _BINS - 1)
   gap = np.bincount(bin_of, score - label, minlength=_BINS)
@@ -374,44 +390,42 @@ def parent_set_quality(
 
 
 def by_step(quality: pd.DataFrame) -> dict[str, Any]:
-  """Quality of beliefs as lists over the steps of an episode.
+  """Returns the quality of beliefs as lists over the steps of an episode.
 
   Args:
-    quality: a row per (`belief`, `group`, step) in the order of the steps, with
+    quality: table with a row per (`belief`, `group`, step), sorted by step, and
       the columns `QUALITIES`.
 
   Returns:
     `{belief: {group: {'f1': [T + 1], 'auroc': [T + 1], 'ece': [T + 1]}}}`.
   """
-  found: dict[str, Any] = {}
+  result: dict[str, Any] = {}
   for (belief, group), rows in quality.groupby(['belief', 'group'], sort=False):
-    found.setdefault(str(belief), {})[str(group)] = {
+    result.setdefault(str(belief), {})[str(group)] = {
       name: rows[name].tolist() for name in QUALITIES
     }
-  return found
+  return result
 
 
 def _by_group(groups, confidence):
   return {
     key: _scores(rows, confidence)
     for key, rows in groups.items()
-    if len(rows) >= _MIN_TASKS
+    if len(rows) >= _MIN_UNITS
   }
 
 
 def _scores(rows, confidence):
   values = rows[list(SCORES)].to_numpy(float).T
   low, high = bootstrap_interval(values, confidence)
-  middle = interquartile_mean(values)
-  middle_low, middle_high = bootstrap_interval(
-    values, confidence, interquartile_mean
-  )
+  iqm = interquartile_mean(values)
+  iqm_low, iqm_high = bootstrap_interval(values, confidence, interquartile_mean)
   scores: dict[str, Any] = {
     score: {
       'mean': float(values[i].mean()),
       'interval': [float(low[i]), float(high[i])],
-      'iqm': float(middle[i]),
-      'iqm_interval': [float(middle_low[i]), float(middle_high[i])],
+      'iqm': float(iqm[i]),
+      'iqm_interval': [float(iqm_low[i]), float(iqm_high[i])],
     }
     for i, score in enumerate(SCORES)
   }

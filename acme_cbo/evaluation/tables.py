@@ -96,7 +96,7 @@ def terminal(found: dict[str, Any]) -> str:
 def _what(found):
   settings = found['settings']
   samples, repeats = settings['samples'], settings['repeats']
-  few = statistics.too_few(repeats)
+  few = statistics.no_interval_reason(repeats)
   each = 'one draw' if samples == 1 else f'the mean of {samples} draws'
   return (
     f'{settings["observations"]} observations, {settings["interventions"]} '
@@ -185,7 +185,7 @@ def _cell(about, name, measure, best, other):
   if not measure.with_interval:
     entry = entry | {'interval': None}
   decimals = _decimals(about) if measure.in_units else 2
-  text = report.interval(entry, decimals=decimals)
+  text = report.format_interval(entry, decimals=decimals)
   if not measure.rank:
     return text
   ranks = {

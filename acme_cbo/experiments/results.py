@@ -93,7 +93,7 @@ def write(
     'held_out_tasks': settings.num_tasks,
     'described': tasks.described,
     'confidence': confidence,
-    'evaluation': statistics.summarise(table, confidence),
+    'evaluation': statistics.summarize(table, confidence),
     'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),
     'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }

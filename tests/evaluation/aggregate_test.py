@@ -51,7 +51,7 @@ def episode(
 
 class OfEpisodeTest(parameterized.TestCase):
   def test_by_hand(self):
-    found = aggregate.of_episode(
+    found = aggregate.episode_measures(
       episode([2.0, 8.0, 4.0, 8.0], recommended=[2.0, 8.0, 8.0, 7.0]), 4
     )
     self.assertEqual(tuple(found), aggregate.MEASURES)
@@ -72,7 +72,7 @@ class OfEpisodeTest(parameterized.TestCase):
 
   def test_where_less_is_better(self):
     # From 1 down to -4: -2 is 3 of 5, found at the first of 2 steps.
-    found = aggregate.of_episode(
+    found = aggregate.episode_measures(
       episode(
         [-2.0, 3.0],
         recommended=[-2.0, -3.0],
@@ -97,19 +97,19 @@ class OfEpisodeTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 5)
   def test_the_optimum_at_once_is_1_and_costs_no_regret(self, horizon):
-    found = aggregate.of_episode(episode([10.0] * horizon), horizon)
+    found = aggregate.episode_measures(episode([10.0] * horizon), horizon)
     for name in ('score', 'gap', 'gap_speed'):
       self.assertAlmostEqual(found[name], 1, places=12)
     for name in ('simple_regret', 'cumulative_regret', 'mean_regret'):
       self.assertAlmostEqual(found[name], 0, places=12)
 
   def test_worse_than_nothing_is_below_0(self):
-    found = aggregate.of_episode(episode([-5.0, -1.0]), 2)
+    found = aggregate.episode_measures(episode([-5.0, -1.0]), 2)
     self.assertAlmostEqual(found['gap'], -0.1)
     self.assertAlmostEqual(found['gap_speed'], -0.1 / 1.5)
 
   def test_an_episode_that_ended_early_had_the_whole_horizon(self):
-    found = aggregate.of_episode(episode([2.0, 4.0]), 4)
+    found = aggregate.episode_measures(episode([2.0, 4.0]), 4)
     self.assertAlmostEqual(found['gap_speed'], (0.4 + 0.5) / 1.75)
     self.assertAlmostEqual(found['mean_regret'], 7.0)
 
@@ -151,7 +151,7 @@ def _several(method, shift, num_repeats=6, **fields):
 class SummariseTest(parameterized.TestCase):
   def test_means_and_differences_by_hand(self):
     played = _several('grpo', 1.0) + _several('random', 0.0)
-    found = aggregate.summarise(played, 2, 0.9)
+    found = aggregate.summarize(played, 2, 0.9)
     about = found['scms']['s']
     self.assertEqual(
       (about['goal'], about['no_intervention'], about['optimum']),
@@ -174,11 +174,11 @@ class SummariseTest(parameterized.TestCase):
     self.assertNotIn('grpo', about['grpo_minus'])
 
   def test_without_a_trained_policy_nothing_is_subtracted(self):
-    found = aggregate.summarise(_several('random', 0.0), 2, 0.9)
+    found = aggregate.summarize(_several('random', 0.0), 2, 0.9)
     self.assertEmpty(found['scms']['s']['grpo_minus'])
 
   def test_few_repeats_have_no_interval_and_it_says_why(self):
-    found = aggregate.summarise(_several('random', 0.0, 4), 2, 0.9)
+    found = aggregate.summarize(_several('random', 0.0, 4), 2, 0.9)
     for entry in (
       found['scms']['s']['methods']['random']['gap'],
       found['overall']['random']['score'],
@@ -192,7 +192,7 @@ class SummariseTest(parameterized.TestCase):
       *_several('random', 0.0, scm='one'),
       *_several('random', 2.0, scm='two'),
     ]
-    found = aggregate.summarise(played, 2, 0.9)
+    found = aggregate.summarize(played, 2, 0.9)
     self.assertAlmostEqual(found['overall']['random']['score']['mean'], 0.55)
     self.assertEqual(list(found['scms']), ['one', 'two'])
 
@@ -201,7 +201,7 @@ class SummariseTest(parameterized.TestCase):
       episode([1.0] * 3, method='random', repeat=i, seconds=s)
       for i, s in enumerate(([1.0, 2.0, 3.0], [4.0, 100.0, 5.0]))
     ]
-    found = aggregate.summarise(played, 3, 0.9)
+    found = aggregate.summarize(played, 3, 0.9)
     entry = found['scms']['s']['methods']['random']
     self.assertEqual(entry['seconds_per_decision'], 3.5)
 
@@ -215,26 +215,26 @@ class SummariseTest(parameterized.TestCase):
       )
       for i, believed in enumerate(([0.9, 0.6], [0.4, 0.1]))
     ]
-    found = aggregate.summarise(played, 1, 0.9)
+    found = aggregate.summarize(played, 1, 0.9)
     quality = found['scms']['s']['methods']['grpo']['parents']['learned']
     self.assertAlmostEqual(quality['f1'], 0.5)
     self.assertAlmostEqual(quality['auroc'], 0.75)
 
   def test_beliefs_where_nothing_can_be_told_apart(self):
     played = [episode([1.0], believed={'x': [0.9]}, causes=(True,))]
-    found = aggregate.summarise(played, 1, 0.9)
+    found = aggregate.summarize(played, 1, 0.9)
     quality = found['scms']['s']['methods']['grpo']['parents']['x']
     self.assertIn('all candidates are parents', quality['undefined'])
 
   def test_methods_of_different_repeats_raise(self):
     with self.assertRaisesRegex(ValueError, 'compared in pairs'):
-      aggregate.summarise(
+      aggregate.summarize(
         _several('grpo', 0.0, 6) + _several('random', 0.0, 5), 2, 0.9
       )
 
   def test_episodes_that_ended_early_are_counted(self):
     played = [episode([1.0] * n, repeat=i) for i, n in enumerate((3, 2, 1))]
-    entry = aggregate.summarise(played, 3, 0.9)['scms']['s']['methods']['grpo']
+    entry = aggregate.summarize(played, 3, 0.9)['scms']['s']['methods']['grpo']
     self.assertEqual(entry['ended_early'], 2)
 
 
@@ -257,7 +257,7 @@ class CurvesTest(absltest.TestCase):
       episode([1.0] * len(spent), repeat=i, seconds=spent)
       for i, spent in enumerate(([1.0, 4.0, 8.0], [2.0, 5.0], [9.0]))
     ]
-    (spent,) = aggregate.seconds(played, 4).values()
+    (spent,) = aggregate.cumulative_seconds(played, 4).values()
     np.testing.assert_allclose(spent, [2.0, 6.5, 14.5, 14.5])
 
   def test_the_table_says_the_same(self):

@@ -40,35 +40,34 @@ _EVALUATION = {
 
 
 def _cells(line):
-  """The cells of a line, which two blanks part, by where they end."""
-  found = re.finditer(r'\S+(?: \S+)*', line)
-  return {match.end(): match.group() for match in found}
+  """Returns {end: cell} of a line whose cells are separated by two blanks."""
+  matches = re.finditer(r'\S+(?: \S+)*', line)
+  return {match.end(): match.group() for match in matches}
 
 
-class TableTest(absltest.TestCase):
+class ScoreTableTest(absltest.TestCase):
   def test_by_hand(self):
-    head, *lines = report.table(_EVALUATION).splitlines()
+    head, *lines = report.score_table(_EVALUATION).splitlines()
     names = {
       end: name for end, name in _cells(head).items() if name != 'policy'
     }
     self.assertEqual(
       '; '.join(names.values()),
-      'first choice; all choices; best choice; last choice; last, IQM; '
-      'linear; nonlinear; fourier',
+      'first; mean; best; last; last, IQM; linear; nonlinear; fourier',
     )
     table = {}
     for line in lines:
       (_, policy), *cells = _cells(line).items()
-      # Raises unless every number ends where the name of its column ends.
+      # Raises a KeyError unless numbers are aligned with the column names.
       table[policy] = {names[end]: cell for end, cell in cells}
-    self.assertEqual(list(table), ['oracle', 'slope', 'b'])  # By last choice.
+    self.assertEqual(list(table), ['oracle', 'slope', 'b'])  # By last score.
     self.assertEqual(
       table['slope'],
       {
-        'first choice': '0.50 [0.38, 0.62]',
-        'all choices': '0.50 [0.38, 0.62]',
-        'best choice': '0.50 [0.38, 0.62]',
-        'last choice': '0.25 [0.12, 0.38]',
+        'first': '0.50 [0.38, 0.62]',
+        'mean': '0.50 [0.38, 0.62]',
+        'best': '0.50 [0.38, 0.62]',
+        'last': '0.25 [0.12, 0.38]',
         'last, IQM': '0.35',
         'linear': '0.75',
         'fourier': '0.12',
@@ -77,18 +76,18 @@ class TableTest(absltest.TestCase):
     self.assertEqual(
       table['b'],
       {
-        'first choice': '1.50 [1.38, 1.62]',
-        'all choices': '-1.00 [-1.12, -0.88]',
-        'best choice': '1.50 [1.38, 1.62]',
-        'last choice': '-1.50 [-1.62, -1.38]',
+        'first': '1.50 [1.38, 1.62]',
+        'mean': '-1.00 [-1.12, -0.88]',
+        'best': '1.50 [1.38, 1.62]',
+        'last': '-1.50 [-1.62, -1.38]',
         'last, IQM': '-1.40',
       },
     )
 
 
-class ComparisonTest(absltest.TestCase):
+class DifferenceTableTest(absltest.TestCase):
   def test_by_hand(self):
-    text = report.comparison(
+    text = report.difference_table(
       'grpo',
       {
         'random': {
@@ -110,7 +109,7 @@ class ComparisonTest(absltest.TestCase):
     head, *lines = map(_cells, text.splitlines())
     self.assertEqual(
       list(head.values()),
-      ['grpo minus', 'all choices', 'last choice', 'at 99%'],
+      ['grpo minus', 'mean', 'last', 'at 99%'],
     )
     above, below = '+0.50 [+0.25, +0.75]', '-0.50 [-0.75, -0.25]'
     self.assertEqual(
@@ -124,19 +123,19 @@ class ComparisonTest(absltest.TestCase):
     (ends,) = {tuple(line)[1:] for line in lines}
     self.assertEqual(tuple(head)[1:], ends)
 
-  def test_an_interval_that_ends_at_0_tells_nothing(self):
+  def test_an_interval_that_ends_at_0_is_undecided(self):
     for low, high in ((0.0, 1.0), (-1.0, 0.0)):
       score = _score(0.5, low, high)
-      text = report.comparison(
+      text = report.difference_table(
         'a', {'b': {'score_mean': score, 'score_last': score}}, 0.9
       )
       self.assertEndsWith(text, 'undecided')
 
 
-class BeliefsTest(absltest.TestCase):
+class BeliefTableTest(absltest.TestCase):
   def test_shows_the_first_and_the_last_step(self):
     quality = {'f1': [0.1, 0.9, 0.2], 'auroc': [0.5, 0.6], 'ece': [0.3, 0.04]}
-    text = report.beliefs({'learned': {'all': quality, 'linear': quality}})
+    text = report.belief_table({'learned': {'all': quality, 'linear': quality}})
     head, *lines = (line.split() for line in text.splitlines())
     self.assertEqual(head[:4], ['belief', 'SCMs', 'F1', 'AUROC'])
     numbers = ['0.10', '->', '0.20', '0.50', '->', '0.60', '0.30', '->', '0.04']
@@ -145,14 +144,16 @@ class BeliefsTest(absltest.TestCase):
     )
 
 
-class IntervalTest(absltest.TestCase):
+class FormatIntervalTest(absltest.TestCase):
   def test_by_hand(self):
     entry = {'mean': 1.25, 'interval': [-0.5, 2.0]}
-    self.assertEqual(report.interval(entry), '1.25 [-0.50, 2.00]')
+    self.assertEqual(report.format_interval(entry), '1.25 [-0.50, 2.00]')
     self.assertEqual(
-      report.interval(entry, sign=True, decimals=1), '+1.2 [-0.5, +2.0]'
+      report.format_interval(entry, sign=True, decimals=1), '+1.2 [-0.5, +2.0]'
     )
-    self.assertEqual(report.interval({'mean': 1.25, 'interval': None}), '1.25')
+    self.assertEqual(
+      report.format_interval({'mean': 1.25, 'interval': None}), '1.25'
+    )
 
 
 if __name__ == '__main__':

@@ -10,8 +10,8 @@ import scipy.stats
 
 from acme_cbo.evaluation import statistics
 
-# (family, variables) of fifteen tasks: two families and two sizes are too
-# small to be reported alone, but fourier and product SCMs are nonlinear ones.
+# (family, variables) of fifteen tasks. Two families and two sizes have too few
+# tasks to be reported alone, but fourier and product count as nonlinear.
 _TASKS = (
   [('linear', 3)] * 6
   + [('tanh', 4)] * 5
@@ -21,7 +21,7 @@ _TASKS = (
 
 
 def _results(shifts: dict[str, float], tasks=_TASKS) -> pd.DataFrame:
-  """Task i scores i, i + 100, i + 300, i + 200, and a policy's shift more."""
+  """Gives task i the scores i, i + 100, i + 300, i + 200, plus the shift."""
   return pd.DataFrame(
     [
       {
@@ -43,7 +43,7 @@ def _results(shifts: dict[str, float], tasks=_TASKS) -> pd.DataFrame:
 
 class InterquartileMeanTest(parameterized.TestCase):
   @parameterized.parameters(
-    # A quarter of the values, rounded down, is left out at each end.
+    # A quarter of the values, rounded down, is trimmed at each end.
     ([6, 3, 1, 5, 8, 2, 7, 4], (3 + 4 + 5 + 6) / 4),
     ([1, 2, 4, 4, 9], (2 + 4 + 4) / 3),
     ([-1e9, 1, 2, 1e9], 1.5),
@@ -74,38 +74,38 @@ class BootstrapTest(parameterized.TestCase):
   @pytest.mark.stat
   def test_interquartile_mean_matches_its_asymptotic_error(self):
     # Tukey and McLaughlin: the standard error of a mean with a quarter trimmed
-    # at each end is the winsorised deviation over half the root of n.
+    # at each end is the winsorized deviation over half the root of n.
     values = np.random.default_rng(1).standard_t(3, size=4000)
     low, high = statistics.bootstrap_interval(
       values, 0.9, statistics.interquartile_mean
     )
-    winsorised = np.clip(values, *np.quantile(values, [0.25, 0.75]))
-    error = winsorised.std() / (0.5 * np.sqrt(values.size))
+    winsorized = np.clip(values, *np.quantile(values, [0.25, 0.75]))
+    error = winsorized.std() / (0.5 * np.sqrt(values.size))
     self.assertAlmostEqual(
       (high - low) / (2 * scipy.stats.norm.ppf(0.95) * error), 1, delta=0.1
     )
 
   @pytest.mark.stat
   def test_coverage(self):
-    # Of 1,000 samples of 40 normal values. Without Student's correction an
-    # interval of 90 % covers a little less, by how much is known.
+    # 1,000 samples of 40 normal values. Without Student's correction a 90 %
+    # interval covers a little less, by a known amount.
     size, level = 40, 0.9
     samples = np.random.default_rng(2).normal(3.0, 2.0, (1000, size))
     low, high = statistics.bootstrap_interval(samples, level)
     reach = scipy.stats.norm.ppf(0.5 + level / 2) * np.sqrt((size - 1) / size)
     expected = 1 - 2 * scipy.stats.t.sf(reach, size - 1)
-    # Two more for the resamples, which all the samples share.
+    # Two error terms for the resamples, which all the samples share.
     variance = expected * (1 - expected) / len(samples) + 2 * 0.0034**2
     covered = ((low <= 3) & (high >= 3)).mean()
     self.assertAlmostEqual(covered, expected, delta=4 * np.sqrt(variance))
 
-  def test_a_higher_confidence_is_a_wider_interval(self):
+  def test_higher_confidence_widens_the_interval(self):
     values = np.random.default_rng(3).normal(size=(2, 50))
     low, high = statistics.bootstrap_interval(values, 0.8)
     lower, higher = statistics.bootstrap_interval(values, 0.99)
     self.assertTrue((lower < low).all() and (high < higher).all())
 
-  def test_values_that_are_all_the_same(self):
+  def test_constant_values(self):
     low, high = statistics.bootstrap_interval(np.full(6, 0.25), 0.99)
     self.assertEqual((low, high), (0.25, 0.25))
 
@@ -114,16 +114,16 @@ class BootstrapTest(parameterized.TestCase):
       statistics.bootstrap_interval(np.zeros((3, 4)), 0.99)
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
-  def test_values_that_are_not_finite_raise(self, value):
+  def test_non_finite_values_raise(self, value):
     values = np.zeros((2, 8))
     values[1, 3] = value
     with self.assertRaisesRegex(ValueError, 'not finite'):
       statistics.bootstrap_interval(values, 0.99)
 
 
-class SummariseTest(parameterized.TestCase):
+class SummarizeTest(parameterized.TestCase):
   def test_structure(self):
-    summary = statistics.summarise(_results({'b': 0.0, 'a': 0.5}), 0.99)
+    summary = statistics.summarize(_results({'b': 0.0, 'a': 0.5}), 0.99)
     self.assertEqual(list(summary), ['b', 'a'])
     scores = {*statistics.SCORES, 'num_tasks'}
     for entry in summary.values():
@@ -149,7 +149,7 @@ class SummariseTest(parameterized.TestCase):
 
   def test_values_by_hand(self):
     # Task i of 15 scores i; the linear ones are 0 to 5, the tanh ones 6 to 10.
-    entry = statistics.summarise(_results({'a': 0.5}), 0.99)['a']
+    entry = statistics.summarize(_results({'a': 0.5}), 0.99)['a']
     means = {name: entry[name]['mean'] for name in statistics.SCORES}
     self.assertEqual(
       means,
@@ -170,17 +170,17 @@ class SummariseTest(parameterized.TestCase):
       {'linear': 6, 'tanh': 5, 'nonlinear': 9, '3': 6, '4': 5},
     )
     self.assertEqual(entry['num_tasks'], 15)
-    # Of 0 to 5, one is left out at each end; so it is of 6 to 10.
+    # One value is trimmed at each end, of 0 to 5 as well as of 6 to 10.
     self.assertEqual(groups['linear']['score_first']['iqm'], 3.0)
     self.assertEqual(groups['tanh']['score_last']['iqm'], 208.5)
 
-  def test_linear_tasks_alone(self):
+  def test_linear_tasks_only(self):
     results = _results({'a': 0.0}, [('linear', 3)] * 5)
-    entry = statistics.summarise(results, 0.9)['a']
+    entry = statistics.summarize(results, 0.9)['a']
     self.assertEqual(entry['by_family'].keys(), {'linear'})
 
-  def test_intervals_are_those_of_the_bootstrap(self):
-    entry = statistics.summarise(_results({'a': 0.0}), 0.8)['a']
+  def test_intervals_match_the_bootstrap(self):
+    entry = statistics.summarize(_results({'a': 0.0}), 0.8)['a']
     linear = np.arange(6.0) + 200
     self.assertEqual(
       entry['by_family']['linear']['score_last']['interval'],
@@ -198,7 +198,7 @@ class SummariseTest(parameterized.TestCase):
 
 class PairedDifferencesTest(absltest.TestCase):
   def test_by_hand(self):
-    # The tasks differ widely, the policies by the same on each of them.
+    # The tasks differ widely, but two policies by the same on each of them.
     results = _results({'a': 0.5, 'b': 0.25, 'c': 1.5})
     differences = statistics.paired_differences(results, 'a', 0.99)
     for other, expected in (('b', 0.25), ('c', -1.0)):
@@ -215,15 +215,16 @@ class PairedDifferencesTest(absltest.TestCase):
     self.assertEqual(differences['b']['score_last']['interval'], [0.25, 0.25])
 
   def test_is_tighter_than_unpaired_where_policies_are_correlated(self):
-    # Variances of a difference: 2 * 0.1^2 paired, 2 * (1 + 0.1^2) if not. The
-    # second is at least that of one policy, to which it is compared.
+    # The variance of a difference is 2 * 0.1^2 paired and 2 * (1 + 0.1^2)
+    # unpaired. The test compares with the variance of one policy, a lower bound
+    # of the latter.
     rng = np.random.default_rng(0)
     results = _results({'a': 0.0, 'b': 0.0}, [('linear', 3)] * 60)
     difficulty = np.tile(rng.normal(size=60), 2)
     score = difficulty + 0.1 * rng.normal(size=120)
     results = results.assign(score_last=score.tolist())
     paired = statistics.paired_differences(results, 'a', 0.99)
-    alone = statistics.summarise(results, 0.99)['a']
+    alone = statistics.summarize(results, 0.99)['a']
     width = np.ptp(paired['b']['score_last']['interval'])
     self.assertLess(width, 0.3 * np.ptp(alone['score_last']['interval']))
 
@@ -234,27 +235,27 @@ class PairedDifferencesTest(absltest.TestCase):
 
 
 def _auroc(score, label) -> float:
-  """The chance that a parent ranks above another, ties counting half."""
+  """Computes how often a parent ranks above another, ties counting half."""
   pairs = list(itertools.product(score[label], score[~label]))
   return float(np.mean([(a > b) + (a == b) / 2 for a, b in pairs]))
 
 
 class ParentSetQualityTest(absltest.TestCase):
   def test_by_hand(self):
-    # Over one half: 0.9 and 0.6, hits, and 0.7, a miss; the parent of 0.5 is
-    # not chosen: F1 = 2 * 2 / (3 + 3). The parents, 0.9, 0.6 and 0.5, are above
-    # 0.7 and 0.2 in 2, 1 and 1 of 2 cases. What is no candidate never counts.
+    # Above one half are 0.9 and 0.6, hits, and 0.7, a miss; the parent at 0.5
+    # is not chosen: F1 = 2 * 2 / (3 + 3). The parents at 0.9, 0.6 and 0.5 rank
+    # above 0.7 and 0.2 in 2, 1 and 1 of 2 cases. Only candidates count.
     probability = np.array([[0.9, 0.7, 1.0], [0.6, 0.5, 0.2]])
     truth = np.array([[True, False, False], [True, True, False]])
     candidates = np.array([[True, True, False], [True, True, True]])
     quality = statistics.parent_set_quality(probability, truth, candidates)
-    # By tenths: 0.9 is right by 0.1, 0.7 wrong by 0.7, 0.6 by 0.4, 0.5 by 0.5
-    # and 0.2 by 0.2, each a fifth of all.
+    # In bins of a tenth, each with a fifth of the variables: 0.9 is off by 0.1,
+    # 0.7 by 0.7, 0.6 by 0.4, 0.5 by 0.5 and 0.2 by 0.2.
     self.assertEqual((quality['f1'], quality['auroc']), (4 / 6, 4 / 6))
     self.assertAlmostEqual(quality['ece'], (0.1 + 0.7 + 0.4 + 0.5 + 0.2) / 5)
 
-  def test_ece_compares_frequencies_and_not_single_cases(self):
-    # Of ten variables at 0.3 three are parents; of five at 1, four.
+  def test_ece_compares_frequencies_not_single_cases(self):
+    # Three of ten variables at 0.3 are parents, and four of five at 1.
     probability = np.repeat([0.3, 1.0], [10, 5])[None]
     truth = np.isin(np.arange(15), [0, 1, 2, 10, 11, 12, 13])[None]
     quality = statistics.parent_set_quality(
@@ -272,14 +273,14 @@ class ParentSetQualityTest(absltest.TestCase):
     self.assertAlmostEqual(actual['auroc'], expected, places=12)
     self.assertGreater(expected, 0.6)
 
-  def test_nothing_chosen_is_an_f1_of_0(self):
+  def test_f1_is_0_if_nothing_is_chosen(self):
     quality = statistics.parent_set_quality(
       np.array([[0.1, 0.1]]), np.array([[True, False]]), np.ones((1, 2), bool)
     )
     self.assertAlmostEqual(quality.pop('ece'), 0.4)
     self.assertEqual(quality, {'f1': 0.0, 'auroc': 0.5})
 
-  def test_one_class_alone_raises(self):
+  def test_a_single_class_raises(self):
     for truth in (np.zeros((1, 3), bool), np.ones((1, 3), bool)):
       with self.assertRaisesRegex(ValueError, 'parents and others'):
         statistics.parent_set_quality(
@@ -288,7 +289,7 @@ class ParentSetQualityTest(absltest.TestCase):
 
 
 class EstimatesTest(parameterized.TestCase):
-  def test_are_those_of_the_bootstrap(self):
+  def test_match_the_bootstrap(self):
     values = np.random.default_rng(0).normal(size=(2, 12))
     for entry, row in zip(
       statistics.estimates(values, 0.9), values, strict=True
@@ -298,11 +299,11 @@ class EstimatesTest(parameterized.TestCase):
       for name, mean in (('interval', np.mean), ('iqm_interval', None)):
         statistic = mean or statistics.interquartile_mean
         expected = statistics.bootstrap_interval(row, 0.9, statistic)
-        # The resamples differ.
+        # The tolerance allows for different resamples.
         np.testing.assert_allclose(entry[name], expected, atol=0.08)
       self.assertNotIn('no_interval', entry)
 
-  def test_too_few_have_none(self):
+  def test_too_few_units_have_no_interval(self):
     (entry,) = statistics.estimates(np.ones((1, 4)), 0.9)
     self.assertEqual(
       entry,
@@ -317,14 +318,14 @@ class EstimatesTest(parameterized.TestCase):
     (entry,) = statistics.estimates(np.ones((1, 5)), 0.9)
     self.assertEqual(entry['interval'], [1.0, 1.0])
 
-  def test_what_is_not_finite_raises(self):
+  def test_non_finite_values_raise(self):
     with self.assertRaisesRegex(ValueError, 'not finite'):
       statistics.estimates(np.array([[1.0, 2.0, np.nan, 4.0, 5.0]]), 0.9)
 
 
 class StratifiedTest(absltest.TestCase):
-  def test_differences_between_strata_are_not_chance(self):
-    # Within each stratum all are the same, so that nothing is left to chance.
+  def test_differences_between_strata_do_not_widen_the_interval(self):
+    # Each stratum is constant, so resampling within strata changes nothing.
     entry = statistics.stratified_estimate(
       [np.full(5, 1.0), np.full(7, 13.0)], 0.9
     )
@@ -333,18 +334,18 @@ class StratifiedTest(absltest.TestCase):
 
   @pytest.mark.stat
   def test_matches_the_normal_approximation(self):
-    # Two strata of n and deviations 1 and 3 around means far apart: the error
-    # of the mean of all is sqrt((1 + 9) / n) / 2. Of the bootstrap's ends see
-    # `BootstrapTest`.
+    # For two strata of n units with deviations 1 and 3 around means far apart,
+    # the standard error of the overall mean is sqrt((1 + 9) / n) / 2. The
+    # tolerance is that of `BootstrapTest`.
     rng = np.random.default_rng(0)
     strata = [rng.normal(0, 1, 2000), rng.normal(100, 3, 2000)]
     error = np.sqrt(sum(x.var() / 2000 for x in strata)) / 2
     reach = scipy.stats.norm.ppf(0.95) * error
     entry = statistics.stratified_estimate(strata, 0.9)
-    middle = np.concatenate(strata).mean()
+    mean = np.concatenate(strata).mean()
     np.testing.assert_allclose(
       entry['interval'],
-      [middle - reach, middle + reach],
+      [mean - reach, mean + reach],
       atol=4 * 0.033 * error,
     )
 
@@ -358,7 +359,7 @@ class StratifiedTest(absltest.TestCase):
       entry = statistics.stratified_estimate([x[:, t] for x in strata], 0.9)
       np.testing.assert_allclose(entry['interval'], [low[t], high[t]])
 
-  def test_too_few_in_one_stratum_have_none(self):
+  def test_a_stratum_with_too_few_units_has_no_interval(self):
     strata = [np.ones(9), np.ones(3)]
     entry = statistics.stratified_estimate(strata, 0.9)
     self.assertIsNone(entry['interval'])
@@ -367,19 +368,19 @@ class StratifiedTest(absltest.TestCase):
       statistics.stratified_band([x[:, None] for x in strata], 0.9)
     )
 
-  def test_what_is_not_finite_raises(self):
+  def test_non_finite_values_raise(self):
     with self.assertRaisesRegex(ValueError, 'not finite'):
       statistics.stratified_band([np.array([[1.0], [np.inf]])], 0.9)
 
 
 class LowerBoundTest(absltest.TestCase):
-  def test_is_that_of_a_one_sided_t_test(self):
+  def test_matches_a_one_sided_t_test(self):
     values = np.random.default_rng(0).normal(0.5, 1.0, 8)
     bound = statistics.lower_bound(values, 0.99)
     test = scipy.stats.ttest_1samp(values, bound, alternative='greater')
     self.assertAlmostEqual(test.pvalue, 0.01, places=9)
 
-  def test_refuses_what_says_nothing(self):
+  def test_refuses_values_without_a_bound(self):
     for values, sentence in (
       (np.arange(4.0), '4 values; a bound needs 5'),
       (np.ones(8), 'no bound on the mean'),
@@ -394,7 +395,7 @@ class LowerBoundTest(absltest.TestCase):
 
 
 class ByStepTest(absltest.TestCase):
-  def test_makes_lists_of_steps(self):
+  def test_makes_a_list_over_the_steps(self):
     rows = [
       ('a', 'all', 0, 0.1, 0.2, 0.3),
       ('a', 'all', 1, 0.4, 0.5, 0.6),
