@@ -144,7 +144,7 @@ def check_comparable(
       config_schema.flat(one.config),
       config_schema.flat(first.config),
     )
-    found = runs.mismatches_of(settings, of_first, first.name)
+    found = runs.find_mismatches(settings, of_first, first.name)
     if settings['training.patience']:
       found.append('training.patience may end it early')
     if settings['training.stop_when_converged']:

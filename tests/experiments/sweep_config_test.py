@@ -118,7 +118,7 @@ class SweptTest(parameterized.TestCase):
 class ComparableTest(parameterized.TestCase):
   @parameterized.parameters(
     ('grpo.num_tasks', 32, 'b, seed 0 could not .* 7,680 interventions, a, se'),
-    ('evaluation.seed', 7, 'evaluation.seed is 7, that of a, seed 0 1'),
+    ('evaluation.seed', 7, 'evaluation.seed is 7, but 1 in a, seed 0'),
     ('training.patience', 2, 'training.patience may end it early'),
   )
   def test_what_the_comparison_would_refuse(self, name, value, sentence):

@@ -184,7 +184,7 @@ def _cluster(folder, jobs, logs):
 def _page(workdir):
   """The report, but for when it was made, and where."""
   text = (workdir / 'report' / 'index.html').read_text()
-  head, _, _ = text.partition('<h2>When, and how fast</h2>')
+  head, _, _ = text.partition('<h2>Date and computing time</h2>')
   return head.replace(str(workdir), 'S')
 
 

@@ -1,7 +1,8 @@
-"""Evaluations that were made before: what methods came to, from the disk.
+"""Existing evaluations, read from disk.
 
-A directory of launchers/evaluate.py, or a table like its results.csv, whoever
-wrote it: a row for each step of each episode, with `COLUMNS`.
+An evaluation is a directory written by launchers/evaluate.py, or a table like
+its results.csv from any other source: one row for each step of each episode,
+with the columns `COLUMNS`.
 """
 
 import collections
@@ -17,8 +18,8 @@ from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 
-# What a table must have; what else it has is not read. `no_intervention` and
-# `optimum` are E[Y | do] where nothing and where the best is done.
+# Required columns of a table; all others are ignored. `no_intervention` and
+# `optimum` are E[Y | do] of no intervention and of the best one.
 COLUMNS = (
   'method',
   'scm',
@@ -31,22 +32,23 @@ COLUMNS = (
   'seconds',
 )
 _NUMBERS = COLUMNS[2:]
-# Sums of numbers beyond it may not be finite.
-_HUGE = 1e100
-# What decides what an episode is, beside its SCM.
+# Sums of larger numbers may overflow.
+_MAX_NUMBER = 1e100
+# Settings that determine an episode, together with its SCM.
 _PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 
 
 class Evaluation(NamedTuple):
-  """What is in one directory or table.
+  """Content of one directory or table.
 
   Attributes:
-    path: of it.
+    path: path of the directory or table.
     methods: {method: its episodes}.
-    protocol: {'observations': ...}, how they were played; only `interventions`
-      where a table is all that is known.
-    scms: {SCM: digest of what it was made from, if that may change}.
-    remarks: sentences, of what is not in it, or was not made for it.
+    protocol: settings of the episodes, {'observations': ...}; a table has
+      `interventions` only.
+    scms: {SCM: digest of its source, if the source may change}.
+    remarks: sentences for the report, about methods that are left out or were
+      not designed for these SCMs.
   """
 
   path: pathlib.Path
@@ -56,17 +58,17 @@ class Evaluation(NamedTuple):
   remarks: tuple[str, ...] = ()
 
 
-def is_one(path: pathlib.Path) -> bool:
-  """Whether a path is one of an evaluation, and not of a training run."""
+def is_evaluation(path: pathlib.Path) -> bool:
+  """Returns whether a path is an evaluation, as opposed to a training run."""
   return path.suffix == '.csv' or episode_store.is_in(path)
 
 
 def read(path: pathlib.Path) -> Evaluation:
-  """An evaluation that was made before; nothing in it is touched.
+  """Reads an evaluation; nothing is written.
 
   Args:
-    path: of its directory, or of a table. The latter says nothing of beliefs
-      in parents.
+    path: directory of the evaluation, or a table. A table has no beliefs about
+      parents.
 
   Returns:
     The `Evaluation`.
@@ -75,48 +77,50 @@ def read(path: pathlib.Path) -> Evaluation:
     errors.UsageError: it cannot be read, or is not finished.
   """
   if path.suffix == '.csv':
-    played = _of_table(path)
-    most = max(len(episode.steps['score']) for episode in played)
-    return Evaluation(path, _by_method(played), {'interventions': most}, {})
-  config = run_directory.read_config(path)
-  lacking = {'scms', 'repeats', *_PROTOCOL} - config.keys()
-  if lacking:
-    raise errors.UsageError(
-      f'{path / "config.json"} is damaged: it lacks {", ".join(lacking)}'
+    episodes = _read_table(path)
+    longest = max(len(episode.steps['score']) for episode in episodes)
+    return Evaluation(
+      path, _by_method(episodes), {'interventions': longest}, {}
     )
-  played = episode_store.read(path)
-  for episode in played:
-    if not _is_whole(episode):
+  config = run_directory.read_config(path)
+  missing = {'scms', 'repeats', *_PROTOCOL} - config.keys()
+  if missing:
+    raise errors.UsageError(
+      f'{path / "config.json"} is damaged: it lacks {", ".join(missing)}'
+    )
+  episodes = episode_store.read(path)
+  for episode in episodes:
+    if not _is_valid(episode):
       raise errors.UsageError(
         f'{path}: the episode of {episode.method} on {episode.scm}, repeat '
-        f'{episode.repeat}, is damaged; remove its line from episodes.jsonl to '
-        'have it played again'
+        f'{episode.repeat}, is damaged; remove its line from episodes.jsonl '
+        'and rerun the evaluation'
       )
-  methods = _by_method(played)
-  on = {
-    method: collections.Counter(episode.scm for episode in episodes)
-    for method, episodes in methods.items()
+  methods = _by_method(episodes)
+  num_episodes = {
+    method: collections.Counter(episode.scm for episode in own)
+    for method, own in methods.items()
   }
-  left_out = []
+  remarks = []
   for scm in config['scms']:
-    played = {method: counts[scm] for method, counts in on.items()}
-    if not any(played.values()) or {*played.values()} - {0, config['repeats']}:
+    counts = {method: by_scm[scm] for method, by_scm in num_episodes.items()}
+    if not any(counts.values()) or {*counts.values()} - {0, config['repeats']}:
       raise errors.UsageError(
-        f'{path} is not finished: on {scm} not all of {config["repeats"]} '
-        'repeats were played; the command that began it goes on with it'
+        f'{path} is not finished: on {scm}, some of the {config["repeats"]} '
+        'repeats are missing; rerun the command that started it to continue'
       )
-    for method, count in played.items():
+    for method, count in counts.items():
       if not count and method in methods:
         del methods[method]
-        left_out.append(
-          f'{method} of {path} did not play on {scm}, and is left out.'
+        remarks.append(
+          f'{method} of {path} was not evaluated on {scm}, and is left out.'
         )
   protocol = {name: config[name] for name in _PROTOCOL}
-  return Evaluation(path, methods, protocol, config['scms'], tuple(left_out))
+  return Evaluation(path, methods, protocol, config['scms'], tuple(remarks))
 
 
-def _is_whole(episode: episodes_lib.Episode) -> bool:
-  """Whether all that is computed with is there, and finite."""
+def _is_valid(episode: episodes_lib.Episode) -> bool:
+  """Returns whether all values that a comparison reads exist and are finite."""
   try:
     steps = np.array(
       [
@@ -138,13 +142,16 @@ def _is_whole(episode: episodes_lib.Episode) -> bool:
     return False
 
 
-def mismatches(first: Evaluation, other: Evaluation) -> list[str]:
-  """How what two of them were played with differs, as far as it is known."""
-  known = first.protocol.keys() & other.protocol.keys()
+def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
+  """Returns how the protocol and the SCMs of two evaluations differ.
+
+  Settings that are unknown for one of them are not compared.
+  """
+  shared = first.protocol.keys() & other.protocol.keys()
   return [
     f'{name} is {other.protocol[name]}, not {first.protocol[name]}'
     for name in _PROTOCOL
-    if name in known and first.protocol[name] != other.protocol[name]
+    if name in shared and first.protocol[name] != other.protocol[name]
   ] + [
     f'{scm} is another SCM of that name'
     for scm in sorted(first.scms.keys() & other.scms.keys())
@@ -155,24 +162,24 @@ def mismatches(first: Evaluation, other: Evaluation) -> list[str]:
 def _by_method(
   episodes: Sequence[episodes_lib.Episode],
 ) -> dict[str, list[episodes_lib.Episode]]:
-  found: dict[str, list[episodes_lib.Episode]] = {}
+  methods: dict[str, list[episodes_lib.Episode]] = {}
   for episode in episodes:
-    found.setdefault(episode.method, []).append(episode)
-  return found
+    methods.setdefault(episode.method, []).append(episode)
+  return methods
 
 
-def _of_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
+def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
   try:
-    # A method may be called NA.
+    # By default, pandas reads a method called NA as a missing value.
     table = pd.read_csv(
       path, dtype={'method': str, 'scm': str}, keep_default_na=False
     )
   except (OSError, ValueError) as error:
     raise errors.UsageError(f'{path} cannot be read: {error}') from error
-  lacking = [name for name in COLUMNS if name not in table.columns]
-  if lacking:
+  missing = [name for name in COLUMNS if name not in table.columns]
+  if missing:
     raise errors.UsageError(
-      f'{path} lacks the columns {", ".join(lacking)}; it must have those of '
+      f'{path} lacks the columns {", ".join(missing)}; it must have those of '
       "an evaluation's results.csv"
     )
   if not len(table):
@@ -180,29 +187,30 @@ def _of_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
   for name in COLUMNS:
     if name in _NUMBERS:
       numbers = pd.to_numeric(table[name], errors='coerce')
-      wrong = ~(numbers.abs() < _HUGE)
-      wanted = 'a finite number'
+      invalid = ~(numbers.abs() < _MAX_NUMBER)
+      expected = 'a finite number'
       if name in ('repeat', 'step'):
-        wrong |= numbers % 1 != 0
-        wanted = 'a whole number'
-      table[name] = numbers.mask(wrong, table[name])
+        invalid |= numbers % 1 != 0
+        expected = 'a whole number'
+      table[name] = numbers.mask(invalid, table[name])
     else:
-      wrong, wanted = table[name] == '', 'a name'
-    if wrong.any():
-      row = int(wrong.to_numpy().argmax())
-      given = table[name][row]
+      invalid, expected = table[name] == '', 'a name'
+    if invalid.any():
+      row = int(invalid.to_numpy().argmax())
+      value = table[name][row]
       raise errors.UsageError(
         f'{path}, line {row + 2}: {name} is '
-        f'{"empty" if given == "" else given}; it must be {wanted}'
+        f'{"empty" if value == "" else value}; it must be {expected}'
       )
   return [
-    _episode(path, which, rows.sort_values('step'))
-    for which, rows in table.groupby(['method', 'scm', 'repeat'], sort=False)
+    _episode(path, key, rows.sort_values('step'))
+    for key, rows in table.groupby(['method', 'scm', 'repeat'], sort=False)
   ]
 
 
-def _episode(path, which, rows) -> episodes_lib.Episode:
-  method, scm, repeat = which
+def _episode(path, key, rows) -> episodes_lib.Episode:
+  """Returns the episode in the rows of one (method, SCM, repeat)."""
+  method, scm, repeat = key
   steps = rows['step'].tolist()
   if steps != list(range(1, len(steps) + 1)):
     raise errors.UsageError(
@@ -221,7 +229,7 @@ def _episode(path, which, rows) -> episodes_lib.Episode:
   if optimum == no_intervention:
     raise errors.UsageError(
       f'{path}: on {scm}, repeat {repeat}, nothing can be gained: the optimum '
-      f'is {optimum:g}, and so is the outcome of no intervention'
+      f'and the outcome of no intervention are both {optimum:g}'
     )
   return episodes_lib.Episode(
     method=method,

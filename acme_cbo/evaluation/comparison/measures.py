@@ -1,7 +1,7 @@
-"""By what trained models are compared: a few numbers of every episode.
+"""Measures of an episode by which trained models are compared.
 
-All of them are shares of what could be gained, counts, or seconds, so that
-SCMs with different units can be averaged.
+All of them are shares of the possible gain, counts, or seconds, so that SCMs
+with different units can be averaged.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import pandas as pd
 
 from acme_cbo.evaluation import episodes as episodes_lib
 
-# An episode has succeeded where it reached so much of what could be gained.
+# An episode is a success if its score is at least this.
 SUCCESS = 0.9
 
 
@@ -20,9 +20,9 @@ class Measure(NamedTuple):
   """A quantity of an episode.
 
   Attributes:
-    title: for people.
-    sign: 1 where more is better, -1 where less is.
-    meaning: a sentence.
+    title: name that reports show.
+    sign: 1 if higher is better, -1 if lower is better.
+    meaning: description that reports show, without a period.
   """
 
   title: str
@@ -34,70 +34,73 @@ MEASURES = {
   'score': Measure(
     'score',
     1,
-    'of the last recommendation: 0 is no intervention, 1 the best one',
+    'share of the possible gain that the last recommendation achieves: 0 is no '
+    'intervention, 1 the best one',
   ),
   'simple_regret': Measure(
     'simple regret',
     -1,
-    'what the last recommendation leaves of what could be gained',
+    'share of the possible gain that the last recommendation misses',
   ),
   'cumulative_regret': Measure(
     'cumulative regret',
     -1,
-    'what all interventions that were made left of it, summed',
+    'share of the possible gain that each intervention misses, summed over all '
+    'interventions of the episode',
   ),
   'success': Measure(
     'success',
     1,
-    f'share of episodes whose score is {SUCCESS} or more',
+    f'share of episodes with a score of {SUCCESS} or more',
   ),
   'convergence': Measure(
     'convergence',
     -1,
-    'interventions after which the score of what is recommended stays at '
-    f'{SUCCESS} or more; one more than there were where it does not',
+    'number of interventions after which the score of the recommendation stays '
+    f'at {SUCCESS} or more; one more than were allowed if it never does',
   ),
   'parent_f1': Measure(
     'parents, F1',
     1,
-    "of the belief in the target's direct causes after the last intervention",
+    "F1 score of the belief about the target's direct causes after the last "
+    'intervention',
   ),
   'seconds': Measure(
     'seconds',
     -1,
-    'of computing for a decision, the median of an episode',
+    'computing time per decision, median over an episode',
   ),
 }
 
 
-def of_episode(
+def episode_measures(
   episode: episodes_lib.Episode, num_interventions: int
 ) -> dict[str, float]:
-  """Each of `MEASURES`; NaN where there is none.
+  """Computes all `MEASURES` of an episode.
 
   Args:
-    episode: of one intervention at least.
-    num_interventions: T, those that were allowed.
+    episode: an episode with at least one intervention.
+    num_interventions: T, the number of interventions that were allowed.
 
   Returns:
-    {name: value}. There is no F1 of what believes nothing, nor where no
-    variable causes the target directly and none is believed to.
+    {name: value}. `parent_f1` is NaN if the method has no belief, and if the
+    target has no direct causes and none is believed to be one.
   """
   steps = episode.steps
   gain = episode.optimum - episode.no_intervention
   recommended = np.asarray(steps['score'])
-  made = (
+  achieved = (
     np.asarray(steps['expected_outcome']) - episode.no_intervention
   ) / gain
-  short_of = np.flatnonzero(recommended < SUCCESS)
-  stays_from = short_of[-1] + 2 if len(short_of) else 1
+  failures = np.flatnonzero(recommended < SUCCESS)
+  converged_at = failures[-1] + 2 if len(failures) else 1
   succeeded = recommended[-1] >= SUCCESS
   return {
     'score': float(recommended[-1]),
     'simple_regret': float(1 - recommended[-1]),
-    'cumulative_regret': float((1 - made).sum()),
+    'cumulative_regret': float((1 - achieved).sum()),
     'success': float(succeeded),
-    'convergence': float(stays_from if succeeded else num_interventions + 1),
+    'convergence': float(converged_at if succeeded else num_interventions + 1),
     'parent_f1': _parent_f1(episode),
     'seconds': float(np.median(steps['seconds'])),
   }
@@ -107,30 +110,32 @@ def _parent_f1(episode: episodes_lib.Episode) -> float:
   if not episode.believed:
     return float('nan')
   (belief,) = episode.believed.values()
-  chosen, causes = np.asarray(belief) > 0.5, np.asarray(episode.causes, bool)
-  named = chosen.sum() + causes.sum()
-  return float(2 * (chosen & causes).sum() / named) if named else float('nan')
+  predicted, causes = np.asarray(belief) > 0.5, np.asarray(episode.causes, bool)
+  total = predicted.sum() + causes.sum()
+  return (
+    float(2 * (predicted & causes).sum() / total) if total else float('nan')
+  )
 
 
-def after(num_interventions: int) -> list[str]:
-  """Columns of the scores after each of so many interventions."""
+def curve_columns(num_interventions: int) -> list[str]:
+  """Returns the names of the columns with the score after each intervention."""
   return [f'score_after_{step}' for step in range(1, num_interventions + 1)]
 
 
 def table(
   model: str, episodes: Sequence[episodes_lib.Episode], num_interventions: int
 ) -> pd.DataFrame:
-  """A row for each episode of a model, in the order of SCMs and repeats.
+  """Returns a row for each episode of a model, sorted by SCM and repeat.
 
   Args:
-    model: its name.
-    episodes: of at most so many interventions; what ended early stays where it
-      was.
-    num_interventions: T, those that were allowed.
+    model: name of the model.
+    episodes: episodes of at most T interventions; the score of an episode that
+      ended early is carried forward.
+    num_interventions: T, the number of interventions that were allowed.
 
   Returns:
-    Columns `model`, `scm`, `repeat`, `no_intervention`, `optimum`, `MEASURES`
-    and those of `after`.
+    A table with the columns `model`, `scm`, `repeat`, `no_intervention`,
+    `optimum`, `MEASURES` and `curve_columns(num_interventions)`.
   """
   rows = []
   for episode in sorted(episodes, key=lambda e: (e.scm, e.repeat)):
@@ -143,8 +148,8 @@ def table(
         'repeat': episode.repeat,
         'no_intervention': episode.no_intervention,
         'optimum': episode.optimum,
-        **of_episode(episode, num_interventions),
-        **dict(zip(after(num_interventions), scores, strict=True)),
+        **episode_measures(episode, num_interventions),
+        **dict(zip(curve_columns(num_interventions), scores, strict=True)),
       }
     )
   return pd.DataFrame(rows)

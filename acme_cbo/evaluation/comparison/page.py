@@ -1,7 +1,7 @@
-"""The report of a comparison as one page that needs nothing beside it.
+"""Report of a comparison as one self-contained HTML page.
 
-What differs from one making of the same comparison to the next, dates and
-seconds, stands in the last section alone.
+Content that differs between two runs of the same comparison, the date and the
+computing time, is in the last section only.
 """
 
 import base64
@@ -15,19 +15,19 @@ from acme_cbo.evaluation.comparison import figures
 from acme_cbo.evaluation.comparison import measures
 
 _TEMPLATE = pathlib.Path(__file__).with_name('page.html.jinja')
-# Of the clock of a machine, and so not the same twice.
-_TIMED = 'seconds'
+# The measure that is not reproducible.
+_TIMING = 'seconds'
 
 
 def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
-  """The page.
+  """Renders the page.
 
   Args:
-    summary: what `run.run` returns.
-    images: {name of a figure: PNG}; one that is missing is left out.
+    summary: return value of `run.run`.
+    images: {name of a figure: PNG}; missing figures are left out of the page.
 
   Returns:
-    HTML; all that comes from files or flags is escaped.
+    HTML, in which all content from files and flags is escaped.
   """
   environment = jinja2.Environment(
     autoescape=True,
@@ -36,103 +36,104 @@ def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     lstrip_blocks=True,
   )
   template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
-  of_measures = summary['measures']
-  ranked = ranking(summary)
+  results = summary['measures']
+  names = ranking(summary)
   return template.render(
-    names=ranked,
-    colours={name: figures.style(rank)[0] for rank, name in enumerate(ranked)},
+    names=names,
+    colors={name: figures.style(rank)[0] for rank, name in enumerate(names)},
     verdict=summary['verdict'],
     beside=summary['beside'],
-    marks=marks(summary),
+    warnings=warnings(summary),
     unit=summary['unit'],
-    confidence=percent(summary['confidence']),
+    confidence=format_percent(summary['confidence']),
     sizes=_sizes(summary),
-    few=not of_measures['score'].get('pairs'),
+    few=not results['score'].get('pairs'),
     intervals=any(
-      entry['interval'] for entry in of_measures['score']['models'].values()
+      entry['interval'] for entry in results['score']['models'].values()
     ),
-    overview=_overview(of_measures, ranked),
+    overview=_overview(results, names),
     meanings={
-      one.title: one.meaning
-      for name, one in measures.MEASURES.items()
-      if name != _TIMED
+      measure.title: measure.meaning
+      for name, measure in measures.MEASURES.items()
+      if name != _TIMING
     },
     images={
       name: base64.b64encode(image).decode() for name, image in images.items()
     },
-    by_scm=_by_scm(summary['by_scm'], ranked),
+    by_scm=_by_scm(summary['by_scm'], names),
     details=[
-      _details(name, about, ranked)
-      for name, about in of_measures.items()
-      if name != _TIMED
+      _details(name, result, names)
+      for name, result in results.items()
+      if name != _TIMING
     ],
     differences=_differences(summary['differences']),
     success=measures.SUCCESS,
-    played=summary['played'],
+    protocol=summary['played'],
     models=summary['models'],
-    seconds=_details(_TIMED, of_measures[_TIMED], ranked),
+    seconds=_details(_TIMING, results[_TIMING], names),
     made=summary['made'],
   )
 
 
 def ranking(summary: Mapping[str, Any]) -> list[str]:
-  """The names that are compared, the highest score first."""
-  about = summary['measures']['score']
-  return about.get('ranking') or list(about['models'])
+  """Returns the names that are compared, highest score first."""
+  result = summary['measures']['score']
+  return result.get('ranking') or list(result['models'])
 
 
-def marks(summary: Mapping[str, Any]) -> list[str]:
-  """What is to be known before anything is believed."""
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+  """Returns sentences about what limits the comparison."""
   return [
     *summary['remarks'],
     *(
-      f'Take care with {model}: {sentence}.'
-      for model, about in summary['models'].items()
-      for sentence in about['mismatches']
+      f'{model} may not be comparable: {sentence}.'
+      for model, metadata in summary['models'].items()
+      for sentence in metadata['mismatches']
     ),
   ]
 
 
-def number(value: float | None) -> str:
-  """A figure with three digits."""
+def format_number(value: float | None) -> str:
+  """Formats a number with three significant digits; None is a dash."""
   if value is None:
     return '–'
-  return f'{value + 0.0:.3g}'.replace('-', '−')  # Of -0.0 it makes 0.0.
+  # The sum turns -0.0 into 0.0.
+  return f'{value + 0.0:.3g}'.replace('-', '−')
 
 
-def percent(share: float) -> str:
-  """As .95 is 95%, and .999 is 99.9%."""
+def format_percent(share: float) -> str:
+  """Formats a share as percent, for example 0.999 as 99.9%."""
   return f'{100 * share:.6g}%'
 
 
-def interval(ends: Sequence[float] | None) -> str:
-  """An interval in brackets; empty where there is none."""
-  return f'[{number(ends[0])}, {number(ends[1])}]' if ends else ''
+def format_interval(ends: Sequence[float] | None) -> str:
+  """Formats an interval in brackets; None is an empty text."""
+  return f'[{format_number(ends[0])}, {format_number(ends[1])}]' if ends else ''
 
 
-def _p(value: float) -> str:
+def _format_p(value: float) -> str:
   return '< .001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
 
 
 def _sizes(summary) -> str:
-  """How much was compared, in a phrase."""
+  """Returns the numbers of models, units and SCMs, in words."""
   models = summary['measures']['score']['models']
   units = sorted({entry['units'] for entry in models.values()})
-  many = ' to '.join(
+  num_units = ' to '.join(
     str(count) for count in (units[0], units[-1])[-len(units) :]
   )
   plural = '' if units[-1] == 1 else 's'
   scms = len(summary['by_scm'])
   return (
-    f'{len(models)} models, {many} {summary["unit"]}{plural} each, on '
+    f'{len(models)} models, {num_units} {summary["unit"]}{plural} each, on '
     f'{scms} kind{"" if scms == 1 else "s"} of SCM'
   )
 
 
-def _overview(of_measures, ranked) -> dict[str, Any]:
-  """A row for each name, a column for each measure."""
-  shown = [name for name in measures.MEASURES if name != _TIMED]
-  best = {name: _best(name, of_measures[name]) for name in shown}
+def _overview(results, names) -> dict[str, Any]:
+  """Returns the overview table: a row per model, a column per measure."""
+  shown = [name for name in measures.MEASURES if name != _TIMING]
+  best = {name: _best(results[name]) for name in shown}
   return {
     'heads': [
       f'{measures.MEASURES[name].title} '
@@ -143,24 +144,24 @@ def _overview(of_measures, ranked) -> dict[str, Any]:
       (
         name,
         [
-          _estimate(of_measures[measure].get('models', {}).get(name))
+          _estimate(results[measure].get('models', {}).get(name))
           | {'best': name in best[measure]}
           for measure in shown
         ],
       )
-      for name in ranked
+      for name in names
     ],
   }
 
 
-def _best(measure: str, about: Mapping[str, Any]) -> list[str]:
-  """The first of the ranking, and those that are not told from it."""
-  if not about.get('pairs'):
+def _best(result: Mapping[str, Any]) -> list[str]:
+  """Returns the best model and those not significantly different from it."""
+  if not result.get('pairs'):
     return []
-  first = about['ranking'][0]
+  first = result['ranking'][0]
   return [first] + [
     pair['second']
-    for pair in about['pairs']
+    for pair in result['pairs']
     if pair['first'] == first and not pair['decided']
   ]
 
@@ -169,14 +170,14 @@ def _estimate(entry: Mapping[str, Any] | None) -> dict[str, Any]:
   if entry is None:
     return {'mean': '–', 'interval': ''}
   return {
-    'mean': number(entry['mean']),
-    'interval': interval(entry['interval']),
+    'mean': format_number(entry['mean']),
+    'interval': format_interval(entry['interval']),
   }
 
 
-def _by_scm(found, ranked) -> list[tuple[str, list[dict[str, Any]]]]:
+def _by_scm(by_scm, names) -> list[tuple[str, list[dict[str, Any]]]]:
   rows = []
-  for scm, entries in found.items():
+  for scm, entries in by_scm.items():
     top = max(entry['mean'] for entry in entries.values())
     rows.append(
       (
@@ -184,32 +185,32 @@ def _by_scm(found, ranked) -> list[tuple[str, list[dict[str, Any]]]]:
         [
           _estimate(entries.get(name))
           | {'best': name in entries and entries[name]['mean'] == top}
-          for name in ranked
+          for name in names
         ],
       )
     )
   return rows
 
 
-def _details(name, about, ranked) -> dict[str, Any]:
-  """All that is known of a measure, as text."""
-  omnibus = about.get('omnibus')
+def _details(name, result, names) -> dict[str, Any]:
+  """Returns all results for a measure, as text."""
+  omnibus = result.get('omnibus')
   return {
     'title': measures.MEASURES[name].title,
     'meaning': measures.MEASURES[name].meaning,
-    'nothing': about.get('nothing', ''),
+    'nothing': result.get('nothing', ''),
     'models': [
       [
-        who,
+        model,
         str(entry['units']),
-        number(entry['mean']),
-        interval(entry['interval']),
-        number(entry['sd']),
-        number(entry['iqm']),
-        interval(entry['iqm_interval']),
+        format_number(entry['mean']),
+        format_interval(entry['interval']),
+        format_number(entry['sd']),
+        format_number(entry['iqm']),
+        format_interval(entry['iqm_interval']),
       ]
-      for who in about.get('ranking', ranked)
-      if (entry := about.get('models', {}).get(who))
+      for model in result.get('ranking', names)
+      if (entry := result.get('models', {}).get(model))
     ],
     'pairs': [
       {
@@ -218,22 +219,22 @@ def _details(name, about, ranked) -> dict[str, Any]:
         'cells': ['', '', '', '', '', '', '']
         if pair['untested']
         else [
-          f'{number(pair["difference"])} {interval(pair["interval"])}',
-          _p(pair['test']['p']),
-          _p(pair['p_holm']),
-          _p(pair['ranks']['p']),
-          f'{number(pair["g"])} {interval(pair["g_interval"])}',
+          _with_interval(pair['difference'], pair['interval']),
+          _format_p(pair['test']['p']),
+          _format_p(pair['p_holm']),
+          _format_p(pair['ranks']['p']),
+          _with_interval(pair['g'], pair['g_interval']),
           f'{pair["improvement"]:.0%}',
-          number(pair['detectable']),
+          format_number(pair['detectable']),
         ],
       }
-      for pair in about.get('pairs', [])
+      for pair in result.get('pairs', [])
     ],
     'tests': tuple(
       next(
         (
           pair[kind]['name']
-          for pair in about.get('pairs', [])
+          for pair in result.get('pairs', [])
           if pair[kind]['name']
         ),
         title,
@@ -242,26 +243,33 @@ def _details(name, about, ranked) -> dict[str, Any]:
     ),
     'omnibus': _test(omnibus) if omnibus and omnibus['name'] else '',
     'assumptions': [
-      (what, _test(test), test['p'] < 0.05)
-      for what, test in about.get('assumptions', {}).items()
+      (assumption, _test(test), test['p'] < 0.05)
+      for assumption, test in result.get('assumptions', {}).items()
     ],
   }
 
 
+def _with_interval(value: float, ends: Sequence[float]) -> str:
+  return f'{format_number(value)} {format_interval(ends)}'
+
+
 def _test(test: Mapping[str, Any]) -> str:
-  df = ', '.join(number(value) for value in test['df'])
+  df = ', '.join(format_number(value) for value in test['df'])
   return (
-    f'{test["name"]}{f" ({df})" if df else ""} = {number(test["statistic"])}, '
-    f'p {"" if test["p"] < 0.001 else "= "}{_p(test["p"])}'
+    f'{test["name"]}{f" ({df})" if df else ""} = '
+    f'{format_number(test["statistic"])}, '
+    f'p {"" if test["p"] < 0.001 else "= "}{_format_p(test["p"])}'
   )
 
 
-def _differences(found) -> dict[str, Any]:
-  heads = list(dict.fromkeys(name for row in found.values() for name in row))
+def _differences(differences) -> dict[str, Any]:
+  heads = list(
+    dict.fromkeys(name for row in differences.values() for name in row)
+  )
   return {
     'heads': heads,
     'rows': [
       (setting, [str(values.get(name, '–')) for name in heads])
-      for setting, values in found.items()
+      for setting, values in differences.items()
     ],
   }

@@ -1,13 +1,13 @@
-"""Compares trained runs and evaluations, its files in one directory.
+"""Compares trained runs and evaluations, and writes a report.
 
-C/evaluation/   what `evaluate` writes of the policies of runs that play here, a
-                directory for each set of them and each way to play
-C/index.html    the report: who is better, by how much and how surely
-C/*.png         its figures
-C/summary.json  all of its numbers
-C/units.csv     a row for each episode, with what it came to
+C/evaluation/   evaluations of the runs' policies as `evaluate` writes them, one
+                directory per set of policies and evaluation settings
+C/index.html    report: which model is better, by how much, and how certainly
+C/*.png         figures of the report
+C/summary.json  all numbers of the report
+C/units.csv     measures of each episode
 
-The same command goes on after a kill.
+Rerunning the command after an interruption resumes the comparison.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from acme_cbo.evaluation import config
+from acme_cbo.evaluation import config as config_lib
 from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
@@ -36,18 +36,20 @@ from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 from acme_cbo.scms import registry
 
-# Of `config.EvaluationConfig`, what changes nothing of an episode.
-_NOT_DECISIVE = ('out', 'jobs', 'confidence')
+# Fields of `config.EvaluationConfig` that do not affect the episodes.
+_WITHOUT_EFFECT = ('out', 'jobs', 'confidence')
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(config.EvaluationConfig):
-  """What is compared, and how.
+class ComparisonConfig(config_lib.EvaluationConfig):
+  """Config of a comparison.
 
   Attributes:
-    paths: directories of runs and of evaluations, and tables of the latter.
-    allow_mismatch: compare also what was not made alike, and mark it.
-    left_out: sentences, what should be compared and is not there.
+    paths: directories of training runs, and directories or tables of
+      evaluations.
+    allow_mismatch: whether to compare models that were trained or evaluated
+      differently, with a warning in the report.
+    left_out: sentences about models that should be compared but are missing.
   """
 
   paths: tuple[pathlib.Path, ...]
@@ -55,147 +57,165 @@ class Settings(config.EvaluationConfig):
   left_out: tuple[str, ...] = ()
 
 
-def from_flags(given: Any, arguments: Sequence[str]) -> Settings:
-  """The settings that the flags of the launcher name.
+def from_flags(flags: Any, arguments: Sequence[str]) -> ComparisonConfig:
+  """Returns the config that the command line specifies.
 
   Args:
-    given: the flags, or what has attributes of their names.
-    arguments: paths, or patterns of them.
+    flags: the parsed flags, or any object with attributes of their names.
+    arguments: paths or glob patterns.
 
   Returns:
-    The `Settings`.
+    The `ComparisonConfig`.
 
   Raises:
-    errors.UsageError: no directory is named for what comes out, or nothing is
-      where a path says.
+    errors.UsageError: there is no output directory, or a path does not exist.
   """
   paths: list[pathlib.Path] = []
   for argument in arguments:
     exists = pathlib.Path(argument).exists()
-    matching = [argument] if exists else sorted(glob.glob(argument))
-    if not matching:
-      raise errors.UsageError(f'there is no {argument} to be compared')
-    paths += map(pathlib.Path, matching)
-  return Settings(
-    **vars(config.config_from_flags(given)),
+    matches = [argument] if exists else sorted(glob.glob(argument))
+    if not matches:
+      raise errors.UsageError(
+        f'{argument} does not exist, and matches no file or directory'
+      )
+    paths += map(pathlib.Path, matches)
+  return ComparisonConfig(
+    **vars(config_lib.config_from_flags(flags)),
     paths=tuple(paths),
-    allow_mismatch=given.allow_mismatch,
+    allow_mismatch=flags.allow_mismatch,
   )
 
 
-def run(settings: Settings, resolve: registry.Resolve) -> dict[str, Any]:
-  """Plays what was not played yet, says who is better, and writes it down.
+def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
+  """Evaluates the runs, compares all models, and writes the report.
 
-  The policies of runs play on the same SCMs, with the same data and noise, with
-  as many observations and interventions as the first one was trained with.
+  Policies of runs are evaluated on the same SCMs with the same data and noise,
+  and with as many observations and interventions as the first run was trained
+  with. Episodes that exist already are reused.
 
   Args:
-    settings: what is compared.
+    config: config of the comparison.
     resolve: see `run.run`.
 
   Returns:
-    What `summary.json` holds.
+    The content of `summary.json`.
 
   Raises:
-    errors.UsageError: a setting cannot be used, or what is compared does not
-      match.
+    errors.UsageError: a setting is invalid, or the models do not match.
   """
-  config.check_config(settings)
-  _check_paths(settings.paths)
-  before = [
+  config_lib.check_config(config)
+  _check_paths(config.paths)
+  existing = [
     evaluations.read(path)
-    for path in settings.paths
-    if evaluations.is_one(path)
+    for path in config.paths
+    if evaluations.is_evaluation(path)
   ]
   runs = runs_lib.read(
-    [path for path in settings.paths if not evaluations.is_one(path)],
-    settings.allow_mismatch,
+    [path for path in config.paths if not evaluations.is_evaluation(path)],
+    config.allow_mismatch,
   )
-  if len(runs) + sum(len(one.methods) for one in before) < 2:
+  if len(runs) + sum(len(evaluation.methods) for evaluation in existing) < 2:
     raise errors.UsageError(
-      'name two or more to be compared: directories of training runs, of '
-      'evaluations, or their results.csv'
+      'a comparison needs two or more models: name directories of training '
+      'runs, directories of evaluations, or their results.csv'
     )
-  if runs and before:
-    _check_beside(before, runs[0], settings, resolve)
-  learning = _learning(runs)
-  out = settings.out
+  if runs and existing:
+    _check_same_scms(existing, runs[0], config, resolve)
+  learning_curves = _learning_curves(runs)
+  out = config.out
   run_directory.prepare_resumable(
     out, '--out', 'a comparison', 'paths', ('evaluation',)
   )
   with run_directory.lock(out, '--out'):
-    models = _models(runs, before, settings, resolve)
+    models = _models(runs, existing, config, resolve)
     table = _table(models)
-    summary = _summary(settings, models, table, runs)
-    summary['training'] = learning
-    # What was there stays until all of this is.
+    summary = _summary(config, models, table, runs)
+    summary['training'] = learning_curves
+    # An earlier report is replaced only when everything is computed.
     starts = run_directory.record_start(
       out,
       {
-        field.name: _plain(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
+        field.name: _as_json(getattr(config, field.name))
+        for field in dataclasses.fields(config)
       },
       [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
     summary |= {'made': starts[-1]}
     _write(out, summary, table)
-  print(f'\n{text(summary)}\n\nall of it in {out}', flush=True)
+  print(f'\n{text(summary)}\n\nall results are in {out}', flush=True)
   return summary
 
 
-def _check_beside(
-  before: Sequence[evaluations.Evaluation],
+def _check_same_scms(
+  existing: Sequence[evaluations.Evaluation],
   run: runs_lib.Run,
-  settings: Settings,
+  config: ComparisonConfig,
   resolve: registry.Resolve,
 ) -> None:
-  """Raises where runs would play on something else than evaluations were."""
+  """Raises unless runs are to be evaluated on the SCMs of the evaluations."""
   trained_on = run_directory.read_config(run.directory)
   with jax.enable_x64(True):
-    names = {one.name for one in resolve(settings.scms, trained_on)}
-  for one in before:
-    for method, episodes in one.methods.items():
+    names = {
+      environment.name for environment in resolve(config.scms, trained_on)
+    }
+  for evaluation in existing:
+    for method, episodes in evaluation.methods.items():
       scms = {episode.scm for episode in episodes}
       repeats = 1 + max(episode.repeat for episode in episodes)
-      if scms != names or repeats != settings.repeats:
+      if scms != names or repeats != config.repeats:
         raise errors.UsageError(
-          f'{one.path}: {method} has played {repeats} repeats on '
-          f'{", ".join(sorted(scms))}, and runs would play {settings.repeats} '
-          f'on {", ".join(sorted(names))}: give --scm= and --repeats= as they '
-          'were there'
+          f'{evaluation.path}: {method} was evaluated with {repeats} repeats '
+          f'on {", ".join(sorted(scms))}, but the runs would be evaluated with '
+          f'{config.repeats} on {", ".join(sorted(names))}; set --scm= and '
+          '--repeats= to those of the evaluation'
         )
 
 
 def _check_paths(paths: Sequence[pathlib.Path]) -> None:
-  """Raises where something is named twice, in whatever words."""
-  named: dict[pathlib.Path, pathlib.Path] = {}
+  """Raises if two paths denote the same run or evaluation."""
+  path_by_target: dict[pathlib.Path, pathlib.Path] = {}
   for path in paths:
-    same = path.resolve()
-    # The table of an evaluation holds nothing else than it.
-    if same.name == 'results.csv' and evaluations.is_one(same.parent):
-      same = same.parent
-    if same in named:
+    target = path.resolve()
+    # The table in the directory of an evaluation has the same content.
+    if target.name == 'results.csv' and evaluations.is_evaluation(
+      target.parent
+    ):
+      target = target.parent
+    if target in path_by_target:
       raise errors.UsageError(
         f'{path} is named twice'
-        + ('' if path == named[same] else f', also as {named[same]}')
+        + (
+          ''
+          if path == path_by_target[target]
+          else f', also as {path_by_target[target]}'
+        )
       )
-    named[same] = path
+    path_by_target[target] = path
 
 
-def _plain(value: Any) -> Any:
-  """A setting as JSON can hold it."""
+def _as_json(value: Any) -> Any:
+  """Returns a value of the config as JSON can hold it."""
   if isinstance(value, tuple):
-    return [_plain(item) for item in value]
+    return [_as_json(item) for item in value]
   return str(value) if isinstance(value, pathlib.Path) else value
 
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-  """What is compared; `about` is what the report says of its origin."""
+  """A model of the comparison.
+
+  Attributes:
+    name: unique name of the model.
+    configuration: name that it shares with models of other training seeds.
+    metadata: origin of the model, for the report.
+    evaluation: evaluation that holds its episodes.
+    episodes: episodes of the model.
+    mismatches: reasons why it is not comparable to the others.
+  """
 
   name: str
   configuration: str
-  about: dict[str, Any]
+  metadata: dict[str, Any]
   evaluation: evaluations.Evaluation
   episodes: list[episodes_lib.Episode]
   mismatches: tuple[str, ...] = ()
@@ -203,110 +223,133 @@ class _Model:
 
 def _models(
   runs: Sequence[runs_lib.Run],
-  before: Sequence[evaluations.Evaluation],
-  settings: Settings,
+  existing: Sequence[evaluations.Evaluation],
+  config: ComparisonConfig,
   resolve: registry.Resolve,
 ) -> list[_Model]:
-  """All that is compared, once it has played.
+  """Returns all models that are compared, with their episodes.
 
   Raises:
-    errors.UsageError: two are called the same, or something was played
-      otherwise than the rest, and it was not allowed.
+    errors.UsageError: two models have the same name, or a model was evaluated
+      differently from the rest and `allow_mismatch` is false.
   """
-  called = [method for one in before for method in one.methods]
-  called += {one.configuration for one in runs}
-  of_evaluations = [
+  used = [method for evaluation in existing for method in evaluation.methods]
+  used += {run.configuration for run in runs}
+  from_evaluations = [
     _Model(
-      name := f'{method} ({one.path})' if called.count(method) > 1 else method,
+      name := (
+        f'{method} ({evaluation.path})' if used.count(method) > 1 else method
+      ),
       name,
-      {'path': str(one.path), 'seed': None, 'updates': None, 'code': None},
-      one,
+      {
+        'path': str(evaluation.path),
+        'seed': None,
+        'updates': None,
+        'code': None,
+      },
+      evaluation,
       episodes,
     )
-    for one in before
-    for method, episodes in one.methods.items()
+    for evaluation in existing
+    for method, episodes in evaluation.methods.items()
   ]
-  names = [one.model for one in runs] + [one.name for one in of_evaluations]
+  names = [run.model for run in runs]
+  names += [model.name for model in from_evaluations]
   for name in names:
     if names.count(name) > 1:
       raise errors.UsageError(
-        f'two of what is compared are called {name!r}: a run, and a method of '
-        'an evaluation of it; leave one of them out'
+        f'two models are called {name!r}: a run, and a method of an evaluation '
+        'of that run; leave one of them out'
       )
-  evaluated = [_play(settings, runs, resolve)] if runs else []
-  played = [
+  evaluated = [_evaluate(config, runs, resolve)] if runs else []
+  from_runs = [
     _Model(
-      one.model,
-      one.configuration,
+      run.model,
+      run.configuration,
       {
-        'path': str(one.directory),
-        'seed': one.settings['seed'],
-        'updates': one.updates,
-        'code': one.revision,
+        'path': str(run.directory),
+        'seed': run.config['seed'],
+        'updates': run.updates,
+        'code': run.revision,
       },
       evaluation,
-      evaluation.methods[one.model],
-      one.mismatches,
+      evaluation.methods[run.model],
+      run.mismatches,
     )
     for evaluation in evaluated
-    for one in runs
+    for run in runs
   ]
-  # Of a table less is known than of what is beside it.
-  known = [*played, *of_evaluations]
-  first = max(known, key=lambda model: len(model.evaluation.protocol))
-  return [_checked(model, first, settings.allow_mismatch) for model in known]
+  models = [*from_runs, *from_evaluations]
+  # The reference is a model with a complete protocol, if there is one: that of
+  # a table is incomplete.
+  reference = max(models, key=lambda model: len(model.evaluation.protocol))
+  return [
+    _with_mismatches(model, reference, config.allow_mismatch)
+    for model in models
+  ]
 
 
-def _checked(model: _Model, first: _Model, allow_mismatch: bool) -> _Model:
-  """Marks what was played otherwise than another one."""
-  differing = evaluations.mismatches(first.evaluation, model.evaluation)
+def _with_mismatches(
+  model: _Model, reference: _Model, allow_mismatch: bool
+) -> _Model:
+  """Adds how the evaluation of a model differs from that of another one."""
+  differing = evaluations.find_mismatches(
+    reference.evaluation, model.evaluation
+  )
   if differing and not allow_mismatch:
     raise errors.UsageError(
-      f'{model.name} was evaluated otherwise than {first.name}: '
-      f'{"; ".join(differing)}; --allow_mismatch compares it all the same, '
-      'and marks it'
+      f'{model.name} was not evaluated like {reference.name}: '
+      f'{"; ".join(differing)}; pass --allow_mismatch to compare it anyway, '
+      'with a warning'
     )
   return dataclasses.replace(model, mismatches=(*model.mismatches, *differing))
 
 
-def _play(
-  settings: Settings,
+def _evaluate(
+  config: ComparisonConfig,
   runs: Sequence[runs_lib.Run],
   resolve: registry.Resolve,
 ) -> evaluations.Evaluation:
-  """Lets the policies of runs play; each is a method of the evaluation."""
-  names = [field.name for field in dataclasses.fields(config.EvaluationConfig)]
-  played_with = {name: getattr(settings, name) for name in names}
-  trained_with = runs[0].settings
-  policies = {one.model: one.directory / 'policy' for one in runs}
-  # Others than before play elsewhere, and leave what those played alone.
-  decisive = [
+  """Evaluates the policies of runs; each is a method of the evaluation."""
+  names = [
+    field.name for field in dataclasses.fields(config_lib.EvaluationConfig)
+  ]
+  shared = {name: getattr(config, name) for name in names}
+  trained_with = runs[0].config
+  policies = {run.model: run.directory / 'policy' for run in runs}
+  # Every combination of policies and settings has a directory of its own, so
+  # that the episodes of earlier comparisons stay.
+  key = [
     [
       (name, (path / 'policy.json').read_text())
       for name, path in policies.items()
     ],
-    {k: _plain(v) for k, v in played_with.items() if k not in _NOT_DECISIVE},
+    {k: _as_json(v) for k, v in shared.items() if k not in _WITHOUT_EFFECT},
   ]
-  digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-  out = settings.out / 'evaluation' / digest[:12]
-  playing = config.MethodEvaluationConfig(
-    **played_with | {'out': out},
+  digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+  out = config.out / 'evaluation' / digest[:12]
+  evaluation_config = config_lib.MethodEvaluationConfig(
+    **shared | {'out': out},
     methods=tuple(policies),
     policies=policies,
     observations=trained_with['horizon.num_observations'],
     interventions=trained_with['horizon.num_interventions'],
   )
-  with run_lib.playing_in(playing, resolve) as played:
-    for (model, scm), reason in played.refusals.items():
-      raise errors.UsageError(f'{model} cannot play on {scm}: {reason}')
-    return evaluations.read(out)._replace(remarks=tuple(played.warnings))
+  with run_lib.playing_in(evaluation_config, resolve) as result:
+    for (model, scm), reason in result.refusals.items():
+      raise errors.UsageError(f'{model} cannot be evaluated on {scm}: {reason}')
+    return evaluations.read(out)._replace(remarks=tuple(result.warnings))
 
 
 def _table(models: Sequence[_Model]) -> pd.DataFrame:
-  """What `units.csv` holds: a row for each episode, see `measures.table`."""
+  """Returns the content of `units.csv`: `measures.table` of all models."""
   horizon = max(
     *(model.evaluation.protocol['interventions'] for model in models),
-    *(len(one.steps['score']) for model in models for one in model.episodes),
+    *(
+      len(episode.steps['score'])
+      for model in models
+      for episode in model.episodes
+    ),
   )
   tables = [
     measures.table(model.name, model.episodes, horizon).assign(
@@ -318,69 +361,71 @@ def _table(models: Sequence[_Model]) -> pd.DataFrame:
 
 
 def _summary(
-  settings: Settings,
+  config: ComparisonConfig,
   models: Sequence[_Model],
   table: pd.DataFrame,
   runs: Sequence[runs_lib.Run],
 ) -> dict[str, Any]:
-  """What `summary.json` holds of who is better."""
+  """Returns `summary.json` without `training` and `made`."""
   configurations = {model.name: model.configuration for model in models}
-  found = verdict.found(table, configurations, settings.confidence)
+  comparison = verdict.compare(table, configurations, config.confidence)
   protocol = max((model.evaluation.protocol for model in models), key=len)
   return {
     'models': {
       model.name: {
         'configuration': model.configuration,
-        **model.about,
+        **model.metadata,
         'mismatches': list(model.mismatches),
       }
       for model in models
     },
     'remarks': [
-      *settings.left_out,
+      *config.left_out,
       *dict.fromkeys(
         sentence for model in models for sentence in model.evaluation.remarks
       ),
     ],
     'differences': runs_lib.differences(runs),
     'played': {
-      'SCMs': ', '.join(found['by_scm']),
+      'SCMs': ', '.join(comparison['by_scm']),
       'episodes of each model on each': int(
         table.groupby(['model', 'scm']).size().max()
       ),
       **protocol,
     },
-    **found,
+    **comparison,
   }
 
 
-def _learning(runs: Sequence[runs_lib.Run]) -> dict[str, dict[str, Any]]:
-  """{configuration: {model: its learning curve}}."""
-  found: dict[str, dict[str, Any]] = {}
-  for one in runs:
-    curve = runs_lib.learning_curve(one)
+def _learning_curves(
+  runs: Sequence[runs_lib.Run],
+) -> dict[str, dict[str, Any]]:
+  """Returns {configuration: {model: its learning curve}}."""
+  curves: dict[str, dict[str, Any]] = {}
+  for run in runs:
+    curve = runs_lib.learning_curve(run)
     if curve['updates']:
-      found.setdefault(one.configuration, {})[one.model] = curve
-  return found
+      curves.setdefault(run.configuration, {})[run.model] = curve
+  return curves
 
 
 def _write(
   out: pathlib.Path, summary: Mapping[str, Any], table: pd.DataFrame
 ) -> None:
-  """Writes the table, the figures, the page and the summary."""
+  """Writes the table, the figures, the report and the summary."""
   run_directory.write_text(out / 'units.csv', table.to_csv(index=False))
-  about, confidence = summary['measures']['score'], summary['confidence']
-  ranked = page.ranking(summary)
-  drawn = {
-    'curves': figures.curves(summary['curves'], ranked, confidence),
-    'profiles': figures.profiles(summary['profiles'], ranked, confidence),
+  result, confidence = summary['measures']['score'], summary['confidence']
+  ranking = page.ranking(summary)
+  figure_by_name = {
+    'curves': figures.curves(summary['curves'], ranking, confidence),
+    'profiles': figures.profiles(summary['profiles'], ranking, confidence),
   }
-  if 'ranking' in about:
-    drawn['ranking'] = figures.ranking(about, confidence)
+  if 'ranking' in result:
+    figure_by_name['ranking'] = figures.ranking(result, confidence)
   if summary['training']:
-    drawn['training'] = figures.training(summary['training'], ranked)
+    figure_by_name['training'] = figures.training(summary['training'], ranking)
   images = {}
-  for name, figure in drawn.items():
+  for name, figure in figure_by_name.items():
     path = out / f'{name}.png'
     plots.save(path, figure)
     images[name] = path.read_bytes()
@@ -389,11 +434,11 @@ def _write(
 
 
 def text(summary: Mapping[str, Any]) -> str:
-  """Who is better, and what all came to, as text of fixed width."""
+  """Returns the conclusions and the mean of every measure as plain text."""
   lines = [
-    ['', *(one.title for one in measures.MEASURES.values())],
+    ['', *(measure.title for measure in measures.MEASURES.values())],
     *(
-      [name, *(_cell(about, name) for about in summary['measures'].values())]
+      [name, *(_cell(result, name) for result in summary['measures'].values())]
       for name in page.ranking(summary)
     ),
   ]
@@ -406,26 +451,27 @@ def text(summary: Mapping[str, Any]) -> str:
     [
       *summary['verdict'],
       *summary['beside'],
-      *page.marks(summary),
+      *page.warnings(summary),
       '',
-      f'Mean{_of_intervals(summary)}; the unit is the {summary["unit"]}.',
+      f'Mean{_interval_note(summary)}; the independent unit is the '
+      f'{summary["unit"]}.',
       report.align(lines, 1),
-      *(['', 'What differs:', *differing] if differing else []),
+      *(['', 'Settings that differ:', *differing] if differing else []),
     ]
   )
 
 
-def _of_intervals(summary: Mapping[str, Any]) -> str:
+def _interval_note(summary: Mapping[str, Any]) -> str:
   models = summary['measures']['score']['models'].values()
   if all(entry['interval'] is None for entry in models):
-    return ', without intervals of so few repeats or seeds'
-  return f' [{page.percent(summary["confidence"])} interval]'
+    return ' (too few repeats or seeds for intervals)'
+  return f' [{page.format_percent(summary["confidence"])} interval]'
 
 
-def _cell(about: Mapping[str, Any], name: str) -> str:
-  """A mean with its interval."""
-  entry = about.get('models', {}).get(name)
+def _cell(result: Mapping[str, Any], name: str) -> str:
+  """Returns the mean of a model with its interval."""
+  entry = result.get('models', {}).get(name)
   if not entry:
     return '-'
-  ends = page.interval(entry['interval'])
-  return f'{page.number(entry["mean"])} {ends}'.rstrip()
+  ends = page.format_interval(entry['interval'])
+  return f'{page.format_number(entry["mean"])} {ends}'.rstrip()

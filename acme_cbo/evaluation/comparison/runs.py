@@ -1,6 +1,6 @@
-"""Trained runs that are to be compared, and whether they may be.
+"""Training runs that are compared, and checks that they are comparable.
 
-Runs whose settings differ in the seed alone are of one configuration.
+Runs whose settings differ in the seed only belong to one configuration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 
-# Settings that change nothing of what is learnt.
+# Settings that do not affect what is learned.
 _CADENCE = (
   'training.eval_every',
   'training.checkpoint_every',
@@ -24,7 +24,7 @@ _CADENCE = (
   'training.profile_from',
   'training.profile_updates',
 )
-# Those of which the interventions of a training are the product.
+# Settings whose product is the number of interventions of a training run.
 _BUDGET = (
   'training.num_updates',
   'grpo.num_tasks',
@@ -37,23 +37,24 @@ _TAGS = {'scores': 'eval/score_last'}
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run whose policy is to be compared.
+  """A training run whose policy is compared.
 
   Attributes:
-    model: its name among all that are compared, with its seed.
-    configuration: the name that it shares with runs of other seeds.
-    directory: where it is.
-    settings: {'grpo.beta': value, ...}, all of them.
-    updates: that were made.
-    revision: of the code that trained it; None where it is not known.
-    mismatches: sentences, why it is not comparable to the first one; only
-      where that was allowed.
+    model: name of the model, unique in the comparison; it includes the seed.
+    configuration: name that the run shares with runs that differ in the seed
+      only.
+    directory: directory of the run.
+    config: flat config of the run, {'grpo.beta': value, ...}.
+    updates: number of updates made; None if unknown.
+    revision: revision of the code that trained it; None if unknown.
+    mismatches: reasons why the run is not comparable to the first one; empty
+      unless mismatches are allowed.
   """
 
   model: str
   configuration: str
   directory: pathlib.Path
-  settings: dict[str, Any]
+  config: dict[str, Any]
   updates: int | None
   revision: str | None
   mismatches: tuple[str, ...] = ()
@@ -62,46 +63,48 @@ class Run:
 def read(
   directories: Sequence[pathlib.Path], allow_mismatch: bool
 ) -> list[Run]:
-  """The runs of some directories.
+  """Reads runs, and checks that they are comparable.
 
   Args:
-    directories: of launchers/train.py.
-    allow_mismatch: take also what was stopped early, trained with another
-      number of interventions, or evaluated otherwise, and mark it.
+    directories: directories written by launchers/train.py.
+    allow_mismatch: whether to accept runs that stopped early, were trained with
+      another number of interventions, or have other evaluation settings; their
+      `mismatches` say so.
 
   Returns:
-    A `Run` for each, in the same order.
+    A `Run` for each directory, in the same order.
 
   Raises:
-    errors.UsageError: one has no policy, or, unless that is allowed, they do
-      not match.
+    errors.UsageError: a run has no policy, or the runs do not match and
+      `allow_mismatch` is false.
   """
-  found = [_read(directory) for directory in directories]
+  unnamed = [_read(directory) for directory in directories]
   runs = []
-  for run, unfinished in found:
-    first = found[0][0]
-    of_settings = mismatches_of(run.settings, first.settings, first.directory)
-    mismatches = (*unfinished, *of_settings)
+  for run, unfinished in unnamed:
+    first = unnamed[0][0]
+    differing = find_mismatches(run.config, first.config, first.directory)
+    mismatches = (*unfinished, *differing)
     if mismatches and not allow_mismatch:
       raise errors.UsageError(
         f'{run.directory}: '
         f'{errors.format_list(mismatches, _MAX_SHOWN, "more")}; '
-        '--allow_mismatch compares it all the same, and marks it'
+        'pass --allow_mismatch to compare it anyway, with a warning'
       )
     runs.append(dataclasses.replace(run, mismatches=mismatches))
-  return _named(runs)
+  return _assign_names(runs)
 
 
 def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
-  """A run, not yet named, and why it is not finished, if it is not."""
+  """Returns a run without a name, and the reasons why it is unfinished."""
   config = run_directory.read_config(directory)
-  for field, kind, instead in (
-    ('seeds', 'study', 'runs/*'),
-    ('paths', 'comparison', 'evaluation/*'),
+  for field, kind, parts, pattern in (
+    ('seeds', 'sweep', 'runs', 'runs/*'),
+    ('paths', 'comparison', 'evaluations', 'evaluation/*'),
   ):
     if field in config:
       raise errors.UsageError(
-        f'{directory} is a {kind}; name what is in it: {directory}/{instead}'
+        f'{directory} is a {kind}, not a run; name the {parts} in it: '
+        f'{directory}/{pattern}'
       )
   try:
     config_schema.check(config)
@@ -112,99 +115,104 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
     status = summary['status'] if summary else 'has not ended'
     if status == 'finished':
       raise errors.UsageError(
-        f'{directory} is damaged: its run is finished, and its policy is gone'
+        f'{directory} is damaged: its run is finished, but its policy is '
+        'missing'
       )
     raise errors.UsageError(
-      f'{directory} holds no policy to compare, for the run is not finished '
-      f'({status}); python launchers/train.py --resume --workdir={directory} '
-      'goes on with it'
+      f'{directory} holds no policy to compare, because the run is not '
+      f'finished ({status}); to continue it, run: python launchers/train.py '
+      f'--resume --workdir={directory}'
     )
-  settings = config_schema.flat(config)
+  flat = config_schema.flat(config)
   unfinished = []
   if not summary or summary['status'] != 'finished':
     unfinished.append('it is not finished')
-  elif summary['updates'] != settings['training.num_updates']:
+  elif summary['updates'] != flat['training.num_updates']:
     unfinished.append(
       f'it stopped after {summary["updates"]} of '
-      f'{settings["training.num_updates"]} updates'
+      f'{flat["training.num_updates"]} updates'
     )
   run = Run(
     '',
-    settings['name'],
+    flat['name'],
     directory,
-    settings,
+    flat,
     summary['updates'] if summary else None,
     run_directory.revision(directory),
   )
   return run, unfinished
 
 
-def mismatches_of(
-  settings: Mapping[str, Any], of_first: Mapping[str, Any], first: object
+def find_mismatches(
+  config: Mapping[str, Any], first_config: Mapping[str, Any], first: object
 ) -> list[str]:
-  """Why a training cannot be compared to another one.
+  """Returns the reasons why a training run is not comparable to another one.
 
   Args:
-    settings: of it, {'grpo.beta': value, ...}.
-    of_first: of the other one.
-    first: what that is called.
+    config: flat config of the run, {'grpo.beta': value, ...}.
+    first_config: flat config of the run that it is compared with.
+    first: name of the run that it is compared with.
 
   Returns:
-    Sentences; none where it can.
+    The reasons; empty if the runs are comparable.
   """
-  found = []
-  own, other = _interventions(settings), _interventions(of_first)
+  reasons = []
+  own, other = _num_interventions(config), _num_interventions(first_config)
   if own != other:
-    found.append(f'trained with {own:,} interventions, {first} with {other:,}')
-  for name in sorted(settings.keys() | of_first.keys()):
-    of_evaluation = name.startswith(('evaluation.', 'horizon.'))
-    value, wanted = settings.get(name), of_first.get(name)
-    if of_evaluation and value != wanted:
-      found.append(f'{name} is {value}, that of {first} {wanted}')
-  return found
+    reasons.append(
+      f'trained with {own:,} interventions, {first} with {other:,}'
+    )
+  for name in sorted(config.keys() | first_config.keys()):
+    is_evaluation = name.startswith(('evaluation.', 'horizon.'))
+    value, expected = config.get(name), first_config.get(name)
+    if is_evaluation and value != expected:
+      reasons.append(f'{name} is {value}, but {expected} in {first}')
+  return reasons
 
 
-def _interventions(settings: Mapping[str, Any]) -> int:
-  """How many a training is to make."""
-  return math.prod(settings[name] for name in _BUDGET)
+def _num_interventions(config: Mapping[str, Any]) -> int:
+  """Returns the number of interventions of a complete training run."""
+  return math.prod(config[name] for name in _BUDGET)
 
 
-def _decisive(run: Run) -> str:
-  """All that a policy depends on but the seed."""
+def _configuration_key(run: Run) -> str:
+  """Returns a text that is equal for runs that differ in the seed only."""
   return json.dumps(
     {
       name: value
-      for name, value in run.settings.items()
+      for name, value in run.config.items()
       if name not in ('name', 'seed', *_CADENCE)
     },
     sort_keys=True,
   )
 
 
-def _named(runs: Sequence[Run]) -> list[Run]:
-  """Runs with names of their own, and of their configurations.
+def _assign_names(runs: Sequence[Run]) -> list[Run]:
+  """Returns the runs with unique names, and with names of configurations.
 
-  A configuration is called as its config is, and, where several are called the
-  same, as the first directory of it as well.
+  A configuration has the name that its config gives it. If several have the
+  same name, the directory of their first run is added.
   """
-  kinds: dict[str, list[Run]] = {}
+  groups: dict[str, list[Run]] = {}
   for run in runs:
-    kinds.setdefault(_decisive(run), []).append(run)
-  called = [group[0].configuration for group in kinds.values()]
+    groups.setdefault(_configuration_key(run), []).append(run)
+  config_names = [group[0].configuration for group in groups.values()]
   named = {}
-  for group in kinds.values():
+  for group in groups.values():
     first = group[0]
     name = first.configuration
-    if called.count(name) > 1:
-      others = [group[0].directory.name for group in kinds.values()]
-      alone = others.count(first.directory.name) == 1
-      name = f'{name} ({first.directory.name if alone else first.directory})'
-    seeds = [run.settings['seed'] for run in group]
+    if config_names.count(name) > 1:
+      folders = [group[0].directory.name for group in groups.values()]
+      is_unique = folders.count(first.directory.name) == 1
+      folder = first.directory.name if is_unique else first.directory
+      name = f'{name} ({folder})'
+    seeds = [run.config['seed'] for run in group]
     for run, seed in zip(group, seeds, strict=True):
       if seeds.count(seed) > 1:
         raise errors.UsageError(
           f'{run.directory}: another run has the same settings and the same '
-          f'seed, {seed}; it is no independent one'
+          f'seed, {seed}, so that the two are not independent; leave one of '
+          'them out'
         )
       named[run.directory] = dataclasses.replace(
         run, model=f'{name}, seed {seed}', configuration=name
@@ -213,29 +221,32 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 
 
 def learning_curve(run: Run) -> dict[str, list[float]]:
-  """`updates`, and the held-out `scores` of the last choice after each."""
+  """Returns the `updates` at which a run was evaluated, and its `scores`.
+
+  The score is that of the last intervention on the held-out SCMs.
+  """
   log = run.directory / 'metrics.jsonl'
   lines = log.read_text().splitlines() if log.exists() else []
   try:
     updates, curves = plots.curves_of([*map(json.loads, lines)], _TAGS)
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'{log} is damaged: {error!r}; move it away to go on without the '
+      f'{log} is damaged: {error!r}; move it away to compare without the '
       'learning curve'
     ) from error
   return {'updates': [*map(float, updates)], **curves}
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-  """{setting: {configuration: value}} of those that are not the same in all."""
-  names = sorted({name for run in runs for name in run.settings})
-  found = {
-    name: {run.configuration: run.settings.get(name) for run in runs}
+  """Returns {setting: {configuration: value}} of the settings that differ."""
+  names = sorted({name for run in runs for name in run.config})
+  values_by_setting = {
+    name: {run.configuration: run.config.get(name) for run in runs}
     for name in names
     if name not in ('name', 'seed')
   }
   return {
     name: values
-    for name, values in found.items()
+    for name, values in values_by_setting.items()
     if len({json.dumps(value) for value in values.values()}) > 1
   }

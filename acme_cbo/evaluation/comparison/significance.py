@@ -1,12 +1,13 @@
-"""Which of several models is better, and how surely.
+"""Statistical comparison of several models on a common measure.
 
-A sample is what one model came to on n independent units: SCMs, where models
-have met the same ones, so that samples are paired unit by unit; or training
-seeds, where several were trained of each configuration, so that they are not.
+A sample holds the values of one model on n independent units. The units are
+episodes, if all models were evaluated on the same ones (paired samples), or
+training seeds, if several were trained per configuration (independent samples).
 
-Higher is better. A difference is one of means, its interval Student's, and its
-p-values are two-sided. What is called better or worse is so by the means, after
-Holm's correction over all pairs; ranks and shares stand beside them.
+Higher is better. A difference is one of means, its interval is Student's, and
+its p-values are two-sided. A model is called better than another one if their
+means differ significantly after Holm's correction over all pairs; tests of
+ranks and effect sizes are reported beside that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,29 +21,29 @@ import scipy.optimize
 import scipy.stats
 from statsmodels.stats import oneway
 
-# Fewer units decide nothing.
+# No test is made with fewer units per model.
 MIN_UNITS = 5
-# Probability with which the smallest detectable difference would be found.
+# Probability of detecting the smallest detectable difference.
 POWER = 0.8
-# Differences no larger than this, relative to the values, are rounding.
+# Relative differences up to this size are attributed to rounding.
 _ROUNDING = 1e-12
-# Shapiro and Wilk's p is not known for larger samples.
-_MOST_FOR_SHAPIRO = 5000
+# Shapiro and Wilk's p-value is not accurate for larger samples.
+_MAX_SHAPIRO_UNITS = 5000
 
 
 class NoVarianceError(ValueError):
-  """A difference cannot be tested, for it is the same wherever one looks."""
+  """Raised if no difference can be tested, because none of them varies."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Test:
-  """What a test says.
+  """Result of a statistical test.
 
   Attributes:
-    name: whose test it is.
+    name: name of the test.
     statistic: t, F, W or χ².
-    df: its degrees of freedom, where it has any.
-    p: two-sided.
+    df: degrees of freedom; empty if the test has none.
+    p: two-sided p-value.
   """
 
   name: str
@@ -53,21 +54,25 @@ class Test:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """One model beside another one.
+  """Comparison of two models.
 
   Attributes:
-    difference: of the means, the first less the second.
-    interval: of the difference.
-    test: of the means: Student's of pairs, Welch's of independent samples.
-    ranks: Wilcoxon's of pairs, Mann and Whitney's of independent samples.
-    p_holm: of `test`, corrected for all pairs of models.
+    difference: mean of the first model minus mean of the second.
+    interval: confidence interval of the difference.
+    test: test of the means: Student's for pairs, Welch's for independent
+      samples.
+    ranks: test of ranks: Wilcoxon's for pairs, Mann and Whitney's for
+      independent samples.
+    p_holm: p-value of `test`, corrected for all pairs of models.
     g: Hedges' g, the difference in standard deviations.
-    g_interval: of it.
-    improvement: probability that the first is above the second, ties half.
-    detectable: the least difference that would be found with `POWER`, were all
-      pairs corrected for (by Bonferroni, of which Holm's is no worse).
-    decided: whether the first is better beyond chance, by `p_holm`.
-    untested: why there is no test; empty where there is one.
+    g_interval: confidence interval of `g`.
+    improvement: probability that the first model is above the second; ties
+      count half.
+    detectable: smallest difference that is detected with probability `POWER` if
+      all pairs are corrected for by Bonferroni (Holm's correction is at least
+      as powerful).
+    decided: whether the first model is significantly better, by `p_holm`.
+    untested: why there is no test; empty if there is one.
   """
 
   difference: float
@@ -83,13 +88,13 @@ class Pair:
   untested: str = ''
 
 
-_NOTHING_TO_TEST = Test('', 0.0, (), 1.0)
-# Of samples without a difference on any unit.
-_THE_SAME = Pair(
+_NO_TEST = Test('', 0.0, (), 1.0)
+# Comparison of samples that are equal on every unit.
+_IDENTICAL = Pair(
   difference=0.0,
   interval=(0.0, 0.0),
-  test=_NOTHING_TO_TEST,
-  ranks=_NOTHING_TO_TEST,
+  test=_NO_TEST,
+  ranks=_NO_TEST,
   p_holm=1.0,
   g=0.0,
   g_interval=(0.0, 0.0),
@@ -101,19 +106,19 @@ _THE_SAME = Pair(
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Several models beside each other.
+  """Comparison of several models.
 
   Attributes:
-    paired: whether the units of the samples are the same.
-    units: of each model.
-    ranking: names, the highest mean first.
-    groups: of the ranking, parts as long as can be in which no model is told
-      from another one; one of all of them where there are too few units.
-    pairs: {(name, other): `Pair`}, the one of the higher mean first; empty
-      where there are too few units.
-    omnibus: a test of all models at once; None of two, of too few units, and
-      where there is none.
-    assumptions: {what a test of means assumes: what a test of that says}.
+    paired: whether all samples have the same units.
+    units: number of units of each model.
+    ranking: names of the models, highest mean first.
+    groups: maximal runs of the ranking within which no two models differ
+      significantly; a single group of all models if there are too few units.
+    pairs: {(first, second): `Pair`}, where the first model has the higher mean;
+      empty if there are too few units.
+    omnibus: test of all models at once; None for two models, with too few
+      units, or if the test is undefined.
+    assumptions: {assumption of the tests of means: test of the assumption}.
   """
 
   paired: bool
@@ -128,53 +133,54 @@ class Comparison:
 def compare(
   samples: Mapping[str, np.ndarray], paired: bool, confidence: float
 ) -> Comparison:
-  """Compares every model with every other one.
+  """Compares every model with every other model.
 
   Args:
-    samples: {model: [n] values}, higher is better; n may differ where they are
-      not paired.
-    paired: whether the i-th units of all samples are the same.
-    confidence: of the intervals; what is less probable by chance than what is
-      left of 1 is decided.
+    samples: {model: [n] values}, higher is better; n may differ between models
+      if they are not paired.
+    paired: whether the i-th values of all samples belong to the same unit.
+    confidence: confidence level of the intervals; a pair is decided if its
+      corrected p-value is below 1 - confidence.
 
   Returns:
-    The `Comparison`. Fewer than `MIN_UNITS` units of a model decide nothing.
+    The `Comparison`. Nothing is tested if a model has fewer than `MIN_UNITS`
+    units.
 
   Raises:
-    NoVarianceError: no two models differ by anything but the same on every
-      unit, and two do differ.
+    NoVarianceError: no difference varies over the units, and at least one is
+      not 0.
     ValueError: there are fewer than two models, a value is not finite, or
       paired samples differ in length.
   """
   _check(samples, paired)
-  samples = {name: _steady(sample) for name, sample in samples.items()}
+  samples = {name: _remove_rounding(x) for name, x in samples.items()}
   ranking = tuple(sorted(samples, key=lambda name: -samples[name].mean()))
   units = {name: len(sample) for name, sample in samples.items()}
   if min(units.values()) < MIN_UNITS:
     return Comparison(paired, units, ranking, (ranking,), {}, None, {})
 
-  both = [*itertools.combinations(ranking, 2)]
-  compared = {
-    (name, other): _pair(
-      samples[name], samples[other], paired, confidence, len(both)
+  keys = [*itertools.combinations(ranking, 2)]
+  uncorrected = {
+    (first, second): _compare_pair(
+      samples[first], samples[second], paired, confidence, len(keys)
     )
-    for name, other in both
+    for first, second in keys
   }
-  untested = {names: x.untested for names, x in compared.items() if x.untested}
-  if untested and all(x.test is _NOTHING_TO_TEST for x in compared.values()):
-    (first, second), why = next(iter(untested.items()))
-    raise NoVarianceError(f'{first} and {second} differ by {why}')
-  # What cannot be tested is no test to correct for.
-  tested = [x.test.p for x in compared.values() if not x.untested]
-  after = iter(holm(tested))
-  corrected = [1.0 if x.untested else next(after) for x in compared.values()]
+  untested = {key: x.untested for key, x in uncorrected.items() if x.untested}
+  if untested and all(x.test is _NO_TEST for x in uncorrected.values()):
+    (first, second), reason = next(iter(untested.items()))
+    raise NoVarianceError(f'{first} and {second} differ by {reason}')
+  # Pairs without a test do not count in the correction.
+  tested = [x.test.p for x in uncorrected.values() if not x.untested]
+  adjusted = iter(holm(tested))
+  p_holm = [1.0 if x.untested else next(adjusted) for x in uncorrected.values()]
   pairs = {
-    names: dataclasses.replace(
+    key: dataclasses.replace(
       pair,
       p_holm=float(p),
       decided=bool(p < 1 - confidence),
     )
-    for (names, pair), p in zip(compared.items(), corrected, strict=True)
+    for (key, pair), p in zip(uncorrected.items(), p_holm, strict=True)
   }
   return Comparison(
     paired,
@@ -189,7 +195,9 @@ def compare(
 
 def _check(samples, paired):
   if len(samples) < 2:
-    raise ValueError(f'{len(samples)} models; a comparison needs two')
+    raise ValueError(
+      f'{len(samples)} models; a comparison needs at least two models'
+    )
   for name, sample in samples.items():
     if not len(sample):
       raise ValueError(f'there are no values of {name}')
@@ -198,63 +206,65 @@ def _check(samples, paired):
   lengths = {len(sample) for sample in samples.values()}
   if paired and len(lengths) > 1:
     raise ValueError(
-      f'samples of {sorted(lengths)} units cannot be paired; all models have '
-      'to meet the same ones'
+      f'samples of {sorted(lengths)} units cannot be paired; all models must '
+      'be evaluated on the same units'
     )
 
 
-def _steady(sample: np.ndarray) -> np.ndarray:
-  """The sample, without what rounding makes of a value that is always one."""
+def _remove_rounding(sample: np.ndarray) -> np.ndarray:
+  """Returns the sample, made exactly constant if it varies by rounding only."""
   if np.ptp(sample) <= _ROUNDING * np.abs(sample).max():
     return np.full_like(sample, sample[0])
   return sample
 
 
-def _pair(
+def _compare_pair(
   first: np.ndarray,
   second: np.ndarray,
   paired: bool,
   confidence: float,
   num_pairs: int,
 ) -> Pair:
-  """Two samples beside each other, not yet corrected for any others."""
+  """Compares two samples, without Holm's correction over all pairs."""
   difference = float(first.mean() - second.mean())
   spread = np.ptp(first - second) if paired else np.ptp(first) + np.ptp(second)
   rounding = _ROUNDING * max(np.abs(first).max(), np.abs(second).max())
   if spread <= rounding:
     if abs(difference) <= rounding:
-      return _THE_SAME
+      return _IDENTICAL
     return dataclasses.replace(
-      _THE_SAME,
+      _IDENTICAL,
       difference=difference,
       interval=(difference, difference),
       improvement=1.0,
-      untested=f'{difference:.3g} without any variance, so that there is '
-      'nothing to test it by',
+      untested=f'{difference:.3g} without any variance, so the difference '
+      'cannot be tested',
     )
   if paired:
     ranks = scipy.stats.wilcoxon(first, second)
-    name, name_of_ranks = 'paired t', 'Wilcoxon'
+    name, rank_name = 'paired t', 'Wilcoxon'
   else:
     ranks = scipy.stats.mannwhitneyu(first, second)
-    name, name_of_ranks = 'Welch t', 'Mann-Whitney'
+    name, rank_name = 'Welch t', 'Mann-Whitney'
   standard_error, df = _standard_error(first, second, paired)
-  # scipy's own warns of a sample that is constant, as one of the two may be.
+  # Computed here, since scipy's t-test warns if one of the samples is constant.
   t = difference / standard_error
   p = float(2 * scipy.stats.t.sf(abs(t), df))
-  reach = float(scipy.stats.t.ppf((1 + confidence) / 2, df)) * standard_error
-  effect, error = hedges_g(first, second, paired)
-  margin = float(scipy.stats.norm.ppf((1 + confidence) / 2) * error)
+  half_width = (
+    float(scipy.stats.t.ppf((1 + confidence) / 2, df)) * standard_error
+  )
+  g, g_error = hedges_g(first, second, paired)
+  margin = float(scipy.stats.norm.ppf((1 + confidence) / 2) * g_error)
   return Pair(
     difference=difference,
-    interval=(difference - reach, difference + reach),
+    interval=(difference - half_width, difference + half_width),
     test=Test(name, t, (df,), p),
-    ranks=Test(name_of_ranks, float(ranks.statistic), (), float(ranks.pvalue)),
+    ranks=Test(rank_name, float(ranks.statistic), (), float(ranks.pvalue)),
     p_holm=p,
-    g=effect,
-    g_interval=(effect - margin, effect + margin),
-    improvement=improvement(first, second, paired),
-    detectable=detectable(
+    g=g,
+    g_interval=(g - margin, g + margin),
+    improvement=probability_of_improvement(first, second, paired),
+    detectable=detectable_difference(
       first, second, paired, 1 - (1 - confidence) / num_pairs
     ),
     decided=False,
@@ -262,21 +272,27 @@ def _pair(
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Corrected so that the chance of one false positive of all is kept.
+  """Corrects p-values so that the family-wise error rate is controlled.
 
   Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+  Args:
+    p_values: [n] p-values.
+
+  Returns:
+    [n] corrected p-values, at most 1.
   """
-  # That of statsmodels collects garbage at every call, for .1 s.
+  # Not statsmodels' version, which collects garbage at every call, for 0.1 s.
   order = np.argsort(p_values)
-  left = np.arange(len(order), 0, -1)
-  stepped = np.maximum.accumulate(left * np.asarray(p_values)[order])
+  num_remaining = np.arange(len(order), 0, -1)
+  stepped = np.maximum.accumulate(num_remaining * np.asarray(p_values)[order])
   return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def hedges_g(
   first: np.ndarray, second: np.ndarray, paired: bool
 ) -> tuple[float, float]:
-  """Standardised difference of means, and its standard error.
+  """Computes the standardized difference of means and its standard error.
 
   Borenstein, Hedges, Higgins and Rothstein, "Introduction to Meta-Analysis",
   2009, equations 4.18 to 4.24 for independent samples; 4.26 to 4.31 for pairs,
@@ -285,17 +301,17 @@ def hedges_g(
   Args:
     first: [n] values.
     second: [m] values, m = n if paired.
-    paired: whether their units are the same.
+    paired: whether the samples have the same units.
 
   Returns:
-    g and its standard error.
+    Hedges' g and its standard error.
   """
   n, m = len(first), len(second)
   difference = first.mean() - second.mean()
   if paired:
     within = (first.var(ddof=1) + second.var(ddof=1)) / 2
     d = difference / np.sqrt(within)
-    # 2 (1 - r), of their correlation r.
+    # 2 (1 - r), where r is the correlation of the samples.
     unshared = np.var(first - second, ddof=1) / within
     variance = (1 / n + d**2 / (2 * n)) * unshared
     df = n - 1
@@ -308,24 +324,27 @@ def hedges_g(
   return float(correction * d), float(correction * np.sqrt(variance))
 
 
-def improvement(first: np.ndarray, second: np.ndarray, paired: bool) -> float:
-  """Probability that a unit of the first is above one of the second.
+def probability_of_improvement(
+  first: np.ndarray, second: np.ndarray, paired: bool
+) -> float:
+  """Estimates the probability that the first model is above the second.
 
   Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
-  Precipice", 2021, section 4.3; ties count half. Paired units meet their own.
+  Precipice", 2021, section 4.3; ties count half. Paired units are compared with
+  each other only.
   """
-  left = first - second if paired else np.subtract.outer(first, second)
-  return float((np.sign(left).mean() + 1) / 2)
+  differences = first - second if paired else np.subtract.outer(first, second)
+  return float((np.sign(differences).mean() + 1) / 2)
 
 
-def detectable(
+def detectable_difference(
   first: np.ndarray, second: np.ndarray, paired: bool, confidence: float
 ) -> float:
-  """The least difference of means found with probability `POWER`.
+  """Computes the smallest difference of means detected with `POWER`.
 
-  Of so many units with deviations as these have, by the noncentral t
-  distribution (Cohen, "Statistical Power Analysis", 1988, section 2.4), of
-  independent samples with Welch's degrees of freedom.
+  For samples of the same size and variance as these, by the noncentral t
+  distribution (Cohen, "Statistical Power Analysis", 1988, section 2.4), with
+  Welch's degrees of freedom for independent samples.
   """
   standard_error, df = _standard_error(first, second, paired)
   return standard_error * _noncentrality(df, confidence)
@@ -334,10 +353,10 @@ def detectable(
 def _standard_error(
   first: np.ndarray, second: np.ndarray, paired: bool
 ) -> tuple[float, float]:
-  """Of the difference of means, and its degrees of freedom; of Welch's test.
+  """Computes the standard error of the difference of means, and its df.
 
-  Welch, "The generalization of Student's problem when several different
-  population variances are involved", 1947, of samples that are not paired.
+  For independent samples by Welch, "The generalization of Student's problem
+  when several different population variances are involved", 1947.
   """
   if paired:
     squares = np.array([np.var(first - second, ddof=1) / len(first)])
@@ -351,56 +370,61 @@ def _standard_error(
 
 @functools.cache
 def _noncentrality(df: float, confidence: float) -> float:
-  """A difference in standard errors that is found with `POWER`."""
+  """Returns the difference, in standard errors, detected with `POWER`."""
   bound = scipy.stats.t.ppf((1 + confidence) / 2, df)
 
-  def surplus(noncentrality):
-    # Of being beyond the other bound there is no chance worth counting.
+  def excess_power(noncentrality):
+    # The probability of exceeding the bound on the other side is negligible.
     return scipy.stats.nct.sf(bound, df, noncentrality) - POWER
 
-  found: Any = scipy.optimize.brentq(surplus, 0.0, bound + 5)
-  return float(found)
+  root: Any = scipy.optimize.brentq(excess_power, 0.0, bound + 5)
+  return float(root)
 
 
 def _groups(
   ranking: tuple[str, ...], pairs: Mapping[tuple[str, str], Pair]
 ) -> tuple[tuple[str, ...], ...]:
-  """Longest parts of a ranking in which no model is told from another one."""
-  found: list[tuple[str, ...]] = []
+  """Returns the maximal runs of a ranking in which no pair is decided."""
+  groups: list[tuple[str, ...]] = []
   for start in range(len(ranking)):
     end = start + 1
     while end < len(ranking) and all(
       not pairs[ranking[i], ranking[end]].decided for i in range(start, end)
     ):
       end += 1
-    part = ranking[start:end]
-    if not found or not set(part) <= set(found[-1]):
-      found.append(part)
-  return tuple(found)
+    group = ranking[start:end]
+    if not groups or not set(group) <= set(groups[-1]):
+      groups.append(group)
+  return tuple(groups)
 
 
 def omnibus(samples: Sequence[np.ndarray], paired: bool) -> Test | None:
-  """Tests of all models at once: Friedman's of ranks, or Welch's ANOVA.
+  """Tests all models at once: Friedman's test of ranks, or Welch's ANOVA.
 
-  None of independent samples of which one has no variance.
+  Args:
+    samples: [n] values of each model.
+    paired: whether the samples have the same units.
+
+  Returns:
+    The `Test`; None for independent samples of which one has no variance.
   """
   if all(np.array_equal(sample, samples[0]) for sample in samples):
-    return _NOTHING_TO_TEST
+    return _NO_TEST
   if paired:
-    said: Any = scipy.stats.friedmanchisquare(*samples)
+    result: Any = scipy.stats.friedmanchisquare(*samples)
     name, df = 'Friedman', (len(samples) - 1,)
   elif not all(np.ptp(sample) for sample in samples):
-    return None  # It weighs by variances.
+    return None  # Welch's ANOVA weighs models by their inverse variance.
   else:
-    said = oneway.anova_oneway(samples, use_var='unequal')
-    name, df = 'Welch ANOVA', tuple(map(float, said.df))
-  return Test(name, float(said.statistic), df, float(said.pvalue))
+    result = oneway.anova_oneway(samples, use_var='unequal')
+    name, df = 'Welch ANOVA', tuple(map(float, result.df))
+  return Test(name, float(result.statistic), df, float(result.pvalue))
 
 
 def _assumptions(
   samples: Mapping[str, np.ndarray], ranking: tuple[str, ...], paired: bool
 ) -> dict[str, Test]:
-  """Tests of what tests of means assume."""
+  """Tests the assumptions of the tests of means."""
   if paired:
     normal = {
       f'{first} - {second}': samples[first] - samples[second]
@@ -408,16 +432,16 @@ def _assumptions(
     }
   else:
     normal = {name: samples[name] for name in ranking}
-  found = {}
+  tests = {}
   for name, values in normal.items():
-    if np.ptp(values) and len(values) <= _MOST_FOR_SHAPIRO:
-      said = scipy.stats.shapiro(values)
-      found[f'{name} is normal'] = Test(
-        'Shapiro-Wilk', float(said.statistic), (), float(said.pvalue)
+    if np.ptp(values) and len(values) <= _MAX_SHAPIRO_UNITS:
+      result = scipy.stats.shapiro(values)
+      tests[f'{name} is normal'] = Test(
+        'Shapiro-Wilk', float(result.statistic), (), float(result.pvalue)
       )
   if not paired and any(np.ptp(values) for values in normal.values()):
-    said = scipy.stats.levene(*normal.values(), center='median')
-    found['variances are equal'] = Test(
-      'Brown-Forsythe', float(said.statistic), (), float(said.pvalue)
+    result = scipy.stats.levene(*normal.values(), center='median')
+    tests['variances are equal'] = Test(
+      'Brown-Forsythe', float(result.statistic), (), float(result.pvalue)
     )
-  return found
+  return tests

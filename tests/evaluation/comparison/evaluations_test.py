@@ -1,4 +1,4 @@
-"""Evaluations that are read back from their directories and tables."""
+"""Tests of reading evaluations from directories and tables."""
 
 import json
 import pathlib
@@ -53,35 +53,38 @@ class EvaluationsTest(parameterized.TestCase):
     self.out = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.csv = self.out / 'results.csv'
 
-  def _write(self, *played, repeats=1, scms=('toy',)):
-    lines = b''.join(episode_store.encoded(one) + b'\n' for one in played)
+  def _write(self, *written, repeats=1, scms=('toy',)):
+    lines = b''.join(episode_store.encoded(x) + b'\n' for x in written)
     (self.out / 'episodes.jsonl').write_bytes(lines)
     config = _PROTOCOL | {'scms': dict.fromkeys(scms, ''), 'repeats': repeats}
     (self.out / 'config.json').write_text(json.dumps(config))
-    aggregate.table(played).to_csv(self.csv, index=False)
+    aggregate.table(written).to_csv(self.csv, index=False)
 
   def test_a_directory(self):
-    played = [_episode(), _episode('random')]
-    self._write(*played)
-    self.assertTrue(evaluations.is_one(self.out))
-    found = evaluations.read(self.out)
-    self.assertEqual(found.methods, {'slope': played[:1], 'random': played[1:]})
-    self.assertEqual(found.protocol, _PROTOCOL)
+    written = [_episode(), _episode('random')]
+    self._write(*written)
+    self.assertTrue(evaluations.is_evaluation(self.out))
+    evaluation = evaluations.read(self.out)
+    self.assertEqual(
+      evaluation.methods, {'slope': written[:1], 'random': written[1:]}
+    )
+    self.assertEqual(evaluation.protocol, _PROTOCOL)
 
-  def test_a_table_says_the_same_but_of_beliefs(self):
+  def test_a_table_equals_the_directory_without_beliefs(self):
     self._write(_episode(), _episode('random'))
-    self.assertTrue(evaluations.is_one(self.csv))
-    found = evaluations.read(self.csv)
-    self.assertEqual(list(found.methods), ['slope', 'random'])
-    self.assertEqual(found.protocol, {'interventions': 2})
-    (read,) = found.methods['slope']
-    of_table = measures.of_episode(read, 2)
-    of_episode = measures.of_episode(_episode(), 2)
-    self.assertEqual(of_episode.pop('parent_f1'), 1.0)
-    self.assertNotEqual(of_table['parent_f1'], of_table.pop('parent_f1'))
-    self.assertEqual(of_table, of_episode)
+    self.assertTrue(evaluations.is_evaluation(self.csv))
+    evaluation = evaluations.read(self.csv)
+    self.assertEqual(list(evaluation.methods), ['slope', 'random'])
+    self.assertEqual(evaluation.protocol, {'interventions': 2})
+    (episode,) = evaluation.methods['slope']
+    from_table = measures.episode_measures(episode, 2)
+    expected = measures.episode_measures(_episode(), 2)
+    self.assertEqual(expected.pop('parent_f1'), 1.0)
+    # NaN differs from itself.
+    self.assertNotEqual(from_table['parent_f1'], from_table.pop('parent_f1'))
+    self.assertEqual(from_table, expected)
 
-  def test_a_method_may_be_called_anything(self):
+  def test_a_method_may_be_called_na(self):
     self._write(_episode('NA'), _episode('None'))
     self.assertEqual(list(evaluations.read(self.csv).methods), ['NA', 'None'])
 
@@ -94,21 +97,24 @@ class EvaluationsTest(parameterized.TestCase):
     self.assertLen(evaluations.read(self.out).methods['slope'], 1)
     self.assertEqual(log.read_bytes(), content)
 
-  def test_one_that_is_not_finished(self):
+  def test_an_unfinished_evaluation(self):
     self._write(_episode(), repeats=3)
     with self.assertRaisesRegex(
-      errors.UsageError, 'not finished: on toy not all of 3 repeats'
+      errors.UsageError,
+      'not finished: on toy, some of the 3 repeats are missing',
     ):
       evaluations.read(self.out)
 
-  def test_who_cannot_play_on_one_of_them_is_left_out(self):
-    played = [_episode(), _episode('random'), _episode()._replace(scm='psa')]
-    self._write(*played, scms=('toy', 'psa'))
-    found = evaluations.read(self.out)
-    self.assertEqual(list(found.methods), ['slope'])
-    self.assertRegex(found.remarks[0], 'random of .* did not play on psa, and')
-    self._write(*played, scms=('toy', 'psa', 'complete'))
-    with self.assertRaisesRegex(errors.UsageError, 'finished: on complete'):
+  def test_a_method_without_one_of_the_scms_is_left_out(self):
+    written = [_episode(), _episode('random'), _episode()._replace(scm='psa')]
+    self._write(*written, scms=('toy', 'psa'))
+    evaluation = evaluations.read(self.out)
+    self.assertEqual(list(evaluation.methods), ['slope'])
+    self.assertRegex(
+      evaluation.remarks[0], 'random of .* was not evaluated on psa, and'
+    )
+    self._write(*written, scms=('toy', 'psa', 'complete'))
+    with self.assertRaisesRegex(errors.UsageError, 'finished: on complete,'):
       evaluations.read(self.out)
 
   @parameterized.parameters(
@@ -121,7 +127,7 @@ class EvaluationsTest(parameterized.TestCase):
     ('optimum', 2.0, 'optimum is not the same in all steps of slope on toy'),
     ('step', 3, r'the steps of slope on toy, repeat 0, are 1, 3; they must'),
   )
-  def test_a_table_that_is_none(self, column, value, sentence):
+  def test_an_invalid_table(self, column, value, sentence):
     self._write(_episode())
     table = aggregate.table([_episode()]).reset_index(drop=True)
     if value is None:
@@ -134,7 +140,7 @@ class EvaluationsTest(parameterized.TestCase):
       evaluations.read(self.csv)
 
   @parameterized.parameters(b'', b'a,b\n"', b'\xff\xfe\x00')
-  def test_what_is_no_table(self, content):
+  def test_a_file_that_is_no_table(self, content):
     self.csv.write_bytes(content)
     with self.assertRaisesRegex(errors.UsageError, 'results.csv'):
       evaluations.read(self.csv)
@@ -144,7 +150,7 @@ class EvaluationsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'nothing can be gained'):
       evaluations.read(self.csv)
 
-  def test_what_differs(self):
+  def test_mismatches(self):
     path = pathlib.Path('e')
     first, other = (
       evaluations.Evaluation(path, {}, protocol, scms)
@@ -154,19 +160,19 @@ class EvaluationsTest(parameterized.TestCase):
       )
     )
     self.assertEqual(
-      evaluations.mismatches(first, other),
+      evaluations.find_mismatches(first, other),
       [
         'budget is 5.0, not None',
         'seed is 1, not 0',
         'b is another SCM of that name',
       ],
     )
-    # Of a table less is known.
+    # A table has less of the protocol.
     table = evaluations.Evaluation(path, {}, {'interventions': 2}, {})
-    self.assertEmpty(evaluations.mismatches(first, table))
+    self.assertEmpty(evaluations.find_mismatches(first, table))
     short = evaluations.Evaluation(path, {}, {'interventions': 1}, {})
     self.assertEqual(
-      evaluations.mismatches(first, short), ['interventions is 1, not 2']
+      evaluations.find_mismatches(first, short), ['interventions is 1, not 2']
     )
 
   @parameterized.parameters(

@@ -1,4 +1,4 @@
-"""Measures of episodes that are written down, worked out by hand."""
+"""Tests of the measures of an episode, with values computed by hand."""
 
 import math
 
@@ -11,10 +11,10 @@ from tests.evaluation import aggregate_test
 _episode = aggregate_test.episode
 
 
-class OfEpisodeTest(parameterized.TestCase):
+class EpisodeMeasuresTest(parameterized.TestCase):
   def test_by_hand(self):
-    # From 0 to 10: what is recommended is at .95, .5, .9 and .95 of it.
-    found = measures.of_episode(
+    # The recommendations achieve .95, .5, .9 and .95 of a gain from 0 to 10.
+    values = measures.episode_measures(
       _episode(
         [2.0, 8.0, 4.0, 8.0],
         recommended=[9.5, 5.0, 9.0, 9.5],
@@ -24,42 +24,42 @@ class OfEpisodeTest(parameterized.TestCase):
       ),
       6,
     )
-    self.assertEqual(tuple(found), tuple(measures.MEASURES))
+    self.assertEqual(tuple(values), tuple(measures.MEASURES))
     expected = {
       'score': 0.95,
       'simple_regret': 0.05,
       'cumulative_regret': 0.8 + 0.2 + 0.6 + 0.2,
       'success': 1.0,
-      # From the third on it stays.
+      # From the third recommendation on, all are successes.
       'convergence': 3.0,
-      # One of two causes, and one that is none: 2 / (2 + 2).
+      # One of two causes is predicted, and one other variable: 2 / (2 + 2).
       'parent_f1': 0.5,
       'seconds': 0.25,
     }
     for name, value in expected.items():
-      self.assertAlmostEqual(found[name], value, places=12, msg=name)
+      self.assertAlmostEqual(values[name], value, places=12, msg=name)
 
-  def test_where_less_is_better(self):
-    found = measures.of_episode(
+  def test_lower_is_better(self):
+    values = measures.episode_measures(
       _episode([-2.0], goal=-1.0, no_intervention=1.0, optimum=-4.0), 1
     )
-    self.assertAlmostEqual(found['score'], 3 / 5)
-    self.assertAlmostEqual(found['cumulative_regret'], 2 / 5)
+    self.assertAlmostEqual(values['score'], 3 / 5)
+    self.assertAlmostEqual(values['cumulative_regret'], 2 / 5)
 
-  def test_what_never_succeeds_converges_after_the_end(self):
-    found = measures.of_episode(_episode([9.0, 9.5, 8.0]), 5)
-    self.assertEqual((found['success'], found['convergence']), (0, 6))
-    found = measures.of_episode(_episode([9.0, 9.5]), 5)
-    self.assertEqual((found['success'], found['convergence']), (1, 1))
+  def test_without_success_convergence_is_after_the_end(self):
+    values = measures.episode_measures(_episode([9.0, 9.5, 8.0]), 5)
+    self.assertEqual((values['success'], values['convergence']), (0, 6))
+    values = measures.episode_measures(_episode([9.0, 9.5]), 5)
+    self.assertEqual((values['success'], values['convergence']), (1, 1))
 
   @parameterized.parameters(
     ({}, (True, False)), ({'learned': [0.1, 0.2]}, (False, False))
   )
-  def test_no_f1_of_nothing(self, believed, causes):
-    found = measures.of_episode(
+  def test_f1_without_belief_or_causes_is_nan(self, believed, causes):
+    values = measures.episode_measures(
       _episode([9.0], believed=believed, causes=causes), 1
     )
-    self.assertTrue(math.isnan(found['parent_f1']))
+    self.assertTrue(math.isnan(values['parent_f1']))
 
   def test_table(self):
     episodes = [_episode([1.0], scm='a', repeat=i) for i in range(2)]
@@ -68,10 +68,12 @@ class OfEpisodeTest(parameterized.TestCase):
     self.assertEqual(set(table['model']), {'mine'})
     self.assertEqual(table['score'].tolist(), [0.1, 0.1])
 
-  def test_what_ended_early_stays_where_it_was(self):
+  def test_an_episode_that_ended_early_is_extended(self):
     table = measures.table('mine', [_episode([1.0, 5.0])], 4)
-    self.assertEqual(measures.after(2), ['score_after_1', 'score_after_2'])
-    scores = table[measures.after(4)].to_numpy()[0]
+    self.assertEqual(
+      measures.curve_columns(2), ['score_after_1', 'score_after_2']
+    )
+    scores = table[measures.curve_columns(4)].to_numpy()[0]
     self.assertEqual(scores.tolist(), [0.1, 0.5, 0.5, 0.5])
 
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: what it shows, and that all of it is escaped."""
+"""Tests of the content of the report page, and of its escaping."""
 
 import html.parser
 import re
@@ -15,7 +15,7 @@ _EVIL = '<script>alert("x")</script>'
 
 
 def _summary(scores, configurations=None, **changes):
-  """As `run.run` returns it."""
+  """Returns a summary like that of `run.run`."""
   return {
     'models': {
       name: {
@@ -32,7 +32,7 @@ def _summary(scores, configurations=None, **changes):
     'differences': {},
     'played': {'SCMs': 's0, s1', 'budget': None},
     'training': {},
-    **verdict.found(
+    **verdict.compare(
       tables.table(scores), configurations or {m: m for m in scores}, 0.95
     ),
     'made': {
@@ -49,7 +49,7 @@ def _summary(scores, configurations=None, **changes):
 
 
 class _Reader(html.parser.HTMLParser):
-  """What is on a page: its text, and its elements."""
+  """Parser that collects the text and the elements of a page."""
 
   def __init__(self, text):
     super().__init__()
@@ -78,21 +78,21 @@ class PageTest(absltest.TestCase):
   def test_the_verdict_comes_first(self):
     summary = _summary(self.scores)
     read = _Reader(page.render(summary, {'ranking': b'PNG'})).text()
-    body = read.partition('Who is better: ')[2]
+    body = read.partition('Comparison of ')[2]
     self.assertStartsWith(body, 'good; ')
-    places = [body.index(sentence) for sentence in summary['verdict']]
-    self.assertLess(places[0], 60)
-    self.assertLess(max(places), body.index('Ranking'))
+    positions = [body.index(sentence) for sentence in summary['verdict']]
+    self.assertLess(positions[0], 60)
+    self.assertLess(max(positions), body.index('Ranking'))
 
   def test_every_measure_has_its_number(self):
     summary = _summary(self.scores)
     read = _Reader(page.render(summary, {})).text()
-    for name, about in summary['measures'].items():
+    for name, result in summary['measures'].items():
       self.assertIn(measures.MEASURES[name].title.lower(), read.lower())
-      for entry in about['models'].values():
-        self.assertIn(page.number(entry['mean']), read)
+      for entry in result['models'].values():
+        self.assertIn(page.format_number(entry['mean']), read)
 
-  def test_needs_nothing_beside_it(self):
+  def test_page_is_self_contained(self):
     text = page.render(_summary(self.scores), {'curves': b'PNG'})
     (image,) = [attrs for tag, attrs in _Reader(text).tags if tag == 'img']
     self.assertEqual(image['src'], 'data:image/png;base64,UE5H')
@@ -100,7 +100,7 @@ class PageTest(absltest.TestCase):
     self.assertEmpty(re.findall(r'(?:src|href)="(?!data:)', text))
     self.assertNotIn('http', text)
 
-  def test_what_is_given_is_escaped(self):
+  def test_content_is_escaped(self):
     self.scores[_EVIL] = self.scores.pop('good')
     summary = _summary(
       self.scores,
@@ -114,43 +114,45 @@ class PageTest(absltest.TestCase):
     self.assertNotIn('<script', text)
     self.assertEqual(_Reader(text).text().count(_EVIL), 41)
 
-  def test_what_is_not_comparable_is_marked(self):
+  def test_models_that_are_not_comparable_have_a_warning(self):
     summary = _summary(self.scores, remarks=['a, seed 1 failed: no memory.'])
     summary['models']['bad']['mismatches'] = ['it is not finished']
     self.assertEqual(
-      page.marks(summary),
+      page.warnings(summary),
       [
         'a, seed 1 failed: no memory.',
-        'Take care with bad: it is not finished.',
+        'bad may not be comparable: it is not finished.',
       ],
     )
     read = _Reader(page.render(summary, {})).text()
-    for mark in page.marks(summary):
-      self.assertIn(mark, read)
+    for sentence in page.warnings(summary):
+      self.assertIn(sentence, read)
 
-  def test_only_the_last_section_is_of_the_clock(self):
+  def test_only_the_last_section_depends_on_time(self):
     first, second = (_summary(self.scores | {}) for _ in range(2))
     second['made'] = second['made'] | {'time': '2027', 'command': 'again'}
     for entry in second['measures']['seconds']['models'].values():
       entry['mean'] = 123.0
-    pages = [page.render(one, {}) for one in (first, second)]
+    pages = [page.render(summary, {}) for summary in (first, second)]
     self.assertNotEqual(*pages)
-    heads = [text.partition('<h2>When, and how fast</h2>') for text in pages]
+    heads = [
+      text.partition('<h2>Date and computing time</h2>') for text in pages
+    ]
     self.assertEqual(heads[0][0], heads[1][0])
     self.assertTrue(heads[0][1])
 
   def test_too_few_seeds(self):
     summary = _summary(self.scores, {name: name[-3:] for name in self.scores})
     read = _Reader(page.render(summary, {})).text()
-    self.assertIn('Nothing is decided', read)
+    self.assertIn('No conclusion', read)
     self.assertIn('1 to 2 training seeds each', read)
 
   def test_numbers(self):
-    self.assertEqual(page.number(-0.12345), '−0.123')
-    self.assertEqual(page.number(-0.0), '0')
-    self.assertEqual(page.number(None), '–')
-    self.assertEqual(page.interval([0.1, 0.25]), '[0.1, 0.25]')
-    self.assertEqual(page.interval(None), '')
+    self.assertEqual(page.format_number(-0.12345), '−0.123')
+    self.assertEqual(page.format_number(-0.0), '0')
+    self.assertEqual(page.format_number(None), '–')
+    self.assertEqual(page.format_interval([0.1, 0.25]), '[0.1, 0.25]')
+    self.assertEqual(page.format_interval(None), '')
 
 
 if __name__ == '__main__':

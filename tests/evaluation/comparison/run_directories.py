@@ -1,4 +1,4 @@
-"""Directories as trained runs leave them, without what trained them."""
+"""Run directories as a training writes them, without training."""
 
 import json
 import pathlib
@@ -15,23 +15,24 @@ def write(
   policy_seed: int | None = None,
   **settings: Any,
 ) -> pathlib.Path:
-  """A run of `:smoke`.
+  """Writes the directory of a run of `:smoke`.
 
   Args:
-    path: where.
-    updates: that were made; all of them if not given.
-    status: how it ended.
-    policy_seed: of a small policy that plays; without it there is none to read.
-    **settings: of its config, as rewards__parent=0.0.
+    path: directory to write.
+    updates: number of updates made; all of them if None.
+    status: final status of the run.
+    policy_seed: seed of a small policy that can be evaluated; if None, the
+      policy file is empty.
+    **settings: changed fields of the config, for example rewards__parent=0.0.
 
   Returns:
     `path`.
   """
-  given = grpo.get_config('smoke')
-  given.update_from_flattened_dict(
+  smoke = grpo.get_config('smoke')
+  smoke.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in settings.items()}
   )
-  config = given.to_dict()
+  config = smoke.to_dict()
   path.mkdir(parents=True)
   if policy_seed is None:
     (path / 'policy').mkdir()
@@ -39,7 +40,8 @@ def write(
   else:
     tiny_environments.save_policy(path / 'policy', policy_seed)
   (path / 'config.json').write_text(json.dumps(config))
-  made = config['training']['num_updates'] if updates is None else updates
-  summary = {'status': status, 'updates': made}
+  if updates is None:
+    updates = config['training']['num_updates']
+  summary = {'status': status, 'updates': updates}
   (path / 'summary.json').write_text(json.dumps(summary))
   return path

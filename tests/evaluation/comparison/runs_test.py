@@ -1,4 +1,4 @@
-"""Which runs may be compared, and what they are called."""
+"""Tests of reading runs, of their names and of their mismatches."""
 
 import json
 import pathlib
@@ -26,22 +26,22 @@ class ReadTest(parameterized.TestCase):
       for name, parent in (('with', 0.3), ('without', 0.0))
       for seed in (0, 1)
     ]
-    found = runs.read(paths, False)
+    loaded = runs.read(paths, False)
     self.assertEqual(
-      [run.model for run in found],
+      [run.model for run in loaded],
       ['with, seed 0', 'with, seed 1', 'without, seed 0', 'without, seed 1'],
     )
     self.assertEqual(
-      runs.differences(found),
+      runs.differences(loaded),
       {'rewards.parent': {'with': 0.3, 'without': 0.0}},
     )
-    self.assertEqual(found[0].updates, 6)
+    self.assertEqual(loaded[0].updates, 6)
 
-  def test_the_same_name_of_two_configurations(self):
+  def test_two_configurations_with_the_same_name(self):
     paths = [self._write('a'), self._write('b', rewards__parent=0.0)]
-    found = runs.read(paths, False)
+    loaded = runs.read(paths, False)
     self.assertEqual(
-      [run.model for run in found],
+      [run.model for run in loaded],
       ['grpo-smoke (a), seed 0', 'grpo-smoke (b), seed 0'],
     )
 
@@ -59,19 +59,19 @@ class ReadTest(parameterized.TestCase):
       runs.learning_curve(run), {'updates': [0.0, 2.0], 'scores': [0.1, 0.3]}
     )
 
-  def test_the_same_name_of_directory_too(self):
+  def test_two_directories_with_the_same_name(self):
     (self.root / 'p').mkdir()
     (self.root / 'q').mkdir()
     paths = [self._write('p/run'), self._write('q/run', rewards__parent=0.0)]
-    found = runs.read(paths, False)
+    loaded = runs.read(paths, False)
     self.assertEqual(
-      [run.configuration for run in found],
+      [run.configuration for run in loaded],
       [f'grpo-smoke ({path})' for path in paths],
     )
 
   @parameterized.parameters(
-    ('{"seeds": []}', 'is a study; name what is in it: .*/runs/'),
-    ('{"paths": []}', 'is a comparison; name what is in it'),
+    ('{"seeds": []}', 'is a sweep, not a run; name the runs in it: .*/runs/'),
+    ('{"paths": []}', 'is a comparison, not a run; name the evaluations in it'),
     ('{}', 'config.json: '),
     ('[]', 'is damaged'),
   )
@@ -87,7 +87,7 @@ class ReadTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl is damaged'):
       runs.learning_curve(run)
 
-  def test_cadence_makes_no_configuration(self):
+  def test_cadence_does_not_distinguish_configurations(self):
     paths = [
       self._write('a'),
       self._write('b', seed=1, training__checkpoint_every=1),
@@ -102,14 +102,14 @@ class ReadTest(parameterized.TestCase):
       dict(grpo__num_tasks=32),
       '7,680 interventions, .*/a with 15,360',
     ),
-    ('evaluation', dict(evaluation__seed=2), 'evaluation.seed is 2, that of'),
+    ('evaluation', dict(evaluation__seed=2), 'evaluation.seed is 2, but 1 in'),
     (
       'horizon',
       dict(horizon__num_observations=9),
       'horizon.num_observations is 9',
     ),
   )
-  def test_mismatches_are_refused_or_marked(self, settings, sentence):
+  def test_mismatches_are_refused_or_recorded(self, settings, sentence):
     paths = [self._write('a'), self._write('b', seed=1, **settings)]
     with self.assertRaisesRegex(errors.UsageError, f'/b: .*{sentence}'):
       runs.read(paths, False)
@@ -117,7 +117,7 @@ class ReadTest(parameterized.TestCase):
     self.assertEmpty(first.mismatches)
     self.assertRegex(second.mismatches[0], sentence)
 
-  def test_without_a_policy_there_is_nothing_to_compare(self):
+  def test_runs_without_a_policy(self):
     paths = [self._write('a'), self._write('b', status='interrupted')]
     (paths[1] / 'policy' / 'policy.json').unlink()
     for allowed in (True, False):
@@ -126,12 +126,12 @@ class ReadTest(parameterized.TestCase):
       ):
         runs.read(paths, allowed)
     (paths[0] / 'policy' / 'policy.json').unlink()
-    with self.assertRaisesRegex(errors.UsageError, 'its policy is gone'):
+    with self.assertRaisesRegex(errors.UsageError, 'its policy is missing'):
       runs.read(paths[:1], False)
 
-  def test_degenerate(self):
+  def test_duplicates_and_missing_runs(self):
     path, same = self._write('a'), self._write('b')
-    with self.assertRaisesRegex(errors.UsageError, 'no independent one'):
+    with self.assertRaisesRegex(errors.UsageError, 'are not independent'):
       runs.read([path, same], False)
     with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
       runs.read([path, self.root], False)

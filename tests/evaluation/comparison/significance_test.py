@@ -1,4 +1,4 @@
-"""Tests of comparisons against published examples, statsmodels, and chance."""
+"""Tests against published examples, statsmodels, and simulated null data."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -22,7 +22,7 @@ _DEPRESSION = {
   'before': np.array([1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]),
   'after': np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]),
 }
-# Seconds of 22 players who round first base in three ways (the same, page 140).
+# Seconds of 22 players who round first base in three ways (ibid., page 140).
 _ROUNDING = np.array(
   [
     (5.40, 5.50, 5.55),
@@ -51,24 +51,24 @@ _ROUNDING = np.array(
 )
 
 
-def _only(found: significance.Comparison) -> significance.Pair:
-  (pair,) = found.pairs.values()
+def _only_pair(comparison: significance.Comparison) -> significance.Pair:
+  (pair,) = comparison.pairs.values()
   return pair
 
 
 def _sample(mean, deviation, n, seed=0):
-  """n values of exactly this mean and deviation."""
+  """Returns n values with exactly this mean and standard deviation."""
   drawn = np.random.default_rng(seed).normal(size=n)
   return mean + deviation * (drawn - drawn.mean()) / drawn.std(ddof=1)
 
 
 class PublishedTest(parameterized.TestCase):
-  """Figures that others have printed."""
+  """Tests against published numbers."""
 
   def test_students_pairs(self):
-    pair = _only(significance.compare(_SLEEP, True, 0.95))
+    pair = _only_pair(significance.compare(_SLEEP, True, 0.95))
     self.assertAlmostEqual(pair.difference, 1.58)
-    # As R prints it for these data in `help(t.test)`.
+    # R prints this for these data in `help(t.test)`.
     self.assertAlmostEqual(pair.test.statistic, 4.0621, delta=5e-5)
     self.assertEqual(pair.test.df, (9,))
     self.assertAlmostEqual(pair.test.p, 0.002833, delta=5e-7)
@@ -76,7 +76,7 @@ class PublishedTest(parameterized.TestCase):
     self.assertTrue(pair.decided)
 
   def test_welchs_t(self):
-    pair = _only(significance.compare(_SLEEP, False, 0.95))
+    pair = _only_pair(significance.compare(_SLEEP, False, 0.95))
     self.assertAlmostEqual(pair.test.statistic, 1.8608, delta=5e-5)
     self.assertAlmostEqual(pair.test.df[0], 17.776, delta=5e-4)
     self.assertAlmostEqual(pair.test.p, 0.07939, delta=5e-6)
@@ -84,22 +84,22 @@ class PublishedTest(parameterized.TestCase):
     self.assertFalse(pair.decided)
 
   def test_wilcoxon(self):
-    pair = _only(significance.compare(_DEPRESSION, True, 0.95))
+    pair = _only_pair(significance.compare(_DEPRESSION, True, 0.95))
     # V = 40 of 45, and .01953 one-sided.
     self.assertEqual(pair.ranks.statistic, 45 - 40)
     self.assertAlmostEqual(pair.ranks.p, 2 * 0.01953125)
 
   def test_friedman(self):
     samples = {name: -_ROUNDING[:, i] for i, name in enumerate('abc')}
-    found = significance.compare(samples, True, 0.95)
-    test = found.omnibus
+    comparison = significance.compare(samples, True, 0.95)
+    test = comparison.omnibus
     assert test is not None
     self.assertEqual(test.name, 'Friedman')
     self.assertAlmostEqual(test.statistic, 11.143, delta=5e-4)
     self.assertAlmostEqual(test.p, 0.003805, delta=5e-7)
-    self.assertEqual(found.ranking[0], 'c')
+    self.assertEqual(comparison.ranking[0], 'c')
 
-  def test_welchs_anova_of_two_is_his_t_test(self):
+  def test_welchs_anova_of_two_equals_his_t_test(self):
     # Of Student's data F = 3.4626 on 1 and 17.776, p = .07939, as R prints it
     # in `help(oneway.test)`.
     test = significance.omnibus(list(_SLEEP.values()), paired=False)
@@ -145,29 +145,33 @@ class PublishedTest(parameterized.TestCase):
     # The weights of eleven men of their paper of 1965, page 606: W = .79.
     weights = [148, 154, 158, 160, 161, 162, 166, 170, 182, 195, 236]
     samples = {'men': np.array(weights, float), 'others': _sample(0, 1, 11)}
-    found = significance.compare(samples, False, 0.95)
-    normal = found.assumptions['men is normal']
+    comparison = significance.compare(samples, False, 0.95)
+    normal = comparison.assumptions['men is normal']
     self.assertAlmostEqual(normal.statistic, 0.79, delta=5e-3)
 
   def test_smallest_detectable_difference(self):
     # Cohen, 1988, table 2.4.1: 64 in each group for d = .5 at .05 two-sided.
     first, second = _sample(0, 1, 64), _sample(0, 1, 64, seed=1)
-    least = significance.detectable(first, second, False, 0.95)
+    least = significance.detectable_difference(first, second, False, 0.95)
     self.assertAlmostEqual(least, 0.5, delta=2e-3)
     # 34 pairs for d = .5, and a deviation of 2.
     pairs = _sample(0, 2, 34)
-    least = significance.detectable(pairs, np.zeros(34), True, 0.95)
+    least = significance.detectable_difference(pairs, np.zeros(34), True, 0.95)
     self.assertAlmostEqual(least, 2 * 0.5, delta=1e-2)
 
   def test_probability_of_improvement(self):
     first, second = np.array([1.0, 2.0, 4.0]), np.array([0.0, 2.0, 3.0])
-    # Of nine pairs of values five are above, one is a tie.
+    # In five of nine pairs of values the first is above, and one is a tie.
     expected = scipy.stats.mannwhitneyu(first, second).statistic / 9
     self.assertAlmostEqual(expected, 5.5 / 9)
-    found = significance.improvement(first, second, paired=False)
-    self.assertAlmostEqual(found, expected)
-    found = significance.improvement(first, second, paired=True)
-    self.assertAlmostEqual(found, 2.5 / 3)
+    estimate = significance.probability_of_improvement(
+      first, second, paired=False
+    )
+    self.assertAlmostEqual(estimate, expected)
+    estimate = significance.probability_of_improvement(
+      first, second, paired=True
+    )
+    self.assertAlmostEqual(estimate, 2.5 / 3)
 
 
 class CompareTest(parameterized.TestCase):
@@ -175,20 +179,20 @@ class CompareTest(parameterized.TestCase):
     super().setUp()
     self.rng = np.random.default_rng(0)
 
-  def test_groups_are_what_is_not_told_apart(self):
+  def test_groups_join_models_that_do_not_differ(self):
     common = self.rng.normal(size=40)
     samples = {
       name: level + common + 0.1 * self.rng.normal(size=40)
       for name, level in (('low', 0.0), ('mid', 1.0), ('twin', 1.01))
     }
     samples['top'] = 3 + common + 0.1 * self.rng.normal(size=40)
-    found = significance.compare(samples, True, 0.95)
-    self.assertEqual(found.groups[0], ('top',))
-    self.assertEqual(set(found.groups[1]), {'mid', 'twin'})
-    self.assertEqual(found.groups[2], ('low',))
+    comparison = significance.compare(samples, True, 0.95)
+    self.assertEqual(comparison.groups[0], ('top',))
+    self.assertEqual(set(comparison.groups[1]), {'mid', 'twin'})
+    self.assertEqual(comparison.groups[2], ('low',))
 
   def test_groups_may_overlap(self):
-    # By hand: a is told from c, b from neither.
+    # Only a and c differ significantly.
     names = ('a', 'b', 'c')
     samples = {
       name: _sample(mean, 1, 20, seed)
@@ -196,31 +200,33 @@ class CompareTest(parameterized.TestCase):
         zip(names, (1.0, 0.5, 0), strict=True)
       )
     }
-    found = significance.compare(samples, False, 0.95)
-    self.assertTrue(found.pairs['a', 'c'].decided)
-    self.assertEqual(found.groups, (('a', 'b'), ('b', 'c')))
+    comparison = significance.compare(samples, False, 0.95)
+    self.assertTrue(comparison.pairs['a', 'c'].decided)
+    self.assertEqual(comparison.groups, (('a', 'b'), ('b', 'c')))
 
-  def test_few_units_decide_nothing(self):
+  def test_too_few_units_for_a_test(self):
     samples = {'a': np.arange(4.0), 'b': np.array([9.0, 10, 11, 13])}
-    found = significance.compare(samples, True, 0.95)
-    self.assertEqual(found.pairs, {})
-    self.assertEqual(found.groups, (('b', 'a'),))
+    comparison = significance.compare(samples, True, 0.95)
+    self.assertEqual(comparison.pairs, {})
+    self.assertEqual(comparison.groups, (('b', 'a'),))
 
-  def test_one_and_the_same(self):
+  def test_identical_samples(self):
     values = self.rng.normal(size=20)
     for paired in (True, False):
-      found = significance.compare(
+      comparison = significance.compare(
         {'a': values, 'b': values.copy()}, paired, 0.95
       )
-      pair = _only(found)
+      pair = _only_pair(comparison)
       self.assertFalse(pair.decided)
       self.assertEqual((pair.difference, pair.test.p), (0, 1))
 
   def test_with_a_constant_sample(self):
-    # As the oracle, which always reaches 1.
+    # For example the oracle, whose score is always 1.
     values = self.rng.uniform(size=20)
-    found = significance.compare({'a': values, 'o': np.ones(20)}, True, 0.95)
-    pair = _only(found)
+    comparison = significance.compare(
+      {'a': values, 'o': np.ones(20)}, True, 0.95
+    )
+    pair = _only_pair(comparison)
     self.assertTrue(pair.decided)
     self.assertTrue(np.isfinite([pair.g, *pair.g_interval]).all())
 
@@ -238,7 +244,9 @@ class CompareTest(parameterized.TestCase):
 
   def test_against_statsmodels(self):
     first, second = self.rng.normal(1, 2, 12), self.rng.gamma(2, size=30)
-    pair = _only(significance.compare({'a': first, 'b': second}, False, 0.9))
+    pair = _only_pair(
+      significance.compare({'a': first, 'b': second}, False, 0.9)
+    )
     means = weightstats.CompareMeans.from_data(first, second)
     t, p, df = weightstats.ttest_ind(first, second, usevar='unequal')
     sign = np.sign(pair.difference) * np.sign(t)
@@ -253,22 +261,22 @@ class CompareTest(parameterized.TestCase):
 
 @pytest.mark.slow
 class NullTest(parameterized.TestCase):
-  """What is declared different though nothing is."""
+  """Tests of the rate of false positives."""
 
   @parameterized.parameters(True, False)
   def test_false_positives(self, paired):
     rng = np.random.default_rng(1)
-    num_studies = 2000
+    num_draws = 2000
     any_pair = one_pair = 0
-    for _ in range(num_studies):
+    for _ in range(num_draws):
       common = rng.normal(size=20) if paired else 0.0
       samples = {name: common + rng.normal(size=20) for name in 'abcd'}
-      found = significance.compare(samples, paired, 0.95)
-      ab = found.pairs.get(('a', 'b')) or found.pairs['b', 'a']
+      comparison = significance.compare(samples, paired, 0.95)
+      ab = comparison.pairs.get(('a', 'b')) or comparison.pairs['b', 'a']
       one_pair += ab.test.p < 0.05
-      any_pair += any(pair.decided for pair in found.pairs.values())
-    self.assertAlmostEqual(one_pair / num_studies, 0.05, delta=0.015)
-    self.assertLessEqual(any_pair / num_studies, 0.06)
+      any_pair += any(pair.decided for pair in comparison.pairs.values())
+    self.assertAlmostEqual(one_pair / num_draws, 0.05, delta=0.015)
+    self.assertLessEqual(any_pair / num_draws, 0.06)
     self.assertGreater(any_pair, 0)
 
 

@@ -1,4 +1,4 @@
-"""Tables of episodes, as `measures.table` makes them."""
+"""Tables of episodes in the form of `measures.table`."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from acme_cbo.evaluation.comparison import measures
 
 
 def table(scores, num_scms=2):
-  """Episodes of models: {model: [n] scores on each of the SCMs}."""
+  """Returns a table of {model: [n] scores on each of the SCMs}."""
   rows = []
   for model, values in scores.items():
     for scm in range(num_scms):
