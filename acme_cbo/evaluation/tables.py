@@ -1,4 +1,4 @@
-"""Tables of methods on SCMs, for the terminal and for GitHub."""
+"""Tables of an evaluation: fixed-width text for the terminal, and Markdown."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,12 +9,13 @@ from acme_cbo.policies import registry
 
 
 class _Measure(NamedTuple):
-  """A quantity of a table.
+  """A measure that the tables show.
 
   Attributes:
-    title: of its column.
-    name: of `comparison.MEASURES`.
-    rank: of those, the one whose highest mean marks the best; '' marks none.
+    title: title of its column.
+    name: one of `aggregate.MEASURES`.
+    rank: the one of `aggregate.MEASURES` whose highest mean is marked as the
+      best; '' to mark none.
     in_units: whether it is in the target's units.
     with_interval: whether its interval is shown.
   """
@@ -26,8 +27,8 @@ class _Measure(NamedTuple):
   with_interval: bool = False
 
 
-# GAP and score rank as the expected outcomes do, also where each repeat has an
-# SCM of its own, or a goal.
+# GAP and score rank methods as the expected outcomes do, and are comparable even
+# if every repeat has an SCM, or a goal, of its own.
 _BEST = _Measure('best E[Y|do]', 'best_expected', 'gap', True, True)
 _RECOMMENDED = _Measure(
   'recommended', 'recommended_expected', 'score', True, True
@@ -44,114 +45,125 @@ _MEASURES = (
 )
 _SECONDS = 's/decision'
 _LEGEND = (
-  'score: of the last recommendation, 0 no intervention and 1 the optimum. '
-  'GAP: the same of\nthe best intervention made; with speed, the more the '
-  'earlier. F1, AUROC: of the belief in\nthe direct causes of the target.'
+  'score: of the last recommendation, 0 is no intervention and 1 the optimum. '
+  'GAP: the same for\nthe best intervention made; with speed, higher the '
+  'earlier it was made. F1, AUROC: of the\nbelief in the parents of the target.'
 )
 
 
-def markdown(found: dict[str, Any]) -> str:
-  """The page of a comparison.
+def markdown(summary: dict[str, Any]) -> str:
+  """Returns the text of `table.md`.
 
   Args:
-    found: from `comparison.summarise`, with `held_out` (True, False or None)
-      and `fresh` (whether each repeat has an SCM of its own, in units of its
-      own) in the entry of each SCM, and `settings`, `confidence` and
+    summary: result of `aggregate.summarize`, with `held_out` (True, False or
+      None) and `fresh` (whether each repeat has an SCM of its own, in units of
+      its own) in the entry of each SCM, and `settings`, `confidence` and
       `warnings`.
 
   Returns:
-    GitHub's Markdown.
+    Text in GitHub's Markdown.
   """
   in_units = [
     '\n## Best E[Y | do] of all interventions made\n',
-    _markdown(_side_by_side(found, _BEST)),
+    _markdown(_rows_by_method(summary, _BEST)),
     '\n## E[Y | do] of the last recommendation\n',
-    _markdown(_side_by_side(found, _RECOMMENDED)),
+    _markdown(_rows_by_method(summary, _RECOMMENDED)),
   ]
-  all_fresh = all(about['fresh'] for about in found['scms'].values())
+  all_fresh = all(scm['fresh'] for scm in summary['scms'].values())
   return '\n'.join(
     [
-      f'{_what(found)} The best mean in bold; `{registry.BOUND}` knows the '
-      'answer and does not compete.',
-      *(f'\n> {sentence}' for sentence in found['warnings']),
+      f'{_description(summary)} The best mean is in bold; `{registry.BOUND}` '
+      'is given the optimum and not ranked.',
+      *(f'\n> {sentence}' for sentence in summary['warnings']),
       *([] if all_fresh else in_units),
-      '\n## Score of the last recommendation: 0 no intervention, 1 optimum\n',
-      _markdown(_side_by_side(found, _SCORE)),
-      '\n## Every method on every SCM\n',
-      _markdown(_all(found, '**{}**', '{}')),
+      '\n## Score of the last recommendation (0: no intervention, 1: '
+      'optimum)\n',
+      _markdown(_rows_by_method(summary, _SCORE)),
+      '\n## All methods on all SCMs\n',
+      _markdown(_all_rows(summary, '**{}**', '{}')),
       f'\n{_LEGEND}\n',
     ]
   )
 
 
-def terminal(found: dict[str, Any]) -> str:
-  """Every method on every SCM, as text of fixed width; `found` as above."""
+def terminal(summary: dict[str, Any]) -> str:
+  """Returns a fixed-width table of all methods on all SCMs.
+
+  Args:
+    summary: see `markdown`.
+
+  Returns:
+    Lines of text.
+  """
+  table = report.align(
+    _all_rows(summary, '{} *', '{}  '), 2 + _has_held_out(summary)
+  )
   return (
-    f'{_what(found)} A star marks the best mean.\n\n'
-    f'{report.align(_all(found, "{} *", "{}  "), 2 + _has_marks(found))}\n\n'
-    f'{_LEGEND}'
+    f'{_description(summary)} A star marks the best mean.\n\n'
+    f'{table}\n\n{_LEGEND}'
   )
 
 
-def _what(found):
-  settings = found['settings']
+def _description(summary):
+  """Returns the settings of the evaluation as a sentence."""
+  settings = summary['settings']
   samples, repeats = settings['samples'], settings['repeats']
-  few = statistics.no_interval_reason(repeats)
-  each = 'one draw' if samples == 1 else f'the mean of {samples} draws'
+  reason = statistics.no_interval_reason(repeats)
+  outcome = 'a single draw' if samples == 1 else f'the mean of {samples} draws'
   return (
     f'{settings["observations"]} observations, {settings["interventions"]} '
-    f'interventions{" or fewer" if _ended_early(found) else ""}, each watched '
-    f'as {each}; '
+    f'interventions{" or fewer" if _ended_early(summary) else ""}, each '
+    f'outcome {outcome}; '
     + (
-      f'{few}.'
-      if few
-      else f'{repeats} repeats. In brackets: {found["confidence"]:.0%} '
+      f'{reason}.'
+      if reason
+      else f'{repeats} repeats. In brackets: {summary["confidence"]:.0%} '
       'intervals of the mean.'
     )
   )
 
 
-def _ended_early(found):
-  """Whether a budget ended an episode before its last intervention."""
+def _ended_early(summary):
+  """Returns whether a budget ended an episode early."""
   return any(
-    entry['interventions'] < found['settings']['interventions']
-    for about in found['scms'].values()
-    for entry in about['methods'].values()
+    entry['interventions'] < summary['settings']['interventions']
+    for scm in summary['scms'].values()
+    for entry in scm['methods'].values()
   )
 
 
-def _side_by_side(found, measure):
-  """A row for each method, a column for each SCM, seconds in the last one."""
-  scms = found['scms']
-  overall = {'methods': found['overall']}
+def _rows_by_method(summary, measure):
+  """Returns a row per method with a column per SCM, and its seconds."""
+  scms = summary['scms']
+  overall = {'methods': summary['overall']}
   with_all = measure is _SCORE and len(scms) > 1
   blank = [''] * (with_all + 1)
   lines = [['', *scms, *(['all'] if with_all else []), _SECONDS]]
-  if _has_marks(found):
+  if _has_held_out(summary):
     lines.append(['held out', *map(_held_out, scms.values()), *blank])
   if measure.in_units:
-    for known in ('no intervention', 'optimum'):
+    for name in ('no intervention', 'optimum'):
       values = (
         '-'
-        if about['fresh']
-        else f'{about[known.replace(" ", "_")]:.{_decimals(about)}f}'
-        for about in scms.values()
+        if scm['fresh']
+        else f'{scm[name.replace(" ", "_")]:.{_decimals(scm)}f}'
+        for scm in scms.values()
       )
-      lines.append([known, *values, *blank])
-  for name, entry in found['overall'].items():
-    shown = [*scms.values(), *([overall] if with_all else [])]
-    cells = (_cell(about, name, measure, '**{}**', '{}') for about in shown)
-    lines.append([name, *cells, _seconds(entry)])
+      lines.append([name, *values, *blank])
+  for method, entry in summary['overall'].items():
+    columns = [*scms.values(), *([overall] if with_all else [])]
+    cells = (_cell(scm, method, measure, '**{}**', '{}') for scm in columns)
+    lines.append([method, *cells, _seconds(entry)])
   return lines
 
 
-def _all(found, best, other):
-  """A row for each method on each SCM, seconds in the last column."""
-  marks, ended_early = _has_marks(found), _ended_early(found)
+def _all_rows(summary, best, other):
+  """Returns a row per SCM and method; `best` and `other` format the cells."""
+  has_held_out, ended_early = _has_held_out(summary), _ended_early(summary)
   lines = [
     [
       'SCM',
-      *(['held out'] if marks else []),
+      *(['held out'] if has_held_out else []),
       'method',
       *(['made'] if ended_early else []),
       *(measure.title for measure in _MEASURES),
@@ -160,15 +172,15 @@ def _all(found, best, other):
       _SECONDS,
     ]
   ]
-  for scm, about in found['scms'].items():
-    for name, entry in about['methods'].items():
+  for name, scm in summary['scms'].items():
+    for method, entry in scm['methods'].items():
       lines.append(
         [
-          scm,
-          *([_held_out(about)] if marks else []),
           name,
+          *([_held_out(scm)] if has_held_out else []),
+          method,
           *([f'{entry["interventions"]:.1f}'] if ended_early else []),
-          *(_cell(about, name, x, best, other) for x in _MEASURES),
+          *(_cell(scm, method, x, best, other) for x in _MEASURES),
           _quality(entry, 'f1'),
           _quality(entry, 'auroc'),
           _seconds(entry),
@@ -177,52 +189,52 @@ def _all(found, best, other):
   return lines
 
 
-def _cell(about, name, measure, best, other):
-  """The value of a method on an SCM, in one of two formats."""
-  entry = about['methods'].get(name, {}).get(measure.name)
-  if entry is None or (measure.in_units and about['fresh']):
+def _cell(scm, method, measure, best, other):
+  """Formats a measure of a method, by `best` for the best one, or `other`."""
+  entry = scm['methods'].get(method, {}).get(measure.name)
+  if entry is None or (measure.in_units and scm['fresh']):
     return '-'
   if not measure.with_interval:
     entry = entry | {'interval': None}
-  decimals = _decimals(about) if measure.in_units else 2
+  decimals = _decimals(scm) if measure.in_units else 2
   text = report.format_interval(entry, decimals=decimals)
   if not measure.rank:
     return text
   ranks = {
-    method: values[measure.rank]['mean']
-    for method, values in about['methods'].items()
-    if method != registry.BOUND and values[measure.rank]
+    name: values[measure.rank]['mean']
+    for name, values in scm['methods'].items()
+    if name != registry.BOUND and values[measure.rank]
   }
-  is_best = name in ranks and ranks[name] == max(ranks.values())
+  is_best = method in ranks and ranks[method] == max(ranks.values())
   return (best if is_best else other).format(text)
 
 
-def _decimals(about) -> int:
-  """So many that a thousandth of what can be gained is seen."""
-  gain = abs(about['optimum'] - about['no_intervention'])
+def _decimals(scm) -> int:
+  """Returns the decimals that show a thousandth of the optimum's gain."""
+  gain = abs(scm['optimum'] - scm['no_intervention'])
   return max(0, 3 - math.floor(math.log10(gain))) if gain else 3
 
 
 def _quality(entry, name):
-  found = entry['parents'].values()
-  return ', '.join(f'{q[name]:.2f}' for q in found if name in q)
+  qualities = entry['parents'].values()
+  return ', '.join(f'{q[name]:.2f}' for q in qualities if name in q)
 
 
 def _seconds(entry):
   return f'{entry["seconds_per_decision"]:.2g}'
 
 
-def _has_marks(found):
-  """Whether anybody said of an SCM whether it was kept out of training."""
-  return any(about['held_out'] is not None for about in found['scms'].values())
+def _has_held_out(summary):
+  """Returns whether it is known of an SCM if it was held out of training."""
+  return any(scm['held_out'] is not None for scm in summary['scms'].values())
 
 
-def _held_out(about):
-  return {True: 'yes', False: 'no', None: ''}[about['held_out']]
+def _held_out(scm):
+  return {True: 'yes', False: 'no', None: ''}[scm['held_out']]
 
 
 def _markdown(lines):
-  # A bar in a cell would end it.
+  # An unescaped bar would end the cell.
   head, *rows = (
     '| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |'
     for line in lines

@@ -23,8 +23,8 @@ def _method(best, score, seconds, interval=True, parents=None):
   }
 
 
-def _found(interval=True, held_out=(None, None)):
-  """Two SCMs; on both `grpo` is the best, but for the oracle."""
+def _summary(interval=True, held_out=(None, None)):
+  """Returns the summary of two SCMs; apart from the oracle `grpo` is best."""
   parents = {'learned': {'f1': 0.5, 'auroc': 0.75}, 'x': {'undefined': 'none'}}
   return {
     'settings': {
@@ -70,7 +70,7 @@ def _found(interval=True, held_out=(None, None)):
 
 
 def _rows(page, title):
-  """The cells of the table under a title, without the rule."""
+  """Returns the cells of the table under a title, without the rule."""
   part = page.split(f'## {title}')[1].split('##')[0].replace(r'\|', '!')
   lines = [x for x in part.splitlines() if x.startswith('|')]
   cells = [[c.strip() for c in x[1:-1].split('|')] for x in lines]
@@ -82,10 +82,10 @@ def _rows(page, title):
 class MarkdownTest(absltest.TestCase):
   def test_a_row_for_each_method_and_a_column_for_each_scm(self):
     head, none, optimum, grpo, random, oracle = _rows(
-      tables.markdown(_found()), 'Best E[Y | do]'
+      tables.markdown(_summary()), 'Best E[Y | do]'
     )
     self.assertEqual(head, ['', 'toy', 'large', 's/decision'])
-    # As many decimals as show a thousandth of the gain.
+    # The decimals show a thousandth of the gain.
     self.assertEqual(none, ['no intervention', '-0.700', '0', ''])
     self.assertEqual(optimum, ['optimum', '-2.200', '20000', ''])
     self.assertEqual(
@@ -101,18 +101,18 @@ class MarkdownTest(absltest.TestCase):
       random,
       ['random', '-1.500 [-1.750, -1.250]', '**150 [150, 150]**', '0.25'],
     )
-    # The oracle, though better, does not compete.
+    # The oracle is better, but not ranked.
     self.assertEqual(oracle[1], '-2.200 [-2.450, -1.950]')
 
   def test_scores_have_a_column_over_all(self):
-    head, grpo, random, _ = _rows(tables.markdown(_found()), 'Score')
+    head, grpo, random, _ = _rows(tables.markdown(_summary()), 'Score')
     self.assertEqual(head, ['', 'toy', 'large', 'all', 's/decision'])
     self.assertEqual(grpo[1], '**0.90 [0.65, 1.15]**')
     self.assertEqual(grpo[3:], ['**0.60 [0.35, 0.85]**', '0.0011'])
     self.assertEqual(random[3], '0.40 [0.15, 0.65]')
 
-  def test_every_method_on_every_scm(self):
-    head, *rows = _rows(tables.markdown(_found()), 'Every method')
+  def test_all_methods_on_all_scms(self):
+    head, *rows = _rows(tables.markdown(_summary()), 'All methods')
     self.assertEqual(head[:2], ['SCM', 'method'])
     self.assertEqual(head[-3:], ['F1', 'AUROC', 's/decision'])
     self.assertEqual(
@@ -140,71 +140,71 @@ class MarkdownTest(absltest.TestCase):
     )
     self.assertEqual(rows[1][-3:], ['', '', '0.25'])
 
-  def test_says_what_it_is_of(self):
-    page = tables.markdown(_found())
+  def test_begins_with_the_settings(self):
+    page = tables.markdown(_summary())
     self.assertStartsWith(
       page,
-      '100 observations, 40 interventions, each watched as one draw; '
+      '100 observations, 40 interventions, each outcome a single draw; '
       '20 repeats. In brackets: 95% intervals of the mean.',
     )
     self.assertIn('\n> beware\n', page)
-    found = _found()
-    found['settings']['samples'] = 1000
-    self.assertIn('the mean of 1000 draws', tables.markdown(found))
+    summary = _summary()
+    summary['settings']['samples'] = 1000
+    self.assertIn('the mean of 1000 draws', tables.markdown(summary))
 
-  def test_says_how_many_interventions_a_budget_left(self):
-    found = _found()
-    found['scms']['toy']['methods']['random']['interventions'] = 7.5
-    page = tables.markdown(found)
+  def test_shows_the_number_of_interventions_within_a_budget(self):
+    summary = _summary()
+    summary['scms']['toy']['methods']['random']['interventions'] = 7.5
+    page = tables.markdown(summary)
     self.assertIn('40 interventions or fewer, each', page)
-    head, *rows = _rows(page, 'Every method')
+    head, *rows = _rows(page, 'All methods')
     self.assertEqual(head[2], 'made')
     self.assertEqual([row[2] for row in rows[:2]], ['40.0', '7.5'])
 
   def test_without_intervals(self):
     *_, grpo, random, oracle = _rows(
-      tables.markdown(_found(interval=False)), 'Best'
+      tables.markdown(_summary(interval=False)), 'Best'
     )
     self.assertEqual(
       [row[1] for row in (grpo, random, oracle)],
       ['**-2.000**', '-1.500', '-2.200'],
     )
 
-  def test_what_is_in_units_of_its_own_is_not_averaged(self):
-    found = _found()
-    found['scms']['toy']['fresh'] = True
+  def test_outcomes_in_different_units_are_not_averaged(self):
+    summary = _summary()
+    summary['scms']['toy']['fresh'] = True
     for title in ('Best', 'E[Y'):
-      for row in _rows(tables.markdown(found), title)[1:]:
+      for row in _rows(tables.markdown(summary), title)[1:]:
         self.assertEqual(row[1], '-')
         self.assertNotEqual(row[2], '-')
     self.assertStartsWith(
-      _rows(tables.markdown(found), 'Score')[1][1], '**0.90'
+      _rows(tables.markdown(summary), 'Score')[1][1], '**0.90'
     )
-    found['scms']['large']['fresh'] = True
-    page = tables.markdown(found)
+    summary['scms']['large']['fresh'] = True
+    page = tables.markdown(summary)
     self.assertNotIn('## Best', page)
     self.assertIn('## Score', page)
 
-  def test_marks_of_what_was_held_out(self):
-    page = tables.markdown(_found(held_out=(True, False)))
+  def test_shows_which_scms_were_held_out(self):
+    page = tables.markdown(_summary(held_out=(True, False)))
     for title in ('Best', 'E[Y | do] of the last', 'Score'):
       _, held_out, *_ = _rows(page, title)
       self.assertEqual(held_out[:3], ['held out', 'yes', 'no'])
-    head, *rows = _rows(page, 'Every method')
+    head, *rows = _rows(page, 'All methods')
     self.assertEqual(head[1], 'held out')
     self.assertEqual([row[1] for row in rows], ['yes'] * 3 + ['no'] * 3)
-    page = tables.markdown(_found(held_out=(True, None)))
+    page = tables.markdown(_summary(held_out=(True, None)))
     _, held_out, *_ = _rows(page, 'Best')
     self.assertEqual(held_out[:3], ['held out', 'yes', ''])
 
 
 class TerminalTest(absltest.TestCase):
-  def test_is_the_same_table(self):
-    found = _found(held_out=(False, True))
-    table = tables.terminal(found).split('\n\n')[1]
+  def test_is_the_table_of_the_page(self):
+    summary = _summary(held_out=(False, True))
+    table = tables.terminal(summary).split('\n\n')[1]
     head, *lines = table.splitlines()
     self.assertEqual(head.split()[:4], ['SCM', 'held', 'out', 'method'])
-    rows = _rows(tables.markdown(found), 'Every method')[1:]
+    rows = _rows(tables.markdown(summary), 'All methods')[1:]
     self.assertLen(lines, len(rows))
     for line, row in zip(lines, rows, strict=True):
       plain = [
@@ -212,7 +212,7 @@ class TerminalTest(absltest.TestCase):
         for cell in row
       ]
       self.assertEqual(line.split(), ' '.join(plain).split())
-    # Numbers end below each other, whether a star follows or not.
+    # Numbers are aligned, whether a star follows or not.
     first = lines[0].index('-2.000 [-2.250, -1.750] *')
     self.assertEqual(lines[1].index('-1.500 [-1.750, -1.250]'), first)
 
