@@ -1,8 +1,8 @@
-"""The directory of a comparison: which episodes were played, and how.
+"""Storage of episodes in the output directory O of an evaluation.
 
-O/episodes.jsonl    a line for each finished episode, in the order of their ends
-O/config.json       what they were played with
-O/environment.json  code, versions, devices and command line, of each start
+O/episodes.jsonl    a line per finished episode, in the order of completion
+O/config.json       the settings of the episodes
+O/environment.json  code, versions, devices and command line of each start
 """
 
 from collections.abc import Collection, Sequence
@@ -15,13 +15,14 @@ from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 
-_LOG = 'episodes.jsonl'
+_FILE = 'episodes.jsonl'
 
+# Method, SCM and repeat of an episode.
 Key = tuple[str, str, int]
 
 
 def key(episode: episodes_lib.Episode) -> Key:
-  """By what an episode is known: its method, its SCM and its repeat."""
+  """Returns the method, the SCM and the repeat of an episode."""
   return episode.method, episode.scm, episode.repeat
 
 
@@ -29,51 +30,51 @@ def begin(
   out: pathlib.Path,
   config: dict[str, Any],
   devices: list[str],
-  played: Collection[Key],
+  finished: Collection[Key],
 ) -> list[dict[str, Any]]:
-  """Begins a comparison in its directory, or goes on with the one there.
+  """Starts an evaluation in its directory, or resumes the one there.
 
   Args:
-    out: locked.
-    config: what episodes are played with: `methods` and `scms` with a digest
-      of each, `repeats`, and what every episode depends on.
-    devices: that it computes on.
-    played: the keys of the episodes that are there.
+    out: output directory, locked.
+    config: settings of the episodes: `methods` and `scms` with a digest of
+      each, `repeats`, and the settings that every episode depends on.
+    devices: names of the devices that are used.
+    finished: keys of the episodes in the directory.
 
   Returns:
-    What `environment.json` holds of each start, this one the last.
+    The entries of `environment.json`, one for each start, this one last.
 
   Raises:
-    errors.UsageError: what is there was played with something else.
+    errors.UsageError: the directory holds episodes with other settings.
   """
   if (out / 'config.json').exists():
-    _check_extends(out, run_directory.read_config(out), config, played)
+    _check_extends(out, run_directory.read_config(out), config, finished)
   return run_directory.record_start(out, config, devices)
 
 
 def _check_extends(
   out: pathlib.Path,
-  before: dict[str, Any],
-  now: dict[str, Any],
-  played: Collection[Key],
+  old: dict[str, Any],
+  new: dict[str, Any],
+  finished: Collection[Key],
 ) -> None:
-  """Raises unless all that was played belongs to the comparison of now."""
-  if not played:
+  """Raises an error unless the new config covers all finished episodes."""
+  if not finished:
     return
   changes = [
-    f'{name} was {before[name]} and is {now[name]}'
-    for name in now
-    if name not in ('methods', 'scms', 'repeats') and before[name] != now[name]
+    f'{name} was {old[name]} and is {new[name]}'
+    for name in new
+    if name not in ('methods', 'scms', 'repeats') and old[name] != new[name]
   ]
-  methods, scms, repeats = zip(*played, strict=True)
+  methods, scms, repeats = zip(*finished, strict=True)
   for kind, names in (('methods', methods), ('scms', scms)):
     for name in dict.fromkeys(names):
-      if name not in now[kind]:
+      if name not in new[kind]:
         changes.append(f'{name} was among the {kind} and is not')
-      elif now[kind][name] != before[kind][name]:
-        changes.append(f'{_made_from(kind, name)} was another one')
-  if max(repeats) >= now['repeats']:
-    changes.append(f'repeats was {before["repeats"]} and is {now["repeats"]}')
+      elif new[kind][name] != old[kind][name]:
+        changes.append(f'{_source(kind, name)} has changed')
+  if max(repeats) >= new['repeats']:
+    changes.append(f'repeats was {old["repeats"]} and is {new["repeats"]}')
   if changes:
     raise errors.UsageError(
       f'--out={out} holds another evaluation: {"; ".join(changes)}; choose '
@@ -82,37 +83,41 @@ def _check_extends(
     )
 
 
-def _made_from(kind: str, name: str) -> str:
+def _source(kind: str, name: str) -> str:
   if kind == 'methods':
     return f'the trained policy of {name}'
   return f'the SCM {name}'
 
 
 class EpisodeLog:
-  """The episodes of a directory; a line is there whole, or not at all."""
+  """An append-only file of episodes in which every line is complete.
+
+  Attributes:
+    episodes: {key: episode}, in the order of the file.
+  """
 
   def __init__(self, out: pathlib.Path):
-    """Reads what is there.
+    """Reads the episodes in a directory.
 
-    A last line without an end was torn by a kill: it is removed, and its
-    episode is one that was not played.
+    A last line without a newline was cut off by a kill. It is removed, and its
+    episode counts as not finished.
 
     Args:
-      out: the directory, locked.
+      out: output directory, locked.
 
     Raises:
       errors.UsageError: another line is damaged.
     """
-    self._path = out / _LOG
-    self.episodes, torn_at = _read(self._path)
-    if torn_at is not None:
-      os.truncate(self._path, torn_at)
+    self._path = out / _FILE
+    self.episodes, incomplete_from = _read(self._path)
+    if incomplete_from is not None:
+      os.truncate(self._path, incomplete_from)
 
   def append(self, line: bytes) -> episodes_lib.Episode:
-    """Writes an episode to the disk before it returns.
+    """Appends an episode and flushes it to the disk.
 
     Args:
-      line: from `encoded`.
+      line: result of `encode`.
 
     Returns:
       The episode.
@@ -126,49 +131,50 @@ class EpisodeLog:
   def ordered(
     self, scms: Sequence[str], methods: Sequence[str]
   ) -> list[episodes_lib.Episode]:
-    """The episodes by SCM, method and repeat."""
+    """Returns the episodes sorted by SCM, method and repeat."""
     return sorted(
       self.episodes.values(),
       key=lambda e: (scms.index(e.scm), methods.index(e.method), e.repeat),
     )
 
 
-def is_in(out: pathlib.Path) -> bool:
-  """Whether a directory is one of a comparison."""
-  return (out / _LOG).exists()
+def has_episodes(out: pathlib.Path) -> bool:
+  """Returns whether a directory is that of an evaluation."""
+  return (out / _FILE).exists()
 
 
 def read(out: pathlib.Path) -> list[episodes_lib.Episode]:
-  """The finished episodes of a directory; nothing in it is touched.
+  """Returns the finished episodes of a directory, which stays unchanged.
 
   Raises:
-    errors.UsageError: one is damaged.
+    errors.UsageError: a line is damaged.
   """
-  episodes, _ = _read(out / _LOG)
+  episodes, _ = _read(out / _FILE)
   return [*episodes.values()]
 
 
 def _read(
   path: pathlib.Path,
 ) -> tuple[dict[Key, episodes_lib.Episode], int | None]:
-  """The episodes in a file, and where its torn line begins, if it has one."""
+  """Returns the episodes in a file and the offset of its incomplete line."""
   content = path.read_bytes() if path.exists() else b''
-  whole = content.rfind(b'\n') + 1
+  complete = content.rfind(b'\n') + 1
   episodes: dict[Key, episodes_lib.Episode] = {}
-  for number, line in enumerate(content[:whole].splitlines(), 1):
+  for number, line in enumerate(content[:complete].splitlines(), 1):
     try:
       _add(episodes, line)
     except (TypeError, ValueError) as error:
       raise errors.UsageError(
-        f'{path}, line {number}, is damaged: {error}; remove the line to have '
-        'its episode played again'
+        f'{path}, line {number}, is damaged: {error}; remove the line to run '
+        'its episode again'
       ) from error
-  return episodes, whole if whole < len(content) else None
+  return episodes, complete if complete < len(content) else None
 
 
 def _add(
   episodes: dict[Key, episodes_lib.Episode], line: bytes
 ) -> episodes_lib.Episode:
+  """Decodes a line, adds the episode to `episodes`, and returns it."""
   episode = episodes_lib.Episode(**json.loads(line))
   if key(episode) in episodes:
     raise ValueError(f'there are two episodes of {key(episode)}')
@@ -176,6 +182,6 @@ def _add(
   return episode
 
 
-def encoded(episode: episodes_lib.Episode) -> bytes:
-  """An episode as a line of JSON, every number to the bit."""
+def encode(episode: episodes_lib.Episode) -> bytes:
+  """Encodes an episode as a line of JSON, with all bits of every number."""
   return json.dumps(episode._asdict(), allow_nan=False).encode()

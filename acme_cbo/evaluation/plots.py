@@ -1,4 +1,4 @@
-"""Figures of a run."""
+"""Figures of trainings and evaluations."""
 
 from collections.abc import Sequence
 import pathlib
@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.backends import backend_agg
 import numpy as np
 
-_COLOUR = '#1b6ca8'
+_COLOR = '#1b6ca8'
 _ORDER = (
   'total',
   'optimization',
@@ -19,10 +19,10 @@ _ORDER = (
   'parent',
   'exploration',
 )
-# Steps whose values are written beside them.
+# Maximum number of steps whose values are shown as labels.
 _MAX_LABELS = 12
-# Okabe and Ito's colours, which people who see fewer tell apart too, and lines
-# that differ without colour.
+# Okabe and Ito's palette for color-blind readers. The line styles differ too,
+# which distinguishes the curves without color.
 STYLES = (
   ('#0072b2', '-'),
   ('#d55e00', '--'),
@@ -46,13 +46,14 @@ def learning_curve(
   baselines: dict[str, dict[str, float]],
   unit: str,
 ) -> figure_lib.Figure:
-  """Draws the last score of the policy over updates, beside the heuristics.
+  """Draws the held-out score over updates, with the heuristics as lines.
 
   Args:
-    updates: [n] updates made at each evaluation.
-    curves: score at each evaluation, for groups of SCMs, as 'linear'.
+    updates: [n] number of updates made at each evaluation.
+    curves: {group of SCMs, such as 'linear': [n] score of the last
+      intervention at each evaluation}.
     baselines: `{heuristic: {group: score}}`.
-    unit: of a score.
+    unit: unit of a score.
 
   Returns:
     The figure.
@@ -63,7 +64,7 @@ def learning_curve(
     axis.plot(
       updates,
       curve,
-      color=_COLOUR,
+      color=_COLOR,
       linewidth=2.2,
       marker='o',
       markersize=3.5,
@@ -82,7 +83,7 @@ def learning_curve(
     axis.set_xlabel('updates')
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
-  axes[0].set_ylabel(f'score of the last choice\n({unit})')
+  axes[0].set_ylabel(f'score of the last intervention\n({unit})')
   lines, labels = axes[0].get_legend_handles_labels()
   figure.legend(
     lines,
@@ -100,12 +101,13 @@ def rewards(
   smoothed: dict[str, Any],
   converged_at: dict[str, int | None],
 ) -> figure_lib.Figure:
-  """Draws each reward over updates, with its noise and where it arrived.
+  """Draws each reward over updates, raw and smoothed.
 
   Args:
-    curves: [n] values of each, the first after update 1.
-    smoothed: the same without noise.
-    converged_at: the update by which each was seen to stand still, if it did.
+    curves: {reward: [n] values, the first after update 1}.
+    smoothed: {reward: [n] smoothed values}.
+    converged_at: {reward: update at which it had converged, None if it had
+      not}.
 
   Returns:
     The figure.
@@ -118,24 +120,24 @@ def rewards(
     axis.remove()
   for axis, (name, values) in zip(axes.flat, curves.items(), strict=False):
     updates = range(1, len(values) + 1)
-    axis.plot(updates, values, color=_COLOUR, alpha=0.3, linewidth=0.8)
-    axis.plot(updates, smoothed[name], color=_COLOUR, linewidth=2.2)
-    arrived = converged_at[name]
-    if arrived:
-      axis.axvline(arrived, color='0.45', linestyle=':')
+    axis.plot(updates, values, color=_COLOR, alpha=0.3, linewidth=0.8)
+    axis.plot(updates, smoothed[name], color=_COLOR, linewidth=2.2)
+    converged = converged_at[name]
+    if converged:
+      axis.axvline(converged, color='0.45', linestyle=':')
       axis.set_title(
-        f'steady by {arrived}', fontsize=9, loc='right', color='0.35'
+        f'converged at {converged}', fontsize=9, loc='right', color='0.35'
       )
     axis.set_title(name.replace('_', ' '), fontsize=11, loc='left')
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
-  figure.supxlabel('updates (thin: each; thick: smoothed)', fontsize=10)
+  figure.supxlabel('updates (thin: raw; thick: smoothed)', fontsize=10)
   figure.supylabel('reward per step', fontsize=10)
   return figure
 
 
 def _rank(name: str) -> int:
-  """Where among the rewards one is drawn: their sum first, others last."""
+  """Returns the position of a reward: the total first, unknown ones last."""
   return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
@@ -149,17 +151,17 @@ def episode(
   is_target: np.ndarray,
   goal: float,
 ) -> figure_lib.Figure:
-  """Draws one episode: what was set, what came out, what was believed.
+  """Draws the interventions, the outcomes and the belief of one episode.
 
   Args:
-    intervened: [T, D] bool, what each step set.
-    values: [T, D] to what.
-    target: [T] what the target was then.
-    score: [T] E[Y | do] of the choice, 1 at the best.
-    belief: [T + 1, D] that each variable is a parent of the target.
-    parents: [D] bool, the truth.
-    is_target: [D] bool, which variable it is about.
-    goal: 1 to maximise it, -1 to minimise it.
+    intervened: [T, D] bool, whether each step set each variable.
+    values: [T, D] values that the variables were set to.
+    target: [T] observed value of the target after each intervention.
+    score: [T] normalized E[Y | do] of each intervention; 1 is the optimum.
+    belief: [T + 1, D] probability that each variable is a parent of the target.
+    parents: [D] bool, whether it is one.
+    is_target: [D] bool, one-hot encoding of the target.
+    goal: 1 to maximize the target, -1 to minimize it.
 
   Returns:
     The figure.
@@ -167,39 +169,39 @@ def episode(
   num_steps, num_variables = intervened.shape
   steps = np.arange(1, num_steps + 1)
   names = [
-    f'x{i}{", the target" if is_target[i] else ""}'
-    f'{", a cause" if parents[i] else ""}'
+    f'x{i}{" (target)" if is_target[i] else ""}'
+    f'{" (parent)" if parents[i] else ""}'
     for i in range(num_variables)
   ]
   figure = empty(9, 6.4)
-  chosen, came, believed = figure.subplots(
+  interventions, outcomes, beliefs = figure.subplots(
     3, 1, height_ratios=(num_variables, 5, num_variables)
   )
   step, variable = np.nonzero(intervened)
-  chosen.scatter(steps[step], variable, s=60, color=_COLOUR, zorder=3)
+  interventions.scatter(steps[step], variable, s=60, color=_COLOR, zorder=3)
   if num_steps <= _MAX_LABELS:
-    for at, row in zip(step, variable, strict=True):
-      chosen.annotate(
-        f'{values[at, row]:.3g}',
-        (steps[at], row),
+    for column, row in zip(step, variable, strict=True):
+      interventions.annotate(
+        f'{values[column, row]:.3g}',
+        (steps[column], row),
         xytext=(0, 6),
         textcoords='offset points',
         ha='center',
         fontsize=8,
       )
-  chosen.set_title('set to', loc='left', fontsize=11)
-  came.plot(steps, target, color='0.45', marker='o', label='target, as seen')
-  wanted = 'large' if goal > 0 else 'small'
-  came.set_title(f'the target, to be {wanted}', loc='left', fontsize=11)
-  of_score = came.twinx()
-  of_score.plot(
-    steps, score, color=_COLOUR, linewidth=2.2, label='score of the choice'
+  interventions.set_title('interventions', loc='left', fontsize=11)
+  outcomes.plot(
+    steps, target, color='0.45', marker='o', label='observed target'
   )
-  of_score.axhline(1, color=_COLOUR, linewidth=0.8, linestyle=':')
-  of_score.set_ylabel('score', color=_COLOUR)
-  of_score.set_ylim(min(-0.05, score.min() - 0.05), 1.1)
-  lines = [*came.get_lines(), of_score.get_lines()[0]]
-  came.legend(
+  verb = 'maximize' if goal > 0 else 'minimize'
+  outcomes.set_title(f'target (to {verb})', loc='left', fontsize=11)
+  scores = outcomes.twinx()
+  scores.plot(steps, score, color=_COLOR, linewidth=2.2, label='score')
+  scores.axhline(1, color=_COLOR, linewidth=0.8, linestyle=':')
+  scores.set_ylabel('score', color=_COLOR)
+  scores.set_ylim(min(-0.05, score.min() - 0.05), 1.1)
+  lines = [*outcomes.get_lines(), scores.get_lines()[0]]
+  outcomes.legend(
     lines,
     [x.get_label() for x in lines],
     frameon=False,
@@ -207,7 +209,7 @@ def episode(
     loc='lower right',
     bbox_to_anchor=(1, 0.98),
   )
-  image = believed.imshow(
+  image = beliefs.imshow(
     belief.T,
     aspect='auto',
     cmap='Blues',
@@ -217,17 +219,19 @@ def episode(
   )
   figure.colorbar(
     image,
-    ax=[chosen, came, believed],
-    label='belief',
+    ax=[interventions, outcomes, beliefs],
+    label='probability',
     shrink=0.4,
     anchor=(0, 0),
   )
-  believed.set_title('belief in a cause', loc='left', fontsize=11)
-  believed.set_xlabel('interventions')
-  for axis in (chosen, believed):
+  beliefs.set_title(
+    'belief in the parents of the target', loc='left', fontsize=11
+  )
+  beliefs.set_xlabel('interventions')
+  for axis in (interventions, beliefs):
     axis.set_yticks(range(num_variables), names)
     axis.set_ylim(num_variables - 0.5, -0.7)
-  for axis in (chosen, came):
+  for axis in (interventions, outcomes):
     axis.set_xlim(-0.5, num_steps + 0.5)
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
@@ -235,13 +239,14 @@ def episode(
 
 
 class Curve(NamedTuple):
-  """A mean over the steps of an episode.
+  """A mean curve over the steps of an episode.
 
   Attributes:
-    mean: [T].
-    low: [T] lower ends of its intervals; None where there are none.
-    high: [T] upper ends.
-    seconds: [T] of computing up to each step, where it is drawn over them.
+    mean: [T] means.
+    low: [T] lower ends of their intervals; None if there are none.
+    high: [T] upper ends of their intervals; None if there are none.
+    seconds: [T] computing time up to each step, as the x-axis; None to draw the
+      curve over the number of interventions.
   """
 
   mean: np.ndarray
@@ -257,14 +262,14 @@ def methods(
   label: str,
   order: Sequence[str],
 ) -> figure_lib.Figure:
-  """Draws how good methods are over what they make, or over what they take.
+  """Draws curves of methods over interventions or over computing time.
 
   Args:
-    title: of the figure.
-    panels: {title: {method: its curve}}, a panel for each.
-    levels: {name: height} of lines to compare with.
-    label: of the vertical axis.
-    order: names of methods; one has the same style in every figure.
+    title: title of the figure.
+    panels: {title of a panel: {method: its curve}}.
+    levels: {name: height} of horizontal reference lines.
+    label: label of the y-axis.
+    order: names of all methods, so that each has the same style in all figures.
 
   Returns:
     The figure.
@@ -276,27 +281,27 @@ def methods(
       style = ('-', (0, (1, 1)))[i % 2]
       axis.axhline(height, color='0.55', lw=1.2, ls=style, label=level)
     for method, curve in curves.items():
-      colour, style = STYLES[list(order).index(method) % len(STYLES)]
-      over = np.arange(1, len(curve.mean) + 1)
+      color, style = STYLES[list(order).index(method) % len(STYLES)]
+      x = np.arange(1, len(curve.mean) + 1)
       if curve.seconds is not None:
-        over = curve.seconds
+        x = curve.seconds
       axis.plot(
-        over,
+        x,
         curve.mean,
-        color=colour,
+        color=color,
         ls=style,
         lw=2.0,
-        marker='o' if len(over) == 1 else None,
+        marker='o' if len(x) == 1 else None,
         label=method.replace('_', ' '),
       )
       if curve.low is not None and curve.high is not None:
         axis.fill_between(
-          over, curve.low, curve.high, color=colour, alpha=0.14, lw=0
+          x, curve.low, curve.high, color=color, alpha=0.14, lw=0
         )
     axis.set_title(name, loc='left', fontsize=11)
     if any(curve.seconds is not None for curve in curves.values()):
       axis.set_xscale('log')
-      axis.set_xlabel('seconds of computing')
+      axis.set_xlabel('computing time (s)')
     else:
       axis.set_xlabel('interventions')
       axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -317,35 +322,33 @@ def methods(
   return figure
 
 
-def scaling(found: dict[str, Any]) -> figure_lib.Figure:
-  """Draws seconds over each size, and how they should grow.
+def scaling(results: dict[str, Any]) -> figure_lib.Figure:
+  """Draws the time of an update over each size, and its expected growth.
 
   Args:
-    found: what `benchmark.scaling.measure` returns.
+    results: result of `performance.scaling.measure`.
 
   Returns:
     The figure.
   """
-  columns = -(-len(found) // 2)
+  columns = -(-len(results) // 2)
   figure = empty(3 * columns, 5.6)
   panels = figure.subplots(2, columns, squeeze=False).ravel()
-  for panel, (axis, of) in zip(panels, found.items(), strict=False):
-    sizes = of['sizes']
-    for who, (colour, _) in zip(of['seconds'], STYLES, strict=False):
-      seconds = np.array(of['seconds'][who])
-      work = np.array(of['multiply_adds'][who])
-      exponent, should_be = of['exponent'][who], of['expected'][who]
-      exponents = f'{exponent:.2f}, expected {should_be:.2f}'
-      panel.plot(
-        sizes, seconds, color=colour, marker='o', label=f'{who}: {exponents}'
-      )
+  for panel, (axis, result) in zip(panels, results.items(), strict=False):
+    sizes = result['sizes']
+    for part, (color, _) in zip(result['seconds'], STYLES, strict=False):
+      seconds = np.array(result['seconds'][part])
+      work = np.array(result['multiply_adds'][part])
+      exponent = result['exponent'][part]
+      label = f'{part}: {exponent:.2f}, expected {result["expected"][part]:.2f}'
+      panel.plot(sizes, seconds, color=color, marker='o', label=label)
       expected = seconds[-1] * work / work[-1]
-      panel.plot(sizes, expected, color=colour, linestyle=':')
+      panel.plot(sizes, expected, color=color, linestyle=':')
     panel.set(xscale='log', yscale='log')
     panel.set_xticks(sizes, [str(size) for size in sizes])
     panel.minorticks_off()
     panel.set_title(axis, fontsize=10)
-    # Room for what is said, above the curves.
+    # Leaves room for the legend above the curves.
     panel.set_ylim(top=6 * panel.get_ylim()[1])
     panel.legend(
       fontsize=7,
@@ -356,36 +359,36 @@ def scaling(found: dict[str, Any]) -> figure_lib.Figure:
       alignment='left',
     )
     panel.grid(alpha=0.3)
-  for panel in panels[len(found) :]:
+  for panel in panels[len(results) :]:
     panel.axis('off')
   for row in panels.reshape(2, columns):
     row[0].set_ylabel('seconds')
   figure.suptitle(
-    'Seconds of an update; dotted, as its multiplications and additions grow, '
-    'through the largest size',
+    'Seconds per update; dotted: growth of its multiply-adds, scaled to the '
+    'largest size',
     fontsize=10,
   )
   return figure
 
 
 def empty(width: float, height: float) -> figure_lib.Figure:
-  """An empty figure of that many inches, which belongs to no window."""
+  """Returns an empty figure of that size in inches, without a window."""
   figure = figure_lib.Figure(figsize=(width, height), layout='constrained')
   backend_agg.FigureCanvasAgg(figure)
   return figure
 
 
-def curves_of(
+def extract_curves(
   metrics: list[dict[str, Any]], tags: dict[str, str]
 ) -> tuple[list[int], dict[str, list[float]]]:
-  """Picks evaluation curves from the rows of a metrics file.
+  """Extracts curves from the rows of a metrics file.
 
   Args:
-    metrics: rows with a `step`; those without the tags are passed over.
-    tags: tag of each curve.
+    metrics: rows with a `step`; rows that lack one of the tags are skipped.
+    tags: {name of a curve: its tag}.
 
   Returns:
-    The steps, and the curves by name.
+    The steps, and {name of a curve: values}.
   """
   rows = [row for row in metrics if all(tag in row for tag in tags.values())]
   steps = [int(row['step']) for row in rows]

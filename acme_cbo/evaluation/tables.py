@@ -27,8 +27,8 @@ class _Measure(NamedTuple):
   with_interval: bool = False
 
 
-# GAP and score rank methods as the expected outcomes do, and are comparable even
-# if every repeat has an SCM, or a goal, of its own.
+# GAP and score rank methods as the expected outcomes do, and stay comparable if
+# every repeat has an SCM, or a goal, of its own.
 _BEST = _Measure('best E[Y|do]', 'best_expected', 'gap', True, True)
 _RECOMMENDED = _Measure(
   'recommended', 'recommended_expected', 'score', True, True

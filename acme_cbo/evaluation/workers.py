@@ -240,7 +240,7 @@ def _line(player: EpisodeRunner, block: WorkItem, method: str) -> bytes:
   except Exception as error:
     error.add_note(where)
     raise
-  return episode_store.encoded(episode)
+  return episode_store.encode(episode)
 
 
 def run_in_processes(

@@ -193,7 +193,9 @@ def save_policy(
 def _draw_learning_curve(workdir, rows, evaluation, tasks):
   kinds = [group for group in tasks.groups() if group != 'all']
   groups = {kind: f'eval/score_last_{kind}' for kind in kinds}
-  steps, curves = plots.curves_of(rows, groups or {'all': 'eval/score_last'})
+  steps, curves = plots.extract_curves(
+    rows, groups or {'all': 'eval/score_last'}
+  )
   baselines = {
     name: {
       group: evaluation[name]['by_family'].get(group, evaluation[name])[

@@ -1,4 +1,4 @@
-"""Directories that were left by a kill, damaged, or of something else."""
+"""Tests of complete, cut off, damaged and foreign output directories."""
 
 import json
 import pathlib
@@ -24,8 +24,8 @@ _CONFIG = {
   'scms': {'toy': '', 'mine': 'def'},
 }
 
-# An episode of each.
-_PLAYED = [('grpo', 'toy', 0), ('random', 'mine', 4)]
+# Keys of finished episodes.
+_FINISHED = [('grpo', 'toy', 0), ('random', 'mine', 4)]
 
 
 def _episode(method='random', repeat=0, **steps):
@@ -47,24 +47,24 @@ class EpisodeLogTest(_TestCase):
     self.out.mkdir()
     self.path = self.out / 'episodes.jsonl'
 
-  def _append(self, *played):
+  def _append(self, *written):
     log = episode_store.EpisodeLog(self.out)
-    for episode in played:
-      self.assertEqual(log.append(episode_store.encoded(episode)), episode)
+    for episode in written:
+      self.assertEqual(log.append(episode_store.encode(episode)), episode)
     return log
 
-  def test_every_bit_comes_back(self):
-    played = [_episode(repeat=i, score=[0.1 * i, 1e-300]) for i in range(3)]
-    self._append(*played)
-    found = episode_store.EpisodeLog(self.out).episodes
-    self.assertEqual(list(found.values()), played)
-    self.assertEqual(list(found), [('random', 'toy', i) for i in range(3)])
+  def test_every_bit_is_restored(self):
+    written = [_episode(repeat=i, score=[0.1 * i, 1e-300]) for i in range(3)]
+    self._append(*written)
+    restored = episode_store.EpisodeLog(self.out).episodes
+    self.assertEqual(list(restored.values()), written)
+    self.assertEqual(list(restored), [('random', 'toy', i) for i in range(3)])
 
   def test_an_empty_directory_holds_none(self):
     self.assertEmpty(episode_store.EpisodeLog(self.out).episodes)
 
   @pytest.mark.fault
-  def test_torn_anywhere_in_the_last_line(self):
+  def test_last_line_cut_off_anywhere(self):
     self._append(_episode(), _episode(repeat=1))
     content = self.path.read_bytes()
     first = content.index(b'\n') + 1
@@ -73,12 +73,12 @@ class EpisodeLogTest(_TestCase):
       log = self._append()
       self.assertEqual(list(log.episodes), [('random', 'toy', 0)])
       self.assertEqual(self.path.read_bytes(), content[:first])
-    # What is played again is whole.
+    # The episode that is run again is complete.
     self._append(_episode(repeat=1))
     self.assertEqual(self.path.read_bytes(), content)
 
   @pytest.mark.fault
-  def test_torn_in_the_first_line(self):
+  def test_first_line_cut_off(self):
     self._append(_episode())
     self.path.write_bytes(self.path.read_bytes()[:-1])
     self.assertEmpty(self._append().episodes)
@@ -88,9 +88,9 @@ class EpisodeLogTest(_TestCase):
   @pytest.mark.fault
   def test_damage_before_the_last_line_is_named(self, line):
     self._append(_episode())
-    whole = episode_store.encoded(_episode(repeat=1))
+    complete = episode_store.encode(_episode(repeat=1))
     with self.path.open('ab') as file:
-      file.write(line + b'\n' + whole + b'\n')
+      file.write(line + b'\n' + complete + b'\n')
     with self.assertRaisesRegex(
       errors.UsageError, r'jsonl, line 2, is damaged.*; remove the line'
     ):
@@ -104,28 +104,28 @@ class EpisodeLogTest(_TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'two episodes of'):
       episode_store.EpisodeLog(self.out)
 
-  def test_what_is_not_finite_is_not_written(self):
+  def test_non_finite_values_are_not_written(self):
     with self.assertRaises(ValueError):
-      episode_store.encoded(_episode(score=[float('nan')]))
+      episode_store.encode(_episode(score=[float('nan')]))
 
   def test_order(self):
     log = self._append(
       _episode('b', 1), _episode('a', 1), _episode('b', 0), _episode('a', 0)
     )
-    found = [episode_store.key(e) for e in log.ordered(['toy'], ['b', 'a'])]
-    self.assertEqual(found, [(m, 'toy', i) for m in 'ba' for i in (0, 1)])
+    keys = [episode_store.key(e) for e in log.ordered(['toy'], ['b', 'a'])]
+    self.assertEqual(keys, [(m, 'toy', i) for m in 'ba' for i in (0, 1)])
 
 
 class DirectoryTest(_TestCase):
-  def _begin(self, played=(), **changes):
+  def _begin(self, finished=(), **changes):
     run_directory.prepare_resumable(
       self.out, '--out', 'an evaluation', 'methods'
     )
     return episode_store.begin(
-      self.out, _CONFIG | changes, ['a device'], played
+      self.out, _CONFIG | changes, ['a device'], finished
     )
 
-  def test_a_new_one_is_made(self):
+  def test_makes_a_new_directory(self):
     self.out = self.out / 'a' / 'b'
     self._begin()
     config = json.loads((self.out / 'config.json').read_text())
@@ -137,9 +137,9 @@ class DirectoryTest(_TestCase):
     dict(methods={'slope': '', 'grpo': 'abc', 'random': ''}),
     dict(scms={'toy': '', 'mine': 'def', 'psa': ''}),
   )
-  def test_goes_on_with_the_same_or_more(self, **changes):
+  def test_resumes_with_the_same_or_more(self, **changes):
     self._begin()
-    self.assertLen(self._begin(_PLAYED, **changes), 2)
+    self.assertLen(self._begin(_FINISHED, **changes), 2)
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG | changes)
 
@@ -153,12 +153,12 @@ class DirectoryTest(_TestCase):
     (dict(methods={'grpo': 'abc'}), 'random was among the methods and is not'),
     (
       dict(methods={'grpo': 'xyz', 'random': ''}),
-      'the trained policy of grpo was another one',
+      'the trained policy of grpo has changed',
     ),
     (dict(scms={'mine': 'def'}), 'toy was among the scms and is not'),
     (
       dict(scms={'toy': '', 'mine': 'xyz'}),
-      'the SCM mine was another one',
+      'the SCM mine has changed',
     ),
   )
   def test_refuses_another_evaluation(self, changes, sentence):
@@ -166,22 +166,22 @@ class DirectoryTest(_TestCase):
     with self.assertRaisesRegex(
       errors.UsageError, f'holds another evaluation: {sentence}; choose'
     ):
-      self._begin(_PLAYED, **changes)
+      self._begin(_FINISHED, **changes)
     # Nothing was touched.
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG)
-    # What has played nothing yet may become any other.
+    # Without finished episodes every setting may change.
     self._begin(**changes)
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG | changes)
 
-  def test_what_was_not_played_may_be_left_out(self):
+  def test_methods_and_scms_without_episodes_may_be_left_out(self):
     self._begin()
-    played = [('random', 'toy', 0), ('random', 'toy', 2)]
+    finished = [('random', 'toy', 0), ('random', 'toy', 2)]
     fewer = dict(methods={'random': ''}, scms={'toy': ''}, repeats=3)
-    self._begin(played, **fewer)
+    self._begin(finished, **fewer)
     with self.assertRaisesRegex(errors.UsageError, 'repeats was 3 and is 2'):
-      self._begin(played, **fewer | dict(repeats=2))
+      self._begin(finished, **fewer | dict(repeats=2))
 
   def test_refuses_a_directory_of_something_else(self):
     self.out.mkdir()
@@ -210,7 +210,7 @@ class DirectoryTest(_TestCase):
       config = json.loads((self.out / 'config.json').read_text())
       self.assertEqual(config, _CONFIG)
 
-  def test_a_file_is_no_directory(self):
+  def test_refuses_a_file(self):
     self.out.write_text('')
     with self.assertRaisesRegex(errors.UsageError, 'cannot be made, read'):
       self._begin()

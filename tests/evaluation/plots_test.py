@@ -8,8 +8,8 @@ from PIL import Image
 
 from acme_cbo.evaluation import plots
 
-_CURVE = (0x1B, 0x6C, 0xA8)  # The colour of the curves, as it is read back.
-_LEGEND = 60  # Pixels at the bottom, where the same colour is explained.
+_CURVE = (0x1B, 0x6C, 0xA8)  # Color of the curves in the PNG.
+_LEGEND = 60  # Height in pixels of the legend at the bottom.
 
 
 class LearningCurveTest(parameterized.TestCase):
@@ -31,7 +31,7 @@ class LearningCurveTest(parameterized.TestCase):
       self.assertEqual(image.size, (1350, 570))  # 9 x 3.8 inches at 150 dpi.
       pixels = np.asarray(image.convert('RGB'))[:-_LEGEND]
     drawn = (pixels == _CURVE).all(-1).any(0)
-    # A curve spans most of its panel; what is between two panels is empty.
+    # A curve spans most of its panel, and there is a gap between two panels.
     for strip in np.array_split(drawn, len(groups)):
       self.assertGreater(strip.mean(), 0.6)
     runs = np.flatnonzero(np.diff(np.flatnonzero(drawn)) > 20)
@@ -48,8 +48,8 @@ class RewardsTest(parameterized.TestCase):
   def test_draws_a_panel_for_each(self, number):
     curves = {f'c{i}': np.arange(20.0) + i for i in range(number)}
     smoothed = {name: values + 0.5 for name, values in curves.items()}
-    arrived = {name: 7 if name == 'c0' else None for name in curves}
-    figure = plots.rewards(curves, smoothed, arrived)
+    converged_at = {name: 7 if name == 'c0' else None for name in curves}
+    figure = plots.rewards(curves, smoothed, converged_at)
     self.assertLen(figure.axes, number)
     for axis, (name, values) in zip(figure.axes, curves.items(), strict=True):
       self.assertEqual(axis.get_title('left'), name)
@@ -57,12 +57,12 @@ class RewardsTest(parameterized.TestCase):
       np.testing.assert_array_equal(noisy.get_xdata(), np.arange(1, 21))
       np.testing.assert_array_equal(noisy.get_ydata(), values)
       np.testing.assert_array_equal(smooth.get_ydata(), values + 0.5)
-    self.assertEqual(figure.axes[0].get_title('right'), 'steady by 7')
+    self.assertEqual(figure.axes[0].get_title('right'), 'converged at 7')
     self.assertEqual(figure.axes[0].lines[2].get_xdata(), [7, 7])
 
 
 class EpisodeTest(absltest.TestCase):
-  def test_shows_what_was_done_seen_and_believed(self):
+  def test_shows_interventions_outcomes_and_beliefs(self):
     belief = np.linspace(0, 1, 12).reshape(4, 3)
     figure = plots.episode(
       intervened=np.array([[1, 0, 0], [1, 0, 1], [1, 0, 0]], bool),
@@ -74,21 +74,21 @@ class EpisodeTest(absltest.TestCase):
       is_target=np.array([False, True, False]),
       goal=-1.0,
     )
-    chosen, came, believed, of_score = figure.axes[:4]
-    places = chosen.collections[0].get_offsets()
-    np.testing.assert_array_equal(places, [[1, 0], [2, 0], [2, 2], [3, 0]])
+    interventions, outcomes, beliefs, scores = figure.axes[:4]
+    points = interventions.collections[0].get_offsets()
+    np.testing.assert_array_equal(points, [[1, 0], [2, 0], [2, 2], [3, 0]])
     self.assertEqual(
-      [x.get_text() for x in chosen.texts], ['-1.5', '7', '20', '0.25']
+      [x.get_text() for x in interventions.texts], ['-1.5', '7', '20', '0.25']
     )
-    names = [x.get_text() for x in chosen.get_yticklabels()]
-    self.assertEqual(names, ['x0, a cause', 'x1, the target', 'x2'])
-    self.assertEqual(came.get_title('left'), 'the target, to be small')
-    np.testing.assert_array_equal(came.lines[0].get_ydata(), [1, 2, 3])
-    np.testing.assert_array_equal(of_score.lines[0].get_ydata(), [-0.5, 0.5, 1])
-    np.testing.assert_array_equal(believed.images[0].get_array(), belief.T)
+    names = [x.get_text() for x in interventions.get_yticklabels()]
+    self.assertEqual(names, ['x0 (parent)', 'x1 (target)', 'x2'])
+    self.assertEqual(outcomes.get_title('left'), 'target (to minimize)')
+    np.testing.assert_array_equal(outcomes.lines[0].get_ydata(), [1, 2, 3])
+    np.testing.assert_array_equal(scores.lines[0].get_ydata(), [-0.5, 0.5, 1])
+    np.testing.assert_array_equal(beliefs.images[0].get_array(), belief.T)
 
 
-class CurvesOfTest(absltest.TestCase):
+class ExtractCurvesTest(absltest.TestCase):
   def test_picks_the_rows_that_have_every_tag(self):
     metrics = [
       {'step': 0, 'eval/a': 0.5, 'eval/b': 1.0},
@@ -96,7 +96,9 @@ class CurvesOfTest(absltest.TestCase):
       {'step': 2, 'eval/a': 0.25, 'eval/b': 2.0, 'eval/c': 9.0},
       {'step': 4, 'eval/a': 0.75},
     ]
-    steps, curves = plots.curves_of(metrics, {'x': 'eval/b', 'y': 'eval/a'})
+    steps, curves = plots.extract_curves(
+      metrics, {'x': 'eval/b', 'y': 'eval/a'}
+    )
     self.assertEqual(steps, [0, 2])
     self.assertEqual(curves, {'x': [1.0, 2.0], 'y': [0.5, 0.25]})
 
@@ -124,7 +126,7 @@ class MethodsTest(absltest.TestCase):
     (band,) = one.collections  # Without an interval there is no band.
     self.assertEqual(band.get_datalim(one.transData).y0, 0)
     self.assertEqual(band.get_datalim(one.transData).y1, 2)
-    # Methods differ by colour and by line, and keep both in every figure.
+    # Methods differ by color and line style, and keep both in all figures.
     self.assertNotEqual(grpo.get_color(), gp_bo.get_color())
     self.assertNotEqual(grpo.get_linestyle(), gp_bo.get_linestyle())
     self.assertEqual(two.lines[1].get_color(), gp_bo.get_color())
@@ -138,7 +140,7 @@ class MethodsTest(absltest.TestCase):
     curve = plots.Curve(np.arange(3.0), None, None, np.array([0.1, 0.3, 4.0]))
     (axes,) = plots.methods('t', {'p': {'a': curve}}, {}, 'y', ['a']).axes
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.1, 0.3, 4.0])
-    self.assertEqual(axes.get_xlabel(), 'seconds of computing')
+    self.assertEqual(axes.get_xlabel(), 'computing time (s)')
     self.assertEqual(axes.get_xscale(), 'log')
 
   def test_one_step_is_a_point(self):

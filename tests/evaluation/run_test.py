@@ -306,7 +306,7 @@ class HereTest(parameterized.TestCase):
     path.write_text('one')
     self._run(scms=(str(path),), repeats=1)
     path.write_text('two')
-    with self.assertRaisesRegex(errors.UsageError, 'the SCM file was another'):
+    with self.assertRaisesRegex(errors.UsageError, 'the SCM file has changed'):
       self._run(scms=(str(path),), repeats=1)
     path.write_text('one')
     self._run(scms=(str(path),), repeats=2)

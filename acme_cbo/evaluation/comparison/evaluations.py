@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
 
 def is_evaluation(path: pathlib.Path) -> bool:
   """Returns whether a path is an evaluation, as opposed to a training run."""
-  return path.suffix == '.csv' or episode_store.is_in(path)
+  return path.suffix == '.csv' or episode_store.has_episodes(path)
 
 
 def read(path: pathlib.Path) -> Evaluation:

@@ -228,7 +228,7 @@ def learning_curve(run: Run) -> dict[str, list[float]]:
   log = run.directory / 'metrics.jsonl'
   lines = log.read_text().splitlines() if log.exists() else []
   try:
-    updates, curves = plots.curves_of([*map(json.loads, lines)], _TAGS)
+    updates, curves = plots.extract_curves([*map(json.loads, lines)], _TAGS)
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UsageError(
       f'{log} is damaged: {error!r}; move it away to compare without the '

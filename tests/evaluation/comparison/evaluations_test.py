@@ -54,7 +54,7 @@ class EvaluationsTest(parameterized.TestCase):
     self.csv = self.out / 'results.csv'
 
   def _write(self, *written, repeats=1, scms=('toy',)):
-    lines = b''.join(episode_store.encoded(x) + b'\n' for x in written)
+    lines = b''.join(episode_store.encode(x) + b'\n' for x in written)
     (self.out / 'episodes.jsonl').write_bytes(lines)
     config = _PROTOCOL | {'scms': dict.fromkeys(scms, ''), 'repeats': repeats}
     (self.out / 'config.json').write_text(json.dumps(config))
