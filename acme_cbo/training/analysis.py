@@ -1,7 +1,7 @@
-"""What a noisy curve of a training says: does it rise, and has it arrived?
+"""Statistics of noisy training curves: improvement, trend and convergence.
 
-Values are averaged over blocks first, so that intervals hold where neighbours
-are alike, as they are in a training.
+Values are averaged over blocks first, so that confidence intervals hold for
+autocorrelated curves, as those of a training are.
 """
 
 import functools
@@ -11,22 +11,22 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-# Fewer values say nothing of a whole curve.
+# Smallest number of values that a whole curve needs.
 MIN_VALUES = 10
 _NUM_BLOCKS = 20
-# Share of a curve at either end that is compared.
+# Fraction of a curve at either end whose means are compared.
 _TENTH = 0.1
-# Values behind and ahead over which a curve is smoothed, as a share of it.
+# Half width of the smoothing window, as a fraction of the curve.
 _SMOOTHING = 0.05
 
 
 class Estimate(NamedTuple):
-  """A number with its interval.
+  """Estimate with a confidence interval.
 
   Attributes:
-    mean: the estimate.
+    mean: point estimate.
     low: lower end of the interval.
-    high: upper end.
+    high: upper end of the interval.
   """
 
   mean: float
@@ -35,15 +35,15 @@ class Estimate(NamedTuple):
 
 
 class Analysis(NamedTuple):
-  """What a whole curve came to.
+  """Statistics of a whole curve.
 
   Attributes:
-    improvement: mean of the last tenth less that of the first.
-    trend: by how much the second half changed, from its start to its end.
-    converged_at: number of values after which `has_converged` said so, asked
-      every twentieth of a window; None where it never did.
+    improvement: mean of the last tenth minus mean of the first tenth.
+    trend: change over the second half, from its start to its end.
+    converged_at: number of values after which `has_converged` first held,
+      tested every twentieth of a window; None if it never did.
     noise: standard deviation around the smoothed curve.
-    largest_fall: of the smoothed curve below what it had reached.
+    largest_fall: largest fall of the smoothed curve below its running maximum.
   """
 
   improvement: Estimate
@@ -54,53 +54,57 @@ class Analysis(NamedTuple):
 
 
 def estimate_change(values: np.ndarray, confidence: float) -> Estimate:
-  """By how much a stretch of a curve changes from its start to its end.
+  """Estimates the change of a curve from its start to its end.
 
   Args:
-    values: [n], 2 or more for each of 20 blocks for an interval; the oldest are
-      left out where they make no whole block.
-    confidence: of the interval.
+    values: [n] curve; fewer than 40 values give an infinite interval. The
+      oldest values are left out if n is not a multiple of 20, the number of
+      blocks.
+    confidence: confidence level of the interval.
 
   Returns:
-    Slope of a straight line through the means of the blocks, times the length,
-    with Student's interval; an infinite one for fewer than 40 values.
+    Slope of a straight line through the means of the blocks, times the length
+    of the curve, with Student's t interval.
 
   Raises:
     FloatingPointError: a value is not finite.
   """
-  values = _finite(values)
+  values = _require_finite(values)
   if len(values) < 2 * _NUM_BLOCKS:
     return Estimate(0.0, -math.inf, math.inf)
   size = len(values) // _NUM_BLOCKS
   blocks = values[-size * _NUM_BLOCKS :].reshape(_NUM_BLOCKS, size).mean(1)
-  place = size * (np.arange(_NUM_BLOCKS) - (_NUM_BLOCKS - 1) / 2) / len(values)
-  spread = place @ place
-  slope = float(place @ blocks / spread)
-  left = blocks - blocks.mean() - slope * place
-  error = math.sqrt(left @ left / (_NUM_BLOCKS - 2) / spread)
-  half = error * _quantile(confidence)
+  position = (
+    size * (np.arange(_NUM_BLOCKS) - (_NUM_BLOCKS - 1) / 2) / len(values)
+  )
+  spread = position @ position
+  slope = float(position @ blocks / spread)
+  residuals = blocks - blocks.mean() - slope * position
+  error = math.sqrt(residuals @ residuals / (_NUM_BLOCKS - 2) / spread)
+  half = error * _t_quantile(confidence)
   return Estimate(slope, slope - half, slope + half)
 
 
 def has_converged(
   values: np.ndarray, window: int, tolerance: float, confidence: float = 0.999
 ) -> bool:
-  """Says whether a curve has stopped changing, beyond chance.
+  """Returns whether a curve has stopped changing.
 
-  It has where the interval of its change over `window` values, judged by its
-  second half or that many values, whichever is more, lies within the tolerance
-  on either side: a curve that falls has not converged, nor has one that is too
-  noisy to tell. Asked again and again in a run, the chance to be wrong once is
-  some ten times `1 - confidence`.
+  It has if the confidence interval of its change over `window` values lies
+  within the tolerance on both sides. The change is estimated from the second
+  half of the curve or from `window` values, whichever is longer. A curve that
+  falls has not converged, nor has one that is too noisy to decide. If the test
+  is repeated throughout a run, the probability of one false positive is about
+  ten times `1 - confidence`.
 
   Args:
-    values: [n] so far.
-    window: 40 or more.
-    tolerance: the change over a window that does not matter.
-    confidence: of the interval.
+    values: [n] curve so far.
+    window: number of values over which the change is measured, at least 40.
+    tolerance: largest change over a window that counts as converged.
+    confidence: confidence level of the interval.
 
   Returns:
-    Whether it has.
+    Whether the curve has converged.
 
   Raises:
     FloatingPointError: a value is not finite.
@@ -110,7 +114,7 @@ def has_converged(
       f'window is {window}; it must be at least {2 * _NUM_BLOCKS}, for an '
       'interval of the change'
     )
-  values = _finite(values)
+  values = _require_finite(values)
   if len(values) < window:
     return False
   span = max(window, len(values) // 2)
@@ -120,20 +124,25 @@ def has_converged(
 
 
 def is_check_due(num_values: int, window: int) -> bool:
-  """Says whether `has_converged` is asked after so many values of a run."""
+  """Returns whether to test for convergence after so many values of a run.
+
+  Args:
+    num_values: number of values so far.
+    window: window of `has_converged`.
+  """
   return num_values % max(1, window // _NUM_BLOCKS) == 0
 
 
 def analyze(
   values: np.ndarray, confidence: float, window: int, tolerance: float
 ) -> Analysis:
-  """Looks back at a whole curve.
+  """Computes the statistics of a whole curve.
 
   Args:
-    values: [n], 10 or more.
-    confidence: of the intervals.
-    window: over which a change is judged, for `converged_at`.
-    tolerance: change over a window that does not matter.
+    values: [n] curve of at least 10 values.
+    confidence: confidence level of the intervals.
+    window: window of `has_converged`, for `converged_at`.
+    tolerance: tolerance of `has_converged`, for `converged_at`.
 
   Returns:
     The `Analysis`.
@@ -142,10 +151,10 @@ def analyze(
     FloatingPointError: a value is not finite.
     ValueError: there are fewer than 10 values.
   """
-  values = _finite(values)
+  values = _require_finite(values)
   if len(values) < MIN_VALUES:
     raise ValueError(
-      f'a curve of {len(values)} values says nothing; give {MIN_VALUES}'
+      f'the curve has {len(values)} values; an analysis needs {MIN_VALUES}'
     )
   tenth = max(2, round(_TENTH * len(values)))
   first, last = values[:tenth], values[-tenth:]
@@ -164,8 +173,10 @@ def analyze(
   )
 
 
-def _difference(first, last, confidence) -> Estimate:
-  """Of two means, with Welch's interval."""
+def _difference(
+  first: np.ndarray, last: np.ndarray, confidence: float
+) -> Estimate:
+  """Estimates the difference of two means, with Welch's t interval."""
   mean = float(last.mean() - first.mean())
   squares = [x.var(ddof=1) / len(x) for x in (first, last)]
   if not sum(squares):
@@ -179,27 +190,34 @@ def _difference(first, last, confidence) -> Estimate:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-  """Means over a window around each value, shorter at the ends: [n] -> [n]."""
+  """Returns means over a window around each value, shorter at the ends.
+
+  Args:
+    values: [n] curve.
+
+  Returns:
+    [n] smoothed curve.
+  """
   reach = max(1, round(_SMOOTHING * len(values)))
   sums = np.concatenate([[0.0], np.cumsum(values)])
-  place = np.arange(len(values))
-  start = np.maximum(place - reach, 0)
-  end = np.minimum(place + reach + 1, len(values))
+  index = np.arange(len(values))
+  start = np.maximum(index - reach, 0)
+  end = np.minimum(index + reach + 1, len(values))
   return (sums[end] - sums[start]) / (end - start)
 
 
 @functools.cache
-def _quantile(confidence: float) -> float:
-  """Of Student's distribution, for a line through the blocks."""
+def _t_quantile(confidence: float) -> float:
+  """Returns the quantile of Student's t for a line through the blocks."""
   return float(scipy.stats.t.ppf((1 + confidence) / 2, _NUM_BLOCKS - 2))
 
 
-def _finite(values) -> np.ndarray:
+def _require_finite(values: np.ndarray) -> np.ndarray:
   values = np.asarray(values, float)
-  lost = np.flatnonzero(~np.isfinite(values))
-  if lost.size:
+  non_finite = np.flatnonzero(~np.isfinite(values))
+  if non_finite.size:
     raise FloatingPointError(
-      f'value {lost[0]} of {values.size} is {values[lost[0]]}; a curve has to '
-      'be finite'
+      f'value {non_finite[0]} of {values.size} is {values[non_finite[0]]}; a '
+      'curve has to be finite'
     )
   return values

@@ -1,4 +1,4 @@
-"""What happens beside the updates: the hooks, and what every run has."""
+"""Evaluation and checkpointing callbacks, and loading of callbacks by name."""
 
 from __future__ import annotations
 
@@ -49,76 +49,92 @@ def load(names: tuple[str, ...]) -> tuple[trainer_lib.Callback, ...]:
 
 
 class Evaluation(trainer_lib.Callback):
-  """Scores what the run begins with, then every so often, and at the end.
+  """Evaluates the initial state, every so many updates, and the final state.
 
-  What it begins with is scored after the first update: what an evaluation
-  compiles would keep that one waiting. Tells the other callbacks by
-  `on_validation_end`.
+  The initial state is evaluated after the first update, so that compilation of
+  the evaluation does not delay that update. Calls the `on_validation_end` hooks
+  of all callbacks.
   """
 
   def __init__(self, evaluate: Callable[[Any], Mapping[str, Any]], every: int):
-    """Chooses what to ask and how often.
+    """Creates the callback.
 
     Args:
-      evaluate: scores a state, which it must leave as it is: scalars by tag.
-      every: updates between two evaluations.
+      evaluate: state, which must not be modified -> scalar metrics by tag.
+      every: number of updates between two evaluations.
     """
     if every < 1:
       raise ValueError(f'every is {every}; it must be at least 1.')
     self._evaluate = evaluate
     self._every = every
     self._latest = -1
-    self._begun_with: Any = None
+    self._initial_state: Any = None
 
-  def num_remaining(self, trainer: trainer_lib.Trainer) -> int:
-    """How many evaluations there will be after the latest."""
+  def num_remaining(self, trainer: trainer_lib.Trainer[Any]) -> int:
+    """Returns the number of evaluations that are still to come.
+
+    Args:
+      trainer: trainer that runs the loop.
+    """
     last, every = trainer.num_updates, self._every
     at_the_end = self._latest < last and last % every > 0
     return last // every - self._latest // every + at_the_end
 
-  def _is_due(self, trainer, updates):
+  def _is_due(self, trainer: trainer_lib.Trainer[Any], updates: int) -> bool:
     return updates % self._every == 0 or updates == trainer.num_updates
 
-  def on_fit_start(self, trainer, state):
-    """Keeps what the run begins with: an update may donate it."""
+  def on_fit_start(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Copies the initial state, which the first update may donate."""
     if self._latest < 0:
       copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
-      self._begun_with = copy(state)
+      self._initial_state = copy(state)
 
-  def on_train_batch_end(self, trainer, state, metrics):
-    """Scores the state when it is time to."""
+  def on_train_batch_end(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Evaluates the state if that is due, and adds the metrics."""
     if self._is_due(trainer, int(state.step)):
-      self._score_the_beginning(trainer)
+      self._evaluate_initial_state(trainer)
       metrics.update(self._run(trainer, state))
 
-  def on_after_log(self, trainer, state, metrics):
-    """Scores what the run began with."""
-    self._score_the_beginning(trainer)
+  def on_after_log(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Evaluates the initial state after the first update."""
+    self._evaluate_initial_state(trainer)
 
-  def on_fit_end(self, trainer, state):
-    """Scores what the run ends with, where it was stopped in between."""
-    self._score_the_beginning(trainer)
+  def on_fit_end(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Evaluates the final state unless its update was evaluated."""
+    self._evaluate_initial_state(trainer)
     if self._latest != int(state.step):
-      self._alone(trainer, state)
+      self._run_and_log(trainer, state)
 
-  def state_dict(self):
-    """Which update was evaluated last."""
+  def state_dict(self) -> dict[str, Any]:
+    """Returns the number of the latest evaluated update."""
     return {'latest': self._latest}
 
-  def load_state_dict(self, state):
-    """Evaluates that one not again."""
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores the number of the latest evaluated update."""
     self._latest = state['latest']
 
-  def _score_the_beginning(self, trainer):
-    state, self._begun_with = self._begun_with, None
+  def _evaluate_initial_state(self, trainer: trainer_lib.Trainer[Any]) -> None:
+    state, self._initial_state = self._initial_state, None
     if state is not None:
-      self._alone(trainer, state)
+      self._run_and_log(trainer, state)
 
-  def _alone(self, trainer, state):
-    """Evaluates where no update is logged."""
+  def _run_and_log(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Evaluates a state and logs the metrics in a row of their own."""
     trainer.logger.write(int(state.step), self._run(trainer, state))
 
-  def _run(self, trainer, state) -> dict[str, float]:
+  def _run(
+    self, trainer: trainer_lib.Trainer[Any], state: Any
+  ) -> dict[str, float]:
     self._latest = int(state.step)
     metrics = scalars.to_finite_floats(
       f'In the evaluation after update {self._latest}', self._evaluate(state)
@@ -128,12 +144,12 @@ class Evaluation(trainer_lib.Callback):
 
 
 class Checkpoint(trainer_lib.Callback):
-  """Saves every so many updates, after evaluations, at the end, and when told.
+  """Saves the state periodically, after evaluations, and at both ends.
 
-  To be the last callback: what it saves is all that the others have to know.
+  It has to come after every callback whose state a checkpoint should hold.
   After an interruption it saves the state of the last update; after any other
-  exception nothing. The metadata are what is given here, the latest metrics and
-  the state of loggers and callbacks.
+  exception it saves nothing. The metadata of a checkpoint are the given ones,
+  the latest metrics, and the state of the logger and the callbacks.
   """
 
   def __init__(
@@ -143,13 +159,14 @@ class Checkpoint(trainer_lib.Callback):
     metadata: Mapping[str, Any],
     score: str = '',
   ):
-    """Chooses what to save and how often.
+    """Creates the callback.
 
     Args:
-      checkpointer: writes and keeps them.
-      every: updates between two checkpoints.
-      metadata: values that JSON can hold.
-      score: tag of the evaluation by which the best checkpoints are kept.
+      checkpointer: writer of the checkpoints.
+      every: number of updates between two checkpoints.
+      metadata: JSON values to save with each checkpoint.
+      score: tag of the evaluation metric by which the best checkpoints are
+        kept.
     """
     if every < 1:
       raise ValueError(f'every is {every}; it must be at least 1.')
@@ -159,30 +176,37 @@ class Checkpoint(trainer_lib.Callback):
     self._score = score
     self._metrics: dict[str, float] = {}
 
-  def on_fit_start(self, trainer, state):
-    """Saves what the run begins with, unless it is there."""
+  def on_fit_start(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Saves the initial state, unless its checkpoint exists."""
     self._save_once(trainer, state)
 
-  def on_after_log(self, trainer, state, metrics):
-    """Saves when it is time to, and what was evaluated."""
+  def on_after_log(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Saves the state if that is due or it was evaluated."""
     self._metrics = metrics
     if int(state.step) % self._every == 0 or self._score in metrics:
       self._save(trainer, state)
 
-  def on_fit_end(self, trainer, state):
-    """Saves unless this step is there already."""
+  def on_fit_end(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Saves the final state, unless its checkpoint exists."""
     self._save_once(trainer, state)
 
-  def on_exception(self, trainer, exception):
-    """Saves what an interruption would lose."""
+  def on_exception(
+    self, trainer: trainer_lib.Trainer[Any], exception: BaseException
+  ) -> None:
+    """Saves the state of the last update after an interruption."""
     if isinstance(exception, errors.Interrupted):
       self._save_once(trainer, trainer.state)
 
-  def _save_once(self, trainer, state):
+  def _save_once(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
     if self._checkpointer.latest_step() != int(state.step):
       self._save(trainer, state)
 
-  def _save(self, trainer, state) -> None:
+  def _save(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
     self._checkpointer.save(
       int(state.step),
       state,

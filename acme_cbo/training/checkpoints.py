@@ -1,8 +1,8 @@
-"""Checkpoints by Orbax, saved synchronously, verified when they are restored.
+"""Orbax checkpoints, saved synchronously and verified when restored.
 
-A checkpoint has three items: `state`, the arrays; `metadata`, what the caller
-wants to know about it; `digests`, dtype, shape and SHA-256 of every array by
-its path, and the SHA-256 of the metadata.
+A checkpoint has three items: `state`, the arrays; `metadata`, JSON values given
+by the caller; `digests`, dtype, shape and SHA-256 of every array by its path,
+and the SHA-256 of the metadata.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from acme_cbo.infra import errors
 
 StateT = TypeVar('StateT')
 
-# Differences that an error message spells out.
+# Number of differences that an error message lists.
 _MAX_SHOWN = 5
 
 
 class Checkpointer:
-  """Saves and restores states by step. Use it as a context manager.
+  """Saves and restores states by step; a context manager.
 
-  The leaves of a state are jax arrays, typed keys of `jax.random.key` among
-  them, but none weakly typed: a restore would lose that.
+  The leaves of a state are jax arrays, which include typed keys of
+  `jax.random.key`. They must not be weakly typed, which a restore would lose.
   """
 
   def __init__(
@@ -44,10 +44,10 @@ class Checkpointer:
     """Opens a directory of checkpoints, which the first save creates.
 
     Args:
-      directory: holds a directory for each step.
-      num_latest: how many of the latest checkpoints to keep; None is all.
-      num_best: how many to keep of those with the highest scores, which may be
-        among the latest.
+      directory: directory with one subdirectory per step.
+      num_latest: number of latest checkpoints to keep; None keeps all.
+      num_best: number of checkpoints with the highest scores to keep, which may
+        be among the latest.
 
     Raises:
       errors.UsageError: the score of a checkpoint cannot be read.
@@ -66,7 +66,7 @@ class Checkpointer:
         ),
         best_fn=_rank,
         create=False,
-        # An asynchronous save may be lost after it returned True.
+        # An asynchronous save could be lost after it returned True.
         enable_async_checkpointing=False,
         multiprocessing_options=ocp.options.MultiprocessingOptions(
           primary_host=jax.process_index(),
@@ -76,11 +76,11 @@ class Checkpointer:
     )
 
   def __enter__(self) -> Checkpointer:
-    """Returns itself."""
+    """Returns the checkpointer."""
     return self
 
   def __exit__(self, *unused: object) -> None:
-    """Closes it."""
+    """Closes the checkpointer."""
     self.close()
 
   def save(
@@ -90,15 +90,17 @@ class Checkpointer:
     metadata: Mapping[str, Any],
     score: float | None = None,
   ) -> None:
-    """Saves a state; when it returns, the checkpoint is on the disk.
+    """Saves a state; the checkpoint is on disk when this returns.
 
     Args:
-      step: the number of updates made; more than in any earlier checkpoint.
-      state: a tree of jax arrays.
-      metadata: values that JSON can hold, NaN and infinity excluded.
-      score: of an evaluation, by which the best are kept.
+      step: number of updates made, more than in any earlier checkpoint.
+      state: tree of jax arrays.
+      metadata: JSON values without NaN and infinity.
+      score: score of an evaluation by which the best checkpoints are kept; None
+        if the state was not evaluated.
     """
-    # As it will be read back. Raises before anything is written.
+    # The round trip gives the values that will be read back, and raises before
+    # anything is written.
     metadata = json.loads(json.dumps(dict(metadata), allow_nan=False))
     _check_leaves(state)
     digests = {'leaves': _digests(state), 'metadata': _digest(metadata)}
@@ -116,7 +118,7 @@ class Checkpointer:
     if not saved:
       raise RuntimeError(
         f'Orbax did not save step {step} in {self._directory}: a step must be'
-        f' later than all that are there ({self._steps()}).'
+        f' later than all existing ones ({self._steps()}).'
       )
     for path in (self._directory / str(step), self._directory):
       descriptor = os.open(path, os.O_RDONLY)
@@ -126,59 +128,63 @@ class Checkpointer:
   def restore(
     self, template_state: StateT, step: int | None = None
   ) -> tuple[StateT, dict[str, Any]]:
-    """Restores a state and its metadata, if they are what was saved.
+    """Restores a state and its metadata and verifies both.
 
     Args:
-      template_state: has the structure, shapes and dtypes that are expected;
-        arrays or what `jax.eval_shape` gives.
-      step: which checkpoint; None is the latest.
+      template_state: tree of arrays or `jax.ShapeDtypeStruct` with the expected
+        structure, shapes and dtypes.
+      step: step of the checkpoint; None is the latest.
 
     Returns:
-      The state and the metadata.
+      State and metadata.
 
     Raises:
-      errors.UsageError: there is no such checkpoint, it does not fit the
-        template, or it is damaged; the sentence names the latest that is whole.
+      errors.UsageError: the checkpoint does not exist, does not match the
+        template, or is damaged; the message names the latest intact one.
     """
-    wanted = self.latest_step() if step is None else step
-    if wanted is None:
+    step = self.latest_step() if step is None else step
+    if step is None:
       raise errors.UsageError(f'{self._directory} has no checkpoints')
-    if wanted not in self._manager.all_steps():
+    if step not in self._manager.all_steps():
       raise errors.UsageError(
-        f'{self._directory} has no checkpoint of step {wanted}; the steps that '
-        f'are there: {self._steps()}'
+        f'{self._directory} has no checkpoint of step {step}; existing steps: '
+        f'{self._steps()}'
       )
     try:
-      return self._load(template_state, wanted)
-    except _Damage as damage:
-      whole = self._latest_whole(template_state, wanted)
+      return self._load(template_state, step)
+    except _DamageError as damage:
+      intact = self._latest_intact(template_state, step)
       raise errors.UsageError(
-        f'the checkpoint {self._directory / str(wanted)} is damaged: {damage}; '
+        f'the checkpoint {self._directory / str(step)} is damaged: {damage}; '
         + (
-          'none of those before it is whole'
-          if whole is None
-          else f'the latest before it that is whole is that of step {whole}: '
-          f'go on from there with --resume_step={whole}'
+          'no earlier checkpoint is intact'
+          if intact is None
+          else f'the latest intact checkpoint before it has step {intact}: '
+          f'resume from it with --resume_step={intact}'
         )
       ) from damage
 
   def latest_step(self, before: int | None = None) -> int | None:
-    """Returns the latest step, or None where there is no checkpoint.
+    """Returns the latest step, or None if there is no checkpoint.
 
     Args:
-      before: where to look: at the steps below it; None is everywhere.
+      before: exclusive upper bound of the step; None is no bound.
     """
     steps = self._manager.all_steps()
     return max((s for s in steps if before is None or s < before), default=None)
 
   def delete_after(self, step: int) -> None:
-    """Deletes the checkpoints of later steps, to be made again."""
+    """Deletes all checkpoints with later steps, so that they can be saved anew.
+
+    Args:
+      step: latest step to keep.
+    """
     for later in self._manager.all_steps():
       if later > step:
         self._manager.delete(later)
 
   def close(self) -> None:
-    """Releases what Orbax holds; a second call does nothing."""
+    """Releases the resources of Orbax; a second call does nothing."""
     self._manager.close()
 
   def _load(self, template: StateT, step: int) -> tuple[StateT, dict[str, Any]]:
@@ -190,41 +196,43 @@ class Checkpointer:
     )
     digests, metadata = items['digests'], items['metadata']
     if digests.pop('sha256', None) != _digest(digests):
-      raise _Damage('digests are not what was saved')
+      raise _DamageError('the digests do not match their SHA-256')
     if digests['metadata'] != _digest(metadata):
-      raise _Damage('metadata are not what was saved')
+      raise _DamageError('the metadata do not match their SHA-256')
     leaves = digests['leaves']
     _check_match(path, leaves, template)
     abstract = jax.tree.map(_like_on_host, template)
     state = self._read(step, state=ocp.args.StandardRestore(abstract))['state']
-    found = _digests(state)
-    lost = [leaf for leaf in found if found[leaf] != leaves[leaf]]
-    if lost:
-      raise _Damage(f'{", ".join(lost[:_MAX_SHOWN])} is not what was saved')
-    # A key that Orbax restores is tied to its device; programs that were
-    # compiled for arrays that are not would be compiled anew.
+    actual = _digests(state)
+    damaged = [leaf for leaf in actual if actual[leaf] != leaves[leaf]]
+    if damaged:
+      raise _DamageError(
+        f'{", ".join(damaged[:_MAX_SHOWN])} does not match its SHA-256'
+      )
+    # Orbax commits a restored key to its device, for which programs compiled
+    # for uncommitted arrays would be compiled again.
     return jax.tree.map(jnp.asarray, jax.device_get(state)), metadata
 
   def _read(self, step, **items):
     for name in items:
       if not (self._directory / str(step) / name).is_dir():
-        raise _Damage(f'it has no {name}')
+        raise _DamageError(f'it has no {name}')
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:
-      # Whatever Orbax and what is below it make of bytes that are not theirs.
+      # Orbax and the libraries below it raise errors of many types here.
       cause = (str(error).splitlines() or [''])[0]
-      raise _Damage(
+      raise _DamageError(
         f'{" and ".join(items)} cannot be read: {type(error).__name__}: {cause}'
       ) from error
 
-  def _latest_whole(self, template: Any, before: int) -> int | None:
+  def _latest_intact(self, template: Any, before: int) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
       if step < before:
         try:
           self._load(template, step)
           return step
-        except _Damage:
+        except _DamageError:
           continue
     return None
 
@@ -233,55 +241,63 @@ class Checkpointer:
 
 
 def _check_scores(directory: pathlib.Path) -> None:
-  """Refuses scores that Orbax could not read as it opens the directory."""
-  # What a kill left unfinished has another name, and Orbax passes it over.
-  found = directory.glob('*/metrics/metrics')
-  paths = {int(x.parts[-3]): x for x in found if x.parts[-3].isdecimal()}
+  """Raises an `errors.UsageError` unless Orbax can read all scores."""
+  # Checkpoints that a kill left unfinished have other names, which Orbax skips.
+  files = directory.glob('*/metrics/metrics')
+  paths = {int(x.parts[-3]): x for x in files if x.parts[-3].isdecimal()}
   for step, path in sorted(paths.items()):
     try:
       score = json.loads(path.read_bytes())['score']
       if score is not None:
         math.isfinite(score)
     except (KeyError, TypeError, ValueError) as error:
-      before = [other for other in paths if other < step]
+      earlier = [x for x in paths if x < step]
       raise errors.UsageError(
         f'the checkpoint {path.parents[1]} is damaged: its score cannot be '
         f'read ({type(error).__name__}); remove that directory, and '
         + (
-          f'go on with --resume_step={max(before)}'
-          if before
-          else 'begin anew: there is none before it'
+          f'resume with --resume_step={max(earlier)}'
+          if earlier
+          else 'start a new run: there is no earlier checkpoint'
         )
       ) from error
 
 
 def _rank(metrics: Mapping[str, float | None]) -> float:
-  """What was not scored is the worst."""
+  """Returns the score for ranking; minus infinity without an evaluation."""
   score = metrics['score']
   return -math.inf if score is None else score
 
 
-class _Damage(Exception):
-  """Says how a checkpoint is not what was saved."""
+class _DamageError(Exception):
+  """A checkpoint is not as it was saved."""
 
 
 def _digest(value: Any) -> str:
-  """SHA-256 of what JSON can hold."""
+  """Returns the SHA-256 of a JSON value."""
   text = json.dumps(value, sort_keys=True, allow_nan=False)
   return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digests(state: Any) -> dict[str, dict[str, str]]:
-  """{path: dtype and shape, SHA-256 of path, those and bytes} of each array."""
-  found = {}
+  """Computes the digest of each array.
+
+  Args:
+    state: tree of arrays.
+
+  Returns:
+    {path: {'array': dtype and shape, 'sha256': SHA-256 of path, dtype, shape
+    and bytes}}.
+  """
+  digests = {}
   for path, leaf in _by_path(state).items():
     array = _describe(leaf)
     if _is_key(leaf):
       leaf = jax.random.key_data(leaf)
     sha256 = hashlib.sha256(f'{path} {array} '.encode())
     sha256.update(np.ascontiguousarray(leaf).tobytes())
-    found[path] = {'array': array, 'sha256': sha256.hexdigest()}
-  return found
+    digests[path] = {'array': array, 'sha256': sha256.hexdigest()}
+  return digests
 
 
 def _by_path(state: Any) -> dict[str, Any]:
@@ -290,7 +306,7 @@ def _by_path(state: Any) -> dict[str, Any]:
 
 
 def _describe(leaf: Any) -> str:
-  """Dtype and shape, such as `int32[2,3]`."""
+  """Returns dtype and shape, such as `int32[2,3]`."""
   return f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
 
 
@@ -299,12 +315,12 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _on_host(leaf: jax.Array) -> Any:
-  """As Orbax saves it, also where one of several processes alone does."""
+  """Returns a leaf in the form in which one process alone can save it."""
   return leaf if _is_key(leaf) else np.asarray(leaf)
 
 
 def _like_on_host(leaf: Any) -> Any:
-  """What an array that `_on_host` made looks like."""
+  """Returns a template of the value that `_on_host` returns."""
   if _is_key(leaf):
     return ocp.utils.to_shape_dtype_struct(leaf)
   return np.empty(leaf.shape, leaf.dtype)
@@ -325,7 +341,7 @@ def _check_leaves(state: Any) -> None:
 
 
 def _check_match(path: pathlib.Path, leaves: dict[str, Any], template: Any):
-  """Raises unless a checkpoint has exactly the leaves of a template."""
+  """Raises unless the leaves of a checkpoint match those of a template."""
   saved = {leaf: entry['array'] for leaf, entry in leaves.items()}
   expected = {leaf: _describe(x) for leaf, x in _by_path(template).items()}
   differences = [
@@ -336,6 +352,6 @@ def _check_match(path: pathlib.Path, leaves: dict[str, Any], template: Any):
   ]
   if differences:
     raise errors.UsageError(
-      f'the checkpoint {path} does not fit the state that is expected: '
+      f'the checkpoint {path} does not match the expected state: '
       + errors.format_list(differences, _MAX_SHOWN, 'more differences')
     )

@@ -1,4 +1,4 @@
-"""Where metrics go: TensorBoard, JSON lines, the terminal, or nowhere."""
+"""Loggers of metrics: TensorBoard, JSON lines, or none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import time
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 from tensorboardX import event_file_writer
@@ -17,47 +17,80 @@ from tensorboardX.proto import event_pb2
 
 from acme_cbo.infra import errors
 
-# Made at import time, where a type checker cannot see them.
+# Protobuf creates these at import time, where a type checker cannot see them.
 _Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]
 _NUM_BINS = 40
 _SessionLog = event_pb2.SessionLog  # pyrefly: ignore[missing-attribute]
 
 
 class Logger(Protocol):
-  """Receives scalars by update and texts by name."""
+  """Interface of loggers of metrics, texts, images and histograms."""
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Writes the scalars of one update (x = number of updates made)."""
+    """Writes the metrics of one step.
+
+    Args:
+      step: number of updates made.
+      metrics: scalars by tag.
+    """
 
   def write_text(self, tag: str, text: str) -> None:
-    """Writes a text that holds for the whole run, such as its config."""
+    """Writes a text that describes the whole run, such as its config.
+
+    Args:
+      tag: name of the text.
+      text: Markdown.
+    """
 
   def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
-    """Writes a picture, [H, W, 3] uint8, where pictures can be shown."""
+    """Writes an image, if the logger supports images.
+
+    Args:
+      step: number of updates made.
+      tag: name of the image.
+      pixels: [H, W, 3] uint8.
+    """
     del step, tag, pixels
 
   def write_histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-    """Writes how numbers are distributed, where that can be shown."""
+    """Writes a histogram, if the logger supports histograms.
+
+    Args:
+      step: number of updates made.
+      tag: name of the histogram.
+      values: [n] values to count.
+    """
     del step, tag, values
 
   def close(self) -> None:
-    """Flushes and closes; a second call does nothing."""
+    """Flushes and closes the logger; a second call does nothing."""
 
   def state_dict(self) -> dict[str, Any]:
-    """How far it has written, as JSON can hold it."""
+    """Returns the extent of the data written so far, as JSON values."""
     return {}
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Raises where what was written by then is not there any more."""
+    """Raises unless the data written before `state_dict` still exist.
+
+    Args:
+      state: return value of `state_dict`.
+
+    Raises:
+      errors.UsageError: a file is missing or shorter.
+    """
     del state
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Forgets what was written after `state_dict` was taken."""
+    """Removes the data written after `state_dict`.
+
+    Args:
+      state: return value of `state_dict`.
+    """
     del state
 
 
 class NoopLogger(Logger):
-  """Writes nothing."""
+  """Logger that writes nothing."""
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Does nothing."""
@@ -70,11 +103,11 @@ class NoopLogger(Logger):
 
 
 class TensorBoardLogger(Logger):
-  """Writes event files to `<workdir>/tb`.
+  """Logger that writes event files to `<workdir>/tb`.
 
-  It uses the writer below tensorboardX's `SummaryWriter`, not that class: there
-  a daemon thread writes, so that a full disk does not raise but hangs the run
-  as soon as the queue is full. Here a failed write raises where it happens.
+  It uses the event writer of tensorboardX instead of its `SummaryWriter`, which
+  writes in a daemon thread: on a full disk that class would not raise, but hang
+  the run once its queue is full. Here a failed write raises at once.
   """
 
   def __init__(
@@ -83,28 +116,30 @@ class TensorBoardLogger(Logger):
     *,
     flush_seconds: float = 10.0,
   ):
-    """Opens an event file of its own.
+    """Opens a new event file.
 
     Args:
-      workdir: the directory of the run.
-      flush_seconds: the most that a killed run loses.
+      workdir: directory of the run.
+      flush_seconds: number of seconds between two flushes, the most that a
+        killed run loses.
     """
     self._directory = pathlib.Path(workdir) / 'tb'
     self._directory.mkdir(parents=True, exist_ok=True)
-    # The writer's own names have seconds only: a quick resume would overwrite.
+    # The writer's own names have a resolution of one second: a quick resume
+    # would overwrite the file.
     self._suffix = f'.{time.time_ns()}.{os.getpid()}'
     self._writer = event_file_writer.EventsWriter(
       str(self._directory / 'events'), self._suffix
     )
-    self._writer.flush()  # The file is there from now on.
+    self._writer.flush()  # Creates the file.
     self._flush_seconds = flush_seconds
     self._flushed = time.monotonic()
     self._closed = False
     self._step = 0
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Writes one event with all the scalars."""
-    # That of what a run begins with is logged after the first update.
+    """Writes one event with all scalars."""
+    # The evaluation of the initial state is logged after the first update.
     self._step = max(self._step, step)
     summary = _Event().summary
     for tag, value in metrics.items():
@@ -112,22 +147,22 @@ class TensorBoardLogger(Logger):
     self._add(_Event(step=step, summary=summary))
 
   def write_text(self, tag: str, text: str) -> None:
-    """Writes Markdown to the text tab."""
+    """Writes a text to the text tab."""
     self._add(_Event(summary=summary_lib.text(tag, text)))
 
   def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
-    """Writes to the images tab."""
+    """Writes an image to the images tab."""
     self._add(
       _Event(step=step, summary=summary_lib.image(tag, pixels, 1, 'HWC'))
     )
 
   def write_histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-    """Writes to the histograms and distributions tabs."""
+    """Writes a histogram to the histograms and distributions tabs."""
     summary = summary_lib.histogram(tag, values, bins=_NUM_BINS)
     self._add(_Event(step=step, summary=summary))
 
   def write_layout(self, layout: Mapping[str, Mapping[str, list[str]]]) -> None:
-    """Writes which charts the custom scalars tab has.
+    """Writes the layout of the custom scalars tab.
 
     Args:
       layout: {category: {chart: regular expressions of its tags}}.
@@ -144,8 +179,8 @@ class TensorBoardLogger(Logger):
     """Writes the row of this run in the hparams tab.
 
     Args:
-      values: settings by name.
-      tags: of the scalars that are shown beside them, as they are last.
+      values: hyperparameters by name.
+      tags: tags of the scalars whose latest values are shown beside them.
     """
     for summary in summary_lib.hparams(dict(values), dict.fromkeys(tags)):
       self._add(_Event(summary=summary))
@@ -157,18 +192,21 @@ class TensorBoardLogger(Logger):
       self._writer.close()
 
   def state_dict(self) -> dict[str, Any]:
-    """The sizes of the event files and the latest step in them."""
+    """Returns the sizes of the event files and the latest step in them."""
     self._writer.flush()
-    sizes = {path.name: _synced(path) for path in self._files()}
+    sizes = {path.name: _sync(path) for path in self._files()}
     return {'step': self._step, 'sizes': sizes}
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Raises where an event file is gone or shorter."""
+    """Raises an `errors.UsageError` if an event file is missing or shorter."""
     for name, size in state['sizes'].items():
       _check_size(self._directory / name, size)
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Cuts off what came later, and tells a TensorBoard that is open."""
+    """Truncates the event files and writes a session start.
+
+    The session start makes an open TensorBoard drop the later events.
+    """
     for path in self._files():
       if path.name in state['sizes']:
         os.truncate(path, state['sizes'][path.name])
@@ -190,10 +228,10 @@ class TensorBoardLogger(Logger):
 
 
 class JsonlLogger(Logger):
-  """Appends one JSON object a write to `<workdir>/metrics.jsonl`.
+  """Logger that appends a JSON object per write to `<workdir>/metrics.jsonl`.
 
-  Texts go to `texts.jsonl` beside it, so that every line of the first is a row
-  of numbers: `{"step": 3, "time": 1.7e9, "train/loss": 0.1}`.
+  Texts go to `texts.jsonl`, so that every line of `metrics.jsonl` is a row of
+  numbers: `{"step": 3, "time": 1.7e9, "train/loss": 0.1}`.
   """
 
   def __init__(self, workdir: str | os.PathLike[str]):
@@ -203,7 +241,7 @@ class JsonlLogger(Logger):
     self._texts = directory / 'texts.jsonl'
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Appends a line and flushes it; NaN and infinity raise ValueError."""
+    """Appends a line and flushes it; NaN and infinity raise a ValueError."""
     if reserved := {'step', 'time'} & metrics.keys():
       raise ValueError(f'{sorted(reserved)} cannot be tags of metrics.')
     row = {'step': step, 'time': time.time(), **metrics}
@@ -221,18 +259,18 @@ class JsonlLogger(Logger):
     self._file.close()
 
   def state_dict(self) -> dict[str, Any]:
-    """The sizes of both files."""
+    """Returns the sizes of both files."""
     return {
-      path.name: _synced(path) if path.exists() else 0 for path in self._paths()
+      path.name: _sync(path) if path.exists() else 0 for path in self._paths()
     }
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Raises where a file is gone or shorter."""
+    """Raises an `errors.UsageError` if a file is missing or shorter."""
     for path in self._paths():
       _check_size(path, state[path.name])
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Cuts off what came later."""
+    """Truncates both files."""
     for path in self._paths():
       if path.exists():
         os.truncate(path, state[path.name])
@@ -241,31 +279,8 @@ class JsonlLogger(Logger):
     return pathlib.Path(self._file.name), self._texts
 
 
-class TerminalLogger(Logger):
-  """Prints the chosen tags of a write in one line, when it has any of them."""
-
-  def __init__(self, tags: tuple[str, ...], stream: TextIO | None = None):
-    self._tags = tags
-    self._stream = stream  # None is whatever sys.stdout is at the time.
-
-  def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Prints `update 3  train/loss 0.1`."""
-    shown = [
-      f'{tag} {metrics[tag]:.4g}' for tag in self._tags if tag in metrics
-    ]
-    if shown:
-      print(f'update {step}', *shown, sep='  ', file=self._stream, flush=True)
-
-  def write_text(self, tag: str, text: str) -> None:
-    """Prints the text below its name."""
-    print(f'{tag}\n{text}', file=self._stream, flush=True)
-
-  def close(self) -> None:
-    """Leaves the stream open: it belongs to the caller."""
-
-
 class LoggerGroup(Logger):
-  """Passes everything on to each of several loggers."""
+  """Logger that forwards everything to several loggers."""
 
   def __init__(self, *loggers: Logger):
     self._loggers = loggers
@@ -291,38 +306,38 @@ class LoggerGroup(Logger):
       logger.write_histogram(step, tag, values)
 
   def close(self) -> None:
-    """Closes each logger, also when another one fails to close."""
+    """Closes each logger, even if another one fails to close."""
     with contextlib.ExitStack() as stack:
       for logger in self._loggers:
         stack.callback(logger.close)
 
   def state_dict(self) -> dict[str, Any]:
-    """That of each logger."""
+    """Returns the state of each logger."""
     return {'loggers': [logger.state_dict() for logger in self._loggers]}
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Asks each for its own."""
-    for logger, own in zip(self._loggers, state['loggers'], strict=True):
-      logger.check_state_dict(own)
+    """Checks the state of each logger."""
+    for logger, part in zip(self._loggers, state['loggers'], strict=True):
+      logger.check_state_dict(part)
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Passes each its own."""
-    for logger, own in zip(self._loggers, state['loggers'], strict=True):
-      logger.load_state_dict(own)
+    """Restores the state of each logger."""
+    for logger, part in zip(self._loggers, state['loggers'], strict=True):
+      logger.load_state_dict(part)
 
 
-def _synced(path: pathlib.Path) -> int:
-  """Sees to it that a file is on the disk; returns its size."""
+def _sync(path: pathlib.Path) -> int:
+  """Flushes a file to disk and returns its size in bytes."""
   with path.open('rb') as file:
     os.fsync(file.fileno())
     return os.fstat(file.fileno()).st_size
 
 
 def _check_size(path: pathlib.Path, size: int) -> None:
-  """Raises where a file is shorter than it was."""
-  found = path.stat().st_size if path.exists() else 0
-  if found < size:
+  """Raises an `errors.UsageError` if a file is shorter than `size` bytes."""
+  actual = path.stat().st_size if path.exists() else 0
+  if actual < size:
     raise errors.UsageError(
-      f'{path} has {found} bytes; it had {size} when the checkpoint was made, '
-      'and the run cannot go on without them'
+      f'{path} has {actual} bytes; it had {size} when the checkpoint was '
+      'saved, and the run cannot be resumed without them'
     )

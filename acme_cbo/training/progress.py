@@ -1,4 +1,4 @@
-"""A progress bar in the terminal, or plain lines where there is none."""
+"""Progress bar of a training on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import datetime as dt
 import statistics
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import console as console_lib
 from rich import live
@@ -20,19 +20,20 @@ from acme_cbo.training import callbacks
 from acme_cbo.training import monitors
 from acme_cbo.training import trainer as trainer_lib
 
-# Seconds between two redraws.
+# Minimum number of seconds between two redraws on a terminal.
 _REDRAW_SECONDS = 0.1
 
 
 class Progress(trainer_lib.Callback):
-  """Shows how far the training is, how fast, how good, and when it will end.
+  """Shows updates made, rate, metrics and remaining time.
 
-  On a terminal it is a bar that redraws itself; elsewhere plain lines: one an
-  evaluation, and between them at most one every `every_seconds`. The time left
-  is that of the updates to come, at the rate of the latest ones, and of the
-  evaluations to come. Compilation is left out: the first update is not counted,
-  nor the first evaluation once a second one is timed; until then the time left
-  is a bound, and marked with a `<`, or with a `>` where none was seen yet.
+  On a terminal it redraws a bar; elsewhere it prints a line for each evaluation
+  and at most one every `every_seconds` between them. The remaining time (ETA)
+  is that of the remaining updates, at the rate of the latest ones, plus that of
+  the remaining evaluations. It leaves out compilation: the first update is not
+  timed, and the first evaluation is ignored once a second one was timed. Before
+  that the ETA is an upper bound, marked `<`, or a lower bound, marked `>`, if
+  no evaluation was timed yet.
   """
 
   def __init__(
@@ -43,15 +44,16 @@ class Progress(trainer_lib.Callback):
     every_seconds: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Chooses what to show and where.
+    """Creates the callback.
 
     Args:
-      metrics: tags to show by their labels, as `{'reward': 'reward/total'}`.
-      evaluation: knows how many evaluations there will be; to be called after
-        this one.
-      stream: where to show it; None is stderr.
-      every_seconds: seconds between two lines where there is no terminal.
-      clock: tells the time in seconds.
+      metrics: tags of the metrics to show by label, such as
+        `{'reward': 'reward/total'}`.
+      evaluation: callback that evaluates; it has to come after this one.
+      stream: output stream; None is stderr.
+      every_seconds: minimum number of seconds between two lines if the stream
+        is not a terminal.
+      clock: function that returns the time in seconds.
     """
     self._metrics = dict(metrics)
     self._evaluation = evaluation
@@ -66,15 +68,15 @@ class Progress(trainer_lib.Callback):
       self._live = live.Live(
         console=console,
         auto_refresh=False,
-        # What is printed meanwhile goes above the bar, unless it has a pipe.
+        # Printed lines go above the bar, unless they are redirected to a pipe.
         redirect_stdout=sys.stdout.isatty(),
         redirect_stderr=sys.stderr.isatty(),
       )
 
-  def on_fit_start(self, trainer, state):
-    """Starts the clock."""
+  def on_fit_start(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Starts the clock and the display."""
     self._updates = int(state.step)
-    self._made_one = self._done = False
+    self._has_updated = self._is_done = False
     self._seconds = collections.deque[float](maxlen=monitors.WINDOW)
     self._eval_seconds = collections.deque[float](maxlen=2)
     self._start = self._mark = self._clock()
@@ -82,50 +84,62 @@ class Progress(trainer_lib.Callback):
       self._live.start()
     self._show(trainer, 'starting …')
 
-  def on_train_batch_end(self, trainer, state, metrics):
-    """Times the update, unless it was the first, which may compile."""
+  def on_train_batch_end(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Times the update, except for the first, which may include compilation."""
     elapsed = self._lap()
     self._updates = int(state.step)
     self._values.update(metrics)
-    first = not self._made_one
-    if not first:
+    is_first = not self._has_updated
+    if not is_first:
       self._seconds.append(elapsed)
-    # Rates are there from the second update on.
-    unknown = set(self._metrics.values()) - self._values.keys()
-    if unknown and self._seconds:
+    # Rates are logged from the second update on.
+    missing = set(self._metrics.values()) - self._values.keys()
+    if missing and self._seconds:
       raise ValueError(
-        f'Progress cannot show {sorted(unknown)}: the metrics of this run are'
+        f'Progress cannot show {sorted(missing)}: the metrics of this run are'
         f' {sorted(self._values)}.'
       )
-    self._made_one = True
-    if first or self._mark - self._shown >= self._every:
+    self._has_updated = True
+    if is_first or self._mark - self._shown >= self._every:
       self._show(trainer, self._time_left(trainer))
 
-  def on_validation_end(self, trainer, state, metrics):
-    """Times the evaluation and shows what it found."""
+  def on_validation_end(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Times the evaluation and shows its metrics."""
     self._eval_seconds.append(self._lap())
     self._values.update(metrics)
-    if not self._done:
+    if not self._is_done:
       self._show(trainer, self._time_left(trainer))
 
-  def on_fit_end(self, trainer, state):
-    """Shows what the whole took; an evaluation may still come."""
-    self._done = True
+  def on_fit_end(self, trainer: trainer_lib.Trainer[Any], state: Any) -> None:
+    """Shows the total duration; an evaluation may still follow."""
+    self._is_done = True
     self._show(trainer, f'done in {_duration(self._clock() - self._start)}')
     if self._live:
       self._live.stop()
 
-  def on_exception(self, trainer, exception):
-    """Gives the terminal back, the bar left as it was last shown."""
+  def on_exception(
+    self, trainer: trainer_lib.Trainer[Any], exception: BaseException
+  ) -> None:
+    """Restores the terminal and leaves the bar as last shown."""
     if self._live:
       self._live.stop()
 
-  def state_dict(self):
-    """The latest values, which may not come again for a while."""
+  def state_dict(self) -> dict[str, Any]:
+    """Returns the latest values, to be shown after a resume."""
     return {'values': self._values}
 
-  def load_state_dict(self, state):
-    """Shows those until there are newer ones."""
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores the latest values."""
     self._values = dict(state['values'])
 
   def _lap(self) -> float:
@@ -133,7 +147,7 @@ class Progress(trainer_lib.Callback):
     before, self._mark = self._mark, self._clock()
     return self._mark - before
 
-  def _time_left(self, trainer: trainer_lib.Trainer) -> str:
+  def _time_left(self, trainer: trainer_lib.Trainer[Any]) -> str:
     updates = trainer.num_updates - self._updates
     if updates and not self._seconds:
       return 'ETA unknown'
@@ -146,7 +160,7 @@ class Progress(trainer_lib.Callback):
       bound = '< ' if self._eval_seconds else '> '
     return f'ETA {bound}{_duration(seconds)}'
 
-  def _show(self, trainer: trainer_lib.Trainer, phase: str) -> None:
+  def _show(self, trainer: trainer_lib.Trainer[Any], phase: str) -> None:
     total = trainer.num_updates
     head = f'{self._updates / max(total, 1):.0%}  {self._updates}/{total}'
     tail = [

@@ -1,4 +1,4 @@
-"""Metrics on their way from the device to whoever reads them."""
+"""Conversion of metrics from device arrays to Python floats."""
 
 from collections.abc import Mapping
 import math
@@ -9,27 +9,27 @@ import numpy as np
 
 
 def to_finite_floats(when: str, metrics: Mapping[str, Any]) -> dict[str, float]:
-  """Fetches scalars to the host.
+  """Fetches metrics to the host as finite floats.
 
   Args:
-    when: begins the sentence of an error.
+    when: beginning of an error message, such as 'After update 3'.
     metrics: scalars by tag.
 
   Returns:
-    The same as floats.
+    Floats by tag.
 
   Raises:
-    ValueError: one of them is no scalar.
-    FloatingPointError: one of them is not finite.
+    ValueError: a metric is not a scalar.
+    FloatingPointError: a metric is not finite.
   """
   arrays = {t: np.asarray(x) for t, x in jax.device_get(dict(metrics)).items()}
   shapes = {tag: x.shape for tag, x in arrays.items() if x.shape}
   if shapes:
     raise ValueError(f'Metrics must be scalars; got the shapes {shapes}.')
-  found = {tag: float(x) for tag, x in arrays.items()}
-  bad = [f'{tag} = {x}' for tag, x in found.items() if not math.isfinite(x)]
+  floats = {tag: float(x) for tag, x in arrays.items()}
+  bad = [f'{tag} = {x}' for tag, x in floats.items() if not math.isfinite(x)]
   if bad:
     raise FloatingPointError(
       f'{when} these metrics are not finite: {", ".join(bad)}.'
     )
-  return found
+  return floats

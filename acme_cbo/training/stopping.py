@@ -1,7 +1,8 @@
-"""When a run ends before its last update."""
+"""Callbacks that end a run before its last update."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,16 @@ from acme_cbo.training import trainer as trainer_lib
 
 
 class EarlyStopping(trainer_lib.Callback):
-  """Stops after evaluations that brought nothing better."""
+  """Stops the run after evaluations without a better score."""
 
   def __init__(self, tag: str, patience: int, min_delta: float = 0.0):
-    """Chooses what has to get better.
+    """Creates the callback.
 
     Args:
-      tag: of the metric of an evaluation; higher is better.
-      patience: evaluations in a row without a better one.
-      min_delta: by how much a better one is better.
+      tag: tag of the evaluation metric; higher is better.
+      patience: number of consecutive evaluations without a better value after
+        which the run stops.
+      min_delta: smallest increase that counts as better.
     """
     if patience < 1:
       raise ValueError(f'patience is {patience}; it must be at least 1.')
@@ -29,8 +31,13 @@ class EarlyStopping(trainer_lib.Callback):
     self._best: float | None = None
     self._since = 0
 
-  def on_validation_end(self, trainer, state, metrics):
-    """Counts."""
+  def on_validation_end(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Counts evaluations since the best one and stops the run."""
     value = metrics[self._tag]
     if self._best is None or value > self._best + self._min_delta:
       self._best, self._since = value, 0
@@ -43,28 +50,32 @@ class EarlyStopping(trainer_lib.Callback):
       )
 
   def state_dict(self) -> dict[str, Any]:
-    """The best value and how long ago it was."""
+    """Returns the best value and the number of evaluations since then."""
     return {'best': self._best, 'since': self._since}
 
-  def load_state_dict(self, state):
-    """Goes on counting."""
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores the best value and the number of evaluations since then."""
     self._best, self._since = state['best'], state['since']
 
 
 class Convergence(trainer_lib.Callback):
-  """Finds the update at which a metric has stopped changing.
+  """Detects the update at which a metric has stopped changing.
 
   See `analysis.has_converged`.
+
+  Attributes:
+    converged_at: number of updates after which the metric had converged; None
+      before that.
   """
 
   def __init__(self, tag: str, window: int, tolerance: float, stop: bool):
-    """Chooses what has to stand still.
+    """Creates the callback.
 
     Args:
-      tag: of a metric of every update.
-      window: updates over which it has to.
-      tolerance: change over a window that does not matter.
-      stop: whether the run ends then.
+      tag: tag of a metric of every update.
+      window: number of updates over which the change is measured.
+      tolerance: largest change over a window that counts as converged.
+      stop: whether to end the run on convergence.
     """
     self._tag = tag
     self._window = window
@@ -73,11 +84,16 @@ class Convergence(trainer_lib.Callback):
     self._values: list[float] = []
     self.converged_at: int | None = None
 
-  def on_after_log(self, trainer, state, metrics):
-    """Asks, unless it was found."""
+  def on_after_log(
+    self,
+    trainer: trainer_lib.Trainer[Any],
+    state: Any,
+    metrics: dict[str, float],
+  ) -> None:
+    """Tests for convergence, until it is found."""
     self._values.append(metrics[self._tag])
-    asked = analysis.is_check_due(len(self._values), self._window)
-    if self.converged_at is not None or not asked:
+    is_due = analysis.is_check_due(len(self._values), self._window)
+    if self.converged_at is not None or not is_due:
       return
     values = np.array(self._values)
     if analysis.has_converged(values, self._window, self._tolerance):
@@ -89,10 +105,10 @@ class Convergence(trainer_lib.Callback):
         )
 
   def state_dict(self) -> dict[str, Any]:
-    """All values so far."""
+    """Returns all values so far and the update of convergence."""
     return {'values': self._values, 'converged_at': self.converged_at}
 
-  def load_state_dict(self, state):
-    """Goes on with them."""
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores the values and the update of convergence."""
     self._values = list(state['values'])
     self.converged_at = state['converged_at']

@@ -1,13 +1,13 @@
-"""The training loop: a dataclass of parts and one visible function.
+"""Training loop and callback interface, independent of the domain.
 
-It knows the order of things and nothing of the domain:
+One run calls, in this order:
 
   on_fit_start
-  step -> on_train_batch_end -> log -> on_after_log      for every update
+  step -> on_train_batch_end -> logger.write -> on_after_log   (each update)
   on_fit_end
 
-Evaluations, checkpoints, rates and all else are callbacks. The x of every
-logged metric is the number of updates made, read from the state.
+Evaluation, checkpoints and rates are callbacks. The step of every logged metric
+is the number of updates made, read from the state.
 """
 
 from __future__ import annotations
@@ -28,52 +28,106 @@ from acme_cbo.training import scalars
 
 
 class Callback:
-  """Base of all callbacks: each hook does nothing until it is overridden.
+  """Base class of callbacks; every hook does nothing unless overridden.
 
-  `state` is lent until the hook returns: the next update may donate it.
+  Hooks have the names of Lightning's `Callback` where they mean the same. One
+  update corresponds to Lightning's train batch, one evaluation on the held-out
+  tasks to its validation:
+
+    on_fit_start        as in Lightning: once, before the first update
+    on_train_batch_end  as in Lightning: after each update, before its metrics
+                        are logged; entries added to `metrics` are logged too
+    on_validation_end   as in Lightning: after each evaluation; called by
+                        `callbacks.Evaluation` from within one of its own hooks
+    on_after_log        no counterpart: after the metrics of an update were
+                        logged, when `metrics` is complete
+    on_fit_end          as in Lightning: once, after the last update
+    on_exception        as in Lightning: when the loop raised
+    state_dict, load_state_dict
+                        as in Lightning: state saved in checkpoints
+
+  Instead of Lightning's module and batch, hooks receive the training state.
+  They may use it only until they return: the next update may donate its
+  buffers.
   """
 
-  def on_fit_start(self, trainer: Trainer, state: Any) -> None:
-    """Called once, before the first update."""
+  def on_fit_start(self, trainer: Trainer[Any], state: Any) -> None:
+    """Runs once, before the first update.
+
+    Args:
+      trainer: trainer that runs the loop.
+      state: training state before the first update of this process.
+    """
 
   def on_train_batch_end(
-    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+    self, trainer: Trainer[Any], state: Any, metrics: dict[str, float]
   ) -> None:
-    """Called after each update; what is added to the metrics is logged."""
+    """Runs after each update, before its metrics are logged.
+
+    Args:
+      trainer: trainer that runs the loop.
+      state: training state after the update.
+      metrics: metrics of the update by tag; entries may be added and are then
+        logged with it.
+    """
 
   def on_validation_end(
-    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+    self, trainer: Trainer[Any], state: Any, metrics: dict[str, float]
   ) -> None:
-    """Called by `Evaluation` with what it found."""
+    """Runs after each evaluation on the held-out tasks.
+
+    Args:
+      trainer: trainer that runs the loop.
+      state: training state that was evaluated.
+      metrics: metrics of the evaluation by tag.
+    """
 
   def on_after_log(
-    self, trainer: Trainer, state: Any, metrics: dict[str, float]
+    self, trainer: Trainer[Any], state: Any, metrics: dict[str, float]
   ) -> None:
-    """Called after each update, once all its metrics are logged."""
+    """Runs after the metrics of an update were logged.
 
-  def on_fit_end(self, trainer: Trainer, state: Any) -> None:
-    """Called once, after the last update."""
+    Args:
+      trainer: trainer that runs the loop.
+      state: training state after the update.
+      metrics: all metrics logged for the update by tag; not to be changed.
+    """
 
-  def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
-    """Called when anything in the loop raised, which ends the training."""
+  def on_fit_end(self, trainer: Trainer[Any], state: Any) -> None:
+    """Runs once, after the last update.
+
+    Args:
+      trainer: trainer that runs the loop.
+      state: training state after the last update.
+    """
+
+  def on_exception(
+    self, trainer: Trainer[Any], exception: BaseException
+  ) -> None:
+    """Runs when the loop raised, which ends the training.
+
+    Args:
+      trainer: trainer that runs the loop.
+      exception: exception that `Trainer.fit` raises after these hooks.
+    """
 
   def state_dict(self) -> dict[str, Any]:
-    """What it has to know to go on after a restart, as JSON can hold it."""
+    """Returns the state to save in checkpoints, as JSON values."""
     return {}
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` gave."""
+    """Restores the state that `state_dict` returned."""
 
 
 _RAISED_BY = 'raised by the callback'
 
 
 class State(Protocol):
-  """What the loop asks of a training state: how many updates made it."""
+  """Interface of training states: they count their updates."""
 
   @property
   def step(self) -> jax.Array:
-    """The number of updates made, an int32 scalar."""
+    """Number of updates made, an int32 scalar."""
 
 
 StateT = TypeVar('StateT', bound=State)
@@ -84,18 +138,18 @@ class Trainer(Generic[StateT]):
   """Runs updates, loggers and callbacks in a fixed order.
 
   Attributes:
-    step: makes one update; it may donate the state that it is given. Returns
-      the new state, whose `step` is one more, and a flat dict of scalars.
-    num_updates: the number of updates of the whole run.
-    logger: receives every metric; closed when `fit` ends, however it ends.
-    callbacks: called in this order at each of the hooks.
-    get_signal: asked after each update for the number of a signal that came
-      in, if one did.
-    to_local: what of a state callbacks are shown.
-    updates: how many were made.
-    state: what is shown of the state after the last update; None while the next
-      one is made.
-    stop_reason: why the run ends before its last update, if it does.
+    step: function that makes one update: state -> (new state, whose `step` is
+      one more, and a flat dict of scalar metrics). It may donate the state.
+    num_updates: number of updates of the whole run.
+    logger: logger of all metrics; closed when `fit` returns or raises.
+    callbacks: callbacks in the order in which their hooks are called.
+    get_signal: function that returns the number of a signal received, or None;
+      called after each update.
+    to_local: function that converts the state for callbacks, such as to arrays
+      on one device.
+    updates: number of updates made.
+    state: converted state after the latest update; None during an update.
+    stop_reason: reason to end before `num_updates`, or None.
   """
 
   step: Callable[[StateT], tuple[StateT, Mapping[str, Any]]]
@@ -115,87 +169,97 @@ class Trainer(Generic[StateT]):
       )
 
   def fit(self, state: StateT) -> StateT:
-    """Trains until `num_updates` updates are made or a callback stops it.
+    """Trains until `num_updates` updates are made or a callback stops the run.
 
     Args:
-      state: where to begin, at update `state.step`; `step` may donate it.
+      state: state to start from, after `state.step` updates; may be donated.
 
     Returns:
-      The state after the last update.
+      State after the last update.
 
     Raises:
       FloatingPointError: a metric is not finite.
-      errors.Interrupted: a signal came in; the update under way was finished.
-      BaseException: whatever a part raised, unchanged, once every callback was
-        told. Which callback it was, and a failure of the telling or of closing
-        the logger, are notes on it.
+      errors.Interrupted: a signal was received; the current update was
+        finished.
+      BaseException: any exception of a part, unchanged, after the
+        `on_exception` hooks ran. Notes on it name the callback that raised it
+        and any failure of these hooks or of closing the logger.
     """
     self.state, self.updates = self.to_local(state), int(state.step)
     try:
       state = self._fit(state)
     except BaseException as exception:
-      tell = [
+      hooks = [
         functools.partial(callback.on_exception, self, exception)
         for callback in self.callbacks
       ]
-      for clean_up in (*tell, self.logger.close):
+      for clean_up in (*hooks, self.logger.close):
         try:
           clean_up()
-        except Exception as error:  # noqa: BLE001 - it must not hide the first.
-          exception.add_note(f'Cleaning up after it failed too: {error!r}')
+        except Exception as error:  # noqa: BLE001 - keep the first exception.
+          exception.add_note(f'Cleaning up failed too: {error!r}')
       raise
     self.logger.close()
     return state
 
   def stop(self, reason: str) -> None:
-    """Ends the run after the update under way; called by callbacks."""
-    self.stop_reason = self.stop_reason or reason
-
-  def call_hooks(self, hook: str, *what: Any) -> None:
-    """Calls a hook of every callback; one that raises is named.
+    """Ends the run after the current update; the first reason is kept.
 
     Args:
-      hook: its name.
-      *what: its arguments after the trainer.
+      reason: reason shown to the user, a sentence without a period.
+    """
+    self.stop_reason = self.stop_reason or reason
+
+  def call_hooks(self, hook: str, *args: Any) -> None:
+    """Calls one hook of every callback.
+
+    Args:
+      hook: name of the hook.
+      *args: arguments of the hook after the trainer.
 
     Raises:
-      Exception: what a callback raised, with its name as a note.
+      Exception: exception of a callback, with a note that names the callback.
     """
     for callback in self.callbacks:
-      with _naming(callback, hook):
-        getattr(callback, hook)(self, *what)
+      with _note_callback(callback, hook):
+        getattr(callback, hook)(self, *args)
 
   def state_dict(self) -> dict[str, Any]:
-    """What loggers and callbacks have to know to go on, as JSON can hold it."""
-    known = {}
-    for name, callback in self._named():
-      with _naming(callback, 'state_dict'):
-        known[name] = callback.state_dict()
-        json.dumps(known[name], allow_nan=False)
+    """Returns the state of the logger and the callbacks, as JSON values."""
+    states = {}
+    for key, callback in self._callbacks_by_key():
+      with _note_callback(callback, 'state_dict'):
+        states[key] = callback.state_dict()
+        json.dumps(states[key], allow_nan=False)
     return {
       'stop_reason': self.stop_reason,
       'logger': self.logger.state_dict(),
-      'callbacks': known,
+      'callbacks': states,
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from where `state_dict` was taken, which may be a stop.
+    """Restores the state of the logger and the callbacks.
+
+    A run that a callback had stopped stays stopped.
+
+    Args:
+      state: return value of `state_dict`.
 
     Raises:
-      errors.UsageError: what was logged by then is not there any more; nothing
+      errors.UsageError: data logged before `state_dict` is missing; nothing
         was changed.
     """
     self.logger.check_state_dict(state['logger'])
     self.logger.load_state_dict(state['logger'])
     self.stop_reason = state['stop_reason']
-    for name, callback in self._named():
-      with _naming(callback, 'load_state_dict'):
-        callback.load_state_dict(state['callbacks'][name])
+    for key, callback in self._callbacks_by_key():
+      with _note_callback(callback, 'load_state_dict'):
+        callback.load_state_dict(state['callbacks'][key])
 
   def _fit(self, state: StateT) -> StateT:
     if self.updates > self.num_updates:
       raise ValueError(
-        f'The state has made {self.updates} updates already; num_updates is'
+        f'The state already has {self.updates} updates; num_updates is'
         f' {self.num_updates}.'
       )
     self.call_hooks('on_fit_start', self.state)
@@ -222,22 +286,22 @@ class Trainer(Generic[StateT]):
     self.call_hooks('on_fit_end', self.state)
     return state
 
-  def _named(self) -> Iterator[tuple[str, Callback]]:
-    """Callbacks by their class and, of one class, by their number."""
-    seen: dict[str, int] = {}
+  def _callbacks_by_key(self) -> Iterator[tuple[str, Callback]]:
+    """Yields callbacks with their keys in checkpoints, 'ClassName number'."""
+    counts: dict[str, int] = {}
     for callback in self.callbacks:
       name = type(callback).__name__
-      seen[name] = seen.get(name, 0) + 1
-      yield f'{name} {seen[name]}', callback
+      counts[name] = counts.get(name, 0) + 1
+      yield f'{name} {counts[name]}', callback
 
 
 @contextlib.contextmanager
-def _naming(callback: Callback, method: str) -> Iterator[None]:
-  """Adds to an exception which callback raised it."""
+def _note_callback(callback: Callback, method: str) -> Iterator[None]:
+  """Adds a note to an exception that names the callback that raised it."""
   try:
     yield
   except Exception as error:
-    # Callbacks may tell others: the innermost is the one.
+    # A hook may call hooks of other callbacks; only the innermost is named.
     if not any(_RAISED_BY in note for note in errors.notes(error)):
       error.add_note(f'{_RAISED_BY} {type(callback).__name__} in {method}')
     raise

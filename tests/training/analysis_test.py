@@ -1,4 +1,4 @@
-"""The detector on synthetic curves, and what is said of a whole one."""
+"""Tests of convergence detection and curve statistics on synthetic curves."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -14,7 +14,7 @@ _NOISE = 0.02
 
 
 def _stop(values):
-  """After how many values the detector, asked every fifth, says so; or None."""
+  """Returns the number of values at which the detector stops, or None."""
   for n in range(_WINDOW, len(values) + 1, _EVERY):
     if analysis.has_converged(values[:n], _WINDOW, _TOLERANCE):
       return n
@@ -22,20 +22,20 @@ def _stop(values):
 
 
 def _stops(curve, num_seeds, noise=_NOISE, memory=0.0):
-  """Those of curves with noise, which remembers a part of its last value."""
-  found = []
+  """Returns stops of noisy curves; `memory` is the autocorrelation."""
+  stops = []
   for seed in range(num_seeds):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=_LENGTH) * noise * np.sqrt(1 - memory**2)
     for i in range(1, _LENGTH if memory else 0):
       values[i] += memory * values[i - 1]
-    found.append(_stop(curve(np.arange(_LENGTH)) + values))
-  return found
+    stops.append(_stop(curve(np.arange(_LENGTH)) + values))
+  return stops
 
 
 class DetectorTest(parameterized.TestCase):
   @parameterized.named_parameters(
-    # A window of each brings the tolerance, just what must not be overlooked.
+    # Each rises or falls by the tolerance per window, which must be detected.
     ('slow_rise', lambda t: _TOLERANCE * t / _WINDOW, 0.0),
     ('slow_fall', lambda t: -_TOLERANCE * t / _WINDOW, 0.0),
     ('noise_with_memory', lambda t: _TOLERANCE * t / _WINDOW, 0.5),
@@ -54,8 +54,8 @@ class DetectorTest(parameterized.TestCase):
   def test_noise_that_hides_the_tolerance_is_no_plateau(self):
     self.assertEqual(set(_stops(lambda t: 0 * t, 200, noise=1.0)), {None})
 
-  def test_a_plateau_is_found(self):
-    # From update 74 on, a window brings less than the tolerance.
+  def test_a_plateau_is_result(self):
+    # From update 74 on, the change over a window is below the tolerance.
     stops = _stops(lambda t: 0.8 * (1 - np.exp(-t / 20)), 1000)
     self.assertNotIn(None, stops)
     self.assertGreater(min(x for x in stops if x), 74)
@@ -85,10 +85,10 @@ class ChangeTest(parameterized.TestCase):
     size = length // 20
     blocks = values.reshape(20, size).mean(1)
     fit = scipy.stats.linregress(np.arange(20) * size / length, blocks)
-    found = analysis.estimate_change(values, 0.99)
+    result = analysis.estimate_change(values, 0.99)
     half = fit.stderr * scipy.stats.t.ppf(0.995, 18)
     np.testing.assert_allclose(
-      found, (fit.slope, fit.slope - half, fit.slope + half)
+      result, (fit.slope, fit.slope - half, fit.slope + half)
     )
 
   def test_a_straight_line_is_known(self):
@@ -99,8 +99,8 @@ class ChangeTest(parameterized.TestCase):
     inside = 0
     for seed in range(1000):
       noise = np.random.default_rng(seed).normal(size=100)
-      found = analysis.estimate_change(noise + 0.03 * np.arange(100), 0.95)
-      inside += found.low < 3.0 < found.high
+      result = analysis.estimate_change(noise + 0.03 * np.arange(100), 0.95)
+      inside += result.low < 3.0 < result.high
     self.assertBetween(inside, 950 - 28, 950 + 28)  # Four deviations.
 
   def test_a_short_stretch_has_no_interval(self):
@@ -109,52 +109,52 @@ class ChangeTest(parameterized.TestCase):
     )
 
 
-class AnalyseTest(parameterized.TestCase):
+class AnalyzeTest(parameterized.TestCase):
   def test_by_hand(self):
     # Rises by 1 within 50 values, stays, and dips once.
     t = np.arange(200)
     values = np.minimum(t / 50, 1.0)
-    found = analysis.analyze(values, 0.99, 40, 0.05)
-    self.assertAlmostEqual(found.improvement.mean, 1 - values[:20].mean())
-    self.assertGreater(found.improvement.low, 0.6)
-    self.assertAlmostEqual(found.trend.mean, 0.0)
+    result = analysis.analyze(values, 0.99, 40, 0.05)
+    self.assertAlmostEqual(result.improvement.mean, 1 - values[:20].mean())
+    self.assertGreater(result.improvement.low, 0.6)
+    self.assertAlmostEqual(result.trend.mean, 0.0)
     # As soon as the last 40 are all of the plateau, or nearly.
-    self.assertBetween(found.converged_at, 80, 90)
-    self.assertLess(found.noise, 0.05)
-    self.assertEqual(found.largest_fall, 0.0)
+    self.assertBetween(result.converged_at, 80, 90)
+    self.assertLess(result.noise, 0.05)
+    self.assertEqual(result.largest_fall, 0.0)
 
   def test_improvement_against_scipy(self):
     values = np.random.default_rng(0).normal(size=100) * np.linspace(1, 3, 100)
-    found = analysis.analyze(values, 0.99, 40, 0.05)
+    result = analysis.analyze(values, 0.99, 40, 0.05)
     test = scipy.stats.ttest_ind(values[-10:], values[:10], equal_var=False)
     interval = test.confidence_interval(0.99)
     np.testing.assert_allclose(
-      found.improvement[1:], (interval.low, interval.high)
+      result.improvement[1:], (interval.low, interval.high)
     )
 
   def test_what_still_rises_has_not_converged(self):
-    found = analysis.analyze(np.arange(100) / 100, 0.99, 40, 0.05)
-    self.assertIsNone(found.converged_at)
-    self.assertAlmostEqual(found.trend.mean, 0.5)
+    result = analysis.analyze(np.arange(100) / 100, 0.99, 40, 0.05)
+    self.assertIsNone(result.converged_at)
+    self.assertAlmostEqual(result.trend.mean, 0.5)
 
   def test_a_fall_is_seen(self):
     values = np.concatenate([np.ones(100), np.zeros(100)])
-    found = analysis.analyze(values, 0.99, 40, 0.05)
-    self.assertAlmostEqual(found.largest_fall, 1.0)
-    self.assertLess(found.improvement.high, 0.0)
+    result = analysis.analyze(values, 0.99, 40, 0.05)
+    self.assertAlmostEqual(result.largest_fall, 1.0)
+    self.assertLess(result.improvement.high, 0.0)
 
   def test_noise_is_that_around_the_curve(self):
     values = 0.1 * np.random.default_rng(0).normal(size=2000)
-    found = analysis.analyze(values + np.linspace(0, 3, 2000), 0.99, 40, 0.05)
-    self.assertBetween(found.noise, 0.095, 0.105)
+    result = analysis.analyze(values + np.linspace(0, 3, 2000), 0.99, 40, 0.05)
+    self.assertBetween(result.noise, 0.095, 0.105)
 
   def test_a_curve_that_never_moves(self):
-    found = analysis.analyze(np.full(30, 0.5), 0.99, 40, 0.05)
-    self.assertEqual(found.improvement, (0.0, 0.0, 0.0))
-    self.assertIsNone(found.converged_at)  # It is shorter than the window.
+    result = analysis.analyze(np.full(30, 0.5), 0.99, 40, 0.05)
+    self.assertEqual(result.improvement, (0.0, 0.0, 0.0))
+    self.assertIsNone(result.converged_at)  # It is shorter than the window.
 
   def test_too_short(self):
-    with self.assertRaisesRegex(ValueError, 'a curve of 9 values'):
+    with self.assertRaisesRegex(ValueError, 'the curve has 9 values'):
       analysis.analyze(np.zeros(9), 0.99, 40, 0.05)
 
 

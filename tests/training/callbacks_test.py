@@ -125,7 +125,7 @@ class CheckpointTest(parameterized.TestCase):
     _, metadata = self.checkpointer.restore(toy.init(), step=3)
     self.assertEqual((metadata['run'], metadata['step']), ('a', 3))
     self.assertIn('train/loss', metadata['metrics'])
-    # The evaluation that it has to go on from.
+    # The evaluation to resume from.
     self.assertEqual(
       metadata['trainer']['callbacks']['Evaluation 1'], {'latest': 2}
     )

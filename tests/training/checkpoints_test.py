@@ -134,7 +134,7 @@ class RoundTripTest(CheckpointsTestCase):
     with checkpoints.Checkpointer(self.directory, 2, 2) as checkpointer:
       for step, score in scores.items():
         checkpointer.save(step, toy.init(step), {}, score)
-    # One that was opened later knows the scores as well.
+    # A checkpointer that was opened later reads the scores.
     with checkpoints.Checkpointer(self.directory, 2, 2) as checkpointer:
       checkpointer.save(7, toy.init(7), {}, 0.7)
     names = sorted(x.name for x in self.directory.iterdir())
@@ -236,13 +236,13 @@ class RestoreErrorTest(CheckpointsTestCase):
       r'and \d+ more differences',
     ),
   )
-  def test_a_template_that_does_not_fit_is_named(self, template, message):
+  def test_a_template_that_does_not_match_is_refused(self, template, message):
     with self.assertRaisesRegex(
       errors.UsageError, f'checkpoints/5 .*{message}'
     ):
       self.restore(template())
 
-  def test_a_step_that_is_not_there_lists_those_that_are(self):
+  def test_a_missing_step_lists_the_existing_ones(self):
     self.save(_state(), step=12)
     with self.assertRaisesRegex(errors.UsageError, r'step 7; .*: 5, 12'):
       self.restore(_state(), step=7)
@@ -260,28 +260,29 @@ class RestoreErrorTest(CheckpointsTestCase):
   def test_an_item_that_is_gone_is_named(self, item):
     shutil.rmtree(self.directory / '5' / item)
     with self.assertRaisesRegex(
-      errors.UsageError, f'5 is damaged: it has no {item}; none of those before'
+      errors.UsageError,
+      f'5 is damaged: it has no {item}; no earlier checkpoint',
     ):
       self.restore(_state())
 
   def test_an_empty_directory_is_not_taken_for_a_checkpoint(self):
     (self.directory / '9').mkdir()
     with self.assertRaisesRegex(
-      errors.UsageError, '9 is damaged.*whole is that of step 5: .*_step=5'
+      errors.UsageError, '9 is damaged.*intact .* has step 5: .*_step=5'
     ):
       self.restore(_state())
 
 
 @pytest.mark.fault
-# What Orbax had begun to read when it met the damage, and `gc.collect` finds.
+# `gc.collect` finds reads that Orbax had started when it met the damage.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.filterwarnings('ignore:coroutine .* never awaited:RuntimeWarning')
 class DamageTest(CheckpointsTestCase):
-  """What the disk did to a checkpoint is never taken for what was saved."""
+  """Tests that a damaged checkpoint is never restored."""
 
   def setUp(self):
     super().setUp()
-    self.save(_state(), step=3, metadata={'name': 'whole'})
+    self.save(_state(), step=3, metadata={'name': 'intact'})
     self.save(_state(), step=5, metadata={'name': 'a', 'x': [0.1, 0.2]})
     self.path = self.directory / '5'
     self.rng = np.random.default_rng(0)
@@ -290,7 +291,7 @@ class DamageTest(CheckpointsTestCase):
     self.files = sorted(x for x in files if x.stat().st_size)
 
   def _reload(self):
-    """'as saved', or the sentence that refuses it."""
+    """Returns 'as saved' or the error message."""
     try:
       state, metadata = self.restore(_state(seed=1))
     except errors.UsageError as error:
@@ -299,8 +300,8 @@ class DamageTest(CheckpointsTestCase):
     self.assertEqual(metadata, {'name': 'a', 'x': [0.1, 0.2]})
     return 'as saved'
 
-  def _damaged(self, number, damage):
-    """Outcomes after damage to one file at a time, large ones more often."""
+  def _outcomes(self, number, damage):
+    """Returns outcomes after damage to one file at a time, weighted by size."""
     sizes = np.array([x.stat().st_size for x in self.files])
     chosen = self.rng.choice(len(sizes), number, p=sizes / sizes.sum())
     outcomes = []
@@ -314,10 +315,10 @@ class DamageTest(CheckpointsTestCase):
 
   def _assert_refused(self, outcomes, number, least):
     self.assertLen(outcomes, number)
-    refused = [said for said in outcomes if said != 'as saved']
+    refused = [x for x in outcomes if x != 'as saved']
     self.assertGreater(len(refused), least)
-    for said in refused:
-      self.assertRegex(said, 'checkpoints/5 is damaged: .*--resume_step=3')
+    for message in refused:
+      self.assertRegex(message, 'checkpoints/5 is damaged: .*--resume_step=3')
 
   def test_a_flipped_bit(self):
     def flip(content):
@@ -326,13 +327,13 @@ class DamageTest(CheckpointsTestCase):
       content[bit // 8] ^= 1 << bit % 8
       return content
 
-    self._assert_refused(self._damaged(100, flip), 100, 15)
+    self._assert_refused(self._outcomes(100, flip), 100, 15)
 
   def test_a_truncation(self):
     def truncate(content):
       return content[: self.rng.integers(len(content))]
 
-    self._assert_refused(self._damaged(50, truncate), 50, 15)
+    self._assert_refused(self._outcomes(50, truncate), 50, 15)
 
   def test_a_score_that_was_never_finished_is_none(self):
     torn = self.directory / '9.orbax-checkpoint-tmp' / 'metrics' / 'metrics'
@@ -340,12 +341,12 @@ class DamageTest(CheckpointsTestCase):
     torn.write_text('{"sco')
     self.assertEqual(self._reload(), 'as saved')
 
-  def test_goes_on_from_the_step_that_it_names(self):
+  def test_resumes_from_the_step_that_the_message_names(self):
     shutil.rmtree(self.path / 'state')
     self.assertIn('--resume_step=3', self._reload())
     state, metadata = self.restore(_state(seed=1), step=3)
     self.assert_same_bits(state, _state())
-    self.assertEqual(metadata, {'name': 'whole'})
+    self.assertEqual(metadata, {'name': 'intact'})
 
 
 if __name__ == '__main__':

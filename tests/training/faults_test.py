@@ -1,4 +1,4 @@
-"""Real kills and a real full disk: what was acknowledged is there."""
+"""Tests that acknowledged checkpoints survive real kills and a full disk."""
 
 import pathlib
 import subprocess
@@ -37,7 +37,7 @@ class FaultsTest(absltest.TestCase):
     self.directory = pathlib.Path(root) / 'checkpoints'
 
   def _restore(self):
-    """The latest checkpoint, which is that of its step."""
+    """Returns the step of the latest checkpoint and checks its contents."""
     with checkpoints.Checkpointer(self.directory) as checkpointer:
       state, metadata = checkpointer.restore(toy.init())
     step = int(state.step)
@@ -70,19 +70,19 @@ class FaultsTest(absltest.TestCase):
     for kill in range(_NUM_KILLS):
       with _start(program, self.directory) as process:
         assert process.stdout
-        process.stdout.readline()  # It is at work.
+        process.stdout.readline()  # The loop has started.
         time.sleep(rng.uniform(0, 0.5))
         process.kill()
-        said, _ = process.communicate()
-      steps = [int(x) for x in said.split()]
+        stdout, _ = process.communicate()
+      steps = [int(x) for x in stdout.split()]
       acknowledged = max([acknowledged, *steps])
       with self.subTest(kill):
         self.assertGreaterEqual(self._restore(), acknowledged)
     self.assertGreater(acknowledged, 2 * _NUM_KILLS)
 
   def test_a_full_disk_raises_at_once_and_leaves_what_was_there(self):
-    # No file may grow beyond some bytes: the kernel refuses as a full disk
-    # does, in the same call.
+    # A limit on file sizes makes the kernel refuse a write in the same call, as
+    # a full disk does.
     program = """
       import resource, signal, sys
       from acme_cbo.training import checkpoints
@@ -98,8 +98,8 @@ class FaultsTest(absltest.TestCase):
           print('raised', type(error).__name__)
     """
     with _start(program, self.directory) as process:
-      said, errors = process.communicate(timeout=60)
-    self.assertStartsWith(said, 'raised ', errors)
+      stdout, stderr = process.communicate(timeout=60)
+    self.assertStartsWith(stdout, 'raised ', stderr)
     self.assertEqual(self._restore(), 1)
 
 

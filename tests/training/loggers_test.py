@@ -1,5 +1,3 @@
-import contextlib
-import io
 import json
 import pathlib
 import tempfile
@@ -63,13 +61,13 @@ class TensorBoardLoggerTest(WorkdirTestCase):
     first = loggers.TensorBoardLogger(self.workdir)
     for step in (1, 2):
       first.write(step, {'train/loss': float(step)})
-    # What a run begins with may be scored later.
+    # The initial state may be evaluated later.
     first.write(0, {'eval/score': 0.5})
-    known = first.state_dict()
+    saved = first.state_dict()
     first.write(3, {'train/loss': 3.0})
     first.close()
     second = loggers.TensorBoardLogger(self.workdir)
-    second.load_state_dict(json.loads(json.dumps(known)))
+    second.load_state_dict(json.loads(json.dumps(saved)))
     for step in (3, 4):
       second.write(step, {'train/loss': 10.0 * step})
     second.close()
@@ -79,7 +77,7 @@ class TensorBoardLoggerTest(WorkdirTestCase):
       _points(_read(self.workdir), 'train/loss'),
       [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)],
     )
-    # A TensorBoard that had read the old file is told what to forget.
+    # A TensorBoard that has read the old file drops its later events.
     (start,) = (
       event
       for event in event_file_loader.EventFileLoader(str(files[1])).Load()
@@ -90,11 +88,11 @@ class TensorBoardLoggerTest(WorkdirTestCase):
   def test_what_a_killed_start_wrote_is_gone(self):
     first = loggers.TensorBoardLogger(self.workdir)
     first.write(1, {'train/loss': 1.0})
-    known = first.state_dict()
+    saved = first.state_dict()
     first.close()
     for value in (20.0, 30.0):
       again = loggers.TensorBoardLogger(self.workdir)
-      again.load_state_dict(known)
+      again.load_state_dict(saved)
       again.write(2, {'train/loss': value})
       again.close()
     self.assertLen(list((self.workdir / 'tb').iterdir()), 2)
@@ -146,14 +144,14 @@ class JsonlLoggerTest(WorkdirTestCase):
     logger = loggers.JsonlLogger(self.workdir)
     logger.write_text('config', 'a')
     logger.write(1, {'train/loss': 0.5})
-    known = json.loads(json.dumps(logger.state_dict()))
+    saved = json.loads(json.dumps(logger.state_dict()))
     logger.write(2, {'train/loss': 0.6})
     logger.write_text('config', 'b')
     logger.close()
     with (self.workdir / 'metrics.jsonl').open('a') as file:
       file.write('{"step": 3, "tra')  # As after a kill.
     again = loggers.JsonlLogger(self.workdir)
-    again.load_state_dict(known)
+    again.load_state_dict(saved)
     again.write(2, {'train/loss': 0.7})
     again.close()
     rows = [(row['step'], row['train/loss']) for row in self._rows()]
@@ -163,12 +161,12 @@ class JsonlLoggerTest(WorkdirTestCase):
   def test_rows_that_are_gone_cannot_be_gone_on_from(self):
     logger = loggers.JsonlLogger(self.workdir)
     logger.write(1, {'train/loss': 0.5})
-    known = logger.state_dict()
+    saved = logger.state_dict()
     logger.close()
     (self.workdir / 'metrics.jsonl').write_text('')
     again = loggers.JsonlLogger(self.workdir)
     with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl has 0 bytes'):
-      again.check_state_dict(known)
+      again.check_state_dict(saved)
     again.close()
 
   @parameterized.parameters(float('nan'), float('inf'))
@@ -194,25 +192,6 @@ class JsonlLoggerTest(WorkdirTestCase):
     (line,) = (self.workdir / 'texts.jsonl').read_text().splitlines()
     row = json.loads(line)
     self.assertEqual((row['tag'], row['text']), ('config', 'a = 1\nb = 2'))
-
-
-class TerminalLoggerTest(absltest.TestCase):
-  def test_prints_the_chosen_tags_in_their_order(self):
-    stream = io.StringIO()
-    logger = loggers.TerminalLogger(('b', 'a', 'c'), stream)
-    logger.write(7, {'a': 0.123456, 'b': 2.0, 'd': 1.0})
-    logger.write(8, {'d': 1.0})
-    logger.write_text('config', 'x = 1')
-    logger.close()
-    self.assertEqual(
-      stream.getvalue(), 'update 7  b 2  a 0.1235\nconfig\nx = 1\n'
-    )
-
-  def test_prints_to_stdout_as_it_is_at_the_time(self):
-    logger = loggers.TerminalLogger(('a',))
-    with contextlib.redirect_stdout(io.StringIO()) as stdout:
-      logger.write(1, {'a': 1.0})
-    self.assertEqual(stdout.getvalue(), 'update 1  a 1\n')
 
 
 class LoggerGroupTest(absltest.TestCase):

@@ -45,8 +45,8 @@ class ThroughputTest(parameterized.TestCase):
       strict=True,
     ):
       del metrics['perf/update_seconds']
-      found = {tag: x for tag, x in metrics.items() if tag[:4] == 'perf'}
-      self.assertEqual(found, expected)
+      rates_of_row = {tag: x for tag, x in metrics.items() if tag[:4] == 'perf'}
+      self.assertEqual(rates_of_row, expected)
 
   def test_an_update_has_interventions(self):
     with self.assertRaisesRegex(ValueError, 'interventions_per_update is 0'):
@@ -54,7 +54,7 @@ class ThroughputTest(parameterized.TestCase):
 
 
 class LearningRateTest(absltest.TestCase):
-  def test_is_that_which_the_update_began_with(self):
+  def test_is_the_rate_at_the_start_of_the_update(self):
     rows = _fit(3, monitors.LearningRate(lambda update: 0.5**update))
     rates = [row['train/learning_rate'] for row in rows]
     self.assertEqual(rates, [1.0, 0.5, 0.25])
@@ -82,7 +82,7 @@ class FiguresTest(absltest.TestCase):
     second = trainer(4)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     second.fit(state)
-    # At 0, 2, 3 and 4; of an update that is evaluated itself not yet.
+    # Drawn at 0, 2, 3 and 4, before the evaluated update itself is added.
     self.assertEqual(
       drawn, [{}, {'train/loss': 1}, {'train/loss': 2}, {'train/loss': 3}]
     )
@@ -95,14 +95,14 @@ class ProfileTest(parameterized.TestCase):
     self.directory = pathlib.Path(root)
 
   @parameterized.parameters((5, 2), (3, 9))
-  def test_a_trace_is_there(self, num_updates, length):
+  def test_writes_a_trace(self, num_updates, length):
     _fit(num_updates, monitors.Profile(self.directory, 2, length))
     (path,) = self.directory.rglob('perfetto_trace.json.gz')
     with gzip.open(path) as file:
       trace = json.load(file)
     self.assertNotEmpty(trace['traceEvents'])
 
-  def test_one_that_was_broken_off_is_there(self):
+  def test_an_interrupted_trace_is_written(self):
     class Break(trainer_lib.Callback):
       def on_train_batch_end(self, trainer, state, metrics):
         if trainer.updates == 3:

@@ -39,7 +39,7 @@ def _trainer(
 
 
 class Simulation:
-  """A run by a clock of its own; compilation is charged to what comes first."""
+  """Run with a simulated clock; the first call of a kind also compiles."""
 
   def __init__(self, *, update, evaluation, compilation):
     self.now = 1000.0
@@ -145,7 +145,7 @@ class PlainProgressTest(parameterized.TestCase):
     ):
       trainer.fit(toy.init())
 
-  def test_a_resumed_run_shows_what_was_known(self):
+  def test_a_resumed_run_shows_the_saved_values(self):
     first = _trainer(io.StringIO(), num_updates=2)
     state = first.fit(toy.init())
     stream = io.StringIO()

@@ -10,8 +10,8 @@ from acme_cbo.training import trainer as trainer_lib
 from tests.training import toy
 
 
-def _fit(values, callback, start=0, known=None):
-  """Trains with an evaluation of these values, one after each update."""
+def _fit(values, callback, start=0, saved=None):
+  """Trains with these values as evaluation metric, one per update."""
   evaluation = callbacks.Evaluation(
     lambda state: {'eval/score': values[int(state.step)]}, 1
   )
@@ -25,8 +25,8 @@ def _fit(values, callback, start=0, known=None):
     num_updates=len(values) - 1,
     callbacks=(evaluation, Reward(), callback),
   )
-  if known:
-    trainer.load_state_dict(known)
+  if saved:
+    trainer.load_state_dict(saved)
   trainer.fit(toy.init(start))
   return trainer
 
@@ -50,11 +50,11 @@ class EarlyStoppingTest(parameterized.TestCase):
         str(trainer.stop_reason), rf'eval/score was not above .* in {patience} '
       )
 
-  def test_goes_on_counting(self):
+  def test_resumes_counting(self):
     values = (0.1, 0.5, 0.4, 0.3, 0.2, 0.1)
     first = stopping.EarlyStopping('eval/score', 3)
-    known = json.loads(json.dumps(_fit(values[:3], first).state_dict()))
-    trainer = _fit(values, stopping.EarlyStopping('eval/score', 3), 2, known)
+    saved = json.loads(json.dumps(_fit(values[:3], first).state_dict()))
+    trainer = _fit(values, stopping.EarlyStopping('eval/score', 3), 2, saved)
     self.assertEqual(trainer.updates, 4)
 
   def test_patience_is_positive(self):
@@ -81,13 +81,13 @@ class ConvergenceTest(parameterized.TestCase):
       self.assertEqual(trainer.updates, 250)
       self.assertIsNone(trainer.stop_reason)
 
-  def test_goes_on_with_what_it_has_seen(self):
+  def test_resumes_with_the_earlier_values(self):
     whole = stopping.Convergence('reward/total', 40, 0.01, False)
     _fit(self.values, whole)
     first = stopping.Convergence('reward/total', 40, 0.01, False)
-    known = json.loads(json.dumps(_fit(self.values[:71], first).state_dict()))
+    saved = json.loads(json.dumps(_fit(self.values[:71], first).state_dict()))
     second = stopping.Convergence('reward/total', 40, 0.01, False)
-    _fit(self.values, second, 70, known)
+    _fit(self.values, second, 70, saved)
     self.assertEqual(second.converged_at, whole.converged_at)
 
 

@@ -59,20 +59,20 @@ class OrderTest(parameterized.TestCase):
     )
     self.assertEqual((int(state.step), trainer.updates), (3, 3))
 
-  def test_an_evaluation_that_is_due_at_the_end_happens_once(self):
+  def test_an_evaluation_due_at_the_end_runs_once(self):
     recorder = toy.Recorder()
     _trainer(recorder, num_updates=4).fit(toy.init())
     evaluations = [call for call in recorder.calls if call[0] == 'evaluate']
     self.assertEqual(evaluations, [('evaluate', x) for x in (0, 2, 4)])
 
-  def test_goes_on_as_if_it_had_never_stopped(self):
+  def test_resumes_as_if_it_had_never_stopped(self):
     recorder = toy.Recorder()
     before = _trainer(recorder, num_updates=2)
     state = before.fit(toy.init())
-    known = json.loads(json.dumps(before.state_dict()))
+    saved = json.loads(json.dumps(before.state_dict()))
     recorder.calls.clear()
     trainer = _trainer(recorder)
-    trainer.load_state_dict(known)
+    trainer.load_state_dict(saved)
     trainer.fit(state)
     self.assertEqual(
       recorder.calls,
@@ -94,7 +94,7 @@ class OrderTest(parameterized.TestCase):
     trainer = _trainer(recorder, (Stop(), recorder))
     self.assertEqual(int(trainer.fit(toy.init()).step), 1)
     self.assertEqual(trainer.stop_reason, 'enough')
-    # What the run ends with is evaluated.
+    # The final state is evaluated.
     self.assertEqual(
       recorder.calls[-5:],
       [
@@ -119,7 +119,7 @@ class OrderTest(parameterized.TestCase):
     self.assertEqual(int(again.fit(state).step), 1)
     self.assertEqual(again.stop_reason, 'enough')
 
-  def test_nothing_is_changed_where_it_cannot_go_on(self):
+  def test_changes_nothing_if_it_cannot_resume(self):
     class Gone(toy.Recorder):
       def check_state_dict(self, state):
         raise errors.UsageError('it is gone')
@@ -127,10 +127,10 @@ class OrderTest(parameterized.TestCase):
       def load_state_dict(self, state):
         raise AssertionError('It was changed.')
 
-    known = _trainer(toy.Recorder()).state_dict()
+    saved = _trainer(toy.Recorder()).state_dict()
     trainer = _trainer(toy.Recorder(), logger=Gone())
     with self.assertRaisesRegex(errors.UsageError, 'it is gone'):
-      trainer.load_state_dict(known)
+      trainer.load_state_dict(saved)
 
   def test_a_signal_ends_it_after_the_update(self):
     recorder = toy.Recorder()
@@ -205,7 +205,7 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual([x for x, _ in recorder.metrics], [1, 0])
     self.assertLen(recorder.exceptions, 1)
 
-  def test_every_metric_that_is_not_finite_is_named(self):
+  def test_names_every_metric_that_is_not_finite(self):
     recorder = toy.Recorder()
 
     recorder.evaluate = lambda state: {
@@ -327,7 +327,7 @@ class ExceptionTest(parameterized.TestCase):
 
   def test_a_state_beyond_the_end_raises(self):
     recorder = toy.Recorder()
-    with self.assertRaisesRegex(ValueError, '4 updates already.* is 3'):
+    with self.assertRaisesRegex(ValueError, 'already has 4 updates.* is 3'):
       _trainer(recorder).fit(toy.init(step=4))
     self.assertEqual(recorder.calls, [('on_exception',), ('close',)])
 
