@@ -1,1 +1,1 @@
-"""The network of the policy and the distribution of its actions."""
+"""The policy network and the distribution of its actions."""

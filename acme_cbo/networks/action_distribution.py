@@ -1,14 +1,14 @@
-"""The policy's distribution: variables, a cell of each domain, a point in it.
+"""The policy's action distribution: variables, and a value for each of them.
 
-A decision is made in up to Z turns. Each adds a variable and its value to what
-is chosen already, or adds none, and then none is added any more. Two orders of
-the same variables are two decisions, each with a probability of its own.
+A decision takes up to Z action steps. Each step adds a variable and its value
+to the partial intervention, or stops: no variable is added from then on. Two
+orders of the same variables are two decisions with their own probabilities.
 
-A value has an atom at each end of the domain and a constant density on each of
-the K cells between them. With respect to the measure that counts the two ends
-and is uniform (Lebesgue) between them, the density of a value in cell c is
-`p_c` at an end and `K p_c` inside; its logarithm, entropy and divergence are
-closed forms of the cells' probabilities.
+The distribution of a value has an atom at each end of the domain and a constant
+density on each of the K cells between them. With respect to the measure that is
+the sum of counting measure on the two ends and Lebesgue measure between them,
+the density of a value in cell c is `p_c` at an end and `K p_c` inside; log
+density, entropy and divergence are closed forms of the cells' probabilities.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,18 @@ from acme_cbo import types
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import sampling
 
-# Stands for minus infinity: its probability is 0 exactly, and 0 times its log
+# Stands for minus infinity: the probability is exactly 0, and 0 times the log
 # probability is 0, not NaN.
 _NEVER = -1e9
 
 
-class Choice(NamedTuple):
-  """Log probabilities of one turn.
+class StepDistribution(NamedTuple):
+  """Log probabilities of one action step.
 
   Attributes:
-    variable: [D + 1] of adding each variable; of adding none, last.
-    cell: [D, C] of each cell, given the variable.
+    variable: [D + 1] log probability of adding each variable; the last entry is
+      that of adding none.
+    cell: [D, C] log probability of each cell, given the variable.
   """
 
   variable: jax.Array
@@ -39,12 +40,12 @@ class Choice(NamedTuple):
 
 
 class PartialIntervention(NamedTuple):
-  """What is chosen before a turn.
+  """The variables and values that are chosen before an action step.
 
   Attributes:
-    mask: [D] bool, the variables.
-    fractions: [D] where in their domains; 0 elsewhere.
-    closed: [] bool, none is added any more.
+    mask: [D] bool, the chosen variables.
+    fractions: [D] positions of their values in the domains; 0 elsewhere.
+    closed: [] bool, True if no more variables are added.
   """
 
   mask: jax.Array
@@ -53,24 +54,24 @@ class PartialIntervention(NamedTuple):
 
 
 def empty_intervention(num_variables: int) -> PartialIntervention:
-  """Before the first turn, for D variables."""
+  """Returns the partial intervention on none of D variables."""
   return PartialIntervention(
     jnp.zeros(num_variables, bool), jnp.zeros(num_variables), jnp.array(False)
   )
 
 
-def added(
+def add_variable(
   partial: PartialIntervention, variable: jax.Array, fraction: jax.Array
 ) -> PartialIntervention:
-  """After a turn.
+  """Applies one action step.
 
   Args:
-    partial: before it.
-    variable: [] int32; D if none was added.
-    fraction: [] where in its domain.
+    partial: partial intervention before the step.
+    variable: [] int32, the variable that is added; D closes the intervention.
+    fraction: [] position of its value in the domain.
 
   Returns:
-    What is chosen then.
+    The partial intervention after the step.
   """
   num_variables = partial.mask.size
   new = jnp.arange(num_variables) == variable
@@ -81,47 +82,56 @@ def added(
   )
 
 
-def before_each_turn(
+def partial_before_each_step(
   decision: types.Decision, num_variables: int
 ) -> PartialIntervention:
-  """What was chosen before each of Z turns, stacked: `Partial` of [Z, ...]."""
+  """Replays a decision.
 
-  def turn(partial, taken):
-    return added(partial, *taken), partial
+  Args:
+    decision: a decision of Z action steps.
+    num_variables: D.
 
-  # Unrolled: a loop of two turns costs more than it saves.
+  Returns:
+    The partial intervention before each step, with a leading axis Z.
+  """
+
+  def step(partial, action):
+    return add_variable(partial, *action), partial
+
+  # Unrolled: for so few steps a loop costs more than it saves.
   return jax.lax.scan(
-    turn,
+    step,
     empty_intervention(num_variables),
     (decision.variable, decision.fraction),
     unroll=True,
   )[1]
 
 
-def choice(
+def step_distribution(
   joint_logits: jax.Array,
   none_logit: jax.Array,
   sets: jax.Array,
   partial: PartialIntervention,
-) -> Choice:
-  """The distribution of one turn.
+) -> StepDistribution:
+  """Returns the distribution of one action step.
 
   Args:
-    joint_logits: [D, C] to add each variable at each cell.
-    none_logit: [] to add none.
-    sets: [M, D] bool, the sets that are allowed.
-    partial: what is chosen already.
+    joint_logits: [D, C] logits of adding each variable at each cell.
+    none_logit: [] logit of adding none.
+    sets: [M, D] bool, the allowed sets of variables.
+    partial: partial intervention before the step.
 
   Returns:
-    The factorised `Choice`; whatever leads to no allowed set has probability 0.
+    The distribution, factorized into variable and cell. A step after which no
+    allowed set can be reached has probability 0.
   """
-  may = intervention_sets.may_add(sets, partial.mask) & ~partial.closed
-  # Where nothing is allowed at all, nothing is added.
-  stop = intervention_sets.may_stop(sets, partial.mask) | ~may.any()
+  may_add = intervention_sets.may_add(sets, partial.mask) & ~partial.closed
+  # If no variable may be added, adding none has probability 1.
+  may_stop = intervention_sets.may_stop(sets, partial.mask) | ~may_add.any()
   logits = jnp.append(jax.nn.logsumexp(joint_logits, axis=-1), none_logit)
-  return Choice(
+  return StepDistribution(
     variable=jax.nn.log_softmax(
-      jnp.where(jnp.append(may, stop), logits, _NEVER)
+      jnp.where(jnp.append(may_add, may_stop), logits, _NEVER)
     ),
     cell=jax.nn.log_softmax(joint_logits, axis=-1),
   )
@@ -130,7 +140,16 @@ def choice(
 def fraction_at(
   cell: jax.Array, offset: jax.Array, num_cells: int
 ) -> jax.Array:
-  """The point of a domain at `offset` in [0, 1) of a cell: [] in [0, 1]."""
+  """Returns the position in the domain of a point in a cell.
+
+  Args:
+    cell: [] int32 in 0 .. K + 1; 0 and K + 1 are the ends of the domain.
+    offset: [] in [0, 1), position in the cell; ignored at the ends.
+    num_cells: K.
+
+  Returns:
+    [] in [0, 1].
+  """
   inside = (cell - 1 + offset) / num_cells
   return jnp.where(
     cell == 0, 0.0, jnp.where(cell == num_cells + 1, 1.0, inside)
@@ -138,31 +157,40 @@ def fraction_at(
 
 
 def sample(
-  key: jax.Array, log_probs: Choice
+  key: jax.Array, log_probs: StepDistribution
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Draws a turn: variable, cell, fraction. The key is consumed."""
+  """Samples an action step.
+
+  Args:
+    key: the key is consumed.
+    log_probs: distribution of the step.
+
+  Returns:
+    Variable, cell and fraction.
+  """
   num_variables, num_cells = log_probs.cell.shape
-  drawn = sampling.levels(
+  draws = sampling.levels(
     key, {'variable': (num_variables + 1,), 'cell': (num_cells,), 'offset': ()}
   )
-  variable = jnp.argmax(log_probs.variable + sampling.gumbel(drawn['variable']))
+  variable = jnp.argmax(log_probs.variable + sampling.gumbel(draws['variable']))
   cells = log_probs.cell[jnp.minimum(variable, num_variables - 1)]
-  cell = jnp.argmax(cells + sampling.gumbel(drawn['cell']))
-  return _turn(variable, cell, drawn['offset'], num_cells)
+  cell = jnp.argmax(cells + sampling.gumbel(draws['cell']))
+  return _action(variable, cell, draws['offset'], num_cells)
 
 
 def mode(
-  key: jax.Array, log_probs: Choice
+  key: jax.Array, log_probs: StepDistribution
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The most probable turn.
+  """Returns the most probable action step.
 
-  Adding none is compared with each variable as a whole; then the variable and
-  cell that are most probable together, at the top of the parabola through the
-  log probabilities of the cell and its two neighbours.
+  No variable is added if that is at least as probable as each variable, summed
+  over cells. Otherwise the step is the most probable pair of variable and cell;
+  the value is at the maximum of the parabola through the log probabilities of
+  the cell and its two neighbors.
 
   Args:
-    key: not used.
-    log_probs: of the turn.
+    key: unused; the signature is that of `sample`.
+    log_probs: distribution of the step.
 
   Returns:
     Variable, cell and fraction.
@@ -172,32 +200,35 @@ def mode(
   joint = log_probs.variable[:-1, None] + log_probs.cell
   variable, cell = jnp.unravel_index(jnp.argmax(joint), joint.shape)
   none = log_probs.variable[-1] >= jnp.max(log_probs.variable[:-1])
-  offset = 0.5 + _top(log_probs.cell[variable], cell)
+  offset = 0.5 + _parabola_maximum(log_probs.cell[variable], cell)
   variable = jnp.where(none, num_variables, variable)
-  return _turn(variable, cell, offset, num_cells)
+  return _action(variable, cell, offset, num_cells)
 
 
-def _top(logs, cell):
-  """How far from a cell's centre the top of a curve is: [] in (-.5, .5)."""
-  # The two ends are points, not cells: next to them there is no parabola.
+def _parabola_maximum(logs, cell):
+  """Returns the maximum's offset from the center of a cell: [] in (-.5, .5)."""
+  # The ends are points, not cells, so that a cell next to one lacks a neighbor.
   inner = (cell > 1) & (cell < logs.size - 2)
   left, here, right = (logs[cell + step] for step in (-1, 0, 1))
-  bend = 2 * here - left - right
-  top = 0.5 * (right - left) / jnp.where(bend > 0, bend, 1.0)
-  return jnp.where(inner & (bend > 0), jnp.clip(top, -0.499, 0.499), 0.0)
+  curvature = 2 * here - left - right
+  maximum = 0.5 * (right - left) / jnp.where(curvature > 0, curvature, 1.0)
+  return jnp.where(
+    inner & (curvature > 0), jnp.clip(maximum, -0.499, 0.499), 0.0
+  )
 
 
 def log_prob(
-  log_probs: Choice, decision: types.Decision
+  log_probs: StepDistribution, decision: types.Decision
 ) -> tuple[jax.Array, jax.Array]:
-  """Log probabilities of a turn: of the variable, and of the cell given it.
+  """Returns the log probabilities of an action step.
 
   Args:
-    log_probs: of the turn.
-    decision: its entries for that turn: of [] arrays.
+    log_probs: distribution of the step.
+    decision: entries of the decision for this step, [] arrays.
 
   Returns:
-    [] and []; the second is 0 where no variable was added.
+    [] log probability of the variable, and [] that of the cell given the
+    variable; the latter is 0 where no variable is added.
   """
   num_variables = log_probs.cell.shape[0]
   variable = jnp.minimum(decision.variable, num_variables - 1)
@@ -206,63 +237,65 @@ def log_prob(
   return log_probs.variable[decision.variable], jnp.where(none, 0.0, cell)
 
 
-def log_density(log_probs: Choice, decision: types.Decision) -> jax.Array:
-  """Log density of a turn's value, given its variable: []."""
+def log_density(
+  log_probs: StepDistribution, decision: types.Decision
+) -> jax.Array:
+  """Returns the log density of a step's value, given its variable: []."""
   num_cells = log_probs.cell.shape[-1] - 2
   inside = (decision.cell > 0) & (decision.cell <= num_cells)
   cell = log_probs.cell[decision.variable, decision.cell]
   return cell + jnp.where(inside, jnp.log(float(num_cells)), 0.0)
 
 
-def entropy(log_probs: Choice) -> tuple[jax.Array, jax.Array]:
-  """Entropy of the variable, and expected entropy of the cell given it."""
+def entropy(log_probs: StepDistribution) -> tuple[jax.Array, jax.Array]:
+  """Returns entropy of the variable, and expected entropy of the cell."""
   weight = jnp.exp(log_probs.variable)
-  of_variable = -(weight * log_probs.variable).sum()
+  variable_entropy = -(weight * log_probs.variable).sum()
   per_variable = -(jnp.exp(log_probs.cell) * log_probs.cell).sum(-1)
-  return of_variable, (weight[:-1] * per_variable).sum()
+  return variable_entropy, (weight[:-1] * per_variable).sum()
 
 
-def kl(log_probs: Choice, reference: Choice) -> jax.Array:
-  """KL(policy || reference) of a turn, in closed form: []."""
+def kl(log_probs: StepDistribution, reference: StepDistribution) -> jax.Array:
+  """Returns KL(policy || reference) of a step, in closed form: []."""
   weight = jnp.exp(log_probs.variable)
-  of_variable = (weight * (log_probs.variable - reference.variable)).sum()
+  variable_kl = (weight * (log_probs.variable - reference.variable)).sum()
   difference = log_probs.cell - reference.cell
   per_variable = (jnp.exp(log_probs.cell) * difference).sum(-1)
-  return of_variable + (weight[:-1] * per_variable).sum()
+  return variable_kl + (weight[:-1] * per_variable).sum()
 
 
 def decide(
   keys: Sequence[Any],
-  turn: Callable[[PartialIntervention], tuple[jax.Array, jax.Array]],
+  logits: Callable[[PartialIntervention], tuple[jax.Array, jax.Array]],
   sets: jax.Array,
   pick: Callable[..., Any],
 ) -> tuple[types.Decision, jax.Array, jax.Array]:
-  """A whole decision of Z turns.
+  """Makes a decision of Z action steps.
 
   Args:
-    keys: [Z] consumed, one for each turn.
-    turn: what is chosen already -> [D, C] joint logits and [] that of none.
-    sets: [M, D] bool, the sets that are allowed.
+    keys: [Z] one key for each step; they are consumed.
+    logits: partial intervention -> [D, C] joint logits and [] logit of none.
+    sets: [M, D] bool, the allowed sets of variables.
     pick: `sample` or `mode`.
 
   Returns:
-    The `Decision`, and the log probabilities of its variables and of its cells:
-    [] and [].
+    The `Decision`, the [] log probability of its variables and the [] log
+    probability of its cells given the variables.
   """
   partial = empty_intervention(sets.shape[-1])
-  taken, log_probs_of_turns = [], []
+  decisions, log_probs_of_steps = [], []
   for key in keys:
-    log_probs = choice(*turn(partial), sets, partial)
+    log_probs = step_distribution(*logits(partial), sets, partial)
     decision = types.Decision(*pick(key, log_probs))
-    log_probs_of_turns.append(log_prob(log_probs, decision))
-    partial = added(partial, decision.variable, decision.fraction)
-    taken.append(decision)
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
-  of_variables, of_cells = zip(*log_probs_of_turns, strict=True)
+    log_probs_of_steps.append(log_prob(log_probs, decision))
+    partial = add_variable(partial, decision.variable, decision.fraction)
+    decisions.append(decision)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *decisions)
+  of_variables, of_cells = zip(*log_probs_of_steps, strict=True)
   return stacked, jnp.stack(of_variables).sum(), jnp.stack(of_cells).sum()
 
 
-def _turn(variable, cell, offset, num_cells):
+def _action(variable, cell, offset, num_cells):
   return (
     variable.astype(jnp.int32),
     cell.astype(jnp.int32),

@@ -1,4 +1,4 @@
-"""The interface of a network, and the data that it passes on."""
+"""Interface of a policy network, and the data it exchanges with its callers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,80 +14,89 @@ class Rows(NamedTuple):
   """Rows that a rollout adds to the observations.
 
   Attributes:
-    values: [R, D] outcomes in their own units; anything in the start row.
-    intervened: [R, D] bool, what was set; nothing in the start row.
-    left: [R] share of the budget that is left after the row.
-    start: [R] bool, True in the start row.
+    values: [R, D] observed values in the variables' own units; ignored in the
+      start row.
+    intervened: [R, D] bool, True where the variable was intervened on; all
+      False in the start row.
+    budget_left: [R] share of the budget that is left after the row.
+    start: [R] bool, True for the start row.
   """
 
   values: jax.Array
   intervened: jax.Array
-  left: jax.Array
+  budget_left: jax.Array
   start: jax.Array
 
 
 class Cache(NamedTuple):
-  """Keys and values of rows, an array of each for every block.
+  """Key-value cache: one array of keys and one of values per block.
 
-  Laid out as the products need them, so that no step copies what earlier ones
-  wrote, and not as one array for all blocks: a row is then written in place.
+  The layout is that of the matrix products, so that no step copies the rows of
+  earlier steps. The blocks have separate arrays so that a new row is written in
+  place.
 
   Attributes:
     keys: [D, W / A, rows] for each block.
     values: [D, rows, W / A] for each block.
-    tried: of the rows since the observations; None in those themselves.
-    evidence: of the rows since the observations, if the belief is an input.
+    history: interventions and outcomes since the observations; None in the
+      cache of the observations themselves.
+    evidence: evidence of the rows since the observations, if the exact belief
+      is an input of the network.
   """
 
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
-  tried: candidate_features.InterventionHistory | None = None
+  history: candidate_features.InterventionHistory | None = None
   evidence: exact_posterior.Evidence | None = None
 
 
 class Prefix(NamedTuple):
-  """All that later rows need of the observational ones.
+  """Encoding of the observations, shared by all rollouts of an SCM.
 
   Attributes:
-    units: of each variable, with a negative scale where it falls as the target
-      improves.
-    cache: keys and values of the N rows.
-    seen: of the same rows, for the candidates.
-    believed: state of the exact belief after them, if it is an input.
+    units: normalization of each variable; the scale is negative where the
+      variable decreases as the target improves.
+    cache: keys and values of the N observations.
+    row_features: the observations as inputs of the candidate features.
+    belief_state: state of the exact belief after the observations, if it is an
+      input of the network.
   """
 
   units: normalization.Normalization
   cache: Cache
-  seen: candidate_features.RowFeatures
-  believed: Any = None
+  row_features: candidate_features.RowFeatures
+  belief_state: Any = None
 
 
 class Encoding(NamedTuple):
-  """What is known after a row.
+  """Network state after processing one row of data.
 
   Attributes:
-    tokens: [D, W] of the variables.
-    parent_logits: [D] log odds that a variable is a parent of the target: the
-      learned belief.
-    known: [R] bool, which rows since the observations it knows of.
-    tried: all of them.
+    tokens: [D, W] one token per variable.
+    parent_logits: [D] log odds that each variable is a parent of the target:
+      the learned belief.
+    row_mask: [R] bool, True for the rows since the observations that this
+      encoding may depend on.
+    history: all rows since the observations.
   """
 
   tokens: jax.Array
   parent_logits: jax.Array
-  known: jax.Array
-  tried: candidate_features.InterventionHistory
+  row_mask: jax.Array
+  history: candidate_features.InterventionHistory
 
 
 class ActionHeadOutput(NamedTuple):
-  """What the network says to what is chosen already.
+  """Logits for the next variable and value, given the partial intervention.
 
   Attributes:
-    joint_logits: [D, C] to add each variable at each cell, before masking.
-    none_logit: [] to add none.
-    outcome_logits: [D, C] logit of the `optimization` reward that what is
-      chosen and one variable at one cell are predicted to earn together.
-    none_outcome: [] the same of what is chosen alone.
+    joint_logits: [D, C] logits of adding each variable at each cell, before
+      masking.
+    none_logit: [] logit of adding no variable.
+    outcome_logits: [D, C] logits of the predicted `optimization` reward of the
+      partial intervention extended by each variable at each cell.
+    none_outcome: [] logit of the predicted reward of the partial intervention
+      as it is.
   """
 
   joint_logits: jax.Array
@@ -97,12 +106,12 @@ class ActionHeadOutput(NamedTuple):
 
   @property
   def logits(self) -> tuple[jax.Array, jax.Array]:
-    """Those of the choice, as `action_distribution.choice` takes them."""
+    """Policy logits, as `action_distribution.step_distribution` takes them."""
     return self.joint_logits, self.none_logit
 
 
 class Network(NamedTuple):
-  """Pure functions of one set of parameters.
+  """Pure functions of a policy network.
 
   Attributes:
     init: (key, problem, observations, rows) -> params.
@@ -110,10 +119,13 @@ class Network(NamedTuple):
     append: (params, problem, prefix, cache, position, row) -> (Encoding,
       Cache): `row` is a `Rows` of R = 1, `cache` has room for the row
       `position`.
-    full: (params, problem, prefix, rows) -> Encoding after each of R rows: with
-      a leading axis R, but for what `EVERY_ROW` says is the same for all.
-    turn: (params, problem, prefix, encoding, partial) -> Turn.
-    predict: likewise -> its `none_outcome`, for a fraction of the work.
+    full: (params, problem, prefix, rows) -> Encoding after each of R rows. Its
+      fields have a leading axis R, except those that `ENCODING_IN_AXES` marks
+      as shared by all rows.
+    action_head: (params, problem, prefix, encoding, partial) ->
+      ActionHeadOutput.
+    predict: same arguments -> `none_outcome` of the action head, at a fraction
+      of the cost.
     empty_cache: (num_rows, num_variables) -> Cache of zeros.
   """
 
@@ -121,16 +133,16 @@ class Network(NamedTuple):
   prefix: Callable[..., Prefix]
   append: Callable[..., tuple[Encoding, Cache]]
   full: Callable[..., Encoding]
-  turn: Callable[..., ActionHeadOutput]
+  action_head: Callable[..., ActionHeadOutput]
   predict: Callable[..., jax.Array]
   empty_cache: Callable[[int, int], Cache]
 
 
-# The axes of R rows in what `Network.full` returns, for `jax.vmap`.
-EVERY_ROW: Any = Encoding._make((0, 0, 0, None))
+# `in_axes` of `jax.vmap` over the R rows in the result of `Network.full`.
+ENCODING_IN_AXES: Any = Encoding._make((0, 0, 0, None))
 
 
-def after(encodings: Encoding, rows: Any) -> Encoding:
-  """Those of some rows, of what `Network.full` returns."""
-  tokens, parent_logits, known, tried = encodings
-  return Encoding(tokens[rows], parent_logits[rows], known[rows], tried)
+def select_rows(encodings: Encoding, rows: Any) -> Encoding:
+  """Indexes the row axis of the encodings that `Network.full` returns."""
+  tokens, parent_logits, row_mask, history = encodings
+  return Encoding(tokens[rows], parent_logits[rows], row_mask[rows], history)

@@ -1,28 +1,32 @@
-"""What rows tell of candidate interventions, in closed form.
+"""Closed-form features of candidate interventions, computed from rows of data.
 
-A network can learn to look at rows that are close to a candidate, but it has to
-learn how close; here it is told. Of the interventions on exactly the variables
-of a candidate a Gaussian process tells what to expect there, and how surely
-(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
-algorithm 2.1); of all other rows, in which the variables had such values for
-other reasons, a weighted mean does (Nadaraya, 1964; Watson, 1964). And as long
-as an intervention is not put together, it matters how good the best were that
-began like it.
+A network could learn to attend to the rows close to a candidate, but it would
+have to learn how close. These features spare it that. They are of three kinds:
 
-Nothing is fitted. There are a few processes of different lengths and noises.
-How far the outcomes of each reach is known in closed form: an inverse gamma
-prior on the variance of the signal leaves Student's t (section 9.9), whose
-evidence says how much each process is to be believed; what they say together is
-their average by it.
+  * Rows that intervene on exactly the variables of the candidate are the data
+    of a Gaussian process, which predicts a mean and a standard deviation
+    (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
+    algorithm 2.1).
+  * All other rows, in which the variables had such values for other reasons,
+    enter a kernel-weighted mean (Nadaraya, 1964; Watson, 1964).
+  * While an intervention is still partial, the best outcome of the rows that
+    extend it is a feature of its own.
 
-The inverse of a Cholesky factor grows by a row for every row that is seen, and
-the rows before stay what they are. So what was known at any time is a sum over
-its rows up to then, and adding a row costs the square of their number. Nothing
-here calls LAPACK.
+Nothing is fitted. Instead there are a few processes of different length scales
+and noise levels. Their signal variance has a closed-form posterior: under an
+inverse gamma prior the marginal likelihood is Student's t (section 9.9). This
+evidence weights the processes, and their predictions are averaged with these
+weights.
 
-Places are shares of a domain, from the end at which the target was worse;
-outcomes are in units of the observations. L lengths, G processes, each of one
-length and one noise, B widths.
+The inverse of a Cholesky factor grows by one row per data row and leaves the
+earlier rows unchanged. A prediction from the first rows alone is thus a sum
+over these rows, and adding a row costs the square of their number. Nothing here
+calls LAPACK.
+
+Positions are fractions of a domain, measured from the end at which the target
+was worse; outcomes are in units of the observations. There are L length scales,
+G processes (one per pair of a length scale and a noise level) and B kernel
+widths.
 """
 
 import math
@@ -33,56 +37,58 @@ import jax.numpy as jnp
 
 from acme_cbo.networks import action_distribution
 
-# Of the processes: shares of a domain, and the variance of the noise of one
-# outcome over that of the signal.
+# Length scales of the processes, as fractions of a domain, and noise levels:
+# variance of the noise of one outcome over that of the signal.
 _LENGTHS = (0.07, 0.25, 0.7)
 _NOISES = (0.03, 0.3)
-# The mean of ever so many outcomes still has so much.
-_LEAST_NOISE = 2e-3
-# Variance of the signal before anything was tried, and the rows it counts for.
+# Lower bound of the noise level, however many draws an outcome averages.
+_MIN_NOISE = 2e-3
+# Prior of the signal variance: its mean, and the number of rows it is worth.
 _VARIANCE = 4.0
 _PRIOR_ROWS = 1.0
-# Of the weighted means: shares of a domain.
+# Kernel widths of the weighted means, as fractions of a domain.
 _WIDTHS = (0.05, 0.2)
-# Keeps the mean of no rows at 0.
-_FEW_ROWS = 1e-3
-# Improvements below it, in deviations of the signal, are told no more apart.
-_LEAST_IMPROVEMENT = 1e-4
+# Added to sums of weights, so that the mean of no rows is 0.
+_WEIGHT_OFFSET = 1e-3
+# Added to expected improvements, in standard deviations of the signal, before
+# the logarithm is taken.
+_IMPROVEMENT_OFFSET = 1e-4
 
 NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
 NUM_FEATURES = 7 + len(_LENGTHS) + 3 * len(_WIDTHS)
-# Which of them is the logarithm of the expected improvement.
+# Index of the logarithm of the expected improvement among the features.
 LOG_IMPROVEMENT = 4
 
 
 class RowFeatures(NamedTuple):
-  """What is kept of R rows, of any kind.
+  """R rows, observational or interventional, as the features need them.
 
   Attributes:
-    known: [R] bool, False where there is nothing to see, yet or at all.
-    outcomes: [R] of the target, more is better; 0 where nothing is known.
-    intervened: [R, D] bool, what was set.
-    places: [R, D] where each variable was.
-    nearness: [B, D, R, C] to each candidate value, of the weighted means.
+    row_mask: [R] bool, False for rows that do not count: the start row, and
+      rows that are not there yet.
+    outcomes: [R] values of the target, more is better; 0 where masked.
+    intervened: [R, D] bool, True where the variable was intervened on.
+    fractions: [R, D] position of each variable in its domain.
+    nearness: [B, D, R, C] nearness of each row to each candidate value.
   """
 
-  known: jax.Array
+  row_mask: jax.Array
   outcomes: jax.Array
   intervened: jax.Array
-  places: jax.Array
+  fractions: jax.Array
   nearness: jax.Array
 
 
 class InterventionHistory(NamedTuple):
-  """What is kept of R rows of interventions.
+  """R rows of interventions, with the state of the Gaussian processes.
 
   Attributes:
-    seen: the rows.
+    rows: the rows.
     inverse: [G, R, R] inverses of the Cholesky factors.
-    whitened: [G, R] the same times the outcomes.
+    whitened: [G, R] products of the inverses and the outcomes.
   """
 
-  seen: RowFeatures
+  rows: RowFeatures
   inverse: jax.Array
   whitened: jax.Array
 
@@ -90,13 +96,13 @@ class InterventionHistory(NamedTuple):
 def empty_history(
   num_rows: int, num_variables: int, num_points: int
 ) -> InterventionHistory:
-  """Room for R rows of D variables with C candidate values each."""
+  """Returns room for R rows of D variables with C candidate values each."""
   return InterventionHistory(
     RowFeatures(
-      known=jnp.zeros(num_rows, bool),
+      row_mask=jnp.zeros(num_rows, bool),
       outcomes=jnp.zeros(num_rows),
       intervened=jnp.zeros((num_rows, num_variables), bool),
-      places=jnp.zeros((num_rows, num_variables)),
+      fractions=jnp.zeros((num_rows, num_variables)),
       nearness=jnp.zeros((len(_WIDTHS), num_variables, num_rows, num_points)),
     ),
     inverse=jnp.zeros((NUM_PROCESSES, num_rows, num_rows)),
@@ -105,267 +111,319 @@ def empty_history(
 
 
 def row_features(
-  known: jax.Array,
+  row_mask: jax.Array,
   outcomes: jax.Array,
   intervened: jax.Array,
-  places: jax.Array,
+  fractions: jax.Array,
   points: jax.Array,
 ) -> RowFeatures:
-  """What is to be kept of rows.
+  """Computes the features of rows.
 
   Args:
-    known: [R] bool, False where there is nothing to see.
-    outcomes: [R] of the target, more is better.
-    intervened: [R, D] bool, what was set.
-    places: [R, D] where each variable was.
-    points: [C] places of the candidates.
+    row_mask: [R] bool, False for rows that do not count.
+    outcomes: [R] values of the target, more is better.
+    intervened: [R, D] bool, True where the variable was intervened on.
+    fractions: [R, D] position of each variable in its domain.
+    points: [C] positions of the candidates.
 
   Returns:
-    The `Seen`.
+    The `RowFeatures`.
   """
-  nearness = _nearness(places.T[..., None] - points)
+  nearness = _nearness(fractions.T[..., None] - points)
   return RowFeatures(
-    known, jnp.where(known, outcomes, 0.0), intervened, places, nearness
+    row_mask,
+    jnp.where(row_mask, outcomes, 0.0),
+    intervened,
+    fractions,
+    nearness,
   )
 
 
 def append_rows(
-  tried: InterventionHistory,
+  history: InterventionHistory,
   position: jax.Array,
   new: RowFeatures,
   samples: jax.Array,
 ) -> InterventionHistory:
-  """Adds rows of interventions.
+  """Appends rows of interventions.
 
   Args:
-    tried: the rows before, with room for more.
-    position: [] where the first of the new rows goes.
-    new: Q of them.
-    samples: [] draws of which the outcome of each row is the mean.
+    history: earlier rows, with room for more.
+    position: [] index of the first of the new rows.
+    new: Q new rows.
+    samples: [] number of draws that each outcome averages.
 
   Returns:
-    All rows, those before unchanged.
+    All rows; the earlier ones are unchanged.
   """
   noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))  # [G]
-  noise = jnp.maximum(noise / samples, _LEAST_NOISE)
+  noise = jnp.maximum(noise / samples, _MIN_NOISE)
 
-  seen = RowFeatures(
+  rows = RowFeatures(
     *(
       jax.lax.dynamic_update_slice_in_dim(
-        old, of_new.astype(old.dtype), position, axis
+        old, added.astype(old.dtype), position, axis
       )
-      for old, of_new, axis in zip(
-        tried.seen, new, (0, 0, 0, 0, 2), strict=True
+      for old, added, axis in zip(
+        history.rows, new, (0, 0, 0, 0, 2), strict=True
       )
     )
   )
 
-  def absorb(carry, row):
-    """The row of the inverses, and of the whitened outcomes, of a row."""
+  def append_row(carry, index):
+    """Computes one row of the inverses and of the whitened outcomes."""
     inverse, whitened = carry
-    here = jnp.arange(seen.known.size) == row
-    same = (seen.intervened == seen.intervened[row]).all(-1)
-    before = seen.known & seen.known[row] & (jnp.arange(here.size) < row)
-    squares = _half_squares(seen.places - seen.places[row], _LENGTHS)
-    squares = jnp.where(seen.intervened[row], squares, 0.0).sum(-1)  # [L, R]
+    here = jnp.arange(rows.row_mask.size) == index
+    same = (rows.intervened == rows.intervened[index]).all(-1)
+    before = rows.row_mask & rows.row_mask[index]
+    before &= jnp.arange(here.size) < index
+    squares = _half_squares(rows.fractions - rows.fractions[index], _LENGTHS)
+    squares = jnp.where(rows.intervened[index], squares, 0.0).sum(-1)  # [L, R]
     covariance = jnp.exp(-squares) * (same & before)
-    factor = (inverse @ _of_each(covariance)[..., None])[..., 0]  # [G, R]
-    left = 1 + noise - jnp.square(factor).sum(-1)
-    scale = jax.lax.rsqrt(jnp.maximum(left, noise))[:, None]
+    factor = (inverse @ _repeat_lengths(covariance)[..., None])[
+      ..., 0
+    ]  # [G, R]
+    residual = 1 + noise - jnp.square(factor).sum(-1)
+    scale = jax.lax.rsqrt(jnp.maximum(residual, noise))[:, None]
     new = (here - (factor[:, None] @ inverse)[:, 0]) * scale
-    new_whitened = (new * seen.outcomes).sum(-1, keepdims=True)
+    new_whitened = (new * rows.outcomes).sum(-1, keepdims=True)
     inverse = jnp.where(here[:, None], new[:, None], inverse)
     return (inverse, jnp.where(here, new_whitened, whitened)), None
 
-  rows = position + jnp.arange(new.known.size)
-  start = tried.inverse, tried.whitened
-  (inverse, whitened), _ = jax.lax.scan(absorb, start, rows)
-  return InterventionHistory(seen, inverse, whitened)
+  indices = position + jnp.arange(new.row_mask.size)
+  start = history.inverse, history.whitened
+  (inverse, whitened), _ = jax.lax.scan(append_row, start, indices)
+  return InterventionHistory(rows, inverse, whitened)
 
 
 def candidate_features(
   passive: RowFeatures,
-  known: jax.Array,
-  tried: InterventionHistory,
+  row_mask: jax.Array,
+  history: InterventionHistory,
   points: jax.Array,
   partial: action_distribution.PartialIntervention,
 ) -> tuple[jax.Array, jax.Array]:
-  """What rows tell of one more variable beside those chosen already.
+  """Computes features of every candidate, given the partial intervention.
+
+  A candidate extends the partial intervention by one variable at one point. The
+  features are, in this order:
+
+    averaged over all processes: the expected outcome; and, in standard
+      deviations of the signal, how far it exceeds the best outcome so far, its
+      standard deviation, and the expected improvement, followed by the
+      logarithm of the latter;
+    for each length scale: the expected improvement;
+    for each kernel width: the log number of other rows nearby;
+    for each kernel width: their mean outcome;
+    for each kernel width: nearness times goodness of the best row that extends
+      the candidate: 1 at the best row, less the further and the worse;
+    the best outcome so far, and the log standard deviation of the signal.
 
   Args:
-    passive: rows in which nothing was set.
-    known: [R] bool, which of the rows tried are known of: the first ones.
-    tried: rows of interventions.
-    points: [C] places of the candidates.
-    partial: what is chosen, in places.
+    passive: rows without intervention.
+    row_mask: [R] bool, rows of the history to use: the first ones.
+    history: rows of interventions.
+    points: [C] positions of the candidates.
+    partial: partial intervention, its values as positions.
 
   Returns:
-    [D, C, NUM_FEATURES] of each candidate and [NUM_FEATURES] of what is chosen
-    alone. Of all processes: what they expect; and in deviations of the signal,
-    how far that is above the best seen, the deviation, the expected improvement
-    and its logarithm. Of each length the expected improvement. Of each width
-    how much else was seen nearby, its mean outcome, and how near and how good
-    the best is that was tried with it: 1 there, less the further and the worse.
-    The best seen and the logarithm of the deviation of the signal.
+    [D, C, NUM_FEATURES] features of each candidate and [NUM_FEATURES] features
+    of the partial intervention as it is.
   """
-  active = tried.seen._replace(known=known)
-  best = jnp.max(active.outcomes, where=known, initial=0.0)
-  tried = tried._replace(seen=active)
-  reach, belief = _reach_and_belief(tried)  # [G], [G]
-  unit = belief @ reach
-  trust = belief.reshape(len(_LENGTHS), -1).sum(-1)
+  active = history.rows._replace(row_mask=row_mask)
+  best = jnp.max(active.outcomes, where=row_mask, initial=0.0)
+  history = history._replace(rows=active)
+  deviations, weights = _signal_posterior(history)  # [G], [G]
+  unit = weights @ deviations
+  length_weights = weights.reshape(len(_LENGTHS), -1).sum(-1)
 
   def features(covariances, sums, nearest_best):
-    """[K, NUM_FEATURES] of K interventions."""
-    mean, variance = _posterior(tried, *covariances)
-    deviation = reach[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
+    """Returns [K, NUM_FEATURES], the features of K interventions."""
+    mean, variance = _posterior(history, *covariances)
+    deviation = deviations[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
     above = (mean - best) / deviation
     density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
     improvement = deviation * (
       above * 0.5 * (1 + jax.lax.erf(above / math.sqrt(2))) + density
     )
     improvement = jnp.maximum(improvement, 0.0)
-    expected = belief @ mean
-    spread = belief @ (jnp.square(deviation) + jnp.square(mean - expected))
-    improves = belief @ improvement / unit
-    of_lengths = (belief[:, None] * improvement).reshape(
+    expected = weights @ mean
+    spread = weights @ (jnp.square(deviation) + jnp.square(mean - expected))
+    mean_improvement = weights @ improvement / unit
+    by_length = (weights[:, None] * improvement).reshape(
       len(_LENGTHS), len(_NOISES), -1
     )
     weight, total = sums
-    same_for_all = jnp.stack([best, jnp.log(unit)])[:, None]
+    shared = jnp.stack([best, jnp.log(unit)])[:, None]
     return jnp.concatenate(
       [
         expected[None],
         (expected - best)[None] / unit,
         jnp.sqrt(spread)[None] / unit,
-        improves[None],
-        jnp.log(improves + _LEAST_IMPROVEMENT)[None],
-        of_lengths.sum(1) / (unit * (trust[:, None] + _FEW_ROWS)),
+        mean_improvement[None],
+        jnp.log(mean_improvement + _IMPROVEMENT_OFFSET)[None],
+        by_length.sum(1) / (unit * (length_weights[:, None] + _WEIGHT_OFFSET)),
         jnp.log1p(weight),
-        total / (weight + _FEW_ROWS),
+        total / (weight + _WEIGHT_OFFSET),
         nearest_best,
-        jnp.broadcast_to(same_for_all, (2, mean.shape[1])),
+        jnp.broadcast_to(shared, (2, mean.shape[1])),
       ]
     ).T
 
   goodness = jnp.exp((active.outcomes - best) / unit)
-  # Apart, so that who asks for one alone does not wait for the other.
-  of_each, alone = (
-    features(*of_some)
-    for of_some in zip(
+  # Computed separately, so that a caller that needs only one of them does not
+  # pay for the other.
+  of_candidates, of_partial = (
+    features(*inputs)
+    for inputs in zip(
       _covariances(active, points, partial),
       jax.tree.map(jnp.add, _sums(passive, partial), _sums(active, partial)),
       _nearest_best(active, partial, goodness),
       strict=True,
     )
   )
-  return of_each.reshape(-1, points.size, NUM_FEATURES), alone[0]
+  of_candidates = of_candidates.reshape(-1, points.size, NUM_FEATURES)
+  return of_candidates, of_partial[0]
 
 
-def _reach_and_belief(tried):
-  """How far the signal of each process reaches, and how probable it is.
+def _signal_posterior(history):
+  """Returns the scale of the signal and the weight of each process.
 
-  The deviation of the signal is that of its expected variance, of an inverse
-  gamma distribution that began with `_VARIANCE` and counts `_PRIOR_ROWS`.
+  The standard deviation is the root of the expected variance under an inverse
+  gamma distribution, whose prior has the mean `_VARIANCE` and counts for
+  `_PRIOR_ROWS` rows.
 
   Args:
-    tried: the rows.
+    history: rows of interventions.
 
   Returns:
-    [G] deviations, and [G] probabilities.
+    [G] standard deviations of the signal, and [G] posterior probabilities.
   """
-  known = tried.seen.known
-  number = _PRIOR_ROWS + known.sum()
+  row_mask = history.rows.row_mask
+  number = _PRIOR_ROWS + row_mask.sum()
   squares = _PRIOR_ROWS * _VARIANCE + jnp.where(
-    known, jnp.square(tried.whitened), 0.0
+    row_mask, jnp.square(history.whitened), 0.0
   ).sum(-1)
-  scales = jnp.diagonal(tried.inverse, axis1=-2, axis2=-1)  # [G, R]
-  determinant = jnp.log(jnp.where(known, scales, 1.0)).sum(-1)
+  scales = jnp.diagonal(history.inverse, axis1=-2, axis2=-1)  # [G, R]
+  determinant = jnp.log(jnp.where(row_mask, scales, 1.0)).sum(-1)
   evidence = determinant - 0.5 * number * jnp.log(squares)
   return jnp.sqrt(squares / number), jax.nn.softmax(evidence)
 
 
-def _covariances(seen, points, partial):
-  """Of rows with candidates, and with what is chosen.
+def _covariances(rows, points, partial):
+  """Computes prior covariances of rows with candidates.
 
-  Each row has set what one candidate variable would complete, or none would, so
-  that it has to do with the values of that one alone.
+  A row belongs to at most one candidate variable: the one that extends the
+  partial intervention to the variables of the row. Its covariances depend on
+  the position of that variable alone.
+
+  Args:
+    rows: R rows.
+    points: [C] positions of the candidates.
+    partial: partial intervention.
 
   Returns:
-    Of each the covariances in variances of the signal, [L, R, C] and [L, R, 1],
-    and which variable, or whether the chosen ones, the row belongs to: [D, R]
-    and [1, R]. Of a row that belongs to none they are anything.
+    Two pairs, for the candidates and for the partial intervention as it is:
+    covariances over the signal variance, [L, R, C] and [L, R, 1]; and the
+    variable, if any, whose candidates a row belongs to, [D, R] bool, or whether
+    it belongs to the partial intervention, [1, R] bool. The covariances of a
+    row that belongs to none are arbitrary.
   """
-  squares = _half_squares(seen.places - partial.fractions, _LENGTHS)
+  squares = _half_squares(rows.fractions - partial.fractions, _LENGTHS)
   squares = jnp.where(partial.mask, squares, 0.0).sum(-1)[..., None]
-  candidates, alone = _same_sets(seen, partial)
+  candidates, alone = _same_sets(rows, partial)
   candidates &= ~partial.mask[:, None]
-  own = jnp.where(candidates, seen.places.T, 0.0).sum(0)  # [R]
-  of_own = _half_squares(own[:, None] - points, _LENGTHS)  # [L, R, C]
+  own = jnp.where(candidates, rows.fractions.T, 0.0).sum(0)  # [R]
+  own_squares = _half_squares(own[:, None] - points, _LENGTHS)  # [L, R, C]
   return (
-    (jnp.exp(-squares - of_own), candidates),
+    (jnp.exp(-squares - own_squares), candidates),
     (jnp.exp(-squares), alone[None]),
   )
 
 
-def _posterior(tried, covariance, belongs):
-  """Mean, and variance over the signal's, of each process: [G, M K] each.
+def _posterior(history, covariance, belongs):
+  """Computes the posterior of each process at M K interventions.
 
   Args:
-    tried: R rows, of which those of different sets tell nothing of each other.
-    covariance: [L, R, K] of each row with the interventions it belongs to.
-    belongs: [M, R] bool, to which K of M times as many interventions that is.
+    history: R rows; rows of different sets of variables are independent.
+    covariance: [L, R, K] covariance of each row with the K interventions that
+      it belongs to.
+    belongs: [M, R] bool, the group of K interventions that each row belongs to.
+
+  Returns:
+    [G, M K] means and [G, M K] variances over that of the signal.
   """
-  projected = tried.inverse @ _of_each(covariance)  # [G, R, K]
-  projected = jnp.where(tried.seen.known[:, None], projected, 0.0)
+  projected = history.inverse @ _repeat_lengths(covariance)  # [G, R, K]
+  projected = jnp.where(history.rows.row_mask[:, None], projected, 0.0)
   belongs = belongs.astype(projected.dtype)
-  mean = belongs @ (tried.whitened[..., None] * projected)  # [G, M, K]
+  mean = belongs @ (history.whitened[..., None] * projected)  # [G, M, K]
   variance = 1 - belongs @ jnp.square(projected)
   return mean.reshape(len(mean), -1), variance.reshape(len(mean), -1)
 
 
-def _near_the_chosen(seen, partial):
-  """How near each row is to what is chosen; 0 where it is not known: [B, R]."""
-  closeness = _nearness(seen.places - partial.fractions)  # [B, R, D]
-  return jnp.where(partial.mask, closeness, 1.0).prod(-1) * seen.known
+def _nearness_to_partial(rows, partial):
+  """Computes the nearness of rows to the partial intervention: [B, R].
 
-
-def _sums(seen, partial):
-  """Weights, and weighted outcomes, of the rows that set other variables.
-
-  Near candidates, and near what is chosen: [2, B, D C], [2, B, 1].
+  It is 0 for rows that are masked.
   """
-  given = _near_the_chosen(seen, partial)
-  candidates, alone = _same_sets(seen, partial)
-  both = jnp.stack([given, given * seen.outcomes])  # [2, B, R]
-  each = (both[:, :, None] * ~candidates)[..., None, :] @ seen.nearness
+  closeness = _nearness(rows.fractions - partial.fractions)  # [B, R, D]
+  return jnp.where(partial.mask, closeness, 1.0).prod(-1) * rows.row_mask
+
+
+def _sums(rows, partial):
+  """Sums weights and weighted outcomes over rows of other sets of variables.
+
+  Args:
+    rows: R rows.
+    partial: partial intervention.
+
+  Returns:
+    [2, B, D C] sums near each candidate and [2, B, 1] sums near the partial
+    intervention.
+  """
+  nearness = _nearness_to_partial(rows, partial)
+  candidates, alone = _same_sets(rows, partial)
+  both = jnp.stack([nearness, nearness * rows.outcomes])  # [2, B, R]
+  each = (both[:, :, None] * ~candidates)[..., None, :] @ rows.nearness
   alone = (both * ~alone).sum(-1, keepdims=True)
   return each.reshape(*alone.shape[:-1], -1), alone
 
 
-def _nearest_best(seen, partial, goodness):
-  """The largest goodness times nearness of rows that set more.
+def _nearest_best(rows, partial, goodness):
+  """Computes the largest goodness times nearness of rows that set more.
 
-  Of candidates, and of what is chosen: [B, D C], [B, 1].
+  Args:
+    rows: R rows.
+    partial: partial intervention.
+    goodness: [R] goodness of the outcome of each row.
+
+  Returns:
+    [B, D C] maxima for the candidates and [B, 1] maxima for the partial
+    intervention.
   """
-  given = _near_the_chosen(seen, partial)
-  with_it = (partial.mask <= seen.intervened).all(-1)  # [R]
-  given = given * goodness * with_it
-  each = given[:, None, :, None] * seen.nearness
-  each = jnp.where(seen.intervened.T[:, :, None], each, 0.0).max(-2)
-  return each.reshape(len(_WIDTHS), -1), given.max(-1, keepdims=True)
+  nearness = _nearness_to_partial(rows, partial)
+  extends = (partial.mask <= rows.intervened).all(-1)  # [R]
+  nearness = nearness * goodness * extends
+  each = nearness[:, None, :, None] * rows.nearness
+  each = jnp.where(rows.intervened.T[:, :, None], each, 0.0).max(-2)
+  return each.reshape(len(_WIDTHS), -1), nearness.max(-1, keepdims=True)
 
 
-def _same_sets(seen, partial):
-  """Rows that set what a candidate would, or what is chosen: [D, R], [R]."""
+def _same_sets(rows, partial):
+  """Compares the variables that rows and candidates intervene on.
+
+  Returns:
+    [D, R] bool, True where a row intervenes on the partial intervention's
+    variables and this one; [R] bool, True where on the former alone.
+  """
   more = partial.mask | jnp.eye(partial.mask.size, dtype=bool)
-  candidates = (seen.intervened == more[:, None]).all(-1)
-  return candidates, (seen.intervened == partial.mask).all(-1)
+  candidates = (rows.intervened == more[:, None]).all(-1)
+  return candidates, (rows.intervened == partial.mask).all(-1)
 
 
-def _of_each(of_lengths):
-  """[L, ...] -> [G, ...], the processes of a length beside each other."""
-  return jnp.repeat(of_lengths, len(_NOISES), axis=0)
+def _repeat_lengths(array):
+  """Repeats entries of length scales for processes: [L, ...] -> [G, ...]."""
+  return jnp.repeat(array, len(_NOISES), axis=0)
 
 
 def _half_squares(distance, lengths):
@@ -373,5 +431,5 @@ def _half_squares(distance, lengths):
 
 
 def _nearness(distance):
-  """1 at distance 0, and falling slowly: [...] -> [B, ...]."""
+  """Computes kernel weights, 1 at distance 0: [...] -> [B, ...]."""
   return 1 / jnp.square(1 + 2 * _half_squares(distance, _WIDTHS))

@@ -8,14 +8,18 @@ import jax
 from jax import flatten_util
 import jax.numpy as jnp
 
-# Hidden units of what is said of a candidate.
+# Hidden units of `Candidate`.
 _HIDDEN = 32
 # Standard deviation of a standard normal variable between -2 and 2.
 _DEVIATION_WITHIN_TWO = 0.87962566
 
 
 class Candidate(NamedTuple):
-  """From a token and features of a candidate to an outcome and a correction."""
+  """Small MLP that scores candidates.
+
+  It maps a token and the features of a candidate to two numbers: a logit of the
+  predicted outcome and a correction of the policy's logit.
+  """
 
   token: hk.Linear
   features: hk.Linear
@@ -24,7 +28,7 @@ class Candidate(NamedTuple):
 
   @classmethod
   def make(cls, name):
-    """Creates the layers under a prefix of their names."""
+    """Creates the layers; `name` is the prefix of their names."""
     return cls(
       token=linear(f'{name}_token', _HIDDEN),
       features=linear(f'{name}_features', _HIDDEN),
@@ -33,7 +37,7 @@ class Candidate(NamedTuple):
     )
 
   def __call__(self, token, features):
-    """Returns [..., 2] the outcome and the correction of each candidate."""
+    """Returns [..., 2], the outcome and the correction of each candidate."""
     hidden = jax.nn.relu(self.token(token) + self.features(features))
     return jnp.concatenate([self.outcome(hidden), self.correction(hidden)], -1)
 
@@ -47,7 +51,7 @@ class Attention(NamedTuple):
 
   @classmethod
   def make(cls, name, width, num_heads):
-    """Creates the layers under a prefix of their names."""
+    """Creates the layers; `name` is the prefix of their names."""
     return cls(
       norm=norm(f'{name}norm'),
       project=linear(f'{name}_project', width + 2 * (width // num_heads)),
@@ -66,10 +70,10 @@ class Block(NamedTuple):
 
 
 def few_rows_times_matrix(rows, matrix):
-  """`rows @ matrix`, [..., Q, M] and [..., M, K], for a small Q.
+  """Computes `rows @ matrix`, [..., Q, M] and [..., M, K], for a small Q.
 
-  Written out as a sum of M outer products, which the compiler fuses into one
-  vectorised loop: on a CPU thousands of products of a few rows are slower.
+  It is a sum of M outer products, which the compiler fuses into one vectorized
+  loop. On a CPU this is faster than thousands of products of a few rows each.
   """
   return sum(
     rows[..., m : m + 1] * matrix[..., m : m + 1, :]
@@ -78,16 +82,19 @@ def few_rows_times_matrix(rows, matrix):
 
 
 class _Norm(hk.Module):
-  """`hk.LayerNorm`, its means as products, which are quicker than sums."""
+  """Layer norm with its means as matrix products, which are faster than sums.
+
+  Its parameters are those of `hk.LayerNorm`.
+  """
 
   def __call__(self, x):
     width = x.shape[-1]
     scale = hk.get_parameter('scale', [width], init=jnp.ones)
     offset = hk.get_parameter('offset', [width], init=jnp.zeros)
     mean = jnp.full((width, 1), 1 / width, x.dtype)
-    centred = x - x @ mean
-    deviation = jax.lax.rsqrt(jnp.square(centred) @ mean + 1e-5)
-    return scale * deviation * centred + offset
+    centered = x - x @ mean
+    deviation = jax.lax.rsqrt(jnp.square(centered) @ mean + 1e-5)
+    return scale * deviation * centered + offset
 
 
 def norm(name):
@@ -96,20 +103,28 @@ def norm(name):
 
 
 def linear(name, size, scale=1.0):
-  """Returns a linear layer whose weights are drawn by `drawn`."""
+  """Returns a linear layer whose weights `sample_weights` initializes."""
 
   def deviation(shape, dtype):
-    # Of what `drawn` draws.
+    # Not the weight itself: `sample_weights` replaces it by a random one.
     return jnp.full(shape, scale / math.sqrt(shape[0]), dtype)
 
   return hk.Linear(size, w_init=deviation, name=name)
 
 
-def drawn(key: jax.Array, params: hk.Params) -> hk.Params:
-  """Parameters to begin with, from the deviations of the weights.
+def sample_weights(key: jax.Array, params: hk.Params) -> hk.Params:
+  """Samples the initial parameters.
 
-  All weights are drawn at once, normal within two deviations: one by one they
-  would make a program of as many loops as that of the actor.
+  Weights are truncated normal, within two standard deviations before scaling.
+  All of them are drawn at once: drawn one by one, they would compile to a
+  program with as many loops as the actor's.
+
+  Args:
+    key: the key is consumed.
+    params: parameters in which each weight is its own standard deviation.
+
+  Returns:
+    The parameters with random weights; biases, scales and offsets unchanged.
   """
   weights, others = hk.data_structures.partition(
     lambda module, name, value: name == 'w', params

@@ -1,4 +1,4 @@
-"""Rows of data as inputs of a network."""
+"""Rows of data in the form that a network takes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,42 +8,45 @@ from acme_cbo.networks import base
 
 
 def start_row(num_variables: int) -> base.Rows:
-  """The row before the first intervention: R = 1."""
+  """Returns the row before the first intervention: `Rows` of R = 1."""
   return base.Rows(
     values=jnp.zeros((1, num_variables)),
     intervened=jnp.zeros((1, num_variables), bool),
-    left=jnp.ones(1),
+    budget_left=jnp.ones(1),
     start=jnp.ones(1, bool),
   )
 
 
 def outcome_row(
-  intervened: jax.Array, values: jax.Array, left: jax.Array
+  intervened: jax.Array, values: jax.Array, budget_left: jax.Array
 ) -> base.Rows:
-  """The row of one intervention: R = 1.
+  """Returns the row of one intervention and its outcome.
 
   Args:
-    intervened: [D] bool, what was set.
-    values: [D] what came out.
-    left: [] share of the budget left.
+    intervened: [D] bool, the variables that were intervened on.
+    values: [D] observed values.
+    budget_left: [] share of the budget that is left.
 
   Returns:
-    `Rows` of length 1.
+    `Rows` of R = 1.
   """
   return base.Rows(
-    values[None], intervened[None], left[None], jnp.zeros(1, bool)
+    values[None], intervened[None], budget_left[None], jnp.zeros(1, bool)
   )
 
 
 def budget_left(
   problem: types.Problem, spent: jax.Array, share: jax.Array
 ) -> jax.Array:
-  """Share of the budget that is left, of cost or of number: the less.
+  """Returns the share of the budget that is left.
+
+  It is the smaller of two shares: of the cost budget and of the number of
+  interventions.
 
   Args:
-    problem: with its budget of cost.
-    spent: [] of it so far.
-    share: [] of the interventions that are left.
+    problem: problem with its cost budget.
+    spent: [] cost of all interventions so far.
+    share: [] share of the interventions that are left.
 
   Returns:
     [] in [0, 1].
@@ -54,15 +57,15 @@ def budget_left(
 def episode_rows(
   problem: types.Problem, intervened: jax.Array, values: jax.Array
 ) -> base.Rows:
-  """All rows of an episode of T interventions.
+  """Returns all rows of an episode of T interventions.
 
   Args:
-    problem: with its costs.
-    intervened: [T, D] bool, what each step set.
-    values: [T, D] what came out.
+    problem: problem with its costs and its cost budget.
+    intervened: [T, D] bool, the variables that each step intervened on.
+    values: [T, D] observed values after each step.
 
   Returns:
-    `Rows` of length R = T + 1, the start row first.
+    `Rows` of R = T + 1, the start row first.
   """
   num_steps, num_variables = values.shape
   spent = jnp.cumsum(intervened @ problem.cost)

@@ -1,29 +1,33 @@
-"""Attention over variables and rows, in Haiku, with a key-value cache.
+"""Transformer over variables and rows, in Haiku, with a key-value cache.
 
 Blocks alternate attention across the variables of a row, attention across the
-rows of a variable, and an MLP, each on a normalised residual stream (Lorch et
-al., "Amortized Inference for Causal Structure Learning", 2022). The rows are
-block-causal: observational rows see each other, a start row sees them all,
-and the row of an intervention sees them and the rows before it. A row is thus
-encoded once and for all, and three ways to evaluate are one function:
+rows of a variable, and an MLP, each on a normalized residual stream (Lorch et
+al., "Amortized Inference for Causal Structure Learning", 2022). Attention
+across rows is block-causal: the observations attend to each other, the start
+row attends to all of them, and the row of an intervention attends to the
+observations and to the rows before it. The encoding of a row is therefore
+final, and one function has three forms:
 
-  prefix   the observational rows, once per SCM;
-  append   one more row on top of the cache, for the actor;
-  full     all rows of a rollout at once on top of the prefix, for the learner.
+  prefix   encodes the observations, once per SCM;
+  append   encodes one more row on top of the cache, for the actor;
+  full     encodes all rows of a rollout at once on top of the prefix, for the
+           learner.
 
-What is to be set is then chosen one variable after the other, from the same
+The intervention is then chosen one variable after the other, from the same
 encoding:
 
-  turn     logits of every variable and value, given what is chosen already;
-  predict  what that alone is predicted to earn.
+  action_head  logits of every variable and value, given the partial
+               intervention;
+  predict      predicted outcome of the partial intervention as it is.
 
-Beside its encoding each of these candidates is told what was seen close to it,
-see `surrogate`. Attention would have to learn to look that closely.
+The action head also gets features of each candidate, computed in closed form
+from the rows close to it, see `candidate_features`. Attention would have to
+learn to look that closely.
 
-All are unbatched. L is the number of blocks. A heads of width W / A ask, and
-share one key and one value for each token (Shazeer, "Fast Transformer
-Decoding: One Write-Head is All You Need", 2019): the cache is what an actor
-waits for, and it is A times as small.
+All functions are unbatched. L is the number of blocks. A heads of width W / A
+have their own queries and share one key and one value per token (Shazeer, "Fast
+Transformer Decoding: One Write-Head is All You Need", 2019): reading the cache
+dominates the time of an actor, and this makes it A times as small.
 """
 
 import functools
@@ -47,18 +51,19 @@ from acme_cbo.scms import interventions
 
 @functools.cache
 def make(architecture: config.NetworkConfig) -> base.Network:
-  """The network of a given size, for any D, N and T.
+  """Returns the network of a given architecture, for any D, N and T.
 
-  There is one of each size: what is compiled of it serves all parameters.
+  The result is cached, one network per architecture: programs that are compiled
+  for it serve all parameters.
   """
   transformed = hk.multi_transform(lambda: _methods(architecture))
-  prefix, append, full, turn, predict = transformed.apply
+  prefix, append, full, action_head, predict = transformed.apply
 
   def empty_cache(num_rows, num_variables):
     head_width = architecture.width // architecture.num_heads
     keys = jnp.zeros((num_variables, head_width, num_rows))
     values = jnp.zeros((num_variables, num_rows, head_width))
-    tried = candidate_features.empty_history(
+    history = candidate_features.empty_history(
       num_rows, num_variables, architecture.num_cells + 2
     )
     evidence = None
@@ -66,51 +71,56 @@ def make(architecture: config.NetworkConfig) -> base.Network:
       evidence = exact_posterior.empty_evidence(num_variables)
     num_blocks = architecture.num_blocks
     return base.Cache(
-      (keys,) * num_blocks, (values,) * num_blocks, tried, evidence
+      (keys,) * num_blocks, (values,) * num_blocks, history, evidence
     )
 
-  # The functions draw nothing at random.
+  # The functions are deterministic, so that they need no random key.
   return base.Network(
-    init=lambda key, *args: layers.drawn(key, transformed.init(None, *args)),
+    init=lambda key, *args: layers.sample_weights(
+      key, transformed.init(None, *args)
+    ),
     prefix=lambda params, *args: prefix(params, None, *args),
     append=lambda params, *args: append(params, None, *args),
     full=lambda params, *args: full(params, None, *args),
-    turn=lambda params, *args: turn(params, None, *args),
+    action_head=lambda params, *args: action_head(params, None, *args),
     predict=lambda params, *args: predict(params, None, *args),
     empty_cache=empty_cache,
   )
 
 
 def _methods(architecture):
+  """Returns an initializer and the methods, for `hk.multi_transform`."""
   module = _Transformer(architecture)
 
   def init(problem, observations, rows):
     prefix = module.prefix(problem, observations)
     encoding = module.full(problem, prefix, rows)
     nothing = action_distribution.empty_intervention(observations.shape[-1])
-    return module.turn(problem, prefix, base.after(encoding, -1), nothing)
+    last = base.select_rows(encoding, -1)
+    return module.action_head(problem, prefix, last, nothing)
 
   return init, (
     module.prefix,
     module.append,
     module.full,
-    module.turn,
+    module.action_head,
     module.predict,
   )
 
 
-def _all_or_none(said: Any) -> Any:
-  """NaN everywhere if anything is not finite.
+def _propagate_non_finite(outputs: Any) -> Any:
+  """Replaces all outputs by NaN if any of them is not finite.
 
-  One logit alone could pass unseen: it was not chosen, or a belief bounds it.
+  A single bad logit could go unnoticed: because its action is not the one that
+  is chosen, or because a belief clips it.
   """
-  leaves = jax.tree.leaves(said)
+  leaves = jax.tree.leaves(outputs)
   finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-  return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), said)
+  return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), outputs)
 
 
 class _Transformer(hk.Module):
-  """The blocks and heads; parameters are shared by the three evaluations."""
+  """Blocks and heads; all methods share the parameters."""
 
   def __init__(self, architecture: config.NetworkConfig):
     super().__init__(name='transformer')
@@ -148,7 +158,7 @@ class _Transformer(hk.Module):
 
   def prefix(self, problem, observations):
     chex.assert_rank(observations, 2)
-    units = _turned_units(problem, observations)
+    units = _oriented_units(problem, observations)
     no_row = jnp.zeros(observations.shape[0])
     rows = base.Rows(
       observations,
@@ -156,199 +166,209 @@ class _Transformer(hk.Module):
       no_row,
       no_row.astype(bool),
     )
-    believed = parents = None
+    belief_state = parents = None
     if self._belief is not None:
-      believed = self._belief.init(problem, observations, None)
-      parents = self._belief.parents(believed)
+      belief_state = self._belief.init(problem, observations, None)
+      parents = self._belief.parents(belief_state)
     x = self._embed(problem, units, rows, parents)
-    seen = self._see(problem, units, rows)
+    features = self._row_features(problem, units, rows)
     _, (keys, values) = self._blocks(x, problem.exists, None, None, None)
-    return base.Prefix(units, base.Cache(keys, values), seen, believed)
+    return base.Prefix(units, base.Cache(keys, values), features, belief_state)
 
   def append(self, problem, prefix, cache, position, row):
-    parents, evidence = self._believe(prefix, cache.evidence, row)
+    parents, evidence = self._update_belief(prefix, cache.evidence, row)
     x = self._embed(problem, prefix.units, row, parents)
     x, (keys, values) = self._blocks(
       x, problem.exists, prefix.cache, cache, position
     )
-    seen = self._see(problem, prefix.units, row)
-    tried = candidate_features.append_rows(
-      cache.tried, position, seen, problem.samples
+    features = self._row_features(problem, prefix.units, row)
+    history = candidate_features.append_rows(
+      cache.history, position, features, problem.samples
     )
-    tokens, parent_logits = _all_or_none(self._heads(x[0]))
+    tokens, parent_logits = _propagate_non_finite(self._heads(x[0]))
     return (
-      base.Encoding(tokens, parent_logits, tried.seen.known, tried),
-      base.Cache(keys, values, tried, evidence),
+      base.Encoding(tokens, parent_logits, history.rows.row_mask, history),
+      base.Cache(keys, values, history, evidence),
     )
 
   def full(self, problem, prefix, rows):
-    nothing = exact_posterior.empty_evidence(problem.exists.size)
-    parents, _ = self._believe(prefix, nothing, rows)
+    empty_evidence = exact_posterior.empty_evidence(problem.exists.size)
+    parents, _ = self._update_belief(prefix, empty_evidence, rows)
     x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
-    seen = self._see(problem, prefix.units, rows)
-    room = candidate_features.empty_history(
+    features = self._row_features(problem, prefix.units, rows)
+    empty = candidate_features.empty_history(
       *rows.values.shape, num_points=self._points.size
     )
-    start = jnp.int32(0)
-    tried = candidate_features.append_rows(room, start, seen, problem.samples)
-    so_far = jnp.tri(rows.start.size, dtype=bool) & seen.known
-    return base.Encoding(*self._heads(x), so_far, tried)
+    history = candidate_features.append_rows(
+      empty, jnp.int32(0), features, problem.samples
+    )
+    row_mask = jnp.tri(rows.start.size, dtype=bool) & features.row_mask
+    return base.Encoding(*self._heads(x), row_mask, history)
 
-  def turn(self, *args):
-    return _all_or_none(self._turn(*args))
+  def action_head(self, *args):
+    return _propagate_non_finite(self._action_head(*args))
 
   def predict(self, *args):
-    # The rest of it is compiled away.
-    return self._turn(*args).none_outcome
+    # The compiler removes everything else as dead code.
+    return self._action_head(*args).none_outcome
 
-  def _turn(self, problem, prefix, encoding, partial):
-    """`turn`, whatever is not finite."""
-    turned = prefix.units.scale < 0
-    places = jnp.where(turned, 1 - partial.fractions, partial.fractions)
-    partial = partial._replace(fractions=jnp.where(partial.mask, places, 0.0))
-    of_candidates, of_chosen = candidate_features.candidate_features(
-      prefix.seen, encoding.known, encoding.tried, self._points, partial
+  def _action_head(self, problem, prefix, encoding, partial):
+    """Computes `action_head` without the check for non-finite outputs."""
+    flipped = prefix.units.scale < 0
+    fractions = jnp.where(flipped, 1 - partial.fractions, partial.fractions)
+    fractions = jnp.where(partial.mask, fractions, 0.0)
+    partial = partial._replace(fractions=fractions)
+    of_candidates, of_partial = candidate_features.candidate_features(
+      prefix.row_features,
+      encoding.row_mask,
+      encoding.history,
+      self._points,
+      partial,
     )
 
     x = encoding.tokens
-    given = self._given(
-      jnp.concatenate([x, _place_features(partial.fractions)], -1)
+    chosen = self._given(
+      jnp.concatenate([x, _position_features(partial.fractions)], -1)
     )
-    given = jnp.where(partial.mask[:, None], given, 0.0).sum(0)
-    x = x + self._after_out(jax.nn.gelu(self._after_in(x) + given))
+    chosen = jnp.where(partial.mask[:, None], chosen, 0.0).sum(0)
+    x = x + self._after_out(jax.nn.gelu(self._after_in(x) + chosen))
 
-    # The network's cells run from its own low end to its own high one.
-    def turn_round(cells):
-      return jnp.where(turned[:, None], cells[..., ::-1], cells)
+    # The cells of the network are in the oriented units: flip them where the
+    # domain is flipped.
+    def flip(cells):
+      return jnp.where(flipped[:, None], cells[..., ::-1], cells)
 
     low, width = problem.low[:, None], (problem.high - problem.low)[:, None]
     value = normalization.asinh_normalize(
       prefix.units, (low + width * self._points).T
     ).T
-    value = jnp.where(problem.settable[:, None], turn_round(value), 0.0)
-    place = _place_features(self._points)
-    place = jnp.broadcast_to(place, (value.shape[0], *place.shape))
+    value = jnp.where(problem.settable[:, None], flip(value), 0.0)
+    position = _position_features(self._points)
+    position = jnp.broadcast_to(position, (value.shape[0], *position.shape))
     of_candidates = jnp.concatenate(
       [
         of_candidates,
-        place,
-        value.astype(place.dtype)[..., None],
+        position,
+        value.astype(position.dtype)[..., None],
       ],
       -1,
     )
-    found = self._candidate(x[:, None], of_candidates)  # [D, C, 2]
-    outcome = self._outcome(x) + found[..., 0]
-    sharpness, eagerness = hk.get_parameter('start', [2], init=jnp.ones)
+    scores = self._candidate(x[:, None], of_candidates)  # [D, C, 2]
+    outcome = self._outcome(x) + scores[..., 0]
+    outcome_weight, improvement_weight = hk.get_parameter(
+      'start', [2], init=jnp.ones
+    )
 
-    def start(outcome, told):
-      # The policy starts from what it predicts and from what Bayesian
-      # optimisation would do; the gradient of its choices leaves the
-      # predictions alone, so that they stay predictions.
-      improvement = told[..., candidate_features.LOG_IMPROVEMENT]
-      return sharpness * jax.lax.stop_gradient(outcome) + (
-        eagerness * improvement
+    def initial_logits(outcome, features):
+      # The policy starts from its own predictions and from the acquisition
+      # function of Bayesian optimization. The gradient of the policy does not
+      # reach the predictions, so that they remain predictions.
+      improvement = features[..., candidate_features.LOG_IMPROVEMENT]
+      return outcome_weight * jax.lax.stop_gradient(outcome) + (
+        improvement_weight * improvement
       )
 
-    joint = start(outcome, of_candidates)
-    joint += self._correction(x) + found[..., 1]
+    joint = initial_logits(outcome, of_candidates)
+    joint += self._correction(x) + scores[..., 1]
 
     mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
     mean /= jnp.maximum(partial.mask.sum(), 1)
-    none_outcome, none = self._none(mean, of_chosen)
-    none += start(none_outcome, of_chosen)
+    none_outcome, none = self._none(mean, of_partial)
+    none += initial_logits(none_outcome, of_partial)
 
     return base.ActionHeadOutput(
-      joint_logits=turn_round(joint),
+      joint_logits=flip(joint),
       none_logit=none,
-      outcome_logits=turn_round(outcome),
+      outcome_logits=flip(outcome),
       none_outcome=none_outcome,
     )
 
-  def _see(self, problem, units, rows):
-    """What is kept of rows, for the candidates."""
+  def _row_features(self, problem, units, rows):
+    """Returns rows in the form that the candidate features are made from."""
     width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
-    places = (rows.values - problem.low) / width
-    places = jnp.where(units.scale < 0, 1 - places, places)
-    places = jnp.where(problem.settable, places, 0.0)
+    fractions = (rows.values - problem.low) / width
+    fractions = jnp.where(units.scale < 0, 1 - fractions, fractions)
+    fractions = jnp.where(problem.settable, fractions, 0.0)
     value = normalization.asinh_normalize(units, rows.values)
     return candidate_features.row_features(
-      known=~rows.start,
+      row_mask=~rows.start,
       outcomes=jnp.where(problem.target, value, 0.0).sum(-1),
       intervened=rows.intervened,
-      places=places,
+      fractions=fractions,
       points=self._points,
     )
 
-  def _believe(self, prefix, evidence, rows):
-    """What the exact belief, if it is an input, says after each new row.
+  def _update_belief(self, prefix, evidence, rows):
+    """Updates the exact belief, if it is an input, by one row at a time.
 
     Args:
-      prefix: of the observations.
-      evidence: of the rows since then.
-      rows: R more.
+      prefix: encoding of the observations.
+      evidence: evidence of the rows since the observations.
+      rows: R new rows.
 
     Returns:
-      [R, D] probability of being a parent of the target, and the evidence with
-      that of the rows; None and None where no belief is an input.
+      [R, D] probability that each variable is a parent of the target, after
+      each new row, and the evidence including the new rows; None and None if
+      no belief is an input.
     """
     if self._belief is None:
       return None, None
-    believed = prefix.believed
+    belief_state = prefix.belief_state
 
     def add(state, row):
-      # A variable tells nothing in a row in which it was set, and the start
-      # row tells nothing of any.
-      silent = row.intervened | row.start
-      state = self._belief.update(state, silent, row.values, None)
+      # A row is no evidence about the parents of a variable that was
+      # intervened on, and the start row is no evidence at all.
+      excluded = row.intervened | row.start
+      state = self._belief.update(state, excluded, row.values, None)
       return state, state.evidence
 
-    start = believed._replace(evidence=evidence)
+    start = belief_state._replace(evidence=evidence)
     last, added = jax.lax.scan(add, start, rows)
-    known = jax.tree.map(jnp.add, believed.evidence, added)  # [R, ...]
+    total = jax.tree.map(jnp.add, belief_state.evidence, added)  # [R, ...]
     parents = jax.vmap(
       lambda evidence: self._belief.parents(
-        believed._replace(evidence=evidence)
+        belief_state._replace(evidence=evidence)
       )
-    )(known)
+    )(total)
     return parents, last.evidence
 
   def _embed(self, problem, units, rows, parents):
-    """Tokens of rows: [R, D, W]."""
+    """Returns the tokens of rows before the first block: [R, D, W]."""
     shape = rows.values.shape
-    seen = ~rows.start[:, None]
+    has_values = ~rows.start[:, None]
     value = jnp.where(
-      seen, normalization.asinh_normalize(units, rows.values), 0.0
+      has_values, normalization.asinh_normalize(units, rows.values), 0.0
     )  # [R, D]
     outcome = jnp.where(problem.target, value, 0.0).sum(-1, keepdims=True)
     outcome = jnp.broadcast_to(outcome, shape)
-    was_set = rows.intervened.astype(value.dtype)
-    any_set = was_set.max(-1, keepdims=True)
+    intervened = rows.intervened.astype(value.dtype)
+    any_intervened = intervened.max(-1, keepdims=True)
     low, high = (
       normalization.asinh_normalize(units, end)
       for end in (problem.low, problem.high)
     )
     domain = problem.settable
-    of_two = (problem.sets.sum(-1) > 1)[:, None]
-    # The products let the first layer see a correlation that attention would
-    # have to be taught: without them nothing is learnt for 50 updates.
+    is_joint = (problem.sets.sum(-1) > 1)[:, None]
+    # The products give the first layer correlations that attention would have
+    # to learn: without them nothing is learned for 50 updates.
     features = [
       value,
       outcome,
       value * outcome,
-      was_set,
-      was_set * value,
-      was_set * outcome,
-      any_set,
+      intervened,
+      intervened * value,
+      intervened * outcome,
+      any_intervened,
       problem.target,
       problem.settable,
-      (problem.sets & of_two).any(0),
-      (problem.sets & ~of_two).any(0),
+      (problem.sets & is_joint).any(0),
+      (problem.sets & ~is_joint).any(0),
       jnp.sqrt(problem.cost / problem.budget),
       jax.lax.rsqrt(problem.samples),
       jnp.where(domain, jnp.minimum(low, high), 0.0),
       jnp.where(domain, jnp.maximum(low, high), 0.0),
-      rows.left[:, None],
+      rows.budget_left[:, None],
       rows.start[:, None],
     ]
     if parents is not None:
@@ -365,13 +385,13 @@ class _Transformer(hk.Module):
     Args:
       x: [Q, D, W] tokens of the new rows.
       exists: [D] bool.
-      prefix: `Cache` of rows that every new one sees, or None.
-      cache: `Cache` of earlier rows with room for the new one, or None.
-      position: [] where in `cache` the new row goes, or None.
+      prefix: `Cache` of rows that every new row attends to, or None.
+      cache: `Cache` of earlier rows with room for the one new row, or None.
+      position: [] index in `cache` of the new row, or None.
 
     Returns:
-      [Q, D, W], and the keys and values of the new rows, within those of
-      `cache` if given.
+      [Q, D, W] tokens, and the keys and values of the new rows, written into
+      those of `cache` if there is one.
     """
     written = []
     for i, block in enumerate(self._stack):
@@ -385,26 +405,26 @@ class _Transformer(hk.Module):
       attention = block.across_rows
       query, key, value = self._project(attention, jnp.swapaxes(x, 0, 1))
       key = jnp.swapaxes(key, -1, -2)
-      seen = None
+      visible = None
       product = jnp.matmul
       if cache is not None:
         write = jax.lax.dynamic_update_slice_in_dim
         key = write(cache.keys[i], key, position, -1)
         value = write(cache.values[i], value, position, -2)
-        seen = jnp.arange(key.shape[-1])[None] <= position
+        visible = jnp.arange(key.shape[-1])[None] <= position
         product = layers.few_rows_times_matrix
       elif prefix is not None:
-        seen = jnp.tri(key.shape[-1], dtype=bool)
+        visible = jnp.tri(key.shape[-1], dtype=bool)
       written.append((key, value))
       logits = product(query, key)  # [D, A Q, rows]
-      if seen is not None:
-        seen = jnp.tile(seen, (self._num_heads, 1))
-        logits = jnp.where(seen, logits, -1e9)
+      if visible is not None:
+        visible = jnp.tile(visible, (self._num_heads, 1))
+        logits = jnp.where(visible, logits, -1e9)
       if prefix is None:
         mixed = product(jax.nn.softmax(logits), value)
       else:
-        # Two sums instead of one over joined rows, so that the prefix is not
-        # copied for every rollout that shares it.
+        # Two sums instead of one over the concatenated rows, so that the
+        # prefix is not copied for each rollout that shares it.
         early = query @ prefix.keys[i]
         weights = jax.nn.softmax(jnp.concatenate([early, logits], -1))
         early, late = jnp.split(weights, [early.shape[-1]], -1)
@@ -417,14 +437,14 @@ class _Transformer(hk.Module):
     return x, tuple(zip(*written, strict=True))
 
   def _project(self, attention, x):
-    """Normalised queries of [N, M] tokens, and the keys and values of all.
+    """Projects tokens to scaled queries, keys and values.
 
     Args:
-      attention: whose weights are used.
-      x: [N, M, W] tokens; M of them see each other.
+      attention: the attention layer.
+      x: [N, M, W] tokens; those along the second axis attend to each other.
 
     Returns:
-      [N, A M, W / A] queries, [N, M, W / A] keys and as many values.
+      [N, A M, W / A] queries, [N, M, W / A] keys and [N, M, W / A] values.
     """
     num_heads, width = self._num_heads, x.shape[-1]
     head_width = width // num_heads
@@ -437,51 +457,51 @@ class _Transformer(hk.Module):
     return query / jnp.sqrt(head_width), key, value
 
   def _join_heads(self, mixed):
-    """[N, A M, W / A] -> [N, M, W]."""
+    """Concatenates the heads: [N, A M, W / A] -> [N, M, W]."""
     num_heads, head_width = self._num_heads, mixed.shape[-1]
     mixed = mixed.reshape(mixed.shape[0], num_heads, -1, head_width)
     mixed = jnp.swapaxes(mixed, 1, 2)
     return mixed.reshape(*mixed.shape[:2], num_heads * head_width)
 
   def _heads(self, x):
-    """[..., D, W] tokens, and [..., D] log odds of being a parent."""
+    """Returns final tokens [..., D, W] and parent logits [..., D]."""
     x = self._last_norm(x)
     return x, self._parent(x)[..., 0]
 
 
-def _turned_units(problem, observations):
-  """Units in which every variable rises as the target improves.
+def _oriented_units(problem, observations):
+  """Returns units in which every variable increases as the target improves.
 
-  Which way round a variable was recorded is then one thing less to learn.
+  The network then does not have to learn both orientations of a variable.
 
   Args:
-    problem: whose target and goal are used.
+    problem: problem with its target and goal.
     observations: [N, D].
 
   Returns:
-    `Units`, with a negative scale where a variable is turned.
+    `Normalization` with a negative scale where a variable is flipped.
   """
   units = normalization.fit(problem, observations)
-  centred = observations - units.location
-  target = jnp.where(problem.target, centred, 0.0).sum(-1)
-  slope = problem.goal * (centred * target[:, None]).sum(0)
+  centered = observations - units.location
+  target = jnp.where(problem.target, centered, 0.0).sum(-1)
+  slope = problem.goal * (centered * target[:, None]).sum(0)
   sign = jnp.where(slope < 0, -1.0, 1.0)
-  # Also where the target never moved.
+  # The slope of the target itself is 0 where it is constant.
   sign = jnp.where(problem.target, problem.goal, sign)
   return units._replace(scale=sign * units.scale)
 
 
-def _place_features(place):
-  """[...] places in a domain -> [..., 6]."""
-  turn = 2 * jnp.pi * place
+def _position_features(fraction):
+  """Returns features of positions in a domain: [...] -> [..., 6]."""
+  angle = 2 * jnp.pi * fraction
   return jnp.stack(
     [
-      2 * place - 1,
-      jnp.square(2 * place - 1),
-      jnp.sin(turn),
-      jnp.cos(turn),
-      jnp.sin(2 * turn),
-      jnp.cos(2 * turn),
+      2 * fraction - 1,
+      jnp.square(2 * fraction - 1),
+      jnp.sin(angle),
+      jnp.cos(angle),
+      jnp.sin(2 * angle),
+      jnp.cos(2 * angle),
     ],
     -1,
   )

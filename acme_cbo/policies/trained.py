@@ -144,7 +144,7 @@ def trained(
     )
 
   def turn(memory, partial):
-    return network.turn(
+    return network.action_head(
       params, memory.problem, memory.prefix, memory.encoding, partial
     )
 

@@ -300,11 +300,11 @@ class EvaluateTest(parameterized.TestCase):
       prefix = network.prefix(params, problem, observations)
       rows = tokens.episode_rows(problem, intervened, outcomes)
       encodings = network.full(params, problem, prefix, rows)
-      encoding = networks_base.after(encodings, row)
+      encoding = networks_base.select_rows(encodings, row)
       partial = action_distribution.PartialIntervention(
         mask, fractions, jnp.array(False)
       )
-      turn = network.turn(params, problem, prefix, encoding, partial)
+      turn = network.action_head(params, problem, prefix, encoding, partial)
       return encodings.parent_logits, turn
 
     @jax.jit

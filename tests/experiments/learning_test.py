@@ -98,7 +98,7 @@ def _train(learner, key):
 
   def choose(logits):
     nothing = action_distribution.empty_intervention(4)
-    return action_distribution.choice(
+    return action_distribution.step_distribution(
       logits, jnp.zeros(()), scm.problem.sets, nothing
     )
 

@@ -1,4 +1,4 @@
-"""Tests of what rows tell of candidates, against plain numpy."""
+"""Tests of the candidate features, against plain numpy."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -12,33 +12,33 @@ from acme_cbo.networks import candidate_features
 
 _LENGTHS, _NOISES, _WIDTHS = (0.07, 0.25, 0.7), (0.03, 0.3), (0.05, 0.2)
 _VARIANCE = 4.0
-# Of two draws each outcome is the mean, unless the test says otherwise.
+# Each outcome averages two draws, except where a test says otherwise.
 _SAMPLES = jnp.float32(2)
 _POINTS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _ROWS, _SIZE = 9, 4
 
 
 def _rows(seed: int, chance_set: float):
-  """Rows whose sets often are the same, the first of them unknown."""
+  """Draws rows that often share their sets; the first one is masked."""
   rng = np.random.default_rng(seed)
   kinds = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]], bool)
   intervened = kinds[rng.integers(3, size=_ROWS)] & (chance_set > 0)
-  known = np.arange(_ROWS) > 0
-  outcomes = np.where(known, rng.normal(size=_ROWS), 0.0)
-  return known, outcomes, intervened, rng.random((_ROWS, _SIZE))
+  row_mask = np.arange(_ROWS) > 0
+  outcomes = np.where(row_mask, rng.normal(size=_ROWS), 0.0)
+  return row_mask, outcomes, intervened, rng.random((_ROWS, _SIZE))
 
 
-def _seen(rows) -> candidate_features.RowFeatures:
-  known, outcomes, intervened, places = map(jnp.array, rows)
+def _features(rows) -> candidate_features.RowFeatures:
+  row_mask, outcomes, intervened, fractions = map(jnp.array, rows)
   return candidate_features.row_features(
-    known, outcomes, intervened, places, jnp.array(_POINTS)
+    row_mask, outcomes, intervened, fractions, jnp.array(_POINTS)
   )
 
 
-def _partial(mask, places):
+def _partial(mask, fractions):
   return action_distribution.PartialIntervention(
     jnp.array(mask, bool),
-    jnp.where(jnp.array(mask, bool), jnp.array(places), 0.0),
+    jnp.where(jnp.array(mask, bool), jnp.array(fractions), 0.0),
     jnp.array(False),
   )
 
@@ -51,13 +51,13 @@ _PARTIALS = (
 )
 
 
-class SurrogateTest(parameterized.TestCase):
+class CandidateFeaturesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
-    self.active = _seen(_rows(0, 1))
-    self.passive = _seen(_rows(1, 0))
-    self.tried = candidate_features.append_rows(
+    self.active = _features(_rows(0, 1))
+    self.passive = _features(_rows(1, 0))
+    self.history = candidate_features.append_rows(
       candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
       self.active,
@@ -65,34 +65,38 @@ class SurrogateTest(parameterized.TestCase):
     )
 
   def _candidates(self, partial):
-    """Set and places of each candidate, what is chosen alone last."""
-    mask, places = np.asarray(partial.mask), np.asarray(partial.fractions)
+    """Yields set and fractions of each candidate; the partial one is last."""
+    mask, fractions = np.asarray(partial.mask), np.asarray(partial.fractions)
     for j, point in np.ndindex(_SIZE, len(_POINTS)):
-      more, there = mask.copy(), places.copy()
-      # A variable that is chosen already is no candidate; nobody asks.
+      new_mask, new_fractions = mask.copy(), fractions.copy()
+      # A variable that is already chosen is no candidate.
       if not mask[j]:
-        more[j], there[j] = True, _POINTS[point]
-      yield (j, point), more, there
-    yield None, mask, places
+        new_mask[j], new_fractions[j] = True, _POINTS[point]
+      yield (j, point), new_mask, new_fractions
+    yield None, mask, fractions
 
   @parameterized.parameters(
     *((number, count) for number in range(3) for count in (0, 1, 5, _ROWS))
   )
-  def test_what_is_told(self, number, count):
+  def test_all_features(self, number, count):
     partial = _PARTIALS[number]
-    known = np.asarray(self.active.known) & (np.arange(_ROWS) < count)
+    row_mask = np.asarray(self.active.row_mask) & (np.arange(_ROWS) < count)
     of_each, alone = candidate_features.candidate_features(
-      self.passive, jnp.array(known), self.tried, jnp.array(_POINTS), partial
+      self.passive,
+      jnp.array(row_mask),
+      self.history,
+      jnp.array(_POINTS),
+      partial,
     )
-    rows = [np.asarray(leaf)[known] for leaf in self.active[1:4]]
-    for where, mask, place in self._candidates(partial):
-      if where and np.asarray(partial.mask)[where[0]]:
+    rows = [np.asarray(leaf)[row_mask] for leaf in self.active[1:4]]
+    for index, mask, position in self._candidates(partial):
+      if index and np.asarray(partial.mask)[index[0]]:
         continue
-      actual = alone if where is None else of_each[where]
-      expected = self._expected(rows, mask, place)
+      actual = alone if index is None else of_each[index]
+      expected = self._expected(rows, mask, position)
       np.testing.assert_allclose(actual, expected, atol=1e-8)
 
-  def _expected(self, rows, mask, place):
+  def _expected(self, rows, mask, position):
     y, intervened, x = rows
     best, n = max([0.0, *y]), len(y)
     same = (intervened == mask).all(1)
@@ -105,13 +109,13 @@ class SurrogateTest(parameterized.TestCase):
         return np.exp(-square / 2 / length**2)
 
       for noise in _NOISES:
-        # All of the rows; those that set other variables are independent.
+        # All rows; those that set other variables are independent.
         prior = kernel(x, x, intervened[:, None]) * alike
         prior += noise / 2 * np.eye(n)
-        here = kernel(place[None], x, mask)[0] * same
+        here = kernel(position[None], x, mask)[0] * same
         solved = np.linalg.solve(prior, np.stack([y, here], -1))
-        # Rasmussen and Williams, equations 2.25 and 2.26, and the evidence of
-        # Student's t: a signal of variance 4 before it, which counts as a row.
+        # Rasmussen and Williams, equations 2.25 and 2.26, and the evidence by
+        # Student's t: a prior signal variance of 4, worth one row.
         shape, rate = 0.5, 0.5 * _VARIANCE
         logs.append(0.0)
         if n:
@@ -138,20 +142,22 @@ class SurrogateTest(parameterized.TestCase):
     pairs = belief.reshape(3, 2)
     of_lengths = (pairs * improvement.reshape(3, 2)).sum(1)
     of_lengths /= unit * (pairs.sum(1) + 1e-3)
-    # All other rows, and those in which nothing was set.
-    known = np.asarray(self.passive.known)
-    all_y = np.append(y[~same], np.asarray(self.passive.outcomes)[known])
-    all_x = np.concatenate([x[~same], np.asarray(self.passive.places)[known]])
+    # All other rows, and those without intervention.
+    row_mask = np.asarray(self.passive.row_mask)
+    all_y = np.append(y[~same], np.asarray(self.passive.outcomes)[row_mask])
+    all_x = np.concatenate(
+      [x[~same], np.asarray(self.passive.fractions)[row_mask]]
+    )
     if not mask.any():
-      # To set nothing is just what the passive rows did.
+      # The passive rows are of the same, empty set.
       all_y, all_x = y[~same], x[~same]
     weights, totals, nearest = [], [], []
     more = (intervened >= mask).all(1)
     for width in _WIDTHS:
-      fall = (1 / (1 + ((all_x - place)[:, mask] / width) ** 2) ** 2).prod(1)
+      fall = (1 / (1 + ((all_x - position)[:, mask] / width) ** 2) ** 2).prod(1)
       weights.append(np.log1p(fall.sum()))
       totals.append((fall * all_y).sum() / (fall.sum() + 1e-3))
-      fall = (1 / (1 + ((x - place)[:, mask] / width) ** 2) ** 2).prod(1)
+      fall = (1 / (1 + ((x - position)[:, mask] / width) ** 2) ** 2).prod(1)
       nearest.append(max([0, *(fall * np.exp((y - best) / unit))[more]]))
     return np.concatenate(
       [
@@ -165,26 +171,28 @@ class SurrogateTest(parameterized.TestCase):
       ]
     )
 
-  def test_row_by_row_is_at_once(self):
-    tried = candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS))
+  def test_appending_row_by_row_or_at_once_is_the_same(self):
+    history = candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS))
     for i in range(_ROWS):
-      row = _seen([leaf[i : i + 1] for leaf in _rows(0, 1)])
-      tried = candidate_features.append_rows(tried, jnp.int32(i), row, _SAMPLES)
+      row = _features([leaf[i : i + 1] for leaf in _rows(0, 1)])
+      history = candidate_features.append_rows(
+        history, jnp.int32(i), row, _SAMPLES
+      )
     for name, a, b in zip(
-      ('known', 'outcomes', 'intervened', 'places', 'nearness', *'if'),
-      jax.tree.leaves(tried),
-      jax.tree.leaves(self.tried),
+      ('row_mask', 'outcomes', 'intervened', 'fractions', 'nearness', *'if'),
+      jax.tree.leaves(history),
+      jax.tree.leaves(self.history),
       strict=True,
     ):
       np.testing.assert_allclose(a, b, atol=1e-9, err_msg=name)
 
-  def test_later_rows_change_nothing_that_was_known_before(self):
-    known = jnp.array(self.active.known & (np.arange(_ROWS) < 5))
+  def test_masked_later_rows_change_nothing(self):
+    row_mask = jnp.array(self.active.row_mask & (np.arange(_ROWS) < 5))
     changed = self.active._replace(
       outcomes=self.active.outcomes.at[5:].set(100.0),
-      places=self.active.places.at[5:].set(0.123),
+      fractions=self.active.fractions.at[5:].set(0.123),
     )
-    tried = candidate_features.append_rows(
+    history = candidate_features.append_rows(
       candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
       changed,
@@ -193,18 +201,18 @@ class SurrogateTest(parameterized.TestCase):
     points = jnp.array(_POINTS)
     for partial in _PARTIALS:
       expected = candidate_features.candidate_features(
-        self.passive, known, self.tried, points, partial
+        self.passive, row_mask, self.history, points, partial
       )
       actual = candidate_features.candidate_features(
-        self.passive, known, tried, points, partial
+        self.passive, row_mask, history, points, partial
       )
       jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
   def test_number_of_features(self):
     of_each, alone = candidate_features.candidate_features(
       self.passive,
-      self.active.known,
-      self.tried,
+      self.active.row_mask,
+      self.history,
       jnp.array(_POINTS),
       _PARTIALS[0],
     )
@@ -214,36 +222,36 @@ class SurrogateTest(parameterized.TestCase):
     self.assertEqual(alone.shape, (candidate_features.NUM_FEATURES,))
 
   def test_single_precision_is_close(self):
-    """The worst case that matters: the same place again and again."""
+    """Tests the worst case that matters: many rows at nearly one position."""
     n = 40
     rng = np.random.default_rng(2)
-    places = np.full((n, 1), 0.4) + 1e-3 * rng.random((n, 1))
+    fractions = np.full((n, 1), 0.4) + 1e-3 * rng.random((n, 1))
     y = 3.0 + 0.01 * rng.normal(size=n)
 
     @jax.jit
-    def told():
-      seen = candidate_features.row_features(
+    def features():
+      rows = candidate_features.row_features(
         jnp.ones(n, bool),
         jnp.array(y),
         jnp.ones((n, 1), bool),
-        jnp.array(places),
+        jnp.array(fractions),
         jnp.array(_POINTS),
       )
-      tried = candidate_features.append_rows(
+      history = candidate_features.append_rows(
         candidate_features.empty_history(n, 1, len(_POINTS)),
         jnp.int32(0),
-        seen,
+        rows,
         samples=jnp.float32(1000),
       )
       nothing = action_distribution.empty_intervention(1)
       return candidate_features.candidate_features(
-        seen, seen.known, tried, jnp.array(_POINTS), nothing
+        rows, rows.row_mask, history, jnp.array(_POINTS), nothing
       )[0]
 
     with jax.enable_x64(False):
-      single = told()
+      single = features()
     self.assertEqual(single.dtype, jnp.float32)
-    np.testing.assert_allclose(single, told(), atol=0.02)
+    np.testing.assert_allclose(single, features(), atol=0.02)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,7 @@
-"""Tests that the three evaluations are one function, and what it ignores.
+"""Tests that all forms of evaluation agree, and tests of symmetries.
 
-Symmetries are tested in float64, where they hold to 1e-9: what is left is a
-mistake and not rounding. The evaluations are compared in the float32 they
-run in.
+They run in float64, where they hold to 1e-9, so that any larger difference is a
+mistake and not rounding.
 """
 
 import functools
@@ -25,14 +24,13 @@ from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
-from tests.support import hand_made_scms
 from tests.support import miniature
 
 _NETWORK = miniature.network(num_blocks=2)
 
 
 class _Episode(NamedTuple):
-  """A problem, its data, and what is chosen already in each of P turns."""
+  """A problem, its data, and P partial interventions."""
 
   problem: types.Problem
   observations: jax.Array
@@ -40,8 +38,8 @@ class _Episode(NamedTuple):
   partials: action_distribution.PartialIntervention
 
 
-class _Said(NamedTuple):
-  """All that the network says: after each of R rows, in each of P turns."""
+class _Outputs(NamedTuple):
+  """All outputs after each of R rows, for each of P partial interventions."""
 
   tokens: Any  # [R, D, W]
   parent_logits: Any  # [R, D]
@@ -52,18 +50,18 @@ class _Said(NamedTuple):
 
 
 def _episode(num_variables, num_observations, num_steps, seed=0):
-  """Draws an episode on a problem that no SCM is behind."""
+  """Draws an episode on a problem without an SCM."""
   rng = np.random.default_rng(seed)
-  # All seeds have one problem; at least two may be set.
-  of_problem = np.random.default_rng(1)
-  target = of_problem.integers(num_variables)
+  # All seeds share one problem, in which at least two variables are settable.
+  problem_rng = np.random.default_rng(1)
+  target = problem_rng.integers(num_variables)
   is_target = np.arange(num_variables) == target
-  settable = ~is_target & (of_problem.random(num_variables) < 0.7)
+  settable = ~is_target & (problem_rng.random(num_variables) < 0.7)
   settable[[target - 1, target - 2]] = True
-  centre = of_problem.normal(size=num_variables)
-  width = of_problem.uniform(1, 3, num_variables)
+  centre = problem_rng.normal(size=num_variables)
+  width = problem_rng.uniform(1, 3, num_variables)
   sets = intervention_sets.subsets(settable, 2)
-  kept = of_problem.random(len(sets)) < 0.8
+  kept = problem_rng.random(len(sets)) < 0.8
   kept[:2] = kept[-1] = True
   problem = types.Problem(
     exists=jnp.array(np.ones(num_variables, bool)),
@@ -72,14 +70,15 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
     goal=jnp.array(1.0),
     low=jnp.array(centre - width),
     high=jnp.array(centre + width),
-    cost=jnp.array(of_problem.uniform(1, 20, num_variables)),
+    cost=jnp.array(problem_rng.uniform(1, 20, num_variables)),
     budget=jnp.array(15.0 * num_steps),
     samples=jnp.array(1000.0),
   )
-  # The second and the last step do the same, that others may be near it.
-  which = rng.choice(np.flatnonzero(kept), num_steps)
-  which[-1] = which[min(1, num_steps - 1)]
-  intervened = sets[which]
+  # The second and the last step set the same variables, so that the
+  # Gaussian processes have related rows.
+  index = rng.choice(np.flatnonzero(kept), num_steps)
+  index[-1] = index[min(1, num_steps - 1)]
+  intervened = sets[index]
   values = rng.normal(size=(num_steps, num_variables))
   inside = centre + width * rng.uniform(-1, 1, values.shape)
   rows = tokens_lib.episode_rows(
@@ -88,13 +87,13 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
     jnp.array(np.where(intervened, inside, values)),
   )
   observations = rng.normal(size=(num_observations, num_variables))
-  # Nothing, the first of the last pair, and all of it.
+  # No variable, the first of the last pair, and the whole pair.
   pair = np.flatnonzero(sets[-1])
   mask = np.zeros((3, num_variables), bool)
   mask[1, pair[0]] = mask[2, pair] = True
   partials = action_distribution.PartialIntervention(
     jnp.array(mask),
-    jnp.array(np.where(mask, of_problem.random(mask.shape), 0.0)),
+    jnp.array(np.where(mask, problem_rng.random(mask.shape), 0.0)),
     jnp.zeros(3, bool),
   )
   return _Episode(problem, jnp.array(observations), rows, partials)
@@ -102,7 +101,7 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
 
 @functools.cache
 def _params():
-  # The same ones whichever test asks first.
+  # In float32 whatever the precision of the test that runs first.
   with jax.enable_x64(False):
     problem, observations, rows, _ = _episode(4, 3, 1)
     init = jax.jit(_NETWORK.init)
@@ -110,44 +109,46 @@ def _params():
     return miniature.loud(params, gain=1.5)
 
 
-def _turns(network, params, problem, prefix, encoding, partials):
-  """What is said in each of P turns after one row."""
+def _action_heads(network, params, problem, prefix, encoding, partials):
+  """Evaluates the action head for P partial interventions after one row."""
   return jax.vmap(
-    lambda partial: network.turn(params, problem, prefix, encoding, partial)
+    lambda partial: network.action_head(
+      params, problem, prefix, encoding, partial
+    )
   )(partials)
 
 
-def _say(network, params, prefix, episode):
+def _evaluate_rows(network, params, prefix, episode):
   problem, _, rows, partials = episode
   encodings = network.full(params, problem, prefix, rows)
-  turns = jax.vmap(
-    lambda encoding: _turns(
+  heads = jax.vmap(
+    lambda encoding: _action_heads(
       network, params, problem, prefix, encoding, partials
     ),
-    (base.EVERY_ROW,),
+    (base.ENCODING_IN_AXES,),
   )(encodings)
-  return _Said(encodings.tokens, encodings.parent_logits, *turns)
+  return _Outputs(encodings.tokens, encodings.parent_logits, *heads)
 
 
 def _evaluate(params, episode):
   problem, observations, _, _ = episode
   prefix = _NETWORK.prefix(params, problem, observations)
-  return _say(_NETWORK, params, prefix, episode)
+  return _evaluate_rows(_NETWORK, params, prefix, episode)
 
 
 _jit_evaluate = jax.jit(_evaluate)
 _prefix = jax.jit(_NETWORK.prefix)
 _append = jax.jit(_NETWORK.append)
-_jit_turns = jax.jit(functools.partial(_turns, _NETWORK))
+_jit_action_heads = jax.jit(functools.partial(_action_heads, _NETWORK))
 
 
-def _said(episode):
-  """After every row, in plain numpy."""
+def _outputs(episode):
+  """Returns the outputs as numpy arrays."""
   return jax.tree.map(np.asarray, _jit_evaluate(_params(), episode))
 
 
-def _exactly_said(episode):
-  """The same in float64; `episode` was made under `jax.enable_x64`."""
+def _outputs_in_float64(episode):
+  """Likewise in float64; `episode` was made under `jax.enable_x64`."""
   params = miniature.doubles(_params())
   return jax.tree.map(np.asarray, _jit_evaluate(params, episode))
 
@@ -158,8 +159,8 @@ def _assert_close(test, actual, expected, tolerance):
       np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def _columns(episode, columns):
-  """The episode with its variables' columns taken in another order."""
+def _reorder(episode, columns):
+  """Returns the episode with its columns in another order."""
   problem, observations, rows, partials = episode
   return _Episode(
     jax.tree.map(lambda x: x[..., columns] if x.ndim else x, problem),
@@ -173,87 +174,49 @@ def _columns(episode, columns):
   )
 
 
-def _take(said, columns):
-  """What is said, of other columns."""
-  return said._replace(
-    tokens=said.tokens[:, columns],
-    parent_logits=said.parent_logits[:, columns],
-    joint_logits=said.joint_logits[:, :, columns],
-    outcome_logits=said.outcome_logits[:, :, columns],
+def _take(outputs, columns):
+  """Returns the outputs of some columns."""
+  return outputs._replace(
+    tokens=outputs.tokens[:, columns],
+    parent_logits=outputs.parent_logits[:, columns],
+    joint_logits=outputs.joint_logits[:, :, columns],
+    outcome_logits=outputs.outcome_logits[:, :, columns],
   )
 
 
-def _turned(episode, sign):
-  """The episode with its variables' values times `sign`, [D] of +-1."""
+def _flip(episode, sign):
+  """Multiplies the values of the variables by `sign`, [D] of +-1."""
   problem, observations, rows, partials = episode
   ends = sign * problem.low, sign * problem.high
-  place = partials.fractions
-  place = jnp.where(partials.mask & (sign < 0), 1 - place, place)
+  fractions = partials.fractions
+  fractions = jnp.where(partials.mask & (sign < 0), 1 - fractions, fractions)
   return _Episode(
     problem._replace(low=jnp.minimum(*ends), high=jnp.maximum(*ends)),
     sign * observations,
     rows._replace(values=sign * rows.values),
-    partials._replace(fractions=place),
+    partials._replace(fractions=fractions),
   )
 
 
-def _turn_cells(said, sign):
-  """With the cells of variables of a negative sign in reverse."""
+def _flip_cells(outputs, sign):
+  """Reverses the cells of variables of a negative sign."""
 
-  def turned(x):
+  def flip(x):
     return np.where(sign[:, None] < 0, x[..., ::-1], x)
 
-  return said._replace(
-    joint_logits=turned(said.joint_logits),
-    outcome_logits=turned(said.outcome_logits),
+  return outputs._replace(
+    joint_logits=flip(outputs.joint_logits),
+    outcome_logits=flip(outputs.outcome_logits),
   )
-
-
-class RowsTest(parameterized.TestCase):
-  """By hand."""
-
-  def setUp(self):
-    super().setUp()
-    about = hand_made_scms.problem(3, 2, budget=10.0)
-    self.problem = about._replace(cost=jnp.array([2.0, 5.0, 100.0]))
-
-  def test_what_is_left_is_the_less_of_money_and_of_time(self):
-    mask = jnp.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]], bool)
-    values = jnp.float32(np.arange(12).reshape(4, 3))
-    rows = tokens_lib.episode_rows(self.problem, mask, values)
-    # Of 10 there are 8, 3, 1, and less than nothing; of time 3/4, 2/4, 1/4, 0.
-    np.testing.assert_allclose(rows.left, [1, 0.75, 0.3, 0.1, 0], atol=1e-6)
-    free = self.problem._replace(budget=jnp.array(jnp.inf))
-    rows = tokens_lib.episode_rows(free, mask, values)
-    np.testing.assert_allclose(rows.left, [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_array_equal(rows.start, [1, 0, 0, 0, 0])
-    np.testing.assert_array_equal(rows.intervened[1:], mask)
-    np.testing.assert_array_equal(rows.values[1:], values)
-    self.assertFalse(rows.intervened[0].any())
-
-  def test_row_by_row_it_is_the_same(self):
-    mask = jnp.array([[1, 0, 0], [0, 1, 0]], bool)
-    values = jnp.float32(np.arange(6).reshape(2, 3))
-    rows = tokens_lib.episode_rows(self.problem, mask, values)
-    for step, spent in enumerate((2.0, 7.0)):
-      left = tokens_lib.budget_left(
-        self.problem, jnp.array(spent), jnp.array(1 - (step + 1) / 2)
-      )
-      row = tokens_lib.outcome_row(mask[step], values[step], left)
-      jax.tree.map(
-        np.testing.assert_array_equal,
-        row,
-        jax.tree.map(lambda x, i=step: x[i + 1 : i + 2], rows),
-      )
 
 
 class EvaluationTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    # Float32 differs by the machine's order of sums.
+    # In float32 the order of sums, which depends on the machine, matters.
     self.enterContext(jax.enable_x64(True))
     self.params = miniature.doubles(_params())
-    # Three rollouts on one problem: the same observations, other rows.
+    # Three rollouts on one problem: the same observations, different rows.
     episodes = [_episode(4, 5, 4, seed) for seed in range(3)]
     rows = jax.tree.map(lambda *x: jnp.stack(x), *[e.rows for e in episodes])
     self.group = episodes[0]._replace(rows=rows)
@@ -262,11 +225,11 @@ class EvaluationTest(parameterized.TestCase):
     problem, observations, rows, partials = self.group
     prefix = _NETWORK.prefix(params, problem, observations)
 
-    def say(rows):
+    def evaluate(rows):
       episode = _Episode(problem, observations, rows, partials)
-      return _say(_NETWORK, params, prefix, episode)
+      return _evaluate_rows(_NETWORK, params, prefix, episode)
 
-    return jax.vmap(say)(rows)
+    return jax.vmap(evaluate)(rows)
 
   def _recomputed(self, params):
     problem, observations, rows, partials = self.group
@@ -275,16 +238,18 @@ class EvaluationTest(parameterized.TestCase):
     )(jnp.tile(observations, (3, 1, 1)), rows)
 
   def _with_gradient(self, evaluate):
-    """What is said, and the gradient of a weighted sum of all of it."""
+    """Returns the outputs, and the gradient of a weighted sum of them."""
 
-    def weigh(params):
-      said = evaluate(params)
+    def weighted_sum(params):
+      outputs = evaluate(params)
       rng = np.random.default_rng(0)
-      terms = [(rng.normal(size=x.shape) * x).sum() for x in said]
-      return sum(terms), said
+      terms = [(rng.normal(size=x.shape) * x).sum() for x in outputs]
+      return sum(terms), outputs
 
-    gradient, said = jax.jit(jax.grad(weigh, has_aux=True))(self.params)
-    return said, gradient
+    gradient, outputs = jax.jit(jax.grad(weighted_sum, has_aux=True))(
+      self.params
+    )
+    return outputs, gradient
 
   def test_appended_shared_and_recomputed_agree(self):
     expected, expected_gradient = self._with_gradient(self._recomputed)
@@ -308,14 +273,16 @@ class EvaluationTest(parameterized.TestCase):
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[i : i + 1], one)
       encoding, cache = _append(self.params, problem, prefix, cache, i, row)
-      turns = _jit_turns(self.params, problem, prefix, encoding, partials)
-      said = _Said(encoding.tokens, encoding.parent_logits, *turns)
+      heads = _jit_action_heads(
+        self.params, problem, prefix, encoding, partials
+      )
+      outputs = _Outputs(encoding.tokens, encoding.parent_logits, *heads)
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
-      _assert_close(self, said, here, 1e-9)
-      known = base.after(full, i).known
-      np.testing.assert_array_equal(encoding.known, known)
+      _assert_close(self, outputs, here, 1e-9)
+      row_mask = base.select_rows(full, i).row_mask
+      np.testing.assert_array_equal(encoding.row_mask, row_mask)
       np.testing.assert_array_equal(
-        known, (np.arange(5) > 0) & (np.arange(5) <= i)
+        row_mask, (np.arange(5) > 0) & (np.arange(5) <= i)
       )
 
   @pytest.mark.fault
@@ -326,24 +293,24 @@ class EvaluationTest(parameterized.TestCase):
     ('candidate_outcome', np.inf),
     ('parent', np.inf),
   )
-  def test_one_logit_that_is_not_finite_is_not_overlooked(self, head, lost):
+  def test_one_logit_that_is_not_finite_is_not_overlooked(self, head, value):
     problem, observations, rows, partials = _episode(4, 5, 4)
     row = jax.tree.map(lambda leaf: leaf[:1], rows)
     params = jax.tree.map(jnp.array, self.params)
     bias = params[f'transformer/~/{head}']['b']
-    params[f'transformer/~/{head}']['b'] = bias.at[-1].set(lost)
+    params[f'transformer/~/{head}']['b'] = bias.at[-1].set(value)
     prefix = _prefix(params, problem, observations)
     cache = _NETWORK.empty_cache(5, 4)
     encoding, _ = _append(params, problem, prefix, cache, 0, row)
-    turns = _jit_turns(params, problem, prefix, encoding, partials)
-    for leaf in turns:
+    heads = _jit_action_heads(params, problem, prefix, encoding, partials)
+    for leaf in heads:
       self.assertTrue(np.isnan(leaf).all())
     of_encoding = head == 'parent'
     for leaf in (encoding.tokens, encoding.parent_logits):
       self.assertEqual(np.isnan(leaf).all(), of_encoding)
 
   def test_derivative_of_the_predictions_against_finite_differences(self):
-    # Not that of the choice, which leaves what it begins from alone.
+    # Not of the policy logits: they contain a `stop_gradient`.
     rng = np.random.default_rng(0)
     episode = _episode(4, 5, 4)
     params = self.params
@@ -352,20 +319,20 @@ class EvaluationTest(parameterized.TestCase):
     @jax.jit
     def along(step):
       moved = jax.tree.map(lambda x, d: x + step * d, params, direction)
-      said = _evaluate(moved, episode)
-      return said.parent_logits, said.outcome_logits, said.none_outcome
+      outputs = _evaluate(moved, episode)
+      return outputs.parent_logits, outputs.outcome_logits, outputs.none_outcome
 
     _, actual = jax.jvp(along, (0.0,), (1.0,))
     for a, right, left in zip(actual, along(1e-6), along(-1e-6), strict=True):
       np.testing.assert_allclose(a, (right - left) / 2e-6, 1e-5, 1e-5)
 
-  def test_choices_do_not_teach_the_predictions(self):
-    # What the policy adds to them is its own; what it begins from is theirs.
+  def test_the_policy_has_no_gradient_to_the_predictions(self):
+    # The corrections are trained by the policy, the predictions are not.
     episode = _episode(4, 5, 4)
 
     def joint(params):
-      said = _evaluate(params, episode)
-      return said.joint_logits.sum() + said.none_logit.sum()
+      outputs = _evaluate(params, episode)
+      return outputs.joint_logits.sum() + outputs.none_logit.sum()
 
     gradient = jax.jit(jax.grad(joint))(self.params)
     for head in ('outcome', 'candidate_outcome', 'none_outcome'):
@@ -377,13 +344,13 @@ class EvaluationTest(parameterized.TestCase):
 
 
 class CausalityTest(parameterized.TestCase):
-  def test_a_row_changes_what_comes_after_it_alone(self):
+  def test_a_row_changes_only_the_outputs_after_it(self):
     episode = _episode(4, 5, 4)
-    before = _said(episode)
+    before = _outputs(episode)
     for changed in range(1, 5):
       other = episode.rows.values.at[changed].add(1.0)
       rows = episode.rows._replace(values=other)
-      after = _said(episode._replace(rows=rows))
+      after = _outputs(episode._replace(rows=rows))
       for name, a, b in zip(before._fields, after, before, strict=True):
         with self.subTest(f'{name}, row {changed}'):
           np.testing.assert_array_equal(a[:changed], b[:changed])
@@ -392,9 +359,9 @@ class CausalityTest(parameterized.TestCase):
 
   def test_an_observation_changes_every_row(self):
     episode = _episode(4, 5, 4)
-    before = _said(episode)
+    before = _outputs(episode)
     observations = episode.observations.at[0, 0].add(1.0)
-    after = _said(episode._replace(observations=observations))
+    after = _outputs(episode._replace(observations=observations))
     for name, a, b in zip(before._fields, after, before, strict=True):
       with self.subTest(name):
         moved = np.abs(a - b).reshape(5, -1).max(1)
@@ -404,16 +371,16 @@ class CausalityTest(parameterized.TestCase):
     episode = _episode(4, 5, 4)
     values = episode.rows.values.at[0].set(7.0)
     other = episode._replace(rows=episode.rows._replace(values=values))
-    _assert_close(self, _said(other), _said(episode), 0)
+    _assert_close(self, _outputs(other), _outputs(episode), 0)
 
 
 class InitTest(parameterized.TestCase):
   def test_weights_have_the_deviation_of_their_fan_in(self):
-    # LeCun's initialisation, all other parameters as they are without data.
+    # LeCun's initialization for weights; all others are constant.
     problem, observations, rows, _ = _episode(4, 3, 1)
     init = jax.jit(_NETWORK.init)
     params = init(jax.random.key(1), problem, observations, rows)
-    seen = []
+    weights = []
     for module, leaves in params.items():
       for name, leaf in leaves.items():
         if name != 'w':
@@ -421,13 +388,13 @@ class InitTest(parameterized.TestCase):
           np.testing.assert_array_equal(leaf, expected)
           continue
         small = 0.1 if module.endswith('correction') else 1.0
-        standardised = np.ravel(leaf) * np.sqrt(len(leaf)) / small
-        seen.append(standardised)
+        standardized = np.ravel(leaf) * np.sqrt(len(leaf)) / small
+        weights.append(standardized)
         with self.subTest(module):
-          self.assertLessEqual(np.abs(standardised).max(), 2 / 0.8796)
-          error = 1 / np.sqrt(2 * standardised.size)
-          self.assertAlmostEqual(standardised.std(), 1, delta=4 * error)
-    together = np.concatenate(seen)
+          self.assertLessEqual(np.abs(standardized).max(), 2 / 0.8796)
+          error = 1 / np.sqrt(2 * standardized.size)
+          self.assertAlmostEqual(standardized.std(), 1, delta=4 * error)
+    together = np.concatenate(weights)
     self.assertLen(np.unique(together), together.size)
     self.assertAlmostEqual(together.mean(), 0, delta=4 / together.size**0.5)
     other = init(jax.random.key(2), problem, observations, rows)
@@ -440,20 +407,20 @@ class SizeTest(parameterized.TestCase):
   def test_one_set_of_parameters_for_every_size(
     self, num_variables, num_observations, num_steps
   ):
-    said = _said(_episode(num_variables, num_observations, num_steps))
+    outputs = _outputs(_episode(num_variables, num_observations, num_steps))
     rows, cells = num_steps + 1, miniature.NUM_CELLS + 2
-    self.assertEqual(said.tokens.shape, (rows, num_variables, 8))
-    self.assertEqual(said.parent_logits.shape, (rows, num_variables))
-    for logits in (said.joint_logits, said.outcome_logits):
+    self.assertEqual(outputs.tokens.shape, (rows, num_variables, 8))
+    self.assertEqual(outputs.parent_logits.shape, (rows, num_variables))
+    for logits in (outputs.joint_logits, outputs.outcome_logits):
       self.assertEqual(logits.shape, (rows, 3, num_variables, cells))
-    for logits in (said.none_logit, said.none_outcome):
+    for logits in (outputs.none_logit, outputs.none_outcome):
       self.assertEqual(logits.shape, (rows, 3))
-    for name, leaf in zip(said._fields, said, strict=True):
+    for name, leaf in zip(outputs._fields, outputs, strict=True):
       with self.subTest(name):
         self.assertTrue(np.isfinite(leaf).all())
         self.assertGreater(leaf.std(), 0.1)
 
-  def test_no_parameter_knows_the_number_of_variables(self):
+  def test_no_parameter_depends_on_the_number_of_variables(self):
     init = _NETWORK.init
     key = jax.random.key(0)
     few, many = (
@@ -464,34 +431,34 @@ class SizeTest(parameterized.TestCase):
 
   def test_one_observation_is_an_error(self):
     with self.assertRaisesRegex(ValueError, '1 observational row.*needs 2'):
-      _said(_episode(4, 1, 2))
+      _outputs(_episode(4, 1, 2))
 
   def test_a_variable_that_was_constant_stays_finite(self):
     episode = _episode(4, 5, 4)
     observations = episode.observations.at[:, 1].set(2.0)
-    said = _said(episode._replace(observations=observations))
-    for name, leaf in zip(said._fields, said, strict=True):
+    outputs = _outputs(episode._replace(observations=observations))
+    for name, leaf in zip(outputs._fields, outputs, strict=True):
       with self.subTest(name):
         self.assertTrue(np.isfinite(leaf).all())
 
 
 class SymmetryTest(parameterized.TestCase):
-  """What may not change an answer; by the same network on both sides."""
+  """Changes that must leave the outputs of the network unchanged."""
 
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
     self.episode = _episode(4, 5, 4)
-    self.expected = _exactly_said(self.episode)
+    self.expected = _outputs_in_float64(self.episode)
 
-  def test_permuted_variables_permute_the_answers(self):
+  def test_permuted_variables_permute_the_outputs(self):
     for columns in ([1, 2, 3, 0], [3, 1, 0, 2]):
       columns = np.array(columns)
       expected = _take(self.expected, columns)
-      actual = _exactly_said(_columns(self.episode, columns))
+      actual = _outputs_in_float64(_reorder(self.episode, columns))
       _assert_close(self, actual, expected, 1e-9)
 
-  def test_padding_changes_no_answer(self):
+  def test_padding_changes_no_output(self):
     problem, observations, rows, partials = self.episode
 
     def pad(x):  # One column before the others and two after them.
@@ -499,7 +466,7 @@ class SymmetryTest(parameterized.TestCase):
       return jnp.pad(x, width) if x.ndim else x
 
     problem = jax.tree.map(pad, problem)
-    # And sets of nothing among the others.
+    # Empty sets among the others.
     sets = jnp.pad(problem.sets, ((1, 2), (0, 0)))
     padded = _Episode(
       problem._replace(sets=sets),
@@ -509,11 +476,11 @@ class SymmetryTest(parameterized.TestCase):
         mask=pad(partials.mask), fractions=pad(partials.fractions)
       ),
     )
-    actual = _take(_exactly_said(padded), np.arange(1, 5))
+    actual = _take(_outputs_in_float64(padded), np.arange(1, 5))
     _assert_close(self, actual, self.expected, 1e-9)
 
-  def test_a_latent_variable_is_as_good_as_none(self):
-    # It is padding to whoever is told of the problem, wherever it stands.
+  def test_a_latent_variable_changes_no_output(self):
+    # It is padding in the problem, in whatever column.
     problem, observations, rows, partials = self.episode
     columns = np.array([0, 4, 1, 2, 3])
 
@@ -537,13 +504,13 @@ class SymmetryTest(parameterized.TestCase):
         fractions=with_latent(partials.fractions),
       ),
     )
-    actual = _take(_exactly_said(latent), np.array([0, 2, 3, 4]))
+    actual = _take(_outputs_in_float64(latent), np.array([0, 2, 3, 4]))
     _assert_close(self, actual, self.expected, 1e-9)
 
   def test_the_order_of_the_sets_does_not_matter(self):
     problem = self.episode.problem
     other = problem._replace(sets=problem.sets[::-1])
-    actual = _exactly_said(self.episode._replace(problem=other))
+    actual = _outputs_in_float64(self.episode._replace(problem=other))
     _assert_close(self, actual, self.expected, 1e-9)
 
   def test_the_currency_does_not_matter(self):
@@ -551,10 +518,10 @@ class SymmetryTest(parameterized.TestCase):
     other = problem._replace(
       cost=1e3 * problem.cost, budget=1e3 * problem.budget
     )
-    actual = _exactly_said(self.episode._replace(problem=other))
+    actual = _outputs_in_float64(self.episode._replace(problem=other))
     _assert_close(self, actual, self.expected, 1e-9)
 
-  def test_costs_sets_and_samples_are_told(self):
+  def test_costs_sets_and_samples_are_inputs(self):
     problem = self.episode.problem
     for other in (
       problem._replace(cost=problem.cost[::-1]),
@@ -562,20 +529,22 @@ class SymmetryTest(parameterized.TestCase):
       problem._replace(samples=jnp.array(1.0)),
       problem._replace(sets=problem.sets & (problem.sets.sum(1) < 2)[:, None]),
     ):
-      actual = _exactly_said(self.episode._replace(problem=other))
+      actual = _outputs_in_float64(self.episode._replace(problem=other))
       difference = np.abs(actual.joint_logits - self.expected.joint_logits)
       self.assertGreater(difference.max(), 1e-3)
 
   def test_the_order_of_the_observations_does_not_matter(self):
     observations = self.episode.observations[np.array([3, 0, 4, 1, 2])]
-    actual = _exactly_said(self.episode._replace(observations=observations))
+    actual = _outputs_in_float64(
+      self.episode._replace(observations=observations)
+    )
     _assert_close(self, actual, self.expected, 1e-9)
 
   def test_units_do_not_matter(self):
     factor = jnp.array([0.3, 2.0, 70.0, 1e-3])
     shift = jnp.array([-8.0, 0.5, 1e3, -2e-2])
     problem, observations, rows, partials = self.episode
-    actual = _exactly_said(
+    actual = _outputs_in_float64(
       _Episode(
         problem._replace(
           low=shift + factor * problem.low, high=shift + factor * problem.high
@@ -587,28 +556,28 @@ class SymmetryTest(parameterized.TestCase):
     )
     _assert_close(self, actual, self.expected, 1e-9)
 
-  def test_to_minimise_is_to_maximise_the_negative(self):
+  def test_to_minimize_is_to_maximise_the_negative(self):
     sign = jnp.where(self.episode.problem.target, -1.0, 1.0)
-    episode = _turned(self.episode, sign)
+    episode = _flip(self.episode, sign)
     problem = episode.problem._replace(goal=-episode.problem.goal)
-    actual = _exactly_said(episode._replace(problem=problem))
-    _assert_close(self, _turn_cells(actual, sign), self.expected, 1e-9)
+    actual = _outputs_in_float64(episode._replace(problem=problem))
+    _assert_close(self, _flip_cells(actual, sign), self.expected, 1e-9)
 
-  def test_the_negative_of_a_variable_turns_its_cells_round(self):
+  def test_the_negative_of_a_variable_reverses_its_cells(self):
     for column in np.flatnonzero(~self.episode.problem.target):
       sign = jnp.ones(4).at[column].set(-1.0)
-      actual = _exactly_said(_turned(self.episode, sign))
-      actual = _turn_cells(actual, sign)
+      actual = _outputs_in_float64(_flip(self.episode, sign))
+      actual = _flip_cells(actual, sign)
       _assert_close(self, actual, self.expected, 1e-9)
 
   def test_a_target_that_never_moved_has_its_goal(self):
-    # Nothing was seen to fall or to rise with it, but more is still better.
+    # No variable is correlated with it, but more is still better.
     observations = self.episode.observations
-    still = jnp.where(self.episode.problem.target, 2.0, observations)
-    episode = self.episode._replace(observations=still)
+    constant = jnp.where(self.episode.problem.target, 2.0, observations)
+    episode = self.episode._replace(observations=constant)
     other = episode.problem._replace(goal=-episode.problem.goal)
     up, down = (
-      _exactly_said(e) for e in (episode, episode._replace(problem=other))
+      _outputs_in_float64(e) for e in (episode, episode._replace(problem=other))
     )
     difference = np.abs(up.outcome_logits - down.outcome_logits)
     self.assertGreater(difference.max(), 1e-2)
@@ -616,34 +585,35 @@ class SymmetryTest(parameterized.TestCase):
   def test_the_goal_matters(self):
     problem = self.episode.problem
     other = problem._replace(goal=-problem.goal)
-    actual = _exactly_said(self.episode._replace(problem=other))
+    actual = _outputs_in_float64(self.episode._replace(problem=other))
     for name, a, b in zip(actual._fields, actual, self.expected, strict=True):
       with self.subTest(name):
         self.assertGreater(np.abs(a - b).max(), 1e-2)
 
 
 _NUM_STEPS = 5
-_NUM_TURNS = 2
+_MAX_SET_SIZE = 2
 
 
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
-def _play(params, scm, noise):
-  """A greedy episode on given noise of its 4 observations and its steps.
+def _run_episode(params, scm, noise):
+  """Runs a greedy episode with 4 observations, on given noise.
 
   Args:
-    params: of the network.
+    params: parameters of the network.
     scm: one `SCM`.
-    noise: [4 + T, D] scaled noise.
+    noise: [4 + T, D] scaled noise of the observations and of the outcomes.
 
   Returns:
-    [T, D] bool, what was set, and [T, D] fractions of the domains.
+    [T, D] bool, the variables intervened on, and [T, D] fractions of the
+    domains.
   """
   policy = trained.trained(
-    _NETWORK, params, (), _NUM_TURNS, action_distribution.mode
+    _NETWORK, params, (), _MAX_SET_SIZE, action_distribution.mode
   )
 
-  def watch(intervention, noise):
+  def observe(intervention, noise):
     u = simulate.propagate(scm, intervention, noise)
     values = scm.location + scm.scale * u
     values = jnp.where(intervention.mask, intervention.values, values)
@@ -651,13 +621,13 @@ def _play(params, scm, noise):
 
   def step(memory, inputs):
     index, noise = inputs
-    # Where the budget is spent, nothing.
+    # An empty intervention once the budget is spent.
     intervention = policy.choose(jax.random.key(0), memory)
-    outcome = watch(intervention, noise[None])[0]
+    outcome = observe(intervention, noise[None])[0]
     return policy.observe(memory, index, intervention, outcome), intervention
 
   nothing = interventions.no_intervention(noise.shape[-1])
-  memory = policy.init(scm.problem, watch(nothing, noise[:4]), _NUM_STEPS)
+  memory = policy.init(scm.problem, observe(nothing, noise[:4]), _NUM_STEPS)
   inputs = (jnp.arange(_NUM_STEPS), noise[4:])
   _, intervention = jax.lax.scan(step, memory, inputs)
   return intervention.mask, interventions.to_fractions(
@@ -666,69 +636,69 @@ def _play(params, scm, noise):
 
 
 class BeliefInputTest(parameterized.TestCase):
-  def test_is_what_the_exact_belief_says_after_each_row(self):
+  def test_is_the_exact_belief_after_each_row(self):
     self.enterContext(jax.enable_x64(True))
     problem, observations, rows, partials = _episode(4, 5, 4)
     network = miniature.network(belief_input='exact')
-    told = []
+    inputs = []
 
-    def listen(next_method, args, kwargs, context):
-      # While a module is made, it has no name yet.
+    def record(next_method, args, kwargs, context):
+      # A module has no name yet while it is constructed.
       called = context.method_name == '__call__'
       if called and context.module.name == 'embedding':
-        told.append(args[0][..., -1])
+        inputs.append(args[0][..., -1])
       return next_method(*args, **kwargs)
 
     @jax.jit
-    def listened(params):
-      told.clear()
-      with hk.intercept_methods(listen):
+    def recorded(params):
+      inputs.clear()
+      with hk.intercept_methods(record):
         prefix = network.prefix(params, problem, observations)
         encodings = network.full(params, problem, prefix, rows)
-      return tuple(told), prefix, encodings
+      return tuple(inputs), prefix, encodings
 
     params = jax.jit(network.init)(
       jax.random.key(1), problem, observations, rows
     )
     params = miniature.doubles(miniature.loud(params, gain=1.5))
-    (in_prefix, after), prefix, encodings = listened(params)
+    (in_prefix, after), prefix, encodings = recorded(params)
     belief = beliefs.exact()
 
     @jax.jit
-    def believed():
+    def parents():
       states = beliefs.unroll(
         belief, problem, observations, rows.intervened[1:], rows.values[1:]
       )
       return jax.vmap(belief.parents)(states)
 
-    expected = np.asarray(believed())
+    expected = np.asarray(parents())
     self.assertGreater(np.ptp(expected, 0).max(), 0.05)
     np.testing.assert_allclose(after, expected, atol=1e-9)
     before = np.broadcast_to(expected[0], in_prefix.shape)
     np.testing.assert_allclose(in_prefix, before, atol=1e-9)
-    # Row by row, from what was known before it, it is the same.
+    # Appended row by row, the outputs are the same.
     append = jax.jit(network.append)
-    say = jax.jit(functools.partial(_turns, network))
+    heads_of = jax.jit(functools.partial(_action_heads, network))
     cache = network.empty_cache(5, 4)
     for i in range(5):
       row = jax.tree.map(lambda x, i=i: x[i : i + 1], rows)
       appended, cache = append(params, problem, prefix, cache, i, row)
-      turns = [
-        say(params, problem, prefix, encoding, partials)
-        for encoding in (appended, base.after(encodings, i))
+      heads = [
+        heads_of(params, problem, prefix, encoding, partials)
+        for encoding in (appended, base.select_rows(encodings, i))
       ]
       np.testing.assert_allclose(
         appended.tokens, encodings.tokens[i], atol=1e-9
       )
-      _assert_close(self, turns[0], turns[1], 1e-9)
+      _assert_close(self, heads[0], heads[1], 1e-9)
 
 
 class RolloutTest(parameterized.TestCase):
-  """The same symmetries of a whole episode: decide, watch, decide again."""
+  """The same symmetries of a whole episode: decide, observe, decide again."""
 
   def setUp(self):
     super().setUp()
-    # Of two variables at once, with costs and latent causes.
+    # Sets of two variables, costs and latent causes.
     scms = miniature.tasks(24, miniature.GENERAL).scm
     self.enterContext(jax.enable_x64(True))
     self.scms = miniature.doubles(scms)
@@ -737,19 +707,19 @@ class RolloutTest(parameterized.TestCase):
     shape = (len(scale), 4 + _NUM_STEPS, scale.shape[1])
     self.noise = rng.normal(size=shape) * scale[:, None]
     self.params = miniature.doubles(_params())
-    self.masks, self.fractions = self._play(self.scms, self.noise)
+    self.masks, self.fractions = self._run(self.scms, self.noise)
 
-  def _play(self, scms, noise):
-    return map(np.asarray, _play(self.params, scms, noise))
+  def _run(self, scms, noise):
+    return map(np.asarray, _run_episode(self.params, scms, noise))
 
   def _assert_same(self, masks, fractions):
     np.testing.assert_array_equal(masks, self.masks)
-    # A value is in float32 even here: one of 20 in a domain of width 0.06 tells
-    # its fraction to 2e-5. Cells are 1 / 6 apart at least.
+    # A value is in float32 even here: of a value of 20 in a domain of width
+    # 0.06 the fraction is accurate to 2e-5. Cells are at least 1 / 6 apart.
     np.testing.assert_allclose(fractions, self.fractions, rtol=0, atol=1e-4)
 
   def _in_units(self, factor, shift):
-    """The same SCMs in other units, turned round where a factor is negative."""
+    """Returns the SCMs in other units, flipped where a factor is negative."""
     problem = self.scms.problem
     ends = jnp.stack([problem.low, problem.high])
     ends = jnp.where(problem.exists, shift + factor * ends, 0.0)
@@ -763,7 +733,7 @@ class RolloutTest(parameterized.TestCase):
     changes = (self.masks[:, 1:] != self.masks[:, :-1]).any((1, 2))
     self.assertGreater(changes.mean(), 0.25)
     sizes = np.bincount(self.masks.sum(-1).ravel(), minlength=3)
-    # Of none where the budget is spent.
+    # Empty sets occur once the budget is spent.
     self.assertGreater(sizes.min(), 4)
     cells = np.unique(self.fractions[self.masks].round(6))
     self.assertGreaterEqual(len(cells), 3)
@@ -775,7 +745,7 @@ class RolloutTest(parameterized.TestCase):
     def take(x):
       return np.take_along_axis(x, orders[:, None], 2)
 
-    masks, fractions = self._play(
+    masks, fractions = self._run(
       jax.jit(jax.vmap(simulate.relabel))(self.scms, orders), take(self.noise)
     )
     np.testing.assert_array_equal(masks, take(self.masks))
@@ -784,21 +754,21 @@ class RolloutTest(parameterized.TestCase):
   def test_in_other_units(self):
     rng = np.random.default_rng(2)
     factor, shift = rng.normal(size=(2, *self.scms.location.shape))
-    turned = rng.random(factor.shape) < 0.5
-    # The goal is that of a target which is not turned.
-    turned &= ~np.asarray(self.scms.problem.target)
-    sign = np.where(turned, -1.0, 1.0)
+    flipped = rng.random(factor.shape) < 0.5
+    # The target is not flipped, so that the goal stays the same.
+    flipped &= ~np.asarray(self.scms.problem.target)
+    sign = np.where(flipped, -1.0, 1.0)
     scms = self._in_units(sign * np.exp(2 * factor), 10 * shift)
-    masks, fractions = self._play(scms, self.noise)
-    there = turned[:, None] & masks
-    self.assertGreater(there.sum() / masks.sum(), 0.25)
-    self._assert_same(masks, np.where(there, 1 - fractions, fractions))
+    masks, fractions = self._run(scms, self.noise)
+    reverse = flipped[:, None] & masks
+    self.assertGreater(reverse.sum() / masks.sum(), 0.25)
+    self._assert_same(masks, np.where(reverse, 1 - fractions, fractions))
 
-  def test_target_and_goal_turned_round(self):
+  def test_negated_target_and_goal(self):
     problem = self.scms.problem
     scms = self._in_units(jnp.where(problem.target, -1.0, 1.0), 0.0)
     scms = scms._replace(problem=scms.problem._replace(goal=-scms.problem.goal))
-    self._assert_same(*self._play(scms, self.noise))
+    self._assert_same(*self._run(scms, self.noise))
 
 
 if __name__ == '__main__':

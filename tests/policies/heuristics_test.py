@@ -288,7 +288,7 @@ class TrainedTest(PoliciesTestCase):
         rows.append((position, row))
       tokens = jnp.full((5, 1), 1.0 * position)
       known = jnp.zeros(0, bool)
-      nothing = miniature.NOTHING_TRIED
+      nothing = miniature.EMPTY_HISTORY
       return base.Encoding(tokens, tokens[:, 0], known, nothing), cache
 
     def turn(params, problem, prefix, encoding, partial):
@@ -298,7 +298,7 @@ class TrainedTest(PoliciesTestCase):
 
     return miniature.linear_network()._replace(
       append=append,
-      turn=turn,
+      action_head=turn,
       predict=lambda *args: turn(*args).none_outcome,
     )
 
@@ -330,7 +330,9 @@ class TrainedTest(PoliciesTestCase):
       memory = policy.observe(memory, step, chosen, _outcome(step + 6.0))
     positions, appended = zip(*rows, strict=True)
     self.assertEqual(positions, (0, 1, 2))
-    self.assertEqual([float(row.left[0]) for row in appended], [1, 0.5, 0])
+    self.assertEqual(
+      [float(row.budget_left[0]) for row in appended], [1, 0.5, 0]
+    )
     self.assertEqual([bool(row.start[0]) for row in appended], [1, 0, 0])
     np.testing.assert_array_equal(appended[2].values[0], _outcome(7.0))
     np.testing.assert_array_equal(
@@ -365,7 +367,7 @@ class TrainedTest(PoliciesTestCase):
       self.assert_does(chosen, expected)
       self.assert_does(policy.recommend(memory), both)
       memory = policy.observe(memory, step, chosen, _outcome(0.0))
-      np.testing.assert_allclose(rows[-1][1].left[0], left, rtol=1e-6)
+      np.testing.assert_allclose(rows[-1][1].budget_left[0], left, rtol=1e-6)
     # Nothing can be paid for any more.
     self.assert_does(policy.choose(_KEY, memory), {})
     self.assert_does(policy.recommend(memory), both)

@@ -27,7 +27,7 @@ from acme_cbo.scms import priors
 
 NUM_CELLS = 3
 # For networks that look at no candidates.
-NOTHING_TRIED = candidate_features.empty_history(0, 0, 0)
+EMPTY_HISTORY = candidate_features.empty_history(0, 0, 0)
 HORIZON = environment.Horizon(num_observations=4, num_interventions=3)
 
 # Every kind of graph and of mechanism, and padding: 3 to 5 of 5 variables.
@@ -127,7 +127,7 @@ def linear_network() -> base.Network:
     return base.Prefix(
       normalization.fit(problem, observations),
       empty_cache(0, 0),
-      NOTHING_TRIED.seen,
+      EMPTY_HISTORY.rows,
     )
 
   def full(params, problem, prefix, rows):
@@ -137,7 +137,7 @@ def linear_network() -> base.Network:
       jnp.ones(shape),
       jnp.where(rows.start[:, None], 0.0, value),
       rows.intervened,
-      rows.left[:, None],
+      rows.budget_left[:, None],
       problem.target,
       problem.goal,
       (problem.high - problem.low) / prefix.units.scale,
@@ -147,7 +147,7 @@ def linear_network() -> base.Network:
       tokens,
       (tokens @ params['parent'])[..., 0],
       jnp.zeros((shape[0], 0), bool),
-      NOTHING_TRIED,
+      EMPTY_HISTORY,
     )
 
   def turn(params, problem, prefix, encoding, partial):
@@ -190,11 +190,11 @@ def linear_network() -> base.Network:
   def append(params, problem, prefix, cache, position, row):
     del position
     encodings = full(params, problem, prefix, row)
-    return base.after(encodings, 0), cache
+    return base.select_rows(encodings, 0), cache
 
   def empty_cache(num_rows, num_variables):
     del num_rows, num_variables
-    return base.Cache((), (), NOTHING_TRIED)
+    return base.Cache((), (), EMPTY_HISTORY)
 
   return base.Network(init, prefix, append, full, turn, predict, empty_cache)
 

@@ -94,7 +94,7 @@ class Policy:
     decision, *log_prob = action_distribution.decide(
       keys,
       lambda partial: (
-        self.network.turn(
+        self.network.action_head(
           self.params, self.problem, self.prefix, player.encoding, partial
         ).logits
       ),

@@ -49,7 +49,7 @@ def after_every_row(
   """
   return jax.vmap(
     lambda encoding, partial: said(params, problem, prefix, encoding, partial),
-    (base.EVERY_ROW, 0 if of_each_row else None),
+    (base.ENCODING_IN_AXES, 0 if of_each_row else None),
   )(encodings, partials)
 
 
@@ -61,7 +61,7 @@ def choices(
   encodings: base.Encoding,
   trajectory: types.Trajectory,
   first: base.ActionHeadOutput | None = None,
-) -> action_distribution.Choice:
+) -> action_distribution.StepDistribution:
   """The distributions that the decisions of an episode were drawn from.
 
   Args:
@@ -77,15 +77,15 @@ def choices(
     `Choice` with the leading axes T and Z.
   """
   sets = problem.sets & trajectory.affordable[..., None]  # [T, M, D]
-  partials = jax.vmap(action_distribution.before_each_turn, (0, None))(
+  partials = jax.vmap(action_distribution.partial_before_each_step, (0, None))(
     trajectory.decision, problem.exists.size
   )  # [T, Z, ...]
-  acting = base.after(encodings, slice(-1))
+  acting = base.select_rows(encodings, slice(-1))
   known = [] if first is None else [first]
   num_turns = trajectory.decision.variable.shape[-1]
   said = known + [
     after_every_row(
-      network.turn,
+      network.action_head,
       params,
       problem,
       prefix,
@@ -97,7 +97,7 @@ def choices(
   joint_logits, none_logits = jax.tree.map(
     lambda *leaves: jnp.stack(leaves, 1), *[turn.logits for turn in said]
   )
-  every_turn = jax.vmap(action_distribution.choice, (0, 0, None, 0))
+  every_turn = jax.vmap(action_distribution.step_distribution, (0, 0, None, 0))
   return jax.vmap(every_turn)(joint_logits, none_logits, sets, partials)
 
 
@@ -148,7 +148,7 @@ def loss(
       params,
       problem,
       prefix,
-      base.after(encodings, slice(1, None)),
+      base.select_rows(encodings, slice(1, None)),
       action_distribution.PartialIntervention(
         intervened,
         interventions.to_fractions(problem, done),
@@ -171,7 +171,7 @@ def loss(
     )
     predicted = jax.vmap(
       lambda partial: after_every_row(
-        network.turn,
+        network.action_head,
         params,
         problem,
         prefix,

@@ -48,7 +48,9 @@ def recomputing(network: base.Network) -> base.Network:
     # on it, or `vmap` would encode them once for all of them.
     own = bare.observations + 0 * rows.values[position]
     prefix = network.prefix(params, problem, own)
-    return base.after(network.full(params, problem, prefix, rows), position)
+    return base.select_rows(
+      network.full(params, problem, prefix, rows), position
+    )
 
   def append(params, problem, bare, rows, position, row):
     rows = jax.tree.map(
@@ -65,7 +67,9 @@ def recomputing(network: base.Network) -> base.Network:
       params, problem, bare, rows, jnp.arange(rows.start.size)
     )
     # What was tried is no encoding: it is the same after every row.
-    return every._replace(tried=jax.tree.map(lambda leaf: leaf[0], every.tried))
+    return every._replace(
+      history=jax.tree.map(lambda leaf: leaf[0], every.history)
+    )
 
   def with_prefix(said):
     def says(params, problem, bare, encoding, partial):
@@ -84,7 +88,7 @@ def recomputing(network: base.Network) -> base.Network:
     prefix=bare,
     append=append,
     full=full,
-    turn=with_prefix(network.turn),
+    action_head=with_prefix(network.action_head),
     predict=with_prefix(network.predict),
     empty_cache=empty_cache,
   )

@@ -127,7 +127,7 @@ def work_of_acting(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
   append = of_groups(network.append, 0, None, 0)
   given = (params, problems, prefix, cache, jnp.int32(0), row)
   encoding, _ = jax.eval_shape(append, *given)
-  decide = of_groups(network.turn, 0, 0)
+  decide = of_groups(network.action_head, 0, 0)
   num_turns = tasks.objective.partial_outcome.shape[-1]
   return (
     Work.of(encode, params, problems, observations)

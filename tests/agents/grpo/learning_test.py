@@ -114,8 +114,8 @@ def _turn(params, problem, observations, rows, row, mask, fractions):
   partial = action_distribution.PartialIntervention(
     mask, fractions, jnp.array(False)
   )
-  encoding = base.after(encodings, row)
-  return _NETWORK.turn(params, problem, prefix, encoding, partial)
+  encoding = base.select_rows(encodings, row)
+  return _NETWORK.action_head(params, problem, prefix, encoding, partial)
 
 
 def _assert_trees_differ(test, a, b):
@@ -374,11 +374,11 @@ class ChoicesTest(parameterized.TestCase):
           _NETWORK, params, task.scm.problem, prefix, encodings, trajectory
         )
         first = total_loss.after_every_row(
-          _NETWORK.turn,
+          _NETWORK.action_head,
           params,
           task.scm.problem,
           prefix,
-          base.after(encodings, slice(-1)),
+          base.select_rows(encodings, slice(-1)),
           jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (_T, *leaf.shape)),
             action_distribution.empty_intervention(5),

@@ -356,7 +356,7 @@ class PolicyGradientTest(parameterized.TestCase):
 
     def group_gradient(key):
       keys = jax.random.split(key, num_generations)
-      log_probs = action_distribution.choice(
+      log_probs = action_distribution.step_distribution(
         logits, jnp.zeros(()), sets, nothing
       )
       sample = functools.partial(
@@ -369,7 +369,7 @@ class PolicyGradientTest(parameterized.TestCase):
       )  # [1, G, 1]
 
       def loss(logits):
-        log_probs = action_distribution.choice(
+        log_probs = action_distribution.step_distribution(
           logits, jnp.zeros(()), sets, nothing
         )
 
