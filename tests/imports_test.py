@@ -37,7 +37,7 @@ _FLOORS = (
 _MAY_IMPORT = {
   layer: (layer, *below) for floor in _FLOORS for layer, below in floor.items()
 }
-_READERS_OF_CONFIGS = ('configs/', 'launchers/')
+_READERS_OF_CONFIGS = ('configs/', 'acme_cbo/experiments/flags.py')
 
 
 def _layer(path: str) -> str:

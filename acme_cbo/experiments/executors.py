@@ -23,12 +23,10 @@ import submitit
 from acme_cbo.infra import child_process
 from acme_cbo.infra import cpu
 from acme_cbo.infra import errors
-from acme_cbo.infra import provenance
 from acme_cbo.infra import run_directory
 
 # A training that is told to end takes 8 seconds at most.
 _EXIT_SECONDS = 15.0
-_ROOT = provenance.PACKAGE.parent
 
 
 class Executor(Protocol):
@@ -209,8 +207,7 @@ class Cluster:
         one.
     """
     # What is submitted finds the package where it is here.
-    paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
-    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
+    os.environ['PYTHONPATH'] = child_process.python_path()
     try:
       self._executor = submitit.AutoExecutor(folder, cluster=cluster)
       self._executor.update_parameters(

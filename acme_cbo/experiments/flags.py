@@ -1,59 +1,119 @@
-"""Flags that several launchers share."""
+"""Flags that several commands share."""
 
 from collections.abc import Callable
+import pathlib
 import runpy
 from typing import Any
 
 from absl import flags
+from ml_collections.config_flags import config_flags
 
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import provenance
 from acme_cbo.runtimes import process_group
 
+# A flag belongs to the command that calls a function of this module, and is
+# listed by its --help.
+flags.disclaim_key_flags()
 
-def define_playing(scms: list[str], who: str) -> None:
-  """Defines the flags that `evaluation.config.config_from_flags` reads.
+
+def define_config(meaning: str) -> flags.FlagHolder[Any]:
+  """Defines --config, a config file whose fields can be overridden.
 
   Args:
-    scms: on which is played if nothing is said.
-    who: plays an episode, as 'method'.
+    meaning: Help text; where files are searched is appended to it.
+
+  Returns:
+    The holder of the flag, for `required_config` and `required_function`.
   """
-  flags.DEFINE_string('out', None, 'Directory for all that comes out.')
+  holder = config_flags.DEFINE_config_file(
+    'config',
+    help_string=f'{meaning} A relative path that does not exist is looked up '
+    'among the files of the package.',
+  )
+  flags.FLAGS[holder.name].parser = _ConfigFileParser(holder.name)
+  return holder
+
+
+class _ConfigFileParser(config_flags.ConfigFileFlagParser):
+  """Loads config files of the working directory or of the package."""
+
+  def parse(self, path: str) -> Any:
+    """Returns the config of 'path' or 'path:preset'."""
+    return super().parse(_existing(path))
+
+
+def _existing(path: str) -> str:
+  """Returns the path of the shipped file where a relative one is missing.
+
+  Args:
+    path: Path of a config file, 'path' or 'path:preset'.
+
+  Returns:
+    The path itself if its file exists or nothing like it is shipped. The wheel
+    has configs/ inside the package, a clone of the project beside it.
+  """
+  file, colon, preset = path.partition(':')
+  if not file or pathlib.Path(file).exists():
+    return path
+  for root in (provenance.PACKAGE, provenance.PACKAGE.parent):
+    shipped = root / file
+    if shipped.is_file() and shipped.is_relative_to(root / 'configs'):
+      return f'{shipped}{colon}{preset}'
+  return path
+
+
+def define_evaluation(scms: list[str], unit: str) -> None:
+  """Defines the flags of an evaluation, see `evaluation.config`.
+
+  Args:
+    scms: Default of --scm.
+    unit: What is evaluated, such as 'method'.
+  """
+  flags.DEFINE_string('out', None, 'Output directory.')
   flags.DEFINE_list(
-    'scm', scms, 'Benchmarks, families, groups of them, YAML files.'
+    'scm',
+    scms,
+    'SCMs to evaluate on: benchmarks, random families, groups of them, YAML '
+    'files.',
   )
   for name, default, meaning in (
-    ('repeats', 20, f'Episodes of each {who} on each SCM.'),
-    ('samples', 1, 'Draws of which each outcome is the mean.'),
-    ('seed', 0, 'Of data and noise.'),
-    ('jobs', 1, 'Processes.'),
+    ('repeats', 20, f'Number of episodes of each {unit} on each SCM.'),
+    ('samples', 1, 'Number of samples averaged into each observed outcome.'),
+    ('seed', 0, 'Random seed for data and noise.'),
+    ('jobs', 1, 'Number of worker processes.'),
   ):
     flags.DEFINE_integer(name, default, meaning)
   flags.DEFINE_float(
     'budget',
     None,
-    'What the interventions of an episode may cost; without it, as the SCM '
-    'says.',
+    'Total cost of interventions allowed per episode; the default is the '
+    "SCM's own budget.",
   )
   flags.DEFINE_float(
-    'confidence', 0.95, 'Of the intervals, and of decisions by them.'
+    'confidence',
+    0.95,
+    'Confidence level of intervals and of the decisions based on them.',
   )
 
 
-def define_place() -> None:
-  """Defines the flags that `place` reads."""
+def define_processes() -> None:
+  """Defines the flags that `process_spec` reads."""
   flags.DEFINE_string(
     'coordinator',
     None,
-    "Several processes train as one: 'host:port' of process 0, the same for "
-    "all; or 'slurm', where srun starts them.",
+    "Address of process 0, 'host:port', where several processes train "
+    "together; the same for all of them; 'slurm' under srun.",
   )
-  flags.DEFINE_integer('num_processes', None, 'How many there are.')
-  flags.DEFINE_integer('process_id', None, 'Which this one is, from 0.')
+  flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+  flags.DEFINE_integer(
+    'process_id', None, 'Index of this process, counted from 0.'
+  )
 
 
-def place() -> process_group.ProcessSpec | None:
-  """Which of several processes this is, see `process_group.spec_from_flags`."""
+def process_spec() -> process_group.ProcessSpec | None:
+  """Returns this process among several, see `process_group.spec_from_flags`."""
   names = ('coordinator', 'num_processes', 'process_id')
   return process_group.spec_from_flags(
     *(flags.FLAGS[name].value for name in names)
@@ -61,21 +121,23 @@ def place() -> process_group.ProcessSpec | None:
 
 
 def required_config(
-  flag: Any, example: str = 'configs/grpo.py', is_training: bool = True
+  flag: flags.FlagHolder[Any],
+  example: str = 'configs/grpo.py',
+  is_training: bool = True,
 ) -> dict[str, Any]:
-  """The config that a flag of `config_flags` names, as plain values.
+  """Returns the config of the flag --config as plain values.
 
   Args:
-    flag: holder of the flag.
-    example: a file that it may name.
-    is_training: whether it is one of a training, and checked as such.
+    flag: Holder of the flag.
+    example: Config file that an error message names.
+    is_training: Whether to check it as the config of a training.
 
   Returns:
     {section: {field: value}}.
 
   Raises:
-    errors.UsageError: the flag is missing, its file cannot be read, or a field
-      is not as it should be.
+    errors.UsageError: The flag is missing, its file cannot be read, or a field
+      is invalid.
   """
   try:
     config = flag.value
@@ -89,24 +151,26 @@ def required_config(
   return values
 
 
-def required_function(flag: Any, name: str) -> Callable[..., Any]:
-  """A function beside `get_config` in the file that a flag names.
+def required_function(
+  flag: flags.FlagHolder[Any], name: str
+) -> Callable[..., Any]:
+  """Returns a function defined beside `get_config` in the file of --config.
 
   Args:
-    flag: holder of the flag, of a config that was read.
-    name: of the function.
+    flag: Holder of the flag, which has been read by `required_config`.
+    name: Name of the function.
 
   Returns:
     The function.
 
   Raises:
-    errors.UsageError: there is none.
+    errors.UsageError: The file does not define it.
   """
-  given: Any = flags.FLAGS[flag.name]
-  path, _, _ = given.config_filename.partition(':')
-  found = runpy.run_path(path).get(name)
-  if not callable(found):
+  config_flag: Any = flags.FLAGS[flag.name]
+  path, _, _ = _existing(config_flag.config_filename).partition(':')
+  function = runpy.run_path(path).get(name)
+  if not callable(function):
     raise errors.UsageError(
-      f'{path} has no function {name}(); it is no config of this launcher'
+      f'{path} defines no function {name}(), which this command needs'
     )
-  return found
+  return function

@@ -1,9 +1,11 @@
-"""Processes that end with the process that started them, however it ends."""
+"""Child processes: their end with their parent, and their import path."""
 
 import multiprocessing
 from multiprocessing import connection as connections
 import os
 import threading
+
+from acme_cbo.infra import provenance
 
 
 class ExitWithParent:
@@ -28,3 +30,9 @@ class ExitWithParent:
     assert parent is not None
     if parent.sentinel in connections.wait([parent.sentinel, reader]):
       os._exit(1)
+
+
+def python_path() -> str:
+  """Returns the PYTHONPATH with which a new process imports this package."""
+  paths = [str(provenance.PACKAGE.parent), os.environ.get('PYTHONPATH', '')]
+  return os.pathsep.join(filter(None, paths))

@@ -1,7 +1,7 @@
-"""How every launcher starts and how it fails: one clear line, exit code not 0.
+"""Starts a command and reports its failures: one clear line, exit code not 0.
 
-Only what a user can mend is shortened to a line. Everything else keeps its
-traceback.
+Only a mistake that the user can correct is shortened to a line. Every other
+exception keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import contextlib
 import logging as std_logging
 import os
 import pathlib
+import shlex
+import shutil
 import signal
 import sys
 import threading
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app
 from absl import flags
@@ -23,69 +25,170 @@ from absl import logging
 
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import provenance
 
-# Prefix of the names of threads that act, and may hang where nothing ends them.
+# The console script of the installed package.
+PROGRAM = 'acme-cbo'
+# Prefix of the names of threads that act and may hang: they do not keep a
+# process that fails from ending.
 ACTOR_THREAD = 'actor'
 
 _CONFIG_HELP = flags.DEFINE_bool(
-  'config_help', False, 'Lists every field of a config, and ends.'
+  'config_help', False, 'List every field of a config and exit.'
 )
-# What is defined for a launcher is the launcher's, and in its --help.
-flags.disclaim_key_flags()
 
 
 def run(
   main: Callable[[Sequence[str]], None],
+  argv: Sequence[str] | None = None,
   takes_arguments: bool = False,
   passes_on: bool = False,
 ) -> None:
   """Parses the flags and calls `main`.
 
+  `--help` shows the docstring and the flags of the module of `main`.
+
   Args:
-    main: takes the arguments that are no flags, the launcher's path first.
-    takes_arguments: whether there may be any.
-    passes_on: whether flags that are not known are such arguments.
+    main: Function of the arguments that are not flags, preceded by the name of
+      the program.
+    argv: Name of the program and its arguments; None for `sys.argv`.
+    takes_arguments: Whether arguments that are not flags are allowed.
+    passes_on: Whether unknown flags are passed on as such arguments.
 
   Raises:
-    SystemExit: with code 2 after an `errors.UsageError`, with 1 after an
-      `errors.PeerError`, and with 128 more than the signal's number after an
+    SystemExit: With code 2 after an `errors.UsageError`, with 1 after an
+      `errors.PeerError`, and with 128 plus the signal's number after an
       `errors.Interrupted`.
   """
-  # Ctrl-C ends the process at once, and in silence, until a run takes it over:
-  # what is imported and compiled first would show where it was, or swallow it.
+  # Ctrl-C ends the process at once and silently until a run handles it: while
+  # modules are imported it would print a traceback, or be swallowed.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
-  # What is logged is for whoever started it: no threads, no places in the code.
+  # Log lines are for users: no thread names, no source lines.
   logging.get_absl_handler().setFormatter(
     std_logging.Formatter('%(levelname)s: %(message)s')
   )
+  argv = list(sys.argv if argv is None else argv)
+  app.define_help_flags()
+  for name, full in (('help', False), ('helpshort', False), ('helpfull', True)):
+    flags.DEFINE_flag(
+      _HelpFlag(name, main.__module__, argv[0], full), module_name=__name__
+    )
 
   def guarded(argv):
     with _ending_actors():
       _guard(main, argv, takes_arguments or passes_on)
 
-  app.run(guarded, flags_parser=lambda argv: _parse(argv, passes_on))
+  app.run(guarded, argv, flags_parser=lambda argv: _parse(argv, passes_on))
+
+
+class _HelpFlag(flags.BooleanFlag):
+  """A flag that prints the help and exits with 0, where absl's exit with 1."""
+
+  def __init__(self, name: str, module: str, program: str, full: bool):
+    super().__init__(
+      name,
+      False,
+      'Show all flags and exit.' if full else 'Show this help and exit.',
+      short_name='?' if name == 'help' else None,
+      allow_override=True,
+    )
+    self._module = module
+    self._program = program
+    self._full = full
+
+  def parse(self, argument: Any) -> None:
+    super().parse(argument)
+    if self.value:
+      print(_help(self._module, self._program, self._full))
+      sys.exit(0)
+
+
+def _help(module: str, program: str, full: bool) -> str:
+  """Returns the docstring and the flags of a command's module."""
+  word = module.rpartition('.')[2]
+  description = (sys.modules[module].__doc__ or '').replace(
+    f'{PROGRAM} {word}', ' '.join(_command(word))
+  )
+  if full:
+    return f'{description}\nflags:\n{flags.FLAGS.get_help()}'
+  own = flags.FLAGS.module_help(module).replace(
+    f'\n{module}:', f'\n{program}:', 1
+  )
+  return (
+    f'{description}\nflags:\n{own}\n\n'
+    'Try --helpfull to get a list of all flags.'
+  )
+
+
+def _command(word: str) -> list[str]:
+  """Returns ['acme-cbo', word], or the launcher of a clone of this project."""
+  launcher = provenance.PACKAGE.parent / 'launchers' / f'{word}.py'
+  if pathlib.Path(sys.argv[0]).name == PROGRAM or not launcher.exists():
+    return [PROGRAM, word]
+  return ['python', f'launchers/{word}.py']
+
+
+def command(word: str) -> str:
+  """Returns the shell command that runs another command of this program.
+
+  Args:
+    word: Name of the command, such as 'train'.
+
+  Returns:
+    'acme-cbo train', or 'python launchers/train.py' where that is how this
+    process was started.
+  """
+  program, argument = _command(word)
+  return f'{executable(program)} {argument}'
+
+
+def executable(name: str) -> str:
+  """Returns the shell command of an executable of this Python environment.
+
+  Args:
+    name: Name of the executable, such as 'tensorboard'.
+
+  Returns:
+    The name where the shell finds it, else its path.
+  """
+  path = pathlib.Path(sys.executable).parent / name
+  if shutil.which(name) == str(path) or not path.exists():
+    return name
+  here = pathlib.Path.cwd()
+  return shlex.quote(
+    str(path.relative_to(here) if here in path.parents else path)
+  )
+
+
+def invocation() -> str:
+  """Returns the shell command that this process was started with."""
+  program, *arguments = sys.argv
+  if pathlib.Path(program).name == PROGRAM:
+    return shlex.join([PROGRAM, *arguments])
+  return shlex.join(['python', program, *arguments])
 
 
 def set_environment(
   small_programs: bool = False, several_processes: bool = False
 ) -> None:
-  """Sets what jax and numpy read when they are imported; call it before.
+  """Sets the environment variables of jax and numpy; call it before both.
 
-  Compiled programs are kept for the next start. numpy's linear algebra has one
-  thread: on matrices as small as those here several wait for each other, a
-  hundred times as long as they work where the machine is busy. Products are of
-  full float32: what a GPU takes for it by default has the digits of float16,
-  too few for a Cholesky factor. XLA optimises at level 2 of 3, without its
-  tiled emitter, and LLVM unrolls no loops: programs compile in three fifths of
-  the time and run within a few hundredths as fast. JAX_COMPILATION_CACHE_DIR,
-  JAX_ENABLE_COMPILATION_CACHE, OPENBLAS_NUM_THREADS,
-  JAX_DEFAULT_MATMUL_PRECISION and XLA_FLAGS hold where they are set.
+  Compiled programs are cached on disk for the next start. numpy's linear
+  algebra uses one thread: on the small matrices of this project several threads
+  wait for each other, on a busy machine a hundred times as long as they work.
+  Matrix products are in full float32: the default of a GPU has the digits of
+  float16, too few for a Cholesky factor. XLA optimizes at level 2 of 3, without
+  its tiled emitter, and LLVM unrolls no loops: programs compile in three fifths
+  of the time and run within a few percent as fast. Values that are already set
+  are kept: JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE,
+  OPENBLAS_NUM_THREADS, JAX_DEFAULT_MATMUL_PRECISION and XLA_FLAGS.
 
   Args:
-    small_programs: whether what is run is a decision at a time, in which
-      threads would wait for each other as numpy's do, and not whole batches.
-    several_processes: whether they train as one, of which XLA warns that it is
-      an experiment to survive the loss of one.
+    small_programs: Whether the programs make one decision at a time instead of
+      computing whole batches; XLA's threads would then wait for each other as
+      numpy's do.
+    several_processes: Whether several processes train together, which silences
+      XLA's warning that surviving the loss of a process is experimental.
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
@@ -109,18 +212,18 @@ def _parse(argv, passes_on):
   try:
     rest = flags.FLAGS(argv, known_only=passes_on)
   except flags.Error as error:
-    # A config file that raises is quoted with its traceback, the cause last.
-    sentence = str(error)
-    if 'Traceback' in sentence:
-      sentence = sentence.strip().splitlines()[-1]
-    _fail(sentence)
+    # The error of a config file contains a traceback, the cause last.
+    message = str(error)
+    if 'Traceback' in message:
+      message = message.strip().splitlines()[-1]
+    _fail(message)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
-    # What ml_collections raises for an override of a field that is not there,
-    # or of another type; it wraps one exception in another.
+    # ml_collections raises these where an override names a missing field or has
+    # another type; it wraps one exception in another.
     cause = error.args[0] if error.args else error
-    sentence = cause.args[0] if isinstance(cause, Exception) else cause
-    _fail(f'cannot override the config: {sentence}')
-  # Libraries report their daily business as information, which hides ours.
+    message = cause.args[0] if isinstance(cause, Exception) else cause
+    _fail(f'cannot override the config: {message}')
+  # The log lines of libraries at level INFO would hide ours.
   if flags.FLAGS['verbosity'].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
@@ -128,7 +231,7 @@ def _parse(argv, passes_on):
 
 @contextlib.contextmanager
 def _ending_actors() -> Iterator[None]:
-  """Ends the process where an actor hangs, which its end would wait for."""
+  """Ends a failing process although actor threads may hang."""
   try:
     yield
   except BaseException as error:
@@ -152,7 +255,7 @@ def _guard(main, argv, takes_arguments):
       return
     main(argv)
   except BrokenPipeError:
-    # Who reads has enough, as `head`; what is still held back goes nowhere.
+    # The reader, such as `head`, has closed the pipe; drop buffered output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
   except errors.UsageError as error:
@@ -166,7 +269,7 @@ def _guard(main, argv, takes_arguments):
     sys.exit(128 + error.signal)
 
 
-def _fail(sentence: str) -> NoReturn:
-  line = ' '.join(sentence.split())
+def _fail(message: str) -> NoReturn:
+  line = ' '.join(message.split())
   print(f'error: {line}', file=sys.stderr)
   sys.exit(2)

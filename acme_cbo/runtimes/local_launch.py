@@ -23,14 +23,14 @@ _POLL_SECONDS = 0.1
 _COLOURS = (36, 33, 35, 32, 34, 31)
 
 
-def run(program: str, flags: Sequence[str], size: int) -> int:
+def run(command: Sequence[str], flags: Sequence[str], size: int) -> int:
   """Runs a program as processes that train as one, until all have ended.
 
   What they print is printed, each line after the name of its process. An
   interruption is one of process 0, which ends the others in good order.
 
   Args:
-    program: path of the launcher.
+    command: program and first arguments of each process.
     flags: of all processes.
     size: how many there are.
 
@@ -47,8 +47,7 @@ def run(program: str, flags: Sequence[str], size: int) -> int:
   processes = [
     subprocess.Popen(
       [
-        sys.executable,
-        program,
+        *command,
         *flags,
         f'--coordinator=127.0.0.1:{port}',
         f'--num_processes={size}',

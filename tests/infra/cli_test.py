@@ -1,4 +1,4 @@
-"""Tests of the launchers as a user meets them: as processes of their own."""
+"""Tests of the launchers as processes of their own."""
 
 import os
 import pathlib
@@ -35,7 +35,7 @@ class LauncherTestCase(parameterized.TestCase):
     )
 
   def assert_one_line(self, *arguments):
-    """Asserts that a launch fails with one line; returns the line."""
+    """Asserts that a launcher fails with one line; returns the line."""
     done = self.run_python(_TRAIN, *arguments)
     self.assertEqual(done.returncode, 2, done)
     self.assertEmpty(done.stdout)
@@ -60,11 +60,11 @@ class MistakesTest(LauncherTestCase):
     ([], '--config: no config; give one as --config='),
     ([_SMOKE, '--config.seed=1.5'], 'config.seed=1.5'),
   )
-  def test_are_told_in_one_line(self, arguments, sentence):
+  def test_are_reported_in_one_line(self, arguments, sentence):
     self.assertRegex(self.assert_one_line(*arguments), sentence)
     self.assertEmpty(list(self.directory.iterdir()))
 
-  def test_a_directory_that_is_not_empty_is_left_as_it_is(self):
+  def test_a_non_empty_directory_is_left_alone(self):
     mine = self.directory / 'mine'
     mine.mkdir()
     (mine / 'notes.txt').write_text('precious')
@@ -73,13 +73,13 @@ class MistakesTest(LauncherTestCase):
     self.assertEqual([path.name for path in mine.iterdir()], ['notes.txt'])
     self.assertEqual((mine / 'notes.txt').read_text(), 'precious')
 
-  def test_what_is_no_mistake_of_the_user_keeps_its_traceback(self):
+  def test_other_exceptions_keep_their_traceback(self):
     done = self.run_python(
       '-c',
-      'from acme_cbo import command_line\n'
+      'from acme_cbo.infra import cli\n'
       'def main(argv):\n'
       '  raise ValueError("a bug")\n'
-      'command_line.run(main)\n',
+      'cli.run(main)\n',
     )
     self.assertEqual(done.returncode, 1)
     self.assertRegex(done.stderr, r'Traceback[^$]*ValueError: a bug\n')
@@ -99,10 +99,36 @@ class HelpTest(LauncherTestCase):
       '  heavy = sorted({"jax", "numpy"} & set(sys.modules))\n'
       '  print("exit", end.code, "with", heavy)\n',
     )
-    # absl's programs leave with 1 after --help.
-    self.assertEndsWith(done.stdout, '\nexit 1 with []\n')
+    self.assertEndsWith(done.stdout, '\nexit 0 with []\n')
+    self.assertIn(f'\npython launchers/{name}.py --config=', done.stdout)
     self.assertIn('--config: Path of the config file', done.stdout)
     self.assertEmpty(done.stderr)
+
+
+class CommandTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('launchers/train.py', 'python launchers/replay.py'),
+    ('/venv/bin/acme-cbo', 'acme-cbo replay'),
+  )
+  def test_is_that_of_the_program_that_runs(self, program, expected):
+    with mock.patch.object(sys, 'argv', [program, '--x']):
+      self.assertEndsWith(cli.command('replay'), expected)
+
+  @parameterized.parameters(
+    (['launchers/a.py', '--b=c d'], "python launchers/a.py '--b=c d'"),
+    (['/venv/bin/acme-cbo', 'a', '--b'], 'acme-cbo a --b'),
+  )
+  def test_invocation(self, arguments, expected):
+    with mock.patch.object(sys, 'argv', arguments):
+      self.assertEqual(cli.invocation(), expected)
+
+  def test_executable(self):
+    with mock.patch.dict(os.environ, {'PATH': ''}):
+      path = cli.executable('python')
+      self.assertEndsWith(path, '/python')
+      os.environ['PATH'] = str(pathlib.Path(sys.executable).parent)
+      self.assertEqual(cli.executable('python'), 'python')
+    self.assertEqual(cli.executable('no_such_program'), 'no_such_program')
 
 
 class EnvironmentTest(absltest.TestCase):
@@ -135,7 +161,7 @@ class EnvironmentTest(absltest.TestCase):
         )
         self.assertEmpty(done.stdout)
 
-  def test_what_is_set_already_holds(self):
+  def test_values_that_are_set_are_kept(self):
     environment = {
       'HOME': '/home/me',
       'JAX_COMPILATION_CACHE_DIR': '/mine',
@@ -150,23 +176,23 @@ class EnvironmentTest(absltest.TestCase):
 
 
 class HangingActorTest(parameterized.TestCase):
-  """The end of a process waits for all threads; an actor may hang for ever."""
+  """A process waits for its threads, but an actor may hang forever."""
 
   @parameterized.parameters(
     ("errors.PeerError('it stalled')", 1, 'error: it stalled'),
     ("errors.UsageError('no such thing')", 2, 'error: no such thing'),
     ("KeyError('broken')", 1, "KeyError: 'broken'"),
   )
-  def test_does_not_keep_the_process(self, error, code, sentence):
+  def test_does_not_keep_a_failing_process(self, error, code, sentence):
     program = f"""
 import threading, time
-from acme_cbo import command_line, errors
+from acme_cbo.infra import cli, errors
 
 def main(argv):
   threading.Thread(target=time.sleep, args=(60,), name='actor 0').start()
   raise {error}
 
-command_line.run(main)
+cli.run(main)
 """
     done = subprocess.run(
       [sys.executable, '-c', program],
@@ -180,7 +206,7 @@ command_line.run(main)
 
 
 class PipeTest(absltest.TestCase):
-  def test_who_reads_no_more_is_no_failure(self):
+  def test_a_closed_pipe_is_not_an_error(self):
     with subprocess.Popen(
       [sys.executable, _TRAIN, '--config_help'],
       stdout=subprocess.PIPE,
@@ -189,8 +215,8 @@ class PipeTest(absltest.TestCase):
     ) as process:
       assert process.stdout and process.stderr
       process.stdout.close()
-      said = process.stderr.read()
-    self.assertEqual((process.returncode, said), (128 + 13, ''))
+      message = process.stderr.read()
+    self.assertEqual((process.returncode, message), (128 + 13, ''))
 
 
 if __name__ == '__main__':

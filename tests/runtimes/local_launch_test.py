@@ -19,7 +19,8 @@ _RUN = """
 import sys
 from acme_cbo.runtimes import local_launch
 local_launch._GRACE_SECONDS = 1.0
-sys.exit(local_launch.run(sys.argv[1], sys.argv[2:-1], int(sys.argv[-1])))
+command = [sys.executable, sys.argv[1]]
+sys.exit(local_launch.run(command, sys.argv[2:-1], int(sys.argv[-1])))
 """
 # What they do: --what=WORD of each in turn, and a file of who is there.
 _PROGRAM = """

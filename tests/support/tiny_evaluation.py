@@ -1,4 +1,4 @@
-"""`launchers/evaluate.py` on environments that are small, or fail.
+"""The command evaluate on environments that are small, or fail.
 
 python tests/support/tiny_evaluation.py --scm=chain --methods=random --out=DIR
 """
@@ -11,8 +11,8 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+from acme_cbo.experiments.commands import evaluate as _  # noqa: F401 Flags.
 from acme_cbo.infra import cli
-from launchers import evaluate as _launcher  # noqa: F401 It defines the flags.
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,18 +1,17 @@
-"""Seconds from the start of launchers/train.py to its first update."""
+"""Seconds from the start of a training to its first update."""
 
 import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 from typing import NamedTuple
 
+from acme_cbo.experiments import main
+from acme_cbo.infra import child_process
 from acme_cbo.infra import errors
-from acme_cbo.infra import provenance
 
-_TRAIN = provenance.PACKAGE.parent / 'launchers' / 'train.py'
 # How often it is looked whether the update is there.
 _LOOK_EVERY = 0.05
 
@@ -33,7 +32,7 @@ def measure(flags: list[str], repeats: int) -> dict[str, list[Start]]:
   """Starts trainings, and ends each when its first update is made.
 
   Args:
-    flags: of launchers/train.py: the config.
+    flags: of the command train: the config.
     repeats: starts of each kind, in turn.
 
   Returns:
@@ -56,8 +55,12 @@ def _to_first_update(flags: list[str], kept: pathlib.Path, kind: str) -> Start:
   begin = time.perf_counter()
   with tempfile.TemporaryFile('w+') as printed:
     process = subprocess.Popen(
-      [sys.executable, str(_TRAIN), *flags, f'--workdir={workdir}'],
-      env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(kept / 'programs')},
+      [*main.child_command('train'), *flags, f'--workdir={workdir}'],
+      env=os.environ
+      | {
+        'JAX_COMPILATION_CACHE_DIR': str(kept / 'programs'),
+        'PYTHONPATH': child_process.python_path(),
+      },
       stdout=printed,
       stderr=subprocess.STDOUT,
     )
@@ -67,7 +70,7 @@ def _to_first_update(flags: list[str], kept: pathlib.Path, kind: str) -> Start:
           printed.seek(0)
           last = printed.read().strip().splitlines()[-1:]
           raise errors.UsageError(
-            f'{_TRAIN.name} ended before its first update: {"".join(last)}'
+            f'the training ended before its first update: {"".join(last)}'
           )
         time.sleep(_LOOK_EVERY)
       seconds = time.perf_counter() - begin

@@ -14,6 +14,7 @@ import pytest
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.environments import environment
 from acme_cbo.experiments import builder
+from acme_cbo.experiments.commands import validate as command
 from acme_cbo.experiments.validation import exploits
 from acme_cbo.experiments.validation import invariance
 from acme_cbo.experiments.validation import validate as validation_validate
@@ -21,7 +22,6 @@ from acme_cbo.infra import errors
 from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 from configs import grpo
-from launchers import validate as launcher
 from tests.support import miniature
 
 
@@ -268,7 +268,7 @@ class VerdictTest(parameterized.TestCase):
 @pytest.mark.timeout(600)
 class BrokenTest(parameterized.TestCase):
   def _run(self):
-    """Exit code and output of the launcher, up to the scripted exploits."""
+    """Exit code and output of the command, up to the scripted exploits."""
     checks = [
       validation_validate.no_silent_failures,
       validation_validate.scripted,
@@ -285,13 +285,13 @@ class BrokenTest(parameterized.TestCase):
     code = 0
     with (
       mock.patch.object(validation_validate, 'validate', some),
-      mock.patch.object(launcher, '_CONFIG', mock.Mock(value=config)),
-      mock.patch.object(launcher, '_SEEDS', mock.Mock(value=8)),
-      mock.patch.object(launcher, '_REPORT', mock.Mock(value='')),
+      mock.patch.object(command, '_CONFIG', mock.Mock(value=config)),
+      mock.patch.object(command, '_SEEDS', mock.Mock(value=8)),
+      mock.patch.object(command, '_REPORT', mock.Mock(value='')),
       contextlib.redirect_stdout(io.StringIO()) as printed,
     ):
       try:
-        launcher.main(['validate'])
+        command.main(['validate'])
       except SystemExit as leaving:
         code = leaving.code
     return code, printed.getvalue()

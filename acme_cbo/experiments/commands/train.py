@@ -1,0 +1,57 @@
+"""Trains a policy and compares it with heuristics on held-out SCMs.
+
+acme-cbo train --config=configs/grpo.py --workdir=runs/mine
+acme-cbo train --resume --workdir=runs/mine
+A field is overridden by --config.grpo.beta=0.01; --config_help lists them all.
+"""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
+
+_CONFIG = experiments_flags.define_config(
+  'Path of the config file, optionally followed by a preset: '
+  'configs/grpo.py (quick start), configs/grpo.py:smoke (checks that training '
+  'runs), :linear, :large, :general.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Run directory; the default is runs/<name>-<time>.'
+)
+_RESUME = flags.DEFINE_bool('resume', False, 'Resume the run in --workdir.')
+_RESUME_STEP = flags.DEFINE_integer(
+  'resume_step', None, 'Resume the run from the checkpoint of this step.'
+)
+experiments_flags.define_processes()
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+  """Runs the command, by default with the arguments of the process."""
+  cli.run(main, argv)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Trains as the flags say, see `experiments.train`."""
+  del argv
+  if _WORKDIR.value == '':
+    raise errors.UsageError('--workdir is empty; name a directory')
+  resume = _RESUME.value or _RESUME_STEP.value is not None
+  if resume and _WORKDIR.value is None:
+    raise errors.UsageError('name the run to resume: --workdir=')
+  place = experiments_flags.process_spec()
+  config: dict[str, Any] | None = None  # Sent by process 0.
+  if not resume or _CONFIG.value is not None:
+    config = experiments_flags.required_config(_CONFIG)
+  elif place is None or place.process_id == 0:
+    config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
+  cli.set_environment(several_processes=place is not None)
+  # Imported late, so that --help and a mistyped flag answer at once.
+  from acme_cbo.experiments import train  # noqa: PLC0415
+
+  train.run(config, _WORKDIR.value, resume, _RESUME_STEP.value, place)

@@ -1,0 +1,58 @@
+"""Validates a configuration against every requirement; exits 1 if one fails.
+
+acme-cbo validate --config=configs/grpo.py:smoke
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import flags
+
+from acme_cbo.experiments import flags as experiments_flags
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
+
+_CONFIG = experiments_flags.define_config('Path of the config file.')
+_SEEDS = flags.DEFINE_integer(
+  'seeds',
+  8,
+  'Number of trainings behind each claim about learning.',
+  lower_bound=8,
+)
+_REPORT = flags.DEFINE_string(
+  'report', '', 'Markdown file that the checks are also written to.'
+)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+  """Runs the command, by default with the arguments of the process."""
+  cli.run(main, argv)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints the checks as they finish; exits 1 unless all of them pass."""
+  del argv
+  config = experiments_flags.required_config(_CONFIG)
+  cli.set_environment()
+  # Imported late, so that --help and a mistyped flag answer at once.
+  from acme_cbo.experiments import builder  # noqa: PLC0415
+  from acme_cbo.experiments.validation import validate  # noqa: PLC0415
+
+  config['training']['num_updates'] = validate.NUM_UPDATES
+  parts = builder.from_config(config).parts
+  report = _REPORT.value and pathlib.Path(_REPORT.value)
+  if report and (report.is_dir() or not report.parent.is_dir()):
+    raise errors.UsageError(
+      f'--report={report} cannot be written; name a file in an existing '
+      'directory'
+    )
+  checks = []
+  for check in validate.validate(parts, _SEEDS.value):
+    checks.append(check)
+    print(check, flush=True)
+  print(f'\n{validate.total(checks)}')
+  if report:
+    report.write_text(validate.report(cli.invocation(), checks))
+  if not all(check.passed for check in checks):
+    sys.exit(1)
