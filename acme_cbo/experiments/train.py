@@ -12,8 +12,6 @@ import dataclasses
 import json
 import pathlib
 import shlex
-import shutil
-import sys
 import time
 from typing import Any
 
@@ -29,6 +27,7 @@ from acme_cbo.evaluation import rollouts
 from acme_cbo.experiments import builder
 from acme_cbo.experiments import dashboard
 from acme_cbo.experiments import results
+from acme_cbo.infra import cli
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import signals
@@ -319,15 +318,14 @@ def _what_to_do_next(
   except errors.NonFiniteError as error:
     if can_be_replayed:
       error.add_note(
-        f'see what it met with: {_beside("python")} launchers/replay.py '
+        f'see what it met with: {cli.command("replay")} '
         f'{_flag(workdir)} --update={error.update} --scm={error.task}'
         f'{" --held_out" if error.held_out else ""}'
       )
     raise
   except (errors.Interrupted, errors.PeerError) as error:
     error.add_note(
-      f'go on with: {_beside("python")} launchers/train.py --resume '
-      f'{_flag(workdir)}'
+      f'go on with: {cli.command("train")} --resume {_flag(workdir)}'
     )
     raise
 
@@ -347,20 +345,11 @@ def _announce(experiment, state, workdir) -> int:
     f'{experiment.training.num_updates} updates '
     f'of {parts.num_tasks} {kind} x {parts.num_generations} episodes on '
     f'{jax.devices()[0].platform}\n'
-    f'watch it with: {_beside("tensorboard")} '
+    f'watch it with: {cli.executable("tensorboard")} '
     f'{shlex.quote(f"--logdir={workdir}")}',
     flush=True,
   )
   return size
-
-
-def _beside(name: str) -> str:
-  """The command of that name in this environment, as it may be pasted."""
-  beside = pathlib.Path(sys.executable).parent / name
-  if shutil.which(name) == str(beside) or not beside.exists():
-    return name
-  here = pathlib.Path.cwd()
-  return str(beside.relative_to(here) if here in beside.parents else beside)
 
 
 def _starting_point(

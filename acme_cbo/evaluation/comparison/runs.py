@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 from acme_cbo.evaluation import plots
+from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
@@ -120,7 +121,7 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
       )
     raise errors.UsageError(
       f'{directory} holds no policy to compare, because the run is not '
-      f'finished ({status}); to continue it, run: python launchers/train.py '
+      f'finished ({status}); to continue it, run: {cli.command("train")} '
       f'--resume --workdir={directory}'
     )
   flat = config_schema.flat(config)

@@ -21,7 +21,7 @@ class LauncherTest(absltest.TestCase):
           sys.executable,
           '-c',
           'import runpy, sys\n'
-          'from acme_cbo.benchmark import report, run\n'
+          'from acme_cbo.experiments.performance import report, run\n'
           'run.measure = lambda config, repeats, botorch, say: {\n'
           '  "tasks": config["grpo"]["num_tasks"], "repeats": repeats,\n'
           '  "botorch": [path[-15:] for path in botorch]}\n'
