@@ -1,1 +1,1 @@
-"""Measurements of speed, beside ceilings and other methods."""
+"""Benchmarks of speed, relative to hardware limits and to other methods."""

@@ -1,7 +1,8 @@
-"""Milliseconds of one more decision in a running study, beside other methods.
+"""Benchmark of the time per decision, of the policy and of other methods.
 
-The study is of five variables, with 100 records and ten interventions made. A
-decision is to take in what came out last and to choose what to set next.
+The episode has five variables, 100 observations and ten interventions so far.
+A decision comprises observing the last outcome and choosing the next
+intervention.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +38,9 @@ _PROTOCOL = episodes.Protocol(
   budget=None,
   seed=0,
 )
-_MADE = 10
-_IN_A_ROW = 5
-_AT_ONCE = 1000
+_NUM_MADE = 10
+_CALLS_PER_TURN = 5
+_BATCH_SIZE = 1000
 
 
 def measure(
@@ -48,24 +49,24 @@ def measure(
   repeats: int,
   botorch: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Times decisions of a policy, of it without its cache, and of others.
+  """Times decisions of a policy, with and without cache, and of baselines.
 
-  In the process that `cli.set_environment(small_programs=True)` is
-  called in before anything is computed, as where decisions are made.
+  `cli.set_environment(small_programs=True)` must have been called in this
+  process before, as it is wherever policies are evaluated.
 
   Args:
-    network: of the policy.
-    params: its parameters.
-    repeats: decisions of each, in turn.
-    botorch: the command that runs tests/peers/botorch_step.py; none leaves it
-      out.
+    network: network of the policy.
+    params: parameters of the policy.
+    repeats: number of turns of each method.
+    botorch: command that runs tests/peers/botorch_step.py; empty to leave
+      BoTorch out.
 
   Returns:
-    `decision_ms`, by method: median and range; `ratios`, which are None where
-    nothing was measured.
+    `decision_ms`, {method: {'median', 'min', 'max'}}, and `ratios`, which are
+    None for methods that were not measured.
 
   Raises:
-    errors.UsageError: that command fails.
+    errors.UsageError: the command `botorch` fails.
   """
   with jax.enable_x64(True), contextlib.ExitStack() as stack:
     system = families.FAMILIES[_SYSTEM](0)
@@ -77,119 +78,126 @@ def measure(
         network, params, ('learned',), 1, action_distribution.sample
       )
 
-    def on_its_own(network):
+    def on_host(network):
       make = functools.partial(trained, network)
       return host_policy.compiled(make, params)(params)
 
     methods = {
-      'grpo': on_its_own(network),
-      'grpo_from_scratch': on_its_own(recompute.recomputing(network)),
+      'grpo': on_host(network),
+      'grpo_from_scratch': on_host(recompute.without_cache(network)),
       'cbo': cbo.cbo(scm),
       'gp_bo': gp_bo.gp_bo(),
     }
     reset = jax.jit(environment.reset, static_argnums=2)
     observations = np.asarray(reset(key, scm, _PROTOCOL.num_observations))
-    # As `cbo` made it: of the sets that its graph leaves it.
-    moves, _ = episodes.play(key, methods['cbo'], scm, _PROTOCOL)
-    runs = {
+    # Recorded with `cbo`, so that all interventions are on sets that it models.
+    records, _ = episodes.play(key, methods['cbo'], scm, _PROTOCOL)
+    functions = {
       name: _decision(
-        policy, scm.problem, observations, moves, consumed='grpo' in name
+        policy, scm.problem, observations, records, donated='grpo' in name
       )
       for name, policy in methods.items()
     }
     if botorch:
       rows = np.concatenate(
-        [observations, [move.outcome for move in moves[:_MADE]]]
+        [observations, [record.outcome for record in records[:_NUM_MADE]]]
       )
-      runs['botorch'] = stack.enter_context(_peer(botorch, scm.problem, rows))
-    seconds = timing.interleaved(runs, repeats, _IN_A_ROW)
+      functions['botorch'] = stack.enter_context(
+        _peer(botorch, scm.problem, rows)
+      )
+    seconds = timing.time_interleaved(functions, repeats, _CALLS_PER_TURN)
   with jax.enable_x64(False):
-    run = _many(trained(network), scm.problem, observations, moves)
-    many = timing.interleaved({'at_once': run}, repeats)
+    decide_batch = _batch_decision(
+      trained(network), scm.problem, observations, records
+    )
+    batch_seconds = timing.time_interleaved({'batch': decide_batch}, repeats)
   median = timing.medians(seconds)
 
-  def over(other, own='grpo'):
+  def ratio(other, own='grpo'):
     return median[other] / median[own] if other in median else None
 
   return {
     'decision_ms': {
-      name: {what: 1e3 * value for what, value in one.items()}
-      for name, one in timing.spread(seconds).items()
+      name: {statistic: 1e3 * value for statistic, value in times.items()}
+      for name, times in timing.spread(seconds).items()
     }
     | {
-      f'grpo_of_{_AT_ONCE}_at_once': {
-        what: 1e3 * value / _AT_ONCE
-        for what, value in timing.spread(many)['at_once'].items()
+      f'grpo_of_{_BATCH_SIZE}_at_once': {
+        statistic: 1e3 * value / _BATCH_SIZE
+        for statistic, value in timing.spread(batch_seconds)['batch'].items()
       }
     },
     'ratios': {
-      'decision_over_botorch': over('botorch'),
-      'decision_over_cbo': over('cbo'),
-      'decision_over_gp_bo': over('gp_bo'),
-      'from_scratch_over_botorch': over('botorch', 'grpo_from_scratch'),
-      'from_scratch_over_cbo': over('cbo', 'grpo_from_scratch'),
+      'decision_over_botorch': ratio('botorch'),
+      'decision_over_cbo': ratio('cbo'),
+      'decision_over_gp_bo': ratio('gp_bo'),
+      'from_scratch_over_botorch': ratio('botorch', 'grpo_from_scratch'),
+      'from_scratch_over_cbo': ratio('cbo', 'grpo_from_scratch'),
     },
   }
 
 
 def _decision(
-  policy, problem, observations, moves, consumed
+  policy, problem, observations, records, donated
 ) -> Callable[[], Any]:
-  """A run of the tenth `observe` and the choice after it.
+  """Returns a function that observes the tenth outcome and decides.
 
-  Where the memory is consumed, the tenth outcome comes again and again.
+  If `observe` donates its state, every call observes the tenth outcome again,
+  on top of the state of the call before.
   """
-  before = policy.init(problem, observations, _PROTOCOL.num_interventions)
-  for step, move in enumerate(moves[: _MADE - 1]):
-    before = policy.observe(before, step, move.intervention, move.outcome)
-  last = moves[_MADE - 1]
+  state = policy.init(problem, observations, _PROTOCOL.num_interventions)
+  for step, record in enumerate(records[: _NUM_MADE - 1]):
+    state = policy.observe(state, step, record.intervention, record.outcome)
+  last = records[_NUM_MADE - 1]
   key = jax.random.PRNGKey(0)
 
-  def run():
-    nonlocal before
-    after = policy.observe(before, _MADE - 1, last.intervention, last.outcome)
-    if consumed:
-      before = after
-    return policy.choose(key, after)
+  def decide():
+    nonlocal state
+    next_state = policy.observe(
+      state, _NUM_MADE - 1, last.intervention, last.outcome
+    )
+    if donated:
+      state = next_state
+    return policy.choose(key, next_state)
 
-  return run
+  return decide
 
 
-def _many(policy, problem, observations, moves) -> Callable[[], Any]:
-  """A run of the same for many studies in one program."""
+def _batch_decision(
+  policy, problem, observations, records
+) -> Callable[[], Any]:
+  """Returns a function that decides in many episodes in one program."""
   problem = jax.tree.map(
     lambda x: jnp.asarray(x, None if x.dtype == bool else jnp.float32), problem
   )
-  memory = policy.init(
+  state = policy.init(
     problem,
     jnp.asarray(observations, jnp.float32),
     _PROTOCOL.num_interventions,
   )
   last = jax.tree.map(
     lambda x: jnp.asarray(x, None if x.dtype == bool else jnp.float32),
-    (moves[_MADE - 1].intervention, moves[_MADE - 1].outcome),
+    (records[_NUM_MADE - 1].intervention, records[_NUM_MADE - 1].outcome),
   )
-  memories = jax.tree.map(
-    lambda x: jnp.repeat(jnp.asarray(x)[None], _AT_ONCE, 0), memory
+  states = jax.tree.map(
+    lambda x: jnp.repeat(jnp.asarray(x)[None], _BATCH_SIZE, 0), state
   )
-  keys = jax.random.split(jax.random.PRNGKey(0), _AT_ONCE)
+  keys = jax.random.split(jax.random.PRNGKey(0), _BATCH_SIZE)
 
   @jax.jit
-  def decide(keys, memories):
-    def one(key, memory):
-      memory = policy.observe(memory, _MADE - 1, *last)
-      return policy.choose(key, memory), memory
+  @jax.vmap
+  def decide(key, state):
+    state = policy.observe(state, _NUM_MADE - 1, *last)
+    return policy.choose(key, state), state
 
-    return jax.vmap(one)(keys, memories)
-
-  return lambda: decide(keys, memories)
+  return lambda: decide(keys, states)
 
 
 @contextlib.contextmanager
 def _peer(
   command: Sequence[str], problem: Any, rows: np.ndarray
 ) -> Iterator[Callable[[], Any]]:
-  """A run of a step of BoTorch, in a process of its own."""
+  """Starts BoTorch in a child process; yields a function that makes a step."""
   target = int(np.argmax(problem.target))
   others = np.flatnonzero(problem.settable)
   data = {
@@ -199,49 +207,49 @@ def _peer(
     'high': np.asarray(problem.high)[others].tolist(),
   }
   with contextlib.ExitStack() as stack:
-    complaints = stack.enter_context(tempfile.TemporaryFile('w+'))
+    stderr = stack.enter_context(tempfile.TemporaryFile('w+'))
     try:
-      started = subprocess.Popen(
+      child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=complaints,
+        stderr=stderr,
         text=True,
       )
     except OSError as error:
       raise errors.UsageError(
         f'--botorch={command[0]} cannot be started: {error.strerror}'
       ) from error
-    process = stack.enter_context(started)
+    process = stack.enter_context(child)
     assert process.stdin
     assert process.stdout
-    questions, answers = process.stdin, process.stdout
+    requests, responses = process.stdin, process.stdout
 
     @stack.callback
     def close():
       with contextlib.suppress(BrokenPipeError):
-        questions.close()
+        requests.close()
 
-    def ask(line):
-      # What has ended may have answered before.
+    def request(line):
+      # A process that has ended may have responded before.
       with contextlib.suppress(BrokenPipeError):
-        questions.write(line + '\n')
-        questions.flush()
-      answer = answers.readline()
-      if not answer:
+        requests.write(line + '\n')
+        requests.flush()
+      response = responses.readline()
+      if not response:
         process.wait()
-        complaints.seek(0)
-        last = complaints.read().strip().splitlines()[-1:]
+        stderr.seek(0)
+        last = stderr.read().strip().splitlines()[-1:]
         raise errors.UsageError(
-          f'--botorch: {command[0]} ended: {"".join(last)}'
+          f'--botorch: {command[0]} exited: {"".join(last)}'
         )
       try:
-        return json.loads(answer)
+        return json.loads(response)
       except json.JSONDecodeError as error:
         raise errors.UsageError(
-          f'--botorch: {command[0]} is no Python that has BoTorch: it said '
-          f'{answer.strip()[:60]!r}'
+          f'--botorch: {command[0]} is not a Python with BoTorch; its output '
+          f'was {response.strip()[:60]!r}'
         ) from error
 
-    ask(json.dumps(data))
-    yield lambda: ask('step')
+    request(json.dumps(data))
+    yield lambda: request('step')

@@ -1,9 +1,9 @@
-"""What processes that train as one exchange, and for how many that is little.
+"""Benchmark of the communication between processes of data-parallel training.
 
-Two processes of this machine are measured, each on half of its cores; what more
-would take follows from how a ring reduces: of n processes each sends 2 (n - 1)
-messages of 1/n of the array (Patarasuk and Yuan, "Bandwidth optimal all-reduce
-algorithms for clusters of workstations", 2009).
+Two processes on this machine are measured, each on half of the cores. The costs
+of more processes are extrapolated for a ring all-reduce, in which each of n
+processes sends 2 (n - 1) messages of 1/n of the array (Patarasuk and Yuan,
+"Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,45 +28,45 @@ from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import process_group
 
 _SIZE = 2
-# Floats of the arrays that are reduced, to tell a message from its bytes.
+# Sizes of the reduced arrays, which separate latency from bandwidth.
 _NUM_FLOATS = (1, 1 << 12, 1 << 16, 1 << 20)
-# Share of an update above which an exchange is not little.
-_LITTLE = 0.1
-_MOST_PROCESSES = 1 << 20
-_FLOAT = 4
-# In the text of a compiled program: what comes out, and what was done.
-_EXCHANGE = re.compile(r'= (.*?) (all-reduce|all-gather)(?:-start)?\(')
+# Largest share of an update that communication may take.
+_MAX_SHARE = 0.1
+_MAX_PROCESSES = 1 << 20
+_BYTES_PER_FLOAT = 4
+# Shape of the result, and kind of the collective, in the text of a program.
+_COLLECTIVE = re.compile(r'= (.*?) (all-reduce|all-gather)(?:-start)?\(')
 _ARRAY = re.compile(r'([a-z]+\d*)\[([\d,]*)\]')
 _BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'pred': 1}
-# Numbers of processes that the table has.
-_SHOWN = (2, 8, 64, 512)
+# Numbers of processes in the table.
+_TABLE_SIZES = (2, 8, 64, 512)
 
 
 class Link(NamedTuple):
-  """How two processes are connected.
+  """Connection between two processes.
 
   Attributes:
-    latency: seconds of a message without content.
-    bandwidth: bytes a second.
+    latency: seconds per empty message.
+    bandwidth: bytes per second.
   """
 
   latency: float
   bandwidth: float
 
 
-# What a data centre has, beside what is measured.
+# Typical network of a data center, for comparison with the measured link.
 ETHERNET = Link(latency=50e-6, bandwidth=10e9 / 8)
 
 
-class Exchanged(NamedTuple):
-  """What each process exchanges in an update.
+class Traffic(NamedTuple):
+  """Communication of each process in an update.
 
   Attributes:
-    steps: gradient steps, each of which has the reductions.
-    reductions: arrays, or tuples of them, that are reduced in a step.
-    reduced: bytes of them.
-    gathers: arrays that are gathered from all processes, once.
-    gathered: bytes of them, whole.
+    steps: number of gradient steps.
+    reductions: number of all-reduce operations per gradient step.
+    reduced: bytes reduced per gradient step.
+    gathers: number of all-gather operations per update.
+    gathered: bytes of the gathered arrays per update.
   """
 
   steps: int
@@ -77,206 +77,230 @@ class Exchanged(NamedTuple):
 
   @property
   def bytes(self) -> int:
-    """All of an update."""
+    """Total number of bytes per update."""
     return self.steps * self.reduced + self.gathered
 
 
-def exchanged(texts: Sequence[str], steps: int) -> Exchanged:
-  """What is in compiled programs of an update.
+def count_traffic(texts: Sequence[str], steps: int) -> Traffic:
+  """Counts the collectives in the compiled programs of an update.
 
   Args:
-    texts: of the programs, as XLA writes them.
-    steps: gradient steps of an update.
+    texts: text of each program, as XLA prints it.
+    steps: number of gradient steps per update.
 
   Returns:
-    Its exchanges.
+    The `Traffic` of an update.
   """
   sizes: dict[str, list[int]] = {'all-reduce': [], 'all-gather': []}
   for text in texts:
-    for result, kind in _EXCHANGE.findall(text):
+    for shapes, kind in _COLLECTIVE.findall(text):
       sizes[kind].append(
         sum(
           _BYTES[dtype] * math.prod(map(int, filter(None, shape.split(','))))
-          for dtype, shape in _ARRAY.findall(result)
+          for dtype, shape in _ARRAY.findall(shapes)
         )
       )
   reduced, gathered = sizes['all-reduce'], sizes['all-gather']
-  return Exchanged(
+  return Traffic(
     steps, len(reduced), sum(reduced), len(gathered), sum(gathered)
   )
 
 
-def seconds(link: Link, what: Exchanged, size: int) -> float:
-  """Of the exchanges of an update, for so many processes in a ring."""
-  messages = (size - 1) * (2 * what.steps * what.reductions + what.gathers)
+def exchange_seconds(link: Link, traffic: Traffic, size: int) -> float:
+  """Returns the seconds of communication per update in a ring of processes.
+
+  Args:
+    link: connection between neighbors in the ring.
+    traffic: communication of each process.
+    size: number of processes.
+  """
+  messages = (size - 1) * (
+    2 * traffic.steps * traffic.reductions + traffic.gathers
+  )
   share = (size - 1) / size
-  content = share * (2 * what.steps * what.reduced + what.gathered)
+  content = share * (2 * traffic.steps * traffic.reduced + traffic.gathered)
   return messages * link.latency + content / link.bandwidth
 
 
-def most(link: Link, what: Exchanged, update: Callable[[int], float]) -> int:
-  """Up to how many processes an exchange is little beside the computing.
+def max_processes(
+  link: Link, traffic: Traffic, computing: Callable[[int], float]
+) -> int:
+  """Returns the number of processes up to which communication is negligible.
 
   Args:
-    link: between them.
-    what: is exchanged.
-    update: number of processes -> seconds that each computes in an update.
+    link: connection between the processes.
+    traffic: communication of each process.
+    computing: number of processes -> seconds that each of them computes per
+      update.
 
   Returns:
-    Their number, at most a million or so.
+    The number up to which communication takes at most a tenth of an update,
+    found in steps of 1 % and up to about `_MAX_PROCESSES`.
   """
   size = 1
-  while size < _MOST_PROCESSES:
-    after = math.ceil(size * 1.01)
-    taken = seconds(link, what, after)
-    if taken > _LITTLE * (taken + update(after)):
+  while size < _MAX_PROCESSES:
+    larger = math.ceil(size * 1.01)
+    seconds = exchange_seconds(link, traffic, larger)
+    if seconds > _MAX_SHARE * (seconds + computing(larger)):
       break
-    size = after
+    size = larger
   return size
 
 
 def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
-  """Two processes: what they exchange, and how long that takes.
+  """Measures the communication between two processes.
 
   Args:
-    config: checked.
-    repeats: runs of each, in turn.
+    config: valid config.
+    repeats: number of timed calls of each program, in turn.
 
   Returns:
-    `exchanged`; `update_s`, seconds of an update of both; `reduction_s`, of
-    arrays by their bytes; `link`.
+    `exchanged` (the `Traffic`), `update_s` (seconds per update), `reduction_s`
+    ({bytes of an array: seconds to reduce it}), and `link` (the `Link`).
   """
   config = {**config, 'runtime': {**config['runtime'], 'kind': 'mesh'}}
   port = process_group.free_port()
   with futures.ProcessPoolExecutor(
     _SIZE, multiprocessing.get_context('spawn')
   ) as pool:
-    found, _ = [
-      each.result()
-      for each in [
-        pool.submit(_member, config, repeats, port, number)
-        for number in range(_SIZE)
+    results, _ = [
+      future.result()
+      for future in [
+        pool.submit(_measure_in_process, config, repeats, port, index)
+        for index in range(_SIZE)
       ]
     ]
-  return found
+  return results
 
 
-def _member(
-  config: dict[str, Any], repeats: int, port: int, number: int
+def _measure_in_process(
+  config: dict[str, Any], repeats: int, port: int, index: int
 ) -> dict[str, Any]:
-  """What one of the processes measures."""
-  os.sched_setaffinity(0, cpu.split_cores(_SIZE)[number])
-  place = process_group.ProcessSpec('127.0.0.1', port, _SIZE, number)
-  with process_group.join(place, config) as group:
+  """Joins the group as process `index`, and measures as `measure` does."""
+  os.sched_setaffinity(0, cpu.split_cores(_SIZE)[index])
+  spec = process_group.ProcessSpec('127.0.0.1', port, _SIZE, index)
+  with process_group.join(spec, config) as group:
     parts = builder.from_config(config).parts
     runtime = mesh.Mesh(parts, group)
-    run = {name: traced.lower().compile() for name, traced in runtime.trace()}
-    what = exchanged(
-      [str(run[name].as_text()) for name in ('fill', 'act', 'learn')],
+    programs = {
+      name: traced.lower().compile() for name, traced in runtime.trace()
+    }
+    traffic = count_traffic(
+      [str(programs[name].as_text()) for name in ('fill', 'act', 'learn')],
       parts.settings.steps_per_update,
     )
-    state = runtime.init_state(run, 0)
-    num_floats = sorted({*_NUM_FLOATS, what.reduced // _FLOAT})
-    reduced = timing.medians(
-      timing.interleaved(
-        {str(n * _FLOAT): _reduction(runtime.devices, n) for n in num_floats},
+    state = runtime.init_state(programs, 0)
+    num_floats = sorted({*_NUM_FLOATS, traffic.reduced // _BYTES_PER_FLOAT})
+    reduction_seconds = timing.medians(
+      timing.time_interleaved(
+        {
+          str(n * _BYTES_PER_FLOAT): _make_reduction(runtime.devices, n)
+          for n in num_floats
+        },
         repeats,
-        in_a_row=20,
+        calls_per_turn=20,
       )
     )
-    step, box = (
-      agent.make_step({**runtime.programs, **run}),
-      [runtime.device_put(state)],
-    )
+    step = agent.make_step({**runtime.programs, **programs})
+    # The state is donated, and so replaced at every call.
+    states = [runtime.device_put(state)]
 
     def update():
-      box[0], metrics = step(box[0])
+      states[0], metrics = step(states[0])
       return metrics
 
-    taken = timing.medians(timing.interleaved({'update': update}, repeats))
-  by_bytes = {int(size): seconds for size, seconds in reduced.items()}
-  # Two messages, each of half of the array; as quick as one of a gradient is.
-  smallest, gradient = min(by_bytes), what.reduced
+    medians = timing.medians(
+      timing.time_interleaved({'update': update}, repeats)
+    )
+  by_bytes = {int(size): s for size, s in reduction_seconds.items()}
+  # A reduction between two processes takes two messages of half of the array.
+  # The bandwidth is that of an array of the size of the gradient.
+  smallest, gradient = min(by_bytes), traffic.reduced
   link = Link(
     by_bytes[smallest] / 2,
     gradient / (by_bytes[gradient] - by_bytes[smallest]),
   )
   return {
-    'exchanged': what._asdict(),
-    'update_s': taken['update'],
+    'exchanged': traffic._asdict(),
+    'update_s': medians['update'],
     'reduction_s': by_bytes,
     'link': link._asdict(),
   }
 
 
-def _reduction(devices, num_floats: int) -> Callable[[], jax.Array]:
-  """A mean over all devices of as many floats of each."""
-  over = jax.make_mesh(
+def _make_reduction(devices, num_floats: int) -> Callable[[], jax.Array]:
+  """Returns a function that averages an array over all devices."""
+  device_mesh = jax.make_mesh(
     (len(devices),), ('all',), (jax.sharding.AxisType.Auto,), devices=devices
   )
-  sharding = NamedSharding(over, PartitionSpec('all'))
+  sharding = NamedSharding(device_mesh, PartitionSpec('all'))
   ones = np.ones(num_floats, np.float32)
-  shared = jax.make_array_from_callback(
+  array = jax.make_array_from_callback(
     (len(devices) * num_floats,), sharding, lambda index: ones
   )
   mean = jax.jit(
     jax.shard_map(
       lambda x: jax.lax.pmean(x, 'all'),
-      mesh=over,
+      mesh=device_mesh,
       in_specs=PartitionSpec('all'),
       out_specs=PartitionSpec(),
       check_vma=False,
     )
   )
-  return functools.partial(mean, shared)
+  return functools.partial(mean, array)
 
 
-def table(found: dict[str, Any]) -> str:
-  """The figures of `measure`, and what follows, as lines of text."""
-  what, here = Exchanged(**found['exchanged']), Link(**found['link'])
-  here_s = seconds(here, what, _SIZE)
-  computing = found['update_s'] - here_s
-  links = {'as measured': here, '10 Gbit/s, 50 us': ETHERNET}
-  ways: dict[str, Callable[[int], float]] = {
-    'as many SCMs each': lambda size: computing,
-    'as many in all': lambda size: computing * _SIZE / size,
+def table(results: dict[str, Any]) -> str:
+  """Formats the results of `measure`, and their extrapolation, as text."""
+  traffic, link = Traffic(**results['exchanged']), Link(**results['link'])
+  measured_s = exchange_seconds(link, traffic, _SIZE)
+  computing = results['update_s'] - measured_s
+  links = {'measured link': link, '10 Gbit/s, 50 us': ETHERNET}
+  scalings: dict[str, Callable[[int], float]] = {
+    'SCMs per process fixed': lambda size: computing,
+    'SCMs in total fixed': lambda size: computing * _SIZE / size,
   }
 
   def line(name, *values):
     return f'  {name:<38}' + ''.join(f'{value:>10}' for value in values)
 
-  def share(way, link, size):
-    taken = seconds(link, what, size)
-    return f'{taken / (taken + way(size)):.1%}'
+  def share(computing, link, size):
+    seconds = exchange_seconds(link, traffic, size)
+    return f'{seconds / (seconds + computing(size)):.1%}'
 
-  every = [
-    (f'{way}, {link}', ways[way], links[link]) for way in ways for link in links
+  cases = [
+    (f'{scaling_name}, {link_name}', scaling, link)
+    for scaling_name, scaling in scalings.items()
+    for link_name, link in links.items()
   ]
   return '\n'.join(
     [
-      'what a process exchanges in an update',
-      line('gradient steps', f'{what.steps:,}'),
-      line('reductions in each', f'{what.reductions:,}'),
-      line('bytes of them', f'{what.reduced:,}'),
-      line('arrays gathered, once', f'{what.gathers:,}'),
-      line('bytes of them', f'{what.gathered:,}'),
-      line('bytes in all', f'{what.bytes:,}'),
-      '\nmeasured between two processes of this machine',
-      line('milliseconds of an update', f'{1e3 * found["update_s"]:,.1f}'),
+      'communication of a process per update',
+      line('gradient steps', f'{traffic.steps:,}'),
+      line('all-reduces per gradient step', f'{traffic.reductions:,}'),
+      line('bytes reduced per gradient step', f'{traffic.reduced:,}'),
+      line('all-gathers', f'{traffic.gathers:,}'),
+      line('bytes gathered', f'{traffic.gathered:,}'),
+      line('bytes in total', f'{traffic.bytes:,}'),
+      '\ntwo processes on this machine',
+      line('milliseconds per update', f'{1e3 * results["update_s"]:,.1f}'),
       *(
-        line(f'milliseconds to reduce {size / 1024:,.0f} KiB', f'{ms:,.3f}')
-        for size, ms in (
-          (size, 1e3 * taken) for size, taken in found['reduction_s'].items()
+        line(
+          f'milliseconds to reduce {size / 1024:,.0f} KiB', f'{1e3 * s:,.3f}'
         )
+        for size, s in results['reduction_s'].items()
       ),
-      line('share of an update', f'{here_s / found["update_s"]:.2%}'),
-      '\nshare of an update, of so many processes',
-      line('', *_SHOWN),
+      line('communication', f'{measured_s / results["update_s"]:.2%}'),
+      '\ncommunication as a share of an update, by number of processes',
+      line('', *_TABLE_SIZES),
       *(
-        line(name, *(share(way, link, size) for size in _SHOWN))
-        for name, way, link in every
+        line(name, *(share(scaling, link, size) for size in _TABLE_SIZES))
+        for name, scaling, link in cases
       ),
-      '\nprocesses up to which it is less than a tenth',
-      *(line(name, f'{most(link, what, way):,}') for name, way, link in every),
+      '\nnumber of processes up to which the share is below 10 %',
+      *(
+        line(name, f'{max_processes(link, traffic, scaling):,}')
+        for name, scaling, link in cases
+      ),
     ]
   )

@@ -1,4 +1,4 @@
-"""What the machine can do: the ceilings that programs are measured against."""
+"""Limits of the hardware, to which programs are compared."""
 
 from collections.abc import Callable
 import os
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Of the square matrices whose product is the ceiling.
-_SIDE = 2048
-# Of the array that is read and written: beyond the caches.
-_ELEMENTS = 2**26
+# Number of rows of the square matrices that are multiplied.
+_NUM_ROWS = 2048
+# Size of the array that is read and written; it exceeds the caches.
+_NUM_ELEMENTS = 2**26
 
 
 class Ceiling(NamedTuple):
-  """A program that does one thing only.
+  """Program whose speed is a limit of the hardware.
 
   Attributes:
-    run: it.
-    amount: what it does: floating-point operations, or bytes read and written.
+    run: function that runs the program once.
+    amount: floating-point operations, or bytes read and written, per run.
   """
 
   run: Callable[[], Any]
@@ -26,27 +26,27 @@ class Ceiling(NamedTuple):
 
 
 def matrix_product() -> Ceiling:
-  """A product of two large matrices of float32: operations."""
+  """Returns a product of two large float32 matrices, with its operations."""
   key = jax.random.PRNGKey(0)
-  left, right = jax.random.normal(key, (2, _SIDE, _SIDE))
+  left, right = jax.random.normal(key, (2, _NUM_ROWS, _NUM_ROWS))
   product = jax.jit(jnp.matmul)
-  return Ceiling(lambda: product(left, right), 2.0 * _SIDE**3)
+  return Ceiling(lambda: product(left, right), 2.0 * _NUM_ROWS**3)
 
 
 def memory() -> Ceiling:
-  """An array that does not fit the caches, changed in place: bytes."""
-  change = jax.jit(lambda x: x + 1, donate_argnums=0)
-  kept = [jnp.zeros(_ELEMENTS)]
+  """Returns an in-place update of a large array, with its bytes."""
+  increment = jax.jit(lambda x: x + 1, donate_argnums=0)
+  state = [jnp.zeros(_NUM_ELEMENTS)]
 
   def run():
-    kept[0] = change(kept[0])
-    return kept[0]
+    state[0] = increment(state[0])
+    return state[0]
 
-  return Ceiling(run, 2.0 * 4 * _ELEMENTS)
+  return Ceiling(run, 2.0 * 4 * _NUM_ELEMENTS)
 
 
-def facts() -> dict[str, Any]:
-  """What the figures are of."""
+def describe() -> dict[str, Any]:
+  """Returns device, number of cores, and the version of jax."""
   device = jax.devices()[0]
   return {
     'device': device.device_kind,

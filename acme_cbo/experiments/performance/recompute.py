@@ -1,6 +1,6 @@
-"""The same policy without what makes it fast, as the oracle of its tests.
+"""The policy network without its cache: a slow baseline and a test oracle.
 
-Every decision encodes the whole history anew, as the published amortised
+Every decision encodes the whole history anew, as the published amortized
 designs do, and nothing is shared within a group.
 """
 
@@ -15,44 +15,45 @@ from acme_cbo.networks import base
 from acme_cbo.networks import tokens
 
 
-class Bare(NamedTuple):
-  """A prefix in which nothing is encoded.
+class RawPrefix(NamedTuple):
+  """Prefix that holds the observations instead of their encoding.
 
   Attributes:
-    units: as of any prefix.
-    observations: [N, D] themselves.
+    units: normalization, as in every prefix.
+    observations: [N, D] observations.
   """
 
   units: normalization.Normalization
   observations: jax.Array
 
 
-def recomputing(network: base.Network) -> base.Network:
-  """The same network, but every decision encodes all rows again.
+def without_cache(network: base.Network) -> base.Network:
+  """Returns the same network, except that every decision encodes all rows.
 
   Args:
-    network: its functions.
+    network: network with a cache.
 
   Returns:
-    A `Network` to act and to learn with. Its prefix is `Bare` and its cache are
-    the rows of the episode, at full length, as a compiled loop needs them.
+    A `Network` for acting and learning. Its prefix is a `RawPrefix`, and its
+    cache holds the rows of the episode at full length, as a compiled loop needs
+    a fixed shape.
   """
 
-  def bare(params, problem, observations) -> Any:
-    return Bare(
+  def raw_prefix(params, problem, observations) -> Any:
+    return RawPrefix(
       network.prefix(params, problem, observations).units, observations
     )
 
-  def encoded(params, problem, bare, rows, position):
-    # Each decision encodes the observations for itself: they are made to depend
-    # on it, or `vmap` would encode them once for all of them.
-    own = bare.observations + 0 * rows.values[position]
-    prefix = network.prefix(params, problem, own)
+  def encode(params, problem, raw, rows, position):
+    # The observations are made to depend on the row, since `vmap` would
+    # otherwise encode them once for all decisions.
+    observations = raw.observations + 0 * rows.values[position]
+    prefix = network.prefix(params, problem, observations)
     return base.select_rows(
       network.full(params, problem, prefix, rows), position
     )
 
-  def append(params, problem, bare, rows, position, row):
+  def append(params, problem, raw, rows, position, row):
     rows = jax.tree.map(
       lambda all_rows, new: jax.lax.dynamic_update_slice_in_dim(
         all_rows, new, position, 0
@@ -60,23 +61,23 @@ def recomputing(network: base.Network) -> base.Network:
       rows,
       row,
     )
-    return encoded(params, problem, bare, rows, position), rows
+    return encode(params, problem, raw, rows, position), rows
 
-  def full(params, problem, bare, rows):
-    every = jax.vmap(encoded, (None, None, None, None, 0))(
-      params, problem, bare, rows, jnp.arange(rows.start.size)
+  def full(params, problem, raw, rows):
+    every = jax.vmap(encode, (None, None, None, None, 0))(
+      params, problem, raw, rows, jnp.arange(rows.start.size)
     )
-    # What was tried is no encoding: it is the same after every row.
+    # The intervention history is the same after every row.
     return every._replace(
       history=jax.tree.map(lambda leaf: leaf[0], every.history)
     )
 
-  def with_prefix(said):
-    def says(params, problem, bare, encoding, partial):
-      prefix = network.prefix(params, problem, bare.observations)
-      return said(params, problem, prefix, encoding, partial)
+  def with_prefix(head):
+    def head_with_prefix(params, problem, raw, encoding, partial):
+      prefix = network.prefix(params, problem, raw.observations)
+      return head(params, problem, prefix, encoding, partial)
 
-    return says
+    return head_with_prefix
 
   def empty_cache(num_rows, num_variables):
     return jax.tree.map(
@@ -85,7 +86,7 @@ def recomputing(network: base.Network) -> base.Network:
     )
 
   return network._replace(
-    prefix=bare,
+    prefix=raw_prefix,
     append=append,
     full=full,
     action_head=with_prefix(network.action_head),
@@ -97,7 +98,7 @@ def recomputing(network: base.Network) -> base.Network:
 def ungroup(
   tasks: types.Task, observations, trajectories: types.Trajectory
 ) -> tuple[types.Task, Any, types.Trajectory]:
-  """B groups of G rollouts as B G groups of one: nothing is shared."""
+  """Reshapes B groups of G rollouts to B G groups of one rollout each."""
   num_generations = trajectories.log_prob_cell.shape[1]
 
   def repeat(leaf):

@@ -1,4 +1,4 @@
-"""All measurements of a benchmark, each kind in a process that suits it."""
+"""Runs the benchmarks, each in a process that suits it."""
 
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -24,9 +24,9 @@ from acme_cbo.experiments.performance import training
 from acme_cbo.infra import cli
 from acme_cbo.infra import run_directory
 
-# Trainings that are started, of each kind.
-_STARTS = 3
-# A config file of one that was read and changed already.
+# Number of timed starts of each kind.
+_NUM_STARTS = 3
+# Config file that returns an already resolved config, stored beside it.
 _CONFIG_FILE = """import json
 import pathlib
 
@@ -45,71 +45,75 @@ def run(
   botorch: Sequence[str],
   path: str | None,
 ) -> None:
-  """Measures, prints a table, and writes the figures down.
+  """Runs the benchmark, prints a table, and writes the results as JSON.
 
   Args:
-    config: checked.
-    repeats: runs of each, in turn.
+    config: valid config.
+    repeats: number of timed calls of each program.
     botorch: see `decisions.measure`.
-    path: of a JSON file; None writes none.
+    path: JSON file to write; None writes no file.
 
   Raises:
-    errors.UsageError: no such file can be written.
+    errors.UsageError: the file cannot be written.
   """
   out = pathlib.Path(path) if path else None
   if out:
     run_directory.check_file(out, '--out')
-  # As Ctrl-C, so that what it has started ends with it.
+  # Handled like Ctrl-C, so that child processes end with this one.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  figures = measure(
+  results = measure(
     config,
     repeats,
     botorch,
     lambda line: print(f'measuring {line} ...', file=sys.stderr, flush=True),
   )
-  print(report.table(figures), flush=True)
+  print(report.table(results), flush=True)
   if out:
-    run_directory.write_json(out, figures)
+    run_directory.write_json(out, results)
 
 
 def measure(
   config: dict[str, Any],
   repeats: int,
   botorch: Sequence[str],
-  say: Callable[[str], None],
+  report_progress: Callable[[str], None],
 ) -> dict[str, Any]:
-  """How fast a config trains, decides and starts.
+  """Measures how fast a config trains, decides and starts.
 
   Args:
-    config: checked.
-    repeats: runs of each, in turn.
+    config: valid config.
+    repeats: number of timed calls of each program, in turn.
     botorch: see `decisions.measure`.
-    say: is told what comes next.
+    report_progress: function that is called with the name of the next step.
 
   Returns:
-    What `training.measure` and `decisions.measure` return, with `startup_s`,
-    the medians of `starts`, `trainer_overhead`, `peak_memory`, the bytes that a
-    training with all its programs kept has held up to its first update, and
-    `machine`.
+    The results of `training.measure` and `decisions.measure`, with `startup_s`,
+    the medians of `starts`, `trainer_overhead`, `peak_memory` (peak memory in
+    bytes of a warm start up to its first update), and `machine`.
   """
   experiment = builder.from_config(config)
-  say('decisions, of 5 variables and 100 records')
-  # Nothing of this process slows down what is timed in others.
+  report_progress('decisions, with 5 variables and 100 observations')
+  # In a process of its own, whose settings suit small programs.
   with futures.ProcessPoolExecutor(
-    1, multiprocessing.get_context('spawn'), _one_decision_at_a_time
-  ) as other:
-    decided = other.submit(_decide, config, repeats, botorch).result()
-  say(f'{_STARTS} cold and {_STARTS} warm starts of a training')
+    1, multiprocessing.get_context('spawn'), _set_small_programs
+  ) as pool:
+    decision_results = pool.submit(
+      _measure_decisions, config, repeats, botorch
+    ).result()
+  report_progress(
+    f'{_NUM_STARTS} cold and {_NUM_STARTS} warm starts of training'
+  )
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory)
     (path / 'config.json').write_text(json.dumps(config))
     (path / 'config.py').write_text(_CONFIG_FILE)
-    started = startup.measure([f'--config={path / "config.py"}'], _STARTS)
-  starts = {
-    kind: [start.seconds for start in made] for kind, made in started.items()
+    starts = startup.measure([f'--config={path / "config.py"}'], _NUM_STARTS)
+  start_seconds = {
+    kind: [start.seconds for start in starts_of_kind]
+    for kind, starts_of_kind in starts.items()
   }
-  say('acting and learning, in several ways, in turn')
-  trained = training.measure(experiment.parts, repeats)
+  report_progress('acting, learning and slower baselines, in turn')
+  training_results = training.measure(experiment.parts, repeats)
   overhead = training.trainer_overhead(
     agent.make_step(agent.programs(experiment.parts)),
     agent.initial_state(experiment.seed, experiment.parts),
@@ -117,46 +121,48 @@ def measure(
     experiment.learning_rate,
   )
   return {
-    'machine': machine.facts(),
-    **trained,
-    'ratios': trained['ratios'] | decided['ratios'],
-    'decision_ms': decided['decision_ms'],
-    'startup_s': timing.medians(starts),
-    'starts': timing.spread(starts),
+    'machine': machine.describe(),
+    **training_results,
+    'ratios': training_results['ratios'] | decision_results['ratios'],
+    'decision_ms': decision_results['decision_ms'],
+    'startup_s': timing.medians(start_seconds),
+    'starts': timing.spread(start_seconds),
     'trainer_overhead': overhead,
-    'peak_memory': max(start.peak_memory for start in started['warm']),
+    'peak_memory': max(start.peak_memory for start in starts['warm']),
   }
 
 
 def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
-  """Measures how the costs of a config grow; writes scaling.json and .png.
+  """Measures how costs scale, and writes scaling.json and scaling.png.
 
   Args:
-    config: checked.
-    repeats: runs of each.
-    directory: made where it is missing.
+    config: valid config.
+    repeats: number of timed calls of each program.
+    directory: output directory; created if it does not exist.
 
   Returns:
-    The exponents, as a table.
+    A table of the exponents.
   """
   run_directory.create(directory, '--scaling')
-  found = scaling.measure(config, repeats, lambda line: print(line, flush=True))
-  text = json.dumps({'machine': machine.facts(), 'axes': found}, indent=2)
+  results = scaling.measure(
+    config, repeats, lambda line: print(line, flush=True)
+  )
+  text = json.dumps({'machine': machine.describe(), 'axes': results}, indent=2)
   (directory / 'scaling.json').write_text(text + '\n')
-  plots.save(directory / 'scaling.png', plots.scaling(found))
-  return f'\n{scaling.table(found)}'
+  plots.save(directory / 'scaling.png', plots.scaling(results))
+  return f'\n{scaling.table(results)}'
 
 
 def exchange(config: dict[str, Any], repeats: int) -> str:
-  """Measures what two processes exchange, see `exchange.measure`: a table."""
+  """Returns a table of the communication costs, see `exchange.measure`."""
   return exchange_lib.table(exchange_lib.measure(config, repeats))
 
 
-def _one_decision_at_a_time() -> None:
+def _set_small_programs() -> None:
   cli.set_environment(small_programs=True)
 
 
-def _decide(config, repeats, botorch):
+def _measure_decisions(config, repeats, botorch):
   experiment = builder.from_config(config)
   parts = experiment.parts
   params = agent.initial_state(experiment.seed, parts).params

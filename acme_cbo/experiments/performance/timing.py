@@ -1,6 +1,6 @@
-"""Seconds of functions that take turns in one process, and their spread.
+"""Timing of functions that take turns in one process.
 
-What else the machine does then falls on all of them alike.
+Interleaving spreads other load of the machine evenly over all of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,44 +11,47 @@ from typing import Any
 import jax
 
 
-def interleaved(
-  runs: Mapping[str, Callable[[], Any]], repeats: int, in_a_row: int = 1
+def time_interleaved(
+  functions: Mapping[str, Callable[[], Any]],
+  repeats: int,
+  calls_per_turn: int = 1,
 ) -> dict[str, list[float]]:
-  """Seconds of each run, in turn, after one run that is not counted.
+  """Times functions in turn, after one warm-up call of each.
 
   Args:
-    runs: {name: function}; what it returns is waited for.
-    repeats: turns of each.
-    in_a_row: runs of a turn, all of them counted: what takes a millisecond is
-      otherwise mostly the time to bring back what others drove from the caches.
+    functions: {name: function}; a call ends when its results are ready.
+    repeats: number of turns of each function.
+    calls_per_turn: number of consecutive calls in a turn, all of them timed. A
+      single call of a millisecond would mostly measure how long it takes to
+      refill the caches that the other functions have used.
 
   Returns:
-    {name: seconds of every run}.
+    {name: seconds of every call}.
   """
-  for run in runs.values():
-    jax.block_until_ready(run())
-  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for function in functions.values():
+    jax.block_until_ready(function())
+  seconds: dict[str, list[float]] = {name: [] for name in functions}
   for _ in range(repeats):
-    for name, run in runs.items():
-      for _ in range(in_a_row):
+    for name, function in functions.items():
+      for _ in range(calls_per_turn):
         begin = time.perf_counter()
-        jax.block_until_ready(run())
+        jax.block_until_ready(function())
         seconds[name].append(time.perf_counter() - begin)
   return seconds
 
 
 class Stopwatch:
-  """Runs while functions do.
+  """Measures the total time spent in wrapped functions.
 
   Attributes:
-    seconds: for which it has run.
+    seconds: total time so far.
   """
 
   def __init__(self):
     self.seconds = 0.0
 
-  def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose results are waited for, and timed."""
+  def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function with its calls timed, until results are ready."""
 
     def run(*args):
       begin = time.perf_counter()
@@ -60,17 +63,17 @@ class Stopwatch:
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-  """{name: median of its runs}."""
-  return {name: statistics.median(runs) for name, runs in seconds.items()}
+  """Returns {name: median}."""
+  return {name: statistics.median(calls) for name, calls in seconds.items()}
 
 
 def spread(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-  """{name: median, smallest and largest of its runs}."""
+  """Returns {name: {'median', 'min', 'max'}}."""
   return {
     name: {
-      'median': statistics.median(runs),
-      'min': min(runs),
-      'max': max(runs),
+      'median': statistics.median(calls),
+      'min': min(calls),
+      'max': max(calls),
     }
-    for name, runs in seconds.items()
+    for name, calls in seconds.items()
   }

@@ -1,4 +1,4 @@
-"""Acting, learning and whole training, beside ceilings and slower ways."""
+"""Benchmarks of acting, learning and training against limits and baselines."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -28,30 +28,29 @@ from acme_cbo.training import trainer as trainer_lib
 
 
 class Work(NamedTuple):
-  """What a program does, by XLA's cost analysis of what it compiled.
+  """Work of a program, by XLA's cost analysis of the compiled program.
 
   Attributes:
-    operations: of floating-point numbers, not only those of matrix products.
-    bytes: read and written by its loops and products, from caches or memory.
+    operations: number of floating-point operations, of all kinds.
+    bytes: number of bytes read and written, in caches or memory.
   """
 
   operations: float
   bytes: float
 
   @classmethod
-  def of(cls, function: Callable[..., Any], *args: Any) -> 'Work':
-    """That of a function of arrays, or of their shapes.
+  def from_function(cls, function: Callable[..., Any], *args: Any) -> 'Work':
+    """Returns the work of a function of arrays, or of their shapes.
 
-    XLA counts the body of a loop once. The network has none but that over the
-    rows of the processes of candidates, `candidate_features.append_rows`, of
-    which that
-    leaves all but one out: a hundredth of its operations.
+    XLA counts the body of a loop once. The only loop of the network is that
+    over rows in `candidate_features.append_rows`; counting one row of it misses
+    about a hundredth of the operations.
     """
     costs: Any = jax.jit(function).lower(*args).compile().cost_analysis()
     return cls(costs['flops'], costs['bytes accessed'])
 
   def times(self, number: float) -> 'Work':
-    """That of so many."""
+    """Returns the work of that many runs."""
     return Work(number * self.operations, number * self.bytes)
 
   def __add__(self, other: tuple) -> 'Work':
@@ -59,13 +58,13 @@ class Work(NamedTuple):
 
 
 class Compiled(NamedTuple):
-  """A program and what it took to make it.
+  """Compiled program with the costs of its compilation.
 
   Attributes:
-    run: it.
-    seconds_to_trace: in Python, to its lowered form.
-    seconds_to_compile: with nothing kept from earlier.
-    bytes: of memory, for what it works out on the way.
+    run: compiled function.
+    seconds_to_trace: seconds of tracing and lowering in Python.
+    seconds_to_compile: seconds of compiling, without the compilation cache.
+    bytes: size of the temporary arrays.
   """
 
   run: Callable[..., Any]
@@ -74,32 +73,34 @@ class Compiled(NamedTuple):
   bytes: int
 
   @classmethod
-  def of(cls, function: Callable[..., Any], *args: Any) -> 'Compiled':
-    """That of a function and of arrays such as it will be called with."""
+  def from_function(
+    cls, function: Callable[..., Any], *args: Any
+  ) -> 'Compiled':
+    """Compiles a function for arguments of the shapes of `args`."""
     begin = time.perf_counter()
     lowered = jax.jit(function).lower(*args)
-    traced = time.perf_counter()
+    lowered_at = time.perf_counter()
     with compilation.cache_disabled():
       compiled: Any = lowered.compile()
-      seconds = time.perf_counter() - traced
+      seconds = time.perf_counter() - lowered_at
     return cls(
       compiled,
-      traced - begin,
+      lowered_at - begin,
       seconds,
       compiled.memory_analysis().temp_size_in_bytes,
     )
 
 
-def work_of_acting(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
-  """That of the network in `acting.act`: of the loop as often as it turns.
+def acting_work(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
+  """Returns the work of the network in `acting.act`, over all its iterations.
 
   Args:
-    parts: of the update.
-    params: of the network.
-    tasks: B of them.
+    parts: parts of the update.
+    params: parameters of the network.
+    tasks: B tasks.
 
   Returns:
-    The `Work`; what simulates the SCMs is not counted.
+    The `Work`, without that of simulating the SCMs.
   """
   network, horizon = parts.network, parts.horizon
   problems = tasks.scm.problem
@@ -116,42 +117,43 @@ def work_of_acting(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
   )
   partial = zeros(group, action_distribution.empty_intervention(num_variables))
 
-  def of_groups(function, *axes):
-    """Over B tasks, and over G rollouts where an axis is 0."""
+  def vmap_groups(function, *axes):
+    """Maps over B tasks, and over G rollouts of arguments whose axis is 0."""
     return jax.vmap(
       jax.vmap(function, (None, None, None, *axes)), (None, 0, 0, *axes)
     )
 
   encode = jax.vmap(network.prefix, (None, 0, 0))
   prefix = jax.eval_shape(encode, params, problems, observations)
-  append = of_groups(network.append, 0, None, 0)
-  given = (params, problems, prefix, cache, jnp.int32(0), row)
-  encoding, _ = jax.eval_shape(append, *given)
-  decide = of_groups(network.action_head, 0, 0)
-  num_turns = tasks.objective.partial_outcome.shape[-1]
+  append = vmap_groups(network.append, 0, None, 0)
+  args = (params, problems, prefix, cache, jnp.int32(0), row)
+  encoding, _ = jax.eval_shape(append, *args)
+  decide = vmap_groups(network.action_head, 0, 0)
+  max_set_size = tasks.objective.partial_outcome.shape[-1]
   return (
-    Work.of(encode, params, problems, observations)
-    + Work.of(append, *given).times(horizon.num_interventions + 1)
-    + Work.of(decide, params, problems, prefix, encoding, partial).times(
-      horizon.num_interventions * num_turns
-    )
+    Work.from_function(encode, params, problems, observations)
+    + Work.from_function(append, *args).times(horizon.num_interventions + 1)
+    + Work.from_function(
+      decide, params, problems, prefix, encoding, partial
+    ).times(horizon.num_interventions * max_set_size)
   )
 
 
 def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
-  """Times acting, learning, and both, beside ceilings and slower ways.
+  """Times acting, learning and updates, with hardware limits and baselines.
 
   Args:
-    parts: of an update; its sizes are what is measured.
-    repeats: runs of each, in turn.
+    parts: parts of an update, with the sizes to measure.
+    repeats: number of timed calls of each program, in turn.
 
   Returns:
-    `sizes`; `seconds`, with the spread of each run; `ceilings` and
-    `operations` and their `ceiling_share`; `memory_share` of bytes read and
-    written;
-    `interventions_per_second`; `ratios`, how many times as fast; `compile`; and
-    `python_share`, of an update. What cannot be measured is None: the exact
-    belief of more variables than it takes.
+    `sizes`; `seconds`, with the spread of each program; `ceilings`, the limits
+    of the hardware; `operations`, and `ceiling_share`, their rate as a share of
+    the limit; `memory_share`, the same for bytes read and written;
+    `interventions_per_second`; `ratios`, the speedups over the baselines;
+    `share_of_acting`, the share of the rewards and the relative time added by
+    the exact belief, which is None with more variables than it supports;
+    `compile`; and `python_share` of an update.
   """
   key = jax.random.PRNGKey(0)
   state = agent.initial_state(0, parts)
@@ -160,16 +162,16 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   settings = parts.settings
   slow = dataclasses.replace(
     parts,
-    network=recompute.recomputing(parts.network),
-    # Its histories do not fit the memory at once.
+    network=recompute.without_cache(parts.network),
+    # The histories of all tasks together do not fit the memory.
     settings=dataclasses.replace(
       settings,
       gradient_accumulation_steps=parts.num_tasks // settings.num_minibatches,
     ),
   )
 
-  def act_with(parts, of_trajectories=lambda both: both):
-    return lambda params, key, tasks: of_trajectories(
+  def act_with(parts, select=lambda data: data):
+    return lambda params, key, tasks: select(
       agent.act(params, key, tasks, parts)[0]
     )
 
@@ -178,8 +180,8 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
       state, tasks, observations, trajectories, parts
     )
 
-  def without_rewards(both):
-    observations, trajectories = both
+  def without_rewards(data):
+    observations, trajectories = data
     return observations, trajectories._replace(
       components=None, expected_reward=None
     )
@@ -187,14 +189,14 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   def gradient(params, *data):
     return jax.grad(_loss, has_aux=True)(params, parts, *data)[0]
 
-  act = Compiled.of(act_with(parts), params, key, tasks)
+  act = Compiled.from_function(act_with(parts), params, key, tasks)
   observations, trajectories = act.run(params, key, tasks)
   data = (tasks, observations, trajectories)
-  learn = Compiled.of(learn_with(parts), state, *data)
+  learn = Compiled.from_function(learn_with(parts), state, *data)
   num_chunks = settings.num_minibatches * settings.gradient_accumulation_steps
   chunk = jax.tree.map(lambda x: x[: parts.num_tasks // num_chunks], data)
-  alone = recompute.ungroup(*chunk)
-  optimize = (
+  ungrouped_chunk = recompute.ungroup(*chunk)
+  optimizer_args = (
     optimizer.stacked(params),
     state.opt_state,
     optimizer.stacked(params),
@@ -204,7 +206,7 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
     num_tasks=parts.num_tasks * parts.num_generations,
     num_generations=1,
   )
-  of_one = recompute.ungroup(*data)[0]
+  ungrouped_tasks = recompute.ungroup(*data)[0]
   ceilings = {
     'matrix_product': machine.matrix_product(),
     'memory': machine.memory(),
@@ -216,13 +218,13 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
     'learn': lambda: learn.run(state, *data),
     'prior': lambda: compiled['fill'](key),
   }
-  others = {
+  variants = {
     'update': lambda: step(_copy(state)),
     'forward': _jitted(_loss_of(parts), params, *chunk),
     'gradient': _jitted(gradient, params, *chunk),
-    'optimizer': _jitted(parts.optimizer.update, *optimize),
-    'gradient_unshared': _jitted(gradient, params, *alone),
-    'act_unshared': _jitted(act_with(ungrouped), params, key, of_one),
+    'optimizer': _jitted(parts.optimizer.update, *optimizer_args),
+    'gradient_unshared': _jitted(gradient, params, *ungrouped_chunk),
+    'act_unshared': _jitted(act_with(ungrouped), params, key, ungrouped_tasks),
     'act_without_rewards': _jitted(
       act_with(parts, without_rewards), params, key, tasks
     ),
@@ -233,44 +235,46 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
     with_exact = dataclasses.replace(
       parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
     )
-    others['act_with_exact_belief'] = _jitted(
+    variants['act_with_exact_belief'] = _jitted(
       act_with(with_exact), params, key, tasks
     )
-  seconds = timing.interleaved(
+  seconds = timing.time_interleaved(
     {name: ceiling.run for name, ceiling in ceilings.items()}
     | programs
-    | others,
+    | variants,
     repeats,
   )
   median = timing.medians(seconds)
-  rate = {name: c.amount / median[name] for name, c in ceilings.items()}
-  forward = Work.of(_loss_of(parts), params, *chunk)
-  both = Work.of(gradient, params, *chunk)
-  # Of a loop the body is counted once. With one set of coefficients for all
-  # iterations the optimizer writes them out.
-  written_out = jax.tree_util.tree_map_with_path(
+  limits = {name: c.amount / median[name] for name, c in ceilings.items()}
+  forward = Work.from_function(_loss_of(parts), params, *chunk)
+  backward = Work.from_function(gradient, params, *chunk)
+  # XLA counts the body of a loop once. The optimizer unrolls its iterations if
+  # they all have the same coefficients, and then all of them are counted.
+  unrolled_state = jax.tree_util.tree_map_with_path(
     lambda path, leaf: (
       leaf[0] if jax.tree_util.keystr(path).endswith('.ns_coeffs') else leaf
     ),
     state.opt_state,
   )
-  stacks, _, _ = optimize
-  optimizing = Work.of(parts.optimizer.update, stacks, written_out, stacks)
+  stacks, _, _ = optimizer_args
+  optimizer_work = Work.from_function(
+    parts.optimizer.update, stacks, unrolled_state, stacks
+  )
   steps = settings.steps_per_update
   work = {
-    'actor': work_of_acting(parts, params, tasks),
-    'learner': both.times(num_chunks * settings.num_iterations)
-    + optimizing.times(steps),
+    'actor': acting_work(parts, params, tasks),
+    'learner': backward.times(num_chunks * settings.num_iterations)
+    + optimizer_work.times(steps),
     'forward': forward,
-    'gradient': both,
-    'optimizer': optimizing,
+    'gradient': backward,
+    'optimizer': optimizer_work,
   }
-  timed = median | {'actor': median['act'], 'learner': median['learn']}
-  made = (
+  seconds_of = median | {'actor': median['act'], 'learner': median['learn']}
+  num_interventions = (
     parts.num_tasks * parts.num_generations * parts.horizon.num_interventions
   )
-  whole = median['act'] + median['learn'] + median['prior']
-  slowly = (
+  fast_seconds = median['act'] + median['learn'] + median['prior']
+  slow_seconds = (
     median['act_recomputed'] + median['learn_recomputed'] + median['prior']
   )
   return {
@@ -281,29 +285,29 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
       'max_variables': parts.prior.max_variables,
     },
     'ceilings': {
-      'operations_per_second': rate['matrix_product'],
-      'bytes_per_second': rate['memory'],
+      'operations_per_second': limits['matrix_product'],
+      'bytes_per_second': limits['memory'],
     },
     'ceiling_share': {
-      name: done.operations / timed[name] / rate['matrix_product']
-      for name, done in work.items()
+      name: program.operations / seconds_of[name] / limits['matrix_product']
+      for name, program in work.items()
     },
-    'operations': {name: done.operations for name, done in work.items()},
+    'operations': {name: program.operations for name, program in work.items()},
     'memory_share': {
-      name: done.bytes / timed[name] / rate['memory']
-      for name, done in work.items()
+      name: program.bytes / seconds_of[name] / limits['memory']
+      for name, program in work.items()
     },
     'interventions_per_second': {
-      'actor': made / median['act'],
-      'learner': made / median['learn'],
-      'training': made / median['update'],
+      'actor': num_interventions / median['act'],
+      'learner': num_interventions / median['learn'],
+      'training': num_interventions / median['update'],
     },
     'ratios': {
       'cached_over_recompute': median['act_recomputed'] / median['act'],
       'unshared_over_recompute': median['act_recomputed']
       / median['act_unshared'],
       'shared_over_unshared': median['gradient_unshared'] / median['gradient'],
-      'training_over_recompute': slowly / whole,
+      'training_over_recompute': slow_seconds / fast_seconds,
     },
     'share_of_acting': {
       'rewards': 1 - median['act_without_rewards'] / median['act'],
@@ -329,13 +333,13 @@ def _copy(tree):
 
 
 def _jitted(function, *args):
-  """A run of a function on arrays, compiled."""
+  """Returns a function without arguments that runs the compiled function."""
   compiled = jax.jit(function)
   return lambda: compiled(*args)
 
 
 def _loss(params, parts, tasks, observations, trajectories):
-  """The loss, for advantages of 1, and its parts."""
+  """Returns the loss for advantages of 1, and its components."""
   return total_loss.loss(
     params,
     params,
@@ -359,22 +363,24 @@ def python_share(
   state: types.TrainingState,
   repeats: int,
 ) -> float:
-  """Share of an update in which none of its programs runs.
+  """Measures the share of an update during which no program runs.
 
   Args:
-    parts: of the update.
-    programs: its `agent.programs`.
-    state: to begin with.
-    repeats: updates that are timed.
+    parts: parts of the update.
+    programs: compiled programs of the update, see `agent.programs`.
+    state: initial state.
+    repeats: number of timed updates.
 
   Returns:
-    1 less the seconds in programs over all.
+    1 minus the ratio of the seconds in programs to the seconds in updates.
   """
   inside, whole = timing.Stopwatch(), timing.Stopwatch()
-  step = whole.timed(
-    agent.make_step({name: inside.timed(run) for name, run in programs.items()})
+  step = whole.wrap(
+    agent.make_step(
+      {name: inside.wrap(program) for name, program in programs.items()}
+    )
   )
-  state, _ = step(_copy(state))  # It compiles.
+  state, _ = step(_copy(state))  # The first update compiles.
   inside.seconds = whole.seconds = 0.0
   for _ in range(repeats):
     state, _ = step(state)
@@ -387,26 +393,25 @@ def trainer_overhead(
   updates: int,
   learning_rate: Callable[[int], float],
 ) -> float:
-  """What the trainer adds to its updates, as a share of theirs.
+  """Measures the time that the trainer adds to the updates, relative to them.
 
-  Loggers and the callbacks that watch every update write as in a run; the line
-  of progress is left out, and so are evaluations and checkpoints, which are
-  work of their own.
+  Loggers and the callbacks that run at every update are those of a training
+  run. The progress line, evaluations and checkpoints are left out.
 
   Args:
-    step: makes one update.
-    state: to begin with.
-    updates: how many are made, after one that is not counted.
-    learning_rate: by the number of updates made, to be logged.
+    step: function that makes one update.
+    state: initial state.
+    updates: number of timed updates, after a warm-up update.
+    learning_rate: number of updates made -> learning rate, which is logged.
 
   Returns:
-    Seconds of `Trainer.fit` over those in `step`, less 1.
+    Ratio of the seconds in `Trainer.fit` to the seconds in `step`, minus 1.
   """
   inside, whole = timing.Stopwatch(), timing.Stopwatch()
   state, _ = step(_copy(state))
   with tempfile.TemporaryDirectory() as directory:
     trainer = trainer_lib.Trainer(
-      step=inside.timed(step),
+      step=inside.wrap(step),
       num_updates=int(state.step) + updates,
       logger=loggers.LoggerGroup(
         loggers.TensorBoardLogger(directory), loggers.JsonlLogger(directory)
@@ -417,5 +422,5 @@ def trainer_overhead(
         stopping.Convergence('reward/total', 100, 0.02, stop=False),
       ),
     )
-    whole.timed(trainer.fit)(state)
+    whole.wrap(trainer.fit)(state)
   return whole.seconds / inside.seconds - 1

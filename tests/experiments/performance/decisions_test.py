@@ -1,4 +1,4 @@
-"""What is timed is a decision; a peer that fails says why."""
+"""Tests of the benchmark of decisions, and of errors of the BoTorch process."""
 
 import sys
 
@@ -13,7 +13,8 @@ from acme_cbo.infra import errors
 from acme_cbo.scms import families
 from tests.support import miniature
 
-# Answers as tests/peers/botorch_step.py does: with the number of rows.
+# Speaks the protocol of tests/peers/botorch_step.py, and responds with the
+# number of rows and the best outcome.
 _PEER = """
 import json, sys
 data = json.loads(input())
@@ -32,13 +33,13 @@ class PeerTest(absltest.TestCase):
     target = rows[:, np.argmax(self._problem.target)]
     self._best = float((float(self._problem.goal) * target).max())
 
-  def test_answers_again_and_again(self):
+  def test_responds_to_every_step(self):
     command = [sys.executable, '-c', _PEER]
     with decisions._peer(command, self._problem, self._rows) as step:
       for _ in range(2):
         self.assertEqual(step(), [7, self._best])
 
-  def test_one_that_cannot_start_says_why(self):
+  def test_a_process_that_exits_is_reported(self):
     command = [sys.executable, '-c', 'import no_such_module']
     with (
       self.assertRaisesRegex(errors.UsageError, "No module named 'no_such_mod"),
@@ -46,10 +47,10 @@ class PeerTest(absltest.TestCase):
     ):
       self.fail('it started')
 
-  def test_what_is_no_python_with_botorch_is_named(self):
+  def test_a_command_without_botorch_is_reported(self):
     for command, sentence in (
       (['/nonexistent/python'], 'python cannot be started: No such file'),
-      (['echo', 'nonsense'], "echo is no Python that has BoTorch.*'nonsense'"),
+      (['echo', 'nonsense'], "echo is not a Python with BoTorch.*'nonsense'"),
     ):
       with (
         self.assertRaisesRegex(errors.UsageError, sentence),
@@ -65,8 +66,8 @@ class MeasureTest(absltest.TestCase):
     parts = miniature.parts(network=miniature.network())
     params = agent.initial_state(0, parts).params
     command = [sys.executable, '-c', _PEER]
-    figures = decisions.measure(parts.network, params, 2, command)
-    median = {n: one['median'] for n, one in figures['decision_ms'].items()}
+    results = decisions.measure(parts.network, params, 2, command)
+    median = {n: t['median'] for n, t in results['decision_ms'].items()}
     self.assertCountEqual(
       median,
       [
@@ -78,7 +79,7 @@ class MeasureTest(absltest.TestCase):
         'grpo_of_1000_at_once',
       ],
     )
-    ratios = figures['ratios']
+    ratios = results['ratios']
     self.assertEqual(
       ratios['decision_over_cbo'], median['cbo'] / median['grpo']
     )

@@ -1,4 +1,4 @@
-"""Tests of what is said of exchanges between processes."""
+"""Tests of the costs of communication between processes."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -12,37 +12,37 @@ _TEXT = """
   %d = pred[7,8]{1,0} all-gather(%q), channel_id=1
   %e = f32[9] add(%a, %b), metadata={op_name="all-reduce("}
 """
-_WHAT = exchange.Exchanged(4, 2, 1000, 1, 500)
+_TRAFFIC = exchange.Traffic(4, 2, 1000, 1, 500)
 _LINK = exchange.Link(latency=1e-3, bandwidth=1e6)
 
 
 class ExchangeTest(parameterized.TestCase):
-  def test_is_read_from_programs(self):
+  def test_count_traffic(self):
     self.assertEqual(
-      exchange.exchanged([_TEXT, ''], steps=3),
-      exchange.Exchanged(3, 2, 4 * (2 + 32 * 16 + 1), 2, 4 * 64 * 4 + 7 * 8),
+      exchange.count_traffic([_TEXT, ''], steps=3),
+      exchange.Traffic(3, 2, 4 * (2 + 32 * 16 + 1), 2, 4 * 64 * 4 + 7 * 8),
     )
-    self.assertEqual(_WHAT.bytes, 4500)
+    self.assertEqual(_TRAFFIC.bytes, 4500)
 
-  def test_seconds_of_a_ring(self):
-    # Two processes: 17 messages; all that is reduced goes there and back in
-    # halves, half of what is gathered comes in.
+  def test_exchange_seconds_in_a_ring(self):
+    # With two processes there are 17 messages. Both halves of the reduced bytes
+    # are sent and received, and half of the gathered bytes is received.
     self.assertAlmostEqual(
-      exchange.seconds(_LINK, _WHAT, 2), 17e-3 + (4000 + 250) * 1e-6
+      exchange.exchange_seconds(_LINK, _TRAFFIC, 2), 17e-3 + (4000 + 250) * 1e-6
     )
-    self.assertEqual(exchange.seconds(_LINK, _WHAT, 1), 0)
+    self.assertEqual(exchange.exchange_seconds(_LINK, _TRAFFIC, 1), 0)
 
   @parameterized.parameters(1.0, 10.0)
-  def test_most_is_where_a_tenth_is_exchanged(self, computing):
-    most = exchange.most(_LINK, _WHAT, lambda size: computing)
-    taken = exchange.seconds(_LINK, _WHAT, most)
-    self.assertLess(taken / (taken + computing), 0.1)
-    taken = exchange.seconds(_LINK, _WHAT, most + most // 50 + 2)
-    self.assertGreater(taken / (taken + computing), 0.1)
+  def test_max_processes_is_where_a_tenth_is_communication(self, computing):
+    size = exchange.max_processes(_LINK, _TRAFFIC, lambda _: computing)
+    seconds = exchange.exchange_seconds(_LINK, _TRAFFIC, size)
+    self.assertLess(seconds / (seconds + computing), 0.1)
+    seconds = exchange.exchange_seconds(_LINK, _TRAFFIC, size + size // 50 + 2)
+    self.assertGreater(seconds / (seconds + computing), 0.1)
 
-  def test_fewer_may_share_the_same_work(self):
-    weak = exchange.most(_LINK, _WHAT, lambda size: 10.0)
-    strong = exchange.most(_LINK, _WHAT, lambda size: 10.0 / size)
+  def test_max_processes_is_smaller_for_a_fixed_batch(self):
+    weak = exchange.max_processes(_LINK, _TRAFFIC, lambda _: 10.0)
+    strong = exchange.max_processes(_LINK, _TRAFFIC, lambda size: 10.0 / size)
     self.assertBetween(strong, 2, weak - 1)
 
 

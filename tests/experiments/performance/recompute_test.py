@@ -1,4 +1,4 @@
-"""What recomputes, and what shares nothing, is the same computation."""
+"""Tests that the baselines without cache and groups compute the same."""
 
 import functools
 
@@ -18,7 +18,7 @@ from acme_cbo.experiments.performance import recompute
 from tests.support import miniature
 
 _NETWORK = miniature.network()
-_SLOW = recompute.recomputing(_NETWORK)
+_SLOW = recompute.without_cache(_NETWORK)
 _HORIZON = environment.Horizon(num_observations=3, num_interventions=2)
 
 
@@ -77,7 +77,7 @@ class RecomputeTest(absltest.TestCase):
     np.testing.assert_allclose(
       recomputed.outcomes, cached.outcomes, rtol=1e-4, atol=1e-6
     )
-    # Rollouts differ, so that a mix-up of theirs would show.
+    # All rollouts differ, so that confusing them would be detected.
     self.assertLen(np.unique(cached.outcomes.reshape(6, -1), axis=0), 6)
 
   @pytest.mark.slow
@@ -85,9 +85,9 @@ class RecomputeTest(absltest.TestCase):
     data = (miniature.tasks(2), *_act(_NETWORK))
     expected = _gradient(_NETWORK, *data)
     self._assert_same_gradient(_gradient(_SLOW, *data), expected)
-    alone = recompute.ungroup(*data)
-    self.assertEqual(alone[1].shape, (6, 3, 5))
-    self._assert_same_gradient(_gradient(_NETWORK, *alone), expected)
+    ungrouped = recompute.ungroup(*data)
+    self.assertEqual(ungrouped[1].shape, (6, 3, 5))
+    self._assert_same_gradient(_gradient(_NETWORK, *ungrouped), expected)
 
 
 if __name__ == '__main__':

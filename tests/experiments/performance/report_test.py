@@ -2,8 +2,8 @@ from absl.testing import absltest
 
 from acme_cbo.experiments.performance import report
 
-_ONE = {'median': 0.0125, 'min': 0.01, 'max': 0.5}
-_FIGURES = {
+_TIMES = {'median': 0.0125, 'min': 0.01, 'max': 0.5}
+_RESULTS = {
   'machine': {'cores': 2, 'device': 'cpu', 'platform': 'cpu', 'jax': '0.0'},
   'sizes': {
     'num_tasks': 64,
@@ -31,29 +31,28 @@ _FIGURES = {
   'trainer_overhead': 0.008,
   'peak_memory': 3 * 2**30,
   'ratios': {'cached_over_recompute': 10.04, 'decision_over_botorch': None},
-  'seconds': {'act': _ONE},
+  'seconds': {'act': _TIMES},
 }
 
 
 class TableTest(absltest.TestCase):
-  def test_every_figure_is_there(self):
-    table = report.table(_FIGURES)
+  def test_shows_every_result(self):
+    table = report.table(_RESULTS)
     lines = [' '.join(line.split()) for line in table.splitlines()]
     for line in (
-      '2 cores, cpu, jax 0.0; matrix product 200 GFLOP/s of float32, memory '
+      '2 cores, cpu, jax 0.0; matrix product 200 GFLOP/s in float32, memory '
       '50 GB/s',
       '64 SCMs x 4 episodes of 10 interventions, 20 observations, 8 variables',
-      'interventions a second, actor 12,345',
-      'milliseconds of a decision, grpo 0.75',
+      'interventions per second, actor 12,345',
+      'milliseconds per decision, grpo 0.75',
       'seconds to the first update, cold 31.2',
-      'least and most of the starts, cold 30.0 - 33.0',
-      'time of acting more by, exact belief not measured',
+      'fastest and slowest start, cold 30.0 - 33.0',
+      'acting time added by, exact belief not measured',
       'seconds to trace and to compile, actor 1.2 + 9.0',
-      'mebibytes of what it works out, actor 30',
+      'mebibytes of temporary arrays, actor 30',
       'share of an update in Python 1.3%',
-      'gibibytes at most, of a training 3.0',
+      'peak gibibytes of a training run 3.0',
       'cached over recompute 10.0',
-      # What was not measured says so.
       'decision over botorch not measured',
       'actor 23% 50%',
       'act 12.5 10 500',

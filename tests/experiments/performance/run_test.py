@@ -1,4 +1,4 @@
-"""The launcher, with the measuring replaced by what it was given."""
+"""Test of the launcher, with the measurements replaced by its arguments."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 class LauncherTest(absltest.TestCase):
-  def test_writes_what_was_measured(self):
+  def test_prints_a_table_and_writes_the_results(self):
     launcher = str(_ROOT / 'launchers' / 'benchmark.py')
     with tempfile.TemporaryDirectory() as directory:
       done = subprocess.run(
@@ -22,10 +22,10 @@ class LauncherTest(absltest.TestCase):
           '-c',
           'import runpy, sys\n'
           'from acme_cbo.experiments.performance import report, run\n'
-          'run.measure = lambda config, repeats, botorch, say: {\n'
+          'run.measure = lambda config, repeats, botorch, _: {\n'
           '  "tasks": config["grpo"]["num_tasks"], "repeats": repeats,\n'
           '  "botorch": [path[-15:] for path in botorch]}\n'
-          'report.table = lambda figures: f"a table of {len(figures)}"\n'
+          'report.table = lambda results: f"a table of {len(results)}"\n'
           f'sys.argv = [{launcher!r}, "--out=figures.json", "--repeats=3",\n'
           f'  "--config={_ROOT}/configs/grpo.py",\n'
           '  "--config.grpo.num_tasks=8", "--botorch=a_python"]\n'

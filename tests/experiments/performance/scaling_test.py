@@ -1,4 +1,4 @@
-"""The work that is expected of the blocks is the work that is traced."""
+"""Tests of the expected work, against traced programs, and of the exponents."""
 
 import copy
 import dataclasses
@@ -24,24 +24,24 @@ from tests.support import miniature
 
 
 def _multiply_adds(function, *args) -> int:
-  """Those of the matrix products in what a function is traced to."""
+  """Counts the multiply-adds of all matrix products in a traced function."""
 
   def count(jaxpr):
-    found = 0
+    total = 0
     for equation in jaxpr.eqns:
       if equation.primitive.name == 'dot_general':
         (contracted, _), _ = equation.params['dimension_numbers']
         shape = equation.invars[0].aval.shape
         (out,) = equation.outvars
-        found += out.aval.size * math.prod(shape[i] for i in contracted)
+        total += out.aval.size * math.prod(shape[i] for i in contracted)
       times = equation.params.get('length', 1)
       for inner in jax.tree.leaves(
         list(equation.params.values()),
         is_leaf=lambda x: isinstance(x, core.ClosedJaxpr | core.Jaxpr),
       ):
         if isinstance(inner, core.ClosedJaxpr):
-          found += times * count(inner.jaxpr)
-    return found
+          total += times * count(inner.jaxpr)
+    return total
 
   return count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -51,7 +51,7 @@ class MultiplyAddsTest(parameterized.TestCase):
     dict(num_variables=5, observations=7, steps=4, rollouts=2, blocks=2),
     dict(num_variables=4, observations=40, steps=9, rollouts=3, blocks=1),
   )
-  def test_are_those_of_the_blocks(
+  def test_matches_the_traced_blocks(
     self, num_variables, observations, steps, rollouts, blocks
   ):
     architecture = config_lib.NetworkConfig(48, blocks, 3, 2, 16, 'none')
@@ -66,15 +66,15 @@ class MultiplyAddsTest(parameterized.TestCase):
       lambda key: priors.sample_task(key, parts.prior), jax.random.PRNGKey(0)
     )
     problem = task.scm.problem
-    given = jnp.zeros((observations, num_variables))
+    data = jnp.zeros((observations, num_variables))
     row = tokens.start_row(num_variables)
     rows = jax.tree.map(lambda leaf: jnp.repeat(leaf, steps + 1, 0), row)
     params = jax.eval_shape(
-      network.init, jax.random.PRNGKey(0), problem, given, row
+      network.init, jax.random.PRNGKey(0), problem, data, row
     )
-    prefix = jax.eval_shape(network.prefix, params, problem, given)
+    prefix = jax.eval_shape(network.prefix, params, problem, data)
     traced = 3 * (
-      _multiply_adds(network.prefix, params, problem, given)
+      _multiply_adds(network.prefix, params, problem, data)
       + rollouts * _multiply_adds(network.full, params, problem, prefix, rows)
     )
     terms = scaling.multiply_adds(architecture, parts)['learner']
@@ -86,20 +86,20 @@ class MultiplyAddsTest(parameterized.TestCase):
         'attention across rows',
       )
     )
-    # Beside the blocks there are an embedding and norms.
+    # The traced programs also have an embedding and norms.
     self.assertBetween(traced / blocks, 1, 1.1)
 
 
 class ExponentTest(parameterized.TestCase):
   @parameterized.parameters(0.0, 1.0, 2.5)
-  def test_is_that_of_a_power(self, power):
+  def test_fits_a_power_law(self, power):
     sizes = np.array([3, 6, 12, 25, 50])
-    # What it takes to start is not looked at.
+    # The overhead at small sizes is ignored.
     costs = 0.1 * sizes**power + 10.0 * (sizes < 12)
     self.assertAlmostEqual(scaling.exponent(sizes, costs), power, places=6)
 
 
-def _found():
+def _results():
   work = {'actor': [1e6, 2e6, 4e6], 'learner': [1e6, 4e6, 16e6]}
   return {
     axis: {
@@ -108,7 +108,7 @@ def _found():
       'multiply_adds': work,
       'exponent': {'actor': 1.0, 'learner': 1.87},
       'expected': {'actor': 1.0, 'learner': 2.0},
-      'largest': {who: ['tokens', 'tokens', 'surrogate'] for who in work},
+      'largest': {p: ['tokens', 'tokens', 'surrogate'] for p in work},
     }
     for axis in scaling.AXES
   }
@@ -116,29 +116,29 @@ def _found():
 
 class ReportTest(absltest.TestCase):
   def test_table(self):
-    lines = scaling.table(_found()).splitlines()
+    lines = scaling.table(_results()).splitlines()
     self.assertLen(lines, 2 + len(scaling.AXES))
     expected = 'variables, D 5 to 20 1.00 1.00 1.87 2.00 tokens, then surrogate'
     self.assertEqual(lines[2].split(), expected.split())
 
-  def test_figure_has_a_panel_for_each(self):
-    figure = plots.scaling(_found())
+  def test_figure_has_a_panel_per_axis(self):
+    figure = plots.scaling(_results())
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     self.assertEqual(titles, list(scaling.AXES))
 
 
 @pytest.mark.slow
 class MeasureTest(absltest.TestCase):
-  def test_of_two_sizes(self):
+  def test_two_sizes(self):
     config = grpo.get_config('smoke').to_dict()
     before = copy.deepcopy(config)
-    told = []
-    found = scaling.measure(
-      config, 1, told.append, {'T': ('horizon.num_interventions', (2, 8))}
+    progress = []
+    results = scaling.measure(
+      config, 1, progress.append, {'T': ('horizon.num_interventions', (2, 8))}
     )
-    self.assertLen(told, 2)
-    for who in scaling.WHO:
-      few, many = found['T']['seconds'][who]
+    self.assertLen(progress, 2)
+    for program in scaling.PROGRAMS:
+      few, many = results['T']['seconds'][program]
       self.assertBetween(few, 0, many)
     self.assertEqual(config, before)
 

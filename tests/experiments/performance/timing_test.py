@@ -7,15 +7,13 @@ import numpy as np
 from acme_cbo.experiments.performance import timing
 
 
-class InterleavedTest(parameterized.TestCase):
+class TimeInterleavedTest(parameterized.TestCase):
   @parameterized.parameters(
     (1, 'ababab', {'a': [1.0, 2.0], 'b': [10.0, 20.0]}),
     (2, 'abaabb', {'a': [1.0, 2.0], 'b': [10.0, 20.0]}),
   )
-  def test_takes_turns_and_leaves_the_first_out(
-    self, in_a_row, order, expected
-  ):
-    # By a clock of its own: a's runs take 100, 1, 2 and b's 200, 10, 20.
+  def test_takes_turns_after_a_warm_up(self, calls_per_turn, order, expected):
+    # On a fake clock, calls of a take 100, 1, 2 and those of b 200, 10, 20.
     now, calls = [0.0], []
 
     def make(name, seconds):
@@ -28,9 +26,11 @@ class InterleavedTest(parameterized.TestCase):
 
       return run
 
-    runs = {'a': make('a', (100, 1, 2)), 'b': make('b', (200, 10, 20))}
+    functions = {'a': make('a', (100, 1, 2)), 'b': make('b', (200, 10, 20))}
     with mock.patch.object(timing.time, 'perf_counter', lambda: now[0]):
-      seconds = timing.interleaved(runs, 2 // in_a_row, in_a_row)
+      seconds = timing.time_interleaved(
+        functions, 2 // calls_per_turn, calls_per_turn
+      )
     self.assertEqual(seconds, expected)
     self.assertEqual(''.join(calls), order)
 

@@ -19,16 +19,16 @@ from tests.training import toy
 
 
 class WorkTest(absltest.TestCase):
-  def test_of_a_product_by_hand(self):
+  def test_a_matrix_product(self):
     x = jnp.zeros((64, 128))
-    work = training.Work.of(lambda x: x @ x.T, x)
+    work = training.Work.from_function(lambda x: x @ x.T, x)
     self.assertEqual(work.operations, 2 * 64 * 128 * 64)
-    # At least what comes in and what goes out.
+    # At least the input and the output.
     self.assertGreaterEqual(work.bytes, 4 * (64 * 128 + 64 * 64))
     self.assertEqual(work.times(3).operations, 3 * work.operations)
     self.assertEqual((work + work).bytes, 2 * work.bytes)
 
-  def test_of_acting_is_of_the_loop_as_often_as_it_turns(self):
+  def test_acting_counts_every_iteration_of_the_loop(self):
     network = miniature.network()
     tasks = miniature.tasks(2)
 
@@ -48,72 +48,74 @@ class WorkTest(absltest.TestCase):
         ),
         jax.random.PRNGKey(0),
       )
-      return training.work_of_acting(parts, params, tasks).operations
+      return training.acting_work(parts, params, tasks).operations
 
-    # The prefix is that of the group, however many rollouts it has.
-    alone, pair = work(3, 1), work(3, 2)
-    self.assertGreater(pair, 1.3 * alone)
-    self.assertLess(pair, 2 * alone)
-    # Six steps are at least as much as twice three, but for the prefix.
-    self.assertGreater(work(6, 1) - alone, 0.8 * (pair - alone))
+    # The prefix is computed once per group, for any number of rollouts.
+    single, pair = work(3, 1), work(3, 2)
+    self.assertGreater(pair, 1.3 * single)
+    self.assertLess(pair, 2 * single)
+    # Six steps cost about twice as much as three, apart from the prefix.
+    self.assertGreater(work(6, 1) - single, 0.8 * (pair - single))
 
 
 class CompiledTest(absltest.TestCase):
-  def test_runs_and_says_what_it_took(self):
-    compiled = training.Compiled.of(lambda x: jnp.sin(x).sum(), jnp.ones(3))
+  def test_runs_and_records_its_costs(self):
+    compiled = training.Compiled.from_function(
+      lambda x: jnp.sin(x).sum(), jnp.ones(3)
+    )
     self.assertAlmostEqual(
       float(compiled.run(jnp.ones(3))), 3 * math.sin(1), places=5
     )
     self.assertGreater(compiled.seconds_to_trace, 0)
     self.assertGreater(compiled.seconds_to_compile, 0)
 
-  def test_what_is_kept_is_left_alone(self):
+  def test_restores_the_compilation_cache(self):
     before = jax.config.values['jax_compilation_cache_dir']
-    training.Compiled.of(lambda x: x + 1, jnp.ones(3))
+    training.Compiled.from_function(lambda x: x + 1, jnp.ones(3))
     self.assertEqual(jax.config.values['jax_compilation_cache_dir'], before)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # It compiles 16 programs.
+@pytest.mark.timeout(900)  # Compiles 16 programs.
 class MeasureTest(absltest.TestCase):
-  """The whole of it, at sizes at which no figure means anything."""
+  """Tests the whole benchmark, at sizes too small for meaningful numbers."""
 
-  def test_figures_follow_from_the_seconds(self):
+  def test_results_follow_from_the_seconds(self):
     parts = miniature.parts(
       network=miniature.network(),
       num_tasks=2,
       num_generations=3,
       horizon=environment.Horizon(num_observations=3, num_interventions=2),
     )
-    figures = training.measure(parts, repeats=2)
-    json.dumps(figures)
-    median = {n: one['median'] for n, one in figures['seconds'].items()}
-    whole = median['prior'] + median['act'] + median['learn']
-    slowly = (
+    results = training.measure(parts, repeats=2)
+    json.dumps(results)
+    median = {n: t['median'] for n, t in results['seconds'].items()}
+    fast = median['prior'] + median['act'] + median['learn']
+    slow = (
       median['prior'] + median['act_recomputed'] + median['learn_recomputed']
     )
     self.assertEqual(
-      figures['ratios'],
+      results['ratios'],
       {
         'cached_over_recompute': median['act_recomputed'] / median['act'],
         'unshared_over_recompute': median['act_recomputed']
         / median['act_unshared'],
         'shared_over_unshared': median['gradient_unshared']
         / median['gradient'],
-        'training_over_recompute': slowly / whole,
+        'training_over_recompute': slow / fast,
       },
     )
     self.assertEqual(
-      figures['interventions_per_second']['training'],
+      results['interventions_per_second']['training'],
       2 * 3 * 2 / median['update'],
     )
-    for name, share in figures['ceiling_share'].items():
+    for name, share in results['ceiling_share'].items():
       self.assertTrue(0 < share < 1, (name, share))
 
 
 class TrainerOverheadTest(parameterized.TestCase):
-  def test_is_that_of_a_fit_over_the_bare_updates(self):
-    # By a clock of its own: an update takes 1 s, each write of a log 0.1 s.
+  def test_is_relative_to_the_updates(self):
+    # On a fake clock, an update takes 1 s and each write of a log 0.1 s.
     now = [0.0]
 
     def step(state):
