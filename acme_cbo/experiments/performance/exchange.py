@@ -262,7 +262,7 @@ def table(results: dict[str, Any]) -> str:
   }
 
   def line(name, *values):
-    return f'  {name:<38}' + ''.join(f'{value:>10}' for value in values)
+    return f'  {name:<42}' + ''.join(f'{value:>10}' for value in values)
 
   def share(computing, link, size):
     seconds = exchange_seconds(link, traffic, size)
