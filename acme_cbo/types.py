@@ -1,4 +1,4 @@
-"""The data that flows through acme_cbo, and the glossary of its shapes.
+"""Data structures of acme_cbo, with the glossary of array shapes.
 
 Shapes, used in every docstring and trailing comment:
 
@@ -6,17 +6,19 @@ Shapes, used in every docstring and trailing comment:
   G  rollouts per SCM (the group: same SCM, same observational rows)
   T  interventions per episode
   N  observational rows
-  R  rows a rollout adds to the observations: a start row and T outcomes, T + 1
+  R  rows that a rollout adds to the observations: a start row and T outcomes,
+     R = T + 1
   D  variables, padded to the largest SCM of the batch
-  M  sets of variables that may be set together
-  Z  variables that one intervention sets at most, chosen one after the other
-  P  partial interventions whose continuations are known
+  M  allowed sets of variables (those that may be set together)
+  Z  maximum number of variables per intervention, chosen one after another
+  P  partial interventions whose continuations are evaluated
   H  hidden units of a mechanism
   S  draws of the noise bank
-  K  cells that a domain is cut into; with its two ends there are C = K + 2
+  K  cells that a domain is divided into
+  C  cells plus the two ends of the domain, C = K + 2
 
-Every structure is an immutable pytree; its fields are given unbatched, and a
-leading axis is added by `jax.vmap`.
+Every structure is an immutable pytree. Field shapes are documented unbatched;
+`jax.vmap` adds leading axes.
 """
 
 from typing import Any, NamedTuple
@@ -25,20 +27,21 @@ import jax
 
 
 class Problem(NamedTuple):
-  """What the experimenter is told: everything but the causal mechanism.
+  """Public part of an SCM: everything but the graph and the mechanism.
 
   Attributes:
-    exists: [D] bool, False where a variable is padding, or never watched.
-    sets: [M, D] bool, each set of variables that may be set together; an empty
-      one is padding.
-    target: [D] bool, True for the one variable to optimise.
-    goal: [] +1 to maximise the target, -1 to minimise it.
+    exists: [D] bool, True for observed variables; False for padding and latent
+      variables.
+    sets: [M, D] bool, the sets of variables that may be set together; an empty
+      row is padding.
+    target: [D] bool, True for the one variable to optimize.
+    goal: [] +1 to maximize the target, -1 to minimize it.
     low: [D] lower ends of the domains, in the variables' own units.
     high: [D] upper ends of the domains, in the variables' own units.
-    cost: [D] what setting each variable costs, once.
-    budget: [] what all interventions together may cost; infinite where their
-      number alone is limited.
-    samples: [] draws of the system of which each watched outcome is the mean.
+    cost: [D] cost of setting each variable once.
+    budget: [] maximum total cost of all interventions; infinite if only their
+      number is limited.
+    samples: [] number of draws that each observed outcome is the mean of.
   """
 
   exists: jax.Array
@@ -53,23 +56,23 @@ class Problem(NamedTuple):
 
   @property
   def settable(self) -> jax.Array:
-    """The variables that may be set, alone or with others: [D] bool."""
+    """Variables that may be set, alone or together with others: [D] bool."""
     return self.sets.any(-2)
 
 
 class Mechanism(NamedTuple):
-  """Structural equations of every variable, in internal units.
+  """Structural equations of all variables, in internal units.
 
   `u_j = bias_j + linear_j . u + sum_h output_jh a_j(hidden_jh . u + shift_jh) +
   noise_scale_j e_j`, where the activation `a_j` is one of
   `mechanisms.Activation` and `e_j` has mean 0 and variance 1.
 
   Attributes:
-    bias: [D] constants.
-    linear: [D, D] weights; row j belongs to the equation of variable j.
-    hidden: [D, H, D] weights into the hidden units.
+    bias: [D] constant terms.
+    linear: [D, D] linear weights; row j belongs to the equation of variable j.
+    hidden: [D, H, D] input weights of the hidden units.
     shift: [D, H] biases of the hidden units.
-    output: [D, H] weights out of the hidden units.
+    output: [D, H] output weights of the hidden units.
     activation: [D] int32, a `mechanisms.Activation`.
     noise: [D] int32, a `mechanisms.Noise`.
     noise_scale: [D] standard deviations of the noise.
@@ -89,17 +92,19 @@ class SCM(NamedTuple):
   """A structural causal model. Its values are `location + scale * u`.
 
   Attributes:
-    problem: what of it may be seen.
-    mechanism: the structural equations, in internal units u: a `Mechanism`, or
-      whatever `mechanisms.value` is registered for.
-    present: [D] bool, False where a variable is padding. Latent are those that
-      are present and do not exist in the problem: nobody ever sees them.
-    parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
-    order: [D] int32, the variables from causes to effects, padding last.
+    problem: public part, without the graph and the mechanism.
+    mechanism: structural equations, in internal units u: a `Mechanism` or any
+      type that `mechanisms.value` is registered for.
+    present: [D] bool, False where a variable is padding. A latent variable is
+      present but does not exist in the problem; it is never observed.
+    parents: [D, D] bool, `parents[j, i]` is True if i is a direct cause of j.
+    order: [D] int32, topological order of the variables, padding last.
     location: [D] origin of each variable's own units.
     scale: [D] size of each variable's own units, positive.
-    graph: [] int32, a `graphs.Graph`, for reports alone.
-    family: [] int32, a `mechanisms.Family`, for reports alone.
+    graph: [] int32, a `graphs.Graph`, or `systems.NO_KIND`; used in reports
+      and to decide whether an SCM is held out.
+    family: [] int32, a `mechanisms.Family`, or `systems.NO_KIND`. Expectations
+      of the LINEAR family are computed in closed form.
   """
 
   problem: Problem
@@ -114,11 +119,11 @@ class SCM(NamedTuple):
 
 
 class Intervention(NamedTuple):
-  """do(x_j = values_j for every j in mask).
+  """The intervention do(x_j = values_j for every j in mask).
 
   Attributes:
     mask: [D] bool, the variables that are set.
-    values: [D] what they are set to, in their own units; 0 elsewhere.
+    values: [D] values they are set to, in their own units; 0 elsewhere.
   """
 
   mask: jax.Array
@@ -126,17 +131,17 @@ class Intervention(NamedTuple):
 
 
 class Objective(NamedTuple):
-  """E[Y | do] of an SCM, and the range that interventions can reach.
+  """Expected outcomes E[Y | do] of an SCM, and their range.
 
-  Outcomes are in the SCM's internal units and signed by the goal, so that more
-  is always better.
+  Outcomes are in the SCM's internal units and signed by the goal: higher is
+  always better.
 
   Attributes:
     bank: [S, D] noise draws over which outcomes are averaged.
-    baseline: [] the outcome of no intervention.
-    worst: [] the lowest outcome over the allowed interventions.
-    best: [] the highest.
-    choice: the intervention that reaches it.
+    baseline: [] outcome of no intervention.
+    worst: [] lowest outcome over the allowed interventions.
+    best: [] highest outcome over the allowed interventions.
+    choice: intervention that attains `best`.
     partial: [P, ...] partial interventions; the first sets no variable.
     partial_outcome: [P] outcome of each partial intervention on its own.
     curves: [P, D, C] outcome of setting one more variable to each point of
@@ -155,22 +160,23 @@ class Objective(NamedTuple):
 
 
 class Task(NamedTuple):
-  """An SCM with its objective: what a policy is trained and scored on."""
+  """An SCM with its objective, on which a policy is trained and scored."""
 
   scm: SCM
   objective: Objective
 
 
 class Decision(NamedTuple):
-  """One choice of the policy, before it becomes an `Intervention`.
+  """Action of the policy, before its conversion to an `Intervention`.
 
-  One entry for each of Z turns.
+  It has one entry for each of Z action steps, each of which adds a variable.
 
   Attributes:
-    variable: [Z] int32, which variable is set; D where none is added any more.
-    cell: [Z] int32 in 0 .. C - 1, which part of its domain; 0 and C - 1 are its
-      two ends, the others K equal cells between them.
-    fraction: [Z] in [0, 1], where in the domain the value lies.
+    variable: [Z] int32, index of the variable that is set; D once the policy
+      has stopped adding variables.
+    cell: [Z] int32 in 0 .. C - 1, index of a part of its domain; 0 and C - 1
+      are the two ends, the others K equal cells between them.
+    fraction: [Z] position of the value within the domain, in [0, 1].
   """
 
   variable: jax.Array
@@ -179,18 +185,19 @@ class Decision(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-  """One episode, as the learner needs it.
+  """Record of one episode, as the learner consumes it.
 
   Attributes:
     decision: `Decision` of [T, Z] arrays.
-    intervened: [T, D] bool, what each step set; where the budget was spent, and
-      nothing could be chosen, what was set last stayed as it was.
-    values: [T, D] to what, in the variables' own units; 0 elsewhere.
-    outcomes: [T, D] the row that was watched after each step.
+    intervened: [T, D] bool, variables set at each step. Once the budget affords
+      no set, the last intervention is repeated.
+    values: [T, D] values they were set to, in the variables' own units; 0
+      elsewhere.
+    outcomes: [T, D] row observed after each step.
     affordable: [T, M] bool, sets that the remaining budget paid for at each
       step. Recorded because a recomputation may differ by a rounding error and
       exclude the set that was chosen.
-    log_prob_variable: [T] log probability of the choice of the variables.
+    log_prob_variable: [T] log probability of the chosen variables.
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
     expected_reward: [T] `optimization` reward of the expected outcome.
@@ -208,15 +215,16 @@ class Trajectory(NamedTuple):
 
 
 class TrainingState(NamedTuple):
-  """All that changes while training.
+  """State of the training loop.
 
   Attributes:
     params: parameters of the network.
     reference: parameters of the reference policy of the KL penalty.
-    opt_state: state of the optimiser.
-    key: the random key from which the next update is drawn.
-    step: [] int32, updates made so far.
-    dead_updates: [] int32, updates in a row in which every group was dead.
+    opt_state: state of the optimizer.
+    key: random key of the next update.
+    step: [] int32, number of updates so far.
+    dead_updates: [] int32, number of consecutive updates in which the
+      advantages of every group were zero.
   """
 
   params: Any

@@ -113,7 +113,7 @@ class HeldOut:
     """The SCMs and their objectives.
 
     Raises:
-      errors.UsageError: the prior refuses nearly every SCM that it draws.
+      errors.UsageError: the prior rejects nearly every SCM.
     """
     return priors.sample(self._keys[0], self._prior, self._num_tasks)
 

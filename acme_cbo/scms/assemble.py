@@ -1,4 +1,4 @@
-"""Puts a named SCM together from arrays of numpy."""
+"""Construction of named SCMs from numpy arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,38 +34,40 @@ def system(
   budget: float = np.inf,
   hint: dict[int, float] | None = None,
 ) -> systems.System:
-  """A system of which one outcome of each experiment is watched.
+  """Builds a system in which one outcome per intervention is observed.
+
+  Arguments of shape [D] may also be scalars, which apply to all variables.
 
   Args:
-    name: what the system is called.
-    source: where it comes from.
-    variables: D names.
-    parents: [D, D] bool, `parents[j, i]`, without a cycle.
-    target: the variable to optimise.
-    goal: 1 to maximise it, -1 to minimise it.
-    sets: [M, D] bool, which variables may be set together.
-    low: [D], or for all, lower ends of the domains.
-    high: [D], or for all, upper ends of the domains.
-    mechanism: the structural equations, see `equations`.
-    family: for reports, and the LINEAR one has expectations in closed form;
-      `systems.NO_KIND` if it is of none.
-    graph: for reports alone.
-    latent: [D], or for all, whether nobody watches.
-    location: [D], or for all, the origins of the variables' units.
-    scale: [D], or for all, the sizes of the variables' units.
-    cost: [D], or for all, of setting each.
-    budget: of cost, for all interventions together.
-    hint: {variable: its value} of the best intervention.
+    name: name of the system.
+    source: one line on its origin.
+    variables: names of the D variables.
+    parents: [D, D] bool, `parents[j, i]`, acyclic.
+    target: index of the variable to optimize.
+    goal: 1 to maximize it, -1 to minimize it.
+    sets: [M, D] bool, the sets of variables that may be set together.
+    low: [D] lower ends of the domains.
+    high: [D] upper ends of the domains.
+    mechanism: structural equations, see `equations`.
+    family: a `mechanisms.Family`, or `systems.NO_KIND`. Expectations of the
+      LINEAR family are computed in closed form.
+    graph: a `graphs.Graph`, or `systems.NO_KIND`.
+    latent: [D] whether a variable is latent.
+    location: [D] origins of the variables' units.
+    scale: [D] sizes of the variables' units.
+    cost: [D] cost of setting each variable.
+    budget: maximum total cost of all interventions.
+    hint: mapping from variable to value of the best intervention, if known.
 
   Returns:
-    The system, in the precision that is current.
+    The system, in the current precision.
   """
   num_variables = len(variables)
 
-  def each(value, dtype: type = float):
+  def broadcast(value, dtype: type = float):
     return np.broadcast_to(np.asarray(value, dtype), num_variables)
 
-  latent = each(latent, bool)
+  latent = broadcast(latent, bool)
   scm = types.SCM(
     problem=types.Problem(
       **_arrays(
@@ -75,18 +77,18 @@ def system(
         goal=float(goal),
         low=np.where(latent, 0.0, low),
         high=np.where(latent, 0.0, high),
-        cost=each(cost),
+        cost=broadcast(cost),
         budget=budget,
         samples=1.0,
       )
     ),
     mechanism=mechanism,
     **_arrays(
-      present=each(True, bool),
+      present=broadcast(True, bool),
       parents=parents,
       order=np.array(graph_files.causal_order(parents), np.int32),
-      location=each(location),
-      scale=each(scale),
+      location=broadcast(location),
+      scale=broadcast(scale),
       graph=np.int32(graph),
       family=np.int32(family),
     ),
@@ -100,19 +102,19 @@ def system(
 
 
 def equations(num_variables: int, **fields: Any) -> types.Mechanism:
-  """Structural equations from what of them is not as usual.
+  """Builds structural equations from fields that differ from the defaults.
 
   Args:
-    num_variables: D.
-    **fields: of `types.Mechanism`, as arrays of numpy; without any, a variable
-      is its noise, which is standard normal.
+    num_variables: number of variables, D.
+    **fields: fields of `types.Mechanism`, as numpy arrays. By default every
+      variable equals its noise, which is standard normal.
 
   Returns:
-    The mechanism, in the precision that is current.
+    The mechanism, in the current precision.
   """
   num_hidden = fields['output'].shape[1] if 'output' in fields else 1
   units = (num_variables, num_hidden)
-  usual = dict(
+  defaults = dict(
     bias=np.zeros(num_variables),
     linear=np.zeros((num_variables, num_variables)),
     hidden=np.zeros((*units, num_variables)),
@@ -122,7 +124,7 @@ def equations(num_variables: int, **fields: Any) -> types.Mechanism:
     noise=np.full(num_variables, mechanisms.Noise.NORMAL, np.int32),
     noise_scale=np.ones(num_variables),
   )
-  return types.Mechanism(**_arrays(**(usual | fields)))
+  return types.Mechanism(**_arrays(**(defaults | fields)))
 
 
 def _arrays(**values: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The SCMs that methods of causal Bayesian optimisation are compared on.
+"""Benchmark SCMs from the literature on causal Bayesian optimization.
 
-Written in the language of `spec`. Function networks, whose nodes are chosen
-inputs and no random variables, get their inputs as roots that are uniform over
-their domain when nobody sets them; all of them are set together.
+They are written in the YAML format of `files.yaml_spec`. The inputs of function
+networks are chosen rather than random; here they are root variables, uniform
+over their domain under no intervention, and are always set together.
 """
 
 from acme_cbo.infra import errors
@@ -54,7 +54,7 @@ interventions: {sets: [[B], [D], [E], [B, D], [B, E], [D, E]]}
 optimum: {B: -5, D: 3.276}
 """
 
-# The sign and the noise are what sets the two versions apart.
+# Versions differ in a sign and in the noise.
 _PSA = """
 name: %s
 source: %s
@@ -88,7 +88,7 @@ variables:
 interventions: {sets: [[T], [R], [T, R]]}
 """
 
-# One unit of an action is 10.24 of an input; %s is the input at action 0.
+# An input of the function is 10.24 times an action minus an offset.
 _DROPWAVE = """
 name: %s
 source: %s
@@ -105,7 +105,7 @@ optimum: {A1: %s, A2: %s}
 
 
 def _actions(number: int) -> str:
-  """That many inputs between 0 and 1."""
+  """Returns the YAML of `number` inputs between 0 and 1."""
   return '\n'.join(
     f'  A{i}: {{equation: e, noise: {{uniform: [0, 1]}}, domain: [0, 1]}}'
     for i in range(1, number + 1)
@@ -113,11 +113,12 @@ def _actions(number: int) -> str:
 
 
 def _input(i: int) -> str:
+  """Returns the formula that maps input i to [-2, 2]."""
   return f'4 * (A{i} - 0.5)'
 
 
 def _together(number: int, value: float) -> str:
-  """All actions are set, and are best at one value."""
+  """Returns the YAML that sets all inputs together, optimally at one value."""
   names = [f'A{i}' for i in range(1, number + 1)]
   best = ', '.join(f'{name}: {value}' for name in names)
   return (
@@ -144,8 +145,9 @@ variables:
 
 
 def _valley(i: int) -> str:
-  x, following = _input(i), _input(i + 1)
-  return f'-100 * ({following} - ({x})**2)**2 - (1 - {x})**2'
+  """Returns the formula of term i of the negative Rosenbrock function."""
+  x, next_x = _input(i), _input(i + 1)
+  return f'-100 * ({next_x} - ({x})**2)**2 - (1 - {x})**2'
 
 
 _ROSENBROCK = f"""
@@ -161,7 +163,8 @@ variables:
   Y: {{equation: Y3 {_valley(4)}}}
 {_together(5, 0.75)}"""
 
-# Names and texts. Costs are given where a paper publishes them, and 1 else.
+# YAML text of each benchmark, by name. Costs are those of the paper if it
+# publishes any, else 1.
 TEXTS = {
   'toy': _TOY,
   'toy_shifted': _TOY_SHIFTED,
@@ -169,14 +172,16 @@ TEXTS = {
   'psa': _PSA
   % ('psa', 'healthcare on PSA, version of MCBO (Sussex et al. 2023)', 0.7,
      '-', 0.4),
-  # CEO has unit noise. The optimum is the same to three digits.
+  # The original CEO benchmark has unit noise. The optimum is the same to three
+  # digits.
   'psa_ceo': _PSA
   % ('psa_ceo', 'healthcare on PSA, CEO equations with the noise of CBO-U',
      0.7**0.5, '+', 0.4**0.5),
   'epidemiology': _EPIDEMIOLOGY,
   'dropwave': _DROPWAVE
   % ('dropwave', f'{_MCBO}, Dropwave', 5.12, 5.12, 0.5, 0.5),
-  # A grid that has the centre of the domain hits dropwave's optimum by luck.
+  # A grid that contains the center of the domain hits dropwave's optimum by
+  # chance.
   'dropwave_shifted': _DROPWAVE
   % ('dropwave_shifted', 'dropwave with its optimum off the centre', 3.7, 3.7,
      3.7 / 10.24, 3.7 / 10.24),
@@ -186,16 +191,16 @@ TEXTS = {
 
 
 def load(name: str) -> systems.System:
-  """One of the benchmarks.
+  """Loads one of the benchmarks.
 
   Args:
-    name: of `TEXTS`.
+    name: name of the benchmark, a key of `TEXTS`.
 
   Returns:
-    The system, in the precision that jax is set to.
+    The system, in the current precision.
 
   Raises:
-    errors.UsageError: there is none of that name.
+    errors.UsageError: there is no benchmark of that name.
   """
   if name not in TEXTS:
     hint = errors.did_you_mean(name, list(TEXTS))

@@ -1,37 +1,37 @@
-"""Families of SCMs that are drawn at random, and networks of genes and crops.
+"""Families of random SCMs, and networks of genes and crops.
 
-`FAMILIES[name](repeat)` is an SCM, the same one whenever it is asked for and in
-either precision: numpy draws it, because what `jax.random` draws depends on the
-precision. Every variable but the target may be set, on its own. Values are in
-their own units.
+`FAMILIES[name](repeat)` returns an SCM. It depends on the name and the repeat
+only, not on the precision: numpy draws it, because draws of `jax.random` depend
+on the precision. Every variable except the target may be set, one at a time.
+Values are in the variables' own units.
 
-- `chain_N`, `fork_N`, `star_N`, `sparse_N`, N of 3, 5, 8, 10, 20, 30: linear,
-  weights of a random sign and a size of 0.5 to 1.5, noise of deviation 0.8 to
-  1.2, domains [-3, 3]. The target is maximised: that of a chain is its end, of
-  a fork one of the effects, of a star the effect. Sparse are Erdos-Renyi graphs
-  of expected degree 2.
-- `er_linear_N`, `er_tanh_N`, N of 10, 15, 20, 50, from Durand et al., 2025,
-  "Causal Bayesian Optimization with Unknown Graphs"
+- `chain_N`, `fork_N`, `star_N`, `sparse_N`, with N of 3, 5, 8, 10, 20, 30:
+  linear; weights with a random sign and a magnitude of 0.5 to 1.5, noise with a
+  standard deviation of 0.8 to 1.2, domains [-3, 3]. The target is maximized. It
+  is the last variable of a chain, one of the effects of a fork, and the effect
+  of a star. `sparse_N` has Erdos-Renyi graphs of expected degree 2.
+- `er_linear_N`, `er_tanh_N`, with N of 10, 15, 20, 50, from Durand et al.,
+  2025, "Causal Bayesian Optimization with Unknown Graphs"
   (https://arxiv.org/abs/2503.19554): Erdos-Renyi graphs with edge probability
-  1 / (N - 1); weights N(2, 1) and noise of deviation 1, or a network of 5 tanh
-  units, all weights N(0, 1), and noise of deviation 0.1; domains [-5, 5]. The
-  target is minimised.
+  1 / (N - 1), domains [-5, 5]. Linear equations have weights N(2, 1) and noise
+  of deviation 1; the others are networks of 5 tanh units, with all weights
+  N(0, 1) and noise of deviation 0.1. The target is minimized.
 - `caasl_10`, from Annadani et al., 2024, "Amortized Active Causal Induction
-  with Deep Reinforcement Learning": 10 variables, Erdos-Renyi of expected
-  degree 3, weights N(0, 1 / in-degree), variances of the noise InvGamma(10, 1).
-  The paper has no target: here it is maximised, over the domains [-1, 1], which
-  are three deviations of the noise.
+  with Deep Reinforcement Learning": 10 variables, Erdos-Renyi graphs of
+  expected degree 3, weights N(0, 1 / in-degree), noise variances
+  InvGamma(10, 1). The paper has no target; here a target is maximized over the
+  domains [-1, 1], which are three deviations of the noise.
 - `ecoli70`, genes of E. coli (Schaefer and Strimmer, 2005), `magic-niab` and
   `magic-irri`, genes and traits of wheat and of rice (Scutari et al., 2014):
-  linear networks that come with pgmpy, each the same for all repeats. The
-  target, which is maximised, is the variable with the most ancestors, so that
-  there is most to find out; it has no effects. It is ftsJ, and twice YLD, the
-  yield. Domains are two deviations to both sides of the mean.
+  linear networks that come with pgmpy, the same for all repeats. The target,
+  which is maximized, is the variable with the most ancestors; it has no
+  effects. It is ftsJ for the genes and the yield, YLD, for both crops. Domains
+  are the mean plus or minus two standard deviations.
 
-The columns of what is drawn are in random order. Where nothing else is said,
-the target is drawn from the variables that have a cause. An SCM is drawn again
-where no variable, from one end of its domain to the other, moves the target by
-as much as the deviation of the target's own noise.
+Random SCMs have their columns in random order. Unless stated otherwise, the
+target is drawn from the variables that have a cause. An SCM is rejected if no
+variable, moved from one end of its domain to the other, changes the target by
+at least the deviation of the target's own noise.
 """
 
 from collections.abc import Callable
@@ -64,18 +64,19 @@ _SHAPES = {
 
 
 class _Family(NamedTuple):
-  """What a family is drawn from.
+  """Specification of a family of random SCMs.
 
   Attributes:
-    source: where it comes from.
-    size: D.
-    graph: the shape; the target of one that is no Erdos-Renyi graph is its last
+    source: one line on its origin.
+    size: number of variables, D.
+    graph: kind of graph. In all kinds but ERDOS_RENYI the target is the last
       node.
-    density: of an Erdos-Renyi graph.
-    equations: draws fields of `types.Mechanism`, given [D, D] parents.
-    family: the kind of these.
-    half_width: of the domains, around 0.
-    goal: 1 to maximise the target, -1 to minimise it.
+    density: edge probability of an Erdos-Renyi graph.
+    equations: function that draws fields of `types.Mechanism` from a generator
+      and [D, D] parents.
+    family: family of these equations.
+    half_width: half the width of the domains, which are centered at 0.
+    goal: 1 to maximize the target, -1 to minimize it.
   """
 
   source: str
@@ -88,8 +89,8 @@ class _Family(NamedTuple):
   goal: float
 
 
-def _signed(rng, parents):
-  """Linear, of random signs and sizes."""
+def _signed_linear(rng, parents):
+  """Draws linear equations with weights of random sign and magnitude."""
   sign = rng.choice([-1.0, 1.0], parents.shape)
   return dict(
     linear=parents * sign * rng.uniform(0.5, 1.5, parents.shape),
@@ -98,26 +99,26 @@ def _signed(rng, parents):
 
 
 def _linear(rng, parents):
-  """Linear, of Durand et al."""
+  """Draws the linear equations of Durand et al."""
   return dict(linear=parents * rng.normal(2.0, 1.0, parents.shape))
 
 
 def _tanh(rng, parents):
-  """Networks of one hidden layer; what has no causes is noise alone."""
+  """Draws networks with one hidden layer; root variables are noise only."""
   units = (len(parents), _NUM_UNITS)
-  caused = parents.any(1)
+  has_cause = parents.any(1)
   return dict(
-    bias=caused * rng.normal(size=len(parents)),
+    bias=has_cause * rng.normal(size=len(parents)),
     hidden=parents[:, None] * rng.normal(size=(*units, len(parents))),
-    shift=caused[:, None] * rng.normal(size=units),
-    output=caused[:, None] * rng.normal(size=units),
+    shift=has_cause[:, None] * rng.normal(size=units),
+    output=has_cause[:, None] * rng.normal(size=units),
     activation=np.full(len(parents), mechanisms.Activation.TANH, np.int32),
     noise_scale=np.full(len(parents), 0.1),
   )
 
 
-def _shrunk(rng, parents):
-  """Linear, of Annadani et al."""
+def _fan_in_scaled_linear(rng, parents):
+  """Draws the linear equations of Annadani et al."""
   deviation = 1 / np.sqrt(np.maximum(parents.sum(1, keepdims=True), 1))
   return dict(
     linear=parents * deviation * rng.normal(size=parents.shape),
@@ -125,35 +126,33 @@ def _shrunk(rng, parents):
   )
 
 
-def _drawn(name: str, family: _Family, repeat: int) -> systems.System:
-  """One SCM of a family.
+def _draw_system(name: str, family: _Family, repeat: int) -> systems.System:
+  """Draws one SCM of a family.
 
   Args:
-    name: of the family.
-    family: what it is drawn from.
-    repeat: which one, from 0.
+    name: name of the family.
+    family: its specification.
+    repeat: index of the SCM, from 0; determines the random seed.
 
   Returns:
-    The system; the best intervention is known if it is linear.
+    The system. If it is linear, its best intervention is known.
 
   Raises:
     errors.UsageError: `repeat` is negative.
   """
   if repeat < 0:
-    raise errors.UsageError(
-      f'{name}: the number of a repeat is 0 or more, not {repeat}'
-    )
+    raise errors.UsageError(f'{name}: repeat must be 0 or more, got {repeat}')
   rng = np.random.default_rng([zlib.crc32(name.encode()), repeat])
   while True:
     parents, target = _graph(rng, family)
     if target is None:
       continue
     equations = family.equations(rng, parents)
-    # [2, D] at the low and at the high end of each domain.
+    # [2, D], the low and the high end of each domain.
     ends = np.broadcast_to(
       family.half_width * np.array([[-1.0], [1.0]]), (2, family.size)
     )
-    outcomes = _without_noise(equations, parents, target, ends)
+    outcomes = _noiseless_target(equations, parents, target, ends)
     noise = np.broadcast_to(equations.get('noise_scale', 1.0), family.size)
     if np.abs(outcomes[1] - outcomes[0]).max() >= noise[target]:
       break
@@ -176,40 +175,40 @@ def _drawn(name: str, family: _Family, repeat: int) -> systems.System:
 
 
 def _graph(rng, family):
-  """[D, D] parents, and the target; None where nothing has a cause."""
+  """Draws [D, D] parents and the target, None if no variable has a cause."""
   size = family.size
   if family.graph in _SHAPES:
-    # All of one shape, so that jax compiles one program for all sizes.
+    # Padded to one size, so that jax compiles one program for all sizes.
     padded = _SHAPES[family.graph](jnp.int32(size), max(_SIZES))
     parents = np.asarray(padded)[:size, :size]
-    may_be_target = np.array([size - 1])
+    candidates = np.array([size - 1])
   else:
     parents = np.tril(rng.random((size, size)) < family.density, -1)
-    may_be_target = np.flatnonzero(parents.any(1))
-  if not may_be_target.size:
+    candidates = np.flatnonzero(parents.any(1))
+  if not candidates.size:
     return parents, None
   columns = rng.permutation(size)  # Column k holds node `columns[k]`.
-  target = np.argmax(columns == rng.choice(may_be_target))
+  target = np.argmax(columns == rng.choice(candidates))
   return parents[columns][:, columns], int(target)
 
 
-def _without_noise(equations, parents, target, ends):
-  """The target where one variable is set and no noise moves the others.
+def _noiseless_target(equations, parents, target, ends):
+  """Computes the target without noise, with each variable set at its ends.
 
-  In numpy, so that an SCM is the same in either precision.
+  It uses numpy, so that an SCM does not depend on the precision of jax.
 
   Args:
     equations: fields of `types.Mechanism`, linear or with tanh units.
-    parents: [D, D] bool.
-    target: the variable.
-    ends: [2, D] values that each variable is set to.
+    parents: [D, D] bool, `parents[j, i]`.
+    target: index of the target.
+    ends: [2, D] values that each variable is set to, one at a time.
 
   Returns:
-    [2, D] values of the target: of a linear SCM, its means. Its own column is
-    what it is where nothing is set.
+    [2, D] values of the target, which are its means if the SCM is linear. The
+    column of the target itself holds its value under no intervention.
   """
   num_variables = len(parents)
-  # [2, D, D], the variable that is set and all variables.
+  # [2, D, D]: end, variable that is set, all variables.
   u = np.zeros((*ends.shape, num_variables))
   none = np.zeros((num_variables, 1, num_variables))
   linear = equations.get('linear', none[:, 0])
@@ -228,36 +227,37 @@ def _without_noise(equations, parents, target, ends):
 
 
 def _best(outcomes, target, ends):
-  """The variable, and the end of its domain, with the greatest outcome."""
+  """Returns {variable: end of its domain} with the highest outcome."""
   others = np.arange(outcomes.shape[1]) != target
-  place = np.argmax(np.where(others, outcomes, -np.inf))
-  end, variable = np.unravel_index(place, outcomes.shape)
+  index = np.argmax(np.where(others, outcomes, -np.inf))
+  end, variable = np.unravel_index(index, outcomes.shape)
   return {int(variable): float(ends[end, variable])}
 
 
 def _singles(size, target):
-  """[D, D] bool, each variable but the target as a set."""
+  """Returns [D, D] bool, a set for each variable, empty for the target."""
   return np.diag(np.arange(size) != target)
 
 
 def _network(name: str, repeat: int) -> systems.System:
-  """A linear network that comes with pgmpy, which is not imported.
+  """Loads a linear network from the data files of pgmpy, without importing it.
 
   Args:
-    name: of the network.
-    repeat: of no account.
+    name: name of the network.
+    repeat: ignored.
 
   Returns:
     The system.
 
   Raises:
-    errors.UsageError: pgmpy is not installed, or its file is not as expected.
+    errors.UsageError: pgmpy is not installed, or its file has an unexpected
+      format.
   """
   del repeat
   spec = importlib.util.find_spec('pgmpy')
   if spec is None or not spec.submodule_search_locations:
     raise errors.UsageError(
-      f'{name} is read from pgmpy, which is not installed: {_INSTALL}'
+      f'{name} needs pgmpy, which is not installed; run {_INSTALL}'
     )
   path = pathlib.Path(
     spec.submodule_search_locations[0],
@@ -269,11 +269,11 @@ def _network(name: str, repeat: int) -> systems.System:
   try:
     network = json.loads(text)
     names = list(network['nodes'])
-    bias, linear, variance = _tables(names, network['cpds'])
+    bias, linear, variance = _parse_cpds(names, network['cpds'])
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'{path} holds no linear network ({error!r}); install the version that '
-      f'does: {_INSTALL}'
+      f'{path} does not contain a linear network ({error!r}); install the '
+      f'supported version: {_INSTALL}'
     ) from error
 
   parents = linear != 0
@@ -283,7 +283,7 @@ def _network(name: str, repeat: int) -> systems.System:
   target = int(np.argmax(num_ancestors))
   ends = np.stack([mean - 2 * deviation, mean + 2 * deviation])
   equations = dict(bias=bias, linear=linear, noise_scale=np.sqrt(variance))
-  outcomes = _without_noise(equations, parents, target, ends)
+  outcomes = _noiseless_target(equations, parents, target, ends)
   return assemble.system(
     name,
     f'{name}.json of pgmpy, from the Bayesian network repository of bnlearn',
@@ -300,15 +300,15 @@ def _network(name: str, repeat: int) -> systems.System:
   )
 
 
-def _tables(names, tables):
-  """[D] constants, [D, D] weights and [D] variances of a network."""
+def _parse_cpds(names, cpds):
+  """Returns [D] constants, [D, D] weights and [D] variances of a network."""
   index = {name: j for j, name in enumerate(names)}
   bias, variance = np.zeros(len(names)), np.zeros(len(names))
   linear = np.zeros((len(names), len(names)))
   for name, j in index.items():
-    table = tables[name]
-    (variance[j],) = table['variance']
-    for cause, (weight,) in table['coefficients'].items():
+    cpd = cpds[name]
+    (variance[j],) = cpd['variance']
+    for cause, (weight,) in cpd['coefficients'].items():
       if cause == '(Intercept)':
         bias[j] = weight
       else:
@@ -317,7 +317,7 @@ def _tables(names, tables):
 
 
 def _families():
-  """What `FAMILIES` holds, without the networks."""
+  """Returns the specifications of all families, by name."""
   kinds = {
     'chain': graphs.Graph.CHAIN,
     'fork': graphs.Graph.FORK,
@@ -325,15 +325,15 @@ def _families():
     'sparse': graphs.Graph.ERDOS_RENYI,
   }
   random, linear = graphs.Graph.ERDOS_RENYI, mechanisms.Family.LINEAR
-  drawn: dict[str, _Family] = {}
+  specs: dict[str, _Family] = {}
   for kind, graph in kinds.items():
     for size in _SIZES:
-      drawn[f'{kind}_{size}'] = _Family(
+      specs[f'{kind}_{size}'] = _Family(
         f'linear SCMs on a {kind} graph of {size} variables',
         size,
         graph,
         2 / (size - 1),
-        _signed,
+        _signed_linear,
         linear,
         3.0,
         1.0,
@@ -341,29 +341,29 @@ def _families():
   paper = 'Durand et al., 2025, https://arxiv.org/abs/2503.19554'
   for size in (10, 15, 20, 50):
     density = 1 / (size - 1)
-    drawn[f'er_linear_{size}'] = _Family(
+    specs[f'er_linear_{size}'] = _Family(
       paper, size, random, density, _linear, linear, 5.0, -1.0
     )
-    drawn[f'er_tanh_{size}'] = _Family(
+    specs[f'er_tanh_{size}'] = _Family(
       paper, size, random, density, _tanh, mechanisms.Family.TANH, 5.0, -1.0
     )
-  drawn['caasl_10'] = _Family(
+  specs['caasl_10'] = _Family(
     'Annadani et al., 2024, "Amortized Active Causal Induction with Deep '
     'Reinforcement Learning"',
     10,
     random,
     3 / 9,
-    _shrunk,
+    _fan_in_scaled_linear,
     linear,
     1.0,
     1.0,
   )
-  return drawn
+  return specs
 
 
-# Those of which each repeat is another SCM, and those that are always the same.
+# Families in which each repeat is another SCM, and networks that are fixed.
 DRAWN: dict[str, Callable[[int], systems.System]] = {
-  name: functools.partial(_drawn, name, family)
+  name: functools.partial(_draw_system, name, family)
   for name, family in _families().items()
 }
 NETWORKS: dict[str, Callable[[int], systems.System]] = {

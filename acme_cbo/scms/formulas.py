@@ -1,10 +1,10 @@
-"""Structural equations that a person writes down, such as `exp(-X) + e`.
+"""Structural equations written as text, such as `exp(-X) + e`.
 
-An equation is read by Python's own parser, every node of the tree is held
-against a list of what is allowed, and what is left becomes functions of
+Python's parser reads an equation, every node of the syntax tree is checked
+against a list of allowed nodes, and the tree is converted to functions of
 arrays. Nothing is ever evaluated as Python. Allowed are numbers, + - * /, **
-with a whole number up to 8, parentheses, the functions and constants below,
-the names of the variables, and `e`, the variable's own noise.
+with an integer exponent up to 8, parentheses, the functions and constants
+below, the names of the variables, and `e`, the variable's own noise.
 """
 
 import ast
@@ -26,10 +26,10 @@ from acme_cbo.infra import errors
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import sampling
 
-# The name of a variable's own noise.
+# Name of a variable's own noise in its equation.
 NOISE = 'e'
 CONSTANTS = {'pi': math.pi}
-# Each with the number of its arguments.
+# Name -> number of arguments and function.
 FUNCTIONS: dict[str, tuple[int, Callable[..., jax.Array]]] = {
   'exp': (1, jnp.exp),
   'log': (1, jnp.log),
@@ -54,7 +54,7 @@ _PRODUCTS = (ast.Mult, ast.Div)
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
 _MAX_POWER = 8
-# Beyond it a number may be infinite in float32.
+# Results with larger numbers may be infinite in float32.
 _MAX_NUMBER = 1e30
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
 _TOKEN = re.compile(
@@ -64,11 +64,12 @@ _TOKEN = re.compile(
   r'|(?P<sign>[-+*/(),])',
   re.ASCII,
 )
-_INSTEAD = {'^': '; a power is written **', '=': '; write the right side only'}
+# Advice for characters that are often used by mistake.
+_ADVICE = {'^': '; a power is written **', '=': '; write the right side only'}
 
 
 class FormulaError(errors.UsageError):
-  """An equation that cannot be used.
+  """Error in an equation.
 
   Attributes:
     reason: what is wrong, without the position.
@@ -83,13 +84,14 @@ class FormulaError(errors.UsageError):
 
 
 class Equation(NamedTuple):
-  """One equation.
+  """A parsed equation.
 
   Attributes:
-    names: the variables that it mentions, each once, without `e`.
-    noisy: whether it mentions `e`.
-    evaluate: (values of the names and of `e`, each [S]; an array [S]) ->
-      [S] values. The array gives constants their shape and type.
+    names: variables that it uses, each once, without `e`.
+    noisy: whether it uses `e`.
+    evaluate: function from a mapping of the names and `e` to [S] values, and an
+      [S] array, to [S] values. The array defines the shape and type of
+      constants.
   """
 
   names: tuple[str, ...]
@@ -101,16 +103,15 @@ class Noise(NamedTuple):
   """The distribution of `e` in one equation.
 
   Attributes:
-    kind: of `NOISES`.
-    parameters: normal: mean and deviation; uniform: low and high; laplace:
-      location and scale; gamma: shape, location and scale; none: nothing.
+    kind: name of the distribution, a key of `NOISES`.
+    parameters: parameters of the distribution, in the order of `NOISES`.
   """
 
   kind: str = 'normal'
   parameters: tuple[float, ...] = (0.0, 1.0)
 
 
-# What the parameters of each kind are called.
+# Names of the parameters of each distribution.
 NOISES = {
   'normal': ('mean', 'deviation'),
   'uniform': ('low', 'high'),
@@ -118,24 +119,25 @@ NOISES = {
   'gamma': ('shape', 'location', 'scale'),
   'none': (),
 }
-# Shapes for which the quantiles stay above the smallest float64, and below
-# which the table of them was checked.
+# Range of shapes of the gamma distribution: below it quantiles underflow
+# float64, above it the table of quantiles has not been tested.
 _MIN_SHAPE, _MAX_SHAPE = 0.05, 1e4
 
 
 def check_name(name: str) -> None:
-  """Refuses what cannot be the name of a variable.
+  """Raises unless a text is a valid name of a variable.
 
   Args:
-    name: what somebody wants to call one.
+    name: the text.
 
   Raises:
-    errors.UsageError: it is not letters, digits and _, or has a meaning.
+    errors.UsageError: the name has other characters than letters, digits and _,
+      or is reserved.
   """
   if not _NAME.fullmatch(name):
     raise errors.UsageError(
-      f'{name[:70]!r} is no name of a variable; use a letter, then up to 63 '
-      'letters, digits or _'
+      f'{name[:70]!r} is not a valid name of a variable; use a letter, then up '
+      'to 63 letters, digits or _'
     )
   if name == NOISE or name in CONSTANTS or name in FUNCTIONS:
     raise errors.UsageError(
@@ -143,19 +145,19 @@ def check_name(name: str) -> None:
     )
   if keyword.iskeyword(name):
     raise errors.UsageError(
-      f'{name} is a word of Python and cannot be read in equations; give the '
+      f'{name} is a Python keyword and cannot be used in equations; give the '
       'variable another name'
     )
 
 
 def check_noise(noise: Noise) -> None:
-  """Refuses what is no distribution.
+  """Raises unless a noise distribution is valid.
 
   Args:
-    noise: what somebody wants `e` to be.
+    noise: the distribution.
 
   Raises:
-    errors.UsageError: the kind is unknown, or a parameter has no meaning.
+    errors.UsageError: the kind is unknown, or a parameter is out of range.
   """
   kind, parameters = noise
   if kind not in NOISES:
@@ -165,9 +167,9 @@ def check_noise(noise: Noise) -> None:
     )
   expected = NOISES[kind]
   if len(parameters) != len(expected):
-    meanings = f' ({", ".join(expected)})' if expected else ''
+    names = f' ({", ".join(expected)})' if expected else ''
     raise errors.UsageError(
-      f'{kind} noise takes {len(expected)} numbers{meanings}, got '
+      f'{kind} noise takes {len(expected)} numbers{names}, got '
       f'{len(parameters)}'
     )
   for name, number in zip(expected, parameters, strict=True):
@@ -191,25 +193,25 @@ def check_noise(noise: Noise) -> None:
 
 
 def parse(text: str, names: Sequence[str]) -> Equation:
-  """Reads one equation.
+  """Parses one equation.
 
   Args:
-    text: its right side, as 'exp(-X) + e'.
-    names: the variables that there are.
+    text: right side of the equation, such as 'exp(-X) + e'.
+    names: names of all variables.
 
   Returns:
-    The equation.
+    The parsed equation.
 
   Raises:
-    FormulaError: it is outside the grammar, or mentions an unknown name.
+    FormulaError: the text is outside the grammar, or uses an unknown name.
   """
   if len(text) > _MAX_LENGTH:
     raise FormulaError(
       f'an equation has at most {_MAX_LENGTH} characters, got {len(text)}',
       _MAX_LENGTH + 1,
     )
-  mentioned = _check_tokens(text, names)
-  # The parser takes neither spaces before an expression nor new lines in it.
+  used = _check_tokens(text, names)
+  # Python's parser rejects leading spaces and line breaks.
   left = len(text) - len(text.lstrip())
   flat = re.sub(r'\s', ' ', text)[left:]
   if not flat:
@@ -220,67 +222,82 @@ def parse(text: str, names: Sequence[str]) -> Equation:
     column = left + (error.offset or len(flat) + 1)
     raise FormulaError('the equation cannot be read', column) from error
   evaluate = _Builder(left).build(tree, 1)
-  causes = [name for name in mentioned if name in names]
-  return Equation(tuple(causes), NOISE in mentioned, evaluate)
+  causes = [name for name in used if name in names]
+  return Equation(tuple(causes), NOISE in used, evaluate)
 
 
 def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
-  """Refuses characters, numbers and names that are outside the grammar.
+  """Checks that characters, numbers and names belong to the grammar.
 
-  Done before Python's parser sees the text, so that a complaint is about what
-  somebody wrote and not about Python, and so that it never meets a text.
+  This runs before Python's parser, so that errors refer to the equation rather
+  than to Python, and so that the parser never sees arbitrary text.
 
   Args:
     text: the equation.
-    names: the variables that there are.
+    names: names of all variables.
 
   Returns:
-    The names that it mentions, each once.
+    The names that the equation uses, each once.
   """
-  known = set(names) | {NOISE} | set(CONSTANTS) | set(FUNCTIONS)
-  found: dict[str, None] = {}
-  place = 0
-  while place < len(text):
-    token = _TOKEN.match(text, place)
+  allowed = set(names) | {NOISE} | set(CONSTANTS) | set(FUNCTIONS)
+  used: dict[str, None] = {}
+  position = 0
+  while position < len(text):
+    token = _TOKEN.match(text, position)
     if not token:
-      character = text[place]
+      character = text[position]
       raise FormulaError(
-        f'{character!r} is not part of an equation'
-        f'{_INSTEAD.get(character, "")}',
-        place + 1,
+        f'{character!r} is not part of an equation{_ADVICE.get(character, "")}',
+        position + 1,
       )
     word = token.group()
     if token.lastgroup == 'number':
       after = text[token.end() : token.end() + 1]
       if after == '.' or after == '_' or (after.isascii() and after.isalnum()):
         raise FormulaError(
-          f'{word + after!r} is no number; a product is written 2 * X',
-          place + 1,
+          f'{word + after!r} is not a number; a product is written 2 * X',
+          position + 1,
         )
       if float(word) > _MAX_NUMBER:
         raise FormulaError(
-          f'a number is too large; at most {_MAX_NUMBER:g}', place + 1
+          f'a number is too large; at most {_MAX_NUMBER:g}', position + 1
         )
     if token.lastgroup == 'name':
-      if word not in known:
-        hint = errors.did_you_mean_or_options(word, sorted(known))
-        raise FormulaError(f'{word} is unknown{hint}', place + 1)
-      found[word] = None
-    place = token.end()
-  return list(found)
+      if word not in allowed:
+        hint = errors.did_you_mean_or_options(word, sorted(allowed))
+        raise FormulaError(f'{word} is unknown{hint}', position + 1)
+      used[word] = None
+    position = token.end()
+  return list(used)
 
 
 class _Builder:
-  """Makes functions of trees; `shift` are the columns before the tree's."""
+  """Converts syntax trees to functions of arrays."""
 
   def __init__(self, shift: int):
+    """Initializes the builder.
+
+    Args:
+      shift: number of columns of the equation before the parsed text.
+    """
     self._shift = shift
 
   def build(self, node: ast.expr, depth: int) -> Callable[..., jax.Array]:
-    """The function of a node, at a depth that counts from 1."""
+    """Returns the function of a node.
+
+    Args:
+      node: the node.
+      depth: its depth in the tree, from 1.
+
+    Returns:
+      A function as `Equation.evaluate`.
+
+    Raises:
+      FormulaError: the tree contains a node outside the grammar.
+    """
     if depth > _MAX_DEPTH:
       raise self._error(
-        node, f'operations lie within each other over {_MAX_DEPTH} deep'
+        node, f'operations are nested more than {_MAX_DEPTH} deep'
       )
     match node:
       case ast.Constant(value=int() | float() as number):
@@ -297,19 +314,19 @@ class _Builder:
         return self._apply(jnp.negative, [self.build(inner, depth + 1)])
       case ast.BinOp(left=base, op=ast.Pow(), right=power):
         exponent = self._exponent(power)
-        # Not `jnp.power`, whose derivative at 0 is not finite.
+        # `jnp.power` has a derivative at 0 that is not finite.
         return self._apply(
           lambda x: jax.lax.integer_pow(x, exponent),
           [self.build(base, depth + 1)],
         )
       case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
-        # A sum of many terms is as deep as one of two.
-        longer = isinstance(left, ast.BinOp) and any(
-          isinstance(op, kinds) and isinstance(left.op, kinds)
-          for kinds in (_SUMS, _PRODUCTS)
+        # A sum or product of many terms is as deep as one of two.
+        is_chain = isinstance(left, ast.BinOp) and any(
+          isinstance(op, group) and isinstance(left.op, group)
+          for group in (_SUMS, _PRODUCTS)
         )
         sides = [
-          self.build(left, depth if longer else depth + 1),
+          self.build(left, depth if is_chain else depth + 1),
           self.build(right, depth + 1),
         ]
         return self._apply(_OPERATIONS[type(op)], sides)
@@ -320,7 +337,7 @@ class _Builder:
   def _call(self, node, name, args, depth):
     if name not in FUNCTIONS:
       raise self._error(
-        node, f'{name} is no function; there are {", ".join(FUNCTIONS)}'
+        node, f'{name} is not a function; there are {", ".join(FUNCTIONS)}'
       )
     number, function = FUNCTIONS[name]
     if len(args) != number:
@@ -344,7 +361,8 @@ class _Builder:
       ) if power <= _MAX_POWER:
         return -power
     raise self._error(
-      node, f'a power must be a whole number, -{_MAX_POWER} to {_MAX_POWER}'
+      node,
+      f'a power must be an integer from -{_MAX_POWER} to {_MAX_POWER}',
     )
 
   def _error(self, node: ast.expr, reason: str) -> FormulaError:
@@ -354,12 +372,14 @@ class _Builder:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Formulas:
-  """The equations of an SCM as a mechanism: no arrays, a constant of programs.
+  """Mechanism given by equations in text form.
+
+  It holds no arrays; to jax it is static, a constant of compiled programs.
 
   Attributes:
-    names: of the D variables, in the order of the columns.
+    names: names of the D variables, in the order of the columns.
     texts: their equations.
-    noises: the distribution of `e` in each.
+    noises: distribution of `e` in each equation.
   """
 
   names: tuple[str, ...]
@@ -378,17 +398,17 @@ class Formulas:
       check_noise(noise)
     if len(set(self.names)) < len(self.names):
       raise errors.UsageError('two variables have the same name')
-    # Parsed here, so that what is wrong is told at once.
+    # Parses the equations now, so that errors are raised at construction.
     _ = self.equations
 
   @functools.cached_property
   def equations(self) -> tuple[Equation, ...]:
-    """The parsed equations."""
+    """Parsed equations."""
     return tuple(parse(text, self.names) for text in self.texts)
 
   @property
   def parents(self) -> np.ndarray:
-    """`parents[j, i]` where the equation of j mentions i: [D, D] bool."""
+    """[D, D] bool, `parents[j, i]` is True if the equation of j uses i."""
     return np.array(
       [
         [name in equation.names for name in self.names]
@@ -415,74 +435,82 @@ def _(mechanism: Formulas, j, u, noise):
 
 @mechanisms.noise_at.register
 def _(mechanism: Formulas, level):
-  standard = [_standard(noise) for noise in mechanism.noises]
-  drawn = jnp.zeros_like(level)
-  for quantile in dict.fromkeys(s.quantile for s in standard):
-    columns = np.array([s.quantile == quantile for s in standard])
-    drawn = jnp.where(
-      columns, _QUANTILES[quantile[0]](level, *quantile[1:]), drawn
+  standardized = [_standardize(noise) for noise in mechanism.noises]
+  values = jnp.zeros_like(level)
+  for quantile in dict.fromkeys(s.quantile for s in standardized):
+    columns = np.array([s.quantile == quantile for s in standardized])
+    values = jnp.where(
+      columns, _QUANTILES[quantile[0]](level, *quantile[1:]), values
     )
-  location = jnp.array([s.location for s in standard], level.dtype)
-  scale = jnp.array([s.scale for s in standard], level.dtype)
-  return location + scale * drawn
+  location = jnp.array([s.location for s in standardized], level.dtype)
+  scale = jnp.array([s.scale for s in standardized], level.dtype)
+  return location + scale * values
 
 
-class _Standard(NamedTuple):
-  """location + scale * (a quantile that others may share)."""
+class _Standardized(NamedTuple):
+  """A noise distribution as `location + scale * quantile(level)`.
+
+  Variables with the same standard quantile function share its evaluation.
+
+  Attributes:
+    quantile: key of `_QUANTILES`, then the function's further arguments.
+    location: origin of the distribution.
+    scale: scale of the distribution.
+  """
 
   quantile: tuple[Any, ...]
   location: float
   scale: float
 
 
-def _standard(noise: Noise) -> _Standard:
+def _standardize(noise: Noise) -> _Standardized:
   match noise:
     case Noise('uniform', (low, high)):
-      return _Standard(('uniform',), low, high - low)
+      return _Standardized(('uniform',), low, high - low)
     case Noise('gamma', (shape, location, scale)):
-      return _Standard(('gamma', shape), location, scale)
+      return _Standardized(('gamma', shape), location, scale)
     case Noise('none'):
-      return _Standard(('uniform',), 0.0, 0.0)
+      return _Standardized(('uniform',), 0.0, 0.0)
     case Noise(kind, (location, scale)):
-      return _Standard((kind,), location, scale)
-  raise ValueError(f'{noise} is no noise')
+      return _Standardized((kind,), location, scale)
+  raise ValueError(f'{noise} is not a valid noise distribution')
 
 
 def _laplace(level: jax.Array) -> jax.Array:
-  centred = sampling.centred(level)
-  return -jnp.sign(centred) * jnp.log1p(-jnp.abs(centred))
+  centered = sampling.centered(level)
+  return -jnp.sign(centered) * jnp.log1p(-jnp.abs(centered))
 
 
 def _gamma(level: jax.Array, shape: float) -> jax.Array:
-  """Quantiles of a gamma distribution of scale 1, by cubic interpolation."""
+  """Computes gamma quantiles of scale 1, by cubic interpolation."""
   knots, coefficients = _gamma_table(shape)
   z = sampling.normal(level)
   last = knots.size - 2
-  part = jnp.floor((z - knots[0]) / (knots[1] - knots[0])).astype(jnp.int32)
-  part = jnp.clip(part, 0, last)
-  away = z - jnp.array(knots, level.dtype)[part]
+  index = jnp.floor((z - knots[0]) / (knots[1] - knots[0])).astype(jnp.int32)
+  index = jnp.clip(index, 0, last)
+  offset = z - jnp.array(knots, level.dtype)[index]
   table = jnp.array(coefficients, level.dtype)
-  log = jnp.zeros_like(level)
+  log_quantile = jnp.zeros_like(level)
   for row in table:  # Highest power first.
-    log = log * away + row[part]
-  return jnp.exp(log)
+    log_quantile = log_quantile * offset + row[index]
+  return jnp.exp(log_quantile)
 
 
 @functools.lru_cache
 def _gamma_table(shape: float) -> tuple[np.ndarray, np.ndarray]:
-  """The logarithm of the quantile against the normal quantile of its level.
+  """Tabulates the log quantile as a function of the normal quantile.
 
-  In these units it is smooth up to both tails.
+  In these coordinates it is smooth up to both tails.
 
   Args:
-    shape: of the gamma distribution.
+    shape: shape of the gamma distribution.
 
   Returns:
     The knots, and [4, knots - 1] coefficients of the cubic between them.
   """
-  # A little beyond the range of `sampling.normal`.
+  # Slightly wider than the range of `sampling.normal`.
   knots = np.linspace(-4.8, 4.8, 1025)
-  # Each half from its own tail, where it is exact.
+  # Each half is computed from its own tail, for precision.
   value = np.where(
     knots < 0,
     stats.gamma.ppf(stats.norm.cdf(knots), shape),

@@ -1,8 +1,8 @@
-"""Which variables may be set together, and which of them can be paid for.
+"""Allowed sets of intervened variables, and the sets that a budget affords.
 
-An intervention is put together one variable after the other, so what matters is
-which variables may be added to those that are already chosen, and whether what
-is chosen may be done as it is.
+An intervention is built one variable after another. At each step two masks
+matter: which variables may be added to those chosen so far, and whether the
+chosen variables already form an allowed set.
 """
 
 import itertools
@@ -12,70 +12,75 @@ import numpy as np
 
 from acme_cbo import types
 
+# Relative tolerance of the budget.
 _SLACK = 1e-5
 
 
 def subsets(settable: np.ndarray, max_size: int) -> np.ndarray:
-  """All sets of at most so many variables, the smaller first.
+  """Returns all sets of 1 to `max_size` variables, smaller sets first.
 
   Args:
-    settable: [D] bool, numpy: the variables that may be in one.
-    max_size: of a set, at least 1.
+    settable: [D] bool numpy array, the variables that may be in a set.
+    max_size: maximum size of a set, at least 1.
 
   Returns:
-    [M, D] bool.
+    [M, D] bool, one set per row.
   """
   members = np.flatnonzero(settable)
-  of_sizes = [np.zeros((0, len(settable)), bool)]
+  by_size = [np.zeros((0, len(settable)), bool)]
   for size in range(1, min(max_size, len(members)) + 1):
     chosen = np.array(list(itertools.combinations(members, size)))
     sets = np.zeros((len(chosen), len(settable)), bool)
     np.put_along_axis(sets, chosen, True, axis=1)
-    of_sizes.append(sets)
-  return np.concatenate(of_sizes)
+    by_size.append(sets)
+  return np.concatenate(by_size)
 
 
 def max_size(problem: types.Problem) -> int:
-  """How many variables an intervention sets at most. Not under `jit`."""
+  """Returns the size of the largest allowed set. Not traceable by `jit`."""
   return int(np.asarray(problem.sets).sum(-1).max())
 
 
 def is_within_budget(budget, total):
-  """Whether a budget pays for a total cost; elementwise, of any arrays.
+  """Returns whether a budget covers a total cost, elementwise.
 
-  A rounding error must not forbid the last intervention of a budget.
+  A small tolerance keeps a rounding error from forbidding the last intervention
+  that the budget allows.
   """
   return total <= budget * (1 + _SLACK)
 
 
 def affordable(problem: types.Problem, spent: jax.Array) -> jax.Array:
-  """The sets that can still be paid for.
+  """Returns the sets that the remaining budget affords.
 
   Args:
-    problem: with its costs and its budget.
+    problem: the problem that defines the sets, their costs and the budget.
     spent: [] cost of all interventions so far.
 
   Returns:
-    [M, D] bool: `problem.sets`, empty where one costs more than is left.
+    [M, D] bool: `problem.sets`, with an empty row for each set that costs more
+    than the remaining budget.
   """
   total = spent + problem.sets @ problem.cost
   return problem.sets & is_within_budget(problem.budget, total)[:, None]
 
 
 def may_add(sets: jax.Array, chosen: jax.Array) -> jax.Array:
-  """The variables that lead from a part of a set on towards a whole one.
+  """Returns the variables that may be added to the chosen ones.
+
+  A variable may be added if some allowed set contains it and all chosen ones.
 
   Args:
-    sets: [M, D] bool.
-    chosen: [D] bool.
+    sets: [M, D] bool, the allowed sets.
+    chosen: [D] bool, the variables chosen so far.
 
   Returns:
     [D] bool.
   """
-  around = ~(chosen & ~sets).any(-1)
-  return (sets & around[:, None]).any(0) & ~chosen
+  supersets = ~(chosen & ~sets).any(-1)
+  return (sets & supersets[:, None]).any(0) & ~chosen
 
 
 def may_stop(sets: jax.Array, chosen: jax.Array) -> jax.Array:
-  """Whether what is chosen is a set, and not an empty one: [] bool."""
+  """Returns whether the chosen variables form an allowed set: [] bool."""
   return (sets == chosen).all(-1).any() & chosen.any()

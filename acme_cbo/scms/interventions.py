@@ -1,4 +1,4 @@
-"""Interventions: how they are made from choices and described."""
+"""Construction of interventions, and conversions of their values."""
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,19 @@ from acme_cbo import types
 def intervene(
   problem: types.Problem, mask: jax.Array, fractions: jax.Array
 ) -> types.Intervention:
-  """do(variables = the points at `fractions` of their domains).
+  """Returns do(variables = the points at `fractions` of their domains).
 
   Args:
-    problem: whose domains are used.
-    mask: [D] bool, the variables.
-    fractions: [D] in [0, 1], or [] for all of them.
+    problem: the problem that defines the domains.
+    mask: [D] bool, the variables to set.
+    fractions: [D] positions within the domains, in [0, 1]; or [], the same
+      position for all variables.
 
   Returns:
-    An intervention on all of them.
+    The intervention on the variables of `mask`.
   """
-  # Written so that fractions 0 and 1 give the ends to the bit, and clipped
-  # because rounding can carry a fraction close to them beyond.
+  # This form gives the ends bit for bit at fractions 0 and 1. Rounding can
+  # carry a fraction close to an end beyond it, hence the clip.
   values = (1 - fractions) * problem.low + fractions * problem.high
   values = jnp.clip(values, problem.low, problem.high)
   return types.Intervention(mask=mask, values=jnp.where(mask, values, 0.0))
@@ -29,15 +30,15 @@ def intervene(
 def intervene_on(
   problem: types.Problem, variable: jax.Array, fraction: jax.Array
 ) -> types.Intervention:
-  """do(variable = the point at `fraction` of its domain).
+  """Returns do(variable = the point at `fraction` of its domain).
 
   Args:
-    problem: whose domains are used.
-    variable: [] int32.
-    fraction: [] in [0, 1].
+    problem: the problem that defines the domains.
+    variable: [] int32, the variable to set; D for none.
+    fraction: [] position within its domain, in [0, 1].
 
   Returns:
-    An intervention on one variable.
+    The intervention on one variable.
   """
   mask = jnp.arange(problem.low.shape[-1]) == variable
   return intervene(problem, mask, fraction)
@@ -45,57 +46,57 @@ def intervene_on(
 
 def extend(
   problem: types.Problem,
-  given: types.Intervention,
+  partial: types.Intervention,
   variable: jax.Array,
   fraction: jax.Array,
 ) -> types.Intervention:
-  """The given intervention and, with it, one on one more variable.
+  """Adds one more variable to a partial intervention.
 
   Args:
-    problem: whose domains are used.
-    given: what is set already.
-    variable: [] int32; D leaves the given as it is.
-    fraction: [] in [0, 1], where in its domain.
+    problem: the problem that defines the domains.
+    partial: the intervention to extend.
+    variable: [] int32, the variable to add; D adds none.
+    fraction: [] position within its domain, in [0, 1].
 
   Returns:
-    The intervention on all of them.
+    The extended intervention.
   """
-  more = intervene_on(problem, variable, fraction)
+  added = intervene_on(problem, variable, fraction)
   return types.Intervention(
-    mask=given.mask | more.mask,
-    values=jnp.where(more.mask, more.values, given.values),
+    mask=partial.mask | added.mask,
+    values=jnp.where(added.mask, added.values, partial.values),
   )
 
 
 def from_decision(
   problem: types.Problem, decision: types.Decision
 ) -> types.Intervention:
-  """What a decision of Z turns sets.
+  """Returns the intervention that a decision of Z action steps describes.
 
   Args:
-    problem: whose domains are used.
-    decision: of [Z] arrays.
+    problem: the problem that defines the domains.
+    decision: `Decision` of [Z] arrays.
 
   Returns:
-    The intervention on all of its variables.
+    The intervention on all variables of the decision.
   """
-  each = jax.vmap(intervene_on, (None, 0, 0))(
+  singles = jax.vmap(intervene_on, (None, 0, 0))(
     problem, decision.variable, decision.fraction
   )
-  return types.Intervention(each.mask.any(0), each.values.sum(0))
+  return types.Intervention(singles.mask.any(0), singles.values.sum(0))
 
 
 def to_fractions(
   problem: types.Problem, intervention: types.Intervention
 ) -> jax.Array:
-  """Where in their domains variables are set.
+  """Returns the positions of an intervention's values within the domains.
 
   Args:
-    problem: whose domains are used.
-    intervention: of [..., D] arrays.
+    problem: the problem that defines the domains.
+    intervention: `Intervention` of [..., D] arrays.
 
   Returns:
-    [..., D] in [0, 1]; 0 where a variable is not set.
+    [..., D] fractions in [0, 1]; 0 where a variable is not set.
   """
   width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
   share = (intervention.values - problem.low) / width
@@ -103,20 +104,20 @@ def to_fractions(
 
 
 def no_intervention(num_variables: int) -> types.Intervention:
-  """do() of nothing, for D variables."""
+  """Returns the intervention that sets none of D variables."""
   return types.Intervention(
     mask=jnp.zeros(num_variables, bool), values=jnp.zeros(num_variables)
   )
 
 
 def grid(num_cells: int) -> jax.Array:
-  """The points that stand for a domain's cells: its ends and K centres.
+  """Returns the points that represent a domain: its ends and K cell centers.
 
   Args:
-    num_cells: K.
+    num_cells: number of cells, K.
 
   Returns:
     [C] fractions in ascending order, C = K + 2.
   """
-  centres = (jnp.arange(num_cells) + 0.5) / num_cells
-  return jnp.concatenate([jnp.zeros(1), centres, jnp.ones(1)])
+  centers = (jnp.arange(num_cells) + 0.5) / num_cells
+  return jnp.concatenate([jnp.zeros(1), centers, jnp.ones(1)])

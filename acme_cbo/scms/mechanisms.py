@@ -1,4 +1,4 @@
-"""Structural equations and noise: one array program for every family."""
+"""Structural equations and noise, as one array program for all families."""
 
 import enum
 import functools
@@ -15,7 +15,7 @@ from acme_cbo.scms import sampling
 
 
 class Family(enum.IntEnum):
-  """Kinds of structural equation that the prior draws."""
+  """Families of structural equations."""
 
   LINEAR = 0
   FOURIER = 1
@@ -23,14 +23,14 @@ class Family(enum.IntEnum):
   SIGMOID = 3
   PRODUCT = 4
   EXPONENTIAL = 5
-  # Each variable of one of the above.
+  # The family of each variable is drawn from those above.
   MIXED = 6
-  # Of no preset: policies are tested on what they were not trained on.
+  # In no training preset; reserved for tests of generalization.
   BUMPS = 7
 
 
 class Activation(enum.IntEnum):
-  """Nonlinearities of the hidden units. A sigmoid is a tanh, rescaled."""
+  """Nonlinearities of the hidden units; sigmoids are rescaled tanh units."""
 
   COSINE = 0
   TANH = 1
@@ -40,20 +40,20 @@ class Activation(enum.IntEnum):
 
 
 class Noise(enum.IntEnum):
-  """Noise distributions, all of mean 0 and variance 1."""
+  """Noise distributions, each with mean 0 and variance 1."""
 
   NORMAL = 0
   UNIFORM = 1
   LAPLACE = 2
-  # Of no preset, as the bumps.
+  # In no training preset; reserved for tests of generalization.
   GUMBEL = 3
 
 
-# Beyond this a square flattens out, so that a chain of products stays finite.
+# Scale at which a square saturates, so that a chain of products stays finite.
 _SQUARE_BEND = 6.0
-# Beyond this an exponential stays what it is.
+# Largest exponent; beyond it an exponential is constant.
 _EXPONENT_BOUND = 5.0
-# Coefficients of cos(2 pi sqrt(s)) for s from 0 to 1/4, the highest first; the
+# Coefficients of cos(2 pi sqrt(s)) for s in [0, 1/4], highest power first. The
 # error is 1e-14.
 _COSINE = (
   polynomial.Chebyshev.interpolate(
@@ -68,32 +68,37 @@ _COSINE = (
 def value(
   mechanism: Any, j: jax.Array, u: jax.Array, noise: jax.Array
 ) -> jax.Array:
-  """The structural equation of one variable.
+  """Evaluates the structural equation of one variable.
 
   Args:
-    mechanism: the equations, of any registered kind.
+    mechanism: structural equations, of any registered type.
     j: [] int32, the variable.
     u: [S, D] values of all variables; only those of j's parents are used.
-    noise: [S, D] of all variables, from `noise_at`; only j's own is used.
+    noise: [S, D] noise of all variables, from `noise_at`; only that of j is
+      used.
 
   Returns:
     [S] values, in internal units.
   """
-  raise TypeError(f'{type(mechanism)} holds no structural equations')
+  raise TypeError(
+    f'mechanisms.value is not implemented for {type(mechanism)}; register it'
+  )
 
 
 @functools.singledispatch
 def noise_at(mechanism: Any, level: jax.Array) -> jax.Array:
-  """Quantiles of every variable's noise.
+  """Returns quantiles of the noise of all variables.
 
   Args:
-    mechanism: of any registered kind.
-    level: [S, D] in [0, 1].
+    mechanism: structural equations, of any registered type.
+    level: [S, D] probability levels in [0, 1].
 
   Returns:
-    [S, D] in internal units.
+    [S, D] noise, in internal units.
   """
-  raise TypeError(f'{type(mechanism)} says nothing of noise')
+  raise TypeError(
+    f'mechanisms.noise_at is not implemented for {type(mechanism)}; register it'
+  )
 
 
 @value.register
@@ -102,10 +107,10 @@ def _(mechanism: types.Mechanism, j, u, noise):
 
 
 def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
-  """The structural equation of one variable, without its noise.
+  """Evaluates the structural equation of one variable, without its noise.
 
   Args:
-    mechanism: the equations.
+    mechanism: structural equations.
     j: [] int32, the variable.
     u: [S, D] values of all variables; only those of j's parents are used.
 
@@ -113,21 +118,21 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
     [S] values, in internal units.
   """
   z = u @ mechanism.hidden[j].T + mechanism.shift[j]  # [S, H]
-  kind = mechanism.activation[j]
+  activation = mechanism.activation[j]
   square = jnp.square(z) / (1 + jnp.square(z / _SQUARE_BEND))
-  # One exponential for three of them: it is what a simulation waits for.
+  # Three activations share one exponential, the bottleneck of a simulation.
   power = jnp.exp(
     jnp.select(
-      [kind == Activation.TANH, kind == Activation.BUMP],
+      [activation == Activation.TANH, activation == Activation.BUMP],
       [-2 * jnp.abs(z), -jnp.square(z) / 2],
       jnp.minimum(z, _EXPONENT_BOUND),
     )
   )
   active = jnp.select(
     [
-      kind == Activation.COSINE,
-      kind == Activation.TANH,
-      kind == Activation.SQUARE,
+      activation == Activation.COSINE,
+      activation == Activation.TANH,
+      activation == Activation.SQUARE,
     ],
     [_cosine(z), jnp.sign(z) * (1 - power) / (1 + power), square],
     power,
@@ -138,9 +143,10 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def _cosine(z: jax.Array) -> jax.Array:
-  """`jnp.cos`, to a few roundings of z, in a fifteenth of the time on a CPU.
+  """Computes cos(z) with a polynomial, 15 times faster than `jnp.cos` on a CPU.
 
-  A polynomial in the square of what is left of z after whole turns.
+  Whole turns are removed from z first. The error is that of a few roundings of
+  z.
   """
   turns = z / (2 * jnp.pi)
   square = jnp.square(turns - jnp.round(turns))
@@ -150,16 +156,16 @@ def _cosine(z: jax.Array) -> jax.Array:
 def noise(
   key: jax.Array, mechanism: Any, num_draws: int, num_variables: int
 ) -> jax.Array:
-  """Independent draws of every variable's noise.
+  """Samples independent draws of the noise of all variables.
 
   Args:
-    key: consumed.
-    mechanism: of any registered kind.
-    num_draws: S.
-    num_variables: D.
+    key: random key, consumed.
+    mechanism: structural equations, of any registered type.
+    num_draws: number of draws, S.
+    num_variables: number of variables, D.
 
   Returns:
-    [S, D] in internal units.
+    [S, D] noise, in internal units.
   """
   return noise_at(
     mechanism, jax.random.uniform(key, (num_draws, num_variables))
@@ -169,44 +175,45 @@ def noise(
 def stratified_noise(
   key: jax.Array, mechanism: Any, num_draws: int, num_variables: int
 ) -> jax.Array:
-  """Draws of every variable's noise that together cover its distribution.
+  """Samples stratified draws of the noise of all variables.
 
-  A Latin hypercube (McKay, Beckman and Conover, Technometrics 21, 1979): each
-  variable has one draw in each of S equally probable parts, in random order.
-  Means over the draws are unbiased, and closer than over independent ones.
+  Latin hypercube sampling (McKay, Beckman and Conover, Technometrics 21, 1979):
+  each variable has one draw in each of S equally probable strata, in random
+  order. Means over the draws are unbiased and have a lower variance than means
+  over independent draws.
 
   Args:
-    key: consumed.
-    mechanism: of any registered kind.
-    num_draws: S.
-    num_variables: D.
+    key: random key, consumed.
+    mechanism: structural equations, of any registered type.
+    num_draws: number of draws, S.
+    num_variables: number of variables, D.
 
   Returns:
-    [S, D] in internal units.
+    [S, D] noise, in internal units.
   """
   shape = (num_draws, num_variables)
-  drawn = sampling.levels(key, {'order': shape, 'place': shape})
-  part = jnp.argsort(drawn['order'], axis=0)
-  return noise_at(mechanism, (part + drawn['place']) / num_draws)
+  levels = sampling.levels(key, {'order': shape, 'position': shape})
+  stratum = jnp.argsort(levels['order'], axis=0)
+  return noise_at(mechanism, (stratum + levels['position']) / num_draws)
 
 
 @noise_at.register
 def _(mechanism: types.Mechanism, level):
-  centred = sampling.centred(level)
+  centered = sampling.centered(level)
   normal = sampling.normal(level)
-  uniform = jnp.sqrt(3.0) * centred
-  tail = jnp.log1p(-jnp.abs(centred)) / jnp.sqrt(2.0)
-  laplace = -jnp.sign(centred) * tail
-  # Of deviation 1 by its variance, pi^2 / 6.
-  skewed = sampling.gumbel((1 + centred) / 2) - np.euler_gamma
+  uniform = jnp.sqrt(3.0) * centered
+  tail = jnp.log1p(-jnp.abs(centered)) / jnp.sqrt(2.0)
+  laplace = -jnp.sign(centered) * tail
+  # Standardized by the mean and the variance, pi^2 / 6, of a Gumbel draw.
+  skewed = sampling.gumbel((1 + centered) / 2) - np.euler_gamma
   skewed *= math.sqrt(6) / math.pi
   kind = mechanism.noise
-  drawn = jnp.select(
+  standard = jnp.select(
     [kind == Noise.NORMAL, kind == Noise.UNIFORM, kind == Noise.LAPLACE],
     [normal, uniform, laplace],
     skewed,
   )
-  return mechanism.noise_scale * drawn
+  return mechanism.noise_scale * standard
 
 
 def sample(
@@ -216,25 +223,25 @@ def sample(
   num_hidden: int,
   min_length_scale: float,
 ) -> types.Mechanism:
-  """Draws raw equations: neither centred nor scaled yet, without noise.
+  """Samples raw equations, not yet centered or scaled, and without noise.
 
   Args:
-    key: consumed.
+    key: random key, consumed.
     family: [D] int32, the `Family` of each variable; none is `MIXED`.
     parents: [D, D] bool, `parents[j, i]`.
-    num_hidden: H, at least 2.
-    min_length_scale: of the Fourier features, in deviations of the causes; the
-      largest is 2.5.
+    num_hidden: number of hidden units, H, at least 2.
+    min_length_scale: smallest length scale of the Fourier features, in standard
+      deviations of the causes; the largest is 2.5.
 
   Returns:
-    A `Mechanism` whose noise scales are 0.
+    A `Mechanism` with noise scales of 0.
   """
   num_nodes = parents.shape[-1]
   edges = parents.astype(jnp.float32)
   fan_in = jnp.maximum(edges.sum(1), 1)  # [D]
   square = (num_nodes, num_nodes)
   units = (num_nodes, num_hidden)
-  drawn = sampling.levels(
+  levels = sampling.levels(
     key,
     {
       'magnitude': square,
@@ -244,37 +251,37 @@ def sample(
       'phase': units,
       'output': units,
       'steepness': units,
-      'place': units,
+      'position': units,
       'steps': units,
       'rank': square,
     },
   )
 
-  magnitude = sampling.between(drawn['magnitude'], 0.25, 1.0)
-  slopes = edges * magnitude * sampling.sign(drawn['sign'])
+  magnitude = sampling.between(levels['magnitude'], 0.25, 1.0)
+  slopes = edges * magnitude * sampling.sign(levels['sign'])
 
-  # Random Fourier features of a radial kernel (Rahimi and Recht, 2007); the
-  # same directions serve the tanh network.
-  directions = sampling.normal(drawn['directions'])
+  # Random Fourier features of a radial kernel (Rahimi and Recht, 2007). The
+  # tanh network uses the same directions.
+  directions = sampling.normal(levels['directions'])
   directions = directions * edges[:, None] / jnp.sqrt(fan_in)[:, None, None]
   length_scale = jnp.exp(
     sampling.between(
-      drawn['length_scale'], jnp.log(min_length_scale), jnp.log(2.5)
+      levels['length_scale'], jnp.log(min_length_scale), jnp.log(2.5)
     )
   )
-  phase = 2 * jnp.pi * drawn['phase']
-  output = sampling.normal(drawn['output'])
+  phase = 2 * jnp.pi * levels['phase']
+  output = sampling.normal(levels['output'])
 
-  # Monotone steps along one direction, each of its own place and steepness.
+  # Monotone steps along one direction, each with its position and steepness.
   total = jnp.abs(slopes).sum(1, keepdims=True)
   index = slopes / jnp.where(total > 0, total, 1)
-  steepness = sampling.between(drawn['steepness'], 1.0, 3.0)
-  place = 1.5 * sampling.normal(drawn['place'])
-  steps = drawn['steps'] * (jnp.arange(num_hidden) < 2)
+  steepness = sampling.between(levels['steepness'], 1.0, 3.0)
+  position = 1.5 * sampling.normal(levels['position'])
+  steps = levels['steps'] * (jnp.arange(num_hidden) < 2)
 
-  # x_a x_b is the difference of two squares, of the sum and of the difference
-  # of the pair; a sole parent is paired with itself.
-  rank = jnp.where(parents, drawn['rank'], -1.0)
+  # x_a x_b = ((x_a + x_b)^2 - (x_a - x_b)^2) / 4 for a pair of parents; a sole
+  # parent is paired with itself.
+  rank = jnp.where(parents, levels['rank'], -1.0)
   first = jax.nn.one_hot(jnp.argmax(rank, 1), num_nodes) * edges
   second = jax.nn.one_hot(jnp.argmax(rank - 2 * first, 1), num_nodes) * edges
   second = jnp.where(edges.sum(1, keepdims=True) > 1, second, first)
@@ -298,8 +305,8 @@ def sample(
   shift = {
     Family.FOURIER: phase,
     Family.TANH: phase / jnp.pi - 1,
-    Family.SIGMOID: place,
-    Family.BUMPS: place,
+    Family.SIGMOID: position,
+    Family.BUMPS: position,
   }
   weights = {
     Family.FOURIER: output,
@@ -321,7 +328,7 @@ def sample(
     rows = [table.get(member, default) for member in Family]
     return jnp.stack(rows)[family, node]
 
-  kind = jnp.array(
+  activations = jnp.array(
     [activation.get(member, Activation.TANH) for member in Family], jnp.int32
   )[family]
   return types.Mechanism(
@@ -330,7 +337,7 @@ def sample(
     hidden=pick(hidden, wide),
     shift=pick(shift, flat),
     output=pick(weights, flat),
-    activation=kind,
+    activation=activations,
     noise=jnp.zeros(num_nodes, jnp.int32),
     noise_scale=jnp.zeros(num_nodes),
   )

@@ -1,4 +1,4 @@
-"""The objective of an SCM: E[Y | do] and its range over the interventions."""
+"""Objective of an SCM: E[Y | do] and its range over the interventions."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from acme_cbo.scms import interventions
 from acme_cbo.scms import sampling
 from acme_cbo.scms import simulate
 
-# Points per side with which an extremum is looked for around a cell's centre.
+# Number of points on each side of a grid point in the refined search.
 _ZOOM = 4
 
 
@@ -20,28 +20,29 @@ def objective(
   max_size: int = 1,
   key: jax.Array | None = None,
 ) -> types.Objective:
-  """Outcomes over the domains, and the worst and best that can be reached.
+  """Computes outcomes over the domains, and the worst and best outcomes.
 
-  Every variable is tried at the points of `grid`, then closer around its best
-  and its worst point, at a quarter of their distance. For sets the best
-  variable and value are kept, and one more is looked for on top of them; each
-  is then tried again beside the others. For one variable this finds the best
-  to the resolution of the search, for several not always.
+  Every variable is evaluated at the points of `interventions.grid`, then around
+  its best and its worst point with a quarter of the grid spacing. Sets are
+  searched greedily: the best variable and value are fixed before the next
+  variable is added, and each value is then optimized once more with the others
+  fixed. For single variables the result is optimal up to the resolution of the
+  search; for larger sets it may be a local optimum.
 
   Args:
     scm: the model.
-    bank: [S, D] from `noise_bank`.
-    num_cells: K.
-    max_size: Z, variables that an allowed set holds at most.
-    key: consumed; from which the partial interventions `partial` are drawn. Not
-      needed where Z is 1 and the only one is that of no variable.
+    bank: [S, D] noise draws from `simulate.noise_bank`.
+    num_cells: number of cells per domain, K.
+    max_size: size of the largest allowed set, Z.
+    key: random key of the partial interventions, consumed. Required if Z > 1;
+      otherwise the only partial intervention is the empty one.
 
   Returns:
     The `Objective`, with P = Z partial interventions.
 
   Raises:
-    ValueError: outside `jit` and `vmap`, where worst and best are the same or
-      not finite.
+    ValueError: Z > 1 and `key` is missing; or, outside `jit` and `vmap`, the
+      best outcome is not above the worst, or not a number.
   """
   problem = scm.problem
   sets = problem.sets
@@ -49,84 +50,91 @@ def objective(
   points = interventions.grid(num_cells)
   nothing = interventions.no_intervention(num_variables)
 
-  def outcome(given, variable, fraction):
+  def outcome(partial, variable, fraction):
     return simulate.expected_outcome(
-      scm, bank, interventions.extend(problem, given, variable, fraction)
+      scm, bank, interventions.extend(problem, partial, variable, fraction)
     )
 
-  along = jax.vmap(outcome, (None, None, 0))
+  outcomes_along = jax.vmap(outcome, (None, None, 0))
 
-  def continued(given):
-    """[D, C] outcomes of one more variable, and [] that of none."""
-    as_it_is = simulate.expected_outcome(scm, bank, given)
-    curve = jax.vmap(along, (None, 0, None))(
-      given, jnp.arange(num_variables), points
+  def continuations(partial):
+    """Returns [D, C] outcomes with one more variable, and [] without."""
+    alone = simulate.expected_outcome(scm, bank, partial)
+    curves = jax.vmap(outcomes_along, (None, 0, None))(
+      partial, jnp.arange(num_variables), points
     )
-    may = intervention_sets.may_add(sets, given.mask)
-    return jnp.where(may[:, None], curve, as_it_is), as_it_is
+    may = intervention_sets.may_add(sets, partial.mask)
+    return jnp.where(may[:, None], curves, alone), alone
 
-  first, baseline = continued(nothing)
+  first_curves, baseline = continuations(nothing)
 
-  def further(sign, given, curve):
-    """The given with the variable and value that do most, and how much."""
-    extreme = jnp.argmax(sign * curve, 1)
-    around = _close_to(points[extreme], num_cells)  # [D, points]
-    close = jax.vmap(along, (None, 0, 0))(
-      given, jnp.arange(num_variables), around
+  def add_best(sign, partial, curves):
+    """Adds the best variable at its best value; also returns the outcome."""
+    extreme = jnp.argmax(sign * curves, 1)
+    nearby = _around(points[extreme], num_cells)  # [D, points]
+    refined = jax.vmap(outcomes_along, (None, 0, 0))(
+      partial, jnp.arange(num_variables), nearby
     )
-    may = intervention_sets.may_add(sets, given.mask)
-    reached = jnp.where(may[:, None], sign * close, -jnp.inf).flatten()
-    most = jnp.argmax(reached)
-    variable = jnp.where(may.any(), most // around.shape[1], num_variables)
+    may = intervention_sets.may_add(sets, partial.mask)
+    scores = jnp.where(may[:, None], sign * refined, -jnp.inf).flatten()
+    index = jnp.argmax(scores)
+    variable = jnp.where(may.any(), index // nearby.shape[1], num_variables)
     return interventions.extend(
-      problem, given, variable, around.flatten()[most]
-    ), reached[most]
+      problem, partial, variable, nearby.flatten()[index]
+    ), scores[index]
 
-  def again(sign, choice, found, turn):
-    """Tries one of the chosen variables elsewhere, beside the others."""
-    variable = jnp.argsort(~choice.mask, stable=True)[turn]
+  def refine(sign, choice, score, member):
+    """Optimizes the value of one chosen variable, with the others fixed."""
+    variable = jnp.argsort(~choice.mask, stable=True)[member]
     rest = jnp.arange(num_variables) != variable
     others = types.Intervention(
       choice.mask & rest, jnp.where(rest, choice.values, 0.0)
     )
-    curve = sign * along(others, variable, points)
-    around = _close_to(points[jnp.argmax(curve)][None], num_cells)[0]
-    close = sign * along(others, variable, around)
-    most = jnp.argmax(close)
-    better = choice.mask[variable] & (close[most] > found)
-    moved = interventions.extend(problem, others, variable, around[most])
-    return _pick(better, moved, choice), jnp.where(better, close[most], found)
-
-  def search(sign):
-    """The best (sign 1) or the worst (-1), and the way there."""
-    given, choice, found = nothing, nothing, -jnp.inf
-    passed = []
-    for turn in range(max_size):
-      passed.append(given)
-      curve = continued(given)[0] if turn else first
-      given, reached = further(sign, given, curve)
-      whole = intervention_sets.may_stop(sets, given.mask)
-      better = whole & (reached > found)
-      choice = _pick(better, given, choice)
-      found = jnp.where(better, reached, found)
-    if max_size > 1:
-      for turn in range(max_size):
-        choice, found = again(sign, choice, found, turn)
-    return sign * found, choice, passed
-
-  (most, least), choices, passed = jax.vmap(search)(jnp.array([1.0, -1.0]))
-  # Outside `jit`; under it the prior draws again what gains too little.
-  if not isinstance(most, jax.core.Tracer) and not least < most:
-    raise ValueError(
-      f'no intervention that is allowed changes the target: the worst reaches '
-      f'{least:.6g} and the best {most:.6g}; let a cause of it be set'
+    curve = sign * outcomes_along(others, variable, points)
+    nearby = _around(points[jnp.argmax(curve)][None], num_cells)[0]
+    refined = sign * outcomes_along(others, variable, nearby)
+    index = jnp.argmax(refined)
+    better = choice.mask[variable] & (refined[index] > score)
+    moved = interventions.extend(problem, others, variable, nearby[index])
+    return _select(better, moved, choice), jnp.where(
+      better, refined[index], score
     )
 
-  given, curves, outcomes = [nothing], [first], [baseline]
+  def search(sign):
+    """Finds the best (sign 1) or worst (sign -1) outcome and intervention.
+
+    Also returns the partial intervention before each of the Z greedy steps.
+    """
+    partial, choice, score = nothing, nothing, -jnp.inf
+    path = []
+    for size in range(max_size):
+      path.append(partial)
+      curves = continuations(partial)[0] if size else first_curves
+      partial, new_score = add_best(sign, partial, curves)
+      allowed = intervention_sets.may_stop(sets, partial.mask)
+      better = allowed & (new_score > score)
+      choice = _select(better, partial, choice)
+      score = jnp.where(better, new_score, score)
+    if max_size > 1:
+      for member in range(max_size):
+        choice, score = refine(sign, choice, score, member)
+    return sign * score, choice, path
+
+  (best, worst), choices, paths = jax.vmap(search)(jnp.array([1.0, -1.0]))
+  # Checked outside `jit` only; under it the prior rejects and redraws SCMs of
+  # which the best intervention gains too little.
+  if not isinstance(best, jax.core.Tracer) and not worst < best:
+    raise ValueError(
+      'no allowed intervention changes the target: the worst outcome is '
+      f'{worst:.6g} and the best {best:.6g}; allow interventions on one of its '
+      'causes'
+    )
+
+  partials, curves, outcomes = [nothing], [first_curves], [baseline]
   if max_size > 1:
     if key is None:
-      raise ValueError('partial interventions are drawn from a key; give one')
-    drawn = sampling.levels(
+      raise ValueError('max_size > 1 needs a key for the partial interventions')
+    levels = sampling.levels(
       key,
       {
         'variable': (max_size, num_variables),
@@ -134,35 +142,38 @@ def objective(
         'greedy': (),
       },
     )
-    partial = nothing
-    for turn in range(1, max_size):
-      may = intervention_sets.may_add(sets, partial.mask)
-      variable = jnp.argmax(jnp.where(may, drawn['variable'][turn], -1.0))
+    random = nothing
+    for size in range(1, max_size):
+      may = intervention_sets.may_add(sets, random.mask)
+      variable = jnp.argmax(jnp.where(may, levels['variable'][size], -1.0))
       variable = jnp.where(may.any(), variable, num_variables)
-      point = (drawn['point'][turn] * points.size).astype(jnp.int32)
-      partial = interventions.extend(problem, partial, variable, points[point])
-      best_so_far = jax.tree.map(lambda leaf: leaf[0], passed[turn])
-      given.append(_pick(drawn['greedy'] < 0.5, best_so_far, partial))
-      curve, as_it_is = continued(given[-1])
-      curves.append(curve)
-      outcomes.append(as_it_is)
+      point = (levels['point'][size] * points.size).astype(jnp.int32)
+      random = interventions.extend(problem, random, variable, points[point])
+      greedy = jax.tree.map(lambda leaf: leaf[0], paths[size])
+      partials.append(_select(levels['greedy'] < 0.5, greedy, random))
+      new_curves, alone = continuations(partials[-1])
+      curves.append(new_curves)
+      outcomes.append(alone)
   return types.Objective(
     bank=bank,
     baseline=baseline,
-    worst=least,
-    best=most,
+    worst=worst,
+    best=best,
     choice=jax.tree.map(lambda leaf: leaf[0], choices),
-    partial=jax.tree.map(lambda *leaves: jnp.stack(leaves), *given),
+    partial=jax.tree.map(lambda *leaves: jnp.stack(leaves), *partials),
     partial_outcome=jnp.stack(outcomes),
     curves=jnp.stack(curves),
   )
 
 
-def _close_to(points, num_cells):
-  """[D, 2 * _ZOOM + 1] fractions around each of [D]."""
+def _around(points, num_cells):
+  """Returns [D, 2 * _ZOOM + 1] fractions around each of [D] fractions."""
   offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)
   return jnp.clip(points[:, None] + offsets, 0.0, 1.0)
 
 
-def _pick(condition, one, other):
-  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+def _select(condition, on_true, on_false):
+  """Applies `jnp.where` to the leaves of two trees."""
+  return jax.tree.map(
+    lambda a, b: jnp.where(condition, a, b), on_true, on_false
+  )

@@ -1,4 +1,4 @@
-"""The distribution of SCMs that a policy is trained on: key -> Task."""
+"""Prior over SCMs: samples the tasks that a policy is trained on."""
 
 import functools
 from typing import NamedTuple
@@ -17,25 +17,26 @@ from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import sampling
 from acme_cbo.scms import simulate
 
-# Where several variables may be set at once: how often it is but one at a time,
-# any of the allowed number, or always as many as are allowed.
-_KINDS_OF_SETS = (0.3, 0.5, 0.2)
-# The dearest variable costs at most so many times what the cheapest does.
+# Relative frequencies of the kinds of allowed sets: single variables only, sets
+# of any size up to the maximum, and sets of the maximum size only.
+_SET_KIND_WEIGHTS = (0.3, 0.5, 0.2)
+# Largest ratio of the costs of two variables.
 _MAX_COST = 20.0
-# Draws of which an averaged outcome is said to be the mean.
+# Nominal number of samples of an averaged outcome (`Problem.samples`).
 _MANY_SAMPLES = 1000.0
-# Draws from which a variable's mean and deviation are taken.
+# Number of draws for estimates of a variable's mean and deviation.
 _SCALING_DRAWS = 256
-# A prior that rejects more than this is refused instead of drawn for ever.
+# Number of sampling rounds after which a prior that rejects too many SCMs is
+# reported instead of sampled further.
 _MAX_ROUNDS = 64
 
 
 def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
-  """One SCM, whatever its best intervention gains.
+  """Samples one SCM, without rejection by the gain of its best intervention.
 
   Args:
-    key: consumed.
-    prior: the settings.
+    key: random key, consumed.
+    prior: settings of the prior.
 
   Returns:
     An `SCM` of D = `prior.max_variables` columns, in random order.
@@ -44,7 +45,7 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
   num_nodes = prior.max_variables
   node = jnp.arange(num_nodes)
   per_node = (num_nodes,)
-  drawn = sampling.levels(
+  levels = sampling.levels(
     key,
     {
       'size': (),
@@ -72,12 +73,12 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
   size = prior.min_variables + sampling.category(
-    drawn['size'], (1.0,) * num_sizes
+    levels['size'], (1.0,) * num_sizes
   )
-  graph = sampling.category(drawn['graph'], prior.graph_weights)
-  family = sampling.category(drawn['family'], prior.family_weights)
+  graph = sampling.category(levels['graph'], prior.graph_weights)
+  family = sampling.category(levels['family'], prior.family_weights)
   density = sampling.between(
-    drawn['density'], prior.min_density, prior.max_density
+    levels['density'], prior.min_density, prior.max_density
   )
   parents = graphs.sample(key_graph, graph, size, density, num_nodes)
   present = node < size
@@ -87,7 +88,7 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
     key_mechanism,
     jnp.where(
       family == mechanisms.Family.MIXED,
-      sampling.category(drawn['families'], pure),
+      sampling.category(levels['families'], pure),
       family,
     ),
     parents,
@@ -95,39 +96,43 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
     prior.min_length_scale,
   )
   noise_ratio = sampling.between(
-    drawn['noise_ratio'], prior.min_noise, prior.max_noise
+    levels['noise_ratio'], prior.min_noise, prior.max_noise
   )
-  kinds = sampling.category(drawn['noise'], prior.noise_weights)
-  mechanism, mean, deviation = _standardise(
-    key_scaling, mechanism._replace(noise=kinds), parents, noise_ratio
+  noise = sampling.category(levels['noise'], prior.noise_weights)
+  mechanism, mean, deviation = _standardize(
+    key_scaling, mechanism._replace(noise=noise), parents, noise_ratio
   )
 
-  # The target, anywhere in the order, with an ancestor that may be set.
-  exists = present & (drawn['latent'] >= prior.latent)
-  may_set = (drawn['settable'] < prior.settable) & exists
+  # The target may be anywhere in the order, but needs an ancestor that may be
+  # set.
+  exists = present & (levels['latent'] >= prior.latent)
+  may_set = (levels['settable'] < prior.settable) & exists
   reachable = exists & (graphs.ancestors(parents) & may_set[None]).any(1)
-  target = jnp.argmax(jnp.where(reachable, drawn['target'], -1.0))
+  target = jnp.argmax(jnp.where(reachable, levels['target'], -1.0))
   is_target = node == target
 
   half_width = sampling.between(
-    drawn['half_width'], prior.min_width, prior.max_width
+    levels['half_width'], prior.min_width, prior.max_width
   )
   offset = sampling.between(
-    drawn['centre'], -prior.max_centre, prior.max_centre
+    levels['centre'], -prior.max_centre, prior.max_centre
   )
   half, centre = deviation * half_width, mean + deviation * offset
 
-  # Units tell nothing: any origin, any size.
-  scale = jnp.exp(sampling.between(drawn['scale'], jnp.log(0.1), jnp.log(10.0)))
-  location = scale * 5 * sampling.normal(drawn['location'])
-  goal = sampling.sign(drawn['goal'])
+  # Origins and sizes of the units are random, so that they carry no
+  # information.
+  scale = jnp.exp(
+    sampling.between(levels['scale'], jnp.log(0.1), jnp.log(10.0))
+  )
+  location = scale * 5 * sampling.normal(levels['location'])
+  goal = sampling.sign(levels['goal'])
 
-  sets = _sets(drawn['sets'], may_set & ~is_target, prior.max_set_size)
-  cost = jnp.exp(sampling.between(drawn['cost'], 0.0, jnp.log(_MAX_COST)))
-  each = sets @ cost  # [M]
-  of_all = prior.num_interventions * each.sum() / (each > 0).sum()
+  sets = _sets(levels['sets'], may_set & ~is_target, prior.max_set_size)
+  cost = jnp.exp(sampling.between(levels['cost'], 0.0, jnp.log(_MAX_COST)))
+  set_costs = sets @ cost  # [M]
+  mean_total = prior.num_interventions * set_costs.sum() / (set_costs > 0).sum()
   budget = jnp.maximum(
-    of_all * sampling.between(drawn['budget'], 0.3, 1.0), each.max()
+    mean_total * sampling.between(levels['budget'], 0.3, 1.0), set_costs.max()
   )
   problem = types.Problem(
     exists=exists,
@@ -137,8 +142,8 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
     low=jnp.where(exists, location + scale * (centre - half), 0.0),
     high=jnp.where(exists, location + scale * (centre + half), 0.0),
     cost=cost,
-    budget=jnp.where(drawn['budgeted'] < prior.budgeted, budget, jnp.inf),
-    samples=jnp.where(drawn['averaged'] < prior.averaged, _MANY_SAMPLES, 1.0),
+    budget=jnp.where(levels['budgeted'] < prior.budgeted, budget, jnp.inf),
+    samples=jnp.where(levels['averaged'] < prior.averaged, _MANY_SAMPLES, 1.0),
   )
   scm = types.SCM(
     problem=problem,
@@ -151,38 +156,50 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
     graph=graph,
     family=family,
   )
-  return simulate.relabel(scm, jnp.argsort(drawn['order']))
+  return simulate.relabel(scm, jnp.argsort(levels['order']))
 
 
 @functools.partial(jax.jit, static_argnames='prior')
 def sample_task(
   key: jax.Array, prior: config.PriorConfig
 ) -> tuple[types.Task, jax.Array]:
-  """One SCM with its objective, and whether the prior takes it.
+  """Samples one SCM with its objective, and whether the prior accepts it.
 
   Args:
-    key: consumed.
-    prior: the settings.
+    key: random key, consumed.
+    prior: settings of the prior.
 
   Returns:
-    The task, and [] bool: the target has an ancestor that may be set, and the
-    best intervention gains at least `prior.min_gain` deviations of it.
+    The task, and [] bool, whether the target has an ancestor that may be set
+    and the best intervention gains at least `prior.min_gain` standard
+    deviations of the target.
   """
-  key_scm, key_bank, key_given = jax.random.split(key, 3)
+  key_scm, key_bank, key_partial = jax.random.split(key, 3)
   scm = sample_scm(key_scm, prior)
   bank = simulate.noise_bank(key_bank, scm, prior.bank_size)
   objective = objective_lib.objective(
-    scm, bank, prior.num_cells, prior.max_set_size, key_given
+    scm, bank, prior.num_cells, prior.max_set_size, key_partial
   )
-  causes = graphs.ancestors(scm.parents) & scm.problem.settable[None]
-  reachable = (causes & scm.problem.target[:, None]).any()
+  settable_ancestors = (
+    graphs.ancestors(scm.parents) & scm.problem.settable[None]
+  )
+  reachable = (settable_ancestors & scm.problem.target[:, None]).any()
   # Internal units are observational deviations.
   gain = objective.best - objective.baseline
-  # What is not finite is no reason to draw again: it is found, and raises.
+  # A gain of NaN is accepted, not redrawn, so that later checks report it.
   return types.Task(scm, objective), reachable & ~(gain < prior.min_gain)
 
 
-class _Filling(NamedTuple):
+class _FillState(NamedTuple):
+  """Carry of the sampling loop.
+
+  Attributes:
+    key: random key of the next round.
+    tasks: [B, ...] accepted tasks; zeros where none has been accepted yet.
+    filled: [] int32, number of accepted tasks so far; may exceed B.
+    rounds: [] int32, number of rounds so far.
+  """
+
   key: jax.Array
   tasks: types.Task
   filled: jax.Array
@@ -193,107 +210,131 @@ class _Filling(NamedTuple):
 def fill(
   key: jax.Array, prior: config.PriorConfig, num_tasks: int
 ) -> tuple[types.Task, jax.Array]:
-  """A batch of tasks; what the prior does not take is drawn again.
+  """Samples a batch of tasks by rejection.
 
   Args:
-    key: consumed.
-    prior: the settings.
-    num_tasks: B.
+    key: random key, consumed.
+    prior: settings of the prior.
+    num_tasks: number of tasks, B.
 
   Returns:
-    A `Task` with a leading axis B, and [] bool: all of them could be drawn.
-    Where it is False the batch is not full, and `require_complete` raises.
+    A `Task` with a leading axis B, and [] bool, whether the batch is complete.
+    `require_complete` raises if it is not.
   """
   per_round = -(-num_tasks * 5 // 8)
   draw = jax.vmap(lambda k: sample_task(k, prior))
 
-  def more(state):
+  def is_incomplete(state):
     return (state.filled < num_tasks) & (state.rounds < _MAX_ROUNDS)
 
-  def fill(state):
+  def sample_round(state):
     key, key_draw = jax.random.split(state.key)
-    fresh, taken = draw(jax.random.split(key_draw, per_round))
-    place = state.filled + jnp.cumsum(taken) - 1
-    place = jnp.where(taken, place, num_tasks)  # Dropped by the scatter.
+    candidates, accepted = draw(jax.random.split(key_draw, per_round))
+    index = state.filled + jnp.cumsum(accepted) - 1
+    index = jnp.where(accepted, index, num_tasks)  # Dropped by the scatter.
     tasks = jax.tree.map(
-      lambda old, new: old.at[place].set(new, mode='drop'), state.tasks, fresh
+      lambda old, new: old.at[index].set(new, mode='drop'),
+      state.tasks,
+      candidates,
     )
-    filled = state.filled + taken.sum(dtype=jnp.int32)
-    return _Filling(key, tasks, filled, state.rounds + 1)
+    filled = state.filled + accepted.sum(dtype=jnp.int32)
+    return _FillState(key, tasks, filled, state.rounds + 1)
 
   shapes, _ = sample_task.eval_shape(key, prior)
   empty = jax.tree.map(
     lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), shapes
   )
-  start = _Filling(key, empty, jnp.int32(0), jnp.int32(0))
-  end = jax.lax.while_loop(more, fill, start)
+  start = _FillState(key, empty, jnp.int32(0), jnp.int32(0))
+  end = jax.lax.while_loop(is_incomplete, sample_round, start)
   return end.tasks, end.filled >= num_tasks
 
 
 def sample(
   key: jax.Array, prior: config.PriorConfig, num_tasks: int
 ) -> types.Task:
-  """The tasks of `fill`, all of them: see `require_complete`."""
+  """Samples a complete batch of tasks; see `fill` and `require_complete`."""
   return require_complete(*fill(key, prior, num_tasks))
 
 
 def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
-  """The tasks that `fill` returned, outside `jit`.
+  """Returns the tasks of `fill` if the batch is complete. Not for use in `jit`.
+
+  Args:
+    tasks: [B, ...] tasks returned by `fill`.
+    complete: [] bool returned by `fill`.
+
+  Returns:
+    The tasks.
 
   Raises:
-    errors.UsageError: the prior refuses nearly every SCM that it draws.
+    errors.UsageError: the batch is incomplete, because the prior rejects nearly
+      every SCM.
   """
   if not complete:
     raise errors.UsageError(
-      'the prior refuses nearly every SCM that it draws; lower scms.min_gain '
-      'or widen the domains'
+      'the prior rejects nearly every SCM; lower scms.min_gain or widen the '
+      'domains'
     )
   return tasks
 
 
 def _sets(level, settable, max_size):
-  """The sets that may be set together: [M, D] bool, some of them empty."""
-  everything = intervention_sets.subsets(np.ones(settable.size, bool), max_size)
-  size = everything.sum(1)
-  most = jnp.minimum(settable.sum(), max_size)
-  one, any_number, as_many = jnp.arange(3) == sampling.category(
-    level, _KINDS_OF_SETS
-  )
-  fitting = (size == 1) & one | any_number | (size == most) & as_many
-  possible = ~(everything & ~settable).any(1)
-  return everything & (possible & fitting)[:, None]
-
-
-def _standardise(key, mechanism, parents, noise_ratio):
-  """Gives every variable variance 1 by the share of its noise.
-
-  Standardised as it is generated (Ormaniec et al., 2024), so that neither
-  variances nor their explained shares grow along the order.
+  """Samples the sets that may be set together.
 
   Args:
-    key: consumed.
-    mechanism: raw equations, nodes in causal order.
-    parents: [D, D] bool.
-    noise_ratio: [D] deviation of the noise over that of the signal.
+    level: [] uniform level of the draw.
+    settable: [D] bool, variables that may be set.
+    max_size: maximum size of a set.
 
   Returns:
-    The mechanism, [D] means and [D] deviations of the variables.
+    [M, D] bool; rows of sets that are not allowed are empty.
+  """
+  subsets = intervention_sets.subsets(np.ones(settable.size, bool), max_size)
+  size = subsets.sum(1)
+  largest = jnp.minimum(settable.sum(), max_size)
+  singles_only, any_size, largest_only = jnp.arange(3) == sampling.category(
+    level, _SET_KIND_WEIGHTS
+  )
+  size_fits = (
+    (size == 1) & singles_only | any_size | (size == largest) & largest_only
+  )
+  possible = ~(subsets & ~settable).any(1)
+  return subsets & (possible & size_fits)[:, None]
+
+
+def _standardize(key, mechanism, parents, noise_ratio):
+  """Scales the equations and the noise so that every variable has variance 1.
+
+  Variables are standardized as they are generated (Ormaniec et al., 2024), so
+  that neither variances nor explained fractions of variance grow along the
+  causal order.
+
+  Args:
+    key: random key, consumed.
+    mechanism: raw equations, nodes in causal order.
+    parents: [D, D] bool, `parents[j, i]`.
+    noise_ratio: [D] ratio of the deviation of the noise to that of the signal.
+
+  Returns:
+    The scaled mechanism, [D] means and [D] deviations of the variables.
   """
   num_nodes = parents.shape[-1]
   node = jnp.arange(num_nodes)
   is_root = ~parents.any(1)
-  share = jnp.where(is_root, 0.0, 1 / jnp.sqrt(1 + jnp.square(noise_ratio)))
-  noise_scale = jnp.sqrt(1 - jnp.square(share))
+  signal_scale = jnp.where(
+    is_root, 0.0, 1 / jnp.sqrt(1 + jnp.square(noise_ratio))
+  )
+  noise_scale = jnp.sqrt(1 - jnp.square(signal_scale))
   mechanism = mechanism._replace(noise_scale=noise_scale)
   noise = mechanisms.noise(key, mechanism, _SCALING_DRAWS, num_nodes)
 
   def scale(u, j):
     raw = mechanisms.signal(mechanism, j, u)
-    # A root's signal is constant; its share is 0 and so is its factor.
+    # The signal of a root is constant; its scale, and so its factor, is 0.
     spread = jnp.where(is_root[j], 1.0, raw.std())
-    factor = share[j] / jnp.maximum(spread, 1e-3)
-    centred = factor * (raw - raw.mean()) + noise[:, j]
-    u = jnp.where(node == j, centred[:, None], u)
+    factor = signal_scale[j] / jnp.maximum(spread, 1e-3)
+    values = factor * (raw - raw.mean()) + noise[:, j]
+    u = jnp.where(node == j, values[:, None], u)
     return u, (factor, -factor * raw.mean())
 
   u, (factor, bias) = jax.lax.scan(scale, jnp.zeros_like(noise), node)

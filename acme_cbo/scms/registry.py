@@ -1,4 +1,4 @@
-"""What methods are compared on: systems by name, by group, and from files."""
+"""Registry of the systems for evaluation: by name, by group and from files."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -14,7 +14,7 @@ from acme_cbo.scms import shifts
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
 
-# Names that stand for several.
+# Names of groups of systems.
 GROUPS: dict[str, tuple[str, ...]] = {
   'benchmarks': tuple(benchmarks.TEXTS),
   'families': tuple(families.FAMILIES),
@@ -23,17 +23,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Environment(NamedTuple):
-  """A system, or a family of which each repeat draws a fresh one.
+  """A system, or a family from which each repeat draws another system.
 
   Attributes:
-    name: as tables show it.
-    make: number of the repeat -> its system.
-    held_out: whether the trained policy never met its like, that is, as many
-      variables, that kind of graph, and that kind of equations; None where no
-      trained policy plays.
-    fresh: whether each repeat has a system of its own.
-    digest: of what it is made from, if that may change.
-    search: finds what the interventions on a system can reach.
+    name: name in tables.
+    make: index of the repeat -> system.
+    held_out: whether the system is outside the training distribution of the
+      trained policy, in its number of variables, its kind of graph or its kind
+      of equations; None if no trained policy is evaluated.
+    fresh: whether each repeat has a different system.
+    digest: hash of the definition; empty if the definition is part of the code.
+    search: function that finds the best and worst outcomes on a system.
   """
 
   name: str
@@ -44,83 +44,95 @@ class Environment(NamedTuple):
   search: Callable[[systems.System], optimum.Optimum] = optimum.search
 
 
-# What `resolve` is, so that tests can have environments of their own.
+# Type of `resolve`; tests pass a function with environments of their own.
 Resolve = Callable[[Sequence[str], Mapping[str, Any]], list[Environment]]
 
 
 def resolve(
-  texts: Sequence[str], about: Mapping[str, Any]
+  names: Sequence[str], metadata: Mapping[str, Any]
 ) -> list[Environment]:
-  """The environments that a list names.
+  """Returns the environments with the given names.
 
   Args:
-    texts: names of benchmarks, families, shifts and groups, and paths of YAML
+    names: names of benchmarks, families, shifts and groups, and paths of YAML
       files.
-    about: what the trained policy was trained for, see `saving.load`;
-      empty where none plays.
+    metadata: training metadata of the trained policy, see `saving.load`; empty
+      if no trained policy is evaluated.
 
   Returns:
-    One `Environment` for each, several for a group, in the same order.
+    One `Environment` per name, several for a group, in the same order.
 
   Raises:
-    errors.UsageError: there is no such name or file, the file describes no
-      system, or a shift is asked for and there is nothing to shift.
+    errors.UsageError: a name or file does not exist, a file does not describe a
+      system, or a shift is requested without a trained policy.
   """
-  names = [name for text in texts for name in GROUPS.get(text, (text,))]
-  found = [_environment(name, about) for name in names]
-  if not about:
-    return found
+  members = [member for name in names for member in GROUPS.get(name, (name,))]
+  environments = [_environment(name, metadata) for name in members]
+  if not metadata:
+    return environments
   return [
-    one
-    if one.held_out is not None
-    else one._replace(held_out=_is_held_out(about['scms'], one.make(0).scm))
-    for one in found
+    environment
+    if environment.held_out is not None
+    else environment._replace(
+      held_out=_is_held_out(metadata['scms'], environment.make(0).scm)
+    )
+    for environment in environments
   ]
 
 
-def _is_held_out(trained_on: Mapping[str, Any], scm: types.SCM) -> bool:
-  """Whether a prior draws no SCM of that size, graph and equations."""
+def _is_held_out(prior: Mapping[str, Any], scm: types.SCM) -> bool:
+  """Returns whether a training prior cannot draw SCMs like this one.
+
+  Args:
+    prior: settings of the prior, `config.PriorConfig` as a dictionary.
+    scm: the model.
+
+  Returns:
+    Whether the prior excludes its size, its kind of graph or its equations.
+  """
   kinds = (
-    (trained_on['graph_weights'], int(scm.graph)),
-    (trained_on['family_weights'], int(scm.family)),
+    (prior['graph_weights'], int(scm.graph)),
+    (prior['family_weights'], int(scm.family)),
   )
-  return scm.order.size > trained_on['max_variables'] or any(
+  return scm.order.size > prior['max_variables'] or any(
     kind == systems.NO_KIND or not weights[kind] for weights, kind in kinds
   )
 
 
-def _environment(text: str, about: Mapping[str, Any]) -> Environment:
-  if text in benchmarks.TEXTS:
-    system = benchmarks.load(text)
+def _environment(name: str, metadata: Mapping[str, Any]) -> Environment:
+  """Returns the environment of one name or file."""
+  if name in benchmarks.TEXTS:
+    system = benchmarks.load(name)
     return Environment(
-      text, lambda repeat: system, digest=systems.digest(system)
+      name, lambda repeat: system, digest=systems.digest(system)
     )
-  if text in families.FAMILIES:
-    make = families.FAMILIES[text]
-    return Environment(text, make, fresh=text in families.DRAWN)
-  if text in shifts.NAMES:
-    return _shifted(text, about)
-  if text.endswith(('.yaml', '.yml')):
-    return _from_file(pathlib.Path(text))
-  known = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES, *shifts.NAMES]
-  hint = errors.did_you_mean(text, known)
-  file = pathlib.Path(f'{text}.yaml')
+  if name in families.FAMILIES:
+    make = families.FAMILIES[name]
+    return Environment(name, make, fresh=name in families.DRAWN)
+  if name in shifts.NAMES:
+    return _shifted(name, metadata)
+  if name.endswith(('.yaml', '.yml')):
+    return _from_file(pathlib.Path(name))
+  choices = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES, *shifts.NAMES]
+  hint = errors.did_you_mean(name, choices)
+  file = pathlib.Path(f'{name}.yaml')
   if file.exists():
     hint = f'; did you mean the file {file}?'
   raise errors.UsageError(
-    f'--scm: there is no SCM {text!r}{hint}; '
-    f'there are {", ".join([*GROUPS, *benchmarks.TEXTS, *shifts.NAMES])}, the '
-    'families that acme_cbo/scms/families.py names, and files that end in .yaml'
+    f'--scm: there is no SCM {name!r}{hint}; use one of '
+    f'{", ".join([*GROUPS, *benchmarks.TEXTS, *shifts.NAMES])}, one of the '
+    'families in acme_cbo/scms/families.py, or a file that ends in .yaml'
   )
 
 
-def _shifted(name: str, about: Mapping[str, Any]) -> Environment:
-  if not about:
+def _shifted(name: str, metadata: Mapping[str, Any]) -> Environment:
+  """Returns the environment of a shift of the training prior."""
+  if not metadata:
     raise errors.UsageError(
-      f'--scm: {name} is told from what a policy was trained on; name one, '
-      '--workdir= or --policy=, and let grpo play'
+      f'--scm: {name} is a shift of the training distribution of a policy; '
+      'select a policy with --workdir= or --policy= and include the method grpo'
     )
-  prior = shifts.prior(about, name)
+  prior = shifts.prior(metadata, name)
   return Environment(
     name,
     functools.partial(shifts.system, name, prior),
@@ -131,6 +143,7 @@ def _shifted(name: str, about: Mapping[str, Any]) -> Environment:
 
 
 def _from_file(path: pathlib.Path) -> Environment:
+  """Returns the environment that a YAML file describes."""
   system = yaml_spec.read(path)
   try:
     yaml_spec.check_finite(system)

@@ -1,13 +1,16 @@
-"""SCMs as those that a policy was trained on, and SCMs off that distribution.
+"""Distribution shifts of the prior that a policy was trained on.
 
-Each shift changes one thing of the prior of the policy's training and leaves
-the rest. `as_trained` changes nothing; the others begin where training ended:
+Each shift changes one aspect of the training prior. `as_trained` changes
+nothing. The others leave the range of training:
 
-- `larger`: up to half as many variables again, and more than the most;
-- `denser`: Erdos-Renyi graphs, from the highest edge probability to all edges;
-- `noisier`: from the highest share of noise to twice that;
+- `larger`: more variables than the largest training SCM, up to 1.5 times as
+  many;
+- `denser`: Erdos-Renyi graphs whose edge probability is between the highest of
+  training and 1;
+- `noisier`: noise ratios between the highest of training and twice that;
 - `skewed`: Gumbel noise;
-- `confounded`: three in ten more of the variables are latent;
+- `confounded`: the probability that a variable is latent is higher by 0.3, but
+  at most 0.9;
 - `bumps`: sums of Gaussian bumps as structural equations.
 """
 
@@ -31,11 +34,11 @@ AS_TRAINED = 'as_trained'
 
 
 def _only(member: Any) -> tuple[float, ...]:
-  """Weights that leave one kind."""
+  """Returns weights of an enumeration that exclude all but one member."""
   return tuple(float(other == member) for other in type(member))
 
 
-# What of the prior each of them changes.
+# Name of each shift -> function from the training prior to the changed fields.
 _CHANGES: dict[str, Callable[[config.PriorConfig], dict[str, Any]]] = {
   AS_TRAINED: lambda prior: {},
   'larger': lambda prior: dict(
@@ -57,68 +60,69 @@ _CHANGES: dict[str, Callable[[config.PriorConfig], dict[str, Any]]] = {
 NAMES = tuple(_CHANGES)
 
 
-def prior(about: Mapping[str, Any], name: str) -> config.PriorConfig:
-  """The prior of a policy's training, shifted.
+def prior(metadata: Mapping[str, Any], name: str) -> config.PriorConfig:
+  """Returns the training prior of a policy, shifted.
 
   Args:
-    about: what the policy was trained for, see `saving.load`.
-    name: of `NAMES`.
+    metadata: training metadata of the policy, see `saving.load`.
+    name: name of the shift, one of `NAMES`.
 
   Returns:
-    The `Prior`.
+    The shifted prior.
 
   Raises:
-    errors.UsageError: the policy does not say what it was trained on.
+    errors.UsageError: the metadata lacks settings of the training prior.
   """
-  given: dict[str, Any] = {
-    **about.get('scms', {}),
-    **about.get('horizon', {}),
-    # Of the search by which the prior refuses an SCM; what is best is searched
-    # more closely where the SCM is played on.
+  settings: dict[str, Any] = {
+    **metadata.get('scms', {}),
+    **metadata.get('horizon', {}),
+    # Only used to reject SCMs of little gain, so a coarse search suffices; the
+    # evaluation searches the optimum of each system more finely.
     'num_cells': 2,
   }
   fields = [field.name for field in dataclasses.fields(config.PriorConfig)]
-  unknown = [field for field in fields if field not in given]
-  if unknown:
+  missing = [field for field in fields if field not in settings]
+  if missing:
     raise errors.UsageError(
-      f'--scm: {name} is told from what the policy was trained on, and the '
-      f'policy does not say its {", ".join(unknown)}; train one with this '
-      'version'
+      f'--scm: {name} is a shift of the training prior, and the saved policy '
+      f'lacks these settings of it: {", ".join(missing)}; train a policy with '
+      'this version'
     )
   # JSON has lists where a prior has tuples.
-  known: dict[str, Any] = {
-    field: tuple(given[field])
-    if isinstance(given[field], list)
-    else given[field]
+  values: dict[str, Any] = {
+    field: tuple(settings[field])
+    if isinstance(settings[field], list)
+    else settings[field]
     for field in fields
   }
-  trained_on = config.PriorConfig(**known)
-  return dataclasses.replace(trained_on, **_CHANGES[name](trained_on))
+  training_prior = config.PriorConfig(**values)
+  return dataclasses.replace(training_prior, **_CHANGES[name](training_prior))
 
 
 def digest(prior: config.PriorConfig) -> str:
-  """SHA-256 of the settings from which systems are drawn."""
+  """Returns the SHA-256 of the settings of a prior."""
   return hashlib.sha256(repr(prior).encode()).hexdigest()
 
 
 def system(name: str, prior: config.PriorConfig, repeat: int) -> systems.System:
-  """One system.
+  """Draws one system of a shifted prior.
 
   Args:
-    name: of the distribution.
-    prior: from `prior`.
-    repeat: which one, from 0.
+    name: name of the shift.
+    prior: the shifted prior, from `prior`.
+    repeat: index of the system, from 0; determines the random key.
 
   Returns:
-    The system, in the precision that is current; the same one in either.
+    The system, in the current precision. Its numbers are the same in 32 and in
+    64 bits.
 
   Raises:
-    errors.UsageError: the prior refuses nearly every SCM that it draws.
+    errors.UsageError: the prior rejects nearly every SCM.
   """
-  # What is drawn depends on the precision.
+  # The same key yields other draws with 64-bit types enabled.
   with jax.enable_x64(False):
     key = jax.random.fold_in(jax.random.key(0), repeat)
-    drawn = jax.tree.map(
+    scm = jax.tree.map(
       lambda leaf: np.asarray(leaf[0]), priors.sample(key, prior, 1).scm
     )
   names = [f'x{j}' for j in range(prior.max_variables)]
@@ -126,10 +130,10 @@ def system(name: str, prior: config.PriorConfig, repeat: int) -> systems.System:
     f'{name}/{repeat}',
     f'{name}: drawn from a prior of SCMs',
     tuple(names),
-    jax.tree.map(_in_current_precision, drawn),
+    jax.tree.map(_to_current_precision, scm),
   )
 
 
-def _in_current_precision(leaf: np.ndarray) -> jax.Array:
-  real = np.issubdtype(leaf.dtype, np.floating)
-  return jnp.asarray(leaf, float if real else leaf.dtype)
+def _to_current_precision(leaf: np.ndarray) -> jax.Array:
+  is_float = np.issubdtype(leaf.dtype, np.floating)
+  return jnp.asarray(leaf, float if is_float else leaf.dtype)

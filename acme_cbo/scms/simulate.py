@@ -1,4 +1,4 @@
-"""Sampling from an SCM under do(), and what its interventions can reach."""
+"""Samples and expectations of an SCM under interventions."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,17 @@ from acme_cbo.scms import mechanisms
 def propagate(
   scm: types.SCM, intervention: types.Intervention, noise: jax.Array
 ) -> jax.Array:
-  """Evaluates the structural equations from causes to effects under do().
+  """Evaluates the structural equations under do(), from causes to effects.
 
   Args:
     scm: the model.
-    intervention: what is set.
-    noise: [S, D] of every variable, from `mechanisms`.
+    intervention: the intervention.
+    noise: [S, D] noise of all variables, from `mechanisms.noise` or
+      `mechanisms.stratified_noise`.
 
   Returns:
-    [S, D] internal values, those of latent variables too; 0 where a variable is
-    padding.
+    [S, D] values in internal units, including latent variables; 0 where a
+    variable is padding.
   """
   values = (intervention.values - scm.location) / scm.scale
   variables = jnp.arange(noise.shape[-1])
@@ -39,13 +40,13 @@ def sample(
   intervention: types.Intervention,
   num_samples: int,
 ) -> jax.Array:
-  """Ancestral sampling under do().
+  """Samples from an SCM under do(), by ancestral sampling.
 
   Args:
-    key: consumed.
+    key: random key, consumed.
     scm: the model.
-    intervention: what is set.
-    num_samples: S.
+    intervention: the intervention.
+    num_samples: number of samples, S.
 
   Returns:
     [S, D] values in the variables' own units; 0 where a variable is padding
@@ -58,26 +59,26 @@ def sample(
 
 
 def _in_own_units(scm, intervention, u):
-  """[..., D] values as they are watched."""
+  """Converts [..., D] internal values to observed ones, in own units."""
   value = scm.location + scm.scale * u
-  # What is set is set to the bit, whatever the rounding of the units.
+  # A set variable has exactly its set value, whatever the rounding of units.
   value = jnp.where(intervention.mask, intervention.values, value)
   return jnp.where(scm.problem.exists, value, 0.0)
 
 
 def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
-  """Noise draws over which E[Y | do] is averaged.
+  """Samples the noise draws over which E[Y | do] is averaged.
 
-  A linear SCM gets its noise's mean, 0, in every draw: the outcome without
-  noise is then the expectation in closed form.
+  For a linear SCM every draw is the mean of the noise, 0: the outcome without
+  noise is the expectation, in closed form.
 
   Args:
-    key: consumed.
+    key: random key, consumed.
     scm: the model.
-    num_draws: S.
+    num_draws: number of draws, S.
 
   Returns:
-    [S, D] noise of every variable.
+    [S, D] noise of all variables.
   """
   linear = scm.family == mechanisms.Family.LINEAR
   drawn = mechanisms.stratified_noise(
@@ -89,16 +90,17 @@ def noise_bank(key: jax.Array, scm: types.SCM, num_draws: int) -> jax.Array:
 def expectation(
   scm: types.SCM, bank: jax.Array, intervention: types.Intervention
 ) -> tuple[jax.Array, jax.Array]:
-  """E[x | do] of all variables, and of the target as it is judged.
+  """Returns E[x | do] of all variables, and the expected outcome.
 
   Args:
     scm: the model.
-    bank: [S, D] from `noise_bank`.
-    intervention: what is set, on one variable or several.
+    bank: [S, D] noise draws from `noise_bank`.
+    intervention: the intervention, on any number of variables.
 
   Returns:
-    [D] in the variables' own units, 0 where a variable is padding or latent;
-    and [] of the target, signed by the goal, in the SCM's internal units.
+    [D] expectations in the variables' own units, 0 where a variable is padding
+    or latent; and [] expectation of the target, signed by the goal, in the
+    SCM's internal units.
   """
   u = propagate(scm, intervention, bank).mean(0)
   target = jnp.where(scm.problem.target, u, 0.0).sum()
@@ -106,7 +108,15 @@ def expectation(
 
 
 def in_target_units(scm: types.SCM, outcome: jax.Array) -> jax.Array:
-  """An outcome as `expected_outcome` gives it, in the target's own units."""
+  """Converts an outcome of `expected_outcome` to the target's own units.
+
+  Args:
+    scm: the model.
+    outcome: [] outcome in internal units, signed by the goal.
+
+  Returns:
+    [] value of the target, in its own units.
+  """
   location, scale = (
     jnp.where(scm.problem.target, x, 0.0).sum()
     for x in (scm.location, scm.scale)
@@ -117,44 +127,45 @@ def in_target_units(scm: types.SCM, outcome: jax.Array) -> jax.Array:
 def expected_outcome(
   scm: types.SCM, bank: jax.Array, intervention: types.Intervention
 ) -> jax.Array:
-  """E[Y | do], signed by the goal, in the SCM's internal units.
+  """Returns E[Y | do], signed by the goal, in the SCM's internal units.
 
   Args:
     scm: the model.
-    bank: [S, D] from `noise_bank`.
-    intervention: what is set, on one variable or several.
+    bank: [S, D] noise draws from `noise_bank`.
+    intervention: the intervention, on any number of variables.
 
   Returns:
-    [] the mean outcome: more is better.
+    [] mean outcome; higher is better.
   """
   return expectation(scm, bank, intervention)[1]
 
 
 def sampled_outcome(scm: types.SCM, values: jax.Array) -> jax.Array:
-  """The target of rows, in the units and with the sign of `expected_outcome`.
+  """Returns the outcomes of sampled rows, comparable to `expected_outcome`.
 
   Args:
     scm: the model.
     values: [..., D] rows in the variables' own units.
 
   Returns:
-    [...] outcomes: more is better.
+    [...] values of the target in internal units, signed by the goal; higher is
+    better.
   """
   u = (values - scm.location) / scm.scale
   return scm.problem.goal * jnp.where(scm.problem.target, u, 0.0).sum(-1)
 
 
 def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
-  """The same SCM with its variables in another order of the columns.
+  """Permutes the columns of an SCM.
 
   Args:
-    scm: the model.
+    scm: the model; its mechanism is a `types.Mechanism`.
     permutation: [D] int32; new column k holds old variable `permutation[k]`.
 
   Returns:
-    The relabelled SCM.
+    The same SCM, with its variables in the new order.
   """
-  new_place = jnp.argsort(permutation)
+  new_index = jnp.argsort(permutation)
   mechanism, problem = scm.mechanism, scm.problem
   rows = jax.tree.map(lambda leaf: leaf[permutation], mechanism)
   return scm._replace(
@@ -167,7 +178,7 @@ def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
       hidden=rows.hidden[:, :, permutation],
     ),
     parents=scm.parents[permutation][:, permutation],
-    order=new_place[scm.order],
+    order=new_index[scm.order],
     location=scm.location[permutation],
     scale=scm.scale[permutation],
   )

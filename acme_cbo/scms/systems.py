@@ -1,4 +1,4 @@
-"""A system to experiment on: an SCM with names, and what is known of it."""
+"""Named systems: an SCM with names of its variables and its provenance."""
 
 from collections.abc import Sequence
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 from acme_cbo import types
 from acme_cbo.scms import formulas
 
-# The graph and the family of an SCM that no prior drew.
+# Value of `SCM.graph` and `SCM.family` for SCMs that belong to no kind.
 NO_KIND = -1
 
 
@@ -18,11 +18,11 @@ class System(NamedTuple):
   """An SCM with names.
 
   Attributes:
-    name: of the system.
-    source: where it comes from, in one line; may be empty.
-    variables: names of the D columns, latent variables too.
+    name: name of the system.
+    source: one line on its origin, such as a publication; may be empty.
+    variables: names of the D columns, including latent variables.
     scm: the model.
-    optimum_hint: an intervention that is known to be best, or None.
+    optimum_hint: known best intervention, or None.
   """
 
   name: str
@@ -33,7 +33,7 @@ class System(NamedTuple):
 
 
 def digest(system: System) -> str:
-  """SHA-256 of all that makes a system what it is, but for its name."""
+  """Returns the SHA-256 of everything in a system except name and source."""
   leaves, structure = jax.tree.flatten((system.scm, system.optimum_hint))
   sha256 = hashlib.sha256(repr((system.variables, structure)).encode())
   for leaf in leaves:
@@ -42,7 +42,15 @@ def digest(system: System) -> str:
 
 
 def describe(variables: Sequence[str], intervention: types.Intervention) -> str:
-  """'do(B = -5, D = 3.276)', or 'no intervention'."""
+  """Formats an intervention, as in 'do(B = -5, D = 3.276)'.
+
+  Args:
+    variables: names of the D variables.
+    intervention: the intervention.
+
+  Returns:
+    The text; 'no intervention' if no variable is set.
+  """
   mask, values = np.asarray(intervention.mask), np.asarray(intervention.values)
   if not mask.any():
     return 'no intervention'
@@ -57,23 +65,24 @@ def describe(variables: Sequence[str], intervention: types.Intervention) -> str:
 def describe_non_finite(
   system: System, intervention: types.Intervention, u: jax.Array
 ) -> str:
-  """Which variable first has values that are not finite, and why.
+  """Names the first variable, in causal order, with non-finite values.
 
   Args:
     system: the system.
-    intervention: what was set.
-    u: [S, D] from `simulate.propagate`.
+    intervention: intervention under which the values were computed.
+    u: [S, D] values from `simulate.propagate`.
 
   Returns:
-    A sentence; empty where all values are finite.
+    A sentence with the variable, its equation if it is a formula, its value and
+    the values of its causes; empty if all values are finite.
   """
   scm = system.scm
   rows = np.asarray(u)
   for j in np.asarray(scm.order):
-    faulty = ~np.isfinite(rows[:, j])
-    if not faulty.any():
+    non_finite = ~np.isfinite(rows[:, j])
+    if not non_finite.any():
       continue
-    row = rows[np.argmax(faulty)]
+    row = rows[np.argmax(non_finite)]
     causes = ', '.join(
       f'{system.variables[i]} = {row[i]:.6g}'
       for i in np.flatnonzero(np.asarray(scm.parents)[j])

@@ -248,21 +248,21 @@ class FaultTest(parameterized.TestCase):
 
   def test_a_process_that_says_nothing_at_the_start(self):
     with (
-      mock.patch.object(simulators, '_START_SECONDS', 0.5),
+      mock.patch.object(simulator_process, '_START_SECONDS', 0.5),
       self.assertRaisesRegex(errors.PeerError, r'\(pid \d+\) has said nothing'),
     ):
       _process('is silent')
 
   def test_a_process_that_goes_on_without_its_output(self):
     with (
-      mock.patch.object(simulators, '_EXIT_SECONDS', 0.5),
+      mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5),
       contextlib.closing(_process('closes')) as process,
       self.assertRaisesRegex(errors.PeerError, 'has ended, with code -9'),
     ):
       process.reset(1, 0, 3)
 
   def test_a_process_that_does_not_end_by_itself(self):
-    with mock.patch.object(simulators, '_EXIT_SECONDS', 0.5):
+    with mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5):
       process = _process('stays')
       process.close()
     self.assertFalse(pathlib.Path('/proc', str(process.pid)).exists())
@@ -279,7 +279,7 @@ class FaultTest(parameterized.TestCase):
       return process
 
     with (
-      mock.patch.object(simulators, '_EXIT_SECONDS', 0.5),
+      mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5),
       self.assertRaisesRegex(errors.PeerError, r'pid \d+\) has (not|ended)'),
       _pool(make, 2, stall_seconds=1.0) as pool,
     ):

@@ -332,7 +332,7 @@ class HereTest(parameterized.TestCase):
 
   def test_an_scm_on_which_nothing_can_be_gained_is_refused(self):
     with self.assertRaisesRegex(
-      errors.UsageError, 'flat: no intervention that is allowed changes the'
+      errors.UsageError, 'flat: no allowed intervention changes the'
     ):
       self._run(scms=('flat',))
 

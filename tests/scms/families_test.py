@@ -409,10 +409,16 @@ class NetworksTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    ('{', 'holds no linear network .*; install the version that does: pip'),
-    ('{"nodes": ["A"], "cpds": {}}', 'holds no linear network'),
-    ('{"nodes": ["A"], "cpds": {"A": {"variance": []}}}', 'no linear network'),
-    ('[]', 'holds no linear network'),
+    (
+      '{',
+      'not contain a linear network .*; install the supported version: pip',
+    ),
+    ('{"nodes": ["A"], "cpds": {}}', 'does not contain a linear network'),
+    (
+      '{"nodes": ["A"], "cpds": {"A": {"variance": []}}}',
+      'not contain a linear',
+    ),
+    ('[]', 'does not contain a linear network'),
   )
   def test_damaged(self, text, sentence):
     self._install(text)
@@ -429,7 +435,7 @@ class NetworksTest(parameterized.TestCase):
     self.enterContext(absltest.mock.patch.dict(sys.modules, {'pgmpy': None}))
     with self.assertRaisesRegex(
       errors.UsageError,
-      f'{name} is read from pgmpy, .*: pip install --no-deps pgmpy==1.1.2',
+      f'{name} needs pgmpy, .* run pip install --no-deps pgmpy==1.1.2',
     ):
       families.FAMILIES[name](0)
 

@@ -199,13 +199,13 @@ class ObjectiveTest(parameterized.TestCase):
     # The target is set to a root by cutting it off.
     cut = chain.mechanism._replace(linear=chain.mechanism.linear.at[2].set(0.0))
     with self.assertRaisesRegex(
-      errors.UsageError, '^chain: no intervention that is allowed changes the'
+      errors.UsageError, '^chain: no allowed intervention changes the'
     ):
       optimum.search(
         _chain()._replace(scm=chain._replace(mechanism=cut)), num_draws=_FEW
       )
     # Mentioned, and without effect.
-    with self.assertRaisesRegex(errors.UsageError, 'all come to'):
+    with self.assertRaisesRegex(errors.UsageError, 'all outcomes are'):
       optimum.search(
         _written(
           ['X: {equation: e, domain: [0, 1]}', 'Y: {equation: 0 * X + e}']

@@ -12,20 +12,20 @@ from acme_cbo.scms import registry
 
 
 class ResolveTest(absltest.TestCase):
-  def test_a_name_that_nobody_knows(self):
+  def test_unknown_name(self):
     with self.assertRaisesRegex(
       errors.UsageError,
-      "no SCM 'benchmark'; did you mean benchmarks.; there are benchmarks, ",
+      "no SCM 'benchmark'; did you mean benchmarks.; use one of benchmarks, ",
     ):
       registry.resolve(['benchmark'], {})
 
-  def test_a_file_that_is_not_there(self):
+  def test_missing_file(self):
     with self.assertRaisesRegex(
       errors.UsageError, '/no/such.yaml cannot be read: No such file'
     ):
       registry.resolve(['/no/such.yaml'], {})
 
-  def test_a_benchmark_a_family_and_a_file(self):
+  def test_benchmark_family_and_file(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yaml'
     text = benchmarks.TEXTS['toy'].replace('name: toy', 'name: mine')
@@ -50,37 +50,39 @@ class ResolveTest(absltest.TestCase):
     self.assertLen(mine.digest, 64)
     self.assertNotEqual(mine.digest, changed.digest)
 
-  def test_what_is_drawn_in_training_too_was_not_held_out(self):
+  def test_held_out_is_outside_the_training_prior(self):
     weights = [0.0] * len(mechanisms.Family)
     weights[mechanisms.Family.LINEAR] = 1.0
     graph_weights = [1.0] * len(graphs.Graph)
     graph_weights[graphs.Graph.STAR] = 0.0
-    about = {
+    metadata = {
       'scms': {
         'max_variables': 5,
         'graph_weights': graph_weights,
         'family_weights': weights,
       }
     }
-    found = registry.resolve(
-      ['toy', 'chain_5', 'chain_8', 'star_5', 'er_tanh_10', 'sparse_5'], about
+    environments = registry.resolve(
+      ['toy', 'chain_5', 'chain_8', 'star_5', 'er_tanh_10', 'sparse_5'],
+      metadata,
     )
     self.assertEqual(
-      [one.held_out for one in found], [True, False, True, True, True, False]
+      [environment.held_out for environment in environments],
+      [True, False, True, True, True, False],
     )
 
-  def test_a_group_is_all_of_them(self):
-    found = [x.name for x in registry.resolve(['benchmarks'], {})]
-    self.assertEqual(found, list(benchmarks.TEXTS))
+  def test_group_is_all_of_its_members(self):
+    names = [x.name for x in registry.resolve(['benchmarks'], {})]
+    self.assertEqual(names, list(benchmarks.TEXTS))
 
-  def test_a_file_that_describes_nothing(self):
+  def test_file_that_describes_no_system(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yaml'
     path.write_text('nonsense')
     with self.assertRaisesRegex(errors.UsageError, 'x.yaml'):
       registry.resolve([str(path)], {})
 
-  def test_a_file_of_which_a_variable_has_no_value(self):
+  def test_file_with_a_variable_that_is_not_finite(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yaml'
     path.write_text(
@@ -93,7 +95,7 @@ class ResolveTest(absltest.TestCase):
     ):
       registry.resolve([str(path)], {})
 
-  def test_a_directory(self):
+  def test_directory(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yml'
     path.mkdir()

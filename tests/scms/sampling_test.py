@@ -37,7 +37,7 @@ class QuantilesTest(parameterized.TestCase):
   @parameterized.parameters(
     (sampling.normal, stats.norm),
     (sampling.gumbel, stats.gumbel_r),
-    (sampling.centred, stats.uniform(-1, 2)),
+    (sampling.centered, stats.uniform(-1, 2)),
     (lambda level: sampling.between(level, 2.0, 5.0), stats.uniform(2, 3)),
   )
   def test_are_those_of_the_distribution(self, quantile, distribution):

@@ -12,8 +12,8 @@ from acme_cbo.scms import registry
 from acme_cbo.scms import shifts
 from tests.support import miniature
 
-# As a policy keeps it: JSON has no tuples.
-_ABOUT = json.loads(
+# As in a saved policy: JSON has no tuples.
+_METADATA = json.loads(
   json.dumps(
     {
       'scms': dataclasses.asdict(miniature.PRIOR) | {'latent': 0.1},
@@ -28,10 +28,10 @@ class PriorTest(parameterized.TestCase):
     expected = dataclasses.replace(
       miniature.PRIOR, latent=0.1, num_cells=2, num_interventions=10
     )
-    self.assertEqual(shifts.prior(_ABOUT, shifts.AS_TRAINED), expected)
+    self.assertEqual(shifts.prior(_METADATA, shifts.AS_TRAINED), expected)
 
   @parameterized.parameters(
-    # Of 3 to 5 variables.
+    # The training prior has 3 to 5 variables.
     ('larger', dict(min_variables=6, max_variables=8)),
     (
       'denser',
@@ -46,27 +46,28 @@ class PriorTest(parameterized.TestCase):
     ('confounded', dict(latent=0.4)),
     ('bumps', dict(family_weights=(*[0.0] * 7, 1.0))),
   )
-  def test_one_thing_is_changed(self, name, changes):
-    trained_on = shifts.prior(_ABOUT, shifts.AS_TRAINED)
+  def test_changes_one_aspect(self, name, changes):
+    training_prior = shifts.prior(_METADATA, shifts.AS_TRAINED)
     self.assertEqual(
-      shifts.prior(_ABOUT, name), dataclasses.replace(trained_on, **changes)
+      shifts.prior(_METADATA, name),
+      dataclasses.replace(training_prior, **changes),
     )
 
-  def test_a_policy_that_does_not_say(self):
-    scms = {k: v for k, v in _ABOUT['scms'].items() if k != 'noise_weights'}
+  def test_metadata_without_a_setting_of_the_prior(self):
+    scms = {k: v for k, v in _METADATA['scms'].items() if k != 'noise_weights'}
     with self.assertRaisesRegex(
-      errors.UsageError, 'larger is told from .* not say its noise_weights;'
+      errors.UsageError, 'larger is a shift of .* lacks .* noise_weights;'
     ):
-      shifts.prior(_ABOUT | {'scms': scms}, 'larger')
+      shifts.prior(_METADATA | {'scms': scms}, 'larger')
 
   def test_digests(self):
-    digests = {shifts.digest(shifts.prior(_ABOUT, n)) for n in shifts.NAMES}
+    digests = {shifts.digest(shifts.prior(_METADATA, n)) for n in shifts.NAMES}
     self.assertLen(digests, len(shifts.NAMES))
 
 
 class SystemTest(absltest.TestCase):
   def test_is_the_same_in_either_precision(self):
-    prior = shifts.prior(_ABOUT, 'bumps')
+    prior = shifts.prior(_METADATA, 'bumps')
     single = shifts.system('bumps', prior, 3)
     with jax.enable_x64(True):
       double = shifts.system('bumps', prior, 3)
@@ -77,26 +78,26 @@ class SystemTest(absltest.TestCase):
     jax.tree.map(np.testing.assert_array_equal, single.scm, double.scm)
     self.assertEqual(double.scm.family, mechanisms.Family.BUMPS)
 
-  def test_each_repeat_has_its_own(self):
-    prior = shifts.prior(_ABOUT, shifts.AS_TRAINED)
+  def test_each_repeat_has_its_own_system(self):
+    prior = shifts.prior(_METADATA, shifts.AS_TRAINED)
     one, two, again = (shifts.system('x', prior, n).scm for n in (0, 1, 0))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     self.assertFalse(np.array_equal(one.scale, two.scale))
 
 
 class EnvironmentsTest(absltest.TestCase):
-  def test_what_is_held_out(self):
-    found = registry.resolve(['shifts', 'toy'], _ABOUT)
-    self.assertEqual([x.name for x in found], [*shifts.NAMES, 'toy'])
-    self.assertEqual([x.held_out for x in found], [False] + [True] * 7)
-    self.assertTrue(all(x.fresh for x in found[:-1]))
-    system = found[1].make(0)
+  def test_all_but_as_trained_are_held_out(self):
+    environments = registry.resolve(['shifts', 'toy'], _METADATA)
+    self.assertEqual([x.name for x in environments], [*shifts.NAMES, 'toy'])
+    self.assertEqual([x.held_out for x in environments], [False] + [True] * 7)
+    self.assertTrue(all(x.fresh for x in environments[:-1]))
+    system = environments[1].make(0)
     self.assertLen(system.variables, 8)
     self.assertGreaterEqual(int(system.scm.present.sum()), 6)
 
   def test_needs_a_policy(self):
     with self.assertRaisesRegex(
-      errors.UsageError, 'larger is told from what a policy was trained on'
+      errors.UsageError, 'larger is a shift of the training distribution'
     ):
       registry.resolve(['larger'], {})
 

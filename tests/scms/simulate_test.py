@@ -473,7 +473,7 @@ class SetsTest(parameterized.TestCase):
     self.assertAlmostEqual(objective.best, 7 / 8 - 1 / 16, delta=1e-3)
 
   def test_a_key_is_needed_for_what_is_drawn(self):
-    with self.assertRaisesRegex(ValueError, 'drawn from a key; give one'):
+    with self.assertRaisesRegex(ValueError, 'max_size > 1 needs a key'):
       _objective(self._sum_of_three([[0], [0, 1]]), jnp.zeros((1, 4)), 4, 2)
 
   def test_curves_are_outcomes_beside_what_is_given(self):

@@ -62,7 +62,7 @@ def train(
   lost = np.argwhere(~np.asarray(fine))  # Of [W, S, updates, 2].
   if lost.size:
     w, s, update, what = lost[0]
-    said = 'the prior refuses nearly every SCM', 'something is not finite'
+    said = 'the prior rejects nearly every SCM', 'something is not finite'
     raise FloatingPointError(
       f'validation, update {update + 1} of the training of seed {seeds[s]} '
       f'with {balances[w]}: {said[what]}'

@@ -69,8 +69,8 @@ _REFUSED = (
    'variable Z is the target, which may not be set'),
   ('  X: ', '  exp: ', '6:3', 'exp has a meaning in equations'),
   ('  X: ', '  e: ', '6:3', 'e has a meaning in equations'),
-  ('  X: ', '  "1": ', '6:3', "'1' is no name of a variable"),
-  ('  X: ', '  lambda: ', '6:3', 'lambda is a word of Python'),
+  ('  X: ', '  "1": ', '6:3', "'1' is not a valid name of a variable"),
+  ('  X: ', '  lambda: ', '6:3', 'lambda is a Python keyword'),
   # Equations.
   ('cos(Z)', 'cos(W)', '5:22', 'variable Y: equation: W is unknown'),
   ('cos(Z)', 'cosh(Z)', '5:18', r'cosh is unknown; did you mean cos\?'),
