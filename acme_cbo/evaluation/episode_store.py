@@ -26,7 +26,7 @@ def key(episode: episodes_lib.Episode) -> Key:
   return episode.method, episode.scm, episode.repeat
 
 
-def begin(
+def record_start(
   out: pathlib.Path,
   config: dict[str, Any],
   devices: list[str],

@@ -1,13 +1,14 @@
-"""Compares methods on SCMs, its files in one directory.
+"""Evaluates methods on SCMs and writes the results to a directory O.
 
 O/results.csv   a row per method, SCM, repeat and step
-O/summary.json  what they come to, with intervals
+O/summary.json  means, intervals and paired differences
 O/table.md      the same as tables
-O/curves_*.png  each SCM over the interventions; scores.png, all of them;
-                scores_over_seconds.png, all of them over the time they take
+O/curves_*.png  curves over the interventions, a figure per SCM
+O/scores.png    scores over the interventions, all SCMs together
+O/scores_over_seconds.png  scores over the computing time, all SCMs together
 
-and what `episode_log` writes. An episode that is finished is never played
-again: the same command goes on after a kill at any moment.
+The directory also holds the files of `episode_store`. Finished episodes are
+kept: rerunning the command resumes after the last one, also after a kill.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -37,284 +38,291 @@ from acme_cbo.policies import registry as policy_registry
 from acme_cbo.scms import registry as scm_registry
 from acme_cbo.scms import systems
 
-# Names that a warning spells out.
-_MAX_SHOWN = 3
+# Maximum number of methods that a warning names.
+_MAX_NAMES = 3
 
 
 def run(
-  settings: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
+  config: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
 ) -> dict[str, Any]:
-  """Plays what was not played yet, writes and prints what all of it came to.
+  """Runs the missing episodes, then writes and prints the results.
 
   Args:
-    settings: what is compared.
-    resolve: a module's function that knows the SCMs by their names.
+    config: config of the evaluation.
+    resolve: function of a module that finds SCMs by name, such as
+      `scms.registry.resolve`.
 
   Returns:
-    What `summary.json` holds.
+    The content of `summary.json`.
 
   Raises:
-    errors.UsageError: see `playing_in`.
+    errors.UsageError: see `run_episodes`.
   """
-  with playing_in(settings, resolve) as played:
-    summary = _write(settings, played)
+  with run_episodes(config, resolve) as result:
+    summary = _write(config, result)
   print(
-    f'\n{tables.terminal(summary)}\n\nall of it in {settings.out}', flush=True
+    f'\n{tables.terminal(summary)}\n\nresults written to {config.out}',
+    flush=True,
   )
   return summary
 
 
-class Played(NamedTuple):
-  """What was played.
+class EvaluationResult(NamedTuple):
+  """Episodes of an evaluation, and the setting they were run in.
 
   Attributes:
-    environments: {SCM: `Environment`}.
-    largest: {SCM: the system with the most variables of its repeats}.
-    episodes: by SCM, method and repeat.
-    config: what they depend on.
-    warnings: sentences, of what methods were not made for.
-    refusals: {(method, SCM): why it did not play there}.
+    environments: {SCM: its `Environment`}.
+    largest: {SCM: the system with the most variables over all repeats}.
+    episodes: all episodes, sorted by SCM, method and repeat.
+    settings: the settings that the episodes depend on.
+    warnings: sentences about methods that are used outside their training
+      distribution, or not run on an SCM.
+    refusals: {(method, SCM): reason why the method cannot be run on the SCM}.
   """
 
   environments: Mapping[str, scm_registry.Environment]
   largest: Mapping[str, systems.System]
   episodes: list[episodes_lib.Episode]
-  config: dict[str, Any]
+  settings: dict[str, Any]
   warnings: list[str]
   refusals: Mapping[tuple[str, str], str]
 
 
 @contextlib.contextmanager
-def playing_in(
-  settings: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
-) -> Iterator[Played]:
-  """Plays what was not played yet; the directory is locked until it is left.
+def run_episodes(
+  config: config_lib.MethodEvaluationConfig, resolve: scm_registry.Resolve
+) -> Iterator[EvaluationResult]:
+  """Runs the missing episodes and locks the directory until the exit.
 
   Args:
-    settings: what is compared.
-    resolve: as for `run`.
+    config: config of the evaluation.
+    resolve: see `run`.
 
   Yields:
-    What `results.csv` and `episodes.jsonl` hold.
+    The episodes of `results.csv` and `episodes.jsonl`.
 
   Raises:
-    errors.UsageError: a setting cannot be used, or the directory holds another
-      comparison.
+    errors.UsageError: a setting is invalid, or the directory holds another
+      evaluation.
   """
-  config_lib.check_method_config(settings)
-  cast = workers.EvaluationSpec(
+  config_lib.check_method_config(config)
+  spec = workers.EvaluationSpec(
     protocol=episodes_lib.Protocol(
-      num_observations=settings.observations,
-      num_interventions=settings.interventions,
-      num_samples=settings.samples,
-      budget=settings.budget,
-      seed=settings.seed,
+      num_observations=config.observations,
+      num_interventions=config.interventions,
+      num_samples=config.samples,
+      budget=config.budget,
+      seed=config.seed,
     ),
-    scms=settings.scms,
-    methods=settings.methods,
-    policies=settings.policies,
+    scms=config.scms,
+    methods=config.methods,
+    policies=config.policies,
     resolve=resolve,
   )
-  player = workers.EpisodeRunner(cast)
+  runner = workers.EpisodeRunner(spec)
   largest = {
-    name: player.largest(name, settings.repeats) for name in player.environments
+    name: runner.largest_system(name, config.repeats)
+    for name in runner.environments
   }
-  refusals = _refusals(player, largest, settings)
+  refusals = _refusals(runner, largest, config)
   warnings = [
-    *_warnings(player, largest, settings),
+    *_warnings(runner, largest, config),
     *(
-      f'{method} does not play on {scm}: {reason}'
+      f'{method} is not run on {scm}: {reason}'
       for (method, scm), reason in refusals.items()
     ),
   ]
-  for sentence in warnings:
-    logging.warning('%s', sentence)
-  out = settings.out
+  for warning in warnings:
+    logging.warning('%s', warning)
+  out = config.out
   run_directory.prepare_resumable(out, '--out', 'an evaluation', 'methods')
   with run_directory.lock(out, '--out'):
     log = episode_store.EpisodeLog(out)
-    config = _config(settings, player)
-    starts = episode_store.begin(
+    settings = _episode_settings(config, runner)
+    starts = episode_store.record_start(
       out,
-      config,
+      settings,
       [f'{device} ({device.device_kind})' for device in jax.devices()],
       log.episodes,
     )
-    for difference in run_directory.environment_changes(starts):
+    for change in run_directory.environment_changes(starts):
       print(
-        f'not as at the last start, so that numbers may differ: {difference}',
+        'warning: environment changed since the last start; results may '
+        f'differ: {change}',
         flush=True,
       )
-    there = {*log.episodes, *refusals}
-    blocks = _blocks(settings, list(player.environments), there)
-    _announce(settings, blocks, log)
-    jobs = min(settings.jobs, len(blocks))
+    scms = list(runner.environments)
+    work_items = _work_items(config, scms, {*log.episodes, *refusals})
+    _announce(config, work_items, log)
+    jobs = min(config.jobs, len(work_items))
     if jobs > 1:
-      lines = workers.run_in_processes(cast, player.digests, blocks, jobs)
+      lines = workers.run_parallel(spec, runner.digests, work_items, jobs)
     else:
-      lines = workers.run_here(player, blocks)
+      lines = workers.run_serial(runner, work_items)
     progress = progress_lib.Progress(
-      [m for b in blocks for m in b.methods], jobs, sys.stderr
+      [method for item in work_items for method in item.methods],
+      jobs,
+      sys.stderr,
     )
-    # What plays elsewhere is ended even where a line cannot be written.
+    # Worker processes are ended even if a line cannot be written.
     with (
       contextlib.closing(lines),  # pyrefly: ignore
-      _table(out, aggregate.table([*log.episodes.values()])) as add,
+      _results_file(out, aggregate.table([*log.episodes.values()])) as append,
     ):
       for line in lines:
         episode = log.append(line)
-        add(aggregate.table([episode]))
+        append(aggregate.table([episode]))
         progress.update(episode)
     progress.close()
-    episodes = log.ordered(list(player.environments), settings.methods)
+    episodes = log.ordered(scms, config.methods)
     table = aggregate.table(episodes)
     run_directory.write_text(out / 'results.csv', table.to_csv(index=False))
-    yield Played(
-      player.environments, largest, episodes, config, warnings, refusals
+    yield EvaluationResult(
+      runner.environments, largest, episodes, settings, warnings, refusals
     )
 
 
 @contextlib.contextmanager
-def _table(
-  out: pathlib.Path, so_far: pd.DataFrame
+def _results_file(
+  out: pathlib.Path, table: pd.DataFrame
 ) -> Iterator[Callable[[pd.DataFrame], None]]:
-  """The table of results while it grows; in the order in which episodes end."""
+  """Writes `results.csv` and yields a function that appends rows to it."""
   path = out / 'results.csv'
-  run_directory.write_text(path, so_far.to_csv(index=False))
+  run_directory.write_text(path, table.to_csv(index=False))
   with path.open('a') as file:
 
-    def add(rows):
+    def append(rows):
       file.write(rows.to_csv(index=False, header=False))
       file.flush()
 
-    yield add
+    yield append
 
 
-def _config(
-  settings: config_lib.MethodEvaluationConfig, player: workers.EpisodeRunner
+def _episode_settings(
+  config: config_lib.MethodEvaluationConfig, runner: workers.EpisodeRunner
 ) -> dict[str, Any]:
-  """What the episodes depend on, and which there are."""
+  """Returns the settings that determine the episodes, with digests."""
   names = ('observations', 'interventions', 'samples', 'budget', 'seed')
   return {
-    **{name: getattr(settings, name) for name in names},
-    'repeats': settings.repeats,
-    **player.digests,
+    **{name: getattr(config, name) for name in names},
+    'repeats': config.repeats,
+    **runner.digests,
   }
 
 
 def _warnings(
-  player: workers.EpisodeRunner,
+  runner: workers.EpisodeRunner,
   largest: dict[str, systems.System],
-  settings: config_lib.MethodEvaluationConfig,
+  config: config_lib.MethodEvaluationConfig,
 ) -> list[str]:
-  """What trained policies are asked for that they were not trained for."""
-  asked: dict[tuple[str, str], list[str]] = {}
+  """Returns a sentence for each use outside a training distribution."""
+  methods: dict[tuple[str, str], list[str]] = {}
   for scm, system in largest.items():
-    for method, about in player.abouts.items():
+    for method, metadata in runner.metadata.items():
       beyond = policy_registry.beyond_training(
-        about, system.scm, settings.observations, settings.interventions
+        metadata, system.scm, config.observations, config.interventions
       )
       if beyond:
-        asked.setdefault((scm, ', '.join(beyond)), []).append(method)
+        methods.setdefault((scm, ', '.join(beyond)), []).append(method)
   return [
-    f'{errors.format_list(who, _MAX_SHOWN, "more", ", ")} on {scm}: asked for '
-    f'more than {"it was" if len(who) == 1 else "they were"} trained for: '
+    f'{errors.format_list(names, _MAX_NAMES, "more", ", ")} on {scm}: used '
+    f'outside {"its" if len(names) == 1 else "their"} training distribution: '
     f'{beyond}'
-    for (scm, beyond), who in asked.items()
+    for (scm, beyond), names in methods.items()
   ]
 
 
 def _refusals(
-  player: workers.EpisodeRunner,
+  runner: workers.EpisodeRunner,
   largest: dict[str, systems.System],
-  settings: config_lib.MethodEvaluationConfig,
+  config: config_lib.MethodEvaluationConfig,
 ) -> dict[tuple[str, str], str]:
-  """{(method, SCM): why the method cannot play on all repeats of it}.
+  """Returns {(method, SCM): reason why it cannot be run on all repeats}.
 
   Raises:
-    errors.UsageError: no method can play on an SCM.
+    errors.UsageError: no method can be run on an SCM.
   """
-  found = {
+  refusals = {
     (method, scm): reason
     for scm, system in largest.items()
-    for method in settings.methods
-    if (reason := player.refusal(method, system))
+    for method in config.methods
+    if (reason := runner.refusal(method, system))
   }
   for scm in largest:
-    reasons = [found.get((method, scm)) for method in settings.methods]
+    reasons = [refusals.get((method, scm)) for method in config.methods]
     if all(reasons):
       raise errors.UsageError(
-        f'--methods: none of them can play on {scm}: {reasons[0]}'
+        f'--methods: none of them can be run on {scm}: {reasons[0]}'
       )
-  return found
+  return refusals
 
 
-def _blocks(
-  settings: config_lib.MethodEvaluationConfig,
+def _work_items(
+  config: config_lib.MethodEvaluationConfig,
   scms: Sequence[str],
-  there: Set[tuple[Any, ...]],
+  excluded: Set[tuple[Any, ...]],
 ) -> list[workers.WorkItem]:
-  """What is left to be played.
+  """Returns the episodes that are left to run.
 
   Args:
-    settings: what is compared.
-    scms: their names.
-    there: (method, SCM, repeat) of what was played already, (method, SCM) of
-      what cannot be.
+    config: config of the evaluation.
+    scms: names of the SCMs.
+    excluded: (method, SCM, repeat) of each finished episode, and (method, SCM)
+      of each method that cannot be run on an SCM.
 
   Returns:
-    The `Block`s, none of them empty.
+    The work items, none of them empty.
   """
-  blocks = [
+  work_items = [
     workers.WorkItem(
       scm,
       repeat,
       [
         method
-        for method in settings.methods
-        if not {(method, scm, repeat), (method, scm)} & there
+        for method in config.methods
+        if not {(method, scm, repeat), (method, scm)} & excluded
       ],
     )
     for scm in scms
-    for repeat in range(settings.repeats)
+    for repeat in range(config.repeats)
   ]
-  return [block for block in blocks if block.methods]
+  return [item for item in work_items if item.methods]
 
 
-def _announce(settings, blocks, log) -> None:
-  left = sum(len(block.methods) for block in blocks)
-  there = len(log.episodes)
+def _announce(config, work_items, log) -> None:
+  remaining = sum(len(item.methods) for item in work_items)
+  finished = len(log.episodes)
   print(
-    f'{left} episode{"" if left == 1 else "s"} to play'
-    f'{f", {there} are there already" if there else ""}; '
-    f'{settings.observations} observations, {settings.interventions} '
-    'interventions. The same command goes on after Ctrl-C or a kill.',
+    f'{remaining} episode{"" if remaining == 1 else "s"} to run'
+    f'{f", {finished} already finished" if finished else ""}; '
+    f'{config.observations} observations, {config.interventions} '
+    'interventions. Rerun the command to resume after Ctrl-C or a kill.',
     flush=True,
   )
 
 
 def _write(
-  settings: config_lib.MethodEvaluationConfig, played: Played
+  config: config_lib.MethodEvaluationConfig, result: EvaluationResult
 ) -> dict[str, Any]:
-  """Writes the summary, the page and the figures."""
-  out = settings.out
-  found = aggregate.summarize(
-    played.episodes, settings.interventions, settings.confidence
+  """Writes the summary, the tables and the figures; returns the summary."""
+  out = config.out
+  aggregates = aggregate.summarize(
+    result.episodes, config.interventions, config.confidence
   )
-  for name, environment in played.environments.items():
-    found['scms'][name] |= {
+  for name, environment in result.environments.items():
+    aggregates['scms'][name] |= {
       'held_out': environment.held_out,
       'fresh': environment.fresh,
-      'source': played.largest[name].source,
+      'source': result.largest[name].source,
     }
   summary = {
-    'settings': played.config,
-    'confidence': settings.confidence,
-    'warnings': played.warnings,
-    **found,
+    'settings': result.settings,
+    'confidence': config.confidence,
+    'warnings': result.warnings,
+    **aggregates,
   }
   run_directory.write_text(out / 'table.md', tables.markdown(summary))
-  _draw(settings, played)
+  _draw(config, result)
   run_directory.write_json(out / 'summary.json', summary)
   return summary
 
@@ -325,75 +333,82 @@ _PANELS = {
 }
 
 
-def _draw(settings: config_lib.MethodEvaluationConfig, played: Played) -> None:
-  """A figure for each SCM, and one of the scores where there are several."""
-  horizon, episodes = settings.interventions, played.episodes
+def _draw(
+  config: config_lib.MethodEvaluationConfig, result: EvaluationResult
+) -> None:
+  """Draws a figure per SCM, and the scores over all SCMs if there are several.
+
+  Args:
+    config: config of the evaluation.
+    result: the episodes.
+  """
+  horizon, episodes = config.interventions, result.episodes
   scores: dict[str, list[np.ndarray]] = {}
-  for name, environment in played.environments.items():
+  for name, environment in result.environments.items():
     part = [episode for episode in episodes if episode.scm == name]
-    # SCMs of their own have optima of their own.
-    normalised = environment.fresh
+    # If every repeat has its own SCM, the optima differ between repeats.
+    normalized = environment.fresh
     panels = {
       title: {
-        method: _curve([values], settings.confidence)
+        method: _curve([values], config.confidence)
         for method, values in aggregate.curves(
-          part, column, horizon, normalised
+          part, column, horizon, normalized
         ).items()
       }
       for title, column in _PANELS.items()
     }
     levels = {
-      'optimum': 1.0 if normalised else part[0].optimum,
-      'no intervention': 0.0 if normalised else part[0].no_intervention,
+      'optimum': 1.0 if normalized else part[0].optimum,
+      'no intervention': 0.0 if normalized else part[0].no_intervention,
     }
-    better = 'more' if part[0].goal > 0 else 'less'
+    better = 'higher' if part[0].goal > 0 else 'lower'
     figure = plots.methods(
-      f'{name}: {_of_what(settings)}',
+      f'{name}: {_averaging(config)}',
       panels,
       levels,
-      'score' if normalised else f'E[Y | do], {better} is better',
+      'score' if normalized else f'E[Y | do] ({better} is better)',
       policy_registry.NAMES,
     )
     safe = urllib.parse.quote(name, safe='')
-    plots.save(settings.out / f'curves_{safe}.png', figure)
+    plots.save(config.out / f'curves_{safe}.png', figure)
     for method, values in aggregate.curves(
       part, 'recommended_expected', horizon, True
     ).items():
       scores.setdefault(method, []).append(values)
-  if len(played.environments) > 1:
+  if len(result.environments) > 1:
     curves = {
-      method: _curve(strata, settings.confidence)
+      method: _curve(strata, config.confidence)
       for method, strata in scores.items()
-      if len(strata) == len(played.environments)
+      if len(strata) == len(result.environments)
     }
     seconds = aggregate.cumulative_seconds(episodes, horizon)
     over_seconds = {
       method: curve._replace(seconds=seconds[method])
       for method, curve in curves.items()
     }
-    for file, drawn in (
+    for file, panel in (
       ('scores.png', curves),
       ('scores_over_seconds.png', over_seconds),
     ):
       figure = plots.methods(
-        f'{len(played.environments)} SCMs: {_of_what(settings)}',
-        {'score of the last recommendation': drawn},
+        f'{len(result.environments)} SCMs: {_averaging(config)}',
+        {'score of the last recommendation': panel},
         {'optimum': 1.0, 'no intervention': 0.0},
         'score',
         policy_registry.NAMES,
       )
-      plots.save(settings.out / file, figure)
+      plots.save(config.out / file, figure)
 
 
-def _of_what(settings: config_lib.MethodEvaluationConfig) -> str:
-  repeats = settings.repeats
-  few = statistics.no_interval_reason(repeats)
-  with_intervals = f'{repeats} repeats, {settings.confidence:.0%} intervals'
-  return f'mean of {few or with_intervals}'
+def _averaging(config: config_lib.MethodEvaluationConfig) -> str:
+  """Returns the part of a title that names the mean and its intervals."""
+  reason = statistics.no_interval_reason(config.repeats)
+  intervals = f'{config.repeats} repeats, {config.confidence:.0%} intervals'
+  return f'mean of {reason or intervals}'
 
 
 def _curve(strata: list[np.ndarray], confidence: float) -> plots.Curve:
-  """The mean over the steps: [n, T] of each stratum."""
+  """Returns the mean over the episodes of all strata, [n, T] each."""
   band = statistics.stratified_band(strata, confidence)
   low, high = band or (None, None)
   return plots.Curve(np.concatenate(strata).mean(0), low, high)

@@ -1,7 +1,7 @@
-"""Plays the episodes of a comparison, in this process or in several.
+"""Runs the episodes of an evaluation in this process or in worker processes.
 
-A process plays all methods on one SCM and one repeat, then the next. It sends
-every finished episode at once, as the line that is written down.
+A process runs all methods on one SCM and repeat before the next one. It returns
+every finished episode at once, encoded as a line of `episodes.jsonl`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from acme_cbo.policies import host_policy
 from acme_cbo.policies import registry as policy_registry
 from acme_cbo.policies import saving
 from acme_cbo.scms import intervention_sets
-from acme_cbo.scms import optimum
+from acme_cbo.scms import optimum as optimum_lib
 from acme_cbo.scms import registry as scm_registry
 from acme_cbo.scms import systems
 
@@ -39,14 +39,15 @@ _EXIT_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSpec:
-  """Who plays on what; of it every process makes the same players.
+  """Evaluation spec; each worker rebuilds its policies and SCMs from it.
 
   Attributes:
-    protocol: of every episode.
-    scms: what `resolve` is called with.
-    methods: names of `registry.NAMES`, or of `policies`.
-    policies: {method: directory of the trained policy that plays as it}.
-    resolve: a module's function, as `registry.resolve`.
+    protocol: settings of every episode.
+    scms: names and files that are passed to `resolve`.
+    methods: names from `policies.registry.NAMES`, or keys of `policies`.
+    policies: {method: directory of its trained policy}.
+    resolve: function of a module, such as `scms.registry.resolve`, which can be
+      pickled.
   """
 
   protocol: episodes_lib.Protocol
@@ -57,7 +58,13 @@ class EvaluationSpec:
 
 
 class WorkItem(NamedTuple):
-  """Episodes that one process plays in turn: all on one SCM and repeat."""
+  """Episodes of several methods on one SCM and repeat, run by one process.
+
+  Attributes:
+    scm: name of the SCM.
+    repeat: number of the repeat, from 0.
+    methods: names of the methods.
+  """
 
   scm: str
   repeat: int
@@ -65,68 +72,77 @@ class WorkItem(NamedTuple):
 
 
 class _SetUp(NamedTuple):
-  """An SCM that is set up, and the policies that are made for it."""
+  """A system, its optimum, and the host policies that were made for it.
+
+  Attributes:
+    system: the system.
+    best: optimum of its interventions.
+    expected_outcome: intervention -> E[Y | do].
+    policies: {method: its policy}, filled on demand.
+  """
 
   system: systems.System
-  best: optimum.Optimum
-  judge: episodes_lib.ExpectedOutcome
+  best: optimum_lib.Optimum
+  expected_outcome: episodes_lib.ExpectedOutcome
   policies: dict[str, base.Policy]
 
 
 class EpisodeRunner:
-  """Plays episodes one by one.
+  """Runs single episodes and caches policies, programs and the last system.
 
   Attributes:
     environments: {name: `Environment`}.
-    abouts: {method: what its policy was trained for}.
-    digests: `methods` and `scms`, of each what it was made from.
+    metadata: {method: metadata of its trained policy, see `saving.load`}.
+    digests: `{'methods': {method: digest}, 'scms': {name: digest}}`.
   """
 
-  def __init__(self, cast: EvaluationSpec):
-    """Reads what the players are made from.
+  def __init__(self, spec: EvaluationSpec):
+    """Loads the trained policies and finds the SCMs.
 
     Args:
-      cast: who plays on what.
+      spec: spec of the evaluation.
 
     Raises:
-      errors.UsageError: there is no such SCM or policy, or one name is given
-        to two SCMs.
+      errors.UsageError: an SCM or a policy does not exist, or two SCMs have the
+        same name.
     """
-    self._protocol = cast.protocol
-    trained, digests = {}, dict.fromkeys(cast.methods, '')
-    self.abouts: dict[str, dict[str, Any]] = {}
-    for method, directory in cast.policies.items():
-      network, params, self.abouts[method] = saving.load(directory)
+    self._protocol = spec.protocol
+    trained, digests = {}, dict.fromkeys(spec.methods, '')
+    self.metadata: dict[str, dict[str, Any]] = {}
+    for method, directory in spec.policies.items():
+      network, params, self.metadata[method] = saving.load(directory)
       trained[method] = network, params
-      # It holds the digest of the parameters.
+      # The file includes a digest of the parameters.
       content = (directory / 'policy.json').read_bytes()
       digests[method] = hashlib.sha256(content).hexdigest()
     with jax.enable_x64(True):
-      # Of several policies the first says what was never met before.
-      found = cast.resolve(cast.scms, next(iter(self.abouts.values()), {}))
-    self.environments = {each.name: each for each in found}
-    names = [each.name for each in found]
+      # With several policies, the first defines which SCMs are held out.
+      environments = spec.resolve(
+        spec.scms, next(iter(self.metadata.values()), {})
+      )
+    self.environments = {each.name: each for each in environments}
+    names = [each.name for each in environments]
     for name in names:
       if names.count(name) > 1:
         raise errors.UsageError(f'--scm: the SCM {name} is named twice')
-    self._methods = policy_registry.make(cast.methods, trained)
+    self._methods = policy_registry.make(spec.methods, trained)
     self.digests = {
       'methods': digests,
-      'scms': {each.name: each.digest for each in found},
+      'scms': {each.name: each.digest for each in environments},
     }
     self._programs: dict[Any, Callable[[Any], base.Policy]] = {}
     self._traced: dict[Any, base.Policy] = {}
     self._warm: set[tuple[Any, str, str]] = set()
-    self._stage: tuple[Any, _SetUp] | None = None
+    self._last_set_up: tuple[Any, _SetUp] | None = None
 
   def system(self, scm: str, repeat: int) -> systems.System:
-    """The system of a repeat, with what the protocol says of its problem."""
+    """Returns the system of a repeat, with the protocol in its problem."""
     with jax.enable_x64(True):
       system = self.environments[scm].make(repeat)
       return system._replace(scm=episodes_lib.told(system.scm, self._protocol))
 
-  def largest(self, scm: str, repeats: int) -> systems.System:
-    """The system with the most variables, of that many repeats."""
+  def largest_system(self, scm: str, repeats: int) -> systems.System:
+    """Returns the system with the most variables over a number of repeats."""
     count = repeats if self.environments[scm].fresh else 1
     return max(
       (self.system(scm, repeat) for repeat in range(count)),
@@ -134,107 +150,114 @@ class EpisodeRunner:
     )
 
   def refusal(self, method: str, system: systems.System) -> str:
-    """Why a method cannot play on a system; empty where it can."""
+    """Returns why a method cannot be run on a system; empty if it can."""
     return self._methods[method].refusal(system.scm.problem)
 
-  def play(self, scm: str, repeat: int, method: str) -> episodes_lib.Episode:
-    """Plays one episode.
+  def run_episode(
+    self, scm: str, repeat: int, method: str
+  ) -> episodes_lib.Episode:
+    """Runs one episode.
 
-    Before the first one of a kind of method on SCMs of one shape the same
-    episode is played and thrown away, for what is compiled in it is no
-    decision's time. (What `cbo` compiles depends on the graph as well: on a
-    fresh one, a first decision may compile.)
+    The first episode of a kind of method on SCMs of one shape is run twice and
+    the first result discarded, so that compilation does not count as decision
+    time. The programs of `cbo` depend on the graph as well, so its first
+    decision on a new graph may still include compilation.
 
     Args:
       scm: name of an environment.
-      repeat: its number, from 0.
-      method: who plays.
+      repeat: number of the repeat, from 0.
+      method: name of the method.
 
     Returns:
       The `Episode`.
 
     Raises:
-      errors.UsageError: the budget does not pay for one intervention, or no
+      errors.UsageError: the budget does not cover a single intervention, or no
         intervention is better than none.
     """
     protocol = self._protocol
     with jax.enable_x64(True):
-      stage = self._set_up(scm, repeat)
-      model = stage.system.scm
-      policy = self._policy(stage, method)
+      set_up = self._set_up(scm, repeat)
+      model = set_up.system.scm
+      policy = self._policy(set_up, method)
       key = episodes_lib.key_of(protocol.seed, scm, repeat)
       size = intervention_sets.max_size(model.problem)
       shapes = str((size, jax.tree.map(np.shape, model.problem)))
-      of_method = self._methods[method]
-      traced = isinstance(of_method, policy_registry.Traced)
-      kind = of_method.kind if traced else method
+      entry = self._methods[method]
+      traced = isinstance(entry, policy_registry.Traced)
+      kind = entry.kind if traced else method
       if (kind, scm, shapes) not in self._warm:
         self._warm.add((kind, scm, shapes))
         episodes_lib.play(key, policy, model, protocol)
-      moves, memory = episodes_lib.play(key, policy, model, protocol)
-      if not moves:
+      steps, memory = episodes_lib.play(key, policy, model, protocol)
+      if not steps:
         raise errors.UsageError(
-          'it is left with no intervention that the budget of '
-          f'{float(model.problem.budget):g} pays for; raise --budget'
+          'the budget of '
+          f'{float(model.problem.budget):g} does not cover the first '
+          'intervention; raise --budget'
         )
       return episodes_lib.judged(
         method,
         repeat,
         scm,
-        stage.system,
-        stage.best,
-        stage.judge,
-        moves,
+        set_up.system,
+        set_up.best,
+        set_up.expected_outcome,
+        steps,
         episodes_lib.last_beliefs(policy, memory),
       )
 
   def _set_up(self, scm: str, repeat: int) -> _SetUp:
-    """The stage of a repeat; the last one stays."""
-    which = scm, repeat if self.environments[scm].fresh else None
-    if self._stage is None or self._stage[0] != which:
+    """Returns the set-up of a repeat, and caches the last one."""
+    key = scm, repeat if self.environments[scm].fresh else None
+    if self._last_set_up is None or self._last_set_up[0] != key:
       system = self.system(scm, repeat)
       best = self.environments[scm].search(system)
       gain = float(system.scm.problem.goal) * (best.best - best.baseline)
       if not gain > 0:
         raise errors.UsageError(
-          f'--scm: no intervention on {scm} that is allowed is better than '
-          'none, so that there is nothing to score'
+          f'--scm: no allowed intervention on {scm} is better than none, so '
+          'that scores are undefined'
         )
-      judge = episodes_lib.ExpectedOutcome(system.scm, best)
-      self._stage = which, _SetUp(system, best, judge, {})
-    return self._stage[1]
+      expected_outcome = episodes_lib.ExpectedOutcome(system.scm, best)
+      self._last_set_up = key, _SetUp(system, best, expected_outcome, {})
+    return self._last_set_up[1]
 
-  def _policy(self, stage: _SetUp, name: str) -> base.Policy:
-    method, scm = self._methods[name], stage.system.scm
+  def _policy(self, set_up: _SetUp, name: str) -> base.Policy:
+    """Returns the policy of a method, made for the system if on the host."""
+    method, scm = self._methods[name], set_up.system.scm
     if isinstance(method, policy_registry.OnHost):
-      if name not in stage.policies:
-        stage.policies[name] = method.make(scm, stage.best)
-      return stage.policies[name]
+      if name not in set_up.policies:
+        set_up.policies[name] = method.make(scm, set_up.best)
+      return set_up.policies[name]
     size = intervention_sets.max_size(scm.problem)
     if (name, size) not in self._traced:
-      # Policies of one kind share what is compiled, and serve all SCMs.
+      # Policies of one kind share their compiled programs on all SCMs.
       if (method.kind, size) not in self._programs:
         self._programs[method.kind, size] = host_policy.compiled(
           functools.partial(method.make, size), method.params
         )
-      of_params = self._programs[method.kind, size]
-      self._traced[name, size] = of_params(method.params)
+      make_policy = self._programs[method.kind, size]
+      self._traced[name, size] = make_policy(method.params)
     return self._traced[name, size]
 
 
-def run_here(
-  player: EpisodeRunner, blocks: Iterable[WorkItem]
+def run_serial(
+  runner: EpisodeRunner, work_items: Iterable[WorkItem]
 ) -> Iterator[bytes]:
-  """Plays blocks in turn; the lines of the log."""
-  for block in blocks:
-    for method in block.methods:
-      yield _line(player, block, method)
+  """Runs work items in this process and yields the encoded episodes."""
+  for item in work_items:
+    for method in item.methods:
+      yield _encoded_episode(runner, item, method)
 
 
-def _line(player: EpisodeRunner, block: WorkItem, method: str) -> bytes:
-  where = f'{method} on {block.scm}, repeat {block.repeat}'
+def _encoded_episode(
+  runner: EpisodeRunner, item: WorkItem, method: str
+) -> bytes:
+  """Runs an episode and names it in every error."""
+  where = f'{method} on {item.scm}, repeat {item.repeat}'
   try:
-    episode = player.play(block.scm, block.repeat, method)
+    episode = runner.run_episode(item.scm, item.repeat, method)
   except errors.UsageError as error:
     raise errors.UsageError(f'{where}: {error}') from error
   except Exception as error:
@@ -243,109 +266,119 @@ def _line(player: EpisodeRunner, block: WorkItem, method: str) -> bytes:
   return episode_store.encode(episode)
 
 
-def run_in_processes(
-  cast: EvaluationSpec,
+def run_parallel(
+  spec: EvaluationSpec,
   digests: dict[str, Any],
-  blocks: Sequence[WorkItem],
+  work_items: Sequence[WorkItem],
   jobs: int,
 ) -> Iterator[bytes]:
-  """Plays blocks in several processes.
+  """Runs work items in several worker processes.
 
-  They are spawned: a fork of a process that runs jax may hang. They end with
-  this one, however it ends; the first that fails ends them all.
+  The workers are spawned, since a fork of a process that runs jax may hang.
+  They end with this process, however it ends. The first failure ends them all.
 
   Args:
-    cast: who plays on what.
-    digests: what all this was made from.
-    blocks: in the order in which they are begun.
-    jobs: the number of processes.
+    spec: spec of the evaluation.
+    digests: `EpisodeRunner.digests` of this process, checked by every worker.
+    work_items: the episodes, in the order in which they are started.
+    jobs: number of processes.
 
   Yields:
-    The lines of the log, as episodes end.
+    The encoded episodes, in the order of completion.
 
   Raises:
-    errors.UsageError: as a process said.
-    RuntimeError: a process failed, or was killed.
+    errors.UsageError: a worker raised it.
+    RuntimeError: a worker failed or was killed.
   """
   context = multiprocessing.get_context('spawn')
-  waiting = list(reversed(blocks))
-  processes: dict[connections.Connection, contexts.SpawnProcess] = {}
+  waiting = list(reversed(work_items))
+  workers: dict[connections.Connection, contexts.SpawnProcess] = {}
   try:
-    for number in range(min(jobs, len(blocks))):
-      here, there = context.Pipe()
+    for index in range(min(jobs, len(work_items))):
+      connection, child_connection = context.Pipe()
       process = context.Process(
-        target=_work, args=(cast, digests, number, there)
+        target=_run_worker, args=(spec, digests, index, child_connection)
       )
       process.start()
-      there.close()
-      processes[here] = process
-      here.send_bytes(json.dumps(waiting.pop()).encode())
-    busy = set(processes)
+      child_connection.close()
+      workers[connection] = process
+      connection.send_bytes(json.dumps(waiting.pop()).encode())
+    busy = set(workers)
     while busy:
-      said_something = connections.wait(list(busy))
-      for here in [each for each in busy if each in said_something]:
-        kind, _, said = _received(here, processes[here]).partition(b' ')
+      ready = connections.wait(list(busy))
+      for connection in [each for each in busy if each in ready]:
+        message = _receive(connection, workers[connection])
+        kind, _, payload = message.partition(b' ')
         if kind == b'episode':
-          yield said
+          yield payload
         elif kind == b'usage':
-          raise errors.UsageError(said.decode())
+          raise errors.UsageError(payload.decode())
         elif kind == b'failed':
-          raise RuntimeError(f'a process failed:\n{said.decode()}')
+          raise RuntimeError(f'a worker process failed:\n{payload.decode()}')
         elif waiting:
-          here.send_bytes(json.dumps(waiting.pop()).encode())
+          connection.send_bytes(json.dumps(waiting.pop()).encode())
         else:
-          busy.remove(here)
+          busy.remove(connection)
   finally:
-    for here, process in processes.items():
-      here.close()
+    for connection, process in workers.items():
+      connection.close()
       process.terminate()
-    for process in processes.values():
+    for process in workers.values():
       process.join(_EXIT_SECONDS)
       if process.exitcode is None:
         process.kill()
         process.join()
 
 
-def _received(
-  ready: connections.Connection, process: contexts.SpawnProcess
+def _receive(
+  connection: connections.Connection, process: contexts.SpawnProcess
 ) -> bytes:
+  """Returns the next message of a worker, or raises if it has ended."""
   try:
-    return ready.recv_bytes()
+    return connection.recv_bytes()
   except (EOFError, ConnectionResetError) as error:
     process.join(_EXIT_SECONDS)
     raise RuntimeError(
-      f'a process ended before its work did, with exit code {process.exitcode}'
+      f'a worker process ended unexpectedly, with exit code {process.exitcode}'
     ) from error
 
 
-def _work(
-  cast: EvaluationSpec,
+def _run_worker(
+  spec: EvaluationSpec,
   digests: dict[str, Any],
-  number: int,
+  index: int,
   parent: connections.Connection,
 ) -> None:
-  """What a process does."""
-  # Ctrl-C ends all of them at once; nothing that is finished is lost.
+  """Runs the work items that the parent process sends.
+
+  Args:
+    spec: spec of the evaluation.
+    digests: `EpisodeRunner.digests` of the parent process.
+    index: number of this worker, from 0.
+    parent: connection to the parent process.
+  """
+  # Ctrl-C reaches all workers, which end at once. Finished episodes are kept.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   with child_process.ExitWithParent():
     cache = os.environ.get('JAX_COMPILATION_CACHE_DIR')
     if cache:
-      # Two processes may not share one: one could read what another one writes.
-      jax.config.update('jax_compilation_cache_dir', f'{cache}/process{number}')
+      # Processes cannot share a directory: one could read a file that another
+      # one is writing.
+      jax.config.update('jax_compilation_cache_dir', f'{cache}/process{index}')
     try:
-      player = EpisodeRunner(cast)
-      if player.digests != digests:
+      runner = EpisodeRunner(spec)
+      if runner.digests != digests:
         raise errors.UsageError(
-          'an SCM or the policy has changed since the evaluation began'
+          'an SCM or a policy has changed since the start of the evaluation'
         )
       while True:
-        block = WorkItem(*json.loads(parent.recv_bytes()))
-        for line in run_here(player, [block]):
+        item = WorkItem(*json.loads(parent.recv_bytes()))
+        for line in run_serial(runner, [item]):
           parent.send_bytes(b'episode ' + line)
         parent.send_bytes(b'done')
     except EOFError:
-      return  # Nothing is left to do.
+      return  # The parent closes the connection when no work is left.
     except errors.UsageError as error:
       parent.send_bytes(b'usage ' + str(error).encode())
-    except Exception:  # noqa: BLE001 It is raised again in the parent.
+    except Exception:  # noqa: BLE001 Raised again in the parent.
       parent.send_bytes(b'failed ' + traceback.format_exc().encode())

@@ -121,7 +121,7 @@ class DirectoryTest(_TestCase):
     run_directory.prepare_resumable(
       self.out, '--out', 'an evaluation', 'methods'
     )
-    return episode_store.begin(
+    return episode_store.record_start(
       self.out, _CONFIG | changes, ['a device'], finished
     )
 
@@ -193,8 +193,9 @@ class DirectoryTest(_TestCase):
       self._begin()
 
   @pytest.mark.fault
-  def test_begins_after_a_kill_at_the_beginning(self):
-    # `begin` writes the environment first, each file as .new and then renamed.
+  def test_starts_after_a_kill_during_the_first_start(self):
+    # `record_start` writes the environment first, each file as .new and then
+    # renamed.
     self._begin()
     for left in (
       ['environment.json.new'],

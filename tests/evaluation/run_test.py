@@ -1,4 +1,4 @@
-"""Comparisons as a user starts them, most of them as processes of their own."""
+"""Tests of whole evaluations, in this process and as the launcher runs them."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ from tests.support import processes
 from tests.support import tiny_environments
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_SETTINGS = config.MethodEvaluationConfig(
+_CONFIG = config.MethodEvaluationConfig(
   scms=('chain',),
   methods=('random', 'slope'),
   policies={},
@@ -67,7 +67,7 @@ _finish = functools.partial(
 
 
 def _lines(out):
-  """How many episodes are written down."""
+  """Returns the number of episodes in the file."""
   path = out / 'episodes.jsonl'
   return path.read_bytes().count(b'\n') if path.exists() else 0
 
@@ -81,16 +81,16 @@ def _wait_for(condition, seconds=100):
 
 
 def _results(out):
-  """The text of the results but for the last column, the seconds."""
+  """Returns the lines of the results without the last column, the seconds."""
   lines = (out / 'results.csv').read_text().splitlines()
   return [line.rpartition(',')[0] for line in lines]
 
 
-def _timeless(summary):
-  """Without what the clock says."""
+def _without_seconds(summary):
+  """Removes measured times from a summary."""
   if isinstance(summary, dict):
     return {
-      name: _timeless(value)
+      name: _without_seconds(value)
       for name, value in summary.items()
       if name != 'seconds_per_decision'
     }
@@ -99,23 +99,23 @@ def _timeless(summary):
 
 class FlagsTest(parameterized.TestCase):
   def _flags(self, **changes):
-    usual = {
-      field.name: getattr(_SETTINGS, field.name)
-      for field in dataclasses.fields(_SETTINGS)
+    defaults = {
+      field.name: getattr(_CONFIG, field.name)
+      for field in dataclasses.fields(_CONFIG)
     }
-    usual |= {'scm': ['chain'], 'workdir': None, 'policy': None, 'out': 'o'}
-    return types.SimpleNamespace(**(usual | changes))
+    defaults |= {'scm': ['chain'], 'workdir': None, 'policy': None, 'out': 'o'}
+    return types.SimpleNamespace(**(defaults | changes))
 
-  def test_a_run_has_its_policy_in_a_folder(self):
+  def test_policy_of_a_run_or_a_directory(self):
     for flags in ({'workdir': 'runs/a'}, {'policy': 'runs/a/policy'}):
-      found = config.method_config_from_flags(
+      result = config.method_config_from_flags(
         self._flags(methods=['grpo'], **flags)
       )
-      self.assertEqual(found.policies['grpo'], pathlib.Path('runs/a/policy'))
+      self.assertEqual(result.policies['grpo'], pathlib.Path('runs/a/policy'))
 
-  def test_a_policy_comes_with_the_package(self):
-    found = config.method_config_from_flags(self._flags(methods=['grpo']))
-    about = saving.load(found.policies['grpo']).about
+  def test_the_pretrained_policy_is_the_default(self):
+    result = config.method_config_from_flags(self._flags(methods=['grpo']))
+    about = saving.load(result.policies['grpo']).about
     self.assertEqual(about['scms']['max_set_size'], 2)
 
   @parameterized.parameters(
@@ -147,10 +147,10 @@ class FlagsTest(parameterized.TestCase):
     (dict(out=None), '--out is not set; name an output directory'),
     (dict(out=''), '--out is not set; name an output directory'),
   )
-  def test_refuses(self, flags, sentence):
-    with self.assertRaisesRegex(errors.UsageError, sentence) as met:
+  def test_refuses(self, flags, message):
+    with self.assertRaisesRegex(errors.UsageError, message) as context:
       config.method_config_from_flags(self._flags(**flags))
-    self.assertNotIn('\n', str(met.exception))
+    self.assertNotIn('\n', str(context.exception))
 
 
 class ProgressTest(absltest.TestCase):
@@ -168,8 +168,8 @@ class ProgressTest(absltest.TestCase):
       now[0] += seconds
       self._update(progress, method)
     progress.close()
-    # The second comes too soon after the first; two episodes of a took 30 and
-    # 5 seconds, one of b took 5: one of each is left.
+    # The second line would come too soon after the first. Two episodes of a
+    # took 30 and 5 seconds, one of b took 5, and one of each is left.
     self.assertEqual(
       stream.getvalue().splitlines(),
       [
@@ -179,7 +179,7 @@ class ProgressTest(absltest.TestCase):
       ],
     )
 
-  def test_two_processes_take_half_the_time(self):
+  def test_two_processes_halve_the_estimate(self):
     stream, now = io.StringIO(), [0.0]
     progress = progress_lib.Progress(['a'] * 5, 2, stream, lambda: now[0])
     now[0] = 10.0
@@ -189,8 +189,8 @@ class ProgressTest(absltest.TestCase):
 
 
 @pytest.mark.timeout(240)
-class HereTest(parameterized.TestCase):
-  """In this process, where what is compiled is kept."""
+class InProcessTest(parameterized.TestCase):
+  """Tests in this process, which keeps compiled programs."""
 
   def setUp(self):
     super().setUp()
@@ -198,11 +198,11 @@ class HereTest(parameterized.TestCase):
     self.root = pathlib.Path(root)
 
   def _run(self, **changes: Any):
-    settings = dataclasses.replace(_SETTINGS, out=self.root / 'out', **changes)
+    changed = dataclasses.replace(_CONFIG, out=self.root / 'out', **changes)
     with mock.patch('sys.stderr', io.StringIO()):
-      return run.run(settings, tiny_environments.resolve)
+      return run.run(changed, tiny_environments.resolve)
 
-  def test_a_trained_policy_that_is_asked_for_more_is_warned_of(self):
+  def test_warns_of_a_policy_outside_its_training_distribution(self):
     policy = self.root / 'policy'
     tiny_environments.save_policy(policy)
     with self.assertLogs('absl', 'WARNING') as logged:
@@ -212,9 +212,9 @@ class HereTest(parameterized.TestCase):
         policies={'grpo': policy},
       )
     expected = [
-      'grpo on chain: asked for more than it was trained for: 3 variables '
+      'grpo on chain: used outside its training distribution: 3 variables '
       '(trained on at most 2), 3 interventions (trained on at most 2)',
-      'grpo on fresh: asked for more than it was trained for: 3 variables '
+      'grpo on fresh: used outside its training distribution: 3 variables '
       '(trained on at most 2), 3 interventions (trained on at most 2)',
     ]
     self.assertEqual(summary['warnings'], expected)
@@ -222,9 +222,9 @@ class HereTest(parameterized.TestCase):
     out = self.root / 'out'
     self.assertIn(expected[0], (out / 'table.md').read_text())
     self.assertEqual(json.loads((out / 'summary.json').read_text()), summary)
-    about = summary['scms']['chain']['methods']['grpo']
-    self.assertEqual(list(about['parents']), ['learned'])
-    self.assertBetween(about['parents']['learned']['auroc'], 0, 1)
+    entry = summary['scms']['chain']['methods']['grpo']
+    self.assertEqual(list(entry['parents']), ['learned'])
+    self.assertBetween(entry['parents']['learned']['auroc'], 0, 1)
     self.assertEqual(list(summary['scms']['chain']['grpo_minus']), ['random'])
     self.assertLen(summary['settings']['methods']['grpo'], 64)
 
@@ -240,13 +240,13 @@ class HereTest(parameterized.TestCase):
         policies={'grpo': policy},
       )
 
-  def test_a_method_that_cannot_play_everywhere(self):
+  def test_a_method_that_cannot_be_run_on_every_scm(self):
     methods = 'posterior_thompson', 'random'
     with self.assertLogs('absl', 'WARNING') as logged:
       summary = self._run(scms=('chain', 'wide'), methods=methods)
     (record,) = logged.records
     expected = (
-      'posterior_thompson does not play on wide: 9 variables; the exact '
+      'posterior_thompson is not run on wide: 9 variables; the exact '
       'posterior is summed over graphs of at most 8'
     )
     self.assertEqual(record.getMessage(), expected)
@@ -262,30 +262,31 @@ class HereTest(parameterized.TestCase):
     self.assertRegex(page, r'\| posterior_thompson \| [^|]* \| - \|')
 
     with self.assertRaisesRegex(
-      errors.UsageError, '--methods: none of them can play on wide: 9 variables'
+      errors.UsageError,
+      '--methods: none of them can be run on wide: 9 variables',
     ):
       self._run(scms=('wide',), methods=methods[:1])
 
-  def test_no_policy_where_one_is_named(self):
+  def test_a_missing_policy_is_refused(self):
     with self.assertRaisesRegex(errors.UsageError, 'holds no policy'):
       self._run(methods=('grpo',), policies={'grpo': self.root / 'none'})
     self.assertFalse((self.root / 'out').exists())
 
   def test_methods_and_repeats_can_be_added(self):
-    played = []
-    play = workers.EpisodeRunner.play
+    calls = []
+    run_episode = workers.EpisodeRunner.run_episode
 
-    def count(player, *what):
-      played.append(what)
-      return play(player, *what)
+    def record(runner, *args):
+      calls.append(args)
+      return run_episode(runner, *args)
 
-    with mock.patch.object(workers.EpisodeRunner, 'play', count):
+    with mock.patch.object(workers.EpisodeRunner, 'run_episode', record):
       self._run()
       first = _results(self.root / 'out')
       self._run(methods=('oracle', 'random', 'slope'), repeats=3)
       self._run(methods=('oracle', 'random', 'slope'), repeats=3)
-    self.assertLen(played, 9)
-    self.assertLen(set(played), 9)
+    self.assertLen(calls, 9)
+    self.assertLen(set(calls), 9)
     rows = _results(self.root / 'out')
     self.assertLen(rows, 1 + 3 * 3 * 3)
     self.assertContainsSubset(first, rows)
@@ -301,7 +302,7 @@ class HereTest(parameterized.TestCase):
       ],
     )
 
-  def test_a_file_that_was_changed_is_refused(self):
+  def test_a_changed_file_is_refused(self):
     path = self.root / 'mine.yaml'
     path.write_text('one')
     self._run(scms=(str(path),), repeats=1)
@@ -311,14 +312,14 @@ class HereTest(parameterized.TestCase):
     path.write_text('one')
     self._run(scms=(str(path),), repeats=2)
 
-  def test_two_of_one_name_are_refused(self):
+  def test_two_scms_with_the_same_name_are_refused(self):
     paths = [self.root / name for name in ('a.yaml', 'b.yaml')]
     for path in paths:
       path.write_text('')
     with self.assertRaisesRegex(errors.UsageError, 'SCM file is named twice'):
       self._run(scms=tuple(map(str, paths)))
 
-  def test_a_budget_too_small_is_refused(self):
+  def test_too_small_a_budget_is_refused(self):
     with self.assertRaisesRegex(
       errors.UsageError, 'chain: the budget 0.25 pays for no intervention'
     ):
@@ -330,18 +331,18 @@ class HereTest(parameterized.TestCase):
     self.assertEqual((entry['repeats'], entry['ended_early']), (2, 2))
     self.assertLen(_results(self.root / 'out'), 1 + 2 * 2 * 2)
 
-  def test_an_scm_on_which_nothing_can_be_gained_is_refused(self):
+  def test_an_scm_without_effects_is_refused(self):
     with self.assertRaisesRegex(
       errors.UsageError, 'flat: no allowed intervention changes the'
     ):
       self._run(scms=('flat',))
 
   @pytest.mark.fault
-  def test_an_error_says_where_it_was(self):
-    with self.assertRaisesRegex(RuntimeError, 'on purpose') as met:
+  def test_an_error_names_the_episode(self):
+    with self.assertRaisesRegex(RuntimeError, 'on purpose') as context:
       self._run(scms=('fails',))
-    self.assertEqual(met.exception.__notes__, ['random on fails, repeat 1'])
-    # What was finished before is there.
+    self.assertEqual(context.exception.__notes__, ['random on fails, repeat 1'])
+    # Episodes that were finished before are kept.
     self.assertLen(_results(self.root / 'out'), 1 + 2 * 3)
 
   def test_another_process_in_the_directory_is_refused(self):
@@ -363,7 +364,7 @@ class ProcessesTest(parameterized.TestCase):
     root = tempfile.TemporaryDirectory()
     cls.addClassCleanup(root.cleanup)
     cls.root = pathlib.Path(root.name)
-    # The first process compiles for all of them, but for those it starts.
+    # All launched processes, but not their workers, share a compilation cache.
     cls.enterClassContext(
       mock.patch.dict(
         os.environ,
@@ -371,20 +372,20 @@ class ProcessesTest(parameterized.TestCase):
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
       )
     )
-    cls.whole = cls.root / 'whole'
-    cls.code, cls.said = _finish(*_SMALL, f'--out={cls.whole}')
-    assert cls.code == 0, cls.said
+    cls.complete = cls.root / 'complete'
+    code, cls.printed = _finish(*_SMALL, f'--out={cls.complete}')
+    assert code == 0, cls.printed
 
   def _assert_same(self, out):
-    self.assertEqual(_results(out), _results(self.whole))
+    self.assertEqual(_results(out), _results(self.complete))
     summaries = [
-      _timeless(json.loads((x / 'summary.json').read_text()))
-      for x in (out, self.whole)
+      _without_seconds(json.loads((x / 'summary.json').read_text()))
+      for x in (out, self.complete)
     ]
     self.assertEqual(*summaries)
 
   def test_files(self):
-    names = sorted(path.name for path in self.whole.iterdir())
+    names = sorted(path.name for path in self.complete.iterdir())
     self.assertEqual(
       names,
       [
@@ -402,18 +403,18 @@ class ProcessesTest(parameterized.TestCase):
     )
     for name in names:
       if name.endswith('.png'):
-        with Image.open(self.whole / name) as image:
+        with Image.open(self.complete / name) as image:
           self.assertEqual(image.format, 'PNG')
           self.assertGreater(image.width, 600)
-    self.assertIn('36/36 episodes', self.said)
-    self.assertIn(f'all of it in {self.whole}', self.said)
+    self.assertIn('36/36 episodes', self.printed)
+    self.assertIn(f'results written to {self.complete}', self.printed)
 
   def test_results(self):
-    table = pd.read_csv(self.whole / 'results.csv')
+    table = pd.read_csv(self.complete / 'results.csv')
     self.assertEqual(tuple(table.columns), aggregate.COLUMNS)
     self.assertLen(table, 2 * 3 * 6 * 3)
     chain = table[table['scm'] == 'chain']
-    # The oracle does what is best, to the resolution of the search.
+    # The oracle makes the best intervention, to the resolution of the search.
     oracle = chain[chain['method'] == 'oracle']
     np.testing.assert_allclose(oracle['expected_outcome'], 1.0)
     np.testing.assert_allclose(oracle['score'], 1.0)
@@ -427,12 +428,12 @@ class ProcessesTest(parameterized.TestCase):
     best = chain.groupby(['method', 'repeat'])['expected_outcome'].cummax()
     np.testing.assert_array_equal(chain['best_expected'], best)
     self.assertGreater(table['seconds'].min(), 0)
-    # Nobody waits for a compiler.
+    # The times do not include compilation.
     self.assertLess(table['seconds'].median(), 0.05)
 
-  def test_methods_that_do_the_same_see_the_same(self):
-    # In `fresh` only B can be set, and what is left of Y is its noise.
-    table = pd.read_csv(self.whole / 'results.csv')
+  def test_equal_interventions_get_the_same_noise(self):
+    # In `fresh` only B can be set, and the rest of Y is its noise.
+    table = pd.read_csv(self.complete / 'results.csv')
     table = table[table['scm'] == 'fresh']
     noise = table['outcome'] - table['expected_outcome']
     wide = table.assign(noise=noise).pivot(
@@ -444,31 +445,30 @@ class ProcessesTest(parameterized.TestCase):
     )
     self.assertLen(np.unique(wide['oracle'].round(9)), 18)
 
-  def test_killed_and_gone_on_with_by_two_processes(self):
+  def test_two_processes_resume_a_killed_evaluation(self):
     out = self.root / 'killed'
     with _start(*_SMALL, f'--out={out}') as process:
       _wait_for(lambda: _lines(out) >= 10 or process.poll() is not None)
       process.kill()
     self.assertEqual(process.returncode, -signal.SIGKILL)
-    # And torn in the middle of a line.
+    # The last line is cut off in the middle.
     before = (out / 'episodes.jsonl').read_bytes()
     with (out / 'episodes.jsonl').open('ab') as file:
       file.write(before[: before.index(b'\n') // 2])
     self.assertLess(_lines(out), 36)
-    # By two processes, which write the same.
-    code, said = _finish(*_SMALL, f'--out={out}', '--jobs=2')
-    self.assertEqual(code, 0, said)
-    self.assertIn('are there already', said)
+    code, printed = _finish(*_SMALL, f'--out={out}', '--jobs=2')
+    self.assertEqual(code, 0, printed)
+    self.assertIn('already finished', printed)
     after = (out / 'episodes.jsonl').read_bytes()
-    whole = before[: before.rfind(b'\n') + 1]
-    self.assertStartsWith(after, whole)  # Nothing was lost, or played again.
+    # No finished episode was lost or run again.
+    self.assertStartsWith(after, before[: before.rfind(b'\n') + 1])
     self.assertEqual(after.count(b'\n'), 36)
     self._assert_same(out)
 
   def _fail(self, scm):
-    """One process is at work for ten minutes, the other one fails."""
+    """Runs an evaluation in which one worker sleeps and the other one fails."""
     out = self.root / scm
-    code, said = _finish(
+    code, printed = _finish(
       f'--scm=lasts,{scm}',
       '--methods=random',
       '--observations=4',
@@ -477,22 +477,22 @@ class ProcessesTest(parameterized.TestCase):
       '--jobs=2',
       f'--out={out}',
     )
-    self.assertEqual(code, 1, said)
-    self.assertEqual(_lines(out), 2)  # What was finished before.
-    return said
+    self.assertEqual(code, 1, printed)
+    self.assertEqual(_lines(out), 2)  # The episodes finished before.
+    return printed
 
-  def test_a_process_that_fails_ends_everything(self):
-    said = self._fail('fails')
-    self.assertIn('RuntimeError: broken on purpose', said)
-    self.assertIn('random on fails, repeat 1', said)
+  def test_a_worker_that_fails_ends_the_evaluation(self):
+    printed = self._fail('fails')
+    self.assertIn('RuntimeError: broken on purpose', printed)
+    self.assertIn('random on fails, repeat 1', printed)
 
   @pytest.mark.slow
-  def test_a_process_that_is_killed_ends_everything(self):
-    said = self._fail('dies')
-    self.assertIn('ended before its work did, with exit code -9', said)
+  def test_a_worker_that_is_killed_ends_the_evaluation(self):
+    printed = self._fail('dies')
+    self.assertIn('ended unexpectedly, with exit code -9', printed)
 
   def _end(self, number):
-    """Ends the parent, and sees that all others end as well."""
+    """Ends the parent with a signal and checks that the workers end as well."""
     out = self.root / f'ended {number}'
     with _start(
       '--scm=lasts',
@@ -511,24 +511,24 @@ class ProcessesTest(parameterized.TestCase):
         os.killpg(process.pid, number)  # As a terminal does.
       else:
         process.send_signal(number)
-      said, _ = process.communicate(timeout=20)
-      self.assertEqual(process.returncode, -number, said)
-      self.assertNotIn('Traceback', said)
+      printed, _ = process.communicate(timeout=20)
+      self.assertEqual(process.returncode, -number, printed)
+      self.assertNotIn('Traceback', printed)
       gone, alive = psutil.wait_procs(children, timeout=10)
       self.assertEmpty(alive)
       self.assertLen(gone, len(children))
 
-  def test_the_end_of_the_parent_ends_all(self):
+  def test_workers_end_with_a_killed_parent(self):
     self._end(signal.SIGKILL)
 
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   @pytest.mark.slow
-  def test_a_signal_ends_all(self, number):
+  def test_a_signal_ends_parent_and_workers(self, number):
     self._end(number)
 
 
 class LauncherTest(absltest.TestCase):
-  def test_mistakes_are_one_line(self):
+  def test_a_usage_error_is_one_line(self):
     done = subprocess.run(
       [
         sys.executable,
@@ -550,9 +550,9 @@ class LauncherTest(absltest.TestCase):
     )
 
 
-class PlayerTest(absltest.TestCase):
-  def test_is_deterministic_and_leaves_the_precision_alone(self):
-    cast = workers.EvaluationSpec(
+class EpisodeRunnerTest(absltest.TestCase):
+  def test_is_deterministic_and_leaves_the_precision_unchanged(self):
+    spec = workers.EvaluationSpec(
       protocol=episodes.Protocol(4, 3, 1, None, 0),
       scms=('chain',),
       methods=('random',),
@@ -560,7 +560,8 @@ class PlayerTest(absltest.TestCase):
       resolve=tiny_environments.resolve,
     )
     one, two = (
-      workers.EpisodeRunner(cast).play('chain', 1, 'random') for _ in range(2)
+      workers.EpisodeRunner(spec).run_episode('chain', 1, 'random')
+      for _ in range(2)
     )
     for episode in (one, two):
       episode.steps.pop('seconds')

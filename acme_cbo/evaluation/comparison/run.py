@@ -335,7 +335,7 @@ def _evaluate(
     observations=trained_with['horizon.num_observations'],
     interventions=trained_with['horizon.num_interventions'],
   )
-  with run_lib.playing_in(evaluation_config, resolve) as result:
+  with run_lib.run_episodes(evaluation_config, resolve) as result:
     for (model, scm), reason in result.refusals.items():
       raise errors.UsageError(f'{model} cannot be evaluated on {scm}: {reason}')
     return evaluations.read(out)._replace(remarks=tuple(result.warnings))

@@ -103,7 +103,7 @@ class CompareTest(absltest.TestCase):
     self.assertLen(before, 8)
     again, printed = _run(self.config)
     self.assertEqual(again | {'made': None}, summary | {'made': None})
-    self.assertIn('0 episodes to play, 10 are there already', printed)
+    self.assertIn('0 episodes to run, 10 already finished', printed)
     for path, content in before.items():
       self.assertEqual(_timeless(path), content, path)
 
