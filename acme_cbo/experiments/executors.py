@@ -15,15 +15,17 @@ import pathlib
 import signal
 import sys
 import traceback
-from typing import Any, Protocol
+from typing import Any, Protocol, TYPE_CHECKING
 import urllib.parse
-
-import submitit
 
 from acme_cbo.infra import child_process
 from acme_cbo.infra import cpu
 from acme_cbo.infra import errors
+from acme_cbo.infra import extras
 from acme_cbo.infra import run_directory
+
+if TYPE_CHECKING:
+  import submitit
 
 # A training that is told to end takes 8 seconds at most.
 _EXIT_SECONDS = 15.0
@@ -206,10 +208,13 @@ class Cluster:
       errors.UsageError: there is no such cluster here, or a parameter is not
         one.
     """
+    self._submitit = extras.import_module(
+      'submitit', 'slurm', '--executor=slurm'
+    )
     # What is submitted finds the package where it is here.
     os.environ['PYTHONPATH'] = child_process.python_path()
     try:
-      self._executor = submitit.AutoExecutor(folder, cluster=cluster)
+      self._executor = self._submitit.AutoExecutor(folder, cluster=cluster)
       self._executor.update_parameters(
         **{'stderr_to_stdout': True, **parameters}
       )
@@ -218,7 +223,9 @@ class Cluster:
       raise errors.UsageError(f'--executor=slurm: {error}') from error
     self._list = folder / 'jobs.json'
     known = _known(self._list)
-    found = submitit.SlurmJob if cluster == 'slurm' else submitit.LocalJob
+    found = (
+      self._submitit.SlurmJob if cluster == 'slurm' else self._submitit.LocalJob
+    )
     self._jobs: dict[str, submitit.Job[Any]] = {
       name: found(folder=folder, job_id=number)
       for name, number in known.items()
@@ -230,7 +237,7 @@ class Cluster:
     """Starts a job of a name that no job at work has; its log."""
     try:
       self._jobs[name] = self._executor.submit(function, *args)
-    except submitit.core.utils.FailedJobError as error:
+    except self._submitit.core.utils.FailedJobError as error:
       raise errors.UsageError(
         f'--executor=slurm: {name} cannot be submitted: {error}'
       ) from error

@@ -21,6 +21,7 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import extras
 from acme_cbo.infra import provenance
 from acme_cbo.runtimes import connection
 
@@ -101,14 +102,14 @@ def spec_from_flags(
 
 def _slurm() -> ProcessSpec:
   """As the variables say that srun sets."""
-  # Imported late: it is needed here alone, and takes a while.
-  from submitit.slurm import slurm  # noqa: PLC0415
-
   if 'SLURM_PROCID' not in os.environ:
     raise errors.UsageError(
       '--coordinator=slurm: this was not started by srun, which sets '
       'SLURM_PROCID'
     )
+  slurm = extras.import_module(
+    'submitit.slurm.slurm', 'slurm', '--coordinator=slurm'
+  )
   job = slurm.SlurmJobEnvironment()
   # All of a job know its number, and two jobs may meet on a machine.
   port = 20000 + int(job.job_id.partition('_')[0]) % 20000
