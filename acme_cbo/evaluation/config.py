@@ -79,7 +79,7 @@ def config_from_flags(flags: Any) -> EvaluationConfig:
 
 
 def method_config_from_flags(flags: Any) -> MethodEvaluationConfig:
-  """Returns the config of `launchers/evaluate.py`.
+  """Returns the config of the command `evaluate`.
 
   Args:
     flags: an object with the flags as attributes.

@@ -1,4 +1,4 @@
-"""Measures of episodes that are written down, worked out by hand."""
+"""Tests of the measures of episodes, with values worked out by hand."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo.evaluation import aggregate
-from acme_cbo.evaluation import episodes
+from acme_cbo.evaluation import episodes as episodes_lib
 
 
 def episode(
@@ -21,7 +21,7 @@ def episode(
   causes=(True, False),
   believed=None,
   seconds=None,
-) -> episodes.Episode:
+) -> episodes_lib.Episode:
   recommended = recommended or expected
   gain = optimum - no_intervention
   steps = {
@@ -36,7 +36,7 @@ def episode(
     'score': [(x - no_intervention) / gain for x in recommended],
     'seconds': seconds or [0.1] * len(expected),
   }
-  return episodes.Episode(
+  return episodes_lib.Episode(
     method,
     scm,
     repeat,
@@ -49,13 +49,13 @@ def episode(
   )
 
 
-class OfEpisodeTest(parameterized.TestCase):
+class EpisodeMeasuresTest(parameterized.TestCase):
   def test_by_hand(self):
-    found = aggregate.episode_measures(
+    result = aggregate.episode_measures(
       episode([2.0, 8.0, 4.0, 8.0], recommended=[2.0, 8.0, 8.0, 7.0]), 4
     )
-    self.assertEqual(tuple(found), aggregate.MEASURES)
-    # The best is 8 of 10, found at the second of 4 steps:
+    self.assertEqual(tuple(result), aggregate.MEASURES)
+    # The best is 8 of 10, first reached at the second of 4 steps:
     # (0.8 + (4 - 2) / 4) / (1 + 3 / 4) = 1.3 / 1.75.
     expected = {
       'best_expected': 8.0,
@@ -68,11 +68,11 @@ class OfEpisodeTest(parameterized.TestCase):
       'gap_speed': 1.3 / 1.75,
     }
     for name, value in expected.items():
-      self.assertAlmostEqual(found[name], value, places=12, msg=name)
+      self.assertAlmostEqual(result[name], value, places=12, msg=name)
 
-  def test_where_less_is_better(self):
-    # From 1 down to -4: -2 is 3 of 5, found at the first of 2 steps.
-    found = aggregate.episode_measures(
+  def test_minimization(self):
+    # From 1 down to -4: -2 is 3 of 5, reached at the first of 2 steps.
+    result = aggregate.episode_measures(
       episode(
         [-2.0, 3.0],
         recommended=[-2.0, -3.0],
@@ -93,25 +93,26 @@ class OfEpisodeTest(parameterized.TestCase):
       'gap_speed': (0.6 + 0.5) / 1.5,
     }
     for name, value in expected.items():
-      self.assertAlmostEqual(found[name], value, places=12, msg=name)
+      self.assertAlmostEqual(result[name], value, places=12, msg=name)
 
   @parameterized.parameters(1, 5)
-  def test_the_optimum_at_once_is_1_and_costs_no_regret(self, horizon):
-    found = aggregate.episode_measures(episode([10.0] * horizon), horizon)
+  def test_the_optimum_at_once_has_score_1_and_no_regret(self, horizon):
+    result = aggregate.episode_measures(episode([10.0] * horizon), horizon)
     for name in ('score', 'gap', 'gap_speed'):
-      self.assertAlmostEqual(found[name], 1, places=12)
+      self.assertAlmostEqual(result[name], 1, places=12)
     for name in ('simple_regret', 'cumulative_regret', 'mean_regret'):
-      self.assertAlmostEqual(found[name], 0, places=12)
+      self.assertAlmostEqual(result[name], 0, places=12)
 
-  def test_worse_than_nothing_is_below_0(self):
-    found = aggregate.episode_measures(episode([-5.0, -1.0]), 2)
-    self.assertAlmostEqual(found['gap'], -0.1)
-    self.assertAlmostEqual(found['gap_speed'], -0.1 / 1.5)
+  def test_worse_than_no_intervention_is_below_0(self):
+    result = aggregate.episode_measures(episode([-5.0, -1.0]), 2)
+    self.assertAlmostEqual(result['gap'], -0.1)
+    self.assertAlmostEqual(result['gap_speed'], -0.1 / 1.5)
 
-  def test_an_episode_that_ended_early_had_the_whole_horizon(self):
-    found = aggregate.episode_measures(episode([2.0, 4.0]), 4)
-    self.assertAlmostEqual(found['gap_speed'], (0.4 + 0.5) / 1.75)
-    self.assertAlmostEqual(found['mean_regret'], 7.0)
+  def test_an_episode_that_ended_early(self):
+    # The speed refers to the whole horizon.
+    result = aggregate.episode_measures(episode([2.0, 4.0]), 4)
+    self.assertAlmostEqual(result['gap_speed'], (0.4 + 0.5) / 1.75)
+    self.assertAlmostEqual(result['mean_regret'], 7.0)
 
 
 class TableTest(absltest.TestCase):
@@ -136,7 +137,7 @@ class TableTest(absltest.TestCase):
     self.assertEmpty(table)
 
 
-def _several(method, shift, num_repeats=6, **fields):
+def _repeats(method, shift, num_repeats=6, **fields):
   return [
     episode(
       [1.0 + shift + repeat, 2.0 + shift + repeat],
@@ -148,123 +149,128 @@ def _several(method, shift, num_repeats=6, **fields):
   ]
 
 
-class SummariseTest(parameterized.TestCase):
+class SummarizeTest(parameterized.TestCase):
   def test_means_and_differences_by_hand(self):
-    played = _several('grpo', 1.0) + _several('random', 0.0)
-    found = aggregate.summarize(played, 2, 0.9)
-    about = found['scms']['s']
+    episodes = _repeats('grpo', 1.0) + _repeats('random', 0.0)
+    result = aggregate.summarize(episodes, 2, 0.9)
+    scm = result['scms']['s']
     self.assertEqual(
-      (about['goal'], about['no_intervention'], about['optimum']),
+      (scm['goal'], scm['no_intervention'], scm['optimum']),
       (1.0, 0.0, 10.0),
     )
-    self.assertEqual(list(about['methods']), ['grpo', 'random'])
-    # The last of each repeat: 3 .. 8, and 2 .. 7.
+    self.assertEqual(list(scm['methods']), ['grpo', 'random'])
+    # The last outcomes of the repeats are 3 .. 8 and 2 .. 7.
     for method, mean in (('grpo', 5.5), ('random', 4.5)):
-      entry = about['methods'][method]
+      entry = scm['methods'][method]
       self.assertAlmostEqual(entry['best_expected']['mean'], mean)
       self.assertAlmostEqual(entry['score']['mean'], mean / 10)
       self.assertEqual((entry['repeats'], entry['ended_early']), (6, 0))
       low, high = entry['score']['interval']
       self.assertLess(low, mean / 10)
       self.assertLess(mean / 10, high)
-    # In pairs all differences are the same.
-    difference = about['grpo_minus']['random']['best_expected']
+    # All paired differences are equal.
+    difference = scm['grpo_minus']['random']['best_expected']
     self.assertAlmostEqual(difference['mean'], 1.0)
     np.testing.assert_allclose(difference['interval'], [1.0, 1.0])
-    self.assertNotIn('grpo', about['grpo_minus'])
+    self.assertNotIn('grpo', scm['grpo_minus'])
 
-  def test_without_a_trained_policy_nothing_is_subtracted(self):
-    found = aggregate.summarize(_several('random', 0.0), 2, 0.9)
-    self.assertEmpty(found['scms']['s']['grpo_minus'])
+  def test_without_a_trained_policy_there_are_no_differences(self):
+    result = aggregate.summarize(_repeats('random', 0.0), 2, 0.9)
+    self.assertEmpty(result['scms']['s']['grpo_minus'])
 
-  def test_few_repeats_have_no_interval_and_it_says_why(self):
-    found = aggregate.summarize(_several('random', 0.0, 4), 2, 0.9)
+  def test_few_repeats_have_no_interval_but_a_reason(self):
+    result = aggregate.summarize(_repeats('random', 0.0, 4), 2, 0.9)
     for entry in (
-      found['scms']['s']['methods']['random']['gap'],
-      found['overall']['random']['score'],
+      result['scms']['s']['methods']['random']['gap'],
+      result['overall']['random']['score'],
     ):
       self.assertIsNone(entry['interval'])
       self.assertIsNone(entry['iqm_interval'])
       self.assertEqual(entry['no_interval'], '4 repeats; an interval needs 5')
 
-  def test_overall_is_over_all_scms(self):
-    played = [
-      *_several('random', 0.0, scm='one'),
-      *_several('random', 2.0, scm='two'),
+  def test_overall_pools_all_scms(self):
+    episodes = [
+      *_repeats('random', 0.0, scm='one'),
+      *_repeats('random', 2.0, scm='two'),
     ]
-    found = aggregate.summarize(played, 2, 0.9)
-    self.assertAlmostEqual(found['overall']['random']['score']['mean'], 0.55)
-    self.assertEqual(list(found['scms']), ['one', 'two'])
+    result = aggregate.summarize(episodes, 2, 0.9)
+    self.assertAlmostEqual(result['overall']['random']['score']['mean'], 0.55)
+    self.assertEqual(list(result['scms']), ['one', 'two'])
 
   def test_seconds_are_the_median_of_all_decisions(self):
-    played = [
+    episodes = [
       episode([1.0] * 3, method='random', repeat=i, seconds=s)
       for i, s in enumerate(([1.0, 2.0, 3.0], [4.0, 100.0, 5.0]))
     ]
-    found = aggregate.summarize(played, 3, 0.9)
-    entry = found['scms']['s']['methods']['random']
+    result = aggregate.summarize(episodes, 3, 0.9)
+    entry = result['scms']['s']['methods']['random']
     self.assertEqual(entry['seconds_per_decision'], 3.5)
 
   def test_beliefs_after_the_last_step(self):
-    # Over both repeats: causes are believed at 0.9 and 0.4, others at 0.6 and
-    # 0.1. One of two is found and one that is none: F1 is 2 / (2 + 2); of four
-    # pairs of a cause and another three are in order.
-    played = [
+    # Over both repeats, parents have probability 0.9 and 0.4, others 0.6 and
+    # 0.1. One of the two parents and one other exceed one half, so that F1 is
+    # 2 / (2 + 2). Three of the four pairs of a parent and another are in order.
+    episodes = [
       episode(
-        [1.0], repeat=i, believed={'learned': believed}, causes=(True, False)
+        [1.0],
+        repeat=i,
+        believed={'learned': probabilities},
+        causes=(True, False),
       )
-      for i, believed in enumerate(([0.9, 0.6], [0.4, 0.1]))
+      for i, probabilities in enumerate(([0.9, 0.6], [0.4, 0.1]))
     ]
-    found = aggregate.summarize(played, 1, 0.9)
-    quality = found['scms']['s']['methods']['grpo']['parents']['learned']
+    result = aggregate.summarize(episodes, 1, 0.9)
+    quality = result['scms']['s']['methods']['grpo']['parents']['learned']
     self.assertAlmostEqual(quality['f1'], 0.5)
     self.assertAlmostEqual(quality['auroc'], 0.75)
 
-  def test_beliefs_where_nothing_can_be_told_apart(self):
-    played = [episode([1.0], believed={'x': [0.9]}, causes=(True,))]
-    found = aggregate.summarize(played, 1, 0.9)
-    quality = found['scms']['s']['methods']['grpo']['parents']['x']
+  def test_beliefs_if_all_candidates_are_parents(self):
+    episodes = [episode([1.0], believed={'x': [0.9]}, causes=(True,))]
+    result = aggregate.summarize(episodes, 1, 0.9)
+    quality = result['scms']['s']['methods']['grpo']['parents']['x']
     self.assertIn('all candidates are parents', quality['undefined'])
 
-  def test_methods_of_different_repeats_raise(self):
+  def test_methods_with_different_repeats_raise(self):
     with self.assertRaisesRegex(ValueError, 'compared in pairs'):
       aggregate.summarize(
-        _several('grpo', 0.0, 6) + _several('random', 0.0, 5), 2, 0.9
+        _repeats('grpo', 0.0, 6) + _repeats('random', 0.0, 5), 2, 0.9
       )
 
   def test_episodes_that_ended_early_are_counted(self):
-    played = [episode([1.0] * n, repeat=i) for i, n in enumerate((3, 2, 1))]
-    entry = aggregate.summarize(played, 3, 0.9)['scms']['s']['methods']['grpo']
+    episodes = [episode([1.0] * n, repeat=i) for i, n in enumerate((3, 2, 1))]
+    entry = aggregate.summarize(episodes, 3, 0.9)['scms']['s']['methods'][
+      'grpo'
+    ]
     self.assertEqual(entry['ended_early'], 2)
 
 
 class CurvesTest(absltest.TestCase):
   def test_by_hand(self):
-    played = [
+    episodes = [
       episode([5.0, 3.0, 6.0], no_intervention=2.0, optimum=6.0),
       episode([4.0], no_intervention=2.0, optimum=6.0, repeat=1),
     ]
-    for normalised, expected in (
+    for normalized, expected in (
       (False, [[5, 5, 6], [4, 4, 4]]),
       (True, [[0.75, 0.75, 1], [0.5, 0.5, 0.5]]),
     ):
-      curves = aggregate.curves(played, 'best_expected', 3, normalised)
+      curves = aggregate.curves(episodes, 'best_expected', 3, normalized)
       self.assertEqual(list(curves), ['grpo'])
       np.testing.assert_allclose(curves['grpo'], expected)
 
-  def test_seconds_are_medians_of_each_step_summed_up(self):
-    played = [
-      episode([1.0] * len(spent), repeat=i, seconds=spent)
-      for i, spent in enumerate(([1.0, 4.0, 8.0], [2.0, 5.0], [9.0]))
+  def test_seconds_are_cumulative_medians_of_the_steps(self):
+    episodes = [
+      episode([1.0] * len(seconds), repeat=i, seconds=seconds)
+      for i, seconds in enumerate(([1.0, 4.0, 8.0], [2.0, 5.0], [9.0]))
     ]
-    (spent,) = aggregate.cumulative_seconds(played, 4).values()
-    np.testing.assert_allclose(spent, [2.0, 6.5, 14.5, 14.5])
+    (seconds,) = aggregate.cumulative_seconds(episodes, 4).values()
+    np.testing.assert_allclose(seconds, [2.0, 6.5, 14.5, 14.5])
 
-  def test_the_table_says_the_same(self):
-    played = _several('grpo', 0.0, 3)
-    table = aggregate.table(played)
+  def test_matches_the_table(self):
+    episodes = _repeats('grpo', 0.0, 3)
+    table = aggregate.table(episodes)
     wide = pd.pivot_table(table, index='repeat', columns='step', values='score')
-    curves = aggregate.curves(played, 'score', 2, False)
+    curves = aggregate.curves(episodes, 'score', 2, False)
     np.testing.assert_array_equal(curves['grpo'], wide.to_numpy())
 
 

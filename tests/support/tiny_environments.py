@@ -1,4 +1,4 @@
-"""Environments that are small, or fail, for evaluations; and a small policy."""
+"""Small environments, some of which fail, and a small untrained policy."""
 
 from collections.abc import Callable, Mapping, Sequence
 import os
@@ -28,33 +28,34 @@ def _system(name: str, scm, variables=_NAMES) -> systems.System:
 
 
 def chain(repeat: int = 0) -> systems.System:
-  """A -> B -> Y, linear, to be maximised; the best is do(A = -1): 1."""
+  """Returns A -> B -> Y, linear, to maximize; the best is do(A = -1): 1."""
   del repeat
   return _system('chain', hand_made_scms.chain(1.0))
 
 
 def fresh(repeat: int) -> systems.System:
-  """B alone may be set, Y = B + e, and Y = 2 B + e in every other repeat.
+  """Returns Y = B + e, or Y = 2 B + e in every other repeat.
 
-  Its arrays have the shapes of `chain`, so that it needs no other programs.
+  Only B can be set. The arrays have the shapes of `chain`, so that both share
+  compiled programs.
   """
-  number = repeat % 2
+  index = repeat % 2
   linear = np.zeros((4, 4))
-  linear[2, 1] = 1 + number
+  linear[2, 1] = 1 + index
   scm = hand_made_scms.scm(
     hand_made_scms.mechanism(4, linear=linear),
     hand_made_scms.problem(4, 2, settable=[1], size=3),
   )
-  return _system(f'fresh {number}', scm)
+  return _system(f'fresh {index}', scm)
 
 
 def numbered(repeat: int) -> systems.System:
-  """The same one each time, under another name."""
+  """Returns the same system for every repeat, with a name of its own."""
   return fresh(0)._replace(name=f'number {repeat}')
 
 
 def flat(repeat: int) -> systems.System:
-  """Nothing that is done to A moves Y."""
+  """Returns a system in which A has no effect on Y."""
   del repeat
   scm = hand_made_scms.scm(
     hand_made_scms.mechanism(2), hand_made_scms.problem(2, 1)
@@ -63,7 +64,7 @@ def flat(repeat: int) -> systems.System:
 
 
 def wide(repeat: int) -> systems.System:
-  """Nine variables, of which the first moves the last."""
+  """Returns nine variables, of which the first is the parent of the last."""
   del repeat
   linear = np.zeros((9, 9))
   linear[8, 0] = 1.0
@@ -74,34 +75,36 @@ def wide(repeat: int) -> systems.System:
   return _system('wide', scm, tuple('ABCDEFGHY'))
 
 
-_FOUND: dict[tuple[str, float], optimum.Optimum] = {}
+_OPTIMA: dict[tuple[str, float], optimum.Optimum] = {}
 
 
 def search(system: systems.System) -> optimum.Optimum:
-  """On few draws and once for each system: it would take most of the time."""
-  which = system.name, float(system.scm.problem.budget)
-  if which not in _FOUND:
-    _FOUND[which] = optimum.search(system, num_draws=optimum.NUM_SEARCH_DRAWS)
-  return _FOUND[which]
+  """Finds the optimum on few draws, and caches it, to save time."""
+  key = system.name, float(system.scm.problem.budget)
+  if key not in _OPTIMA:
+    _OPTIMA[key] = optimum.search(system, num_draws=optimum.NUM_SEARCH_DRAWS)
+  return _OPTIMA[key]
 
 
-def _search_first(act: Callable[[], None]) -> Callable[..., optimum.Optimum]:
-  """Searches the first repeat of `numbered`; before the others it acts."""
+def _search_with(
+  side_effect: Callable[[], None],
+) -> Callable[..., optimum.Optimum]:
+  """Returns a `search` with a side effect for all but the first repeat."""
 
-  def search_one(system):
+  def search_repeat(system):
     if system.name != 'number 0':
-      act()
+      side_effect()
     return search(fresh(0))
 
-  return search_one
+  return search_repeat
 
 
 def _fail() -> None:
   raise RuntimeError('broken on purpose')
 
 
-# What happens in the process that plays the second repeat.
-_ACTS = {
+# Side effects in the process that runs the second repeat.
+_SIDE_EFFECTS = {
   'fails': _fail,
   'dies': lambda: os.kill(os.getpid(), signal.SIGKILL),
   'lasts': lambda: time.sleep(600),
@@ -109,11 +112,11 @@ _ACTS = {
 
 
 def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
-  """Saves a small policy that was never trained.
+  """Saves a small untrained policy.
 
   Args:
-    directory: for it.
-    seed: of its parameters.
+    directory: directory that it is saved to.
+    seed: random seed of its parameters.
   """
   architecture = config.NetworkConfig(
     width=8,
@@ -139,9 +142,9 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
 def resolve(
   texts: Sequence[str], about: Mapping[str, Any]
 ) -> list[registry.Environment]:
-  """The systems above, and files of which only the content counts."""
+  """Finds the systems above; a YAML file stands for `chain` with its digest."""
   del about
-  known = {
+  environments = {
     'chain': registry.Environment('chain', chain, search=search),
     **{
       make.__name__: registry.Environment(
@@ -155,18 +158,21 @@ def resolve(
         numbered,
         held_out=False,
         fresh=True,
-        search=_search_first(act),
+        search=_search_with(side_effect),
       )
-      for name, act in _ACTS.items()
+      for name, side_effect in _SIDE_EFFECTS.items()
     },
   }
-  found = []
+  resolved = []
   for text in texts:
     if text.endswith('.yaml'):
       digest = pathlib.Path(text).read_text()
-      found.append(known['chain']._replace(name='file', digest=digest))
-    elif text in known:
-      found.append(known[text])
+      chain_from_file = environments['chain']._replace(
+        name='file', digest=digest
+      )
+      resolved.append(chain_from_file)
+    elif text in environments:
+      resolved.append(environments[text])
     else:
       raise errors.UsageError(f'--scm: there is no SCM {text!r}')
-  return found
+  return resolved

@@ -1,4 +1,4 @@
-"""The command evaluate on environments that are small, or fail.
+"""The command evaluate on the environments of `tiny_environments`.
 
 python tests/support/tiny_evaluation.py --scm=chain --methods=random --out=DIR
 """
@@ -16,9 +16,9 @@ from acme_cbo.infra import cli
 
 
 def main(argv: Sequence[str]) -> None:
-  """As that of the launcher."""
+  """Runs the evaluation that the flags describe."""
   del argv
-  # Imported late, as there: the processes that it starts need not all of it.
+  # Imported here because the worker processes do not need all of it.
   from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.evaluation import run  # noqa: PLC0415
   from tests.support import tiny_environments  # noqa: PLC0415
