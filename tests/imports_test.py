@@ -18,11 +18,12 @@ _FLOORS = (
   {'environments': (*_GROUND, 'scms')},
   {'beliefs': _WORLD},
   {'networks': (*_WORLD, 'beliefs')},
-  {'policies': _NETWORK, 'agents': _NETWORK},
+  {'policies': _NETWORK},
   {
+    'agents': (*_NETWORK, 'policies'),
     'evaluation': (*_NETWORK, 'policies'),
-    'runtimes': (*_NETWORK, 'agents'),
   },
+  {'runtimes': (*_NETWORK, 'policies', 'agents')},
   {
     'experiments': (
       *_NETWORK,

@@ -6,6 +6,8 @@ variable's own units.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -64,66 +66,95 @@ def asinh_normalize(units: Normalization, values: jax.Array) -> jax.Array:
   return 3 * jnp.arcsinh((values - units.location) / units.scale / 3)
 
 
+@dataclasses.dataclass(frozen=True)
 class UnitConverter:
   """Units in which the observations of each system are of size 1.
 
-  In float64, so that a variable that is far from 0 or hardly moves loses no
-  digits.
+  The one conversion between a variable's own units, in float64, and those of a
+  policy, in float32: a variable that is far from 0 or hardly moves loses no
+  digits. All arrays may have leading axes, one entry for each system.
 
   Attributes:
-    problems: B problems in these units.
+    problem: the `Problem` in these units, float32.
+    location: [..., D] origin of these units, float64.
+    scale: [..., D] size of these units, float64.
+    low: [D] lower ends of the domains in the variables' own units, float64.
+    high: [D] upper ends.
   """
 
-  def __init__(self, problem: types.Problem, observations: np.ndarray):
-    """Fits them.
+  problem: types.Problem
+  location: np.ndarray
+  scale: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+  @classmethod
+  def fit(cls, problem: types.Problem, observations: np.ndarray) -> UnitConverter:
+    """Returns the units that observations fix.
 
     Args:
       problem: of all systems, in the variables' own units.
-      observations: [B, N, D] of each.
+      observations: [..., N, D], N at least 2.
     """
+    problem = jax.tree.map(np.asarray, problem)
     with jax.enable_x64(True):
-      fitted = jax.vmap(fit, (None, 0))(
-        problem, jnp.asarray(observations, float)
+      fit_each = functools.partial(fit, problem)
+      for _ in np.shape(observations)[:-2]:
+        fit_each = jax.vmap(fit_each)
+      location, scale = map(
+        np.asarray, fit_each(jnp.asarray(observations, jnp.float64))
       )
-    self._location, self._size = map(np.asarray, fitted)
-    self._low, self._high = (
-      np.asarray(x, float) for x in (problem.low, problem.high)
+    low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
+    repeated = jax.tree.map(
+      lambda leaf: np.broadcast_to(
+        leaf if leaf.dtype == bool else np.float32(leaf),
+        (*location.shape[:-1], *leaf.shape),
+      ),
+      problem,
     )
-    settable = np.asarray(problem.settable)
-    low, high = (
-      np.where(settable, (x - self._location) / self._size, 0.0)
-      for x in (self._low, self._high)
-    )
-    self.problems = stack_copies(problem, len(observations))._replace(
-      low=jnp.asarray(low, jnp.float32), high=jnp.asarray(high, jnp.float32)
-    )
+    # The ends of no domain mean nothing, and may be infinite.
+    scaled = {
+      name: np.float32(
+        np.where(problem.settable, (end - location) / scale, 0.0)
+      )
+      for name, end in (('low', low), ('high', high))
+    }
+    return cls(repeated._replace(**scaled), location, scale, low, high)
 
-  def to_normalized(self, values: np.ndarray) -> jax.Array:
-    """[B, ..., D] in own units -> in these, float32."""
-    location, size = self._like(values)
-    return jnp.asarray((values - location) / size, jnp.float32)
+  def to_normalized(self, values: np.ndarray) -> np.ndarray:
+    """Converts [..., D] values to these units, float32."""
+    values = np.asarray(values)
+    location, scale = (
+      self._like(values, x) for x in (self.location, self.scale)
+    )
+    return ((values - location) / scale).astype(np.float32)
 
   def to_own_units(self, values: np.ndarray) -> np.ndarray:
-    """[B, ..., D] in these units -> in own, to the bit at the ends."""
-    location, size = self._like(values)
-    low, high = (
-      self._with_axes(np.asarray(end), values)
-      for end in (self.problems.low, self.problems.high)
+    """Converts [..., D] values to own units, exact at the ends of domains."""
+    values = np.asarray(values)
+    location, scale, low, high = (
+      self._like(values, x)
+      for x in (self.location, self.scale, self.problem.low, self.problem.high)
     )
     own = np.clip(
-      location + size * np.asarray(values, float), self._low, self._high
+      location + scale * values.astype(np.float64), self.low, self.high
     )
-    own = np.where(values <= low, self._low, own)
-    return np.where(values >= high, self._high, own)
+    own = np.where(values <= low, self.low, own)
+    return np.where(values >= high, self.high, own)
 
-  def _like(self, values):
-    """Location and size of each system, with as many axes as values."""
-    return (self._with_axes(x, values) for x in (self._location, self._size))
+  def to_own_intervention(
+    self, intervention: types.Intervention
+  ) -> types.Intervention:
+    """Converts an intervention to own units; 0 where nothing is set."""
+    mask = np.asarray(intervention.mask)
+    values = np.where(mask, self.to_own_units(np.asarray(intervention.values)), 0.0)
+    return types.Intervention._make((mask, values))
 
-  def _with_axes(self, of_each, values):
-    return of_each.reshape(
-      len(values), *(1,) * (values.ndim - 2), values.shape[-1]
-    )
+  def _like(self, values, of_each):
+    """Returns [..., D] arrays with as many axes as values."""
+    lead = of_each.shape[:-1]
+    inner = values.ndim - 1 - len(lead)
+    return of_each.reshape(*lead, *(1,) * inner, of_each.shape[-1])
 
 
 def stack_copies(problem: types.Problem, times: int) -> types.Problem:

@@ -20,6 +20,7 @@ from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
+from acme_cbo.policies import episode
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import optimum as optimum_lib
 from acme_cbo.scms import simulate
@@ -157,31 +158,45 @@ def play(
   _check_finite('an observation', observations)
   memory = policy.init(problem, observations, protocol.num_interventions)
   jax.block_until_ready(memory)
-  budget, spent = float(problem.budget), 0.0
-  moves = []
-  for step in range(protocol.num_interventions):
+  spent, seconds = 0.0, 0.0
+
+  def choose(step, memory):
+    nonlocal spent, seconds
+    if not intervention_sets.affordable(problem, jnp.asarray(spent)).any():
+      return None
     key_choice = jax.random.fold_in(key_policy, step)
     start = time.perf_counter()
     intervention = jax.block_until_ready(policy.choose(key_choice, memory))
     seconds = time.perf_counter() - start
     mask = np.asarray(intervention.mask)
-    if np.isfinite(budget) and not mask.any():
-      break
+    # A method that may set fewer sets than the problem allows.
+    if np.isfinite(problem.budget) and not mask.any():
+      return None
     environment.check_intervention(problem, intervention)
     spent += float(problem.cost[mask].sum())
-    if not intervention_sets.is_within_budget(budget, spent):
-      break
-    outcome = _watch_mean(
-      jax.random.fold_in(key_noise, step),
-      scm,
-      intervention,
-      protocol.num_samples,
-    )
+    if not intervention_sets.is_within_budget(problem.budget, spent):
+      return None
+    return intervention
+
+  def respond(step, intervention):
+    key = jax.random.fold_in(key_noise, step)
+    outcome = _watch_mean(key, scm, intervention, protocol.num_samples)
     _check_finite(f'the outcome of step {step + 1}', outcome)
+    return outcome
+
+  def observe(memory, step, intervention, outcome):
+    nonlocal seconds
     start = time.perf_counter()
     memory = policy.observe(memory, step, intervention, outcome)
     jax.block_until_ready(memory)
     seconds += time.perf_counter() - start
+    return memory
+
+  moves = []
+  steps = episode.on_host(
+    choose, respond, observe, memory, protocol.num_interventions
+  )
+  for intervention, outcome, memory in steps:
     recommended = policy.recommend(memory)
     environment.check_intervention(problem, recommended)
     moves.append(
@@ -293,7 +308,9 @@ def judged(
 
 def last_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
   """{belief: [D] probability that each variable is a parent of the target}."""
-  states = jax.tree.map(lambda x: jnp.asarray(x)[None], policy.believed(memory))
+  states = jax.tree.map(
+    lambda x: jnp.asarray(x)[None], policy.belief_states(memory)
+  )
   return {
     belief: np.asarray(probability)[0]
     for belief, probability in policy.parents(states).items()

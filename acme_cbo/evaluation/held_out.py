@@ -155,7 +155,9 @@ class HeldOut:
     @jax.jit
     def run(index, key, tasks):
       def factory(task):
-        return trained.one_of([f(task) for f in factories.values()], index)
+        return policies_base.select(
+          [f(task) for f in factories.values()], index
+        )
 
       return self._evaluate(key, factory, tasks)
 

@@ -21,6 +21,7 @@ from acme_cbo.infra import errors
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base as policies_base
+from acme_cbo.policies import episode
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 
@@ -159,27 +160,33 @@ class HeldOutSimulators:
       own_rows = pool.reset(
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
-      scale = normalization.UnitConverter(self._problem, own_rows)
-      rows = scale.to_normalized(own_rows)
-      memory = init(params, scale.problems, rows)
-      masks, values, outcomes = [], [], []
-      for step in range(num_steps):
+      units = normalization.UnitConverter.fit(self._problem, own_rows)
+      rows = units.to_normalized(own_rows)
+
+      def choose_each(step, memory):
         keys = jax.random.split(jax.random.fold_in(key, step), len(seeds))
         chosen = choose(params, keys, memory)
-        masks.append(np.asarray(chosen.mask))
-        values.append(scale.to_own_units(np.asarray(chosen.values)))
-        own = pool.step(masks[-1], values[-1])
-        outcomes.append(own)
-        memory = observe(
-          params, memory, jnp.int32(step), chosen, scale.to_normalized(own)
+        return chosen, units.to_own_intervention(chosen)
+
+      steps = [
+        (*to_own_intervention, own)
+        for (_, to_own_intervention), own, _ in episode.on_host(
+          choose_each,
+          lambda step, choice: pool.step(*choice[1]),
+          lambda memory, step, choice, own: observe(
+            params, memory, jnp.int32(step), choice[0], units.to_normalized(own)
+          ),
+          init(params, units.problem, rows),
+          num_steps,
         )
-      masks, values, own = (np.stack(x, 1) for x in (masks, values, outcomes))
+      ]
+      masks, values, own = (np.stack(x, 1) for x in zip(*steps, strict=True))
       (target,) = np.flatnonzero(self._problem.target)
-      score = float(self._problem.goal) * np.asarray(scale.to_normalized(own))
+      score = float(self._problem.goal) * units.to_normalized(own)
       return rollouts.Outcome._make(
         (
           score[..., target],
-          types.Intervention._make((masks, np.where(masks, values, 0.0))),
+          types.Intervention._make((masks, values)),
           own[..., target],
           {},
           np.stack([np.isfinite(x).all((1, 2)) for x in (rows, score)], 1),

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo import types
-from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.environments import environment
 from acme_cbo.policies import base
-from acme_cbo.scms import interventions as interventions_lib
+from acme_cbo.policies import episode as episode_lib
 
 # Tasks evaluated at once; the noise banks of more would not fit a cache.
 _CHUNK = 64
@@ -65,43 +64,23 @@ def episode(
   key_reset, key_noise, key_policy = jax.random.split(key, 3)
   observations = environment.reset(key_reset, scm, num_observations)
 
-  def step(memory, inputs):
-    index, key_outcome, key_choice = inputs
-    memory, spent, last = memory
-    chosen = policy.choose(key_choice, memory)
-    intervention, spent = environment.apply_budget(
-      scm.problem, spent, chosen, last
-    )
-    outcome, expected = environment.sample_outcome(
-      key_outcome, scm, objective.bank, intervention
-    )
-    after = policy.observe(memory, index, intervention, outcome)
-    return (after, spent, intervention), (
-      intervention,
-      outcome,
-      expected,
-      policy.believed(memory),
-    )
-
-  start = (
+  steps = episode_lib.on_device(
+    lambda key, memory: (policy.choose(key, memory), ()),
+    policy.observe,
+    policy.belief_states,
     policy.init(scm.problem, observations, num_interventions),
-    jnp.zeros(()),
-    interventions_lib.no_intervention(scm.order.size),
-  )
-  inputs = (
-    jnp.arange(num_interventions),
-    jax.random.split(key_noise, num_interventions),
+    task,
     jax.random.split(key_policy, num_interventions),
+    jax.random.split(key_noise, num_interventions),
   )
-  (end, *_), history = jax.lax.scan(step, start, inputs)
-  interventions, outcomes, expected, before = history
-  believed = beliefs.append_state(before, policy.believed(end))
   return Outcome(
-    score=score(expected, objective),
-    intervention=interventions,
-    target=jnp.where(scm.problem.target, outcomes, 0.0).sum(-1),
-    parents=policy.parents(believed),
-    finite=jnp.stack([jnp.isfinite(x).all() for x in (observations, outcomes)]),
+    score=score(steps.expected, objective),
+    intervention=steps.intervention,
+    target=jnp.where(scm.problem.target, steps.outcomes, 0.0).sum(-1),
+    parents=policy.parents(steps.belief_states),
+    finite=jnp.stack(
+      [jnp.isfinite(x).all() for x in (observations, steps.outcomes)]
+    ),
   )
 
 

@@ -1,9 +1,10 @@
 """The interface of a policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from acme_cbo import types
 
@@ -18,7 +19,8 @@ class Policy(NamedTuple):
       intervention of number `step`, counted from 0.
     recommend: memory -> the `Intervention` that it would make if there were no
       more to learn from.
-    believed: memory -> states of the policy's beliefs; empty if it has none.
+    belief_states: memory -> {name of a belief: its state}; empty if the policy
+      has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
       that each variable is a parent of the target}.
   """
@@ -27,9 +29,51 @@ class Policy(NamedTuple):
   choose: Callable[..., types.Intervention]
   observe: Callable[..., Any]
   recommend: Callable[[Any], types.Intervention]
-  believed: Callable[[Any], dict[str, Any]] = lambda memory: {}
+  belief_states: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
 
 # Makes a policy for a task. All but the oracle ignore the task.
 Factory = Callable[[types.Task], Policy]
+
+
+def select(candidates: Sequence[Policy], index: jax.Array) -> Policy:
+  """Returns a policy that acts as `candidates[index]`, in one program for all.
+
+  Args:
+    candidates: policies whose beliefs, if they have any, are of one kind.
+    index: [] int32, may be traced.
+  """
+
+  def pick(choices):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *choices)
+
+  def init(problem, observations, num_interventions):
+    return [
+      p.init(problem, observations, num_interventions) for p in candidates
+    ]
+
+  def choose(key, memories):
+    return pick(
+      [p.choose(key, m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
+  def recommend(memories):
+    return pick(
+      [p.recommend(m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
+  def observe(memories, step, intervention, outcome):
+    return [
+      p.observe(m, step, intervention, outcome)
+      for p, m in zip(candidates, memories, strict=True)
+    ]
+
+  def belief_states(memories):
+    return pick(
+      [p.belief_states(m) for p, m in zip(candidates, memories, strict=True)]
+    )
+
+  return Policy(
+    init, choose, observe, recommend, belief_states, candidates[0].parents
+  )

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import flatten_util
-import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -72,52 +71,33 @@ def _on_host(
 ) -> base.Policy:
   """The policy of some parameters."""
 
-  def scaled(units, values):
-    return np.float32((np.asarray(values) - units.location) / units.scale)
-
-  def own(memory, intervention):
-    """In the variables' own units, to the bit at the ends of a domain."""
-    problem, units, _ = memory
-    mask, values = (np.asarray(leaf) for leaf in intervention)
-    values = np.clip(
-      units.location + units.scale * values.astype(np.float64),
-      problem.low,
-      problem.high,
-    )
-    return types.Intervention._make((mask, np.where(mask, values, 0.0)))
-
   def init(problem, observations, num_interventions):
-    problem = jax.tree.map(np.asarray, problem)
-    rows = jnp.asarray(observations, jnp.float64)
-    units = jax.tree.map(np.asarray, normalization.fit(problem, rows))
-    seen = jax.tree.map(
-      lambda leaf: leaf if leaf.dtype == bool else np.float32(leaf),
-      problem._replace(
-        low=scaled(units, problem.low), high=scaled(units, problem.high)
-      ),
-    )
+    units = normalization.UnitConverter.fit(problem, observations)
+    rows = units.to_normalized(observations)
     with jax.enable_x64(False):
-      memory = programs.init(flat, seen, scaled(units, rows), num_interventions)
-    return problem, units, memory
+      memory = programs.init(flat, units.problem, rows, num_interventions)
+    return units, memory
 
   def choose(key, memory):
+    units, inner = memory
     with jax.enable_x64(False):
-      chosen = programs.choose(flat, key, memory[-1])
-    return own(memory, chosen)
+      chosen = programs.choose(flat, key, inner)
+    return units.to_own_intervention(chosen)
 
   def observe(memory, step, intervention, outcome):
-    problem, units, inner = memory
+    units, inner = memory
     mask = np.asarray(intervention.mask)
-    values = np.where(mask, scaled(units, intervention.values), np.float32(0))
-    done = types.Intervention._make((mask, values))
+    values = np.where(mask, units.to_normalized(intervention.values), np.float32(0))
+    made = types.Intervention._make((mask, values))
     with jax.enable_x64(False):
-      inner = programs.observe(flat, inner, step, done, scaled(units, outcome))
-    return problem, units, inner
+      inner = programs.observe(flat, inner, step, made, units.to_normalized(outcome))
+    return units, inner
 
   def recommend(memory):
+    units, inner = memory
     with jax.enable_x64(False):
-      recommended = programs.recommend(flat, memory[-1])
-    return own(memory, recommended)
+      recommended = programs.recommend(flat, inner)
+    return units.to_own_intervention(recommended)
 
   def parents(states):
     with jax.enable_x64(False):
@@ -128,6 +108,6 @@ def _on_host(
     choose,
     observe,
     recommend,
-    lambda memory: policy.believed(memory[-1]),
+    lambda memory: policy.belief_states(memory[-1]),
     parents,
   )

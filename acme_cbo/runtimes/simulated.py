@@ -27,7 +27,9 @@ from acme_cbo.environments import environment
 from acme_cbo.environments import normalization
 from acme_cbo.environments import simulator_pool
 from acme_cbo.infra import errors
-from acme_cbo.networks import base
+from acme_cbo.networks import action_distribution
+from acme_cbo.policies import episode
+from acme_cbo.policies import network_policy
 from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import threaded
 from acme_cbo.scms import intervention_sets
@@ -83,19 +85,26 @@ class Simulated(threaded.Threaded):
     traced = functools.partial(agent.traced_with, self.programs)
     program, state = traced('init', key)
     yield program
-    program, (prefix, first) = traced(
-      'begin', state.params, key, problems, rows
+    program, (prefixes, states) = traced('begin', state.params, problems, rows)
+    yield program
+    program, chosen = traced(
+      'choose', state.params, key, problems, prefixes, states
     )
     yield program
-    program, _ = traced(
-      'watch', state.params, key, problems, prefix, first[-1], step, outcomes
+    _, choices = chosen
+    program, states = traced(
+      'observe',
+      state.params,
+      problems,
+      prefixes,
+      states,
+      step,
+      choices.intervention,
+      outcomes,
     )
     yield program
-    history = [first[:2]] * parts.horizon.num_interventions
-    last = first[0]
-    program, (tasks, data, _) = traced(
-      'end', problems, rows, history, last, [outcomes] * len(history)
-    )
+    history = [(*chosen, outcomes)] * parts.horizon.num_interventions
+    program, (tasks, data, _) = traced('end', problems, rows, history, states)
     yield program
     program, _ = traced('learn', state, tasks, *data)
     yield program
@@ -155,117 +164,149 @@ class Simulated(threaded.Threaded):
       list(range(group)) * num_tasks,
       parts.horizon.num_observations,
     )
-    scale = normalization.UnitConverter(self._problem, own[::group])
-    keys = jax.random.split(key_act, num_steps)
-    problems, rows = scale.problems, scale.to_normalized(own[::group])
-    prefix, (believed, chosen, players) = run['begin'](
-      ticket.params, keys[0], problems, rows
-    )
-    history, outcomes = [(believed, chosen)], []
-    for step in range(num_steps):
-      mask, values = map(np.asarray, chosen.intervention)
+    observations = own[::group]
+    units = normalization.UnitConverter.fit(self._problem, observations)
+    problems, rows = units.problem, units.to_normalized(observations)
+    choice_keys = jax.random.split(key_act, num_steps)
+    prefixes, states = run['begin'](ticket.params, problems, rows)
+
+    def choose(step, states):
+      return run['choose'](
+        ticket.params, choice_keys[step], problems, prefixes, states
+      )
+
+    def respond(step, chosen):
+      del step
+      intervention = units.to_own_intervention(chosen[1].intervention)
       own = pool.step(
-        mask.reshape(-1, mask.shape[-1]),
-        scale.to_own_units(values).reshape(-1, mask.shape[-1]),
+        *(np.asarray(x).reshape(-1, x.shape[-1]) for x in intervention)
       )
-      outcomes.append(scale.to_normalized(own.reshape(*values.shape)))
-      believed, chosen, players = run['watch'](
+      return units.to_normalized(own.reshape(intervention.values.shape))
+
+    def observe(states, step, chosen, outcomes):
+      return run['observe'](
         ticket.params,
-        keys[min(step + 1, num_steps - 1)],
         problems,
-        prefix,
-        players,
+        prefixes,
+        states,
         jnp.int32(step),
-        outcomes[-1],
+        chosen[1].intervention,
+        outcomes,
       )
-      history.append((believed, chosen))
-    *history, (last, _) = history
-    tasks, data, faults = run['end'](problems, rows, history, last, outcomes)
+
+    steps = list(episode.on_host(choose, respond, observe, states, num_steps))
+    history = [(*chosen, outcomes) for chosen, outcomes, _ in steps]
+    *_, end = steps[-1]
+    tasks, data, faults = run['end'](problems, rows, history, end)
     errors.check_finite(
       ticket.update, acting.CHECKED_NAMES, np.asarray(faults), str(seeds)
     )
     return agent.Experience(tasks, data, str(seeds), key)
 
 
-def _programs(parts: agent.Parts, num_turns: int) -> dict[str, stages.Wrapped]:
-  """What is compiled of acting: the first choice, each other one, the end."""
+def _programs(
+  parts: agent.Parts, max_set_size: int
+) -> dict[str, stages.Wrapped]:
+  """Returns the programs of acting: begin, choose, observe, end."""
   network, horizon = parts.network, parts.horizon
   # Of what stands for the expected outcome below.
   kinds = dataclasses.replace(parts.kinds, outcome='expected')
-  belief = beliefs.FACTORIES[kinds.belief]()
 
-  def policy(params, problem: types.Problem, prefix: base.Prefix):
-    return acting.Policy(
+  def policy(params, problem, prefix):
+    return network_policy.NetworkPolicy(
       network,
       params,
       problem,
       prefix,
       horizon.num_interventions,
-      num_turns,
-      belief,
+      max_set_size,
+      {kinds.belief: beliefs.FACTORIES[kinds.belief]()},
     )
 
-  def chosen(plays, key, player):
-    """What is believed, chosen, and known after that."""
-    choice, after = plays.choose(jax.random.split(key, num_turns), player)
-    return player.believed, choice, after
+  def belief(state):
+    return state.belief_states[kinds.belief]
 
-  def keys(key):
-    """[B, G] of all rollouts."""
-    return jax.random.split(key, (parts.num_tasks, parts.num_generations))
-
-  def begin(params, key, problems, observations):
-    def group(keys, problem, rows):
+  def begin(params, problems, observations):
+    def group(problem, rows):
       prefix = network.prefix(params, problem, rows)
-      plays = policy(params, problem, prefix)
-      player = plays.begin(rows)
-      return prefix, jax.vmap(lambda key: chosen(plays, key, player))(keys)
+      state = policy(params, problem, prefix).begin(rows)
+      repeated = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(
+          leaf, (parts.num_generations, *leaf.shape)
+        ),
+        state,
+      )
+      return prefix, repeated
 
-    return jax.vmap(group)(keys(key), problems, observations)
+    return jax.vmap(group)(problems, observations)
 
-  def watch(params, key, problems, prefixes, players, step, outcomes):
-    def group(keys, problem, prefix, players, outcomes):
-      plays = policy(params, problem, prefix)
-      return jax.vmap(
-        lambda key, player, outcome: chosen(
-          plays, key, plays.watch(player, step, outcome)
+  def choose(params, key, problems, prefixes, states):
+    keys = jax.random.split(key, (parts.num_tasks, parts.num_generations))
+
+    def group(keys, problem, prefix, states):
+      acting = policy(params, problem, prefix)
+
+      def one(key, state):
+        choice = acting.choose(
+          jax.random.split(key, max_set_size),
+          state,
+          action_distribution.sample,
         )
-      )(keys, players, outcomes)
+        return belief(state), choice
 
-    return jax.vmap(group)(keys(key), problems, prefixes, players, outcomes)
+      return jax.vmap(one)(keys, states)
 
-  def end(problems, observations, history, last, outcomes):
+    return jax.vmap(group)(keys, problems, prefixes, states)
+
+  def observe(params, problems, prefixes, states, step, made, outcomes):
+    def group(problem, prefix, states, made, outcomes):
+      acting = policy(params, problem, prefix)
+      return jax.vmap(acting.observe, (0, None, 0, 0))(
+        states, step, made, outcomes
+      )
+
+    return jax.vmap(group)(problems, prefixes, states, made, outcomes)
+
+  def end(problems, observations, history, states):
     def stacked(*leaves):
       return jnp.stack(leaves, 2)  # [B, G, T, ...]
 
-    believed = jax.tree.map(stacked, *[x for x, _ in history], last)
-    choices = jax.tree.map(stacked, *[x for _, x in history])
-    tasks = jax.vmap(lambda problem: _task(problem, num_turns, parts))(problems)
+    before, choices, outcomes = zip(*history, strict=True)
+    belief_states = jax.tree.map(stacked, *before, belief(states))
+    choices = jax.tree.map(stacked, *choices)
+    tasks = jax.vmap(lambda problem: _task(problem, max_set_size, parts))(
+      problems
+    )
 
-    def rollout(task, choices, outcomes, believed):
+    def rollout(task, choice, outcomes, belief_states):
       # Far ones bent, as the policy sees them: a lucky system must not count
       # for all others.
       seen = simulate.sampled_outcome(task.scm, outcomes)
       seen = normalization.asinh_normalize(
         normalization.Normalization(jnp.zeros(()), jnp.ones(())), seen
       )
-      return acting.trajectory(task, kinds, choices, outcomes, seen, believed)
+      # A simulator has no budget: what is chosen is made.
+      steps = episode.Steps(
+        choice, choice.intervention, outcomes, seen, belief_states
+      )
+      return acting.trajectory(task, kinds, steps)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(
-      tasks, choices, jnp.stack(outcomes, 2), believed
+      tasks, choices, jnp.stack(outcomes, 2), belief_states
     )
     data = observations, trajectories
     return tasks, data, acting.non_finite_mask(*data)
 
   return {
     'begin': jax.jit(begin),
-    'watch': jax.jit(watch, donate_argnums=4),
+    'choose': jax.jit(choose),
+    'observe': jax.jit(observe, donate_argnums=3),
     'end': jax.jit(end),
   }
 
 
 def _task(
-  problem: types.Problem, num_turns: int, parts: agent.Parts
+  problem: types.Problem, max_set_size: int, parts: agent.Parts
 ) -> types.Task:
   """What the learner is told of a system of which nobody knows the equations.
 
@@ -291,8 +332,8 @@ def _task(
     worst=jnp.zeros(()),
     best=jnp.ones(()),
     choice=nothing,
-    partial=jax.tree.map(lambda leaf: jnp.stack([leaf] * num_turns), nothing),
-    partial_outcome=jnp.zeros(num_turns),
-    curves=jnp.zeros((num_turns, size, num_points)),
+    partial=jax.tree.map(lambda leaf: jnp.stack([leaf] * max_set_size), nothing),
+    partial_outcome=jnp.zeros(max_set_size),
+    curves=jnp.zeros((max_set_size, size, num_points)),
   )
   return types.Task(scm, objective)

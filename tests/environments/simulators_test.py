@@ -42,14 +42,14 @@ def _pool(make, size, stall_seconds=60.0):
 
 class MakerTest(parameterized.TestCase):
   def test_of_a_function(self):
-    make = simulators.make_factory(
+    make = simulators.maker(
       config.SimulatorConfig('tests.support.hand_made_simulators:Slope', '')
     )
     self.assertIsInstance(make(), made.Slope)
 
   def test_of_a_command(self):
     command = f'{sys.executable} {_PROGRAM} fine'
-    process = simulators.make_factory(config.SimulatorConfig('', command))()
+    process = simulators.maker(config.SimulatorConfig('', command))()
     assert isinstance(process, simulator_process.Process)
     self.assertEqual(process.variables, made.Slope.variables)
     process.close()
@@ -61,7 +61,7 @@ class MakerTest(parameterized.TestCase):
   )
   def test_what_is_not_there_is_refused(self, name):
     with self.assertRaisesRegex(errors.UsageError, 'cannot be imported'):
-      simulators.make_factory(config.SimulatorConfig(name, ''))
+      simulators.maker(config.SimulatorConfig(name, ''))
 
   def test_whether_there_are_any(self):
     self.assertFalse(config.SimulatorConfig('', ''))
@@ -71,7 +71,7 @@ class MakerTest(parameterized.TestCase):
 
 class ProblemTest(parameterized.TestCase):
   def test_is_what_a_simulator_says(self):
-    problem = problem_lib.from_simulator(made.Slope(), 2)
+    problem = problem_lib.problem(made.Slope(), 2)
     np.testing.assert_array_equal(problem.target, [False, False, True])
     np.testing.assert_array_equal(problem.settable, [True, True, False])
     np.testing.assert_array_equal(problem.low, [-1000, 0, 0])
@@ -79,7 +79,7 @@ class ProblemTest(parameterized.TestCase):
     self.assertLen(problem.sets, 3)  # x, z, and both.
     self.assertEqual(problem.goal, 1)
     with mock.patch.object(made.Slope, 'goal', 'minimize'):
-      self.assertEqual(problem_lib.from_simulator(made.Slope(), 1).goal, -1)
+      self.assertEqual(problem_lib.problem(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
     ('target', 'w', "Slope: 'w', its target or a name in its domains, is none"),
@@ -102,13 +102,13 @@ class ProblemTest(parameterized.TestCase):
       mock.patch.object(made.Slope, attribute, value),
       self.assertRaises(errors.UsageError) as caught,
     ):
-      problem_lib.from_simulator(made.Slope(), 1)
+      problem_lib.problem(made.Slope(), 1)
     self.assertIn(sentence, str(caught.exception))
 
 
 class AlikeTest(absltest.TestCase):
   def test_another_one_of_the_same(self):
-    make = simulators.matching_factory(made.Slope, made.Slope())
+    make = simulators.alike(made.Slope, made.Slope())
     self.assertIsInstance(make(), made.Slope)
     domains = {name: np.array(x) for name, x in made.Slope.domains.items()}
     with mock.patch.object(made.Slope, 'domains', domains):
@@ -124,26 +124,26 @@ class AlikeTest(absltest.TestCase):
         closed.append(True)
 
     with self.assertRaisesRegex(errors.UsageError, 'Other said that its vari'):
-      simulators.matching_factory(Other, first)()
+      simulators.alike(Other, first)()
     self.assertTrue(closed)
 
 
-class ScaleTest(absltest.TestCase):
+class HostUnitsTest(absltest.TestCase):
   def test_no_digits_are_lost_far_from_zero(self):
-    problem = problem_lib.from_simulator(made.Slope(), 1)
+    problem = problem_lib.problem(made.Slope(), 1)
     rng = np.random.default_rng(0)
     rows = rng.normal([1e7, 0, -1e9], 1.0, (4, 30, 3))
-    scale = normalization.UnitConverter(problem, rows)
-    scaled = np.asarray(scale.to_normalized(rows))
+    units = normalization.UnitConverter.fit(problem, rows)
+    scaled = units.to_normalized(rows)
     np.testing.assert_allclose(scaled.mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(scaled.std(1)[:, 2], 1, rtol=1e-4)
 
   def test_ends_of_domains_are_those_to_the_bit(self):
-    problem = problem_lib.from_simulator(made.Slope(), 1)
+    problem = problem_lib.problem(made.Slope(), 1)
     rows = np.random.default_rng(0).normal(size=(4, 30, 3)) * 77.7
-    scale = normalization.UnitConverter(problem, rows)
+    units = normalization.UnitConverter.fit(problem, rows)
     for end in ('low', 'high'):
-      own = scale.to_own_units(np.asarray(getattr(scale.problems, end)))
+      own = units.to_own_units(np.asarray(getattr(units.problem, end)))
       np.testing.assert_array_equal(
         own[:, :2], np.broadcast_to(getattr(problem, end)[:2], (4, 2))
       )

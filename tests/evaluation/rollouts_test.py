@@ -80,7 +80,7 @@ def _scripted(script: types.Intervention) -> policies_base.Policy:
     choose,
     observe,
     recommend=lambda memory: choose(None, memory),
-    believed=lambda memory: {'row': memory[1]},
+    belief_states=lambda memory: {'row': memory[1]},
     parents=lambda row: row,
   )
 

@@ -10,6 +10,7 @@ from acme_cbo import types
 from acme_cbo.evaluation import rollouts
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
+from acme_cbo.policies import base as policies_base
 from acme_cbo.policies import heuristics
 from acme_cbo.policies import trained
 from acme_cbo.scms import interventions
@@ -243,7 +244,7 @@ class OneOfTest(PoliciesTestCase):
       heuristics.random(),
     )
     for index, policy in enumerate(candidates):
-      one = trained.one_of(candidates, jnp.int32(index))
+      one = policies_base.select(candidates, jnp.int32(index))
       memory, expected = (p.init(_problem(), _ROWS, 3) for p in (one, policy))
       for step in range(3):
         key = jax.random.fold_in(_KEY, step)
@@ -319,7 +320,9 @@ class TrainedTest(PoliciesTestCase):
     for step, value in enumerate((-2.0, -0.5)):
       chosen = policy.choose(_KEY, memory)
       self.assert_sets(chosen, 1, value)
-      states = jax.tree.map(lambda leaf: leaf[None], policy.believed(memory))
+      states = jax.tree.map(
+        lambda leaf: leaf[None], policy.belief_states(memory)
+      )
       believed = policy.parents(states)
       self.assertEqual(list(believed), ['learned'])
       np.testing.assert_allclose(

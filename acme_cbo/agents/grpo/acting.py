@@ -1,8 +1,6 @@
 """Rollouts: the prefix once per SCM, then T cached steps in each rollout."""
 
-from collections.abc import Sequence
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,124 +12,13 @@ from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.environments import environment
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
-from acme_cbo.networks import tokens
-from acme_cbo.scms import intervention_sets
-from acme_cbo.scms import interventions
-
-
-class Player(NamedTuple):
-  """What a policy knows of an episode under way.
-
-  Attributes:
-    encoding: after the latest row.
-    cache: of the rows since the observations.
-    believed: state of the belief.
-    spent: [] of the budget.
-    last: the intervention made last.
-  """
-
-  encoding: base.Encoding
-  cache: base.Cache
-  believed: Any
-  spent: jax.Array
-  last: types.Intervention
-
-
-class Chosen(NamedTuple):
-  """One choice, as a `types.Trajectory` holds it.
-
-  Attributes:
-    decision: `Decision` of [Z] arrays.
-    intervention: what it comes to, and is done.
-    paid: [M] bool, the sets that could be paid for.
-    log_prob: [] of the variables, and [] of the cells.
-  """
-
-  decision: types.Decision
-  intervention: types.Intervention
-  paid: jax.Array
-  log_prob: list[jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-  """How the network plays an episode, step by step, whoever answers.
-
-  Attributes:
-    network: its functions.
-    params: its parameters.
-    problem: what may be seen of the system.
-    prefix: the encoded observations, shared by a group.
-    num_interventions: T.
-    num_turns: Z.
-    belief: that is followed.
-  """
-
-  network: base.Network
-  params: Any
-  problem: types.Problem
-  prefix: base.Prefix
-  num_interventions: int
-  num_turns: int
-  belief: beliefs.Belief
-
-  def begin(self, observations: jax.Array) -> Player:
-    """Before the first choice, after [N, D] observations."""
-    num_variables = self.problem.low.shape[-1]
-    empty = self.network.empty_cache(self.num_interventions + 1, num_variables)
-    encoding, cache = self._append(empty, 0, tokens.start_row(num_variables))
-    return Player(
-      encoding,
-      cache,
-      self.belief.init(self.problem, observations, encoding.parent_logits),
-      jnp.zeros(()),
-      interventions.no_intervention(num_variables),
-    )
-
-  def choose(self, keys: Sequence[jax.Array], player: Player):
-    """A choice, drawn from a key for each turn: `Chosen` and the `Player`."""
-    sets = intervention_sets.affordable(self.problem, player.spent)
-    decision, *log_prob = action_distribution.decide(
-      keys,
-      lambda partial: (
-        self.network.action_head(
-          self.params, self.problem, self.prefix, player.encoding, partial
-        ).logits
-      ),
-      sets,
-      action_distribution.sample,
-    )
-    intervention, spent = environment.apply_budget(
-      self.problem,
-      player.spent,
-      interventions.from_decision(self.problem, decision),
-      player.last,
-    )
-    chosen = Chosen(decision, intervention, sets.any(-1), log_prob)
-    return chosen, player._replace(spent=spent, last=intervention)
-
-  def watch(self, player: Player, step: jax.Array, outcome: jax.Array):
-    """The `Player` after [D] the outcome of what it chose at a step."""
-    mask = player.last.mask
-    left = tokens.budget_left(
-      self.problem, player.spent, 1 - (step + 1) / self.num_interventions
-    )
-    row = tokens.outcome_row(mask, outcome, left)
-    encoding, cache = self._append(player.cache, step + 1, row)
-    believed = self.belief.update(
-      player.believed, mask, outcome, encoding.parent_logits
-    )
-    return player._replace(encoding=encoding, cache=cache, believed=believed)
-
-  def _append(self, cache, position, row):
-    return self.network.append(
-      self.params, self.problem, self.prefix, cache, position, row
-    )
+from acme_cbo.policies import episode
+from acme_cbo.policies import network_policy
 
 
 def rollout(
   key: jax.Array,
-  params,
+  params: Any,
   network: base.Network,
   task: types.Task,
   prefix: base.Prefix,
@@ -139,93 +26,79 @@ def rollout(
   num_interventions: int,
   kinds: config.RewardKinds,
 ) -> types.Trajectory:
-  """One sampled episode.
+  """Samples one episode.
 
   Args:
     key: consumed.
     params: parameters of the network.
-    network: its functions.
+    network: functions of the network.
     task: the SCM and its objective.
-    prefix: the encoded observations, shared by the group.
-    observations: [N, D] themselves.
+    prefix: encoded observations, shared by the group.
+    observations: [N, D] rows that `prefix` encodes.
     num_interventions: T.
-    kinds: of the rewards.
+    kinds: variants of the rewards.
 
   Returns:
     The `Trajectory`.
   """
-  num_turns = task.objective.partial_outcome.size
-  policy = Policy(
+  max_set_size = task.objective.partial_outcome.size
+  policy = network_policy.NetworkPolicy(
     network,
     params,
     task.scm.problem,
     prefix,
     num_interventions,
-    num_turns,
-    beliefs.FACTORIES[kinds.belief](),
+    max_set_size,
+    {kinds.belief: beliefs.FACTORIES[kinds.belief]()},
   )
 
-  def act(player, inputs):
-    step, key = inputs
-    *key_turns, key_outcome = jax.random.split(key, num_turns + 1)
-    chosen, after = policy.choose(key_turns, player)
-    outcome, expected = environment.sample_outcome(
-      key_outcome, task.scm, task.objective.bank, chosen.intervention
-    )
-    return policy.watch(after, step, outcome), (
-      chosen,
-      outcome,
-      expected,
-      player.believed,
-    )
+  def choose(keys, state):
+    choice = policy.choose(keys, state, action_distribution.sample)
+    return choice.intervention, choice
 
-  steps = jnp.arange(num_interventions)
-  keys = jax.random.split(key, num_interventions)
-  end, history = jax.lax.scan(act, policy.begin(observations), (steps, keys))
-  chosen, outcomes, expected, before = history
-  believed = beliefs.append_state(before, end.believed)
-  return trajectory(task, kinds, chosen, outcomes, expected, believed)
+  keys = jax.vmap(lambda key: jax.random.split(key, max_set_size + 1))(
+    jax.random.split(key, num_interventions)
+  )
+  steps = episode.on_device(
+    choose,
+    policy.observe,
+    lambda state: state.belief_states[kinds.belief],
+    policy.begin(observations),
+    task,
+    keys[:, :-1],
+    keys[:, -1],
+  )
+  return trajectory(task, kinds, steps)
 
 
 def trajectory(
-  task: types.Task,
-  kinds: config.RewardKinds,
-  chosen: Chosen,
-  outcomes: jax.Array,
-  expected: jax.Array,
-  believed: Any,
+  task: types.Task, kinds: config.RewardKinds, steps: episode.Steps
 ) -> types.Trajectory:
-  """An episode as the learner needs it.
+  """Returns an episode as the learner needs it, with its rewards.
 
   Args:
     task: the SCM and its objective.
-    kinds: of the rewards.
-    chosen: of T steps.
-    outcomes: [T, D] what was watched.
-    expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
-    believed: T + 1 states of the belief, before each step and after the last.
-
-  Returns:
-    The `Trajectory`.
+    kinds: variants of the rewards.
+    steps: T steps, whose choices are `network_policy.Choice`.
   """
   return types.Trajectory(
-    decision=chosen.decision,
-    intervened=chosen.intervention.mask,
-    values=chosen.intervention.values,
-    outcomes=outcomes,
-    affordable=chosen.paid,
-    log_prob_variable=chosen.log_prob[0],
-    log_prob_cell=chosen.log_prob[1],
+    decision=steps.choice.decision,
+    intervened=steps.intervention.mask,
+    values=steps.intervention.values,
+    outcomes=steps.outcomes,
+    affordable=steps.choice.affordable,
+    log_prob_variable=steps.choice.log_prob_variable,
+    log_prob_cell=steps.choice.log_prob_cell,
     components=rewards.components(
       task,
       kinds,
       beliefs.FACTORIES[kinds.belief](),
-      believed,
-      chosen.intervention,
-      outcomes,
-      expected,
+      steps.belief_states,
+      steps.intervention,
+      steps.outcomes,
+      steps.expected,
     ),
-    expected_reward=rewards.optimization(expected, task.objective),
+    expected_reward=rewards.optimization(steps.expected, task.objective),
   )
 
 

@@ -1,0 +1,264 @@
+"""The acting core: how a network begins, chooses, observes and recommends.
+
+Actors scan it, with gradients to come; hosts step it. Nothing else turns the
+outputs of a network into interventions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from acme_cbo import types
+from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base
+from acme_cbo.networks import tokens
+from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
+
+# Deviations of the difference of two equal outcomes that are unlikely.
+_UNLIKELY = 2.0
+
+
+class State(NamedTuple):
+  """State of one episode after its latest row.
+
+  Attributes:
+    encoding: network state after the latest row.
+    cache: keys and values of the rows since the observations.
+    belief_states: {kind of belief: its state}.
+    spent: [] cost of all interventions so far.
+  """
+
+  encoding: base.Encoding
+  cache: base.Cache
+  belief_states: dict[str, Any]
+  spent: jax.Array
+
+
+class Choice(NamedTuple):
+  """One decision of the network.
+
+  Attributes:
+    decision: `Decision` of [Z] arrays.
+    intervention: the `Intervention` that the decision stands for.
+    affordable: [M] bool, the sets that the rest of the budget pays for.
+    log_prob_variable: [] log probability of the variables.
+    log_prob_cell: [] log probability of the cells, given the variables.
+  """
+
+  decision: types.Decision
+  intervention: types.Intervention
+  affordable: jax.Array
+  log_prob_variable: jax.Array
+  log_prob_cell: jax.Array
+
+
+class History(NamedTuple):
+  """Interventions of one episode and their outcomes, for a recommendation.
+
+  Attributes:
+    interventions: T of them; only the first `length` were made.
+    outcomes: [T] signed target after each, in deviations of the observations.
+    length: [] int32, number of interventions made so far.
+  """
+
+  interventions: types.Intervention
+  outcomes: jax.Array
+  length: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPolicy:
+  """Decisions of a network on one problem.
+
+  Attributes:
+    network: functions of the network.
+    params: parameters of the network.
+    problem: the problem to act on.
+    prefix: encoded observations; the rollouts of a group share them.
+    num_interventions: T, number of interventions of the episode.
+    max_set_size: Z, number of variables that one intervention sets at most.
+    beliefs: {kind: `Belief`} that is updated after every row.
+  """
+
+  network: base.Network
+  params: Any
+  problem: types.Problem
+  prefix: base.Prefix
+  num_interventions: int | jax.Array
+  max_set_size: int
+  beliefs: Mapping[str, beliefs.Belief]
+
+  def begin(self, observations: jax.Array) -> State:
+    """Returns the state before the first choice.
+
+    `num_interventions` has to be an int here: it is the size of the cache.
+
+    Args:
+      observations: [N, D] rows that `prefix` encodes.
+    """
+    num_variables = self.problem.low.shape[-1]
+    num_rows = int(self.num_interventions) + 1
+    empty = self.network.empty_cache(num_rows, num_variables)
+    encoding, cache = self._append(empty, 0, tokens.start_row(num_variables))
+    return State(
+      encoding,
+      cache,
+      {
+        kind: belief.init(self.problem, observations, encoding.parent_logits)
+        for kind, belief in self.beliefs.items()
+      },
+      jnp.zeros(()),
+    )
+
+  def choose(
+    self, keys: Sequence[jax.Array] | jax.Array, state: State, pick: Callable
+  ) -> Choice:
+    """Returns a decision among the sets that the rest of the budget pays for.
+
+    Where it pays for none, the decision means nothing: the episode is over,
+    see `environment.apply_budget`.
+
+    Args:
+      keys: Z keys, one for each action step; consumed.
+      state: of the episode.
+      pick: `action_distribution.sample` or `action_distribution.mode`.
+    """
+    sets = intervention_sets.affordable(self.problem, state.spent)
+    return self._decide(keys, state, sets, pick)
+
+  def observe(
+    self,
+    state: State,
+    step: jax.Array,
+    intervention: types.Intervention,
+    outcome: jax.Array,
+  ) -> State:
+    """Returns the state after an intervention.
+
+    Args:
+      state: before it.
+      step: number of the intervention, from 0.
+      intervention: the one that was made, chosen by the policy or not.
+      outcome: [D] its outcome.
+    """
+    spent = state.spent + intervention.mask @ self.problem.cost
+    left = tokens.budget_left(
+      self.problem, spent, 1 - (step + 1) / self.num_interventions
+    )
+    row = tokens.outcome_row(intervention.mask, outcome, left)
+    encoding, cache = self._append(state.cache, step + 1, row)
+    return State(
+      encoding,
+      cache,
+      {
+        kind: belief.update(
+          state.belief_states[kind],
+          intervention.mask,
+          outcome,
+          encoding.parent_logits,
+        )
+        for kind, belief in self.beliefs.items()
+      },
+      spent,
+    )
+
+  def recommend(self, state: State, history: History) -> types.Intervention:
+    """Returns the intervention of the best predicted outcome among those made.
+
+    Interventions whose outcome was worse than the best one by more than noise
+    is likely to make of it are left out. Before the first intervention it
+    returns the most probable decision.
+
+    Args:
+      state: of the episode.
+      history: of the episode.
+    """
+    problem = self.problem
+    keys = [None] * self.max_set_size
+    mode = self._decide(keys, state, problem.sets, action_distribution.mode)
+    candidates = jax.tree.map(
+      lambda made, new: jnp.concatenate([made, new[None]]),
+      history.interventions,
+      mode.intervention,
+    )
+    partials = action_distribution.PartialIntervention(
+      candidates.mask,
+      interventions.to_fractions(problem, candidates),
+      jnp.zeros(len(candidates.mask), bool),
+    )
+    predicted = jax.vmap(self.network.predict, (None, None, None, None, 0))(
+      self.params, problem, self.prefix, state.encoding, partials
+    )
+    made = jnp.arange(history.outcomes.size) < history.length
+    least = jnp.max(history.outcomes, where=made, initial=-jnp.inf)
+    # The target's deviation in the records is no less than that of its noise.
+    least -= _UNLIKELY * jnp.sqrt(2 / problem.samples)
+    eligible = jnp.append(
+      made & (history.outcomes >= least), history.length == 0
+    )
+    best = jnp.argmax(jnp.where(eligible, predicted, -jnp.inf))
+    return jax.tree.map(lambda leaf: leaf[best], candidates)
+
+  def empty_history(self) -> History:
+    """Returns the history of an episode without interventions.
+
+    `num_interventions` has to be an int here.
+    """
+    size = int(self.num_interventions)
+    nothing = interventions.no_intervention(self.problem.low.shape[-1])
+    room = jax.tree.map(
+      lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), nothing
+    )
+    return History(room, jnp.zeros(size), jnp.int32(0))
+
+  def extend(
+    self,
+    history: History,
+    step: jax.Array,
+    intervention: types.Intervention,
+    outcome: jax.Array,
+  ) -> History:
+    """Returns the history after an intervention, see `observe`."""
+    units = self.prefix.units
+    deviations = (
+      self.problem.goal * (outcome - units.location) / abs(units.scale)
+    )
+    target = jnp.where(self.problem.target, deviations, 0.0).sum()
+    return History(
+      jax.tree.map(
+        lambda made, new: made.at[step].set(new),
+        history.interventions,
+        intervention,
+      ),
+      history.outcomes.at[step].set(target),
+      jnp.asarray(step + 1, jnp.int32),
+    )
+
+  def _decide(self, keys, state, sets, pick) -> Choice:
+    decision, log_prob_variable, log_prob_cell = action_distribution.decide(
+      keys,
+      lambda partial: (
+        self.network.action_head(
+          self.params, self.problem, self.prefix, state.encoding, partial
+        ).logits
+      ),
+      sets,
+      pick,
+    )
+    return Choice(
+      decision,
+      interventions.from_decision(self.problem, decision),
+      sets.any(-1),
+      log_prob_variable,
+      log_prob_cell,
+    )
+
+  def _append(self, cache, position, row):
+    return self.network.append(
+      self.params, self.problem, self.prefix, cache, position, row
+    )
