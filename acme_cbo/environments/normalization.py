@@ -89,7 +89,9 @@ class UnitConverter:
   high: np.ndarray
 
   @classmethod
-  def fit(cls, problem: types.Problem, observations: np.ndarray) -> UnitConverter:
+  def fit(
+    cls, problem: types.Problem, observations: np.ndarray
+  ) -> UnitConverter:
     """Returns the units that observations fix.
 
     Args:
@@ -147,7 +149,9 @@ class UnitConverter:
   ) -> types.Intervention:
     """Converts an intervention to own units; 0 where nothing is set."""
     mask = np.asarray(intervention.mask)
-    values = np.where(mask, self.to_own_units(np.asarray(intervention.values)), 0.0)
+    values = np.where(
+      mask, self.to_own_units(np.asarray(intervention.values)), 0.0
+    )
     return types.Intervention._make((mask, values))
 
   def _like(self, values, of_each):

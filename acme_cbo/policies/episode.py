@@ -85,7 +85,11 @@ def on_device(
   choice, intervention, outcomes, expected, before = history
   after = belief_states(end)
   return Steps(
-    choice, intervention, outcomes, expected, beliefs.append_state(before, after)
+    choice,
+    intervention,
+    outcomes,
+    expected,
+    beliefs.append_state(before, after),
   )
 
 

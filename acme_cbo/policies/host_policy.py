@@ -87,10 +87,14 @@ def _on_host(
   def observe(memory, step, intervention, outcome):
     units, inner = memory
     mask = np.asarray(intervention.mask)
-    values = np.where(mask, units.to_normalized(intervention.values), np.float32(0))
+    values = np.where(
+      mask, units.to_normalized(intervention.values), np.float32(0)
+    )
     made = types.Intervention._make((mask, values))
     with jax.enable_x64(False):
-      inner = programs.observe(flat, inner, step, made, units.to_normalized(outcome))
+      inner = programs.observe(
+        flat, inner, step, made, units.to_normalized(outcome)
+      )
     return units, inner
 
   def recommend(memory):

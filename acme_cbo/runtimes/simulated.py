@@ -332,7 +332,9 @@ def _task(
     worst=jnp.zeros(()),
     best=jnp.ones(()),
     choice=nothing,
-    partial=jax.tree.map(lambda leaf: jnp.stack([leaf] * max_set_size), nothing),
+    partial=jax.tree.map(
+      lambda leaf: jnp.stack([leaf] * max_set_size), nothing
+    ),
     partial_outcome=jnp.zeros(max_set_size),
     curves=jnp.zeros((max_set_size, size, num_points)),
   )

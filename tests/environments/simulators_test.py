@@ -42,14 +42,14 @@ def _pool(make, size, stall_seconds=60.0):
 
 class MakerTest(parameterized.TestCase):
   def test_of_a_function(self):
-    make = simulators.maker(
+    make = simulators.make_factory(
       config.SimulatorConfig('tests.support.hand_made_simulators:Slope', '')
     )
     self.assertIsInstance(make(), made.Slope)
 
   def test_of_a_command(self):
     command = f'{sys.executable} {_PROGRAM} fine'
-    process = simulators.maker(config.SimulatorConfig('', command))()
+    process = simulators.make_factory(config.SimulatorConfig('', command))()
     assert isinstance(process, simulator_process.Process)
     self.assertEqual(process.variables, made.Slope.variables)
     process.close()
@@ -61,7 +61,7 @@ class MakerTest(parameterized.TestCase):
   )
   def test_what_is_not_there_is_refused(self, name):
     with self.assertRaisesRegex(errors.UsageError, 'cannot be imported'):
-      simulators.maker(config.SimulatorConfig(name, ''))
+      simulators.make_factory(config.SimulatorConfig(name, ''))
 
   def test_whether_there_are_any(self):
     self.assertFalse(config.SimulatorConfig('', ''))
@@ -71,7 +71,7 @@ class MakerTest(parameterized.TestCase):
 
 class ProblemTest(parameterized.TestCase):
   def test_is_what_a_simulator_says(self):
-    problem = problem_lib.problem(made.Slope(), 2)
+    problem = problem_lib.from_simulator(made.Slope(), 2)
     np.testing.assert_array_equal(problem.target, [False, False, True])
     np.testing.assert_array_equal(problem.settable, [True, True, False])
     np.testing.assert_array_equal(problem.low, [-1000, 0, 0])
@@ -79,7 +79,7 @@ class ProblemTest(parameterized.TestCase):
     self.assertLen(problem.sets, 3)  # x, z, and both.
     self.assertEqual(problem.goal, 1)
     with mock.patch.object(made.Slope, 'goal', 'minimize'):
-      self.assertEqual(problem_lib.problem(made.Slope(), 1).goal, -1)
+      self.assertEqual(problem_lib.from_simulator(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
     ('target', 'w', "Slope: 'w', its target or a name in its domains, is none"),
@@ -102,13 +102,13 @@ class ProblemTest(parameterized.TestCase):
       mock.patch.object(made.Slope, attribute, value),
       self.assertRaises(errors.UsageError) as caught,
     ):
-      problem_lib.problem(made.Slope(), 1)
+      problem_lib.from_simulator(made.Slope(), 1)
     self.assertIn(sentence, str(caught.exception))
 
 
 class AlikeTest(absltest.TestCase):
   def test_another_one_of_the_same(self):
-    make = simulators.alike(made.Slope, made.Slope())
+    make = simulators.matching_factory(made.Slope, made.Slope())
     self.assertIsInstance(make(), made.Slope)
     domains = {name: np.array(x) for name, x in made.Slope.domains.items()}
     with mock.patch.object(made.Slope, 'domains', domains):
@@ -124,13 +124,13 @@ class AlikeTest(absltest.TestCase):
         closed.append(True)
 
     with self.assertRaisesRegex(errors.UsageError, 'Other said that its vari'):
-      simulators.alike(Other, first)()
+      simulators.matching_factory(Other, first)()
     self.assertTrue(closed)
 
 
 class HostUnitsTest(absltest.TestCase):
   def test_no_digits_are_lost_far_from_zero(self):
-    problem = problem_lib.problem(made.Slope(), 1)
+    problem = problem_lib.from_simulator(made.Slope(), 1)
     rng = np.random.default_rng(0)
     rows = rng.normal([1e7, 0, -1e9], 1.0, (4, 30, 3))
     units = normalization.UnitConverter.fit(problem, rows)
@@ -139,7 +139,7 @@ class HostUnitsTest(absltest.TestCase):
     np.testing.assert_allclose(scaled.std(1)[:, 2], 1, rtol=1e-4)
 
   def test_ends_of_domains_are_those_to_the_bit(self):
-    problem = problem_lib.problem(made.Slope(), 1)
+    problem = problem_lib.from_simulator(made.Slope(), 1)
     rows = np.random.default_rng(0).normal(size=(4, 30, 3)) * 77.7
     units = normalization.UnitConverter.fit(problem, rows)
     for end in ('low', 'high'):

@@ -25,7 +25,6 @@ from acme_cbo.networks import tokens
 from acme_cbo.policies import base as policies_base
 from acme_cbo.policies import heuristics
 from acme_cbo.policies import trained
-from acme_cbo.runtimes import fused
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import objective as objective_lib
@@ -596,9 +595,9 @@ class HeldOutTest(parameterized.TestCase):
     fine = jnp.zeros((len(acting.CHECKED_NAMES), 1), bool)
     with (
       mock.patch.object(priors, 'fill', lambda *of: (_fingerprint(*of), True)),
-      mock.patch.object(priors, 'filled', record),
-      mock.patch.object(fused, 'act', lambda *unused: ((None, None), fine)),
-      mock.patch.object(fused, 'learn', learn),
+      mock.patch.object(priors, 'require_complete', record),
+      mock.patch.object(agent, 'act', lambda *unused: ((None, None), fine)),
+      mock.patch.object(agent, 'learn', learn),
     ):
       step = agent.make_step(agent.programs(parts))
       for seed in range(4):

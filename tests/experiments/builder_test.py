@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo.agents.grpo import agent
-from acme_cbo.agents.grpo import learning
 from acme_cbo.agents.grpo import optimizer as optimizer_lib
 from acme_cbo.agents.grpo import rewards as grpo_rewards
 from acme_cbo.experiments import builder
@@ -136,7 +135,7 @@ class BuiltPartsTest(absltest.TestCase):
     # 3 passes of 4 minibatches are 12 gradient steps an update.
     self.config.training.num_updates = 100
     with mock.patch.object(
-      learning, 'schedule', wraps=optimizer_lib.schedule
+      optimizer_lib, 'schedule', wraps=optimizer_lib.schedule
     ) as make:
       built = builder.from_config(self.config.to_dict())
     arguments = inspect.signature(optimizer_lib.schedule).bind(

@@ -30,7 +30,6 @@ from acme_cbo.experiments import train
 from acme_cbo.infra import errors
 from acme_cbo.policies import saving
 from acme_cbo.runtimes import compilation
-from acme_cbo.runtimes import fused
 from acme_cbo.training import checkpoints
 from configs import grpo
 
@@ -160,7 +159,7 @@ class RunTest(parameterized.TestCase):
     cls.step = staticmethod(agent.make_step(compiled))
     from_config = builder.from_config
     for module, name, shared in (
-      (compilation, 'ready', lambda *_: compiled),
+      (compilation, 'load_or_compile', lambda *_: compiled),
       (held_out, 'HeldOut', functools.cache(_HeldOut)),
       (
         builder,
@@ -379,7 +378,7 @@ class RunTest(parameterized.TestCase):
       return self.step(state)
 
     with (
-      mock.patch.object(fused, 'make_step', lambda *_: step),
+      mock.patch.object(agent, 'make_step', lambda *_: step),
       self.assertRaisesRegex(errors.NonFiniteError, 'update 4: outcome') as met,
     ):
       replay.replay(self.run_0.workdir, update=4, index=1)
@@ -393,7 +392,7 @@ class RunTest(parameterized.TestCase):
       raise errors.NonFiniteError(1, 'logit', np.arange(4) == 3, 'of the test')
 
     with (
-      mock.patch.object(fused, 'make_step', lambda *_: step),
+      mock.patch.object(agent, 'make_step', lambda *_: step),
       self.assertRaises(errors.NonFiniteError) as met,
     ):
       _train(0, workdir)
@@ -560,7 +559,7 @@ class UnfillablePriorTest(absltest.TestCase):
     # Of its programs only the one that fills a bank is used, and compiled.
     self.enterContext(
       mock.patch.object(
-        compilation, 'ready', lambda *_: agent.programs(tried.parts)
+        compilation, 'load_or_compile', lambda *_: agent.programs(tried.parts)
       )
     )
     directory = self.enterContext(tempfile.TemporaryDirectory())

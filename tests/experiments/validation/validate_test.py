@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.environments import environment
 from acme_cbo.experiments import builder
@@ -19,7 +20,6 @@ from acme_cbo.experiments.validation import exploits
 from acme_cbo.experiments.validation import invariance
 from acme_cbo.experiments.validation import validate as validation_validate
 from acme_cbo.infra import errors
-from acme_cbo.runtimes import fused
 from acme_cbo.scms import priors
 from configs import grpo
 from tests.support import miniature
@@ -111,7 +111,7 @@ class VerdictTest(parameterized.TestCase):
   def test_what_is_let_through_fails(self):
     with (
       mock.patch.object(environment, 'check_intervention'),
-      mock.patch.object(fused, 'make_step', return_value=lambda state: None),
+      mock.patch.object(agent, 'make_step', return_value=lambda state: None),
     ):
       checks = list(
         validation_validate.no_silent_failures(
