@@ -76,8 +76,9 @@ class BuildFileTest(absltest.TestCase):
         deps = {f':{name}' for name in self.packages[package]} | {
           f'@pip//{name}' for name in self.pip[package]
         }
-        self.assertContainsSubset(deps - expected, _LATE)
-        self.assertContainsSubset(expected, deps)
+        advice = 'adapt _PACKAGES or _PIP in BUILD'
+        self.assertContainsSubset(deps - expected, _LATE, advice)
+        self.assertContainsSubset(expected, deps, advice)
 
   def test_pip_labels_are_in_the_lock(self):
     lock = (source_tree.ROOT / 'requirements.txt').read_text()
