@@ -1,1 +1,1 @@
-"""Checks that a configuration does what it promises."""
+"""Validation of a configuration: checks of its rewards, policy and learning."""

@@ -1,8 +1,7 @@
-"""One episode told in other units, in other words, in another order.
+"""Invariance of policies, beliefs and rewards.
 
-Nothing that a policy, a belief or a reward says may depend on how variables
-are measured, on whether a target is minimised or its negative maximised, or on
-how the variables are numbered.
+None of them may depend on the units of the variables, on whether a target is
+minimized or its negative maximized, or on the order of the variables.
 """
 
 from collections.abc import Callable
@@ -26,9 +25,9 @@ class Episode(NamedTuple):
   """A group of rollouts on one task, as numpy arrays.
 
   Attributes:
-    task: the SCM and its objective.
-    observations: [N, D].
-    trajectories: G of them.
+    task: SCM with its objective.
+    observations: [N, D] observations.
+    trajectories: G rollouts.
   """
 
   task: types.Task
@@ -36,15 +35,16 @@ class Episode(NamedTuple):
   trajectories: types.Trajectory
 
 
-class Said(NamedTuple):
-  """What is said of an episode.
+class Outputs(NamedTuple):
+  """Outputs of policy, beliefs and rewards on an episode.
 
   Attributes:
-    choice: [G, T, Z, D, C] probability of each turn's variable and cell.
-    learned: [G, T + 1, D] probability of each parent, by the network.
-    exact: [G, T + 1, D] by the exact belief.
-    rewards: [G, T, 4].
-    advantages: [G, T].
+    choice: [G, T, Z, D, C] probability of the variable and cell of each action
+      step.
+    learned: [G, T + 1, D] probability of being a parent, by the network.
+    exact: [G, T + 1, D] probability of being a parent, by the exact belief.
+    rewards: [G, T, 4] reward components.
+    advantages: [G, T] advantages.
   """
 
   choice: jax.Array
@@ -54,11 +54,13 @@ class Said(NamedTuple):
   advantages: jax.Array
 
 
-def listener(parts: agent.Parts) -> Callable[[Any, Episode], Said]:
-  """A compiled function of parameters and an episode: what is said of it."""
+def make_evaluator(
+  parts: agent.Parts,
+) -> Callable[[Any, Episode], Outputs]:
+  """Returns a compiled function (parameters, episode) -> `Outputs`."""
   network = parts.network
 
-  def of_rollout(params, task, observations, prefix, trajectory):
+  def evaluate_rollout(params, task, observations, prefix, trajectory):
     problem = task.scm.problem
     rows = tokens.episode_rows(
       problem, trajectory.intervened, trajectory.outcomes
@@ -70,7 +72,7 @@ def listener(parts: agent.Parts) -> Callable[[Any, Episode], Said]:
     choice = jnp.exp(log_probs.variable[..., :-1, None] + log_probs.cell)
 
     kinds = {kind: make() for kind, make in beliefs.FACTORIES.items()}
-    followed = {
+    belief_states = {
       kind: beliefs.unroll(
         belief,
         problem,
@@ -86,56 +88,58 @@ def listener(parts: agent.Parts) -> Callable[[Any, Episode], Said]:
       task,
       parts.kinds,
       kinds[parts.kinds.belief],
-      followed[parts.kinds.belief],
+      belief_states[parts.kinds.belief],
       intervention,
       trajectory.outcomes,
       rewards_lib.expected_outcomes(task, intervention),
     )
     learned, exact = (
-      jax.vmap(kinds[kind].parents)(followed[kind])
+      jax.vmap(kinds[kind].parents)(belief_states[kind])
       for kind in ('learned', 'exact')
     )
     return choice, learned, exact, components
 
   @jax.jit
-  def listen(params, episode):
+  def evaluate(params, episode):
     task, observations, trajectories = episode
     prefix = network.prefix(params, task.scm.problem, observations)
     choice, learned, exact, components = jax.vmap(
-      of_rollout, (None, None, None, None, 0)
+      evaluate_rollout, (None, None, None, None, 0)
     )(params, task, observations, prefix, trajectories)
-    judged, _ = learning.advantages(components[None], parts.weights, parts.grpo)
-    return Said(choice, learned, exact, components, judged[0])
+    advantages, _ = learning.advantages(
+      components[None], parts.weights, parts.grpo
+    )
+    return Outputs(choice, learned, exact, components, advantages[0])
 
-  return listen
+  return evaluate
 
 
-def measured(
-  episode: Episode, factor: np.ndarray, shift: np.ndarray
-) -> Episode:
-  """The episode in units `factor x + shift`.
+def rescale(episode: Episode, factor: np.ndarray, shift: np.ndarray) -> Episode:
+  """Returns the episode with each variable x replaced by `factor x + offset`.
 
   Args:
-    episode: of D variables.
-    factor: [D] above 0.
-    shift: [D], in lengths of each variable's domain.
+    episode: episode with D variables.
+    factor: [D] positive factors.
+    shift: [D] shifts, in widths of each variable's domain.
 
   Returns:
-    The `Episode`.
+    The rescaled `Episode`.
   """
   task, observations, trajectories = jax.tree.map(np.asarray, episode)
   problem = task.scm.problem
-  length = np.float64(problem.high) - problem.low
-  offset = factor * shift * length
-  kind = observations.dtype
+  width = np.float64(problem.high) - problem.low
+  offset = factor * shift * width
+  dtype = observations.dtype
 
-  def told(values):
-    return np.asarray(factor * np.float64(values) + offset, kind)
+  def transform(values):
+    return np.asarray(factor * np.float64(values) + offset, dtype)
 
   scm = task.scm._replace(
-    problem=problem._replace(low=told(problem.low), high=told(problem.high)),
-    location=told(task.scm.location),
-    scale=np.asarray(factor * np.float64(task.scm.scale), kind),
+    problem=problem._replace(
+      low=transform(problem.low), high=transform(problem.high)
+    ),
+    location=transform(task.scm.location),
+    scale=np.asarray(factor * np.float64(task.scm.scale), dtype),
   )
   exists = problem.exists
   return Episode(
@@ -143,19 +147,21 @@ def measured(
       scm=scm,
       objective=_with_interventions(
         task.objective,
-        lambda mask, values: (mask, np.where(mask, told(values), 0)),
+        lambda mask, values: (mask, np.where(mask, transform(values), 0)),
       ),
     ),
-    np.where(exists, told(observations), 0),
+    np.where(exists, transform(observations), 0),
     trajectories._replace(
-      outcomes=np.where(exists, told(trajectories.outcomes), 0),
-      values=np.where(trajectories.intervened, told(trajectories.values), 0),
+      outcomes=np.where(exists, transform(trajectories.outcomes), 0),
+      values=np.where(
+        trajectories.intervened, transform(trajectories.values), 0
+      ),
     ),
   )
 
 
-def negated(episode: Episode) -> Episode:
-  """The episode with the negative of the target, and the goal turned round."""
+def negate_target(episode: Episode) -> Episode:
+  """Returns the episode with the target negated and the goal reversed."""
   task, observations, trajectories = jax.tree.map(np.asarray, episode)
   scm, problem = task.scm, task.scm.problem
   sign = np.where(problem.target, -1, 1).astype(observations.dtype)
@@ -189,11 +195,11 @@ def negated(episode: Episode) -> Episode:
   )
 
 
-def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
-  """The episode with old variable `permutation[k]` as number k."""
+def permute(episode: Episode, permutation: np.ndarray) -> Episode:
+  """Returns the episode with old variable `permutation[k]` at index k."""
   task, observations, trajectories = jax.tree.map(np.asarray, episode)
-  # The number that stands for no variable stays what it is.
-  place = np.append(np.argsort(permutation), len(permutation))
+  # The index that stands for no variable is not permuted.
+  new_index = np.append(np.argsort(permutation), len(permutation))
   objective = task.objective
   return Episode(
     types.Task(
@@ -211,7 +217,7 @@ def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
     observations[:, permutation],
     trajectories._replace(
       decision=trajectories.decision._replace(
-        variable=place[trajectories.decision.variable].astype(np.int32)
+        variable=new_index[trajectories.decision.variable].astype(np.int32)
       ),
       intervened=trajectories.intervened[..., permutation],
       values=trajectories.values[..., permutation],
@@ -221,32 +227,32 @@ def renumbered(episode: Episode, permutation: np.ndarray) -> Episode:
 
 
 def _with_interventions(objective, change):
-  """The objective, with its interventions told in another way."""
+  """Returns the objective with all of its interventions transformed."""
   return objective._replace(
     choice=types.Intervention(*change(*objective.choice)),
     partial=types.Intervention(*change(*objective.partial)),
   )
 
 
-def renumber_said(said: Said, permutation: np.ndarray) -> Said:
-  """What is said of an episode, for the variables in another order."""
-  return said._replace(
-    choice=said.choice[..., permutation, :],
-    learned=said.learned[..., permutation],
-    exact=said.exact[..., permutation],
+def permute_outputs(outputs: Outputs, permutation: np.ndarray) -> Outputs:
+  """Returns the outputs with the variables permuted as by `permute`."""
+  return outputs._replace(
+    choice=outputs.choice[..., permutation, :],
+    learned=outputs.learned[..., permutation],
+    exact=outputs.exact[..., permutation],
   )
 
 
-def largest_difference(one: Said, other: Said) -> dict[str, float]:
-  """The largest absolute difference in each thing that is said."""
+def max_differences(first: Outputs, second: Outputs) -> dict[str, float]:
+  """Returns {output: largest absolute difference}."""
   return {
     name: float(np.abs(np.asarray(a) - np.asarray(b)).max())
-    for name, a, b in zip(Said._fields, one, other, strict=True)
+    for name, a, b in zip(Outputs._fields, first, second, strict=True)
   }
 
 
-def in_double(tree: Any) -> Any:
-  """Floats as float64, for use within `jax.enable_x64`."""
+def to_float64(tree: Any) -> Any:
+  """Converts float32 arrays to float64, for use within `jax.enable_x64`."""
   return jax.tree.map(
     lambda leaf: np.asarray(
       leaf, np.float64 if np.asarray(leaf).dtype == np.float32 else None
@@ -255,34 +261,40 @@ def in_double(tree: Any) -> Any:
   )
 
 
-def retold(
-  rng: np.random.Generator, episode: Episode, said: Said
-) -> dict[str, tuple[Episode, Said]]:
-  """The episode told in every other way, and what is to be said of it then.
+def equivalent_episodes(
+  rng: np.random.Generator, episode: Episode, outputs: Outputs
+) -> dict[str, tuple[Episode, Outputs]]:
+  """Returns the episode under every transformation, with expected outputs.
 
   Args:
-    rng: draws units and numbers.
-    episode: of D variables.
-    said: of the episode as it is.
+    rng: generator of the units and the permutation.
+    episode: episode with D variables.
+    outputs: outputs on the episode.
 
   Returns:
-    {way of telling: (the episode, what is to be said)}.
+    {name of the transformation: (transformed episode, expected outputs)}.
   """
   num_variables = episode.observations.shape[-1]
-  one, nought = np.ones(num_variables), np.zeros(num_variables)
+  ones, zeros = np.ones(num_variables), np.zeros(num_variables)
   factor = 10.0 ** rng.uniform(-12, 12, num_variables)
   shift = rng.uniform(-1000, 1000, num_variables)
   permutation = rng.permutation(num_variables)
   return {
-    'units 1e-12 to 1e12 times as large': (
-      measured(episode, factor, nought),
-      said,
+    'units scaled by 1e-12 to 1e12': (
+      rescale(episode, factor, zeros),
+      outputs,
     ),
-    'origins up to 1,000 domains away': (measured(episode, one, shift), said),
-    'both': (measured(episode, factor, shift), said),
-    'the negative of the target, and the other goal': (negated(episode), said),
-    'variables in another order': (
-      renumbered(episode, permutation),
-      renumber_said(said, permutation),
+    'origins shifted by up to 1,000 domains': (
+      rescale(episode, ones, shift),
+      outputs,
+    ),
+    'units scaled and origins shifted': (
+      rescale(episode, factor, shift),
+      outputs,
+    ),
+    'target negated and goal reversed': (negate_target(episode), outputs),
+    'variables permuted': (
+      permute(episode, permutation),
+      permute_outputs(outputs, permutation),
     ),
   }

@@ -1,7 +1,7 @@
-"""Short trainings for several seeds and balances of the rewards at once.
+"""Short training runs for several seeds and reward weights at once.
 
-All of them are one program, vectorised over seeds and balances: it is compiled
-once, and small policies fill a machine.
+All of them are one program, vectorized over seeds and weights: it is compiled
+once, and many small policies use all cores.
 """
 
 import dataclasses
@@ -27,45 +27,47 @@ def train(
   """Trains a policy from each seed with each balance of the rewards.
 
   Args:
-    parts: of an update; its weights are replaced by the balances.
-    balances: W of them.
-    seeds: S of them; the policies of a seed begin with the same parameters and
-      meet the same SCMs.
-    num_updates: of each training.
+    parts: parts of an update; its reward weights are replaced.
+    balances: W tuples of reward weights.
+    seeds: S seeds; policies of the same seed start from the same parameters and
+      are trained on the same SCMs.
+    num_updates: number of updates of each training run.
 
   Returns:
-    Parameters before ([S]) and after ([W, S] leading axes).
+    Parameters before training, with leading axis [S], and after training, with
+    leading axes [W, S].
 
   Raises:
-    FloatingPointError: something was not finite, or a batch was not full.
+    FloatingPointError: a value is not finite, or the prior could not fill a
+      batch of SCMs.
   """
 
-  def of_one(weights, seed):
+  def train_one(weights, seed):
     own = dataclasses.replace(parts, weights=config.RewardWeights(*weights))
     start = agent.init(jax.random.PRNGKey(seed), own)
 
     def update(state, _):
       key, key_tasks, key_act = jax.random.split(state.key, 3)
       tasks, complete = priors.fill(key_tasks, own.prior, own.num_tasks)
-      data, faults = agent.act(state.params, key_act, tasks, own)
+      data, non_finite = agent.act(state.params, key_act, tasks, own)
       state, metrics = agent.learn(state._replace(key=key), tasks, *data, own)
       finite = jnp.isfinite(jnp.stack([*metrics.values()])).all()
-      return state, jnp.stack([complete, finite & ~faults.any()])
+      return state, jnp.stack([complete, finite & ~non_finite.any()])
 
-    end, fine = jax.lax.scan(update, start, length=num_updates)
-    return start.params, end.params, fine
+    end, passed = jax.lax.scan(update, start, length=num_updates)
+    return start.params, end.params, passed
 
-  over_seeds = jax.vmap(of_one, (None, 0))
-  before, after, fine = jax.jit(jax.vmap(over_seeds, (0, None)))(
+  over_seeds = jax.vmap(train_one, (None, 0))
+  before, after, passed = jax.jit(jax.vmap(over_seeds, (0, None)))(
     jnp.array(balances, jnp.float32), jnp.array(seeds)
   )
-  lost = np.argwhere(~np.asarray(fine))  # Of [W, S, updates, 2].
-  if lost.size:
-    w, s, update, what = lost[0]
-    said = 'the prior rejects nearly every SCM', 'something is not finite'
+  failures = np.argwhere(~np.asarray(passed))  # Of [W, S, updates, 2].
+  if failures.size:
+    w, s, update, index = failures[0]
+    causes = 'the prior rejects nearly every SCM', 'a value is not finite'
     raise FloatingPointError(
       f'validation, update {update + 1} of the training of seed {seeds[s]} '
-      f'with {balances[w]}: {said[what]}'
+      f'with {balances[w]}: {causes[index]}'
     )
   return jax.tree.map(lambda leaf: leaf[0], before), after
 
@@ -73,22 +75,22 @@ def train(
 def measure(
   parts: agent.Parts, params: Any, key: jax.Array, tasks: types.Task
 ) -> np.ndarray:
-  """Mean rewards of policies that act as they do in training.
+  """Computes mean rewards of policies that act as in training.
 
   Args:
-    parts: of an update.
-    params: of policies, with two leading axes.
-    key: consumed; every policy meets the same data and the same noise.
+    parts: parts of an update.
+    params: parameters of policies, with two leading axes [W, S].
+    key: random key, consumed; all policies have the same data and noise.
     tasks: M tasks.
 
   Returns:
-    [., ., 4] mean components per step, `structure` per episode.
+    [W, S, 4] mean reward components per step; `structure` is per episode.
   """
 
-  def of_one(params):
+  def mean_components(params):
     (_, trajectories), _ = agent.act(params, key, tasks, parts)
     per_step = trajectories.components.mean((0, 1, 2))
-    place = rewards.COMPONENTS.index('structure')
-    return per_step.at[place].multiply(parts.horizon.num_interventions)
+    structure = rewards.COMPONENTS.index('structure')
+    return per_step.at[structure].multiply(parts.horizon.num_interventions)
 
-  return np.asarray(jax.jit(jax.vmap(jax.vmap(of_one)))(params))
+  return np.asarray(jax.jit(jax.vmap(jax.vmap(mean_components)))(params))

@@ -1,13 +1,14 @@
-"""The whole validation of a configuration: each requirement, its figure.
+"""Validation of a configuration: checks of its requirements, with evidence.
 
-no silent failures    what is forbidden or not finite raises and says where
-real history          the policy answers to the rows that it was given
-continuous reward     1 at the optimum each time, between 0 and 1 elsewhere
-exploits              nine scripts beside honest play, each component and sum
-other units           nothing depends on units, signs, or the numbering
-zero out              each component alone moves behaviour its way, and none
-                      has an effect at weight 0
-learning              the given balance raises score and parents' F1 together
+no silent failures    invalid or non-finite values raise an informative error
+history               the policy depends on the rows of the episode
+continuous reward     1 at the optimum every time, between 0 and 1 elsewhere
+exploits              nine scripts earn less than honest ones, by component and
+                      in the sum
+invariance            nothing depends on units, signs, or the order of variables
+reward weights        each component alone improves what it rewards, and has no
+                      effect at weight 0
+learning              the configured weights increase both score and parents' F1
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,36 +38,37 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
-# Of every interval and test.
+# Confidence level of every interval and test.
 _CONFIDENCE = 0.99
-# By how much of the range an exploit has to lie behind honest play, and by how
-# much it may seem ahead, for the luck of the draws, where it is good work.
+# Share of the range by which an exploit must earn less than the honest script,
+# and by which a script may seem to earn more, by chance, in a component that it
+# does not exploit.
 _MARGIN = 0.2
-_LUCK = 0.05
-# Tasks on which scripts and policies are scored.
+_TOLERANCE = 0.05
+# Number of tasks on which scripts and policies are scored.
 _NUM_TASKS = 256
-# Seed of the tasks; no training shares it.
+# Seed of the tasks, which no training run uses.
 _SEED = 0x7A11D
 
-# Trainings of one component alone: as few variables and steps as show it.
+# Training runs with a single component: as small as shows an effect.
 _ALONE_UPDATES = 200
 _ALONE_TASKS = 16
 _ALONE_GENERATIONS = 8
 _ALONE_VARIABLES = 4
 _ALONE_HORIZON = environment.Horizon(num_observations=10, num_interventions=5)
 _ALONE_LEARNING_RATE = 1.5e-2
-# Trainings with the configuration as it was given, but for their length.
+# Length of the training runs with the given configuration.
 NUM_UPDATES = 120
 
 
 class Check(NamedTuple):
-  """One claim and its verdict.
+  """Result of one check.
 
   Attributes:
-    requirement: what it belongs to.
-    claim: what was asked.
-    passed: whether it holds.
-    figure: the number that says so.
+    requirement: name of the requirement.
+    claim: claim that is checked.
+    passed: whether the claim holds.
+    figure: evidence, as text.
   """
 
   requirement: str
@@ -80,32 +82,31 @@ class Check(NamedTuple):
 
 
 def validate(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
-  """Validates a configuration, check by check, the quick ones first.
+  """Runs all checks of a configuration, the fast ones first.
 
   Args:
-    parts: of an update, as the configuration has them, with an optimizer for
-      `NUM_UPDATES`.
-    num_seeds: independent trainings behind each claim about learning.
+    parts: parts of an update of the configuration, with an optimizer for
+      `NUM_UPDATES` updates.
+    num_seeds: number of training runs for each claim about learning.
 
   Yields:
-    The checks as they are made.
+    The checks as they complete.
 
   Raises:
-    errors.UsageError: there are more variables than the exact belief takes,
-      fewer steps than it takes to see one depend on another, hardly an SCM
-      with a parent of the target that may be set, or none with a variable that
-      is not a parent.
+    errors.UsageError: there are more variables than the exact belief supports,
+      fewer than two interventions, too few SCMs in which a parent of the target
+      can be intervened on, or no SCM with a variable that is not a parent.
   """
   if parts.horizon.num_interventions < 2:
     raise errors.UsageError(
       'config.horizon.num_interventions is '
       f'{parts.horizon.num_interventions}; the validation needs 2 or more, to '
-      'see that a decision follows from what came of the one before'
+      'check that decisions depend on earlier outcomes'
     )
   if parts.prior.max_variables > exact_posterior.MAX_VARIABLES:
     raise errors.UsageError(
       f'config.scms.max_variables is {parts.prior.max_variables}; the '
-      'validation compares with the exact belief, which takes at most '
+      'validation uses the exact belief, which supports at most '
       f'{exact_posterior.MAX_VARIABLES}'
     )
   tasks = tasks_of(parts)
@@ -114,33 +115,33 @@ def validate(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
   )
   if not others.any():
     raise errors.UsageError(
-      'every variable of every SCM is a parent of its target; the validation '
-      'sees whether parents are told from other variables: give another graph '
-      'than STAR a share in config.scms.graph_weights'
+      'every variable of every SCM is a parent of its target, so that nothing '
+      'shows whether parents are distinguished from other variables; give '
+      'graphs other than STAR a weight in config.scms.graph_weights'
     )
   yield from no_silent_failures(parts, tasks)
-  yield from real_history(parts, tasks)
-  yield from scripted(parts, tasks)
+  yield from history(parts, tasks)
+  yield from scripts(parts, tasks)
   yield from telescoping(parts, tasks)
-  yield from other_units(parts, tasks)
-  yield from weight_zero(parts, tasks)
-  yield from zero_out(parts, num_seeds)
+  yield from invariances(parts, tasks)
+  yield from zero_weights(parts, tasks)
+  yield from single_components(parts, num_seeds)
   yield from learning(parts, num_seeds)
 
 
 def total(checks: Sequence[Check]) -> str:
-  """How many of the checks passed, in words."""
+  """Returns the number of checks that passed, in words."""
   return (
     f'{sum(check.passed for check in checks)} of {len(checks)} checks passed'
   )
 
 
 def report(command: str, checks: Sequence[Check]) -> str:
-  """What was found, as a page for people.
+  """Formats the checks as a Markdown page.
 
   Args:
-    command: that which made the checks.
-    checks: all of them.
+    command: command that ran the checks.
+    checks: all checks.
 
   Returns:
     Markdown.
@@ -152,7 +153,7 @@ def report(command: str, checks: Sequence[Check]) -> str:
   ]
   return f"""# Validation
 
-Made by
+Created by
 
 ```sh
 {command}
@@ -160,19 +161,20 @@ Made by
 
 {total(checks)}.
 
-Intervals and bounds are at {_CONFIDENCE:.0%}. An exploit has to lie behind
-honest play by {_MARGIN} of the range, with an interval above 0, for each
-component that it is after and for the weighted sum. Where a script is good work
-for a component, as a zigzag of a cause is for learning of it, its interval has
-to be above -{_LUCK}: it is no better than honest play.
+The confidence level of intervals and bounds is {_CONFIDENCE:.0%}. An exploit
+must earn less than the honest script by {_MARGIN} of the range, with an
+interval above 0, in each component that it tries to exploit and in the weighted
+sum. In the other components, where a script may do useful work (a zigzag of a
+cause is informative about it), the interval must be above -{_TOLERANCE}: the
+script earns no more than the honest one.
 
-The trainings of one component alone, {_ALONE_UPDATES} updates each, are on
-linear SCMs of {_ALONE_VARIABLES} variables or fewer, with the exact belief and
-without the predictions that are learnt beside the policy, so that a measure can
-rise by behaviour alone; those of the last lines are with the configuration as
-it is, for {NUM_UPDATES} updates. A policy is compared, seed by seed, with
-itself before training, and with one for which all weights of the rewards were
-0, so that only the predictions beside it were learnt.
+Training runs with a single component have {_ALONE_UPDATES} updates. They use
+linear SCMs of at most {_ALONE_VARIABLES} variables, the exact belief, and no
+auxiliary predictions, so that a measure can only increase by a change of
+behavior. The runs of the last rows use the given configuration, for
+{NUM_UPDATES} updates. A policy is compared, seed by seed, with itself before
+training, and with a policy trained with all reward weights 0, which learns the
+auxiliary predictions only.
 
 | Requirement | Claim | Figure | |
 |---|---|---|---|
@@ -181,7 +183,7 @@ itself before training, and with one for which all weights of the rewards were
 
 
 def tasks_of(parts: agent.Parts) -> types.Task:
-  """The tasks of a configuration that the quick checks are made on."""
+  """Returns the tasks of the fast checks."""
   key = jax.random.fold_in(jax.random.PRNGKey(0), _SEED)
   return _tasks_with_parents(key, parts.prior)
 
@@ -189,96 +191,99 @@ def tasks_of(parts: agent.Parts) -> types.Task:
 def no_silent_failures(
   parts: agent.Parts, tasks: types.Task
 ) -> Iterator[Check]:
-  """What is forbidden, and what is not finite, raises."""
-  some = [_task(tasks, i) for i in range(16)]
-  caught: dict[str, int] = {}
-  for task in some:
-    for name, intervention in exploits.refused(task).items():
-      caught.setdefault(name, 0)
+  """Checks that invalid interventions and non-finite parameters raise."""
+  first_tasks = [_task(tasks, i) for i in range(16)]
+  num_raised: dict[str, int] = {}
+  for task in first_tasks:
+    for name, intervention in exploits.invalid_interventions(task).items():
+      num_raised.setdefault(name, 0)
       try:
         environment.check_intervention(task.scm.problem, intervention)
       except ValueError:
-        caught[name] += 1
-  for name, count in caught.items():
+        num_raised[name] += 1
+  for name, count in num_raised.items():
     yield Check(
       'no silent failures',
-      f'intervention refused: {name}',
-      count == len(some),
-      f'{count} of {len(some)}',
+      f'invalid intervention raises: {name}',
+      count == len(first_tasks),
+      f'{count} of {len(first_tasks)}',
     )
   state = agent.initial_state(_SEED, parts)
-  lost = state._replace(
+  corrupted = state._replace(
     params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
   )
   try:
-    agent.make_step(agent.programs(parts))(lost)
-    said = 'nothing was raised'
+    agent.make_step(agent.programs(parts))(corrupted)
+    message = 'no error was raised'
   except errors.NonFiniteError as error:
-    said = str(error)
+    message = str(error)
   yield Check(
     'no silent failures',
-    'parameters that are not finite are reported',
-    'logit is not finite on SCM 0' in said,
-    said,
+    'non-finite parameters raise',
+    'logit is not finite on SCM 0' in message,
+    message,
   )
 
 
-def real_history(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
-  """The policy's input is what happened."""
-  listen = invariance.listener(parts)
-  params = _loud(agent.initial_state(_SEED, parts).params)
+def history(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Checks that the policy depends on the actual rows of the episode."""
+  evaluate = invariance.make_evaluator(parts)
+  params = _amplify(agent.initial_state(_SEED, parts).params)
   (episode,) = _episodes(parts, params, tasks, 1)
-  said = listen(params, episode)
+  outputs = evaluate(params, episode)
   rollouts = episode.trajectories
   steps = np.arange(rollouts.outcomes.shape[1])
-  choice = np.asarray(said.choice)  # [G, T, Z, D, C]
-  # What is left is the probability of adding none.
+  choice = np.asarray(outputs.choice)  # [G, T, Z, D, C]
+  # The rest is the probability of adding no further variable.
   none = 1 - choice.sum((-1, -2), keepdims=True)[..., 0]
   any_cell = np.broadcast_to(none[..., None], (*none.shape, choice.shape[-1]))
-  which = np.indices(choice.shape[:3])
-  chosen = np.concatenate([choice, any_cell], -2)[
-    *which, rollouts.decision.variable, rollouts.decision.cell
+  indices = np.indices(choice.shape[:3])
+  evaluated = np.concatenate([choice, any_cell], -2)[
+    *indices, rollouts.decision.variable, rollouts.decision.cell
   ].prod(-1)
-  acted = np.exp(rollouts.log_prob_variable + rollouts.log_prob_cell)
-  error = np.abs(chosen - acted).max()
+  sampled = np.exp(rollouts.log_prob_variable + rollouts.log_prob_cell)
+  error = np.abs(evaluated - sampled).max()
   yield Check(
-    'real history',
-    'acting step by step and reading the record afterwards agree',
+    'history',
+    'probabilities when acting and when evaluating the episode are equal',
     bool(error < 1e-4),
-    f'probabilities of decisions differ by {error:.1e}',
+    f'they differ by at most {error:.1e}',
   )
-  moved = rollouts._replace(
+  shifted = rollouts._replace(
     outcomes=rollouts.outcomes
     + np.where(steps == 0, 1.0, 0.0)[:, None]
     * np.std(episode.observations, axis=0)
   )
-  other = listen(params, episode._replace(trajectories=moved))
+  other = evaluate(params, episode._replace(trajectories=shifted))
   change = np.abs(np.asarray(other.choice) - choice).max((0, 2, 3, 4))
-  # Where the budget is spent in every rollout there is nothing to decide.
-  able = choice.any((0, 2, 3, 4))
-  later = change[1:][able[1:]]
+  # Steps at which the budget of every rollout is spent have no decision.
+  has_decision = choice.any((0, 2, 3, 4))
+  later = change[1:][has_decision[1:]]
   yield Check(
-    'real history',
-    'another first outcome changes later decisions and no earlier one',
+    'history',
+    'another first outcome changes all later decisions, not the first one',
     bool(change[0] == 0 and later.size and (later > 1e-4).all()),
-    f'by {later.min(initial=np.inf):.1e} or more; '
+    f'later decisions by at least {later.min(initial=np.inf):.1e}; '
     f'the first decision by {change[0]:.0e}',
   )
 
 
-def scripted(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
-  """Optimum, worst, and every way to earn without doing the work."""
+def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Checks the range of the rewards, and that no exploit pays off."""
   key_tasks, key = jax.random.split(jax.random.PRNGKey(_SEED))
-  # Linear SCMs are what the exact belief is the posterior of.
+  # `structure` is evaluated on linear SCMs, for which the exact belief is the
+  # posterior.
   linear = _tasks_with_parents(key_tasks, _linear(parts.prior))
   num_mixed = len(tasks.scm.family)
   both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), tasks, linear)
-  played = exploits.play(key, both, parts.horizon, parts.kinds)
-  place = rewards.COMPONENTS.index('optimization')
-  optimum = played['honest optimization'][..., place]
+  components_by_script = exploits.run_scripts(
+    key, both, parts.horizon, parts.kinds
+  )
+  index = rewards.COMPONENTS.index('optimization')
+  optimum = components_by_script['honest optimization'][..., index]
   yield Check(
     'continuous reward',
-    'the optimum earns 1 at every step, however often it is set',
+    'the optimum earns 1 at every step, also when repeated',
     bool(np.abs(optimum - 1).max() < 1e-3),
     f'{optimum.min():.4f} to {optimum.max():.4f}',
   )
@@ -289,42 +294,44 @@ def scripted(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   curve = np.asarray(curve)[np.asarray(tasks.scm.problem.settable)]
   yield Check(
     'continuous reward',
-    'anything that may be set earns between 0 and 1',
+    'every valid intervention earns between 0 and 1',
     bool(curve.min() > -1e-4 and curve.max() < 1 + 1e-4),
     f'{curve.min():.4f} to {curve.max():.4f}',
   )
-  earned = {
+  returns = {
     name: exploits.returns(components, parts.weights)
-    for name, components in played.items()
+    for name, components in components_by_script.items()
   }
   columns = (*rewards.COMPONENTS, 'sum')
-  of_sum = max(
+  best_honest = max(
     exploits.HONEST,
-    key=lambda name: earned[f'honest {name}'][:num_mixed, -1].mean(),
+    key=lambda name: returns[f'honest {name}'][:num_mixed, -1].mean(),
   )
-  for name, (_, aims) in exploits.EXPLOITS.items():
+  for name, (_, targets) in exploits.EXPLOITS.items():
     for column, component in enumerate(columns):
-      honest = of_sum if component == 'sum' else component
-      lead = earned[f'honest {honest}'][:, column] - earned[name][:, column]
+      honest = best_honest if component == 'sum' else component
+      deficit = (
+        returns[f'honest {honest}'][:, column] - returns[name][:, column]
+      )
       is_linear = component == 'structure'
-      lead = lead[num_mixed:] if is_linear else lead[:num_mixed]
-      low, high = statistics.bootstrap_interval(lead, _CONFIDENCE)
-      if component in (*aims, 'sum'):
-        claim = f'{name} against {component}'
-        passed = lead.mean() >= _MARGIN and low > 0
+      deficit = deficit[num_mixed:] if is_linear else deficit[:num_mixed]
+      low, high = statistics.bootstrap_interval(deficit, _CONFIDENCE)
+      if component in (*targets, 'sum'):
+        claim = f'{name} earns less in {component}'
+        passed = deficit.mean() >= _MARGIN and low > 0
       else:
-        claim = f'{name} is no better than honest play for {component}'
-        passed = low > -_LUCK
+        claim = f'{name} earns no more in {component}'
+        passed = low > -_TOLERANCE
       yield Check(
         'exploits',
         claim,
         bool(passed),
-        f'behind honest play by {lead.mean():.2f} [{low:.2f}, {high:.2f}]',
+        f'{deficit.mean():.2f} [{low:.2f}, {high:.2f}] below the honest script',
       )
 
 
 def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
-  """What `structure` pays in an episode is what was learnt, by any way."""
+  """Checks that `structure` telescopes to the gain of the whole episode."""
   parts = dataclasses.replace(
     parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
   )
@@ -334,7 +341,7 @@ def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   belief = beliefs.exact()
 
   @jax.jit
-  def learnt(task, observations, rollout):
+  def total_gain(task, observations, rollout):
     states = beliefs.unroll(
       belief,
       task.scm.problem,
@@ -342,60 +349,60 @@ def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
       rollout.intervened,
       rollout.outcomes,
     )
-    worth = jax.vmap(
+    potentials = jax.vmap(
       lambda state: rewards.potential(task, parts.kinds, belief, state)
     )(states)
-    return worth[-1] - worth[0]
+    return potentials[-1] - potentials[0]
 
-  place = rewards.COMPONENTS.index('structure')
+  index = rewards.COMPONENTS.index('structure')
   error = 0.0
   for episode in episodes:
-    gained = jax.vmap(learnt, (None, None, 0))(*episode)
-    paid = episode.trajectories.components[..., place].sum(1)
-    error = np.maximum(error, np.abs(paid - gained).max())
+    gain = jax.vmap(total_gain, (None, None, 0))(*episode)
+    reward = episode.trajectories.components[..., index].sum(1)
+    error = np.maximum(error, np.abs(reward - gain).max())
   yield Check(
     'exploits',
-    'going to and fro against structure',
+    'going back and forth earns nothing in structure',
     bool(error < 1e-3),
-    f'an episode pays what was learnt in it, to {error:.0e}',
+    f'its sum equals the gain of the episode up to {error:.0e}',
   )
 
 
-def other_units(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
-  """Nothing that is said depends on how the variables are measured."""
-  params = _loud(agent.initial_state(_SEED, parts).params)
+def invariances(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Checks invariance to units, signs and the order of the variables."""
+  params = _amplify(agent.initial_state(_SEED, parts).params)
   episodes = _episodes(parts, params, tasks, 8)
   rng = np.random.default_rng(_SEED)
   worst: dict[str, dict[str, float]] = {}
   with jax.enable_x64(True):
-    listen = invariance.listener(parts)
-    wide = invariance.in_double(params)
-    for episode in map(invariance.in_double, episodes):
-      said = listen(wide, episode)
-      for name, (told, expected) in invariance.retold(
-        rng, episode, said
+    evaluate = invariance.make_evaluator(parts)
+    params = invariance.to_float64(params)
+    for episode in map(invariance.to_float64, episodes):
+      outputs = evaluate(params, episode)
+      for name, (transformed, expected) in invariance.equivalent_episodes(
+        rng, episode, outputs
       ).items():
-        found = worst.setdefault(
-          name, dict.fromkeys(invariance.Said._fields, 0.0)
+        largest = worst.setdefault(
+          name, dict.fromkeys(invariance.Outputs._fields, 0.0)
         )
-        differences = invariance.largest_difference(
-          listen(wide, told), expected
+        differences = invariance.max_differences(
+          evaluate(params, transformed), expected
         )
-        for what, error in differences.items():
-          found[what] = float(np.maximum(found[what], error))
-  for name, found in worst.items():
-    # Not a number is larger than any.
-    what = list(found)[np.argmax(list(found.values()))]
+        for output, error in differences.items():
+          largest[output] = float(np.maximum(largest[output], error))
+  for name, largest in worst.items():
+    # `np.argmax` and `np.maximum` treat NaN as larger than any number.
+    output = list(largest)[np.argmax(list(largest.values()))]
     yield Check(
-      'other units',
+      'invariance',
       f'{name}, in float64',
-      found[what] < 1e-4,
-      f'largest change {found[what]:.0e}, of {what}',
+      largest[output] < 1e-4,
+      f'largest change {largest[output]:.0e}, in {output}',
     )
 
 
-def weight_zero(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
-  """A component of weight 0 leaves no trace, to the bit."""
+def zero_weights(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
+  """Checks that a component with weight 0 has no effect on the update."""
   state = agent.initial_state(_SEED, parts)
   index = np.arange(parts.num_tasks) % len(tasks.scm.family)
   batch = jax.tree.map(lambda leaf: leaf[index], tasks)
@@ -408,29 +415,31 @@ def weight_zero(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
     own = dataclasses.replace(
       parts, weights=grpo_config.RewardWeights(*weights)
     )
-    given = trajectories._replace(components=components)
-    after, _ = agent.learn(state, batch, observations, given, own)
-    return after.params
+    changed = trajectories._replace(components=components)
+    new_state, _ = agent.learn(state, batch, observations, changed, own)
+    return new_state.params
 
   components = trajectories.components
   for i, name in enumerate(rewards.COMPONENTS):
     weights = jnp.array(parts.weights).at[i].set(0.0)
-    nothing = learn(weights, components.at[..., i].set(0.0))
-    anything = learn(weights, components)
+    without = learn(weights, components.at[..., i].set(0.0))
+    with_component = learn(weights, components)
     same = all(
       np.array_equal(a, b)
-      for a, b in zip(*map(jax.tree.leaves, (nothing, anything)), strict=True)
+      for a, b in zip(
+        *map(jax.tree.leaves, (without, with_component)), strict=True
+      )
     )
     yield Check(
-      'zero out',
-      f'{name} at weight 0 leaves the update as it is',
+      'reward weights',
+      f'{name} at weight 0 does not change the update',
       same,
       'bitwise equal' if same else 'parameters differ',
     )
 
 
-def zero_out(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
-  """Each component alone raises its own measure over the untrained policy."""
+def single_components(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
+  """Checks that training with a single component increases it."""
   parts = _alone(parts)
   balances = [grpo_config.RewardWeights(*row) for row in np.eye(4)]
   seeds = list(range(num_seeds))
@@ -439,19 +448,22 @@ def zero_out(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
   key = jax.random.fold_in(jax.random.PRNGKey(1), _SEED)
   tasks = priors.sample(key, parts.prior, _NUM_TASKS)
   untrained, *trained = trainings.measure(parts, both, key, tasks)
-  for i, (name, found) in enumerate(
+  for i, (name, measured) in enumerate(
     zip(rewards.COMPONENTS, trained, strict=True)
   ):
     yield _gain(
-      'zero out', f'{name} alone raises {name}', untrained[:, i], found[:, i]
+      'reward weights',
+      f'{name} alone increases {name}',
+      untrained[:, i],
+      measured[:, i],
     )
 
 
 def learning(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
-  """The given balance raises what it is for, together.
+  """Checks that the configured weights increase both score and parents' F1.
 
-  The head that knows the parents learns beside the policy whatever is paid for:
-  the control are trainings in which nothing is.
+  The head that predicts the parents learns from an auxiliary loss with any
+  reward weights; therefore the control is training with all weights 0.
   """
   seeds = list(range(num_seeds))
   nothing = grpo_config.RewardWeights(0.0, 0.0, 0.0, 0.0)
@@ -464,38 +476,46 @@ def learning(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
   tasks = held_out.HeldOut(_SEED, parts.prior, _NUM_TASKS, parts.horizon)
   score = tasks.network_scorer(parts.network)
 
-  def measured(params, update):
-    """[S, 2] mean score and F1 after the last intervention."""
+  def measure(params, update):
+    """Returns [S, 2] mean score, and F1 after the last intervention."""
     rows = []
     for seed in range(num_seeds):
       outcome = score(
         jax.tree.map(lambda leaf, s=seed: leaf[s], params), update
       )
       quality = tasks.belief_quality(outcome)
-      of_all = (quality['belief'] == 'learned') & (quality['group'] == 'all')
-      rows.append([outcome.score.mean(), quality[of_all]['f1'].iloc[-1]])
+      selected = (quality['belief'] == 'learned') & (quality['group'] == 'all')
+      rows.append([outcome.score.mean(), quality[selected]['f1'].iloc[-1]])
     return np.array(rows)
 
   random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
   chance = np.full(num_seeds, float(random.score.mean()))
-  untrained, unpaid = measured(before, 0), measured(control, NUM_UPDATES)
-  found = measured(trained, NUM_UPDATES)
-  for claim, low_side, high_side in (
-    ('held-out score over random', chance, found[:, 0]),
-    ('held-out score over the untrained policy', untrained[:, 0], found[:, 0]),
-    ('held-out score over training unpaid', unpaid[:, 0], found[:, 0]),
+  untrained, unrewarded = measure(before, 0), measure(control, NUM_UPDATES)
+  trained = measure(trained, NUM_UPDATES)
+  for claim, baseline, result in (
+    ('held-out score above random', chance, trained[:, 0]),
     (
-      'F1 of the parents over the untrained policy',
-      untrained[:, 1],
-      found[:, 1],
+      'held-out score above the untrained policy',
+      untrained[:, 0],
+      trained[:, 0],
     ),
-    ('F1 of the parents over training unpaid', unpaid[:, 1], found[:, 1]),
+    (
+      'held-out score above training without rewards',
+      unrewarded[:, 0],
+      trained[:, 0],
+    ),
+    ("parents' F1 above the untrained policy", untrained[:, 1], trained[:, 1]),
+    (
+      "parents' F1 above training without rewards",
+      unrewarded[:, 1],
+      trained[:, 1],
+    ),
   ):
-    yield _gain('learning', claim, low_side, high_side)
+    yield _gain('learning', claim, baseline, result)
 
 
 def _gain(requirement, claim, before, after) -> Check:
-  """That a measure rises, seed by seed: [S] before and after."""
+  """Checks that a measure increases, from [S] values before and after."""
   low = statistics.lower_bound(after - before, _CONFIDENCE)
   return Check(
     requirement,
@@ -507,11 +527,10 @@ def _gain(requirement, claim, before, after) -> Check:
 
 
 def _alone(parts: agent.Parts) -> agent.Parts:
-  """The parts with which one component at a time is trained.
+  """Returns the parts of the training runs with a single component.
 
-  Nothing but the rewards teaches the policy, and the belief is the exact one
-  of the linear SCMs that it is trained on, so that a measure can rise by
-  behaviour alone.
+  There are no auxiliary losses, and the belief is the exact posterior of the
+  linear SCMs, so that a measure can only increase by a change of behavior.
   """
   prior = parts.prior
   return dataclasses.replace(
@@ -542,14 +561,14 @@ def _alone(parts: agent.Parts) -> agent.Parts:
 
 
 def _linear(prior: scms_config.PriorConfig) -> scms_config.PriorConfig:
-  """The prior with linear SCMs alone."""
+  """Returns the prior restricted to linear SCMs."""
   weights = [0.0] * len(mechanisms.Family)
   weights[mechanisms.Family.LINEAR] = 1.0
   return dataclasses.replace(prior, family_weights=tuple(weights))
 
 
-def _loud(params):
-  """Parameters whose policy and beliefs are far from even."""
+def _amplify(params):
+  """Returns parameters whose policy and beliefs are far from uniform."""
   rng = np.random.default_rng(_SEED)
   return jax.tree.map(
     lambda leaf: (
@@ -562,15 +581,15 @@ def _loud(params):
 def _tasks_with_parents(
   key: jax.Array, prior: scms_config.PriorConfig
 ) -> types.Task:
-  """Tasks whose targets have a parent that may be set."""
+  """Returns tasks whose target has a parent that can be intervened on."""
   tasks = priors.sample(key, prior, 2 * _NUM_TASKS)
   parents = tasks.scm.problem.settable & graphs.target_parents(tasks.scm)
   fitting = np.flatnonzero(np.asarray(parents.any(1)))[:_NUM_TASKS]
   if fitting.size < _NUM_TASKS:
     raise errors.UsageError(
-      f'of {2 * _NUM_TASKS} SCMs only {fitting.size} have a parent of the '
-      f'target that may be set; the validation needs {_NUM_TASKS}: raise '
-      'config.scms.settable'
+      f'only {fitting.size} of {2 * _NUM_TASKS} SCMs have a parent of the '
+      'target that can be intervened on; the validation needs '
+      f'{_NUM_TASKS}: increase config.scms.settable'
     )
   return jax.tree.map(lambda leaf: leaf[fitting], tasks)
 
@@ -580,10 +599,10 @@ def _task(tasks: Any, index: int) -> Any:
 
 
 def _episodes(parts, params, tasks, num_episodes) -> list[invariance.Episode]:
-  """A group of rollouts on each of the first tasks."""
-  some = jax.tree.map(lambda leaf: leaf[:num_episodes], tasks)
+  """Returns a group of rollouts on each of the first tasks."""
+  first_tasks = jax.tree.map(lambda leaf: leaf[:num_episodes], tasks)
   data, _ = agent.programs(parts)['act'](
-    params, jax.random.PRNGKey(_SEED), some
+    params, jax.random.PRNGKey(_SEED), first_tasks
   )
-  episodes = invariance.Episode(some, *data)
+  episodes = invariance.Episode(first_tasks, *data)
   return [_task(episodes, i) for i in range(num_episodes)]

@@ -1,6 +1,6 @@
-"""Whatever the units, what is said of an episode stays the same.
+"""Tests that outputs do not depend on units, signs and order of variables.
 
-In float64, where only units could make a difference.
+In float64, so that rounding makes no difference.
 """
 
 import functools
@@ -32,8 +32,8 @@ _settings = hypothesis.settings(
 _indices = strategies.integers(0, _NUM_TASKS - 1)
 
 
-def _each(low, high):
-  """A number for each variable."""
+def _numbers(low, high):
+  """Returns a strategy for [D] numbers."""
   numbers = strategies.floats(low, high, allow_nan=False)
   return strategies.lists(
     numbers, min_size=_NUM_VARIABLES, max_size=_NUM_VARIABLES
@@ -43,16 +43,16 @@ def _each(low, high):
 @functools.partial(jax.jit, static_argnums=2)
 @functools.partial(jax.vmap, in_axes=(0, 0, None))
 @functools.partial(jax.vmap, in_axes=(0, None, None))
-def _wander(key, problem, num_steps):
-  """Decisions at random, and what they set while there is a budget."""
-  even = jnp.zeros((_NUM_VARIABLES, miniature.NUM_CELLS + 2)), jnp.zeros(())
+def _sample_interventions(key, problem, num_steps):
+  """Samples uniform decisions, and interventions within the budget."""
+  uniform = jnp.zeros((_NUM_VARIABLES, miniature.NUM_CELLS + 2)), jnp.zeros(())
 
   def step(carry, key):
     spent, last = carry
     sets = intervention_sets.affordable(problem, spent)
     keys = list(jax.random.split(key))
     decision, *_ = action_distribution.decide(
-      keys, lambda partial: even, sets, action_distribution.sample
+      keys, lambda partial: uniform, sets, action_distribution.sample
     )
     done = jax.tree.map(
       lambda new, old: jnp.where(sets.any(), new, old),
@@ -67,9 +67,9 @@ def _wander(key, problem, num_steps):
 
 @functools.cache
 def _recorded():
-  """Parts, loud parameters, and what a group did that chose at random.
+  """Returns parts, amplified parameters, and episodes of random actions.
 
-  On problems of sets, with budgets and latent causes.
+  The SCMs have interventions on sets, budgets and latent causes.
   """
   parts = miniature.parts(network=miniature.network(), prior=miniature.GENERAL)
   params = miniature.loud(
@@ -81,14 +81,14 @@ def _recorded():
   scm = tasks.scm
 
   def rows(*axes) -> Any:
-    """Values of the size that the variables have."""
+    """Samples values in the range of the variables."""
     noise = rng.normal(size=(_NUM_TASKS, *axes, _NUM_VARIABLES))
     wide = (slice(None), *[None] * len(axes))
     values = scm.location[wide] + scm.scale[wide] * noise
     return np.float32(np.where(scm.problem.exists[wide], values, 0.0))
 
   decision, done = jax.device_get(
-    _wander(
+    _sample_interventions(
       jax.random.split(jax.random.key(0), shape[:2]), scm.problem, shape[2]
     )
   )
@@ -110,73 +110,73 @@ def _recorded():
   return parts, params, invariance.Episode(tasks, observations, trajectories)
 
 
-class UnitsTestCase(parameterized.TestCase):
-  """Listens to recorded episodes in float64."""
+class InvarianceTestCase(parameterized.TestCase):
+  """Evaluates recorded episodes in float64."""
 
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
 
-  def listen(self, episode):
+  def evaluate(self, episode):
     _, params, _ = _recorded()
-    return _listener()(invariance.in_double(params), episode)
+    return _evaluator()(invariance.to_float64(params), episode)
 
   def episode(self, index):
     _, _, episodes = _recorded()
-    one = jax.tree.map(lambda leaf: np.asarray(leaf[index]), episodes)
-    return invariance.in_double(one)
+    episode = jax.tree.map(lambda leaf: np.asarray(leaf[index]), episodes)
+    return invariance.to_float64(episode)
 
-  def assert_same(self, index, told, expected=None, tolerance=_TOLERANCE):
-    expected = expected or self.listen(self.episode(index))
-    found = self.listen(told)
-    for name, error in invariance.largest_difference(found, expected).items():
+  def assert_same(self, index, episode, expected=None, tolerance=_TOLERANCE):
+    expected = expected or self.evaluate(self.episode(index))
+    outputs = self.evaluate(episode)
+    for name, error in invariance.max_differences(outputs, expected).items():
       self.assertLess(error, tolerance, name)
-    for one, other in zip(found.choice, expected.choice, strict=True):
-      flat = [np.reshape(x, (len(x), -1)) for x in (one, other)]
+    for choices in zip(outputs.choice, expected.choice, strict=True):
+      flat = [np.reshape(x, (len(x), -1)) for x in choices]
       best = [x.argmax(1) for x in flat]
       np.testing.assert_array_equal(*best)
 
 
 @functools.cache
-def _listener():
-  return invariance.listener(_recorded()[0])
+def _evaluator():
+  return invariance.make_evaluator(_recorded()[0])
 
 
-class RetoldTest(UnitsTestCase):
-  @hypothesis.given(_indices, _each(-12, 12), _each(-1000, 1000))
+class TransformationTest(InvarianceTestCase):
+  @hypothesis.given(_indices, _numbers(-12, 12), _numbers(-1000, 1000))
   @_settings
   def test_units_do_not_matter(self, index, exponent, shift):
     episode = self.episode(index)
-    self.assert_same(index, invariance.measured(episode, 10.0**exponent, shift))
+    self.assert_same(index, invariance.rescale(episode, 10.0**exponent, shift))
 
   @hypothesis.given(
     _indices, strategies.permutations(range(_NUM_VARIABLES)).map(np.array)
   )
   @_settings
-  def test_numbers_do_not_matter(self, index, permutation):
+  def test_order_does_not_matter(self, index, permutation):
     episode = self.episode(index)
     self.assert_same(
       index,
-      invariance.renumbered(episode, permutation),
-      invariance.renumber_said(self.listen(episode), permutation),
+      invariance.permute(episode, permutation),
+      invariance.permute_outputs(self.evaluate(episode), permutation),
     )
 
   @parameterized.parameters(range(_NUM_TASKS))
-  def test_to_minimise_is_to_maximise_the_negative(self, index):
-    told = invariance.negated(self.episode(index))
+  def test_minimizing_is_maximizing_the_negative(self, index):
+    negated = invariance.negate_target(self.episode(index))
     self.assertEqual(
-      told.task.scm.problem.goal, -self.episode(index).task.scm.problem.goal
+      negated.task.scm.problem.goal, -self.episode(index).task.scm.problem.goal
     )
-    self.assert_same(index, told)
+    self.assert_same(index, negated)
 
-  def test_what_is_recorded_is_worth_telling(self):
+  def test_episodes_have_sets_and_latent_causes(self):
     _, _, (task, _, trajectories) = _recorded()
     sizes = trajectories.decision.variable < _NUM_VARIABLES
     self.assertEqual(set(np.unique(sizes.sum(-1))), {0, 1, 2})
     latent = task.scm.present & ~task.scm.problem.exists
     self.assertTrue(latent.any())
 
-  def test_a_difference_would_be_seen(self):
+  def test_a_change_is_detected(self):
     episode = self.episode(0)
     for name, changed in (
       ('choice', episode._replace(observations=2 * episode.observations)),
@@ -189,14 +189,14 @@ class RetoldTest(UnitsTestCase):
         ),
       ),
     ):
-      differences = invariance.largest_difference(
-        self.listen(changed), self.listen(episode)
+      differences = invariance.max_differences(
+        self.evaluate(changed), self.evaluate(episode)
       )
       self.assertGreater(differences[name], 100 * _TOLERANCE)
 
-  def test_what_is_said_is_not_even(self):
-    said = self.listen(self.episode(0))
-    for name, values in zip(invariance.Said._fields, said, strict=True):
+  def test_outputs_are_not_constant(self):
+    outputs = self.evaluate(self.episode(0))
+    for name, values in zip(invariance.Outputs._fields, outputs, strict=True):
       self.assertGreater(np.ptp(values), 0.1, name)
 
 

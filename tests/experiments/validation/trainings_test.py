@@ -1,4 +1,4 @@
-"""Trainings side by side are the trainings that the runtime makes."""
+"""Tests that vectorized training runs equal those of the runtime."""
 
 import dataclasses
 
@@ -23,9 +23,9 @@ _NUM_UPDATES = 2
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # It compiles a whole training.
+@pytest.mark.timeout(600)  # Compiles a whole training run.
 class TrainingsTest(parameterized.TestCase):
-  def test_each_is_that_of_its_seed_and_balance(self):
+  def test_each_equals_the_run_of_its_seed_and_weights(self):
     before, after = trainings.train(
       miniature.parts(), _BALANCES, _SEEDS, _NUM_UPDATES
     )
@@ -36,28 +36,28 @@ class TrainingsTest(parameterized.TestCase):
     for s, seed in enumerate(_SEEDS):
       for w, step in enumerate(steps):
         state = agent.init(jax.random.PRNGKey(seed), miniature.parts())
-        one = jax.tree.map(lambda leaf, s=s: leaf[s], before)
-        chex.assert_trees_all_close(one, state.params, atol=1e-6)
+        params = jax.tree.map(lambda leaf, s=s: leaf[s], before)
+        chex.assert_trees_all_close(params, state.params, atol=1e-6)
         for _ in range(_NUM_UPDATES):
           state, _ = step(state)
-        one = jax.tree.map(lambda leaf, w=w, s=s: leaf[w, s], after)
-        chex.assert_trees_all_close(one, state.params, atol=1e-4)
-    # Seeds and balances make a difference.
+        params = jax.tree.map(lambda leaf, w=w, s=s: leaf[w, s], after)
+        chex.assert_trees_all_close(params, state.params, atol=1e-4)
+    # All seeds and weights give different policies.
     leaves = np.concatenate(
       [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(after)], 1
     )
     self.assertLen(np.unique(leaves.round(3), axis=0), 4)
 
   @pytest.mark.fault
-  def test_what_fails_says_where(self):
-    # The second update has a step that is not finite.
-    lost = optax.scale_by_schedule(
+  def test_a_failure_reports_update_and_seed(self):
+    # The second gradient step is not finite.
+    broken = optax.scale_by_schedule(
       lambda count: jnp.where(count == 1, jnp.nan, 1.0)
     )
     prior = dataclasses.replace(miniature.PRIOR, min_gain=1e6)
     for parts, sentence in (
-      (miniature.parts(optimizer=lost), 'update 2 .* something is not finite'),
-      (miniature.parts(prior=prior), 'update 1 .* the prior refuses'),
+      (miniature.parts(optimizer=broken), 'update 2 .* a value is not finite'),
+      (miniature.parts(prior=prior), 'update 1 .* the prior rejects'),
     ):
       with self.assertRaisesRegex(FloatingPointError, sentence):
         trainings.train(parts, _BALANCES, _SEEDS, _NUM_UPDATES)
@@ -67,12 +67,12 @@ class TrainingsTest(parameterized.TestCase):
     keys = jax.random.split(jax.random.key(0), 2)
     params = jax.vmap(lambda key: agent.init(key, parts).params)(keys)
     key, tasks = jax.random.key(1), miniature.tasks(4)
-    both = jax.tree.map(lambda leaf: leaf[None], params)
-    measured = trainings.measure(parts, both, key, tasks)
+    stacked = jax.tree.map(lambda leaf: leaf[None], params)
+    measured = trainings.measure(parts, stacked, key, tasks)
     self.assertEqual(measured.shape, (1, 2, 4))
     for i in range(2):
-      one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
-      (_, trajectories), _ = agent.act(one, key, tasks, parts)
+      own = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+      (_, trajectories), _ = agent.act(own, key, tasks, parts)
       components = np.asarray(trajectories.components)  # [B, G, T, 4]
       expected = components.mean((0, 1, 2))
       expected[1] = components[..., 1].sum(2).mean()

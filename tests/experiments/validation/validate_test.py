@@ -1,4 +1,4 @@
-"""The validation of the smoke preset passes, and of a broken reward fails."""
+"""Tests that the smoke preset passes the validation, and faults fail it."""
 
 import contextlib
 import io
@@ -50,10 +50,10 @@ class ReportTest(absltest.TestCase):
       'python launchers/validate.py --config=mine.py',
       [
         validation_validate.Check(
-          'exploits', 'zigzag against sum', True, 'by 0.4'
+          'exploits', 'zigzag earns less in sum', True, 'by 0.4'
         ),
         validation_validate.Check(
-          'zero out', 'parent alone', False, '0.3 -> 0.2'
+          'reward weights', 'parent alone', False, '0.3 -> 0.2'
         ),
       ],
     )
@@ -63,52 +63,56 @@ class ReportTest(absltest.TestCase):
     self.assertEqual(
       rows,
       [
-        '| exploits | zigzag against sum | by 0.4 | pass |',
-        '| zero out | parent alone | 0.3 -> 0.2 | **FAIL** |',
+        '| exploits | zigzag earns less in sum | by 0.4 | pass |',
+        '| reward weights | parent alone | 0.3 -> 0.2 | **FAIL** |',
       ],
     )
 
 
-class VerdictTest(parameterized.TestCase):
-  def test_is_a_line(self):
+class CheckTest(parameterized.TestCase):
+  def test_str(self):
     check = validation_validate.Check(
-      'zero out', 'parent alone', False, '0.3 -> 0.2'
+      'reward weights', 'parent alone', False, '0.3 -> 0.2'
     )
     self.assertEqual(
-      str(check), 'FAIL  zero out            parent alone: 0.3 -> 0.2'
+      str(check), 'FAIL  reward weights      parent alone: 0.3 -> 0.2'
     )
 
   @parameterized.parameters((0.2, True), (0.0, False), (-0.2, False))
-  def test_a_gain_is_beyond_chance_or_fails(self, gain, passed):
+  def test_a_gain_must_be_significant(self, gain, passed):
     before = np.random.default_rng(0).normal(size=8)
     noise = 0.01 * np.random.default_rng(1).normal(size=8)
     check = validation_validate._gain(
-      'zero out', 'it rises', before, before + gain + noise
+      'reward weights', 'it rises', before, before + gain + noise
     )
     self.assertEqual(check.passed, passed)
 
   @parameterized.parameters((1e-5, True), (1e-3, False), (np.nan, False))
-  def test_units_do_not_matter_or_it_fails(self, difference, passed):
-    differences = dict.fromkeys(invariance.Said._fields, 0.0)
-    differences[invariance.Said._fields[1]] = difference
-    episode = {'told otherwise': (None, None)}
+  def test_a_dependence_on_units_fails(self, difference, passed):
+    differences = dict.fromkeys(invariance.Outputs._fields, 0.0)
+    differences[invariance.Outputs._fields[1]] = difference
+    episodes = {'transformed': (None, None)}
     with (
       mock.patch.object(
         validation_validate, '_episodes', return_value=[()] * 3
       ),
-      mock.patch.object(invariance, 'listener', return_value=lambda *_: None),
-      mock.patch.object(invariance, 'retold', return_value=episode),
       mock.patch.object(
-        invariance, 'largest_difference', side_effect=[differences] * 3
+        invariance, 'make_evaluator', return_value=lambda *_: None
+      ),
+      mock.patch.object(
+        invariance, 'equivalent_episodes', return_value=episodes
+      ),
+      mock.patch.object(
+        invariance, 'max_differences', side_effect=[differences] * 3
       ),
     ):
       checks = list(
-        validation_validate.other_units(miniature.parts(), miniature.tasks(1))
+        validation_validate.invariances(miniature.parts(), miniature.tasks(1))
       )
     self.assertEqual([check.passed for check in checks], [passed])
 
   @pytest.mark.fault
-  def test_what_is_let_through_fails(self):
+  def test_errors_that_are_not_raised_fail(self):
     with (
       mock.patch.object(environment, 'check_intervention'),
       mock.patch.object(agent, 'make_step', return_value=lambda state: None),
@@ -121,70 +125,74 @@ class VerdictTest(parameterized.TestCase):
     self.assertLen(checks, 6)
     self.assertLen(_failed(checks), 6)
 
-  def _scripted(self, leads):
-    """Verdicts where scripts lie behind honest play, whose returns are .6.
+  def _passed_by_claim(self, deficits):
+    """Runs `scripts` with given returns; those of honest scripts are 0.6.
 
     Args:
-      leads: {exploit: (of optimization, structure, parent, exploration)}, 0.4
-        everywhere if not given.
+      deficits: {exploit: what it earns less in each of the four components};
+        0.4 everywhere if missing.
 
     Returns:
-      {claim: verdict}.
+      {claim: whether the check passed}.
     """
     tasks = miniature.tasks(8)
     per_step = np.full((16, 5, 4), 0.6)
     per_step[..., 1] /= 5  # The return of `structure` is a total.
-    played = {}
+    components = {}
     for name in exploits.scripts():
-      lead = np.array(leads.get(name, (0.4,) * 4))
-      lead = 0.0 * lead if name.startswith('honest') else lead
-      played[name] = per_step - lead / (1, 5, 1, 1)
-    played['honest optimization'][..., 0] = 1.0
+      deficit = np.array(deficits.get(name, (0.4,) * 4))
+      deficit = 0.0 * deficit if name.startswith('honest') else deficit
+      components[name] = per_step - deficit / (1, 5, 1, 1)
+    components['honest optimization'][..., 0] = 1.0
     with (
       mock.patch.object(
         validation_validate, '_tasks_with_parents', lambda *_: tasks
       ),
-      mock.patch.object(exploits, 'play', lambda *_: played),
+      mock.patch.object(exploits, 'run_scripts', lambda *_: components),
     ):
-      checks = validation_validate.scripted(miniature.parts(), tasks)
+      checks = validation_validate.scripts(miniature.parts(), tasks)
       return {check.claim: check.passed for check in checks}
 
-  def test_exploits_that_lie_far_enough_behind_pass(self):
-    verdicts = self._scripted({})
-    # Four components and their sum, and two claims about the optimum.
-    self.assertLen(verdicts, 5 * len(exploits.EXPLOITS) + 2)
-    self.assertTrue(all(verdicts.values()), verdicts)
+  def test_exploits_that_earn_enough_less_pass(self):
+    passed_by_claim = self._passed_by_claim({})
+    # Four components and their sum, and two claims about the range.
+    self.assertLen(passed_by_claim, 5 * len(exploits.EXPLOITS) + 2)
+    self.assertTrue(all(passed_by_claim.values()), passed_by_claim)
 
-  def test_an_exploit_that_comes_close_fails_where_it_is_after_it(self):
-    # Boundary hugging is good work for `structure` and for `exploration`.
-    verdicts = self._scripted({'boundary hugging': (-0.2, 0.1, 0.1, -0.2)})
-    failed = [claim for claim, passed in verdicts.items() if not passed]
+  def test_an_exploit_that_earns_too_much_fails(self):
+    # Boundary hugging does not try to exploit `structure` and `exploration`.
+    passed_by_claim = self._passed_by_claim(
+      {'boundary hugging': (-0.2, 0.1, 0.1, -0.2)}
+    )
+    failed = [claim for claim, passed in passed_by_claim.items() if not passed]
     self.assertEqual(
       failed,
       [
-        'boundary hugging against optimization',
-        'boundary hugging against parent',
-        'boundary hugging is no better than honest play for exploration',
-        'boundary hugging against sum',
+        'boundary hugging earns less in optimization',
+        'boundary hugging earns less in parent',
+        'boundary hugging earns no more in exploration',
+        'boundary hugging earns less in sum',
       ],
     )
 
-  def test_a_margin_that_may_be_luck_fails(self):
-    lead = np.zeros((16, 1, 1))
-    lead[::2] = 3.0  # 1.5 in the mean, and nothing half of the time.
-    verdicts = self._scripted({'same node': lead * np.ones(4) / 2 - 0.3})
-    self.assertFalse(verdicts['same node against parent'])
+  def test_a_margin_that_is_not_significant_fails(self):
+    deficit = np.zeros((16, 1, 1))
+    deficit[::2] = 3.0  # The mean is 1.5, but half of the values are 0.
+    passed_by_claim = self._passed_by_claim(
+      {'same node': deficit * np.ones(4) / 2 - 0.3}
+    )
+    self.assertFalse(passed_by_claim['same node earns less in parent'])
 
-  def test_an_optimum_that_is_paid_once_fails(self):
+  def test_a_reward_out_of_range_fails(self):
     with mock.patch.object(
       rewards, 'optimization', lambda outcome, objective: outcome * 0 + 2.0
     ):
-      verdicts = self._scripted({})
-    failed = [claim for claim, passed in verdicts.items() if not passed]
-    self.assertEqual(failed, ['anything that may be set earns between 0 and 1'])
+      passed_by_claim = self._passed_by_claim({})
+    failed = [claim for claim, passed in passed_by_claim.items() if not passed]
+    self.assertEqual(failed, ['every valid intervention earns between 0 and 1'])
 
   def test_a_policy_without_memory_fails(self):
-    same, later = validation_validate.real_history(
+    same, later = validation_validate.history(
       miniature.parts(), miniature.tasks(1)
     )
     self.assertTrue(same.passed, same)
@@ -192,24 +200,24 @@ class VerdictTest(parameterized.TestCase):
 
   def test_the_network_has_a_memory(self):
     parts = miniature.parts(network=miniature.network())
-    same, later = validation_validate.real_history(parts, miniature.tasks(1))
+    same, later = validation_validate.history(parts, miniature.tasks(1))
     self.assertTrue(same.passed, same)
     self.assertTrue(later.passed, later)
 
-  def test_the_record_of_sets_with_a_budget_is_what_was_done(self):
+  def test_episodes_with_sets_and_a_budget_agree(self):
     parts = miniature.parts(
       network=miniature.network(), prior=miniature.GENERAL
     )
-    # Of pairs alone.
+    # The second task has interventions on pairs only.
     tasks = jax.tree.map(
       lambda leaf: leaf[1:], miniature.tasks(2, miniature.GENERAL)
     )
     self.assertLess(tasks.scm.problem.budget[0], np.inf)
     self.assertNotIn(1, tasks.scm.problem.sets.sum(-1))
-    same, _ = validation_validate.real_history(parts, tasks)
+    same, _ = validation_validate.history(parts, tasks)
     self.assertTrue(same.passed, same)
 
-  def test_another_record_than_what_was_done_fails(self):
+  def test_a_forged_episode_fails(self):
     parts = miniature.parts(
       network=miniature.network(), prior=miniature.GENERAL
     )
@@ -222,43 +230,45 @@ class VerdictTest(parameterized.TestCase):
       return [episode._replace(trajectories=record._replace(decision=later))]
 
     with mock.patch.object(validation_validate, '_episodes', forged):
-      same, _ = validation_validate.real_history(
+      same, _ = validation_validate.history(
         parts, miniature.tasks(1, miniature.GENERAL)
       )
     self.assertFalse(same.passed, same)
 
-  def test_a_weight_of_zero_that_leaves_a_trace_fails(self):
+  def test_a_weight_of_zero_with_an_effect_fails(self):
     right = rewards.total
 
     def leaking(components, weights):
       return right(components, weights) + 1e-3 * components[..., 1]
 
     with mock.patch.object(rewards, 'total', leaking):
-      checks = validation_validate.weight_zero(
+      checks = validation_validate.zero_weights(
         miniature.parts(), miniature.tasks(3)
       )
       passed = [check.passed for check in checks]
     self.assertEqual(passed, [True, False, True, True])
 
-  def test_hardly_a_parent_that_may_be_set_is_refused(self):
+  def test_too_few_parents_that_can_be_set(self):
     few = miniature.tasks(16)
     with (
       mock.patch.object(priors, 'sample', lambda *_: few),
-      self.assertRaisesRegex(errors.UsageError, 'raise config.scms.settable'),
+      self.assertRaisesRegex(
+        errors.UsageError, 'increase config.scms.settable'
+      ),
     ):
       validation_validate.tasks_of(miniature.parts())
 
-  def test_nothing_but_parents_is_refused(self):
+  def test_no_variable_but_parents(self):
     tasks = miniature.tasks(16)
     stars = jnp.ones_like(tasks.scm.parents)
     stars = tasks._replace(scm=tasks.scm._replace(parents=stars))
     with (
       mock.patch.object(validation_validate, 'tasks_of', return_value=stars),
-      self.assertRaisesRegex(errors.UsageError, 'than STAR a share'),
+      self.assertRaisesRegex(errors.UsageError, 'other than STAR a weight'),
     ):
       next(validation_validate.validate(miniature.parts(), 8))
 
-  def test_one_step_is_refused(self):
+  def test_a_single_intervention_per_episode(self):
     horizon = environment.Horizon(num_observations=4, num_interventions=1)
     with self.assertRaisesRegex(errors.UsageError, 'needs 2 or more'):
       next(validation_validate.validate(miniature.parts(horizon=horizon), 8))
@@ -271,11 +281,11 @@ class BrokenTest(parameterized.TestCase):
     """Exit code and output of the command, up to the scripted exploits."""
     checks = [
       validation_validate.no_silent_failures,
-      validation_validate.scripted,
+      validation_validate.scripts,
       validation_validate.telescoping,
     ]
 
-    def some(parts, num_seeds):
+    def validate(parts, num_seeds):
       del num_seeds
       tasks = validation_validate.tasks_of(parts)
       for check in checks:
@@ -284,7 +294,7 @@ class BrokenTest(parameterized.TestCase):
     config = grpo.get_config('smoke')
     code = 0
     with (
-      mock.patch.object(validation_validate, 'validate', some),
+      mock.patch.object(validation_validate, 'validate', validate),
       mock.patch.object(command, '_CONFIG', mock.Mock(value=config)),
       mock.patch.object(command, '_SEEDS', mock.Mock(value=8)),
       mock.patch.object(command, '_REPORT', mock.Mock(value='')),
@@ -296,13 +306,13 @@ class BrokenTest(parameterized.TestCase):
         code = leaving.code
     return code, printed.getvalue()
 
-  def test_the_right_reward_passes(self):
+  def test_the_actual_reward_passes(self):
     code, printed = self._run()
     self.assertEqual(code, 0, printed)
     self.assertNotIn('FAIL', printed)
 
   def test_a_reward_of_improvement_fails(self):
-    # That of the predecessor: it pays for getting better, not for being good.
+    # It rewards an improvement, and nothing for repeating the optimum.
     right = rewards.optimization
 
     def improvement(outcome, objective):
@@ -315,7 +325,7 @@ class BrokenTest(parameterized.TestCase):
     self.assertIn('FAIL  continuous reward', printed)
     self.assertIn('FAIL  exploits', printed)
 
-  def test_a_structure_reward_that_can_be_farmed_fails(self):
+  def test_a_structure_reward_that_can_be_exploited_fails(self):
     right = rewards.structure
 
     def positive_part(before, after):
@@ -324,13 +334,13 @@ class BrokenTest(parameterized.TestCase):
     with mock.patch.object(rewards, 'structure', positive_part):
       code, printed = self._run()
     self.assertEqual(code, 1)
-    self.assertIn('FAIL  exploits            going to and fro', printed)
+    self.assertIn('FAIL  exploits            going back and forth', printed)
 
   @parameterized.parameters(
-    ('parent', 'duplicates against parent'),
-    ('exploration', 'same node against exploration'),
+    ('parent', 'duplicates earns less in parent'),
+    ('exploration', 'same node earns less in exploration'),
   )
-  def test_a_reward_that_pays_for_anything_fails(self, name, claim):
+  def test_a_reward_for_any_intervention_fails(self, name, claim):
     right = getattr(rewards, name)
 
     def generous(*arguments):
