@@ -278,11 +278,11 @@ def _belief_quality(episodes) -> dict[str, Any]:
   causes = np.concatenate([np.asarray(e.causes, bool) for e in episodes])
   return {
     belief: statistics.parent_set_quality(
-      np.concatenate([e.believed[belief] for e in episodes]),
+      np.concatenate([e.parent_probabilities[belief] for e in episodes]),
       causes,
       np.ones_like(causes),
     )
     if len(np.unique(causes)) == 2
     else {'undefined': 'all candidates are parents of the target, or none is'}
-    for belief in episodes[0].believed
+    for belief in episodes[0].parent_probabilities
   }

@@ -17,6 +17,9 @@ from acme_cbo.infra import run_directory
 
 _FILE = 'episodes.jsonl'
 
+# Fields of `Episode` whose keys in the file differ from their names.
+_KEYS = {'parent_probabilities': 'believed'}
+
 # Method, SCM and repeat of an episode.
 Key = tuple[str, str, int]
 
@@ -175,7 +178,7 @@ def _add(
   episodes: dict[Key, episodes_lib.Episode], line: bytes
 ) -> episodes_lib.Episode:
   """Decodes a line, adds the episode to `episodes`, and returns it."""
-  episode = episodes_lib.Episode(**json.loads(line))
+  episode = _decode(line)
   if key(episode) in episodes:
     raise ValueError(f'there are two episodes of {key(episode)}')
   episodes[key(episode)] = episode
@@ -184,4 +187,18 @@ def _add(
 
 def encode(episode: episodes_lib.Episode) -> bytes:
   """Encodes an episode as a line of JSON, with all bits of every number."""
-  return json.dumps(episode._asdict(), allow_nan=False).encode()
+  values = {
+    _KEYS.get(field, field): value for field, value in episode._asdict().items()
+  }
+  return json.dumps(values, allow_nan=False).encode()
+
+
+def _decode(line: bytes) -> episodes_lib.Episode:
+  """Decodes a line; raises a `TypeError` or a `ValueError` if it is damaged."""
+  values = json.loads(line)
+  if not isinstance(values, dict):
+    raise ValueError('it is no object')
+  fields = {key: field for field, key in _KEYS.items()}
+  return episodes_lib.Episode(
+    **{fields.get(key, key): value for key, value in values.items()}
+  )

@@ -1,8 +1,8 @@
-"""One episode of one method on one SCM, step by step on the host, in float64.
+"""Episodes of methods on SCMs, stepped on the host in float64.
 
-What is seen depends on the seed, the name of the SCM, the repeat and the step
-alone, so that methods that do the same see the same: the observations are
-equal, and so is the noise of each step.
+The observations depend on the seed, the name of the SCM and the repeat alone,
+and the noise of an outcome also on the step. All methods therefore get the same
+observations, and the same outcomes for the same interventions.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,9 @@ from acme_cbo.scms import optimum as optimum_lib
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
-# What is told of every step; expected outcomes are E[Y | do], the best so far
-# and that of what the method would recommend then.
+# Keys of `Episode.steps`. `expected_outcome` is E[Y | do] of the intervention,
+# `best_expected` the best one so far, `recommended_expected` that of the
+# intervention that the method recommends after the step.
 COLUMNS = (
   'variables',
   'values',
@@ -42,15 +43,15 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How every episode is played.
+  """Settings that all episodes of an evaluation share.
 
   Attributes:
-    num_observations: N, at least 2.
-    num_interventions: T, the most that may be made.
-    num_samples: draws of which each outcome that is watched is the mean.
-    budget: what all interventions of an episode may cost together; None is the
-      SCM's own.
-    seed: of data and noise.
+    num_observations: number N of observations, at least 2.
+    num_interventions: maximum number T of interventions.
+    num_samples: number of draws that each observed outcome is the mean of.
+    budget: maximum total cost of the interventions of an episode; None for the
+      budget of the SCM.
+    seed: random seed of data and noise.
   """
 
   num_observations: int
@@ -64,10 +65,10 @@ class StepRecord(NamedTuple):
   """One step of an episode.
 
   Attributes:
-    intervention: what was set.
-    outcome: [D] what was watched.
-    recommended: what the method then holds to be the best intervention.
-    seconds: to choose, and to take in what came out.
+    intervention: the intervention.
+    outcome: [D] observed outcome.
+    recommended: intervention that the method recommends after the step.
+    seconds: time to choose the intervention and to process the outcome.
   """
 
   intervention: types.Intervention
@@ -77,18 +78,21 @@ class StepRecord(NamedTuple):
 
 
 class Episode(NamedTuple):
-  """What an episode came to, as JSON can hold it; all in the target's units.
+  """Result of an episode, made of JSON types.
+
+  Expected outcomes are in the target's own units.
 
   Attributes:
-    method: who chose.
-    scm: its name.
-    repeat: its number, from 0.
-    goal: 1 where more is better, -1 where less is.
-    no_intervention: E[Y] where nothing is done.
+    method: name of the method.
+    scm: name of the SCM.
+    repeat: number of the repeat, from 0.
+    goal: 1 to maximize the target, -1 to minimize it.
+    no_intervention: E[Y] without an intervention.
     optimum: E[Y | do] of the best intervention.
-    steps: a list for each of `COLUMNS`, with an entry for each intervention.
-    causes: whether each variable that could be is a parent of the target.
-    believed: {name of a belief: the probability of it, after the last step}.
+    steps: {name of `COLUMNS`: list with an entry for each intervention}.
+    causes: whether each candidate is a parent of the target.
+    parent_probabilities: {belief: probability after the last step that each
+      candidate is a parent of the target}.
   """
 
   method: str
@@ -99,11 +103,17 @@ class Episode(NamedTuple):
   optimum: float
   steps: dict[str, list[Any]]
   causes: list[bool]
-  believed: dict[str, list[float]]
+  parent_probabilities: dict[str, list[float]]
 
 
-def key_of(seed: int, scm: str, repeat: int) -> jax.Array:
-  """The key from which data and noise of an episode are drawn."""
+def episode_key(seed: int, scm: str, repeat: int) -> jax.Array:
+  """Returns the random key of an episode.
+
+  Args:
+    seed: random seed of the evaluation.
+    scm: name of the SCM.
+    repeat: number of the repeat.
+  """
   key = jax.random.PRNGKey(seed)
   digest = hashlib.sha256(scm.encode()).digest()
   for number in (*np.frombuffer(digest[:8], '<u4'), np.uint32(repeat)):
@@ -111,8 +121,8 @@ def key_of(seed: int, scm: str, repeat: int) -> jax.Array:
   return key
 
 
-def told(scm: types.SCM, protocol: Protocol) -> types.SCM:
-  """The SCM with what the protocol says of its problem."""
+def with_protocol(scm: types.SCM, protocol: Protocol) -> types.SCM:
+  """Returns the SCM with the samples and the budget of the protocol."""
   problem = scm.problem._replace(
     samples=jnp.asarray(protocol.num_samples, float)
   )
@@ -121,40 +131,41 @@ def told(scm: types.SCM, protocol: Protocol) -> types.SCM:
   return jax.tree.map(np.asarray, scm._replace(problem=problem))
 
 
-def _watch(key, scm, intervention, num_samples):
+def _mean_outcome(key, scm, intervention, num_samples):
   rows = simulate.sample(key, scm, intervention, num_samples)
-  # The mean of equal numbers is that number but for rounding.
+  # Keeps set values exact, which their mean may not be.
   return jnp.where(intervention.mask, intervention.values, rows.mean(0))
 
 
-_observe = jax.jit(environment.reset, static_argnums=2)
-_watch_mean = jax.jit(_watch, static_argnums=3)
+_sample_observations = jax.jit(environment.reset, static_argnums=2)
+_sample_outcome = jax.jit(_mean_outcome, static_argnums=3)
 
 
-def play(
+def run_episode(
   key: jax.Array, policy: base.Policy, scm: types.SCM, protocol: Protocol
 ) -> tuple[list[StepRecord], Any]:
-  """Plays an episode.
+  """Runs an episode; 64-bit precision has to be enabled.
 
-  It ends early before an intervention that the rest of the budget does not pay
-  for, or where a policy with a budget sets nothing any more.
+  The episode ends early before an intervention that exceeds the budget, or if
+  there is a budget and the policy sets no variable.
 
   Args:
-    key: from `key_of`.
-    policy: who chooses.
-    scm: from `told`, of float64, which is in force.
-    protocol: of the episode.
+    key: result of `episode_key`.
+    policy: policy that chooses the interventions.
+    scm: result of `with_protocol`, in float64.
+    protocol: settings of the episode.
 
   Returns:
-    The moves, and the memory of the policy after the last of them.
+    A record of each step, and the memory of the policy after the last one.
 
   Raises:
-    ValueError: the policy chose or recommended what the problem does not allow.
-    errors.UsageError: something that was seen is not finite.
+    ValueError: the policy chose or recommended an intervention that the problem
+      does not allow.
+    errors.UsageError: an observation or an outcome is not finite.
   """
   problem = scm.problem
   key_data, key_noise, key_policy = jax.random.split(key, 3)
-  observations = _observe(key_data, scm, protocol.num_observations)
+  observations = _sample_observations(key_data, scm, protocol.num_observations)
   _check_finite('an observation', observations)
   memory = policy.init(problem, observations, protocol.num_interventions)
   jax.block_until_ready(memory)
@@ -169,7 +180,7 @@ def play(
     intervention = jax.block_until_ready(policy.choose(key_choice, memory))
     seconds = time.perf_counter() - start
     mask = np.asarray(intervention.mask)
-    # A method that may set fewer sets than the problem allows.
+    # The method may support fewer sets of variables than the problem allows.
     if np.isfinite(problem.budget) and not mask.any():
       return None
     environment.check_intervention(problem, intervention)
@@ -180,7 +191,7 @@ def play(
 
   def respond(step, intervention):
     key = jax.random.fold_in(key_noise, step)
-    outcome = _watch_mean(key, scm, intervention, protocol.num_samples)
+    outcome = _sample_outcome(key, scm, intervention, protocol.num_samples)
     _check_finite(f'the outcome of step {step + 1}', outcome)
     return outcome
 
@@ -192,17 +203,17 @@ def play(
     seconds += time.perf_counter() - start
     return memory
 
-  moves = []
+  records = []
   steps = episode.on_host(
     choose, respond, observe, memory, protocol.num_interventions
   )
   for intervention, outcome, memory in steps:
     recommended = policy.recommend(memory)
     environment.check_intervention(problem, recommended)
-    moves.append(
+    records.append(
       StepRecord(intervention, np.asarray(outcome), recommended, seconds)
     )
-  return moves, memory
+  return records, memory
 
 
 def _expected(scm, bank, intervention):
@@ -214,51 +225,52 @@ _expected_outcome = jax.jit(_expected)
 
 
 class ExpectedOutcome:
-  """Knows E[Y | do] of an SCM, in the target's own units."""
+  """E[Y | do] of an SCM as a function, in the target's own units."""
 
   def __init__(self, scm: types.SCM, best: optimum_lib.Optimum):
-    """Takes the noise over which is averaged from the search.
+    """Uses the noise bank of the optimum.
 
     Args:
-      scm: the model.
-      best: what its interventions can reach.
+      scm: the SCM.
+      best: its optimum.
     """
     self._scm = scm
     self._bank = best.bank
-    self._known: dict[bytes, float] = {}
+    self._cache: dict[bytes, float] = {}
 
   def __call__(self, intervention: types.Intervention) -> float:
-    """E[Y | do], computed once for each intervention."""
+    """Returns E[Y | do], cached by intervention."""
     mask, values = (np.asarray(x) for x in intervention)
-    what = mask.tobytes() + values.tobytes()
-    if what not in self._known:
+    key = mask.tobytes() + values.tobytes()
+    if key not in self._cache:
       expected = _expected_outcome(self._scm, self._bank, intervention)
       _check_finite('E[Y | do] of an intervention', expected)
-      self._known[what] = float(expected)
-    return self._known[what]
+      self._cache[key] = float(expected)
+    return self._cache[key]
 
 
-def judged(
+def evaluate_episode(
   method: str,
   repeat: int,
   name: str,
   system: systems.System,
   best: optimum_lib.Optimum,
-  judge: Callable[[types.Intervention], float],
-  moves: list[StepRecord],
-  believed: dict[str, Any],
+  expected_outcome: Callable[[types.Intervention], float],
+  records: list[StepRecord],
+  parent_probabilities: dict[str, Any],
 ) -> Episode:
-  """What an episode came to.
+  """Computes the expected outcomes and scores of an episode.
 
   Args:
-    method: who chose.
-    repeat: its number.
-    name: of the SCM, in the results.
-    system: that it was played on.
-    best: what its interventions can reach.
-    judge: intervention -> E[Y | do].
-    moves: from `play`.
-    believed: {belief: [D] probability of being a parent of the target}.
+    method: name of the method.
+    repeat: number of the repeat.
+    name: name of the SCM in the results.
+    system: system of the episode.
+    best: optimum of the system.
+    expected_outcome: intervention -> E[Y | do].
+    records: result of `run_episode`.
+    parent_probabilities: {belief: [D] probability that each variable is a
+      parent of the target}, see `final_beliefs`.
 
   Returns:
     The `Episode`.
@@ -268,27 +280,31 @@ def judged(
   target = int(np.argmax(problem.target))
   baseline, top = float(best.baseline), float(best.best)
   candidates = np.asarray(beliefs.candidates(problem))
-  expected = [judge(move.intervention) for move in moves]
-  recommended = [judge(move.recommended) for move in moves]
-  so_far = goal * np.maximum.accumulate(goal * np.asarray(expected))
+  expected = [expected_outcome(record.intervention) for record in records]
+  recommended = [expected_outcome(record.recommended) for record in records]
+  best_so_far = goal * np.maximum.accumulate(goal * np.asarray(expected))
   steps: dict[str, list[Any]] = {
     'variables': [
-      ' '.join(system.variables[j] for j in np.flatnonzero(move[0].mask))
-      for move in moves
+      ' '.join(
+        system.variables[j] for j in np.flatnonzero(record.intervention.mask)
+      )
+      for record in records
     ],
     'values': [
       ' '.join(
         f'{float(x):.17g}'
-        for x in np.asarray(move[0].values)[np.asarray(move[0].mask)]
+        for x in np.asarray(record.intervention.values)[
+          np.asarray(record.intervention.mask)
+        ]
       )
-      for move in moves
+      for record in records
     ],
-    'outcome': [float(move.outcome[target]) for move in moves],
+    'outcome': [float(record.outcome[target]) for record in records],
     'expected_outcome': expected,
-    'best_expected': so_far.tolist(),
+    'best_expected': best_so_far.tolist(),
     'recommended_expected': recommended,
     'score': [(x - baseline) / (top - baseline) for x in recommended],
-    'seconds': [move.seconds for move in moves],
+    'seconds': [record.seconds for record in records],
   }
   return Episode(
     method=method,
@@ -299,15 +315,23 @@ def judged(
     optimum=top,
     steps=steps,
     causes=np.asarray(system.scm.parents)[target][candidates].tolist(),
-    believed={
+    parent_probabilities={
       belief: np.asarray(probability, float)[candidates].tolist()
-      for belief, probability in believed.items()
+      for belief, probability in parent_probabilities.items()
     },
   )
 
 
-def last_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
-  """{belief: [D] probability that each variable is a parent of the target}."""
+def final_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
+  """Returns the beliefs of a policy about the parents of the target.
+
+  Args:
+    policy: the policy.
+    memory: its memory after an episode.
+
+  Returns:
+    {belief: [D] probability that each variable is a parent of the target}.
+  """
   states = jax.tree.map(
     lambda x: jnp.asarray(x)[None], policy.belief_states(memory)
   )
@@ -317,11 +341,11 @@ def last_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
   }
 
 
-def _check_finite(what: str, values: Any) -> None:
+def _check_finite(name: str, values: Any) -> None:
   finite = np.isfinite(values)
   if not finite.all():
     value = np.asarray(values)[~finite][0]
     raise errors.UsageError(
-      f'{what} is {value:g}; a system needs equations whose values are finite, '
-      'whatever its noise'
+      f'{name} is {value:g}; the equations of a system must have finite values '
+      'for all noise'
     )

@@ -26,7 +26,7 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
-# The policies that need no training, and the bound on all of them.
+# Policies without training, and the oracle as an upper bound.
 HEURISTICS: dict[str, policies_base.Factory] = {
   'random': lambda task: heuristics_lib.random(),
   'slope': lambda task: heuristics_lib.slope(),
@@ -40,7 +40,16 @@ BELIEF_COLUMNS = ['belief', 'group', 'interventions', *statistics.QUALITIES]
 def table(
   policy: str, outcome: rollouts.Outcome, **columns: Any
 ) -> pd.DataFrame:
-  """One row per task: `policy`, `task`, the columns, and the scores."""
+  """Returns the scores of a policy as a table with a row per task.
+
+  Args:
+    policy: name of the policy.
+    outcome: its result on the tasks.
+    **columns: further columns.
+
+  Returns:
+    The columns `policy`, `task`, the further ones, and `statistics.SCORES`.
+  """
   score = np.asarray(outcome.score, np.float64)
   return pd.DataFrame(
     {
@@ -56,17 +65,17 @@ def table(
 
 
 class HeldOut:
-  """M tasks with their data and their noise, the same for every policy.
+  """M held-out tasks, with the same data and noise for all policies.
 
-  They are drawn when they are first looked at.
+  The tasks are sampled on first access.
 
   Attributes:
-    heuristics: the policies that need no training.
-    described: what is played on, and what a score is.
-    unit: what a score is, in short.
+    heuristics: {name: factory of a policy without training}.
+    description: the tasks and the score, as a sentence.
+    unit: unit of a score.
   """
 
-  unit = '0 do nothing, 1 optimum'
+  unit = '0: no intervention, 1: optimum'
 
   heuristics: ClassVar[dict[str, policies_base.Factory]] = HEURISTICS
 
@@ -77,24 +86,24 @@ class HeldOut:
     num_tasks: int,
     horizon: environment.Horizon,
   ):
-    """Chooses the tasks.
+    """Stores the settings.
 
     Args:
-      seed: from which tasks, data and noise are drawn.
-      prior: the distribution of SCMs.
-      num_tasks: M.
-      horizon: N and T.
+      seed: random seed of tasks, data and noise.
+      prior: distribution of the SCMs.
+      num_tasks: number M of tasks.
+      horizon: numbers of observations and interventions.
     """
     self._seed = seed
     self._prior = prior
     self._num_tasks = num_tasks
     self._horizon = horizon
-    self.described = (
+    self.description = (
       f'{num_tasks} held-out SCMs, {horizon.num_observations} observations, '
       f'{horizon.num_interventions} interventions. '
       'Score: 0 = no intervention, 1 = the best one.'
     )
-    # Beside the network's own, where it can be computed.
+    # The exact belief is left out if there are too many variables for it.
     self._kinds = [
       kind
       for kind in beliefs.FACTORIES
@@ -103,8 +112,8 @@ class HeldOut:
 
   @functools.cached_property
   def _keys(self) -> jax.Array:
-    """Of the tasks, and of their data and noise."""
-    # Training folds nothing in, so that no seed of its can meet these draws.
+    """Returns the random key of the tasks, and that of data and noise."""
+    # Training folds nothing into its key, so that no seed repeats these draws.
     key = jax.random.fold_in(jax.random.PRNGKey(self._seed), 0x4E1D)
     return jax.random.split(key)
 
@@ -119,31 +128,31 @@ class HeldOut:
 
   @functools.cached_property
   def scm(self) -> types.SCM:
-    """Those of the tasks, in numpy."""
+    """The SCMs of the tasks, as numpy arrays."""
     return jax.device_get(self.tasks.scm)
 
   @property
   def problem(self) -> types.Problem:
-    """What may be seen of them, in numpy."""
+    """The problems of the tasks, as numpy arrays."""
     return self.scm.problem
 
   @functools.cached_property
   def is_linear(self) -> np.ndarray:
-    """[M] bool."""
+    """[M] bool, whether the SCM of each task is linear."""
     return np.asarray(self.scm.family) == mechanisms.Family.LINEAR
 
   @functools.cached_property
   def parents(self) -> np.ndarray:
-    """[M, D] bool, the parents of the targets."""
+    """[M, D] bool, whether each variable is a parent of the target."""
     return np.asarray(graphs.target_parents(self.tasks.scm))
 
   def scores(
     self, factories: dict[str, policies_base.Factory]
   ) -> dict[str, rollouts.Outcome]:
-    """What policies that need no parameters reach, all in one program.
+    """Evaluates policies without parameters, all in one program.
 
     Args:
-      factories: {name: policy of a task}.
+      factories: {name: task -> policy}.
 
     Returns:
       {name: `Outcome`}.
@@ -162,37 +171,39 @@ class HeldOut:
       return self._evaluate(key, factory, tasks)
 
     return {
-      name: self._finite(0, run(jnp.int32(index), self._keys[1], self.tasks))
+      name: self._check_finite(
+        0, run(jnp.int32(index), self._keys[1], self.tasks)
+      )
       for index, name in enumerate(factories)
     }
 
   def network_scorer(
     self, network: networks_base.Network
   ) -> Callable[[Any, int], rollouts.Outcome]:
-    """A compiled evaluation of the network.
+    """Returns a compiled evaluation of a network.
 
     Args:
-      network: whose parameters are scored.
+      network: the network.
 
     Returns:
-      (parameters, number of updates that made them) -> `Outcome`. It raises an
-      `errors.NonFiniteError` where a score or a belief is not finite.
+      (parameters, number of the update that they come from) -> `Outcome`. It
+      raises an `errors.NonFiniteError` if a score or a belief is not finite.
     """
 
     def run(params: Any, key: jax.Array, tasks: types.Task):
-      num_turns = tasks.objective.partial_outcome.shape[-1]
+      max_set_size = tasks.objective.partial_outcome.shape[-1]
       policy = trained.trained(
-        network, params, self._kinds, num_turns, action_distribution.mode
+        network, params, self._kinds, max_set_size, action_distribution.mode
       )
       return self._evaluate(key, lambda task: policy, tasks)
 
     compiled = jax.jit(run)
-    return lambda params, update: self._finite(
+    return lambda params, update: self._check_finite(
       update, compiled(params, self._keys[1], self.tasks)
     )
 
   def table(self, policy: str, outcome: rollouts.Outcome) -> pd.DataFrame:
-    """One row per task: see `statistics`."""
+    """Returns the table of results of a policy, see `statistics`."""
     return table(
       policy,
       outcome,
@@ -202,31 +213,32 @@ class HeldOut:
     )
 
   def groups(self) -> dict[str, np.ndarray]:
-    """Which tasks are 'all', 'linear', 'nonlinear': [M] bool, none empty."""
+    """Returns [M] bool masks of 'all', 'linear' and 'nonlinear', if any."""
     groups = {
       'all': np.ones_like(self.is_linear),
       'linear': self.is_linear,
       'nonlinear': ~self.is_linear,
     }
-    return {name: chosen for name, chosen in groups.items() if chosen.any()}
+    return {name: mask for name, mask in groups.items() if mask.any()}
 
   def belief_quality(self, outcome: rollouts.Outcome) -> pd.DataFrame:
-    """How well each belief knows the parents, a row per group and step.
+    """Returns the quality of each belief as a table.
 
     Args:
-      outcome: of a policy on these tasks.
+      outcome: result of a policy on these tasks.
 
     Returns:
-      The columns `belief`, `group`, `interventions` (how many were made before)
-      and those of `statistics.parent_set_quality`. Without a group in which
-      all candidates are parents, as in stars: there is nothing to tell apart.
+      A row per belief, group and step, with the columns `belief`, `group`,
+      `interventions` (number of interventions so far) and those of
+      `statistics.parent_set_quality`. A group in which all candidates are
+      parents, or none is, is left out, since its quality is undefined.
     """
     rows = []
-    of_all = np.asarray(beliefs.candidates(self.tasks.scm.problem))
+    all_candidates = np.asarray(beliefs.candidates(self.tasks.scm.problem))
     for belief, probability in outcome.parents.items():
       steps = np.asarray(probability).swapaxes(0, 1)
-      for group, chosen in self.groups().items():
-        candidates = of_all & chosen[:, None]
+      for group, mask in self.groups().items():
+        candidates = all_candidates & mask[:, None]
         if len(np.unique(self.parents[candidates])) == 2:
           rows += [
             {
@@ -241,21 +253,21 @@ class HeldOut:
           ]
     return pd.DataFrame(rows, columns=BELIEF_COLUMNS)
 
-  def _finite(self, update, outcome):
-    """The outcome, if all of it is finite."""
-    found = {'score': outcome.score}
-    found |= {f'belief {kind}': p for kind, p in outcome.parents.items()}
-    faulty = [
+  def _check_finite(self, update, outcome):
+    """Returns the outcome, or raises an `errors.NonFiniteError`."""
+    components = {'score': outcome.score}
+    components |= {f'belief {kind}': p for kind, p in outcome.parents.items()}
+    non_finite = [
       *~np.asarray(outcome.finite).T,
       *(
         ~np.isfinite(values).reshape(len(values), -1).all(1)
-        for values in map(np.asarray, found.values())
+        for values in map(np.asarray, components.values())
       ),
     ]
     errors.check_finite(
       update,
-      ['observation', 'outcome', *found],
-      np.stack(faulty),
+      ['observation', 'outcome', *components],
+      np.stack(non_finite),
       f'{self._seed}',
       held_out=True,
     )

@@ -25,26 +25,27 @@ from acme_cbo.policies import episode
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 
-# Training draws its systems from seeds below this.
+# Seeds below this are those of training.
 _FIRST_SEED = 2**31
-# Systems that are played on at once.
+# Maximum number of systems that are run at once.
 _CHUNK = 64
 
 
 class HeldOutSimulators:
-  """M systems, as `held_out.HeldOut` has SCMs.
+  """M held-out systems of a simulator, with the interface of `HeldOut`.
 
-  A score is how many deviations better than the mean of the observations the
-  target was, in one noisy outcome. Nobody knows what is best, nor the parents.
+  The score of an intervention is the improvement of the target over the mean of
+  the observations, in their standard deviations, in a single noisy outcome. The
+  optimum and the parents of the target are unknown.
 
   Attributes:
-    heuristics: the policies that need no training.
-    described: what is played on, and what a score is.
-    unit: what a score is, in short.
-    problem: M times that of all systems.
+    heuristics: {name: factory of a policy without training}.
+    description: the systems and the score, as a sentence.
+    unit: unit of a score.
+    problem: the problem of the systems, with a leading axis M.
   """
 
-  unit = 'deviations above the observations'
+  unit = 'standard deviations above the mean of the observations'
   heuristics: ClassVar[dict[str, policies_base.Factory]] = {
     name: factory
     for name, factory in held_out.HEURISTICS.items()
@@ -60,15 +61,15 @@ class HeldOutSimulators:
     horizon: environment.Horizon,
     stall_seconds: float,
   ):
-    """Chooses the systems.
+    """Stores the settings; simulators are started by an evaluation.
 
     Args:
-      seed: from which systems, data and noise are drawn.
-      make: makes a simulator.
-      problem: of all systems.
-      num_tasks: M.
-      horizon: N and T.
-      stall_seconds: how long simulators may take over a step.
+      seed: random seed of systems, data and noise.
+      make: function that makes a simulator.
+      problem: problem that all systems share.
+      num_tasks: number M of systems.
+      horizon: numbers of observations and interventions.
+      stall_seconds: maximum time for a step of the simulators.
     """
     self._stall_seconds = stall_seconds
     self._seeds = [_FIRST_SEED + seed * num_tasks + i for i in range(num_tasks)]
@@ -76,20 +77,21 @@ class HeldOutSimulators:
     self._make, self._horizon = make, horizon
     self._problem = problem
     self.problem = normalization.stack_copies(problem, num_tasks)
-    self.described = (
+    self.description = (
       f'{num_tasks} held-out systems of the simulator, '
       f'{horizon.num_observations} observations, '
-      f'{horizon.num_interventions} interventions. Score: deviations of the '
-      'target above its mean in the observations, in the direction of the goal.'
+      f'{horizon.num_interventions} interventions. Score: improvement '
+      'of the target over the mean of the observations, in their standard '
+      'deviations.'
     )
 
   def scores(
     self, factories: dict[str, policies_base.Factory]
   ) -> dict[str, rollouts.Outcome]:
-    """What policies that need no parameters reach.
+    """Evaluates policies without parameters.
 
     Args:
-      factories: {name: policy of a task}, which none of them looks at.
+      factories: {name: task -> policy}; they must not depend on the task.
 
     Returns:
       {name: `Outcome`}.
@@ -97,25 +99,25 @@ class HeldOutSimulators:
     Raises:
       errors.NonFiniteError: an outcome is not finite.
     """
-    nothing: Any = None
+    no_task: Any = None
     return {
-      name: self._play(lambda params, f=factory: f(nothing))((), 0)
+      name: self._make_scorer(lambda params, f=factory: f(no_task))((), 0)
       for name, factory in factories.items()
     }
 
   def network_scorer(
     self, network: networks_base.Network
   ) -> Callable[[Any, int], rollouts.Outcome]:
-    """A compiled evaluation of the network, see `HeldOut.network_scorer`."""
-    num_turns = intervention_sets.max_size(self._problem)
-    return self._play(
+    """Returns an evaluation of a network, see `HeldOut.network_scorer`."""
+    max_set_size = intervention_sets.max_size(self._problem)
+    return self._make_scorer(
       lambda params: trained.trained(
-        network, params, (), num_turns, action_distribution.mode
+        network, params, (), max_set_size, action_distribution.mode
       )
     )
 
   def table(self, policy: str, outcome: rollouts.Outcome) -> pd.DataFrame:
-    """One row per system: see `statistics`."""
+    """Returns the table of results of a policy, see `statistics`."""
     return held_out.table(
       policy,
       outcome,
@@ -125,18 +127,25 @@ class HeldOutSimulators:
     )
 
   def groups(self) -> dict[str, np.ndarray]:
-    """All of them: [M] bool."""
+    """Returns {'all': [M] bool}, the only group."""
     return {'all': np.ones(len(self._seeds), bool)}
 
   def belief_quality(self, outcome: rollouts.Outcome) -> pd.DataFrame:
-    """Nothing: nobody knows the parents."""
+    """Returns an empty table, since the parents are unknown."""
     del outcome
     return pd.DataFrame([], columns=held_out.BELIEF_COLUMNS)
 
-  def _play(
+  def _make_scorer(
     self, make_policy: Callable[[Any], policies_base.Policy]
   ) -> Callable[[Any, int], rollouts.Outcome]:
-    """(parameters, update) -> `Outcome` of the policies that they make."""
+    """Returns a compiled evaluation of a policy on all systems.
+
+    Args:
+      make_policy: parameters -> policy.
+
+    Returns:
+      (parameters, number of the update that they come from) -> `Outcome`.
+    """
     num_steps = self._horizon.num_interventions
 
     @jax.jit
@@ -156,7 +165,7 @@ class HeldOutSimulators:
         memory, step, intervention, outcomes
       )
 
-    def play_chunk(params, pool, seeds, key):
+    def score_chunk(params, pool, seeds, key):
       own_rows = pool.reset(
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
@@ -169,8 +178,8 @@ class HeldOutSimulators:
         return chosen, units.to_own_intervention(chosen)
 
       steps = [
-        (*to_own_intervention, own)
-        for (_, to_own_intervention), own, _ in episode.on_host(
+        (*intervention, own)
+        for (_, intervention), own, _ in episode.on_host(
           choose_each,
           lambda step, choice: pool.step(*choice[1]),
           lambda memory, step, choice, own: observe(
@@ -182,27 +191,28 @@ class HeldOutSimulators:
       ]
       masks, values, own = (np.stack(x, 1) for x in zip(*steps, strict=True))
       (target,) = np.flatnonzero(self._problem.target)
-      score = float(self._problem.goal) * units.to_normalized(own)
+      scores = float(self._problem.goal) * units.to_normalized(own)
       return rollouts.Outcome._make(
         (
-          score[..., target],
+          scores[..., target],
           types.Intervention._make((masks, values)),
           own[..., target],
           {},
-          np.stack([np.isfinite(x).all((1, 2)) for x in (rows, score)], 1),
+          np.stack([np.isfinite(x).all((1, 2)) for x in (rows, scores)], 1),
         )
       )
 
-    def play(params, update):
+    def score(params, update):
       size = min(_CHUNK, len(self._seeds))
-      short = -len(self._seeds) % size
-      seeds = self._seeds + self._seeds[:short]
+      # The last chunk is filled up with the first systems.
+      missing = -len(self._seeds) % size
+      seeds = self._seeds + self._seeds[:missing]
       keys = jax.random.split(self._key, len(seeds) // size)
       with contextlib.closing(
         simulator_pool.Pool(self._make, size, self._stall_seconds)
       ) as pool:
         chunks = [
-          play_chunk(params, pool, seeds[i * size : (i + 1) * size], key)
+          score_chunk(params, pool, seeds[i * size : (i + 1) * size], key)
           for i, key in enumerate(keys)
         ]
       outcome = jax.tree.map(
@@ -217,4 +227,4 @@ class HeldOutSimulators:
       )
       return outcome
 
-    return play
+    return score

@@ -114,9 +114,10 @@ network, params, metadata = saving.load(
 ```
 
 `acme_cbo.policies.trained.trained(network, params, (), max_set_size, decide)`
-returns the policy for `acme_cbo.evaluation.rollouts.episode`. `max_set_size` is
-the maximum number of variables set at a time. `decide` is `sample` or `mode` of
-`acme_cbo.networks.action_distribution`. No other file of this run is needed.
+returns the policy for `acme_cbo.evaluation.rollouts.run_episode`.
+`max_set_size` is the maximum number of variables set at a time. `decide` is
+`sample` or `mode` of `acme_cbo.networks.action_distribution`. No other file of
+this run is needed.
 
 ## Reproduction
 

@@ -1,4 +1,7 @@
-"""Policies on held-out SCMs: same SCMs, data and noise for all of them."""
+"""Episodes of policies on SCMs, scanned on the device.
+
+The same key gives all policies the same data and noise.
+"""
 
 from typing import NamedTuple
 
@@ -10,21 +13,22 @@ from acme_cbo.environments import environment
 from acme_cbo.policies import base
 from acme_cbo.policies import episode as episode_lib
 
-# Tasks evaluated at once; the noise banks of more would not fit a cache.
+# Tasks evaluated at once. The noise banks of more would not fit into the cache.
 _CHUNK = 64
 
 
 class Outcome(NamedTuple):
-  """What a policy reached in one episode.
+  """Result of one episode.
 
   Attributes:
-    score: [T] E[Y | do] of every choice: 0 at no intervention, 1 at the best
-      one that is allowed. Below 0 where it is worse than doing nothing.
-    intervention: [T, D] what was set, to values in the variables' own units.
-    target: [T] what the target was seen to be then, in its own units.
+    score: [T] score of every intervention, see `score`: 0 for no intervention,
+      1 for the best allowed one, negative if worse than no intervention.
+    intervention: `Intervention` of [T, D] arrays, in the variables' own units.
+    target: [T] observed target after each intervention, in its own units.
     parents: {belief: [T + 1, D] probability of being a parent of the target,
-      before each step and after the last}, for each belief that the policy has.
-    finite: [2] bool, whether all observations are finite, and all outcomes.
+      before each step and after the last}, for each belief of the policy.
+    finite: [2] bool, whether all observations and whether all outcomes are
+      finite.
   """
 
   score: jax.Array
@@ -35,27 +39,35 @@ class Outcome(NamedTuple):
 
 
 def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
-  """`(E[Y | do] - baseline) / (best - baseline)`, signed by the goal."""
+  """Computes `(E[Y | do] - baseline) / (best - baseline)`.
+
+  Args:
+    expected: expected outcomes, signed by the goal.
+    objective: objective of the task, signed by the goal.
+
+  Returns:
+    Scores of the shape of `expected`.
+  """
   gain = objective.best - objective.baseline
   return (expected - objective.baseline) / gain
 
 
-def episode(
+def run_episode(
   key: jax.Array,
   policy: base.Policy,
   task: types.Task,
   num_observations: int,
   num_interventions: int,
 ) -> Outcome:
-  """One episode of one policy.
+  """Runs one episode of a policy.
 
   Args:
-    key: consumed. The data and the noise of each step depend on it alone, so
-      that policies with the same key meet the same luck.
-    policy: who chooses.
+    key: random key, consumed. The data and the noise of each step depend on it
+      alone, so that policies with the same key get the same data and noise.
+    policy: policy that chooses the interventions.
     task: the SCM and its objective.
-    num_observations: N.
-    num_interventions: T.
+    num_observations: number N of observations.
+    num_interventions: number T of interventions.
 
   Returns:
     The `Outcome`.
@@ -91,25 +103,27 @@ def evaluate(
   num_observations: int,
   num_interventions: int,
 ) -> Outcome:
-  """One episode of a policy on each of M tasks.
+  """Runs one episode of a policy on each of M tasks.
 
   Args:
-    key: consumed; give every policy the same one.
-    factory: makes the policy of a task.
-    tasks: M tasks.
-    num_observations: N.
-    num_interventions: T.
+    key: random key, consumed; use the same one for policies to be compared.
+    factory: task -> its policy.
+    tasks: the tasks, with a leading axis M.
+    num_observations: number N of observations.
+    num_interventions: number T of interventions.
 
   Returns:
     `Outcome` with a leading axis M.
   """
   num_tasks = tasks.scm.order.shape[0]
 
-  def one(inputs):
+  def evaluate_task(inputs):
     key, task = inputs
-    return episode(
+    return run_episode(
       key, factory(task), task, num_observations, num_interventions
     )
 
   keys = jax.random.split(key, num_tasks)
-  return jax.lax.map(one, (keys, tasks), batch_size=min(_CHUNK, num_tasks))
+  return jax.lax.map(
+    evaluate_task, (keys, tasks), batch_size=min(_CHUNK, num_tasks)
+  )

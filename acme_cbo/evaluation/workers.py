@@ -139,7 +139,9 @@ class EpisodeRunner:
     """Returns the system of a repeat, with the protocol in its problem."""
     with jax.enable_x64(True):
       system = self.environments[scm].make(repeat)
-      return system._replace(scm=episodes_lib.told(system.scm, self._protocol))
+      return system._replace(
+        scm=episodes_lib.with_protocol(system.scm, self._protocol)
+      )
 
   def largest_system(self, scm: str, repeats: int) -> systems.System:
     """Returns the system with the most variables over a number of repeats."""
@@ -180,7 +182,7 @@ class EpisodeRunner:
       set_up = self._set_up(scm, repeat)
       model = set_up.system.scm
       policy = self._policy(set_up, method)
-      key = episodes_lib.key_of(protocol.seed, scm, repeat)
+      key = episodes_lib.episode_key(protocol.seed, scm, repeat)
       size = intervention_sets.max_size(model.problem)
       shapes = str((size, jax.tree.map(np.shape, model.problem)))
       entry = self._methods[method]
@@ -188,23 +190,23 @@ class EpisodeRunner:
       kind = entry.kind if traced else method
       if (kind, scm, shapes) not in self._warm:
         self._warm.add((kind, scm, shapes))
-        episodes_lib.play(key, policy, model, protocol)
-      steps, memory = episodes_lib.play(key, policy, model, protocol)
-      if not steps:
+        episodes_lib.run_episode(key, policy, model, protocol)
+      records, memory = episodes_lib.run_episode(key, policy, model, protocol)
+      if not records:
         raise errors.UsageError(
           'the budget of '
           f'{float(model.problem.budget):g} does not cover the first '
           'intervention; raise --budget'
         )
-      return episodes_lib.judged(
+      return episodes_lib.evaluate_episode(
         method,
         repeat,
         scm,
         set_up.system,
         set_up.best,
         set_up.expected_outcome,
-        steps,
-        episodes_lib.last_beliefs(policy, memory),
+        records,
+        episodes_lib.final_beliefs(policy, memory),
       )
 
   def _set_up(self, scm: str, repeat: int) -> _SetUp:

@@ -91,7 +91,7 @@ def write(
     'num_observations': parts.horizon.num_observations,
     'num_interventions': parts.horizon.num_interventions,
     'held_out_tasks': settings.num_tasks,
-    'described': tasks.described,
+    'described': tasks.description,
     'confidence': confidence,
     'evaluation': statistics.summarize(table, confidence),
     'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),

@@ -19,7 +19,7 @@ def episode(
   no_intervention=0.0,
   optimum=10.0,
   causes=(True, False),
-  believed=None,
+  parent_probabilities=None,
   seconds=None,
 ) -> episodes_lib.Episode:
   recommended = recommended or expected
@@ -45,7 +45,7 @@ def episode(
     optimum,
     steps,
     list(causes),
-    believed or {},
+    parent_probabilities or {},
   )
 
 
@@ -214,7 +214,7 @@ class SummarizeTest(parameterized.TestCase):
       episode(
         [1.0],
         repeat=i,
-        believed={'learned': probabilities},
+        parent_probabilities={'learned': probabilities},
         causes=(True, False),
       )
       for i, probabilities in enumerate(([0.9, 0.6], [0.4, 0.1]))
@@ -225,7 +225,9 @@ class SummarizeTest(parameterized.TestCase):
     self.assertAlmostEqual(quality['auroc'], 0.75)
 
   def test_beliefs_if_all_candidates_are_parents(self):
-    episodes = [episode([1.0], believed={'x': [0.9]}, causes=(True,))]
+    episodes = [
+      episode([1.0], parent_probabilities={'x': [0.9]}, causes=(True,))
+    ]
     result = aggregate.summarize(episodes, 1, 0.9)
     quality = result['scms']['s']['methods']['grpo']['parents']['x']
     self.assertIn('all candidates are parents', quality['undefined'])

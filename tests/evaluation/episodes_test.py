@@ -1,4 +1,4 @@
-"""Episodes on SCMs whose expected outcomes are worked out by hand."""
+"""Tests of episodes, with expected outcomes worked out by hand."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ _PROTOCOL = episodes.Protocol(
 
 
 def _constant(settings):
-  """Always does the same."""
+  """Returns a policy that always makes the same intervention."""
   choice = hand_made_scms.do(settings, 4)
   return base.Policy(
     init=lambda problem, observations, num_interventions: [observations],
@@ -38,109 +38,110 @@ def _constant(settings):
   )
 
 
-def _play(policy, scm=None, name='chain', repeat=0, **changes):
+def _run_episode(policy, scm=None, name='chain', repeat=0, **changes):
   protocol = dataclasses.replace(_PROTOCOL, **changes)
-  scm = episodes.told(scm or hand_made_scms.chain(), protocol)
-  key = episodes.key_of(protocol.seed, name, repeat)
-  return episodes.play(key, policy, scm, protocol)
+  scm = episodes.with_protocol(scm or hand_made_scms.chain(), protocol)
+  key = episodes.episode_key(protocol.seed, name, repeat)
+  return episodes.run_episode(key, policy, scm, protocol)
 
 
-class InDouble(parameterized.TestCase):
+class Float64TestCase(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
 
 
-class KeyTest(InDouble):
-  def test_depends_on_all_three_and_on_nothing_else(self):
+class EpisodeKeyTest(Float64TestCase):
+  def test_depends_on_all_arguments_alone(self):
     keys = [
-      tuple(np.asarray(episodes.key_of(*what)).tolist())
-      for what in ((0, 'a', 0), (1, 'a', 0), (0, 'b', 0), (0, 'a', 1))
+      tuple(np.asarray(episodes.episode_key(*args)).tolist())
+      for args in ((0, 'a', 0), (1, 'a', 0), (0, 'b', 0), (0, 'a', 1))
     ]
     self.assertLen(set(keys), 4)
-    again = tuple(np.asarray(episodes.key_of(0, 'a', 0)).tolist())
+    again = tuple(np.asarray(episodes.episode_key(0, 'a', 0)).tolist())
     self.assertEqual(again, keys[0])
 
 
-class PlayTest(InDouble):
-  def test_methods_meet_the_same_data_and_the_same_noise(self):
-    # x2 = -x1 + e2: under do(x1) the noise is what is left of the target.
+class RunEpisodeTest(Float64TestCase):
+  def test_methods_get_the_same_data_and_noise(self):
+    # x2 = -x1 + e2: under do(x1) the noise is the target plus x1.
     noise, data = [], []
     for value in (-0.5, 1.5):
-      moves, memory = _play(_constant({1: value}))
-      noise.append([move.outcome[2] + value for move in moves])
+      records, memory = _run_episode(_constant({1: value}))
+      noise.append([record.outcome[2] + value for record in records])
       data.append(memory[0])
     np.testing.assert_array_equal(*data)
     np.testing.assert_allclose(*noise, atol=1e-14)
-    self.assertLen(set(np.round(noise[0], 9)), 3)  # Of each step its own.
-    # x0 is noise alone where x1 is set, and x1 = 1 + 2 x0 + e1 where x0 is.
-    other, _ = _play(_constant({0: 1.0}))
+    # Every step has its own noise.
+    self.assertLen(set(np.round(noise[0], 9)), 3)
+    # The noise of x2 is the same if x0 is set instead of x1.
+    other, _ = _run_episode(_constant({0: 1.0}))
     row = other[0].outcome
     self.assertAlmostEqual(row[2] + row[1], noise[0][0], places=12)
 
-  def test_everything_is_double(self):
-    (move, *_), memory = _play(_constant({1: 0.1}))
+  def test_everything_is_float64(self):
+    (record, *_), memory = _run_episode(_constant({1: 0.1}))
     self.assertEqual(memory[0].dtype, np.float64)
-    self.assertEqual(move.outcome.dtype, np.float64)
-    self.assertEqual(move.outcome[1], 0.1)  # To the bit.
+    self.assertEqual(record.outcome.dtype, np.float64)
+    self.assertEqual(record.outcome[1], 0.1)  # Exactly.
 
   @parameterized.parameters(dict(repeat=1), dict(name='another'), dict(seed=1))
-  def test_another_episode_meets_others(self, **changes):
-    one, memory = _play(_constant({1: 0.0}))
-    two, other_memory = _play(_constant({1: 0.0}), **changes)
+  def test_another_episode_has_other_data_and_noise(self, **changes):
+    one, memory = _run_episode(_constant({1: 0.0}))
+    two, other_memory = _run_episode(_constant({1: 0.0}), **changes)
     self.assertNotEqual(one[0].outcome[2], two[0].outcome[2])
     self.assertFalse((memory[0] == other_memory[0]).any(0)[:3].any())
 
-  def test_a_longer_episode_begins_as_a_shorter_one(self):
-    short, _ = _play(_constant({1: 0.0}))
-    long, _ = _play(_constant({1: 0.0}), num_interventions=5)
+  def test_a_longer_episode_starts_like_a_shorter_one(self):
+    short, _ = _run_episode(_constant({1: 0.0}))
+    long, _ = _run_episode(_constant({1: 0.0}), num_interventions=5)
     self.assertLen(long, 5)
     for one, two in zip(short, long, strict=False):
       np.testing.assert_array_equal(one.outcome, two.outcome)
 
   @pytest.mark.stat
   def test_an_outcome_is_the_mean_of_its_samples(self):
-    # The noise of the target under do(x1) has deviation 1: that of a mean of
-    # 10,000 draws is 0.01. A set value stays as it is, to the bit.
-    moves, _ = _play(_constant({1: 0.3}), num_samples=10_000)
-    for move in moves:
-      self.assertEqual(move.outcome[1], 0.3)
-      self.assertAlmostEqual(move.outcome[2], -0.3, delta=0.04)
-      self.assertGreater(abs(move.outcome[2] + 0.3), 1e-6)
+    # The noise of the target under do(x1) has a standard deviation of 1, and
+    # that of a mean of 10,000 draws 0.01. A set value stays exact.
+    records, _ = _run_episode(_constant({1: 0.3}), num_samples=10_000)
+    for record in records:
+      self.assertEqual(record.outcome[1], 0.3)
+      self.assertAlmostEqual(record.outcome[2], -0.3, delta=0.04)
+      self.assertGreater(abs(record.outcome[2] + 0.3), 1e-6)
 
-  def test_ends_before_what_the_budget_does_not_pay_for(self):
+  def test_ends_before_exceeding_the_budget(self):
     scm = hand_made_scms.chain()  # Setting a variable costs 1.
     for budget, expected in ((2.5, 2), (2.0, 2), (0.5, 0), (9.0, 3)):
-      moves, _ = _play(_constant({1: 0.0}), scm, budget=budget)
-      self.assertLen(moves, expected)
+      records, _ = _run_episode(_constant({1: 0.0}), scm, budget=budget)
+      self.assertLen(records, expected)
     scm = scm._replace(problem=scm.problem._replace(budget=jnp.array(1.0)))
-    self.assertLen(_play(_constant({1: 0.0}), scm)[0], 1)
-    self.assertLen(_play(_constant({1: 0.0}), scm, budget=2.0)[0], 2)
+    self.assertLen(_run_episode(_constant({1: 0.0}), scm)[0], 1)
+    self.assertLen(_run_episode(_constant({1: 0.0}), scm, budget=2.0)[0], 2)
 
   @pytest.mark.fault
-  def test_what_is_not_allowed_raises(self):
-    for settings, sentence in (
+  def test_forbidden_interventions_raise(self):
+    for settings, message in (
       ({2: 0.0}, 'variable 2 is the target'),
       ({0: 5.0}, 'outside its domain'),
       ({0: 0.0, 1: 0.0}, 'may not be set together'),
     ):
-      with self.assertRaisesRegex(ValueError, sentence):
-        _play(_constant(settings))
+      with self.assertRaisesRegex(ValueError, message):
+        _run_episode(_constant(settings))
     allowed = _constant({0: 0.0})
     forbidden = _constant({0: 5.0})
     with self.assertRaisesRegex(ValueError, 'outside its domain'):
-      _play(allowed._replace(recommend=forbidden.recommend))
+      _run_episode(allowed._replace(recommend=forbidden.recommend))
 
   @pytest.mark.fault
-  def test_what_is_not_finite_raises(self):
+  def test_non_finite_observations_raise(self):
     scm = hand_made_scms.chain()
     bias = jnp.array([0.0, jnp.nan, 0.0, 0.0])
     scm = scm._replace(mechanism=scm.mechanism._replace(bias=bias))
     with self.assertRaisesRegex(errors.UsageError, 'an observation is nan; '):
-      _play(_constant({1: 0.0}), scm)
+      _run_episode(_constant({1: 0.0}), scm)
 
-  def test_what_runs_in_single_precision_sees_doubles(self):
-    # The ends of the domains to the bit, on an SCM far from 0.
+  def test_a_policy_in_float32_sets_exact_float64_values(self):
+    # The ends of the domains are exact, even for an SCM far from 0.
     scm = hand_made_scms.chain(location=1e6, scale=1e-3)
     problem = scm.problem._replace(
       low=jnp.array([1e6 - 1e-3, 1e6 - 1e-3, 0, 0]),
@@ -150,65 +151,66 @@ class PlayTest(InDouble):
     policy = host_policy.compiled(lambda _: heuristics.explore_then_commit())(
       ()
     )
-    moves, _ = _play(policy, scm)
-    # Y falls as B does, and as A does: which of the two comes first is luck.
-    for move, (j, value) in zip(
-      moves, [(1, 1e6 - 1e-3), (0, 1e6 - 1e-3)], strict=False
+    records, _ = _run_episode(policy, scm)
+    # Y decreases in A and in B, so that both are set to their lower ends. The
+    # order depends on the random key.
+    for record, (j, value) in zip(
+      records, [(1, 1e6 - 1e-3), (0, 1e6 - 1e-3)], strict=False
     ):
-      np.testing.assert_array_equal(move.intervention.mask, np.arange(4) == j)
-      self.assertEqual(move.intervention.values[j], value)
+      np.testing.assert_array_equal(record.intervention.mask, np.arange(4) == j)
+      self.assertEqual(record.intervention.values[j], value)
 
-  def test_a_policy_that_has_spent_its_budget_sets_nothing(self):
+  def test_setting_no_variable_is_allowed_only_with_a_budget(self):
     policy = _constant({})
-    self.assertEmpty(_play(policy, budget=1.0)[0])
+    self.assertEmpty(_run_episode(policy, budget=1.0)[0])
     with self.assertRaisesRegex(ValueError, 'sets no variable'):
-      _play(policy)
+      _run_episode(policy)
 
-  def test_heuristics_end_where_the_budget_does(self):
+  def test_heuristics_stop_at_the_end_of_the_budget(self):
     for make in (
       heuristics.random,
       heuristics.slope,
       heuristics.explore_then_commit,
     ):
-      moves, _ = _play(
+      records, _ = _run_episode(
         host_policy.compiled(lambda _, make=make: make())(()), budget=2.0
       )
-      self.assertLen(moves, 2)
+      self.assertLen(records, 2)
 
   def test_seconds_are_those_of_the_policy(self):
-    (move, *_), _ = _play(_constant({1: 0.0}))
-    self.assertGreater(move.seconds, 0)
-    self.assertLess(move.seconds, 0.1)
+    (record, *_), _ = _run_episode(_constant({1: 0.0}))
+    self.assertGreater(record.seconds, 0)
+    self.assertLess(record.seconds, 0.1)
 
 
-class JudgedTest(InDouble):
+class EvaluateEpisodeTest(Float64TestCase):
   def setUp(self):
     super().setUp()
-    # In the target's units, to be made small: no intervention 5 + 3 (-1) = 2,
-    # do(x1 = v) is 5 - 3 v, the best is do(x0 = 2): 5 + 3 (-5) = -10. Values
-    # are set in units of their own as well: u = (v - 5) / 3.
+    # To minimize, in the target's units: no intervention gives 5 + 3 (-1) = 2,
+    # do(x1 = v) gives 5 - 3 v, and the best, do(x0 = 2), 5 + 3 (-5) = -10. Set
+    # values are in their own units as well: u = (v - 5) / 3.
     self.scm = hand_made_scms.chain(goal=-1.0, location=5.0, scale=3.0)
-    nothing = hand_made_scms.do({}, 4)
+    no_intervention = hand_made_scms.do({}, 4)
     self.best = optimum.Optimum(
       bank=np.zeros((2, 4)),
       baseline=2.0,
       worst=20.0,
       best=-10.0,
-      choice=nothing,
+      choice=no_intervention,
       by_set=(),
     )
-    self.judge = episodes.ExpectedOutcome(self.scm, self.best)
+    self.expected_outcome = episodes.ExpectedOutcome(self.scm, self.best)
 
   def test_expected_outcomes_by_hand(self):
     # u0 = (2 - 5) / 3 = -1, so u1 = -1 and u2 = 1.
     for settings, expected in (({}, 2.0), ({1: 0.5}, 9.5), ({0: 2.0}, 8.0)):
-      actual = self.judge(hand_made_scms.do(settings, 4))
+      actual = self.expected_outcome(hand_made_scms.do(settings, 4))
       self.assertAlmostEqual(actual, expected, places=12)
 
   def test_an_episode_by_hand(self):
     system = systems.System('name', '', ('A', 'B', 'Y', '-'), self.scm, None)
 
-    def move(settings, outcome, recommended):
+    def record(settings, outcome, recommended):
       return episodes.StepRecord(
         hand_made_scms.do(settings, 4),
         np.array([0.0, 0.0, outcome, 0.0]),
@@ -216,24 +218,24 @@ class JudgedTest(InDouble):
         0.5,
       )
 
-    episode = episodes.judged(
-      'me',
+    episode = episodes.evaluate_episode(
+      'method',
       7,
-      'theirs',
+      'scm',
       system,
       self.best,
-      self.judge,
+      self.expected_outcome,
       [
-        move({1: 0.5}, 1.25, {1: 0.5}),
-        move({0: 2.0}, 2.25, {0: 2.0}),
-        move({0: 1.1, 1: 0.1}, 3.25, {0: 2.0}),
+        record({1: 0.5}, 1.25, {1: 0.5}),
+        record({0: 2.0}, 2.25, {0: 2.0}),
+        record({0: 1.1, 1: 0.1}, 3.25, {0: 2.0}),
       ],
       {'learned': np.array([0.25, 0.5, 0.0, 0.0])},
     )
-    # do(x1 = v) is 5 + 3 (-(v - 5) / 3) = 10 - v, whatever x0.
+    # do(x1 = v) gives 5 + 3 (-(v - 5) / 3) = 10 - v, for any x0.
     expected = [9.5, 8.0, 9.9]
-    self.assertEqual(episode.method, 'me')
-    self.assertEqual((episode.scm, episode.repeat), ('theirs', 7))
+    self.assertEqual(episode.method, 'method')
+    self.assertEqual((episode.scm, episode.repeat), ('scm', 7))
     self.assertEqual(episode.goal, -1)
     self.assertEqual((episode.no_intervention, episode.optimum), (2.0, -10.0))
     steps = episode.steps
@@ -247,12 +249,12 @@ class JudgedTest(InDouble):
     np.testing.assert_allclose(steps['expected_outcome'], expected)
     np.testing.assert_allclose(steps['best_expected'], [9.5, 8.0, 8.0])
     np.testing.assert_allclose(steps['recommended_expected'], [9.5, 8.0, 8.0])
-    # (2 - 9.5) / (2 + 10) and (2 - 8) / 12: worse than nothing.
+    # (2 - 9.5) / (2 + 10) and (2 - 8) / 12 are worse than no intervention.
     np.testing.assert_allclose(steps['score'], [-0.625, -0.5, -0.5])
     self.assertEqual(steps['seconds'], [0.5] * 3)
-    # Of A and B, B alone is a parent of Y.
+    # Of the candidates A and B, B alone is a parent of Y.
     self.assertEqual(episode.causes, [False, True])
-    self.assertEqual(episode.believed, {'learned': [0.25, 0.5]})
+    self.assertEqual(episode.parent_probabilities, {'learned': [0.25, 0.5]})
 
 
 if __name__ == '__main__':

@@ -41,14 +41,14 @@ _GRAPHS = ['chain', 'fork', 'star', 'erdos_renyi', 'scale_free']
 
 @jax.jit
 def _chain(goal) -> types.Task:
-  """`hand_made_scms.chain` in units of its own."""
+  """Returns `hand_made_scms.chain` in other units, as a task."""
   scm = hand_made_scms.chain(1.0, location=[3.0, -2.0, 5.0, 0.0], scale=2.0)
-  about = scm.problem
+  problem = scm.problem
   scm = scm._replace(
-    problem=about._replace(
+    problem=problem._replace(
       goal=goal,
-      low=jnp.where(about.exists, scm.location + 2 * about.low, 0),
-      high=jnp.where(about.exists, scm.location + 2 * about.high, 0),
+      low=jnp.where(problem.exists, scm.location + 2 * problem.low, 0),
+      high=jnp.where(problem.exists, scm.location + 2 * problem.high, 0),
     )
   )
   bank = simulate.noise_bank(jax.random.key(0), scm, 8)
@@ -56,10 +56,10 @@ def _chain(goal) -> types.Task:
 
 
 def _scripted(script: types.Intervention) -> policies_base.Policy:
-  """Does one intervention after the other.
+  """Returns a policy that makes the interventions of a script.
 
-  Its belief is the row seen last, at first the mean of the observations, so
-  that an outcome tells what was seen.
+  Its belief is the last row that it observed, at first the mean of the
+  observations, so that an `Outcome` contains the observed rows.
   """
 
   def init(problem, observations, num_interventions):
@@ -90,7 +90,7 @@ def _act_eagerly(
   script = jax.vmap(interventions_lib.intervene_on, (None, 0, 0))(
     task.scm.problem, variables, fractions
   )
-  return rollouts.episode(
+  return rollouts.run_episode(
     key, _scripted(script), task, _OBSERVATIONS, _INTERVENTIONS
   )
 
@@ -107,8 +107,8 @@ def _run(choices, goal: float = 1.0, seed: int = 0) -> rollouts.Outcome:
 class ScoreTest(parameterized.TestCase):
   @parameterized.parameters(
     # See `hand_made_scms.chain`: E[Y | do(x0)] = -1 - 2 x0 for x0 in [-1, 2]
-    # and E[Y | do(x1)] = -x1 for x1 in [-0.5, 2]; -1 if nothing is done. At
-    # most it is 1, by x0 = -1; at least -5, by x0 = 2.
+    # and E[Y | do(x1)] = -x1 for x1 in [-0.5, 2]; -1 without an intervention.
+    # The maximum is 1, by x0 = -1, and the minimum -5, by x0 = 2.
     (1.0, [(0, 0.0), (0, 1 / 3), (0, 1.0)], [1.0, 0.0, -2.0]),
     (-1.0, [(0, 0.0), (0, 1 / 3), (0, 1.0)], [-0.5, 0.0, 1.0]),
     (1.0, [(1, 0.0), (1, 0.6), (1, 1.0)], [0.75, 0.0, -0.5]),
@@ -117,7 +117,7 @@ class ScoreTest(parameterized.TestCase):
   def test_by_hand(self, goal, choices, expected):
     outcome = _run(choices, goal)
     np.testing.assert_allclose(outcome.score, expected, atol=1e-5)
-    # In units of their own: see `hand_made_scms.chain`.
+    # Values are in the variables' own units.
     problem = _chain(goal).scm.problem
     variable, fraction = map(np.array, zip(*choices, strict=True))
     mask, values = outcome.intervention
@@ -126,7 +126,7 @@ class ScoreTest(parameterized.TestCase):
     np.testing.assert_allclose(
       values.sum(1), low + fraction * (high - low), atol=1e-5
     )
-    # The row that was seen, as the script believes it.
+    # The observed row is the belief of the scripted policy.
     target = outcome.parents['row'][1:, np.argmax(problem.target)]
     np.testing.assert_array_equal(outcome.target, target)
 
@@ -135,34 +135,34 @@ class ScoreTest(parameterized.TestCase):
     fault=(('reset', [False, True]), ('step', [True, False])),
     value=(np.nan, np.inf),
   )
-  def test_says_what_was_not_finite(self, fault, value):
+  def test_flags_what_is_not_finite(self, fault, value):
     name, finite = fault
     choices = [(0, 0.0), (0, 0.5), (1, 0.5)]
     self.assertTrue(_run(choices).finite.all())
-    right = getattr(environment, name)
+    original = getattr(environment, name)
 
-    def spoilt(*arguments):
-      return right(*arguments).at[..., 0].set(value)
+    def corrupted(*arguments):
+      return original(*arguments).at[..., 0].set(value)
 
     with (
-      mock.patch.object(environment, name, spoilt),
-      # What is compiled knows nothing of it.
+      mock.patch.object(environment, name, corrupted),
+      # The compiled program would ignore the mock.
       mock.patch.object(sys.modules[__name__], '_act', _act_eagerly),
     ):
       outcome = _run(choices)
     self.assertEqual(outcome.finite.tolist(), finite)
-    # The score is of the SCM, which is sound: nothing else would tell.
+    # The score comes from the SCM, so that only the flags show the fault.
     self.assertTrue(np.isfinite(outcome.score).all())
 
-  def test_nothing_is_0_and_the_best_is_1(self):
+  def test_no_intervention_is_0_and_the_best_is_1(self):
     objective = _chain(-1.0).objective
     self.assertEqual(rollouts.score(objective.baseline, objective), 0)
     self.assertEqual(rollouts.score(objective.best, objective), 1)
 
 
 class BudgetTest(parameterized.TestCase):
-  def test_what_was_set_last_stays_when_the_budget_is_spent(self):
-    # x0 costs 2 and x1 costs 5 of 8: after x1 and x0 nothing can be done.
+  def test_the_last_intervention_is_repeated_when_the_budget_is_spent(self):
+    # x0 costs 2 and x1 costs 5 of 8: after x1 and x0 nothing is affordable.
     task = _chain(1.0)
     problem = task.scm.problem._replace(
       cost=jnp.array([2.0, 5.0, 1, 1]), budget=jnp.array(8.0)
@@ -177,7 +177,7 @@ class BudgetTest(parameterized.TestCase):
     np.testing.assert_array_equal(values[1], values[2])
     # By hand: E[Y | do(x0)] = -1 - 2 x0 at x0 = -0.25, and the baseline is -1.
     np.testing.assert_allclose(outcome.score[1:], [0.25, 0.25], atol=1e-5)
-    # It is watched again, with other noise.
+    # The outcome is observed again, with other noise.
     self.assertNotEqual(outcome.target[1], outcome.target[2])
     free = _act(jax.random.key(0), variables, fractions, _chain(1.0))
     self.assertTrue(free.intervention.mask[2, 1])
@@ -187,36 +187,40 @@ class BudgetTest(parameterized.TestCase):
       (free.score, free.target),
     )
 
-  def test_a_mean_of_many_is_the_same_each_time(self):
+  def test_averaged_outcomes_have_no_noise(self):
     task = _chain(1.0)
     problem = task.scm.problem._replace(samples=jnp.array(1000.0))
     task = task._replace(scm=task.scm._replace(problem=problem))
     variables, fractions = jnp.array([1, 1, 0]), jnp.array([0.5, 0.5, 0.5])
     outcome = _act(jax.random.key(0), variables, fractions, task)
     self.assertEqual(outcome.target[0], outcome.target[1])
-    # By hand: x1 is 0.75 inside, the target -0.75, and 5 + 2 times that as
-    # seen; the noise of a linear SCM's bank is 0.
+    # By hand: x1 is 0.75 before scaling, so the target is -0.75, which is
+    # 5 + 2 times that in its own units. The noise bank of a linear SCM is 0.
     np.testing.assert_allclose(outcome.target[0], 3.5, rtol=1e-6)
 
 
-class LuckTest(parameterized.TestCase):
+class RandomKeyTest(parameterized.TestCase):
   def test_depends_on_the_key_alone(self):
-    # The target is x2 = -x1 + e2, whatever is set: e2 is worked out from the
-    # rows that two policies saw.
-    def luck(choices, seed):
+    # The target is x2 = -x1 + e2 under any intervention. This gives e2 from the
+    # rows that two policies observe.
+    def data_and_noise(choices, seed):
       rows = np.float64(_run(choices, seed=seed).parents['row'])
       scm = _chain(1.0).scm
       rows = (rows - scm.location) / scm.scale
       return rows[0, :3], rows[1:, 2] + rows[1:, 1]
 
-    observed, noise = luck([(0, 0.0), (0, 0.0), (0, 0.0)], seed=0)
-    same_observed, same_noise = luck([(1, 0.5), (0, 0.9), (1, 0.1)], seed=0)
+    observed, noise = data_and_noise([(0, 0.0), (0, 0.0), (0, 0.0)], seed=0)
+    same_observed, same_noise = data_and_noise(
+      [(1, 0.5), (0, 0.9), (1, 0.1)], seed=0
+    )
     np.testing.assert_array_equal(observed, same_observed)
     np.testing.assert_allclose(noise, same_noise, atol=1e-3)
-    other_observed, other_noise = luck([(1, 0.5), (0, 0.9), (1, 0.1)], seed=1)
+    other_observed, other_noise = data_and_noise(
+      [(1, 0.5), (0, 0.9), (1, 0.1)], seed=1
+    )
     self.assertGreater(np.abs(observed - other_observed).min(), 1e-2)
-    drawn = np.sort(np.concatenate([noise, other_noise]))
-    self.assertGreater(np.diff(drawn).min(), 1e-2)
+    draws = np.sort(np.concatenate([noise, other_noise]))
+    self.assertGreater(np.diff(draws).min(), 1e-2)
 
 
 def _evaluate(factory: policies_base.Factory, tasks: types.Task):
@@ -233,7 +237,7 @@ def _random_outcome():
   return _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
 
 
-@pytest.mark.timeout(180)  # Its programs take a while to compile.
+@pytest.mark.timeout(180)  # The programs are slow to compile.
 class EvaluateTest(parameterized.TestCase):
   @parameterized.parameters(miniature.PRIOR, miniature.GENERAL)
   def test_oracle_scores_1(self, prior):
@@ -248,15 +252,15 @@ class EvaluateTest(parameterized.TestCase):
       expected = np.tile(expected[:, None], (1, _INTERVENTIONS, 1))
       np.testing.assert_array_equal(actual, expected)
 
-  def test_chance_is_below(self):
+  def test_random_scores_below_the_oracle(self):
     outcome = _random_outcome()
-    # Above 1 by the resolution of the search for the best.
+    # Scores exceed 1 by at most the resolution of the search for the optimum.
     self.assertLess(outcome.score.max(), 1.02)
     self.assertLess(outcome.score.mean(), 0.5)
     self.assertEmpty(outcome.parents)
 
-  def test_how_many_tasks_run_at_once_makes_no_difference(self):
-    # 16 tasks are three chunks and a rest.
+  def test_the_chunk_size_makes_no_difference(self):
+    # 16 tasks are three chunks and a remainder.
     with mock.patch.object(rollouts, '_CHUNK', 5):
       outcome = _evaluate(held_out.HEURISTICS['random'], miniature.tasks(16))
     np.testing.assert_array_equal(
@@ -267,10 +271,10 @@ class EvaluateTest(parameterized.TestCase):
     )
 
   def test_trained_policy_is_the_network_on_the_whole_episode(self):
-    # Without the actor's cache: after every step the whole episode goes through
-    # `full`, and the most probable decision is the largest of the logits of
-    # what may be set; of four tasks, in which pairs may be, with budgets that
-    # end before the episode.
+    # The expected decisions do not use the actor's cache: after every step the
+    # whole episode goes through `full`, and the most probable decision has the
+    # largest logit among the allowed ones. The four tasks allow pairs and have
+    # budgets that are spent before the end of the episode.
     num_tasks = 4
     tasks = miniature.tasks(num_tasks, miniature.GENERAL)
     problem = tasks.scm.problem
@@ -281,9 +285,9 @@ class EvaluateTest(parameterized.TestCase):
     network = miniature.network()
     num_variables = tasks.scm.order.shape[1]
     example = jax.tree.map(lambda leaf: leaf[0], tasks.scm.problem)
-    nothing = jnp.zeros((2, num_variables)), tokens.start_row(num_variables)
+    no_rows = jnp.zeros((2, num_variables)), tokens.start_row(num_variables)
     params = miniature.loud(
-      jax.jit(network.init)(jax.random.key(0), example, *nothing), gain=3.0
+      jax.jit(network.init)(jax.random.key(0), example, *no_rows), gain=3.0
     )
     outcome = _evaluate(
       lambda task: trained.trained(
@@ -293,7 +297,7 @@ class EvaluateTest(parameterized.TestCase):
     )
 
     @jax.jit
-    def evaluate_turn(
+    def evaluate_head(
       problem, observations, intervened, outcomes, row, mask, fractions
     ):
       prefix = network.prefix(params, problem, observations)
@@ -303,8 +307,8 @@ class EvaluateTest(parameterized.TestCase):
       partial = action_distribution.PartialIntervention(
         mask, fractions, jnp.array(False)
       )
-      turn = network.action_head(params, problem, prefix, encoding, partial)
-      return encodings.parent_logits, turn
+      output = network.action_head(params, problem, prefix, encoding, partial)
+      return encodings.parent_logits, output
 
     @jax.jit
     def advance(key, task, mask, values):
@@ -313,49 +317,49 @@ class EvaluateTest(parameterized.TestCase):
         key, task.scm, task.objective.bank, chosen
       )
 
-    def said(episode, row, chosen):
+    def evaluate_logits(episode, row, chosen):
       mask, fractions = np.zeros(num_variables, bool), np.zeros(num_variables)
-      for j, place in chosen.items():
-        mask[j], fractions[j] = True, place
-      _, turn = evaluate_turn(*episode, row, mask, fractions)
-      return np.asarray(turn.joint_logits), float(turn.none_logit)
+      for j, position in chosen.items():
+        mask[j], fractions[j] = True, position
+      _, output = evaluate_head(*episode, row, mask, fractions)
+      return np.asarray(output.joint_logits), float(output.none_logit)
 
-    def decide(say, sets, fractions_of):
-      """What is set, by Python's own sets: {variable: fraction}."""
+    def decide(logits_of, sets, fraction_of):
+      """Returns {variable: fraction} of the decision, by sets of Python."""
       chosen = {}
       for _ in range(2):
         more = {j for s in sets if s > set(chosen) for j in s - set(chosen)}
         if not more:
           break
-        joint, none = say(chosen)
+        joint, none = logits_of(chosen)
         joint = {j: joint[j] for j in more}
         if set(chosen) in sets and none >= max(
           scipy.special.logsumexp(logits) for logits in joint.values()
         ):
           break
         j = max(joint, key=lambda j: joint[j].max())
-        chosen[j] = fractions_of(joint[j])
+        chosen[j] = fraction_of(joint[j])
       return chosen
 
     def fraction(logits):
       cell, last = int(logits.argmax()), miniature.NUM_CELLS + 1
       if cell in (0, last):
         return float(cell == last)
-      # Of three cells that in the middle has two neighbours.
+      # Of three cells only the middle one has two neighbors.
       offset = 0.0
       if cell == 2:
-        left, here, right = logits[1:4].astype(float)
-        offset = 0.5 * (right - left) / (2 * here - left - right)
+        left, middle, right = logits[1:4].astype(float)
+        offset = 0.5 * (right - left) / (2 * middle - left - right)
       return (cell - 0.5 + offset) / miniature.NUM_CELLS
 
     @jax.jit
-    def follow(problem, observations, intervened, outcomes):
+    def exact_parents(problem, observations, intervened, outcomes):
       belief = beliefs.exact()
-      nothing = jnp.zeros(num_variables)
-      state = belief.init(problem, observations, nothing)
+      no_logits = jnp.zeros(num_variables)
+      state = belief.init(problem, observations, no_logits)
       probabilities = [belief.parents(state)]
       for t in range(_INTERVENTIONS):
-        state = belief.update(state, intervened[t], outcomes[t], nothing)
+        state = belief.update(state, intervened[t], outcomes[t], no_logits)
         probabilities.append(belief.parents(state))
       return jnp.stack(probabilities)
 
@@ -366,7 +370,7 @@ class EvaluateTest(parameterized.TestCase):
       problem, objective = task.scm.problem, task.objective
       key_reset, key_noise, _ = jax.random.split(key, 3)
       observations = reset(key_reset, task.scm, _OBSERVATIONS)
-      # Rows to come are empty; no row sees a later one.
+      # Later rows are empty; no row attends to a later one.
       intervened = np.zeros((_INTERVENTIONS, num_variables), bool)
       outcomes = np.zeros((_INTERVENTIONS, num_variables), np.float32)
       cost, left = np.asarray(problem.cost, float), float(problem.budget)
@@ -374,31 +378,31 @@ class EvaluateTest(parameterized.TestCase):
       values = np.zeros(num_variables, np.float32)
       for t, key_t in enumerate(jax.random.split(key_noise, _INTERVENTIONS)):
         episode = problem, observations, intervened, outcomes
-        say = functools.partial(said, episode, t)
+        logits_of = functools.partial(evaluate_logits, episode, t)
         sets = [set(np.flatnonzero(row)) for row in problem.sets if row.any()]
         sets = [s for s in sets if sum(cost[list(s)]) <= left]
         chosen = {}
         if sets:
-          chosen = decide(say, sets, fraction)
+          chosen = decide(logits_of, sets, fraction)
           intervened[t, list(chosen)] = True
           values = np.zeros(num_variables, np.float32)
-          for j, place in chosen.items():
+          for j, position in chosen.items():
             values[j] = np.clip(
-              low[j] + place * width[j], low[j], problem.high[j]
+              low[j] + position * width[j], low[j], problem.high[j]
             )
         else:
           intervened[t] = intervened[t - 1]
         left -= cost[intervened[t]].sum()
         sizes.append(len(chosen))
-        outcomes[t], reached = advance(key_t, task, intervened[t], values)
+        outcomes[t], expected = advance(key_t, task, intervened[t], values)
         np.testing.assert_array_equal(
           outcome.intervention.mask[i, t], intervened[t]
         )
         gain = objective.best - objective.baseline
         np.testing.assert_allclose(
-          outcome.score[i, t], (reached - objective.baseline) / gain, atol=1e-3
+          outcome.score[i, t], (expected - objective.baseline) / gain, atol=1e-3
         )
-      parent_logits, _ = evaluate_turn(
+      parent_logits, _ = evaluate_head(
         problem,
         observations,
         intervened,
@@ -414,17 +418,17 @@ class EvaluateTest(parameterized.TestCase):
       )
       np.testing.assert_allclose(
         outcome.parents['exact'][i],
-        follow(problem, observations, intervened, outcomes),
+        exact_parents(problem, observations, intervened, outcomes),
         atol=1e-4,
       )
-    # None where the budget is spent, one, and two.
+    # No variable if the budget is spent, one, and two.
     self.assertEqual(set(sizes), {0, 1, 2})
-    # The parameters are loud enough for choices that differ.
+    # The parameters are large enough for different choices.
     self.assertGreater(np.unique(outcome.score.round(3)).size, num_tasks)
 
 
 def _fingerprint(key, prior, num_tasks):
-  """Instead of `priors.sample`: tasks whose units tell the key."""
+  """Replaces `priors.sample`; the units of the tasks identify the key."""
   del prior
   tasks = miniature.tasks(num_tasks)
   location = jnp.broadcast_to(
@@ -434,22 +438,22 @@ def _fingerprint(key, prior, num_tasks):
 
 
 def _held_out(seed: int = 1) -> held_out.HeldOut:
-  """16 tasks, drawn already."""
+  """Returns 16 tasks that are sampled already."""
   tasks = held_out.HeldOut(seed, miniature.PRIOR, 16, miniature.HORIZON)
   tasks.tasks = miniature.tasks(16)
   return tasks
 
 
-def _nothing_done():
-  """Of 16 tasks, 3 steps and 5 variables."""
+def _no_interventions():
+  """Returns empty interventions of 16 tasks, 3 steps and 5 variables."""
   return types.Intervention(jnp.zeros((16, 3, 5), bool), jnp.zeros((16, 3, 5)))
 
 
 def _outcome(parents):
-  """An outcome of 16 tasks of which only the beliefs matter."""
-  nothing = jnp.zeros((16, 3))
+  """Returns an outcome of 16 tasks that is zero apart from the beliefs."""
+  zeros = jnp.zeros((16, 3))
   finite = jnp.ones((16, 2), bool)
-  return rollouts.Outcome(nothing, _nothing_done(), nothing, parents, finite)
+  return rollouts.Outcome(zeros, _no_interventions(), zeros, parents, finite)
 
 
 class HeldOutTest(parameterized.TestCase):
@@ -457,7 +461,7 @@ class HeldOutTest(parameterized.TestCase):
     tasks = _held_out()
     outcome = rollouts.Outcome(
       score=jnp.arange(48.0).reshape(16, 3),
-      intervention=_nothing_done(),
+      intervention=_no_interventions(),
       target=jnp.zeros((16, 3)),
       parents={},
       finite=jnp.ones((16, 2), bool),
@@ -485,7 +489,7 @@ class HeldOutTest(parameterized.TestCase):
     scm = jax.device_get(tasks.tasks.scm)
     target = scm.problem.target.argmax(1)
     truth = np.array(scm.parents[np.arange(16), target], np.float32)
-    # Padding and the target count for nothing, whatever is believed of them.
+    # The probabilities of padding and of the target are ignored.
     others = scm.problem.exists & ~scm.problem.target
     truth[~others] = 0.7
     probability = np.stack([np.full_like(truth, 0.5), 1 - truth, truth], 1)
@@ -512,7 +516,7 @@ class HeldOutTest(parameterized.TestCase):
     row = quality[quality['group'] == 'linear'].iloc[0]
     self.assertAlmostEqual(row['ece'], abs(0.5 - share), places=6)
 
-  def test_where_all_candidates_are_parents_nothing_is_told_apart(self):
+  def test_belief_quality_is_empty_if_all_candidates_are_parents(self):
     tasks = _held_out()
     parents = {'mine': jnp.zeros((16, 4, 5))}
     outcome = _outcome(parents)
@@ -521,39 +525,39 @@ class HeldOutTest(parameterized.TestCase):
 
   @pytest.mark.fault
   @parameterized.product(
-    what=('observation', 'outcome', 'score', 'belief mine'),
+    name=('observation', 'outcome', 'score', 'belief mine'),
     value=(np.nan, np.inf),
   )
-  def test_what_is_not_finite_is_named_with_its_scm(self, what, value):
+  def test_non_finite_components_are_named_with_their_scm(self, name, value):
     outcome = _outcome({'mine': jnp.zeros((16, 4, 5))})
     flags = ('observation', 'outcome')
-    if what in flags:
-      # `evaluate` says so; see `EvaluateTest`.
-      lost = outcome.finite.at[3, flags.index(what)].set(False)
-      outcome = outcome._replace(finite=lost)
-    elif what == 'score':
+    if name in flags:
+      # Set by `rollouts.run_episode`, see `ScoreTest`.
+      finite = outcome.finite.at[3, flags.index(name)].set(False)
+      outcome = outcome._replace(finite=finite)
+    elif name == 'score':
       outcome = outcome._replace(score=outcome.score.at[3, 1].set(value))
     else:
-      lost = {'mine': outcome.parents['mine'].at[3, 2, 1].set(value)}
-      outcome = outcome._replace(parents=lost)
+      parents = {'mine': outcome.parents['mine'].at[3, 2, 1].set(value)}
+      outcome = outcome._replace(parents=parents)
     tasks = _held_out()
-    tasks._finite(7, _outcome({}))
+    tasks._check_finite(7, _outcome({}))
     with self.assertRaisesRegex(
-      errors.NonFiniteError, f'update 7: {what} is not finite on held-out SCM 3'
+      errors.NonFiniteError, f'update 7: {name} is not finite on held-out SCM 3'
     ):
-      tasks._finite(7, outcome)
+      tasks._check_finite(7, outcome)
 
   @pytest.mark.fault
-  def test_heuristics_are_asked_too(self):
-    lost = _outcome({})._replace(finite=jnp.zeros((16, 2), bool))
+  def test_non_finite_outcomes_of_heuristics_raise(self):
+    outcome = _outcome({})._replace(finite=jnp.zeros((16, 2), bool))
     tasks = _held_out()
     with (
-      mock.patch.object(tasks, '_evaluate', lambda *unused: lost),
+      mock.patch.object(tasks, '_evaluate', lambda *unused: outcome),
       self.assertRaisesRegex(errors.NonFiniteError, 'update 0: observation'),
     ):
       tasks.scores({'random': held_out.HEURISTICS['random']})
 
-  def test_the_exact_belief_is_followed_where_it_can_be(self):
+  def test_the_exact_belief_needs_few_variables(self):
     for max_variables, expected in (
       (8, ['learned', 'exact']),
       (9, ['learned']),
@@ -562,18 +566,20 @@ class HeldOutTest(parameterized.TestCase):
       tasks = held_out.HeldOut(0, prior, 16, miniature.HORIZON)
       self.assertEqual(tasks._kinds, expected)
 
-  def test_every_policy_meets_the_same_luck(self):
-    # The belief that a scripted policy begins with is what it has observed.
+  def test_all_policies_get_the_same_observations(self):
+    # The first belief of a scripted policy is the mean of its observations.
     factories: dict[str, policies_base.Factory] = {}
     for variable in ('0', '1'):
       mask = jnp.tile(jnp.arange(5) == int(variable), (3, 1))
       script = types.Intervention(mask, jnp.zeros((3, 5)))
       factories[variable] = lambda task, script=script: _scripted(script)
     outcomes = _held_out().scores(factories)
-    seen = [np.asarray(one.parents['row'][:, 0]) for one in outcomes.values()]
-    np.testing.assert_array_equal(seen[0], seen[1])
-    self.assertLen(np.unique(seen[0], axis=0), 16)
-    # They are not one policy.
+    observed = [
+      np.asarray(one.parents['row'][:, 0]) for one in outcomes.values()
+    ]
+    np.testing.assert_array_equal(observed[0], observed[1])
+    self.assertLen(np.unique(observed[0], axis=0), 16)
+    # The policies differ.
     for variable, outcome in outcomes.items():
       done = np.unique(np.nonzero(outcome.intervention.mask)[-1])
       self.assertEqual(set(done), {int(variable)})

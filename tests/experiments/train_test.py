@@ -426,7 +426,7 @@ class RunTest(parameterized.TestCase):
           return outcome
         lost = np.arange(_TASKS) == 3
         faulty = jnp.where(lost[:, None], np.nan, outcome.score)
-        return tasks._finite(update, outcome._replace(score=faulty))
+        return tasks._check_finite(update, outcome._replace(score=faulty))
 
       return lost
 

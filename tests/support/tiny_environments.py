@@ -132,18 +132,18 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
     np.zeros((2, 2)),
     tokens.start_row(2),
   )
-  about = {
+  metadata = {
     'scms': {'max_variables': 2},
     'horizon': {'num_observations': 20, 'num_interventions': 2},
   }
-  saving.save(directory, architecture, params, about)
+  saving.save(directory, architecture, params, metadata)
 
 
 def resolve(
-  texts: Sequence[str], about: Mapping[str, Any]
+  texts: Sequence[str], metadata: Mapping[str, Any]
 ) -> list[registry.Environment]:
   """Finds the systems above; a YAML file stands for `chain` with its digest."""
-  del about
+  del metadata
   environments = {
     'chain': registry.Environment('chain', chain, search=search),
     **{

@@ -129,7 +129,7 @@ def _is_valid(episode: episodes_lib.Episode) -> bool:
       float,
     )
     ends = np.array([episode.no_intervention, episode.optimum], float)
-    beliefs = [len(belief) for belief in episode.believed.values()]
+    beliefs = [len(belief) for belief in episode.parent_probabilities.values()]
     return bool(
       steps.shape[1]
       and np.isfinite(steps).all()
@@ -243,5 +243,5 @@ def _episode(path, key, rows) -> episodes_lib.Episode:
       for name in ('expected_outcome', 'score', 'seconds')
     },
     causes=[],
-    believed={},
+    parent_probabilities={},
   )

@@ -107,9 +107,9 @@ def episode_measures(
 
 
 def _parent_f1(episode: episodes_lib.Episode) -> float:
-  if not episode.believed:
+  if not episode.parent_probabilities:
     return float('nan')
-  (belief,) = episode.believed.values()
+  (belief,) = episode.parent_probabilities.values()
   predicted, causes = np.asarray(belief) > 0.5, np.asarray(episode.causes, bool)
   total = predicted.sum() + causes.sum()
   return (

@@ -70,8 +70,8 @@ def measure(
   """
   with jax.enable_x64(True), contextlib.ExitStack() as stack:
     system = families.FAMILIES[_SYSTEM](0)
-    scm = episodes.told(system.scm, _PROTOCOL)
-    key = episodes.key_of(_PROTOCOL.seed, _SYSTEM, 0)
+    scm = episodes.with_protocol(system.scm, _PROTOCOL)
+    key = episodes.episode_key(_PROTOCOL.seed, _SYSTEM, 0)
 
     def trained(network, params=params):
       return trained_lib.trained(
@@ -91,7 +91,7 @@ def measure(
     reset = jax.jit(environment.reset, static_argnums=2)
     observations = np.asarray(reset(key, scm, _PROTOCOL.num_observations))
     # Recorded with `cbo`, so that all interventions are on sets that it models.
-    records, _ = episodes.play(key, methods['cbo'], scm, _PROTOCOL)
+    records, _ = episodes.run_episode(key, methods['cbo'], scm, _PROTOCOL)
     functions = {
       name: _decision(
         policy, scm.problem, observations, records, donated='grpo' in name

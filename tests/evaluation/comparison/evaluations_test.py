@@ -43,7 +43,7 @@ def _episode(method='slope', repeat=0, goal=-1.0):
       'seconds': [0.1, 0.3],
     },
     causes=[True, False],
-    believed={'learned': [0.9, 0.1]},
+    parent_probabilities={'learned': [0.9, 0.1]},
   )
 
 
@@ -186,14 +186,15 @@ class EvaluationsTest(parameterized.TestCase):
         'seconds': [1.0],
       }
     ),
-    dict(believed={'learned': [0.1]}),
+    dict(parent_probabilities={'learned': [0.1]}),
     dict(repeat='0'),
   )
   def test_a_damaged_episode(self, **changes):
     self._write(_episode('random'))
-    damaged = json.dumps(_episode()._replace(**changes)._asdict())
+    values = _episode()._replace(**changes)._asdict()
+    values['believed'] = values.pop('parent_probabilities')
     with (self.out / 'episodes.jsonl').open('a') as file:
-      file.write(f'{damaged}\n')
+      file.write(f'{json.dumps(values)}\n')
     with self.assertRaisesRegex(
       errors.UsageError, 'the episode of slope on toy, repeat .*0.*, is damaged'
     ):

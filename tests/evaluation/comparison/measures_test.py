@@ -19,7 +19,7 @@ class EpisodeMeasuresTest(parameterized.TestCase):
         [2.0, 8.0, 4.0, 8.0],
         recommended=[9.5, 5.0, 9.0, 9.5],
         causes=(True, True, False),
-        believed={'learned': [0.9, 0.2, 0.6]},
+        parent_probabilities={'learned': [0.9, 0.2, 0.6]},
         seconds=[0.4, 0.1, 0.2, 0.3],
       ),
       6,
@@ -55,9 +55,9 @@ class EpisodeMeasuresTest(parameterized.TestCase):
   @parameterized.parameters(
     ({}, (True, False)), ({'learned': [0.1, 0.2]}, (False, False))
   )
-  def test_f1_without_belief_or_causes_is_nan(self, believed, causes):
+  def test_f1_without_belief_or_causes_is_nan(self, probabilities, causes):
     values = measures.episode_measures(
-      _episode([9.0], believed=believed, causes=causes), 1
+      _episode([9.0], parent_probabilities=probabilities, causes=causes), 1
     )
     self.assertTrue(math.isnan(values['parent_f1']))
 
