@@ -153,7 +153,7 @@ class EpisodeRunner:
 
   def refusal(self, method: str, system: systems.System) -> str:
     """Returns why a method cannot be run on a system; empty if it can."""
-    return self._methods[method].refusal(system.scm.problem)
+    return self._methods[method].unsupported_reason(system.scm.problem)
 
   def run_episode(
     self, scm: str, repeat: int, method: str
@@ -186,7 +186,7 @@ class EpisodeRunner:
       size = intervention_sets.max_size(model.problem)
       shapes = str((size, jax.tree.map(np.shape, model.problem)))
       entry = self._methods[method]
-      traced = isinstance(entry, policy_registry.Traced)
+      traced = isinstance(entry, policy_registry.TracedMethod)
       kind = entry.kind if traced else method
       if (kind, scm, shapes) not in self._warm:
         self._warm.add((kind, scm, shapes))
@@ -228,7 +228,7 @@ class EpisodeRunner:
   def _policy(self, set_up: _SetUp, name: str) -> base.Policy:
     """Returns the policy of a method, made for the system if on the host."""
     method, scm = self._methods[name], set_up.system.scm
-    if isinstance(method, policy_registry.OnHost):
+    if isinstance(method, policy_registry.HostMethod):
       if name not in set_up.policies:
         set_up.policies[name] = method.make(scm, set_up.best)
       return set_up.policies[name]

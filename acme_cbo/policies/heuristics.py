@@ -1,7 +1,7 @@
-"""Policies with one signature: the trained one, heuristics, the oracle.
+"""Heuristic policies, and an oracle.
 
-A policy is told a `types.Problem` and rows of data, nothing else; only the
-`oracle` is made from the task itself.
+A policy observes a `types.Problem` and rows of data, nothing else; only the
+`oracle` is constructed from the task itself.
 """
 
 from typing import NamedTuple
@@ -15,15 +15,15 @@ from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 
 
-class _Known(NamedTuple):
-  """What the heuristics keep.
+class _Memory(NamedTuple):
+  """State of a heuristic.
 
   Attributes:
-    problem: what they were told.
-    correlation: [D] standardised slope of the signed target on each variable.
-    spent: [] of the budget.
-    best: the intervention after which the target was best.
-    outcome: [] the signed target then.
+    problem: the problem.
+    correlation: [D] correlation of the signed target with each variable.
+    spent: [] cost of all interventions so far.
+    best: the intervention with the best outcome so far.
+    outcome: [] signed target of that outcome.
   """
 
   problem: types.Problem
@@ -34,24 +34,24 @@ class _Known(NamedTuple):
 
 
 def _signed_correlation(problem, observations):
-  """Standardised slope of the signed target on each variable alone: [D]."""
-  centred = observations - observations.mean(0)
-  target = jnp.where(problem.target, centred, 0.0).sum(-1)
-  norms = jnp.sqrt(jnp.square(centred).sum(0) * jnp.square(target).sum())
-  slope = (centred * target[:, None]).sum(0) / jnp.where(norms > 0, norms, 1)
+  """Returns the correlation of the signed target with each variable: [D]."""
+  centered = observations - observations.mean(0)
+  target = jnp.where(problem.target, centered, 0.0).sum(-1)
+  norms = jnp.sqrt(jnp.square(centered).sum(0) * jnp.square(target).sum())
+  slope = (centered * target[:, None]).sum(0) / jnp.where(norms > 0, norms, 1)
   return problem.goal * slope
 
 
-def _know(problem, observations, num_interventions):
+def _init(problem, observations, num_interventions):
   del num_interventions
   correlation = _signed_correlation(problem, observations)
   nothing = interventions.no_intervention(correlation.size)
-  return _Known(
+  return _Memory(
     problem, correlation, jnp.zeros(()), nothing, jnp.array(-jnp.inf)
   )
 
 
-def _remember(memory, step, intervention, outcome):
+def _observe(memory, step, intervention, outcome):
   del step
   problem = memory.problem
   target = problem.goal * jnp.where(problem.target, outcome, 0.0).sum()
@@ -66,20 +66,20 @@ def _remember(memory, step, intervention, outcome):
 
 
 def _better_ends(memory):
-  """Which end of each domain its slope suggests: [D], 0 or 1."""
+  """Returns the better end of each domain by its slope: [D], 0 or 1."""
   return (memory.correlation > 0).astype(memory.correlation.dtype)
 
 
-def _slopes(memory, sets):
-  """Sum of the slopes of each set, the largest first to be tried: [M]."""
+def _set_scores(memory, sets):
+  """Returns the sum of the absolute slopes of each set, -1 if empty: [M]."""
   size = jnp.where(sets, jnp.abs(memory.correlation), 0.0).sum(-1)
   return jnp.where(sets.any(-1), size, -1.0)
 
 
 def random() -> base.Policy:
-  """Any allowed set of variables, anywhere in their domains.
+  """Returns a policy that draws sets and values uniformly.
 
-  It recommends what came out best, of one noisy outcome each.
+  It recommends the intervention with the best single, noisy outcome.
   """
 
   def choose(key, memory):
@@ -91,93 +91,98 @@ def random() -> base.Policy:
     fractions = jax.random.uniform(key_fractions, problem.low.shape)
     return interventions.intervene(problem, chosen, fractions)
 
-  return base.Policy(_know, choose, _remember, lambda memory: memory.best)
+  return base.Policy(_init, choose, _observe, lambda memory: memory.best)
 
 
 def slope() -> base.Policy:
-  """The set of largest standardised marginal slopes, at their better ends."""
+  """Returns a policy that always makes one intervention, chosen by slopes.
+
+  It sets the affordable set with the largest sum of standardized marginal
+  slopes, each variable to the end of its domain that its slope suggests.
+  """
 
   def choose(key, memory):
     del key
     sets = intervention_sets.affordable(memory.problem, memory.spent)
-    chosen = sets[jnp.argmax(_slopes(memory, sets))]
+    chosen = sets[jnp.argmax(_set_scores(memory, sets))]
     return interventions.intervene(memory.problem, chosen, _better_ends(memory))
 
   def recommend(memory):
     return choose(None, memory._replace(spent=jnp.zeros_like(memory.spent)))
 
-  return base.Policy(_know, choose, _remember, recommend)
+  return base.Policy(_init, choose, _observe, recommend)
 
 
-class _Tried(NamedTuple):
-  """What `explore_then_commit` keeps.
+class _ExploreMemory(NamedTuple):
+  """State of `explore_then_commit`.
 
   Attributes:
-    known: as the other heuristics.
-    tried: [M] bool, the sets that were set.
-    outcomes: [M] the signed target when each was set for the first time.
+    common: the state that all heuristics have.
+    explored: [M] bool, the sets that were intervened on.
+    outcomes: [M] signed target of the first intervention on each set.
   """
 
-  known: _Known
-  tried: jax.Array
+  common: _Memory
+  explored: jax.Array
   outcomes: jax.Array
 
 
 def explore_then_commit() -> base.Policy:
-  """Each set once at the ends its slopes suggest, then the best seen.
+  """Returns a policy that intervenes on each set once, then on the best one.
 
-  Sets of large slopes come first, for there may be more of them than
-  experiments.
+  Values are the ends of the domains that the slopes suggest. Sets of large
+  slopes come first, as there may be more sets than interventions.
   """
 
   def init(problem, observations, num_interventions):
-    known = _know(problem, observations, num_interventions)
-    tried = jnp.zeros(problem.sets.shape[0], bool)
-    return _Tried(known, tried, jnp.full(tried.shape, -jnp.inf))
+    common = _init(problem, observations, num_interventions)
+    explored = jnp.zeros(problem.sets.shape[0], bool)
+    return _ExploreMemory(common, explored, jnp.full(explored.shape, -jnp.inf))
 
   def choose(key, memory):
     del key
-    known = memory.known
-    sets = intervention_sets.affordable(known.problem, known.spent)
-    slopes = _slopes(known, sets)
-    new = (slopes >= 0) & ~memory.tried
+    common = memory.common
+    sets = intervention_sets.affordable(common.problem, common.spent)
+    scores = _set_scores(common, sets)
+    unexplored = (scores >= 0) & ~memory.explored
     index = jnp.where(
-      new.any(),
-      jnp.argmax(jnp.where(new, slopes, -1.0)),
-      jnp.argmax(jnp.where(slopes >= 0, memory.outcomes, -jnp.inf)),
+      unexplored.any(),
+      jnp.argmax(jnp.where(unexplored, scores, -1.0)),
+      jnp.argmax(jnp.where(scores >= 0, memory.outcomes, -jnp.inf)),
     )
     return interventions.intervene(
-      known.problem, sets[index], _better_ends(known)
+      common.problem, sets[index], _better_ends(common)
     )
 
   def observe(memory, step, intervention, outcome):
-    known = memory.known
-    problem = known.problem
+    common = memory.common
+    problem = common.problem
     target = problem.goal * jnp.where(problem.target, outcome, 0.0).sum()
-    # What is repeated because it was lucky is not lucky again.
-    first = (problem.sets == intervention.mask).all(-1) & ~memory.tried
-    return _Tried(
-      _remember(known, step, intervention, outcome),
-      memory.tried | first,
+    # Only the first outcome counts: a set that is repeated because its outcome
+    # was good by chance would bias the comparison.
+    first = (problem.sets == intervention.mask).all(-1) & ~memory.explored
+    return _ExploreMemory(
+      _observe(common, step, intervention, outcome),
+      memory.explored | first,
       jnp.where(first, target, memory.outcomes),
     )
 
   def recommend(memory):
-    sets = memory.known.problem.sets
+    sets = memory.common.problem.sets
     index = jnp.where(
-      memory.tried.any(),
+      memory.explored.any(),
       jnp.argmax(memory.outcomes),
-      jnp.argmax(_slopes(memory.known, sets)),
+      jnp.argmax(_set_scores(memory.common, sets)),
     )
     return interventions.intervene(
-      memory.known.problem, sets[index], _better_ends(memory.known)
+      memory.common.problem, sets[index], _better_ends(memory.common)
     )
 
   return base.Policy(init, choose, observe, recommend)
 
 
 def constant(intervention: types.Intervention) -> base.Policy:
-  """One intervention, whatever comes of it."""
+  """Returns a policy that always makes the same intervention."""
   return base.Policy(
     init=lambda problem, observations, num_interventions: (),
     choose=lambda key, memory: intervention,
@@ -187,5 +192,5 @@ def constant(intervention: types.Intervention) -> base.Policy:
 
 
 def oracle(task: types.Task) -> base.Policy:
-  """The best intervention, known from the SCM itself."""
+  """Returns a policy that makes the best intervention of a task."""
   return constant(task.objective.choice)

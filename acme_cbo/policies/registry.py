@@ -1,8 +1,8 @@
-"""The methods that are compared, and what each of them is told.
+"""Registry of the methods that an evaluation compares.
 
-The trained policy, the heuristics and the methods that learn the graph are told
-the problem and rows of data, nothing else. `cbo` knows the graph as well, and
-`oracle` the answer.
+The trained policy, the heuristics and the methods that learn the graph are
+given the problem and rows of data, nothing else. `cbo` is also given the true
+graph, and `oracle` the best intervention.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -34,125 +34,133 @@ NAMES = (
   'random',
   'oracle',
 )
-# It knows the answer: a bound on the others, and no method.
+# Method that knows the best intervention: an upper bound, not a competitor.
 BOUND = 'oracle'
 
 
-class OnHost(NamedTuple):
-  """A method in float64 that is made for a system.
+class HostMethod(NamedTuple):
+  """A method that runs on the host in float64, with one policy per SCM.
 
   Attributes:
-    make: (SCM, its optimum) -> `Policy`; what it uses of them, it was told.
-    refusal: why it cannot take a problem; empty where it can.
+    make: (SCM, its optimum) -> `Policy`. The method may use only what it is
+      entitled to, see the docstring of this module.
+    unsupported_reason: problem -> why the method does not support it, or an
+      empty string.
   """
 
   make: Callable[[types.SCM, optimum.Optimum], policies_base.Policy]
-  refusal: Callable[[types.Problem], str] = lambda problem: ''
+  unsupported_reason: Callable[[types.Problem], str] = lambda problem: ''
 
 
-class Traced(NamedTuple):
-  """A method in float32 that `jit` can trace; one policy serves all systems.
+class TracedMethod(NamedTuple):
+  """A method in float32 that `jit` can trace; one policy serves all SCMs.
 
   Attributes:
-    make: (how many variables it may set at once, parameters) -> `Policy`.
-    params: its parameters.
-    kind: methods of one kind differ in their parameters alone.
-    refusal: why it cannot take a problem; empty where it can.
+    make: (max_set_size, parameters) -> `Policy`; `max_set_size` is the largest
+      number of variables of an intervention.
+    params: parameters of the method.
+    kind: equal for methods that differ in their parameters alone.
+    unsupported_reason: problem -> why the method does not support it, or an
+      empty string.
   """
 
   make: Callable[[int, Any], policies_base.Policy]
   params: Any
   kind: Hashable
-  refusal: Callable[[types.Problem], str] = lambda problem: ''
+  unsupported_reason: Callable[[types.Problem], str] = lambda problem: ''
 
 
 def check(names: Sequence[str]) -> None:
-  """Raises an `errors.UsageError` at a name that no method has."""
+  """Raises `errors.UsageError` if a name is not that of a method."""
   for name in names:
     if name not in NAMES:
       hint = errors.did_you_mean(name, NAMES)
       raise errors.UsageError(
-        f'--methods: there is no method {name!r}{hint}; there are '
+        f'--methods: unknown method {name!r}{hint}; available methods: '
         f'{", ".join(NAMES)}'
       )
 
 
 def make(
   names: Sequence[str], trained: Mapping[str, tuple[networks_base.Network, Any]]
-) -> dict[str, OnHost | Traced]:
-  """The methods of some names.
+) -> dict[str, HostMethod | TracedMethod]:
+  """Returns methods by their names.
 
   Args:
-    names: of `NAMES`, or of `trained`.
-    trained: {name: a network and its parameters}.
+    names: names from `NAMES` or `trained`.
+    trained: {name: (network, parameters)} of trained policies.
 
   Returns:
-    {name: method}, in the same order.
+    {name: method}, in the order of `names`.
   """
-  makers: dict[str, OnHost | Traced] = {
+  makers: dict[str, HostMethod | TracedMethod] = {
     'explore_then_commit': _heuristic(heuristics.explore_then_commit),
     'slope': _heuristic(heuristics.slope),
     'random': _heuristic(heuristics.random),
-    'oracle': OnHost(lambda scm, best: heuristics.constant(best.choice)),
-    'cbo': OnHost(lambda scm, best: cbo.cbo(scm)),
-    'gp_bo': OnHost(lambda scm, best: gp_bo.gp_bo()),
-    'posterior_thompson': OnHost(
-      lambda scm, best: thompson.posterior_thompson(), thompson.refusal
+    'oracle': HostMethod(lambda scm, best: heuristics.constant(best.choice)),
+    'cbo': HostMethod(lambda scm, best: cbo.cbo(scm)),
+    'gp_bo': HostMethod(lambda scm, best: gp_bo.gp_bo()),
+    'posterior_thompson': HostMethod(
+      lambda scm, best: thompson.posterior_thompson(),
+      thompson.unsupported_reason,
     ),
-  } | {name: _trained(*of) for name, of in trained.items()}
+  } | {name: _trained(*policy) for name, policy in trained.items()}
   return {name: makers[name] for name in names}
 
 
-def _heuristic(make: Callable[[], policies_base.Policy]) -> Traced:
-  return Traced(lambda num_turns, params: make(), (), make)
+def _heuristic(make: Callable[[], policies_base.Policy]) -> TracedMethod:
+  return TracedMethod(lambda max_set_size, params: make(), (), make)
 
 
-def _trained(network: networks_base.Network, params: Any) -> Traced:
-  def make(num_turns, params):
+def _trained(network: networks_base.Network, params: Any) -> TracedMethod:
+  def make(max_set_size, params):
     return trained_lib.trained(
-      network, params, ('learned',), num_turns, action_distribution.sample
+      network, params, ('learned',), max_set_size, action_distribution.sample
     )
 
-  return Traced(make, params, network, _refusal(network))
+  return TracedMethod(make, params, network, _unsupported_reason(network))
 
 
-def _refusal(network: networks_base.Network) -> Callable[[types.Problem], str]:
-  """Why a trained policy cannot take a problem."""
+def _unsupported_reason(
+  network: networks_base.Network,
+) -> Callable[[types.Problem], str]:
+  """Returns `unsupported_reason` of a trained policy."""
   needs_belief = network.empty_cache(1, 1).evidence is not None
 
-  def refusal(problem):
+  def unsupported_reason(problem):
     number = problem.exists.size
     if not needs_belief or number <= exact_posterior.MAX_VARIABLES:
       return ''
     return (
-      f'{number} variables; the exact belief, of which it is told, takes at '
-      f'most {exact_posterior.MAX_VARIABLES}'
+      f'{number} variables; the exact belief, an input of this policy, '
+      f'supports at most {exact_posterior.MAX_VARIABLES}'
     )
 
-  return refusal
+  return unsupported_reason
 
 
 def beyond_training(
-  about: dict[str, Any],
+  metadata: dict[str, Any],
   scm: types.SCM,
   num_observations: int,
   num_interventions: int,
 ) -> list[str]:
-  """What of an SCM goes beyond all that a policy was trained on.
+  """Lists how an SCM exceeds the distribution that a policy was trained on.
 
   Args:
-    about: what the policy was trained for, see `saving.load`.
-    scm: that it is to be used on.
+    metadata: training metadata of the policy, see `saving.load`.
+    scm: SCM to evaluate the policy on.
     num_observations: N.
     num_interventions: T.
 
   Returns:
-    A phrase for each, as '11 variables (trained on at most 8)'.
+    Phrases such as '11 variables (trained on at most 8)'.
   """
-  scms, horizon, problem = about['scms'], about['horizon'], scm.problem
+  scms, horizon, problem = metadata['scms'], metadata['horizon'], scm.problem
   counts = {
     'variables': (int(np.asarray(problem.exists).sum()), scms['max_variables']),
-    # What a policy says nothing of, it was trained before there was any.
+    # Older policies lack the metadata of features that were added since; they
+    # were trained without them.
     'variables set at a time': (
       intervention_sets.max_size(problem),
       scms.get('max_set_size', 1),
@@ -161,20 +169,20 @@ def beyond_training(
     'interventions': (num_interventions, horizon['num_interventions']),
   }
   latent = np.asarray(scm.present & ~problem.exists).any()
-  kinds = {
+  features = {
     'latent variables': (latent, 'latent'),
     'averaged outcomes': (float(problem.samples) > 1, 'averaged'),
     'a budget of cost': (np.isfinite(float(problem.budget)), 'budgeted'),
   }
   return [
     *(
-      f'{asked} {what} (trained on at most {most})'
-      for what, (asked, most) in counts.items()
-      if asked > most
+      f'{count} {label} (trained on at most {limit})'
+      for label, (count, limit) in counts.items()
+      if count > limit
     ),
     *(
-      f'{what} (trained without)'
-      for what, (asked, name) in kinds.items()
-      if asked and not scms.get(name, 0)
+      f'{label} (trained without)'
+      for label, (present, key) in features.items()
+      if present and not scms.get(key, 0)
     ),
   ]

@@ -1,7 +1,7 @@
-"""A trained policy on the disk: to be used without what trained it.
+"""Saves and loads trained policies, independently of the training code.
 
-P/policy.json  the size of the network, what it was trained for, a digest
-P/params.npz   the parameters, by module and name
+P/policy.json  architecture of the network, training metadata, a digest
+P/params.npz   parameters, by module and name
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from acme_cbo.networks import base
 from acme_cbo.networks import config
 from acme_cbo.networks import transformer
 
-# The policy that comes with the package, where no other one is named.
+# The policy that ships with the package: the default where none is given.
 SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
 
 _FORMAT = 1
@@ -26,29 +26,32 @@ class TrainedPolicy(NamedTuple):
   """A network with its parameters.
 
   Attributes:
-    network: its functions.
+    network: the network.
     params: {module: {name: array}}.
-    about: what `save` was told of it.
+    metadata: metadata that were passed to `save`.
   """
 
   network: base.Network
   params: dict[str, dict[str, np.ndarray]]
-  about: dict[str, Any]
+  metadata: dict[str, Any]
 
 
 def save(
   directory: pathlib.Path,
   architecture: config.NetworkConfig,
   params: dict[str, dict[str, Any]],
-  about: dict[str, Any],
+  metadata: dict[str, Any],
 ) -> None:
-  """Writes a policy into a directory, over one that is there.
+  """Writes a policy into a directory, replacing an existing one.
 
   Args:
-    directory: made where it is missing.
-    architecture: of its network.
+    directory: output directory; created if it does not exist.
+    architecture: architecture of the network.
     params: {module: {name: array}}.
-    about: what it was trained for, as JSON can hold it.
+    metadata: description of the training distribution, serializable as JSON.
+
+  Raises:
+    ValueError: the metadata hold a number that is not finite.
   """
   directory.mkdir(parents=True, exist_ok=True)
   flat = {
@@ -56,55 +59,59 @@ def save(
     for module, arrays in params.items()
     for name, array in arrays.items()
   }
-  # The description comes last: without it there is no policy.
+  # The JSON file is written last: a directory without it holds no policy, so
+  # that an interrupted `save` is noticed.
   (directory / 'policy.json').unlink(missing_ok=True)
   with (directory / 'params.npz').open('wb') as file:
     np.savez(file, **flat)  # pyrefly: ignore[bad-argument-type]
-  said: dict[str, Any] = {
+  content: dict[str, Any] = {
     'format': _FORMAT,
     'architecture': vars(architecture),
-    'about': about,
+    'about': metadata,
   }
-  said['sha256'] = _digest(said, directory)
-  text = json.dumps(said, indent=2, allow_nan=False)
+  content['sha256'] = _digest(content, directory)
+  text = json.dumps(content, indent=2, allow_nan=False)
   (directory / 'policy.json').write_text(text + '\n')
 
 
 def load(directory: pathlib.Path) -> TrainedPolicy:
-  """Reads what `save` wrote.
+  """Reads a policy that `save` wrote.
 
   Args:
-    directory: of the policy.
+    directory: directory of the policy.
 
   Returns:
     The `TrainedPolicy`.
 
   Raises:
-    errors.UsageError: there is no policy, or it is damaged.
+    errors.UsageError: there is no policy, it is of another format, or it is
+      damaged.
   """
   try:
-    said = json.loads((directory / 'policy.json').read_text())
-    if said['format'] != _FORMAT:
+    content = json.loads((directory / 'policy.json').read_text())
+    if content['format'] != _FORMAT:
       raise errors.UsageError(
-        f'the policy in {directory} has the format {said["format"]}; this '
-        f'version reads {_FORMAT}'
+        f'the policy in {directory} has format {content["format"]}; this '
+        f'version reads format {_FORMAT}'
       )
-    if said.pop('sha256') != _digest(said, directory):
+    if content.pop('sha256') != _digest(content, directory):
       raise errors.UsageError(
-        f'the policy in {directory} is damaged: it is not what was saved'
+        f'the policy in {directory} is damaged: its checksum does not match'
       )
-    architecture = config.NetworkConfig(**said['architecture'])
+    architecture = config.NetworkConfig(**content['architecture'])
     params: dict[str, dict[str, np.ndarray]] = {}
     with np.load(directory / 'params.npz') as arrays:
       for path, array in arrays.items():
         module, _, name = path.rpartition(':')
         params.setdefault(module, {})[name] = array
-    return TrainedPolicy(transformer.make(architecture), params, said['about'])
+    return TrainedPolicy(
+      transformer.make(architecture), params, content['about']
+    )
   except errors.UsageError:
     raise
   except OSError as error:
     raise errors.UsageError(
-      f'{directory} holds no policy that can be read: {error.strerror}'
+      f'cannot read a policy from {directory}: {error.strerror}'
     ) from error
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UsageError(
@@ -112,8 +119,8 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
     ) from error
 
 
-def _digest(said: dict[str, Any], directory: pathlib.Path) -> str:
-  """SHA-256 of the description and of the parameters."""
-  sha256 = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+def _digest(content: dict[str, Any], directory: pathlib.Path) -> str:
+  """Returns the SHA-256 of the JSON content and of the parameters."""
+  sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
   sha256.update((directory / 'params.npz').read_bytes())
   return sha256.hexdigest()

@@ -115,7 +115,7 @@ class FlagsTest(parameterized.TestCase):
 
   def test_the_pretrained_policy_is_the_default(self):
     result = config.method_config_from_flags(self._flags(methods=['grpo']))
-    about = saving.load(result.policies['grpo']).about
+    about = saving.load(result.policies['grpo']).metadata
     self.assertEqual(about['scms']['max_set_size'], 2)
 
   @parameterized.parameters(
@@ -140,7 +140,7 @@ class FlagsTest(parameterized.TestCase):
     (dict(methods=['slope', 'slope']), '--methods names slope twice'),
     (
       dict(methods=['slopes']),
-      "no method 'slopes'; did you mean slope.; there",
+      "unknown method 'slopes'; did you mean slope.; avail",
     ),
     (dict(policy='p'), 'given, p, but grpo is not among --methods'),
     (dict(policy='p', workdir='w'), '--workdir and --policy both name'),

@@ -231,7 +231,7 @@ class ExploreThenCommitTest(PoliciesTestCase):
       chosen = policy.choose(_KEY, memory)
       self.assert_does(chosen, expected)
       memory = policy.observe(memory, step, chosen, _outcome(outcome))
-    self.assertEqual(memory.known.spent, 19.0)
+    self.assertEqual(memory.common.spent, 19.0)
     # And yet it is what it recommends.
     self.assert_does(policy.recommend(memory), {0: 500.0, 1: -2.0})
 

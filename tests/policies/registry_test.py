@@ -1,3 +1,5 @@
+"""Tests of the registry of methods."""
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -11,7 +13,7 @@ from acme_cbo.policies import registry
 from acme_cbo.scms import optimum
 from tests.support import hand_made_scms
 
-_ABOUT = {
+_METADATA = {
   'scms': {'max_variables': 3},
   'horizon': {'num_observations': 20, 'num_interventions': 10},
 }
@@ -21,53 +23,54 @@ class CheckTest(absltest.TestCase):
   def test_every_name_is_a_method(self):
     registry.check(registry.NAMES)
 
-  def test_a_name_that_is_none(self):
+  def test_an_unknown_name(self):
     with self.assertRaisesRegex(
-      errors.UsageError, "no method 'randon'; did you mean random.; there are "
+      errors.UsageError,
+      "unknown method 'randon'; did you mean random.; available methods: ",
     ):
       registry.check(['random', 'randon'])
 
 
 class MakeTest(absltest.TestCase):
-  def test_methods_in_the_order_in_which_they_are_named(self):
-    made = registry.make(['slope', 'oracle', 'random'], {})
-    self.assertEqual(list(made), ['slope', 'oracle', 'random'])
+  def test_methods_are_in_the_order_of_their_names(self):
+    methods = registry.make(['slope', 'oracle', 'random'], {})
+    self.assertEqual(list(methods), ['slope', 'oracle', 'random'])
     self.assertEqual(
-      {name: type(method) for name, method in made.items()},
+      {name: type(method) for name, method in methods.items()},
       {
-        'slope': registry.Traced,
-        'oracle': registry.OnHost,
-        'random': registry.Traced,
+        'slope': registry.TracedMethod,
+        'oracle': registry.HostMethod,
+        'random': registry.TracedMethod,
       },
     )
 
-  def test_the_oracle_is_told_the_optimum(self):
+  def test_the_oracle_chooses_the_optimum(self):
     choice = hand_made_scms.do({1: 0.25}, 4)
     best = optimum.Optimum(np.zeros((2, 4)), 0.0, 0.0, 1.0, choice, ())
     scm = hand_made_scms.chain()
     oracle = registry.make(['oracle'], {})['oracle']
-    assert isinstance(oracle, registry.OnHost)
-    made = oracle.make(scm, best)
-    memory = made.init(scm.problem, np.zeros((2, 4)), 3)
+    assert isinstance(oracle, registry.HostMethod)
+    policy = oracle.make(scm, best)
+    memory = policy.init(scm.problem, np.zeros((2, 4)), 3)
     for chosen in (
-      made.choose(jax.random.key(0), memory),
-      made.recommend(made.observe(memory, 0, choice, np.zeros(4))),
+      policy.choose(jax.random.key(0), memory),
+      policy.recommend(policy.observe(memory, 0, choice, np.zeros(4))),
     ):
       np.testing.assert_array_equal(chosen.mask, choice.mask)
       np.testing.assert_array_equal(chosen.values, choice.values)
 
 
-class RefusalTest(absltest.TestCase):
-  def test_a_policy_that_is_told_the_exact_belief(self):
-    for belief_input, refused in (('none', False), ('exact', True)):
+class UnsupportedReasonTest(absltest.TestCase):
+  def test_a_policy_with_the_exact_belief_as_input(self):
+    for belief_input, unsupported in (('none', False), ('exact', True)):
       network = transformer.make(
         config.NetworkConfig(8, 1, 1, 1, 2, belief_input)
       )
       method = registry.make(['a'], {'a': (network, {})})['a']
-      self.assertEmpty(method.refusal(hand_made_scms.problem(8, 0)))
-      reason = method.refusal(hand_made_scms.problem(9, 0))
-      self.assertEqual(bool(reason), refused)
-      self.assertStartsWith(reason, '9 variables' if refused else '')
+      self.assertEmpty(method.unsupported_reason(hand_made_scms.problem(8, 0)))
+      reason = method.unsupported_reason(hand_made_scms.problem(9, 0))
+      self.assertEqual(bool(reason), unsupported)
+      self.assertStartsWith(reason, '9 variables' if unsupported else '')
 
 
 class BeyondTrainingTest(parameterized.TestCase):
@@ -79,8 +82,10 @@ class BeyondTrainingTest(parameterized.TestCase):
   )
   def test_of_an_episode(self, observations, interventions, expected):
     scm = hand_made_scms.chain()  # Of 3 variables and padding.
-    found = registry.beyond_training(_ABOUT, scm, observations, interventions)
-    self.assertEqual(found, expected)
+    phrases = registry.beyond_training(
+      _METADATA, scm, observations, interventions
+    )
+    self.assertEqual(phrases, expected)
 
   def test_of_the_variables(self):
     sets = np.eye(5)[:3] + np.eye(5)[1:4]
@@ -88,24 +93,24 @@ class BeyondTrainingTest(parameterized.TestCase):
       hand_made_scms.mechanism(5), hand_made_scms.problem(5, 4, sets=sets)
     )
     self.assertEqual(
-      registry.beyond_training(_ABOUT, scm, 20, 10),
+      registry.beyond_training(_METADATA, scm, 20, 10),
       [
         '5 variables (trained on at most 3)',
         '2 variables set at a time (trained on at most 1)',
       ],
     )
-    about = {**_ABOUT, 'scms': {'max_variables': 5, 'max_set_size': 2}}
-    self.assertEmpty(registry.beyond_training(about, scm, 20, 10))
+    metadata = {**_METADATA, 'scms': {'max_variables': 5, 'max_set_size': 2}}
+    self.assertEmpty(registry.beyond_training(metadata, scm, 20, 10))
 
-  def test_of_what_it_never_met(self):
+  def test_of_features_that_training_lacked(self):
     scm = hand_made_scms.chain()
-    seen = np.array([False, True, True, False])
+    observed = np.array([False, True, True, False])
     problem = scm.problem._replace(
-      exists=jnp.asarray(seen), samples=jnp.array(10), budget=jnp.array(7)
+      exists=jnp.asarray(observed), samples=jnp.array(10), budget=jnp.array(7)
     )
     scm = scm._replace(problem=problem)
     self.assertEqual(
-      registry.beyond_training(_ABOUT, scm, 20, 10),
+      registry.beyond_training(_METADATA, scm, 20, 10),
       [
         'latent variables (trained without)',
         'averaged outcomes (trained without)',
@@ -113,8 +118,8 @@ class BeyondTrainingTest(parameterized.TestCase):
       ],
     )
     scms = {'max_variables': 3, 'latent': 0.1, 'averaged': 0.5, 'budgeted': 1}
-    about = {**_ABOUT, 'scms': scms}
-    self.assertEmpty(registry.beyond_training(about, scm, 20, 10))
+    metadata = {**_METADATA, 'scms': scms}
+    self.assertEmpty(registry.beyond_training(metadata, scm, 20, 10))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A policy on the disk is the policy."""
+"""Tests of saving and loading policies."""
 
 import json
 import pathlib
@@ -45,9 +45,9 @@ class PolicyTest(parameterized.TestCase):
 
   def test_every_bit_comes_back(self):
     self._save()
-    self._save()  # Over the one that is there.
+    self._save()  # Replaces the existing one.
     loaded = saving.load(self.directory)
-    self.assertEqual(loaded.about, {'num_observations': 20})
+    self.assertEqual(loaded.metadata, {'num_observations': 20})
     self.assertEqual(
       jax.tree.structure(loaded.params), jax.tree.structure(self.params)
     )
@@ -66,12 +66,16 @@ class PolicyTest(parameterized.TestCase):
     ('policy.json', b'', 'policy.json is damaged'),
     ('policy.json', b'[]', 'policy.json is damaged'),
     ('policy.json', b'{"format": 1}', 'policy.json is damaged'),
-    ('policy.json', b'{"format": 7}', 'has the format 7; this version reads 1'),
-    ('params.npz', b'', 'is damaged: it is not what was saved'),
-    ('params.npz', None, 'holds no policy that can be read'),
-    ('policy.json', None, 'holds no policy that can be read'),
+    (
+      'policy.json',
+      b'{"format": 7}',
+      'has format 7; this version reads format 1',
+    ),
+    ('params.npz', b'', 'is damaged: it is checksum does not match'),
+    ('params.npz', None, 'cannot read a policy from'),
+    ('policy.json', None, 'cannot read a policy from'),
   )
-  def test_damage_is_named(self, name, content, sentence):
+  def test_damage_is_an_error(self, name, content, sentence):
     self._save()
     (self.directory / name).unlink()
     if content is not None:
@@ -79,25 +83,25 @@ class PolicyTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, sentence):
       saving.load(self.directory)
 
-  def test_a_flipped_bit_is_seen(self):
+  def test_a_flipped_bit_is_an_error(self):
     self._save()
     path = self.directory / 'params.npz'
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
+    with self.assertRaisesRegex(errors.UsageError, 'checksum does not match'):
       saving.load(self.directory)
 
-  def test_another_description_is_seen(self):
+  def test_a_changed_description_is_an_error(self):
     self._save()
     path = self.directory / 'policy.json'
     path.write_text(
       path.read_text().replace('"num_heads": 2', '"num_heads": 4')
     )
-    with self.assertRaisesRegex(errors.UsageError, 'not what was saved'):
+    with self.assertRaisesRegex(errors.UsageError, 'checksum does not match'):
       saving.load(self.directory)
 
-  def test_what_it_is_trained_for_is_finite(self):
+  def test_metadata_must_be_finite(self):
     with self.assertRaisesRegex(ValueError, 'JSON'):
       saving.save(self.directory, _ARCHITECTURE, self.params, {'x': np.inf})
     self.assertFalse((self.directory / 'policy.json').exists())
