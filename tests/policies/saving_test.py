@@ -71,7 +71,7 @@ class PolicyTest(parameterized.TestCase):
       b'{"format": 7}',
       'has format 7; this version reads format 1',
     ),
-    ('params.npz', b'', 'is damaged: it is checksum does not match'),
+    ('params.npz', b'', 'is damaged: its checksum does not match'),
     ('params.npz', None, 'cannot read a policy from'),
     ('policy.json', None, 'cannot read a policy from'),
   )

@@ -1,20 +1,21 @@
 """Fits an SCM to data, given its graph.
 
-Each variable is regressed on its causes, in float64 and in deviations from its
-mean; what is left over is its noise, which is taken to be normal.
+Each variable is regressed on its causes, in float64 and in standard deviations
+from its mean. The residual is the noise of the variable, which is taken to be
+normal. There are two kinds of fits:
 
-`linear`: least squares. With latent variables the likelihood of a linear SCM
-with normal noise is maximised by expectation maximisation (Dempster, Laird and
-Rubin, 1977); the unit of a latent variable is of no account. What a variable
-does to another can be told from data only where no latent variable is a cause
-of both (Brito and Pearl, Structural Equation Modeling 9, 2002); other graphs
-are refused.
+`linear`: least squares. With latent variables, the likelihood of a linear SCM
+with normal noise is maximized by expectation maximization (Dempster, Laird and
+Rubin, 1977); the scale of a latent variable is arbitrary. The effect of a
+variable on another is identifiable only if no latent variable causes both
+(Brito and Pearl, Structural Equation Modeling 9, 2002); other graphs are
+errors.
 
 `features`: a linear part, and random Fourier features of a radial kernel
-(Rahimi and Recht, 2007) under a ridge penalty. Length scale and penalty are
-those of `_LENGTH_SCALES` and `_PENALTIES` with the least squared error on rows
-that are left out one at a time; the mean of it is the variance of the noise.
-Latent variables are refused.
+(Rahimi and Recht, 2007) under a ridge penalty. The length scale and the penalty
+are those of `_LENGTH_SCALES` and `_PENALTIES` with the smallest leave-one-out
+squared error, whose mean is the variance of the noise. Latent variables are not
+supported.
 """
 
 import csv
@@ -37,25 +38,27 @@ from acme_cbo.scms.files import graph_files
 KINDS = ('linear', 'features')
 
 _MAX_BYTES = 5 * 10**7
-_MAX_VALUE = 1e30  # Squares of it are float64, and it is float32.
+_MAX_VALUE = 1e30  # Fits into float32, and its square into float64.
 _NUMBER = re.compile(r'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?')
 _MISSING = ('', 'na', 'n/a', 'nan', 'null', 'none', '?')
 
 _ROWS_PER_COEFFICIENT = 10
 _MIN_ROWS_OF_FEATURES = 50
-# Above, float32 tells the values of a variable apart too badly.
-_MAX_OFFSET = 1e4  # Of a mean, in deviations.
-# Below, a cause is as good as a sum of others.
+# Largest mean in standard deviations: beyond it the resolution of float32 is
+# too coarse for the values of a variable.
+_MAX_OFFSET = 1e4
+# Smallest eigenvalue of a correlation matrix: below it causes are collinear.
 _MIN_EIGENVALUE = 1e-9
 
-# In deviations of a variable, for one cause; times the root of their number.
+# In standard deviations, for one cause; they grow as the root of the number of
+# causes.
 _LENGTH_SCALES = (0.5, 1.0, 2.0, 4.0)
-# Variance of the noise over that of what all features add up to.
+# Variance of the noise over the variance of the sum of all features.
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 _NUM_STARTS = 8
 _MAX_ITERATIONS = 5000
-_MIN_RISE = 1e-10  # Of the log likelihood per row.
+_MIN_INCREASE = 1e-10  # Of the log likelihood per row.
 _MIN_VARIANCE = 1e-6
 
 
@@ -63,7 +66,7 @@ class Table(NamedTuple):
   """Observational rows.
 
   Attributes:
-    names: of the columns.
+    names: names of the columns.
     rows: [N, D] float64, finite.
   """
 
@@ -72,18 +75,18 @@ class Table(NamedTuple):
 
 
 def read_csv(path: str | pathlib.Path) -> Table:
-  """Reads rows of numbers below a header.
+  """Reads a CSV file of numbers with a header.
 
   Args:
-    path: a file of comma-separated values in UTF-8.
+    path: file of comma-separated values in UTF-8.
 
   Returns:
     The table.
 
   Raises:
-    errors.UsageError: the file cannot be read, a name is empty or there twice,
-      a row is of another length than the header, or a value is missing or no
-      finite number.
+    errors.UsageError: the file cannot be read, a name is empty or duplicate,
+      the length of a row differs from that of the header, or a value is missing
+      or not a finite number.
   """
   path = pathlib.Path(path)
   text = graph_files.read_text(path, _MAX_BYTES)
@@ -95,17 +98,17 @@ def read_csv(path: str | pathlib.Path) -> Table:
     names = tuple(name.strip() for name in next(reader, []))
     for n, name in enumerate(names):
       if not name or name in names[:n]:
-        what = f'{name!r} is there twice' if name else 'has no name'
+        reason = f'repeats the name {name!r}' if name else 'has no name'
         raise errors.UsageError(
-          f'{path}, line 1: column {n + 1} {what}; a header of different names '
-          'has to stand here'
+          f'{path}, line 1: column {n + 1} {reason}; the header must have '
+          'distinct names'
         )
     for row in reader:
       where = f'{path}, line {reader.line_num}'
       if len(row) != len(names):
         raise errors.UsageError(
-          f'{where}: {len(row)} values stand here, and {len(names)} names in '
-          'the header; separate as many by commas'
+          f'{where}: the row has {len(row)} values, and the header has '
+          f'{len(names)} names; give one value per name'
         )
       rows.append(
         [
@@ -118,7 +121,7 @@ def read_csv(path: str | pathlib.Path) -> Table:
       f'{path}, line {reader.line_num}: {error}'
     ) from error
   if not rows:
-    raise errors.UsageError(f'{path} holds no rows below a header of names')
+    raise errors.UsageError(f'{path} has no rows of data below the header')
   return Table(names, np.array(rows))
 
 
@@ -126,34 +129,34 @@ def _number(text, where):
   text = text.strip()
   if text.lower() in _MISSING:
     raise errors.UsageError(
-      f'{where}: a value is missing ({text!r}); leave its row out or fill it in'
+      f'{where}: missing value ({text!r}); remove the row or fill in the value'
     )
   value = float(text) if _NUMBER.fullmatch(text) else math.nan
   if not abs(value) <= _MAX_VALUE:
     raise errors.UsageError(
-      f'{where}: {text[:40]!r} is no number within {_MAX_VALUE:g} of 0'
+      f'{where}: {text[:40]!r} is not a number within ±{_MAX_VALUE:g}'
     )
   return value
 
 
-class Fitted(NamedTuple):
-  """Structural equations of a graph.
+class FittedEquations(NamedTuple):
+  """Structural equations that were fitted to data.
 
   Attributes:
-    mechanism: of the D variables of the graph.
-    family: `LINEAR`, or `FOURIER` of the kind `features`.
+    mechanism: structural equations of the D variables of the graph.
+    family: `LINEAR`, or `FOURIER` for the kind `features`.
     location: [D] origins of the variables' units.
-    scale: [D] sizes of them.
-    least: [D] of the values in the data; 0 where nobody watches.
-    greatest: [D] likewise.
+    scale: [D] scales of the variables' units.
+    minimum: [D] smallest values in the data; 0 for latent variables.
+    maximum: [D] largest values in the data; 0 for latent variables.
   """
 
   mechanism: types.Mechanism
   family: mechanisms.Family
   location: np.ndarray
   scale: np.ndarray
-  least: np.ndarray
-  greatest: np.ndarray
+  minimum: np.ndarray
+  maximum: np.ndarray
 
 
 def fit(
@@ -164,88 +167,90 @@ def fit(
   *,
   num_features: int = 100,
   seed: int = 0,
-) -> Fitted:
-  """Fits an SCM to data, for `kind` as at the top of this module.
+) -> FittedEquations:
+  """Fits an SCM to data.
 
   Args:
-    graph: whose variables that are not latent the columns are, in any order.
-    table: the data.
-    kind: one of `KINDS`.
-    source: what messages call graph and data.
+    graph: causal graph.
+    table: data; its columns are the observed variables of the graph, in any
+      order.
+    kind: one of `KINDS`, which the module docstring describes.
+    source: name of graph and data in error messages.
     num_features: H, for the kind `features`.
-    seed: of the features, and of where the search for what latent variables do
-      begins.
+    seed: random seed of the features, and of the initial values of expectation
+      maximization.
 
   Returns:
-    The `Fitted`, in the precision that is current.
+    The `FittedEquations`, in the current precision of jax.
 
   Raises:
-    errors.UsageError: the columns are not the graph's variables, the data do
-      not suffice, or there is no such kind.
+    errors.UsageError: the columns are not the observed variables of the graph,
+      the data do not suffice, or the kind is unknown.
   """
   if kind not in KINDS:
     raise errors.UsageError(
-      f'{source}: the kind of a fit is {" or ".join(KINDS)}, not {kind!r}'
+      f'{source}: fit must be {" or ".join(KINDS)}, got {kind!r}'
     )
   rows = _columns(graph, table, source)
   mean, deviation = rows.mean(0), rows.std(0)
   _check_rows(graph, rows, mean, deviation, kind, source)
 
-  def of_all(watched, of_latent):
-    values = np.full(len(graph.variables), of_latent)
-    values[~graph.latent] = watched
+  def for_all(observed, latent_value):
+    values = np.full(len(graph.variables), latent_value)
+    values[~graph.latent] = observed
     return values
 
-  # In deviations; 0 where nobody watches.
-  standard = np.zeros((len(rows), len(graph.variables)))
-  standard[:, ~graph.latent] = (rows - mean) / deviation
+  # Standardized data; 0 for latent variables.
+  standardized = np.zeros((len(rows), len(graph.variables)))
+  standardized[:, ~graph.latent] = (rows - mean) / deviation
   rng = np.random.default_rng(seed)
   if kind == 'features':
     family = mechanisms.Family.FOURIER
-    equations = _fit_features(standard, graph.parents, num_features, rng)
+    equations = _fit_features(standardized, graph.parents, num_features, rng)
   else:
     family = mechanisms.Family.LINEAR
-    equations = _fit_linear(standard, graph, rng, source)
-  return Fitted(
+    equations = _fit_linear(standardized, graph, rng, source)
+  return FittedEquations(
     mechanism=assemble.equations(len(graph.variables), **equations),
     family=family,
-    location=of_all(mean, 0.0),
-    scale=of_all(deviation, 1.0),
-    least=of_all(rows.min(0), 0.0),
-    greatest=of_all(rows.max(0), 0.0),
+    location=for_all(mean, 0.0),
+    scale=for_all(deviation, 1.0),
+    minimum=for_all(rows.min(0), 0.0),
+    maximum=for_all(rows.max(0), 0.0),
   )
 
 
 def _columns(graph, table, source):
-  """The rows in the order of the graph: [N, number that is watched]."""
+  """Returns the rows with columns in the order of the graph's variables."""
   latent = dict(zip(graph.variables, graph.latent, strict=True))
   for name in table.names:
     if latent.get(name, True):
-      why = 'is latent in' if name in latent else 'is no variable of'
+      reason = 'is latent in' if name in latent else 'is not a variable of'
       raise errors.UsageError(
-        f'{source}: the column {name!r} of the data {why} the graph; leave it '
-        'out, or mend the graph'
+        f'{source}: column {name!r} of the data {reason} the graph; remove the '
+        'column or change the graph'
       )
-  watched = [name for name in graph.variables if not latent[name]]
-  missing = [name for name in watched if name not in table.names]
+  observed = [name for name in graph.variables if not latent[name]]
+  missing = [name for name in observed if name not in table.names]
   if missing:
     raise errors.UsageError(
-      f'{source}: the data have no column {", ".join(missing)}; add it, or say '
-      'in the graph that it is latent'
+      f'{source}: the data have no column {", ".join(missing)}; add it, or '
+      'mark it as latent in the graph'
     )
-  return table.rows[:, [table.names.index(name) for name in watched]]
+  return table.rows[:, [table.names.index(name) for name in observed]]
 
 
 def _check_rows(graph, rows, mean, deviation, kind, source):
-  """Refuses data from which the equations cannot be told.
+  """Raises unless the data determine the equations.
 
   Raises:
-    errors.UsageError: there are such.
+    errors.UsageError: rows are too few, a variable varies too little, causes
+      are collinear, or an effect is not identifiable.
   """
   if kind == 'features' and graph.latent.any():
     raise errors.UsageError(
-      f'{source}: {graph.variables[np.argmax(graph.latent)]} is latent, which '
-      'only the kind linear can fit'
+      f'{source}: {graph.variables[np.argmax(graph.latent)]} is latent; only '
+      'the fit linear supports latent variables'
     )
   coefficients = int(graph.parents.sum(1).max()) + 1
   needed = _ROWS_PER_COEFFICIENT * coefficients
@@ -253,69 +258,71 @@ def _check_rows(graph, rows, mean, deviation, kind, source):
     needed = max(needed, _MIN_ROWS_OF_FEATURES)
   if len(rows) < needed:
     raise errors.UsageError(
-      f'{source}: the data have {len(rows)} rows, and this fit needs {needed}'
+      f'{source}: the data have {len(rows)} rows; this fit needs at least '
+      f'{needed}'
     )
-  watched = np.flatnonzero(~graph.latent)
-  for j, centre, spread in zip(watched, mean, deviation, strict=True):
-    if not max(abs(centre) / _MAX_OFFSET, 1 / _MAX_VALUE) < spread:
-      what = 'is constant' if spread == 0 else 'varies too little'
+  observed = np.flatnonzero(~graph.latent)
+  for j, center, spread in zip(observed, mean, deviation, strict=True):
+    if not max(abs(center) / _MAX_OFFSET, 1 / _MAX_VALUE) < spread:
+      reason = 'is constant' if spread == 0 else 'varies too little'
       raise errors.UsageError(
-        f'{source}: {graph.variables[j]} {what} (mean {centre:.6g}, deviation '
-        f'{spread:.3g}); give it another origin, or leave it out of the graph '
-        'and the data'
+        f'{source}: {graph.variables[j]} {reason} (mean {center:.6g}, '
+        f'deviation {spread:.3g}); subtract a constant, or '
+        'remove it from graph and data'
       )
   correlation = np.eye(len(graph.variables))
-  correlation[np.ix_(watched, watched)] = np.corrcoef(rows.T)
+  correlation[np.ix_(observed, observed)] = np.corrcoef(rows.T)
   for j, row in enumerate(graph.parents):
     among = correlation[np.ix_(row, row)]
     if row.any() and np.linalg.eigvalsh(among)[0] < _MIN_EIGENVALUE:
       causes = ', '.join(np.array(graph.variables)[row])
       raise errors.UsageError(
-        f'{source}: of the causes of {graph.variables[j]} ({causes}) one '
-        'follows from the others in every row, so that what each does cannot '
-        'be told; leave one out'
+        f'{source}: the causes of {graph.variables[j]} ({causes}) are '
+        'collinear, so that their effects are not identifiable; remove one'
       )
   for i, j in np.argwhere(_bows(graph)):
     raise errors.UsageError(
       f'{source}: {graph.variables[i]} is a cause of {graph.variables[j]}, and '
-      'the two have a latent cause in common, so that no data tell what the '
-      'one does to the other; write the SCM down by formulas'
+      'the two share a latent cause, so that the effect is not identifiable; '
+      'specify the SCM by equations'
     )
 
 
 def _bows(graph):
-  """[D, D] bool, [i, j] where i causes j and latent variables cause both.
+  """Finds pairs of variables whose effect is not identifiable.
 
-  Not directly only: by way of latent variables alone.
+  Returns:
+    [D, D] bool, `[i, j]` where i causes j and a latent variable causes both,
+    each either directly or through latent variables alone.
   """
   latent, parents = graph.latent, graph.parents
-  # [j, i]: a path leads from i to j, and all on it before j are latent.
+  # [j, i]: a path leads from i to j, and all its variables but j are latent.
   hidden = np.asarray(graphs.ancestors(jnp.asarray(parents & latent[None])))
   directed = parents | (hidden.astype(int) @ parents > 0)
   confounded = hidden.astype(int) @ hidden.T > 0
-  seen = ~latent
-  return (directed & confounded & seen[:, None] & seen[None]).T
+  observed = ~latent
+  return (directed & confounded & observed[:, None] & observed[None]).T
 
 
-def _fit_linear(standard, graph, rng, source):
-  """Least squares, or the greatest likelihood with latent variables."""
-  moments = standard.T @ standard / len(standard)
+def _fit_linear(standardized, graph, rng, source):
+  """Fits by least squares, or by maximum likelihood with latent variables."""
+  moments = standardized.T @ standardized / len(standardized)
   if graph.latent.any():
-    linear, variance = _maximise(moments, graph, rng, source)
+    linear, variance = _maximize(moments, graph, rng, source)
   else:
     linear, variance = _regress(moments, graph.parents)
   return dict(linear=linear, noise_scale=np.sqrt(variance))
 
 
 def _regress(moments, parents):
-  """Least squares of each variable on its parents, from second moments.
+  """Regresses each variable on its parents, given second moments.
 
   Args:
     moments: [D, D] means of products.
     parents: [D, D] bool.
 
   Returns:
-    [D, D] weights and [D] variances of what is left over.
+    [D, D] weights and [D] variances of the residuals.
   """
   linear = np.zeros_like(moments)
   for j, row in enumerate(parents):
@@ -325,30 +332,30 @@ def _regress(moments, parents):
   return linear, np.maximum(variance, 0.0)
 
 
-def _maximise(moments, graph, rng, source):
-  """Expectation maximisation of a linear SCM.
+def _maximize(moments, graph, rng, source):
+  """Fits a linear SCM with latent variables by expectation maximization.
 
   Args:
     moments: [D, D] means of products; those of latent variables are not used.
-    graph: the graph.
-    rng: where it starts.
-    source: what messages call the fit.
+    graph: causal graph.
+    rng: random generator of the initial values.
+    source: name of the fit in error messages.
 
   Returns:
     [D, D] weights and [D] variances of the noise.
 
   Raises:
-    errors.UsageError: no maximum is found.
+    errors.UsageError: no start converges.
   """
-  seen, hidden = ~graph.latent, graph.latent
-  both = np.ix_(seen, seen)
+  observed, latent = ~graph.latent, graph.latent
+  both = np.ix_(observed, observed)
   ends: list[tuple[float, np.ndarray, np.ndarray]] = []
   for _ in range(_NUM_STARTS):
     linear = graph.parents * rng.normal(size=graph.parents.shape) / 2
-    variance = np.ones(len(seen))
+    variance = np.ones(len(observed))
     likelihood = -np.inf
     for _ in range(_MAX_ITERATIONS):
-      total = np.linalg.inv(np.eye(len(seen)) - linear)
+      total = np.linalg.inv(np.eye(len(observed)) - linear)
       implied = (total * variance) @ total.T
       inverse = np.linalg.inv(implied[both])
       before, likelihood = (
@@ -358,13 +365,13 @@ def _maximise(moments, graph, rng, source):
           np.linalg.slogdet(implied[both])[1] + (inverse * moments[both]).sum()
         ),
       )
-      if likelihood - before < _MIN_RISE:
+      if likelihood - before < _MIN_INCREASE:
         ends.append((likelihood, linear, variance))
         break
-      # What the latent variables are expected to be, given the others.
-      expect = np.zeros((len(seen), seen.sum()))
-      expect[seen] = np.eye(seen.sum())
-      expect[hidden] = implied[np.ix_(hidden, seen)] @ inverse
+      # Regression of the latent variables on the observed ones.
+      expect = np.zeros((len(observed), observed.sum()))
+      expect[observed] = np.eye(observed.sum())
+      expect[latent] = implied[np.ix_(latent, observed)] @ inverse
       spread = implied - expect @ implied[both] @ expect.T
       linear, variance = _regress(
         expect @ moments[both] @ expect.T + spread, graph.parents
@@ -372,14 +379,15 @@ def _maximise(moments, graph, rng, source):
       variance = np.maximum(variance, _MIN_VARIANCE)
   if not ends:
     raise errors.UsageError(
-      f'{source}: the likelihood still rises after {_MAX_ITERATIONS:,} steps; '
-      'give more rows, or write the SCM down by formulas'
+      f'{source}: expectation maximization did not converge within '
+      f'{_MAX_ITERATIONS:,} steps; provide more rows, or specify the SCM by '
+      'equations'
     )
   return max(ends, key=lambda end: end[0])[1:]
 
 
-def _fit_features(standard, parents, num_features, rng):
-  """Ridge regressions on random features of the causes."""
+def _fit_features(standardized, parents, num_features, rng):
+  """Fits ridge regressions on random features of the causes."""
   num_variables = len(parents)
   units = (num_variables, num_features)
   arrays = dict(
@@ -393,7 +401,7 @@ def _fit_features(standard, parents, num_features, rng):
   for j, row in enumerate(parents):
     if not row.any():
       continue
-    causes, effect = standard[:, row], standard[:, j]
+    causes, effect = standardized[:, row], standardized[:, j]
     directions = rng.normal(size=(num_features, row.sum()))
     shift = rng.uniform(0, 2 * np.pi, num_features)
     fits = []
@@ -415,38 +423,38 @@ def _fit_features(standard, parents, num_features, rng):
 
 
 def _ridges(causes, features, effect):
-  """Regressions with each of the penalties, on the features alone.
+  """Fits a ridge regression for each penalty; only features are penalized.
 
-  Rows are held out in closed form, from the diagonal of the hat matrix (Allen,
-  Technometrics 16, 1974).
+  The leave-one-out error is computed in closed form, from the diagonal of the
+  hat matrix (Allen, Technometrics 16, 1974).
 
   Args:
-    causes: [N, C] of one variable.
-    features: [N, H] of them.
-    effect: [N] the variable.
+    causes: [N, C] values of the causes.
+    features: [N, H] features of the causes.
+    effect: [N] values of the variable.
 
   Returns:
-    For each penalty the mean squared error on rows that are held out, and
-    [1 + C + H] weights: of a constant, of the causes and of the features.
+    For each penalty the mean squared leave-one-out error, and [1 + C + H]
+    weights: of the constant, of the causes and of the features.
   """
   num_features = features.shape[1]
   plain = np.concatenate([np.ones((len(causes), 1)), causes], 1)
   basis, triangle = np.linalg.qr(plain)
-  # What the causes themselves do not explain.
+  # The parts that a linear regression on the causes does not explain.
   rest = features - basis @ (basis.T @ features)
-  aim = effect - basis @ (basis.T @ effect)
+  residual = effect - basis @ (basis.T @ effect)
   size, axes = np.linalg.eigh(rest.T @ rest)
-  along = rest @ axes
+  projected = rest @ axes
   free = 1 - np.square(basis).sum(1)
-  # A row that alone tells what a cause does cannot be held out.
+  # A row that alone determines the effect of a cause cannot be held out.
   counts = free > _MIN_EIGENVALUE
   fits = []
   for penalty in _PENALTIES:
-    # Of features of the variance that they have over all phases, 1 / 2.
+    # The variance of a feature over all phases is 1 / 2.
     shrunk = np.maximum(size, 0.0) + penalty * num_features / 2
-    inner = (along.T @ aim) / shrunk
-    leverage = (np.square(along) / shrunk).sum(1)
-    error = (aim - along @ inner)[counts] / (free - leverage)[counts]
+    inner = (projected.T @ residual) / shrunk
+    leverage = (np.square(projected) / shrunk).sum(1)
+    error = (residual - projected @ inner)[counts] / (free - leverage)[counts]
     output = axes @ inner
     ends = np.linalg.solve(triangle, basis.T @ (effect - features @ output))
     fits.append((np.square(error).mean(), np.concatenate([ends, output])))

@@ -1,20 +1,19 @@
 """Reads a causal graph, without its mechanisms, from a file.
 
-The suffix says the format:
+The suffix of the file name selects the format:
 
-  .txt, .edges, .csv  an edge a line: `A -> B`, `A, B` or `A B`. `A` alone is a
-      variable, `U [latent]` one that nobody watches, and the rest of a line
-      from # on a comment. A first line `from,to` or `source,target` of a .csv
-      is its header.
-  .dot, .gv  of Graphviz: `digraph { A -> B -> C; A -> {D E}; U [latent] }`.
-  .dagitty  of DAGitty: `dag { A -> B <- C  U [latent,pos="0,1"] }`.
-  .gml  GML with `directed 1`, and `latent 1` in a node that nobody watches.
-  .bif  the interchange format of Bayesian networks: of a table only the
-      parents are read.
+  .txt, .edges, .csv  one edge per line: `A -> B`, `A, B` or `A B`. `A` alone
+      declares a variable, `U [latent]` a latent one, and # starts a comment. A
+      .csv may begin with a header, `from,to` or `source,target`.
+  .dot, .gv  Graphviz: `digraph { A -> B -> C; A -> {D E}; U [latent] }`.
+  .dagitty  DAGitty: `dag { A -> B <- C  U [latent,pos="0,1"] }`.
+  .gml  GML with `directed 1`; a latent node has `latent 1`.
+  .bif  Bayesian network interchange format; only the parents of each
+      probability table are read.
 
-What a file says beyond the graph, as colours and positions, is left aside. An
-edge with no direction, or with two, is refused: a latent common cause has to be
-a variable of its own. The variables keep the order of their first mention.
+Everything else in a file, such as colors and positions, is ignored. Undirected
+and bidirected edges are errors: a latent common cause has to be a variable of
+its own. Variables keep the order of their first mention.
 """
 
 from collections.abc import Callable
@@ -29,8 +28,8 @@ from acme_cbo.infra import errors
 
 _MAX_BYTES = 10**7
 _MAX_VARIABLES = 256
-_MAX_LENGTH = 64  # Of a name.
-_MAX_DEPTH = 32  # Of brackets.
+_MAX_LENGTH = 64  # Characters of a name.
+_MAX_DEPTH = 32  # Nesting of brackets.
 
 _NAME = re.compile(r'\w+(?:[.-]\w+)*')
 _WORD = rf'"[^"\n]*"|{_NAME.pattern}'
@@ -45,16 +44,16 @@ _LINE = re.compile(
 )
 _HEADERS = (('from', 'to'), ('source', 'target'))
 _LATENT = ('latent', 'unobserved')
-_WAYS = {'--': 'no direction', '<->': 'two directions'}
+_NOT_DIRECTED = {'--': 'an undirected', '<->': 'a bidirected'}
 
 
 class Graph(NamedTuple):
   """A directed acyclic graph over named variables.
 
   Attributes:
-    variables: D names.
+    variables: names of the D variables.
     parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
-    latent: [D] bool, the variables that nobody watches.
+    latent: [D] bool, True for latent variables.
   """
 
   variables: tuple[str, ...]
@@ -63,89 +62,89 @@ class Graph(NamedTuple):
 
 
 def read(path: str | pathlib.Path) -> Graph:
-  """Reads a graph; the formats are those at the top of this module.
+  """Reads a graph in one of the formats that the module docstring lists.
 
   Args:
-    path: a text file in UTF-8.
+    path: text file in UTF-8.
 
   Returns:
     The graph.
 
   Raises:
     errors.UsageError: the file cannot be read, does not follow its format, or
-      holds no directed acyclic graph.
+      does not hold a directed acyclic graph.
   """
   path = pathlib.Path(path)
   if path.suffix.lower() not in _READERS:
     raise errors.UsageError(
-      f'{path} is of no format that a graph is read from; its name has to end '
-      f'in {", ".join(_READERS)}'
+      f'{path} is not in a supported graph format; its name must end in '
+      f'{", ".join(_READERS)}'
     )
   return parse(read_text(path, _MAX_BYTES), path.suffix, str(path))
 
 
-def read_text(path: pathlib.Path, most: int) -> str:
-  """Reads a file of a user.
+def read_text(path: pathlib.Path, max_bytes: int) -> str:
+  """Reads a text file that a user provides.
 
   Args:
     path: the file.
-    most: bytes that it may have.
+    max_bytes: largest allowed size.
 
   Returns:
-    Its text.
+    The text.
 
   Raises:
-    errors.UsageError: it cannot be read, is longer, or not in UTF-8.
+    errors.UsageError: the file cannot be read, is too large, or is not UTF-8.
   """
   try:
     with path.open('rb') as file:
-      content = file.read(most + 1)
+      content = file.read(max_bytes + 1)
   except OSError as error:
     raise errors.UsageError(
       f'{path} cannot be read: {error.strerror}'
     ) from error
   except ValueError as error:  # A path with a null character in it.
-    raise errors.UsageError(f'{str(path)!r} is no path') from error
-  if len(content) > most:
+    raise errors.UsageError(f'{str(path)!r} is not a valid path') from error
+  if len(content) > max_bytes:
     raise errors.UsageError(
-      f'{path} is too large: it may have {most:,} bytes at most'
+      f'{path} is too large: at most {max_bytes:,} bytes are allowed'
     )
   try:
     return content.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = content[: error.start].count(b'\n') + 1
     raise errors.UsageError(
-      f'{path}, line {line}: this is no text in UTF-8; save the file as such'
+      f'{path}, line {line}: not valid UTF-8; save the file as UTF-8'
     ) from error
 
 
 def parse(text: str, suffix: str, source: str) -> Graph:
-  """`read`, of a text.
+  """Parses the text of a graph file.
 
   Args:
-    text: what the file holds.
-    suffix: of its name, one that `read` knows.
-    source: what messages call it.
+    text: content of the file.
+    suffix: suffix of the file name, which selects the format.
+    source: name of the file in error messages.
 
   Returns:
     The graph.
 
   Raises:
-    errors.UsageError: as `read`.
+    errors.UsageError: as for `read`.
   """
-  found = _Found(source)
-  _READERS[suffix.lower()](text, found)
-  return found.graph()
+  builder = _Builder(source)
+  _READERS[suffix.lower()](text, builder)
+  return builder.graph()
 
 
 def causal_order(parents: np.ndarray) -> list[int]:
-  """The variables from causes to effects.
+  """Sorts the variables from causes to effects.
 
   Args:
     parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
 
   Returns:
-    D indices.
+    Indices of the D variables.
 
   Raises:
     graphlib.CycleError: there is a cycle.
@@ -155,7 +154,7 @@ def causal_order(parents: np.ndarray) -> list[int]:
 
 
 class _Token(NamedTuple):
-  """A word, in its quotes where it has some, or a mark; '' at the end."""
+  """A word, including quotes, or a punctuation mark; '' at the end."""
 
   text: str
   line: int
@@ -169,58 +168,58 @@ class _Token(NamedTuple):
     return _unquoted(self.text)
 
 
-class _Found:
-  """What a reader has found, in the order of the file."""
+class _Builder:
+  """Collects variables and edges in the order of the file."""
 
   def __init__(self, source: str):
     self.source = source
-    self.variables: dict[str, bool] = {}  # Whether each is latent.
-    self.edges: dict[tuple[str, str], int] = {}  # The line of each.
+    self.variables: dict[str, bool] = {}  # Name: is latent.
+    self.edges: dict[tuple[str, str], int] = {}  # Edge: line.
 
   def variable(self, name: str, line: int, latent: bool = False) -> None:
-    """Adds a variable, or says of one that is there that it is latent."""
+    """Adds a variable, or marks an existing one as latent."""
     if not _NAME.fullmatch(name) or len(name) > _MAX_LENGTH:
-      raise self.refuse(
+      raise self.error(
         line,
-        f'{name[:_MAX_LENGTH]!r} cannot name a variable; use letters, digits '
-        f'and _, with single . or - between them, {_MAX_LENGTH} at most',
+        f'{name[:_MAX_LENGTH]!r} is not a valid variable name; use at most '
+        f'{_MAX_LENGTH} letters, digits and _, with single . or - between them',
       )
     self.variables[name] = self.variables.get(name, False) or latent
     if len(self.variables) > _MAX_VARIABLES:
-      raise self.refuse(
+      raise self.error(
         line,
-        f'{name!r} is one variable too many; {_MAX_VARIABLES} can be read',
+        f'variable {name!r} exceeds the limit of {_MAX_VARIABLES} variables',
       )
 
   def edge(self, cause: str, effect: str, line: int) -> None:
-    """Adds an edge between variables that are there."""
+    """Adds an edge between existing variables."""
     if cause == effect:
-      raise self.refuse(
+      raise self.error(
         line, f'{cause!r} is a cause of itself; remove this edge'
       )
     if (cause, effect) in self.edges:
-      raise self.refuse(
+      raise self.error(
         line,
-        f'the edge {cause} -> {effect} of line {self.edges[cause, effect]} '
-        'stands here again; keep one of them',
+        f'duplicate edge {cause} -> {effect}, first on line '
+        f'{self.edges[cause, effect]}; remove one of them',
       )
     self.edges[cause, effect] = line
 
-  def refuse(self, line: int, sentence: str) -> errors.UsageError:
-    """An error at a line, to be raised."""
+  def error(self, line: int, sentence: str) -> errors.UsageError:
+    """Returns an error at a line, to be raised by the caller."""
     return errors.UsageError(f'{self.source}, line {line}: {sentence}')
 
   def graph(self) -> Graph:
-    """All of it.
+    """Returns the graph.
 
     Raises:
-      errors.UsageError: it has a cycle, or too few variables.
+      errors.UsageError: the graph has a cycle, or too few variables.
     """
     names, latent = tuple(self.variables), list(self.variables.values())
     if latent.count(False) < 2:
       raise errors.UsageError(
-        f'{self.source}: a graph has two variables or more that are not '
-        f'latent, this one {latent.count(False)}'
+        f'{self.source}: a graph needs at least two variables that are not '
+        f'latent; this one has {latent.count(False)}'
       )
     index = {name: j for j, name in enumerate(names)}
     parents = np.zeros((len(names), len(names)), bool)
@@ -231,7 +230,7 @@ class _Found:
     except graphlib.CycleError as error:
       cycle = ' -> '.join(names[j] for j in error.args[1])
       raise errors.UsageError(
-        f'{self.source}: the edges go in a circle, {cycle}; remove one of them'
+        f'{self.source}: the graph has a cycle, {cycle}; remove an edge of it'
       ) from error
     return Graph(names, parents, np.array(latent))
 
@@ -241,343 +240,354 @@ def _unquoted(word):
 
 
 class _Tokens:
-  """The tokens of a text, taken one after the other."""
+  """Stream of the tokens of a text."""
 
-  def __init__(self, text: str, found: _Found):
-    self._found = found
+  def __init__(self, text: str, builder: _Builder):
+    self._builder = builder
     self._tokens: list[_Token] = []
     line = 1
     for match in _TOKEN.finditer(text):
       token = match.group()
       if token in ('"', '/*'):
-        raise found.refuse(line, f'what begins with {token} here never ends')
+        raise builder.error(line, f'{token} is never closed')
       if match['blank'] is None:
         self._tokens.append(_Token(token, line))
       line += token.count('\n')
     self._tokens.append(_Token('', line))
-    self._place = 0
+    self._position = 0
 
   @property
   def next(self) -> _Token:
-    """The token to be taken next; the last one stays."""
-    return self._tokens[self._place]
+    """The next token; the last one is returned again and again."""
+    return self._tokens[self._position]
 
   @property
   def after(self) -> _Token:
-    """The one after that."""
-    return self._tokens[min(self._place + 1, len(self._tokens) - 1)]
+    """The token after the next one."""
+    return self._tokens[min(self._position + 1, len(self._tokens) - 1)]
 
   def take(self) -> _Token:
     token = self.next
-    self._place = min(self._place + 1, len(self._tokens) - 1)
+    self._position = min(self._position + 1, len(self._tokens) - 1)
     return token
 
-  def skipped(self, *texts: str) -> bool:
-    """Takes the next token if it is one of these."""
+  def skip(self, *texts: str) -> bool:
+    """Takes the next token if it is one of these; returns whether it was."""
     if self.next.text.lower() not in texts:
       return False
     self.take()
     return True
 
   def expect(self, *texts: str) -> None:
-    """Takes the next token, which has to be one of these."""
-    if not self.skipped(*texts):
-      raise self.refuse(' or '.join(texts) or 'the end of the file')
+    """Takes the next token, which must be one of these."""
+    if not self.skip(*texts):
+      raise self.error(' or '.join(texts) or 'the end of the file')
 
-  def word(self, what: str = 'the name of a variable') -> _Token:
-    """Takes the next token, which has to be a word."""
+  def word(self, expected: str = 'a variable name') -> _Token:
+    """Takes the next token, which must be a word."""
     if not self.next.is_word:
-      raise self.refuse(what)
+      raise self.error(expected)
     return self.take()
 
   def value(self) -> str:
-    """Takes a number or a word."""
-    self.skipped('-', '+')
-    self.skipped('.')
+    """Takes a number or a word, without its sign."""
+    self.skip('-', '+')
+    self.skip('.')
     return self.word('a number or a word').name
 
   def skip_block(self) -> None:
-    """Takes all between braces, and these."""
+    """Takes a block in braces."""
     self.expect('{')
     begin, depth = self.next.line, 1
     while depth:
       if not self.next.text:
-        raise self._found.refuse(begin, 'the block that begins here never ends')
+        raise self._builder.error(begin, 'this { is never closed')
       text = self.take().text
       depth += (text == '{') - (text == '}')
 
-  def refuse(self, right: str) -> errors.UsageError:
-    """An error at the next token, to be raised.
+  def error(self, expected: str) -> errors.UsageError:
+    """Returns an error at the next token, to be raised by the caller.
 
     Args:
-      right: what would be right in its place.
+      expected: description of what would be right instead.
     """
     text, line = self.next
-    found = text[:_MAX_LENGTH] or 'the end of the file'
-    sentence = _undirected(text) or f'{right} has to stand here, not {found}'
-    return self._found.refuse(line, sentence)
+    actual = text[:_MAX_LENGTH] or 'the end of the file'
+    sentence = _undirected(text) or f'expected {expected}, got {actual}'
+    return self._builder.error(line, sentence)
 
 
 def _undirected(mark):
-  """What is wrong with an edge's mark; '' where that is something else."""
-  if mark not in _WAYS:
+  """Returns why a mark is not a directed edge; '' if it is no such mark."""
+  if mark not in _NOT_DIRECTED:
     return ''
   return (
-    f'{mark} is an edge with {_WAYS[mark]}; write -> and, for a latent common '
-    'cause of A and B, a variable of its own: U [latent], U -> A, U -> B'
+    f'{mark} is {_NOT_DIRECTED[mark]} edge; write -> and model a latent common '
+    'cause of A and B as a variable: U [latent], U -> A, U -> B'
   )
 
 
-def _read_edges(text, found):
-  """One edge, or one variable, a line."""
+def _read_edges(text, builder):
+  """Reads one edge or one variable per line."""
   for number, line in enumerate(text.split('\n'), 1):
     content = line.partition('#')[0].strip()
     if not content:
       continue
     match = _LINE.fullmatch(content)
     if match is None:
-      mark = next((mark for mark in _WAYS if mark in content), '')
-      raise found.refuse(
+      mark = next((mark for mark in _NOT_DIRECTED if mark in content), '')
+      raise builder.error(
         number,
         _undirected(mark)
-        or 'a line holds one edge, as A -> B or A, B or A B, or one variable, '
-        f'as A or A [latent], not {content[:_MAX_LENGTH]}',
+        or 'expected one edge (A -> B, A, B or A B) or one variable (A or '
+        f'A [latent]), got {content[:_MAX_LENGTH]}',
       )
     cause = _unquoted(match['cause'])
-    found.variable(cause, number, latent=match['latent'] is not None)
+    builder.variable(cause, number, latent=match['latent'] is not None)
     if match['effect'] is not None:
       effect = _unquoted(match['effect'])
-      found.variable(effect, number)
-      found.edge(cause, effect, number)
+      builder.variable(effect, number)
+      builder.edge(cause, effect, number)
 
 
-def _read_csv(text, found):
+def _read_csv(text, builder):
   first, end, rest = text.partition('\n')
   names = tuple(name.strip(' \t\r"').lower() for name in first.split(','))
-  _read_edges(f'{end}{rest}' if names in _HEADERS else text, found)
+  _read_edges(f'{end}{rest}' if names in _HEADERS else text, builder)
 
 
-def _read_dot(text, found):
-  tokens = _Tokens(text, found)
-  tokens.skipped('strict')
+def _read_dot(text, builder):
+  tokens = _Tokens(text, builder)
+  tokens.skip('strict')
   tokens.expect('digraph')
-  _read_body(tokens, found, ('graph', 'node', 'edge'))
+  _read_body(tokens, builder, ('graph', 'node', 'edge'))
 
 
-def _read_dagitty(text, found):
-  tokens = _Tokens(text, found)
+def _read_dagitty(text, builder):
+  tokens = _Tokens(text, builder)
   tokens.expect('dag')
-  _read_body(tokens, found, ())
+  _read_body(tokens, builder, ())
 
 
-def _read_body(tokens, found, defaults):
-  """From the name of the whole to the end of the file."""
+def _read_body(tokens, builder, defaults):
+  """Reads a graph from its name to the end of the file."""
   if tokens.next.is_word:
     tokens.take()
-  _group(tokens, found, defaults, 0)
+  _group(tokens, builder, defaults, 0)
   tokens.expect('')
 
 
-def _group(tokens, found, defaults, depth):
-  """A variable, or statements in braces: the variables in it.
+def _group(tokens, builder, defaults, depth):
+  """Reads a variable, or statements in braces.
 
   Args:
-    tokens: to take it from.
-    found: to note it in.
-    defaults: words that begin a list of attributes of nothing in particular.
-    depth: of the braces around it.
+    tokens: token stream.
+    builder: collects variables and edges.
+    defaults: keywords that begin a list of default attributes.
+    depth: nesting depth of the braces.
 
   Returns:
-    Names.
+    Names of the variables in the group.
   """
-  if depth and defaults and tokens.skipped('subgraph') and tokens.next.is_word:
+  if depth and defaults and tokens.skip('subgraph') and tokens.next.is_word:
     tokens.take()
   if depth and tokens.next.text != '{':
     token = tokens.word()
-    found.variable(token.name, token.line)
+    builder.variable(token.name, token.line)
     return [token.name]
   if depth > _MAX_DEPTH:
-    raise tokens.refuse(f'at most {_MAX_DEPTH} braces inside each other')
+    raise builder.error(
+      tokens.next.line, f'braces are nested more than {_MAX_DEPTH} deep'
+    )
   tokens.expect('{')
-  inside: list[str] = []
-  while not tokens.skipped('}'):
+  names: list[str] = []
+  while not tokens.skip('}'):
     if tokens.next.text.lower() in defaults:
       tokens.take()
       tokens.expect('[')
-      _attributes(tokens, found)
+      _attributes(tokens, builder)
     elif tokens.after.text == '=':
       tokens.word('an attribute')
       tokens.take()
       tokens.value()
-    elif not tokens.skipped(';', ','):
-      inside += _chain(tokens, found, defaults, depth + 1)
-  return list(dict.fromkeys(inside))
+    elif not tokens.skip(';', ','):
+      names += _chain(tokens, builder, defaults, depth + 1)
+  return list(dict.fromkeys(names))
 
 
-def _chain(tokens, found, defaults, depth):
-  """Variables with their attributes, or edges: the variables in them."""
-  names = last = _group(tokens, found, defaults, depth)
+def _chain(tokens, builder, defaults, depth):
+  """Reads variables and their attributes, or edges; returns their names."""
+  names = last = _group(tokens, builder, defaults, depth)
   while tokens.next.text in ('->', '<-'):
     arrow = tokens.take()
-    group = _group(tokens, found, defaults, depth)
+    group = _group(tokens, builder, defaults, depth)
     causes, effects = (last, group) if arrow.text == '->' else (group, last)
     for cause in causes:
       for effect in effects:
-        found.edge(cause, effect, arrow.line)
+        builder.edge(cause, effect, arrow.line)
     names, last = names + group, group
   line = tokens.next.line
-  if tokens.skipped('[') and _attributes(tokens, found):
+  if tokens.skip('[') and _attributes(tokens, builder):
     if len(names) != 1:
-      raise found.refuse(line, 'only a variable is latent; say so beside one')
-    found.variable(names[0], line, latent=True)
+      raise builder.error(line, '[latent] must follow a single variable')
+    builder.variable(names[0], line, latent=True)
   return names
 
 
-def _attributes(tokens, found):
-  """Takes attributes and the bracket after them: whether one says latent."""
+def _attributes(tokens, builder):
+  """Reads attributes to the closing bracket; returns whether latent is set."""
   latent = False
-  while not tokens.skipped(']'):
-    if tokens.skipped(',', ';'):
+  while not tokens.skip(']'):
+    if tokens.skip(',', ';'):
       continue
     token = tokens.word('an attribute')
     key = token.name.lower()
-    value = tokens.value().lower() if tokens.skipped('=') else 'true'
+    value = tokens.value().lower() if tokens.skip('=') else 'true'
     if key in _LATENT:
       if value not in ('true', 'false'):
-        raise found.refuse(token.line, f'{key} is true or false, not {value}')
+        raise builder.error(
+          token.line, f'{key} must be true or false, got {value}'
+        )
       latent = value == 'true'
     if key == 'dir' and value != 'forward':
-      raise found.refuse(
-        token.line, f'dir={value} turns an edge; write it as A -> B alone'
+      raise builder.error(
+        token.line,
+        f'dir={value} changes the direction of an edge; write A -> B alone',
       )
   return latent
 
 
-def _read_gml(text, found):
-  tokens = _Tokens(text, found)
-  graph = _field(found, _gml_list(tokens, '', 0), 'graph', 1)
-  inside = _pairs(found, graph)
-  if _text(found, _field(found, inside, 'directed', graph.line)) != '1':
-    raise found.refuse(
-      graph.line, 'the graph has to say directed 1, and its edges to mean it'
+def _read_gml(text, builder):
+  tokens = _Tokens(text, builder)
+  graph = _field(builder, _gml_list(tokens, builder, '', 0), 'graph', 1)
+  inside = _pairs(builder, graph)
+  if _text(builder, _field(builder, inside, 'directed', graph.line)) != '1':
+    raise builder.error(
+      graph.line,
+      'the graph must have directed 1; undirected graphs are not supported',
     )
   labels: dict[str, str] = {}
   for node in inside:
     if node.key == 'node':
-      fields = _pairs(found, node)
-      number = _text(found, _field(found, fields, 'id', node.line))
-      label = _text(found, _field(found, fields, 'label', node.line))
+      fields = _pairs(builder, node)
+      number = _text(builder, _field(builder, fields, 'id', node.line))
+      label = _text(builder, _field(builder, fields, 'label', node.line))
       latent = any(f.key in _LATENT and f.value == '1' for f in fields)
-      if number in labels or label in found.variables:
-        raise found.refuse(
-          node.line, f'the id {number} or the label {label} is already taken'
+      if number in labels or label in builder.variables:
+        raise builder.error(
+          node.line, f'the id {number} or the label {label} is already in use'
         )
       labels[number] = label
-      found.variable(label, node.line, latent=latent)
+      builder.variable(label, node.line, latent=latent)
   for edge in inside:
     if edge.key == 'edge':
-      fields = _pairs(found, edge)
+      fields = _pairs(builder, edge)
       ends = []
       for end in ('source', 'target'):
-        number = _text(found, _field(found, fields, end, edge.line))
+        number = _text(builder, _field(builder, fields, end, edge.line))
         if number not in labels:
-          raise found.refuse(
+          raise builder.error(
             edge.line, f'there is no node with the id {number}'
           )
         ends.append(labels[number])
-      found.edge(*ends, edge.line)
+      builder.edge(*ends, edge.line)
 
 
 class _Pair(NamedTuple):
-  """Of GML: a key with a text, or with pairs."""
+  """A key of GML with its value: a string, or a list of pairs."""
 
   key: str
   value: 'str | list[_Pair]'
   line: int
 
 
-def _gml_list(tokens, end, depth):
-  """Takes pairs up to a mark, and that: a list of `_Pair`."""
+def _gml_list(tokens, builder, end, depth):
+  """Reads pairs up to and including a mark; returns a list of `_Pair`."""
   if depth > _MAX_DEPTH:
-    raise tokens.refuse(f'at most {_MAX_DEPTH} brackets inside each other')
+    raise builder.error(
+      tokens.next.line, f'brackets are nested more than {_MAX_DEPTH} deep'
+    )
   pairs = []
-  while not tokens.skipped(end):
+  while not tokens.skip(end):
     token = tokens.word('a key')
-    inner = tokens.skipped('[')
-    value = _gml_list(tokens, ']', depth + 1) if inner else tokens.value()
+    inner = tokens.skip('[')
+    if inner:
+      value = _gml_list(tokens, builder, ']', depth + 1)
+    else:
+      value = tokens.value()
     pairs.append(_Pair(token.name.lower(), value, token.line))
   return pairs
 
 
-def _field(found, pairs, key, line):
-  """The one pair with a key."""
-  fitting = [pair for pair in pairs if pair.key == key]
-  if len(fitting) != 1:
-    raise found.refuse(
-      line, f'what begins here has {len(fitting)} fields {key!r}, and needs one'
+def _field(builder, pairs, key, line):
+  """Returns the one pair with a key."""
+  matches = [pair for pair in pairs if pair.key == key]
+  if len(matches) != 1:
+    raise builder.error(
+      line, f'expected exactly one field {key!r}, got {len(matches)}'
     )
-  return fitting[0]
+  return matches[0]
 
 
-def _pairs(found, pair):
+def _pairs(builder, pair):
   if isinstance(pair.value, str):
-    raise found.refuse(pair.line, f'{pair.key} needs a list in [ ]')
+    raise builder.error(pair.line, f'{pair.key} must be a list in [ ]')
   return pair.value
 
 
-def _text(found, pair):
+def _text(builder, pair):
   if not isinstance(pair.value, str):
-    raise found.refuse(pair.line, f'{pair.key} needs one value, not a list')
+    raise builder.error(pair.line, f'{pair.key} must be one value, not a list')
   return pair.value
 
 
-def _read_bif(text, found):
-  tokens = _Tokens(text, found)
+def _read_bif(text, builder):
+  tokens = _Tokens(text, builder)
   has_table: set[str] = set()
-  while not tokens.skipped(''):
+  while not tokens.skip(''):
     line = tokens.next.line
-    if tokens.skipped('network'):
+    if tokens.skip('network'):
       if tokens.next.is_word:
         tokens.take()
-    elif tokens.skipped('variable'):
+    elif tokens.skip('variable'):
       name = tokens.word().name
-      if name in found.variables:
-        raise found.refuse(line, f'there is a variable {name} already')
-      found.variable(name, line)
-    elif tokens.skipped('probability'):
+      if name in builder.variables:
+        raise builder.error(line, f'duplicate variable {name}')
+      builder.variable(name, line)
+    elif tokens.skip('probability'):
       names = _bif_table(tokens)
       for name in names:
-        if name not in found.variables:
-          raise found.refuse(
-            line, f'no variable {name} is declared before this'
-          )
+        if name not in builder.variables:
+          raise builder.error(line, f'variable {name} is not declared above')
       effect, *causes = names
       if effect in has_table:
-        raise found.refuse(line, f'{effect} has a probability already')
+        raise builder.error(line, f'duplicate probability of {effect}')
       has_table.add(effect)
       for cause in causes:
-        found.edge(cause, effect, line)
+        builder.edge(cause, effect, line)
     else:
-      raise tokens.refuse('network, variable or probability')
+      raise tokens.error('network, variable or probability')
     tokens.skip_block()
-  for name in found.variables:
+  for name in builder.variables:
     if name not in has_table:
-      raise errors.UsageError(f'{found.source}: {name} has no probability')
+      raise errors.UsageError(
+        f'{builder.source}: variable {name} has no probability'
+      )
 
 
 def _bif_table(tokens):
-  """Takes `(A | B, C)`: these names."""
+  """Reads `(A | B, C)`; returns the names."""
   tokens.expect('(')
   names = [tokens.word().name]
-  if tokens.skipped('|'):
+  if tokens.skip('|'):
     names.append(tokens.word().name)
-    while tokens.skipped(','):
+    while tokens.skip(','):
       names.append(tokens.word().name)
   tokens.expect(')')
   return names
 
 
-_READERS: dict[str, Callable[[str, _Found], None]] = {
+_READERS: dict[str, Callable[[str, _Builder], None]] = {
   '.txt': _read_edges,
   '.edges': _read_edges,
   '.csv': _read_csv,

@@ -1,7 +1,7 @@
-"""Takes YAML apart, node by node; nothing is ever constructed from it.
+"""Reads YAML node by node, without constructing Python objects from it.
 
-No tag, anchor or alias is followed, a name is what was written (`NO` and `Y`
-are no truth values), and whatever is wrong is told with its line and column.
+Tags, anchors and aliases are errors, a name is the string that was written
+(`NO` and `Y` are no booleans), and errors name the line and the column.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import yaml
 from acme_cbo.infra import errors
 
 _MAX_DEPTH = 8
-# Numbers beyond it are nobody's units, and would be infinite in float32.
+# Largest absolute value of a number: far from overflow in float32.
 _MAX_NUMBER = 1e9
 _NUMBER = re.compile(
   r'[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?', re.ASCII
@@ -23,16 +23,27 @@ _NUMBER = re.compile(
 _START = yaml.Mark('', 0, 0, 0, None, 0)
 
 
-class Complaint(Exception):
-  """What is wrong, and the place: a mark of YAML's."""
+class NodeError(Exception):
+  """An error at a line and column of a YAML file.
 
-  def __init__(self, what: str, mark: yaml.Mark, shift: int = 0):
-    super().__init__(what)
-    self.place = f'{mark.line + 1}:{mark.column + 1 + shift}'
+  Attributes:
+    position: 'line:column', counted from 1.
+  """
+
+  def __init__(self, reason: str, mark: yaml.Mark, shift: int = 0):
+    """Computes the position.
+
+    Args:
+      reason: label is wrong.
+      mark: YAML's mark of the position.
+      shift: columns to add to it.
+    """
+    super().__init__(reason)
+    self.position = f'{mark.line + 1}:{mark.column + 1 + shift}'
 
 
 class _Loader(yaml.SafeLoader):
-  """Composes nodes, and refuses what would make one of them mean more."""
+  """Composes nodes; tags, anchors, aliases and deep nesting are errors."""
 
   _depth = 0
 
@@ -40,11 +51,11 @@ class _Loader(yaml.SafeLoader):
     event = self.peek_event()
     mark = event.start_mark
     if isinstance(event, yaml.AliasEvent) or event.anchor:
-      raise Complaint('anchors (&) and aliases (*) are not read', mark)
+      raise NodeError('anchors (&) and aliases (*) are not supported', mark)
     if event.tag:
-      raise Complaint('tags (!) are not read', mark)
+      raise NodeError('tags (!) are not supported', mark)
     if self._depth == _MAX_DEPTH:
-      raise Complaint(f'nested over {_MAX_DEPTH} deep', mark)
+      raise NodeError(f'nested more than {_MAX_DEPTH} levels deep', mark)
     self._depth += 1
     node = super().compose_node(parent, index)
     self._depth -= 1
@@ -52,7 +63,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def compose(text: str) -> yaml.Node:
-  """The tree of nodes of a text."""
+  """Composes the tree of nodes of a text.
+
+  Args:
+    text: YAML text.
+
+  Returns:
+    The root node.
+
+  Raises:
+    NodeError: the text is empty or invalid.
+  """
   try:
     root = yaml.compose(text, Loader=_Loader)
   except yaml.reader.ReaderError as error:
@@ -60,120 +81,133 @@ def compose(text: str) -> yaml.Node:
     mark = yaml.Mark(
       '', 0, before.count('\n'), len(before) - before.rfind('\n') - 1, None, 0
     )
-    raise Complaint('a character that no text has', mark) from error
+    raise NodeError('invalid character', mark) from error
   except yaml.MarkedYAMLError as error:
-    what = ' '.join(f'{error.problem}'.split()).removeprefix('but ')
-    raise Complaint(
-      f'not YAML: {what}', error.problem_mark or _START
+    problem = ' '.join(f'{error.problem}'.split()).removeprefix('but ')
+    raise NodeError(
+      f'invalid YAML: {problem}', error.problem_mark or _START
     ) from error
-  # A code of a character, or a version, that is too large for a number.
+  # The code of a character, or a version, is too large for a number.
   except (ValueError, OverflowError) as error:
-    raise Complaint('not YAML: a number is too large', _START) from error
+    raise NodeError('invalid YAML: a number is too large', _START) from error
   if root is None:
-    raise Complaint('empty; it must describe a system', _START)
+    raise NodeError('the file is empty; it must describe a system', _START)
   return root
 
 
-def refuse(node: yaml.Node, what: str) -> NoReturn:
-  """Complains at the place of a node."""
-  raise Complaint(what, node.start_mark)
+def fail(node: yaml.Node, reason: str) -> NoReturn:
+  """Raises a `NodeError` at the position of a node."""
+  raise NodeError(reason, node.start_mark)
 
 
 def pairs(
-  node: yaml.Node, what: str
+  node: yaml.Node, label: str
 ) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-  """Keys, which are words, each once, and their nodes."""
+  """Returns the keys of a mapping, unique strings, and their values."""
   if not isinstance(node, yaml.MappingNode):
-    refuse(node, f'{what} must be a mapping (key: value)')
-  seen = set()
+    fail(node, f'{label} must be a mapping (key: value)')
+  keys = set()
   for key, _ in node.value:
-    word(key, f'a key of {what}')
-    if key.value in seen:
-      refuse(key, f'{what}: {short(key.value)} is there twice')
-    seen.add(key.value)
+    word(key, f'a key of {label}')
+    if key.value in keys:
+      fail(key, f'{label}: duplicate key {short(key.value)}')
+    keys.add(key.value)
   return node.value
 
 
 def fields(
   node: yaml.Node,
-  what: str,
-  known: Sequence[str],
-  needed: Sequence[str] = (),
+  label: str,
+  allowed: Sequence[str],
+  required: Sequence[str] = (),
 ) -> dict[str, yaml.Node]:
-  """Nodes by their keys, of which some are known and some are needed."""
-  found = {}
-  for key, value in pairs(node, what):
-    if key.value not in known:
-      hint = errors.did_you_mean_or_options(key.value, known)
-      refuse(key, f'{what}: key {short(key.value)} is unknown{hint}')
-    found[key.value] = value
-  for name in needed:
-    if name not in found:
-      refuse(node, f'{what}: {name} is missing')
-  return found
+  """Returns the values of a mapping by their keys.
+
+  Args:
+    node: the mapping.
+    label: description of the mapping in error messages.
+    allowed: allowed keys.
+    required: keys that must be present.
+
+  Returns:
+    {key: value}.
+
+  Raises:
+    NodeError: the node is no mapping, or has wrong keys.
+  """
+  values = {}
+  for key, value in pairs(node, label):
+    if key.value not in allowed:
+      hint = errors.did_you_mean_or_options(key.value, allowed)
+      fail(key, f'{label}: unknown key {short(key.value)}{hint}')
+    values[key.value] = value
+  for name in required:
+    if name not in values:
+      fail(node, f'{label}: {name} is missing')
+  return values
 
 
-def items(node: yaml.Node, what: str) -> list[yaml.Node]:
-  """The nodes of a list."""
+def items(node: yaml.Node, label: str) -> list[yaml.Node]:
+  """Returns the nodes of a list."""
   if not isinstance(node, yaml.SequenceNode):
-    refuse(node, f'{what} must be a list [...]')
+    fail(node, f'{label} must be a list [...]')
   return node.value
 
 
-def scalar(node: yaml.Node, what: str) -> yaml.ScalarNode:
-  """A node that holds a text, which is not empty."""
+def scalar(node: yaml.Node, label: str) -> yaml.ScalarNode:
+  """Returns the node itself, which must be a string that is not empty."""
   if not isinstance(node, yaml.ScalarNode):
-    refuse(node, f'{what} must be a text')
+    fail(node, f'{label} must be a string')
   if not node.value.strip():
-    refuse(node, f'{what} is empty')
+    fail(node, f'{label} is empty')
   return node
 
 
-def word(node: yaml.Node, what: str) -> str:
-  """A text as it was written, whatever YAML would make of it."""
-  return scalar(node, what).value
+def word(node: yaml.Node, label: str) -> str:
+  """Returns a string as written, whatever type YAML would give it."""
+  return scalar(node, label).value
 
 
-def option(node: yaml.Node, what: str, options: Sequence[str]) -> str:
-  """A word that is one of some."""
-  said = word(node, what)
-  if said not in options:
-    refuse(node, f'{what} must be {" or ".join(options)}, got {short(said)}')
-  return said
+def option(node: yaml.Node, label: str, options: Sequence[str]) -> str:
+  """Returns a string that is one of several options."""
+  value = word(node, label)
+  if value not in options:
+    fail(node, f'{label} must be {" or ".join(options)}, got {short(value)}')
+  return value
 
 
-def index(node: yaml.Node, what: str, names: Sequence[str]) -> int:
-  """Which of the variables a word names."""
-  said = word(node, what)
-  if said not in names:
-    hint = errors.did_you_mean_or_options(said, names)
-    refuse(node, f'{what}: {short(said)} is no variable{hint}')
-  return list(names).index(said)
+def index(node: yaml.Node, label: str, names: Sequence[str]) -> int:
+  """Returns the index of the variable that a string names."""
+  name = word(node, label)
+  if name not in names:
+    hint = errors.did_you_mean_or_options(name, names)
+    fail(node, f'{label}: unknown variable {short(name)}{hint}')
+  return list(names).index(name)
 
 
-def number(node: yaml.Node, what: str) -> float:
-  """A finite number, written as one."""
-  written = scalar(node, what)
+def number(node: yaml.Node, label: str) -> float:
+  """Returns a finite number; it must not be quoted."""
+  written = scalar(node, label)
   text = written.value
   if written.style is not None or not _NUMBER.fullmatch(text):
-    refuse(node, f'{what} must be a finite number, got {short(text)}')
+    fail(node, f'{label} must be a finite number, got {short(text)}')
   value = float(text)
   if abs(value) > _MAX_NUMBER:
-    refuse(
+    fail(
       node,
-      f'{what} must be a number within ±{_MAX_NUMBER:g}, got {short(text)}',
+      f'{label} must be a number within ±{_MAX_NUMBER:g}, got {short(text)}',
     )
   return value
 
 
-def positive(node: yaml.Node, what: str) -> float:
-  """A number above 0, in float32 too."""
-  value = number(node, what)
+def positive(node: yaml.Node, label: str) -> float:
+  """Returns a number that is positive, also in float32."""
+  value = number(node, label)
   if not np.float32(value) > 0:
-    refuse(node, f'{what} must be positive, got {value:g}')
+    fail(node, f'{label} must be positive, got {value:g}')
   return value
 
 
 def short(word: str) -> str:
-  """A word in quotes, on one line and not too long."""
+  """Quotes and shortens a string for an error message."""
   return repr(word if len(word) <= 40 else f'{word[:40]}…')

@@ -1,4 +1,4 @@
-"""Reads the one YAML file in which a person describes a system of their own.
+"""Reads a system that a user describes in one YAML file.
 
   name: toy
   target: Y
@@ -9,32 +9,34 @@
     Y: {equation: "cos(Z) - exp(-Z / 20) + e"}
     U: {equation: "e", noise: {uniform: [-1, 1]}, latent: true}
   interventions: {max_size: 2}     # or {sets: [[X], [Z], [X, Z]]}
-  budget: 100                      # of cost
-  source: where it comes from
-  optimum: {Z: -3.2003}            # where it is known
+  budget: 100                      # total cost of all interventions
+  source: reference or description
+  optimum: {Z: -3.2003}            # the best intervention, if known
 
-`formulas` says what an equation may hold; the name of a variable is a letter,
-then up to 63 letters, digits or _. A variable without a domain may not be set.
-The last four may be left out: then one variable is set at a time, and nothing
-limits the cost. A variable costs 1, and its noise is normal of mean 0 and
-deviation 1, unless given: normal [mean, deviation], uniform [low, high],
-laplace [location, scale], gamma [shape, location, scale], or none.
+See `formulas` for the syntax of equations. The name of a variable is a letter,
+followed by at most 63 letters, digits or _. A variable without a domain cannot
+be intervened on. The last four keys are optional: by default an intervention
+sets one variable, and there is no cost budget. A variable has cost 1 by
+default, and its noise is standard normal. The noises are normal [mean,
+deviation], uniform [low, high], laplace [location, scale], gamma [shape,
+location, scale], and none.
 
-Where the equations are not known, they are fitted to data, given the graph:
+If the equations are unknown, they can be fitted to data, given the graph:
 
   name: cells
   target: Akt
   goal: maximize
   graph: cells.dot                 # see `graph_files`
-  data: cells.csv                  # names, then rows of numbers
+  data: cells.csv                  # a header of names, then rows of numbers
   fit: linear                      # or features, see `fit`
-  variables:                       # that may be set, without equations
+  variables:                       # those to intervene on, without equations
     PKA: {domain: [0, 100], cost: 2}
-    PKC: {}                        # from its least to its greatest value
+    PKC: {}                        # domain from its smallest to largest value
 
-The two files are looked for beside this one. They call the variables the same,
-and there . and - may join the parts of a name, too. Without `variables` all but
-the target may be set. `nodes` says what YAML may hold.
+Paths are relative to the folder of the YAML file. Graph and data must use the
+same names, which may also have parts joined by . or -. Without the key
+`variables`, all observed variables but the target can be intervened on. See
+`yaml_nodes` for the supported subset of YAML.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,14 +67,14 @@ from acme_cbo.scms.files import yaml_nodes
 _MAX_BYTES = 256 * 1024
 _MAX_VARIABLES = 200
 _MAX_SETS = 50_000
-# Of `check_finite`.
+# Limits of `check_finite`.
 _MAX_CHECKED_SETS = 200
 _NUM_CHECKED_DRAWS = 256
 
-_NEEDED = ('name', 'target', 'goal')
+_REQUIRED = ('name', 'target', 'goal')
 _FITTED = ('graph', 'data', 'fit')
-_TOP = (
-  *_NEEDED,
+_TOP_LEVEL = (
+  *_REQUIRED,
   'variables',
   *_FITTED,
   'interventions',
@@ -88,63 +90,61 @@ _SYSTEM_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,63}')
 
 
 def read(path: str | os.PathLike[str]) -> systems.System:
-  """Reads a file.
+  """Reads a YAML file.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Returns:
-    The system, in the precision that jax is set to.
+    The system, in the current precision of jax.
 
   Raises:
-    errors.UsageError: it cannot be read, or does not describe a system; in one
-      line, with line and column.
+    errors.UsageError: the file cannot be read or does not describe a system.
+      The message is one line and names file, line and column.
   """
   path = pathlib.Path(path)
   return parse(graph_files.read_text(path, _MAX_BYTES), str(path))
 
 
 def parse(text: str, file: str = 'text') -> systems.System:
-  """Reads a text.
+  """Parses the text of a YAML file.
 
   Args:
-    text: of a file.
-    file: what complaints call it; graph and data lie beside it.
+    text: content of the file.
+    file: path of the file, for error messages; other files are looked up
+      relative to its folder.
 
   Returns:
-    The system, in the precision that jax is set to.
+    The system, in the current precision of jax.
 
   Raises:
-    errors.UsageError: as `read`.
+    errors.UsageError: as for `read`.
   """
   if len(text) > _MAX_BYTES:
     raise errors.UsageError(
-      f'{file}: larger than {_MAX_BYTES // 1024} KiB; a system is described in '
-      'less'
+      f'{file}: larger than {_MAX_BYTES // 1024} KiB, the limit for a system'
     )
   try:
     root = yaml_nodes.compose(text)
     return _Reader(text, pathlib.Path(file).parent).system(root)
-  except yaml_nodes.Complaint as complaint:
-    raise errors.UsageError(
-      f'{file}:{complaint.place}: {complaint}'
-    ) from complaint
+  except yaml_nodes.NodeError as error:
+    raise errors.UsageError(f'{file}:{error.position}: {error}') from error
 
 
 def check_finite(system: systems.System, seed: int = 0) -> None:
-  """Refuses a system whose variables can have no finite value.
+  """Raises unless samples of a system are finite.
 
-  Samples it under no intervention, and under interventions on each allowed set
-  (on 200 of them where there are more): at the ends of the domains and at a
-  random point between.
+  Samples are drawn without intervention and under interventions on each allowed
+  set (on 200 of them if there are more): at the lower ends, at the upper ends
+  and at a random point of the domains.
 
   Args:
     system: the system.
-    seed: of the draws.
+    seed: random seed.
 
   Raises:
-    errors.UsageError: a value is not finite; names variable, equation and
-      intervention.
+    errors.UsageError: a value is not finite. The message names the variable,
+      its equation and the intervention.
   """
   problem = system.scm.problem
   rng = np.random.default_rng(seed)
@@ -162,27 +162,31 @@ def check_finite(system: systems.System, seed: int = 0) -> None:
   bank = draw(jax.random.key(seed), system.scm, _NUM_CHECKED_DRAWS)
   propagate = jax.jit(simulate.propagate)
   finite = jax.jit(
-    lambda scm, attempts, bank: jax.lax.map(
-      lambda one: jnp.isfinite(simulate.propagate(scm, one, bank)).all(),
-      attempts,
+    lambda scm, candidates, bank: jax.lax.map(
+      lambda intervention: jnp.isfinite(
+        simulate.propagate(scm, intervention, bank)
+      ).all(),
+      candidates,
     )
   )
-  attempts = types.Intervention(
+  candidates = types.Intervention(
     jnp.asarray(mask), jnp.asarray(values, low.dtype)
   )
-  fine = np.asarray(finite(system.scm, attempts, bank))
-  if not fine.all():
-    first = jax.tree.map(lambda leaf: leaf[int(np.argmin(fine))], attempts)
+  is_finite = np.asarray(finite(system.scm, candidates, bank))
+  if not is_finite.all():
+    first = jax.tree.map(
+      lambda leaf: leaf[int(np.argmin(is_finite))], candidates
+    )
     u = propagate(system.scm, first, bank)
     raise errors.UsageError(systems.describe_non_finite(system, first, u))
 
 
 class _Variable(NamedTuple):
-  """What is said of a variable.
+  """Description of a variable.
 
   Attributes:
-    name: its own.
-    key: where it is said.
+    name: name of the variable.
+    key: node of the name; the root if the file does not mention the variable.
     fields: nodes by their keys.
   """
 
@@ -192,14 +196,14 @@ class _Variable(NamedTuple):
 
 
 class _Model(NamedTuple):
-  """Variables and their equations, as a file says them or as they are fitted.
+  """Variables and their equations, written in the file or fitted to data.
 
   Attributes:
-    variables: D of them.
-    parents: [D, D] bool.
-    latent: [D] whether nobody watches.
-    domains: [D] of those that may be set; None of the others.
-    equations: what else `assemble.system` takes.
+    variables: the D variables.
+    parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
+    latent: [D] True for latent variables.
+    domains: [D] domain of each variable; None if it cannot be intervened on.
+    equations: further keyword arguments of `assemble.system`.
   """
 
   variables: list[_Variable]
@@ -210,9 +214,11 @@ class _Model(NamedTuple):
 
 
 class _Reader:
-  """Makes a system of nodes.
+  """Builds a system from nodes.
 
-  The text is there to find columns in, other files are looked for in a folder.
+  Attributes:
+    _text: text of the file, to compute columns in equations.
+    _folder: folder of the graph and data files.
   """
 
   def __init__(self, text: str, folder: pathlib.Path):
@@ -220,20 +226,22 @@ class _Reader:
     self._folder = folder
 
   def system(self, root: yaml.Node) -> systems.System:
-    top = yaml_nodes.fields(root, 'the file', _TOP, _NEEDED)
+    top = yaml_nodes.fields(root, 'the file', _TOP_LEVEL, _REQUIRED)
     name = yaml_nodes.word(top['name'], 'name')
     if not _SYSTEM_NAME.fullmatch(name):
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         top['name'],
-        f'name {yaml_nodes.short(name)} must be a letter or digit, then up to '
-        '63 '
-        'letters, digits or . _ -',
+        f'name {yaml_nodes.short(name)} must be a letter or digit, followed by '
+        'at most 63 letters, digits or . _ -',
       )
     goal = yaml_nodes.option(top['goal'], 'goal', list(_GOALS))
     source = yaml_nodes.word(top['source'], 'source') if 'source' in top else ''
     source = ' '.join(source.split())
     is_fitted = not top.keys().isdisjoint(_FITTED)
-    model = (self._fitted if is_fitted else self._written)(top, root)
+    if is_fitted:
+      model = self._fitted_model(top, root)
+    else:
+      model = self._written_model(top, root)
     domains = model.domains
     names = [variable.name for variable in model.variables]
     target = self._target(top['target'], names, model)
@@ -243,25 +251,26 @@ class _Reader:
     ]
     settable = [domain is not None for domain in domains]
     if not any(settable):
-      yaml_nodes.refuse(
-        top.get('variables', root), 'no variable has a domain: none may be set'
+      yaml_nodes.fail(
+        top.get('variables', root),
+        'no variable has a domain, so that no intervention is possible',
       )
     sets = self._sets(top.get('interventions'), root, names, settable)
     causes = np.asarray(graphs.ancestors(jnp.asarray(model.parents)))[target]
     if not (causes & sets.any(0)).any():
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         top['target'],
-        f'no variable that may be set is a cause of the target {names[target]}',
+        f'no variable with a domain is a cause of the target {names[target]}',
       )
     budget = math.inf
     if 'budget' in top:
       budget = yaml_nodes.positive(top['budget'], 'budget')
       cheapest = (sets * np.array(costs)).sum(1).min()
       if budget < cheapest:
-        yaml_nodes.refuse(
+        yaml_nodes.fail(
           top['budget'],
-          f'budget {budget:g} pays for no intervention; the cheapest costs '
-          f'{cheapest:g}',
+          f'budget {budget:g} is too small for any intervention; the cheapest '
+          f'costs {cheapest:g}',
         )
     hint = None
     if 'optimum' in top:
@@ -285,13 +294,15 @@ class _Reader:
       **model.equations,
     )
 
-  def _written(self, top: dict[str, yaml.Node], root: yaml.Node) -> _Model:
-    """What the equations of the file say."""
+  def _written_model(
+    self, top: dict[str, yaml.Node], root: yaml.Node
+  ) -> _Model:
+    """Builds the model from the equations in the file."""
     if 'variables' not in top:
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         root,
-        'the file: variables is missing, with their equations; or graph, data '
-        'and fit, where they are not known',
+        'the file: variables is missing; give variables with equations, or '
+        'graph, data and fit',
       )
     variables = self._variables(top['variables'])
     names = [variable.name for variable in variables]
@@ -314,45 +325,46 @@ class _Reader:
       {'mechanism': mechanism, 'family': systems.NO_KIND},
     )
 
-  def _fitted(self, top: dict[str, yaml.Node], root: yaml.Node) -> _Model:
-    """What data say of the equations of a graph."""
+  def _fitted_model(self, top: dict[str, yaml.Node], root: yaml.Node) -> _Model:
+    """Builds the model by fitting the equations of a graph to data."""
     for name in _FITTED:
       if name not in top:
-        yaml_nodes.refuse(
-          root, f'{", ".join(_FITTED)} belong together: {name} is missing'
+        yaml_nodes.fail(
+          root,
+          f'{", ".join(_FITTED)} must be given together: {name} is missing',
         )
     kind = yaml_nodes.option(top['fit'], 'fit', fit.KINDS)
-    of_graph, of_data = (
+    graph_path, data_path = (
       self._folder / yaml_nodes.word(top[name], name)
       for name in ('graph', 'data')
     )
-    graph = _found(top['graph'], graph_files.read, of_graph)
-    data = _found(top['data'], fit.read_csv, of_data)
-    both = f'{of_graph} and {of_data}'
-    found = _found(top['fit'], fit.fit, graph, data, kind, both)
+    graph = _call(top['graph'], graph_files.read, graph_path)
+    data = _call(top['data'], fit.read_csv, data_path)
+    source = f'{graph_path} and {data_path}'
+    fitted = _call(top['fit'], fit.fit, graph, data, kind, source)
     names = graph.variables
-    said, pairs = {}, []
+    described, pairs = {}, []
     if 'variables' in top:
       pairs = yaml_nodes.pairs(top['variables'], 'variables')
       if not pairs:
-        yaml_nodes.refuse(top['variables'], 'variables is empty')
+        yaml_nodes.fail(top['variables'], 'variables is empty')
     for key, value in pairs:
       yaml_nodes.index(key, 'variables', names)
       fields = yaml_nodes.fields(value, f'variable {key.value}', _SETTABLE)
-      said[key.value] = _Variable(key.value, key, fields)
+      described[key.value] = _Variable(key.value, key, fields)
     target = yaml_nodes.word(top['target'], 'target')
     variables, domains = [], []
     for j, name in enumerate(names):
-      variable = said.get(name, _Variable(name, root, {}))
-      if name in said and graph.latent[j]:
-        yaml_nodes.refuse(
+      variable = described.get(name, _Variable(name, root, {}))
+      if name in described and graph.latent[j]:
+        yaml_nodes.fail(
           variable.key,
-          f'variable {name} is latent: nobody sees it, so it may not be set',
+          f'variable {name} is latent, so that it cannot be intervened on',
         )
       domain = self._domain(variable)
-      may = name in said or (not said and name != target)
-      if may and not graph.latent[j]:
-        domain = domain or (found.least[j], found.greatest[j])
+      settable = name in described or (not described and name != target)
+      if settable and not graph.latent[j]:
+        domain = domain or (fitted.minimum[j], fitted.maximum[j])
       variables.append(variable)
       domains.append(domain)
     return _Model(
@@ -361,10 +373,10 @@ class _Reader:
       graph.latent.tolist(),
       domains,
       {
-        'mechanism': found.mechanism,
-        'family': found.family,
-        'location': found.location,
-        'scale': found.scale,
+        'mechanism': fitted.mechanism,
+        'family': fitted.family,
+        'location': fitted.location,
+        'scale': fitted.scale,
       },
     )
 
@@ -374,15 +386,15 @@ class _Reader:
       try:
         formulas.check_name(key.value)
       except errors.UsageError as error:
-        yaml_nodes.refuse(key, str(error))
+        yaml_nodes.fail(key, str(error))
       fields = yaml_nodes.fields(
         value, f'variable {key.value}', _VARIABLE, ('equation',)
       )
       variables.append(_Variable(key.value, key, fields))
     if not variables:
-      yaml_nodes.refuse(node, 'variables is empty')
+      yaml_nodes.fail(node, 'variables is empty')
     if len(variables) > _MAX_VARIABLES:
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         node, f'{len(variables)} variables; at most {_MAX_VARIABLES}'
       )
     return variables
@@ -390,21 +402,21 @@ class _Reader:
   def _equation(
     self, variable: _Variable, names: Sequence[str]
   ) -> formulas.Equation:
-    what = f'variable {variable.name}: equation'
-    node = yaml_nodes.scalar(variable.fields['equation'], what)
+    label = f'variable {variable.name}: equation'
+    node = yaml_nodes.scalar(variable.fields['equation'], label)
     try:
       return formulas.parse(node.value, names)
     except formulas.FormulaError as error:
       shift = self._shift(node, error.column)
       inside = '' if shift is not None else f', column {error.column}'
-      raise yaml_nodes.Complaint(
-        f'{what}{inside}: {error.reason}', node.start_mark, shift or 0
+      raise yaml_nodes.NodeError(
+        f'{label}{inside}: {error.reason}', node.start_mark, shift or 0
       ) from error
 
   def _shift(self, node: yaml.ScalarNode, column: int) -> int | None:
-    """Columns from the start of a scalar to a column of its value, if known.
+    """Returns the columns from the start of a node to a column of its value.
 
-    Known where the value stands in the file as it is, on one line.
+    It is None where the file does not hold the value verbatim, on one line.
     """
     start, end = node.start_mark, node.end_mark
     quotes = 1 if node.style in ('"', "'") else 0
@@ -418,7 +430,7 @@ class _Reader:
     variables: Sequence[_Variable],
     equations: Sequence[formulas.Equation],
   ) -> None:
-    """Refuses causes that go in a circle."""
+    """Raises if the equations have a cycle."""
     before = {
       variable.name: equation.names
       for variable, equation in zip(variables, equations, strict=True)
@@ -427,13 +439,13 @@ class _Reader:
       graphlib.TopologicalSorter(before).prepare()
     except graphlib.CycleError as error:
       cycle = error.args[1]
-      # Told from whichever of its variables stands first in the file.
+      # Start with the variable that comes first in the file.
       first = min(cycle, key=list(before).index)
       start = cycle.index(first)
       cycle = [*cycle[start:-1], *cycle[:start], first]
       node = variables[list(before).index(first)].fields['equation']
-      raise yaml_nodes.Complaint(
-        f'variable {first}: causes go in a circle: {" -> ".join(cycle)}',
+      raise yaml_nodes.NodeError(
+        f'variable {first}: the equations have a cycle: {" -> ".join(cycle)}',
         node.start_mark,
       ) from error
 
@@ -443,40 +455,40 @@ class _Reader:
     if 'noise' not in variable.fields:
       return formulas.Noise() if equation.noisy else formulas.Noise('none', ())
     node = variable.fields['noise']
-    what = f'variable {variable.name}: noise'
+    label = f'variable {variable.name}: noise'
     if isinstance(node, yaml.MappingNode):
-      pairs = yaml_nodes.pairs(node, what)
+      pairs = yaml_nodes.pairs(node, label)
       if len(pairs) != 1:
-        yaml_nodes.refuse(node, f'{what} must be one distribution')
+        yaml_nodes.fail(node, f'{label} must be one distribution')
       kind, parameters = pairs[0][0].value, pairs[0][1]
       numbers = tuple(
-        yaml_nodes.number(item, what)
-        for item in yaml_nodes.items(parameters, what)
+        yaml_nodes.number(item, label)
+        for item in yaml_nodes.items(parameters, label)
       )
     else:
-      kind, numbers = yaml_nodes.word(node, what), ()
+      kind, numbers = yaml_nodes.word(node, label), ()
     noise = formulas.Noise(kind, numbers)
     try:
       formulas.check_noise(noise)
     except errors.UsageError as error:
-      yaml_nodes.refuse(node, f'variable {variable.name}: {error}')
+      yaml_nodes.fail(node, f'variable {variable.name}: {error}')
     if kind != 'none' and not equation.noisy:
-      yaml_nodes.refuse(
-        node, f'{what} is given, but the equation does not mention e'
+      yaml_nodes.fail(
+        node, f'{label} is given, but the equation does not mention e'
       )
     return noise
 
   def _latent(self, variable: _Variable) -> bool:
     if 'latent' not in variable.fields:
       return False
-    what = f'variable {variable.name}: latent'
+    label = f'variable {variable.name}: latent'
     node = variable.fields['latent']
-    latent = yaml_nodes.option(node, what, ['true', 'false']) == 'true'
+    latent = yaml_nodes.option(node, label, ['true', 'false']) == 'true'
     if latent and 'domain' in variable.fields:
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         variable.fields['domain'],
-        f'variable {variable.name} is latent: nobody sees it, so it may not be '
-        'set; remove domain or latent',
+        f'variable {variable.name} is latent, so that it cannot be intervened '
+        'on; remove domain or latent',
       )
     return latent
 
@@ -485,15 +497,15 @@ class _Reader:
   ) -> int:
     target = yaml_nodes.index(node, 'target', names)
     if model.latent[target]:
-      yaml_nodes.refuse(
-        node, f'target {names[target]} is latent: nobody sees it'
+      yaml_nodes.fail(
+        node, f'target {names[target]} is latent; it must be observed'
       )
     if model.domains[target] is not None:
       variable = model.variables[target]
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         variable.fields.get('domain', variable.key),
-        f'variable {names[target]} is the target, which may not be set; remove '
-        'its domain',
+        f'variable {names[target]} is the target, which cannot be intervened '
+        'on; remove its domain',
       )
     return target
 
@@ -501,30 +513,30 @@ class _Reader:
     if 'domain' not in variable.fields:
       return None
     node = variable.fields['domain']
-    what = f'variable {variable.name}: domain'
+    label = f'variable {variable.name}: domain'
     numbers = [
-      yaml_nodes.number(item, what) for item in yaml_nodes.items(node, what)
+      yaml_nodes.number(item, label) for item in yaml_nodes.items(node, label)
     ]
     if len(numbers) != 2:
-      yaml_nodes.refuse(node, f'{what} must be [low, high]')
+      yaml_nodes.fail(node, f'{label} must be [low, high]')
     low, high = numbers
-    # Also in float32, in which policies may be run.
+    # In float32, which policies may use.
     if not np.float32(low) < np.float32(high):
-      yaml_nodes.refuse(
-        node, f'{what} must be [low, high] with low < high, got '
+      yaml_nodes.fail(
+        node, f'{label} must be [low, high] with low < high, got '
         f'[{low:.9g}, {high:.9g}]'
       )  # fmt: skip
     return low, high
 
-  def _cost(self, variable: _Variable, may_be_set: bool) -> float:
+  def _cost(self, variable: _Variable, settable: bool) -> float:
     if 'cost' not in variable.fields:
       return 1.0
     node = variable.fields['cost']
-    if not may_be_set:
-      yaml_nodes.refuse(
+    if not settable:
+      yaml_nodes.fail(
         node,
-        f'variable {variable.name} has a cost but no domain, so it may not be '
-        'set; give it a domain or remove the cost',
+        f'variable {variable.name} has a cost but no domain; add a domain or '
+        'remove the cost',
       )
     return yaml_nodes.positive(node, f'variable {variable.name}: cost')
 
@@ -535,59 +547,64 @@ class _Reader:
     names: Sequence[str],
     settable: Sequence[bool],
   ) -> np.ndarray:
-    """The sets that may be set together: [M, D] bool."""
-    what = 'interventions'
+    """Returns the allowed sets of variables: [M, D] bool."""
+    label = 'interventions'
     allowed = np.flatnonzero(settable)
     fields = (
-      {} if node is None else yaml_nodes.fields(node, what, _INTERVENTIONS)
+      {} if node is None else yaml_nodes.fields(node, label, _INTERVENTIONS)
     )
     if node is not None and len(fields) != 1:
-      yaml_nodes.refuse(node, f'{what} must have either max_size or sets')
+      yaml_nodes.fail(
+        node, f'{label} must have exactly one of max_size and sets'
+      )
     if 'sets' in fields:
       return self._listed_sets(fields['sets'], names, settable)
     size = 1
     if 'max_size' in fields:
       inner = fields['max_size']
-      size = yaml_nodes.number(inner, f'{what}: max_size')
+      size = yaml_nodes.number(inner, f'{label}: max_size')
       if size != int(size) or not 1 <= size <= len(allowed):
-        yaml_nodes.refuse(
+        yaml_nodes.fail(
           inner,
-          f'{what}: max_size must be a whole number, 1 to {len(allowed)} '
-          f'(so many may be set), got {size:g}',
+          f'{label}: max_size must be a whole number, 1 to {len(allowed)} '
+          f'(the number of variables with a domain), got {size:g}',
         )
       size = int(size)
     number = sum(math.comb(len(allowed), k) for k in range(1, size + 1))
     if number > _MAX_SETS:
-      yaml_nodes.refuse(
+      yaml_nodes.fail(
         node or root,
-        f'{what}: {number:,} sets of up to {size} out of {len(allowed)} '
-        f'variables; at most {_MAX_SETS:,}: lower max_size or list the sets',
+        f'{label}: {number:,} sets of up to {size} out of {len(allowed)} '
+        f'variables, at most {_MAX_SETS:,} are allowed; lower max_size or list '
+        'the sets',
       )
     return intervention_sets.subsets(np.array(settable), size)
 
   def _listed_sets(self, node, names, settable) -> np.ndarray:
-    what = 'interventions: sets'
+    label = 'interventions: sets'
     members: dict[tuple[int, ...], None] = {}
-    for inner in yaml_nodes.items(node, what):
+    for inner in yaml_nodes.items(node, label):
       subset = []
-      for item in yaml_nodes.items(inner, what):
-        j = yaml_nodes.index(item, what, names)
+      for item in yaml_nodes.items(inner, label):
+        j = yaml_nodes.index(item, label, names)
         if not settable[j]:
-          yaml_nodes.refuse(
-            item, f'{what}: {names[j]} has no domain, so it may not be set'
+          yaml_nodes.fail(
+            item,
+            f'{label}: {names[j]} has no domain, so that it cannot be '
+            'intervened on',
           )
         if j in subset:
-          yaml_nodes.refuse(item, f'{what}: {names[j]} is twice in one set')
+          yaml_nodes.fail(item, f'{label}: duplicate variable {names[j]}')
         subset.append(j)
       if not subset:
-        yaml_nodes.refuse(inner, f'{what}: an empty set')
+        yaml_nodes.fail(inner, f'{label}: empty set')
       if tuple(sorted(subset)) in members:
         together = ', '.join(names[j] for j in subset)
-        yaml_nodes.refuse(inner, f'{what}: [{together}] is there twice')
+        yaml_nodes.fail(inner, f'{label}: duplicate set [{together}]')
       members[tuple(sorted(subset))] = None
     if not 1 <= len(members) <= _MAX_SETS:
-      yaml_nodes.refuse(
-        node, f'{what}: {len(members)} sets; there must be 1 to {_MAX_SETS:,}'
+      yaml_nodes.fail(
+        node, f'{label}: {len(members)} sets; there must be 1 to {_MAX_SETS:,}'
       )
     sets = np.zeros((len(members), len(names)), bool)
     for row, subset in zip(sets, members, strict=True):
@@ -600,12 +617,14 @@ class _Reader:
       j = yaml_nodes.index(key, 'optimum', names)
       number = yaml_nodes.number(value, f'optimum: {names[j]}')
       if domains[j] is None:
-        yaml_nodes.refuse(
-          key, f'optimum: {names[j]} has no domain, so it may not be set'
+        yaml_nodes.fail(
+          key,
+          f'optimum: {names[j]} has no domain, so that it cannot be intervened '
+          'on',
         )
       low, high = domains[j]
       if not low <= number <= high:
-        yaml_nodes.refuse(
+        yaml_nodes.fail(
           value,
           f'optimum: {names[j]} = {number:.9g} is outside its domain '
           f'[{low:.9g}, {high:.9g}]',
@@ -614,15 +633,15 @@ class _Reader:
     mask = np.isin(np.arange(len(names)), list(values))
     if not (sets == mask).all(1).any():
       together = ', '.join(names[j] for j in np.flatnonzero(mask))
-      yaml_nodes.refuse(
-        node, f'optimum: [{together}] is not among the sets of interventions'
+      yaml_nodes.fail(
+        node, f'optimum: [{together}] is not one of the allowed sets'
       )
     return values
 
 
-def _found(node: yaml.Node, read: Callable[..., Any], *args: Any) -> Any:
-  """What other files say; complaints begin with the place that asked."""
+def _call(node: yaml.Node, function: Callable[..., Any], *args: Any) -> Any:
+  """Calls a function; its errors are raised at the position of a node."""
   try:
-    return read(*args)
+    return function(*args)
   except errors.UsageError as error:
-    yaml_nodes.refuse(node, str(error))
+    yaml_nodes.fail(node, str(error))

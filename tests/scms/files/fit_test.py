@@ -1,3 +1,5 @@
+"""Tests of fitting SCMs to data."""
+
 import pathlib
 import tempfile
 from typing import Any
@@ -30,12 +32,12 @@ def _graph(text):
   return graph_files.parse(text, '.txt', 'a graph')
 
 
-def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **given: Any):
-  """A system of which C is to be maximised and all else may be set alone."""
+def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **options: Any):
+  """Fits a system with target C in which all other variables are settable."""
   table = fit.Table(tuple(names), rows)
-  found = fit.fit(graph, table, kind, 'a source', **given)
+  fitted = fit.fit(graph, table, kind, 'a source', **options)
   target = graph.variables.index('C')
-  may_be_set = ~graph.latent & (np.arange(len(graph.latent)) != target)
+  settable = ~graph.latent & (np.arange(len(graph.latent)) != target)
   return assemble.system(
     'a name',
     'a source',
@@ -43,19 +45,19 @@ def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **given: Any):
     parents=graph.parents,
     target=target,
     goal=1,
-    sets=np.diag(may_be_set)[may_be_set],
-    low=found.least,
-    high=found.greatest,
-    mechanism=found.mechanism,
-    family=found.family,
+    sets=np.diag(settable)[settable],
+    low=fitted.minimum,
+    high=fitted.maximum,
+    mechanism=fitted.mechanism,
+    family=fitted.family,
     latent=graph.latent,
-    location=found.location,
-    scale=found.scale,
+    location=fitted.location,
+    scale=fitted.scale,
   )
 
 
 def _mean_of_target(system, settings):
-  """E[target | do] in the target's own units, for a dict of names."""
+  """Returns E[target | do] in the target's own units, for a dict of names."""
   scm = system.scm
   do = hand_made_scms.do(
     {system.variables.index(name): x for name, x in settings.items()},
@@ -68,7 +70,7 @@ def _mean_of_target(system, settings):
 
 
 def _implied(system):
-  """Means and covariances of a linear SCM in closed form: (I - B)^-1."""
+  """Returns means and covariances of a linear SCM, from (I - B)^-1."""
   scm = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), system.scm)
   total = np.linalg.inv(np.eye(len(scm.order)) - scm.mechanism.linear)
   half = total * scm.mechanism.noise_scale * scm.scale[:, None]
@@ -111,7 +113,7 @@ class LinearTest(parameterized.TestCase):
     np.testing.assert_allclose(covariance, np.cov(rows.T, ddof=0), rtol=1e-5)
 
   @pytest.mark.stat
-  def test_what_is_sampled_has_the_moments_of_the_data(self):
+  def test_samples_have_the_moments_of_the_data(self):
     rows = np.random.default_rng(1).normal(size=(200, 3)) @ np.tri(3) + [
       1,
       2,
@@ -154,17 +156,17 @@ class LinearTest(parameterized.TestCase):
     two = _fit(_graph(_TRIANGLE), rows[:, [2, 0, 1]], names=('C', 'A', 'B'))
     jax.tree.map(np.testing.assert_array_equal, one.scm, two.scm)
 
-  def test_units_and_ranges_of_what_is_watched(self):
+  def test_units_and_ranges_of_observed_variables(self):
     rows = np.random.default_rng(4).normal(size=(50, 3)) @ np.tri(3)
     graph = _graph('U [latent]\nU A\n' + _TRIANGLE)
-    found = fit.fit(graph, fit.Table(tuple('ABC'), rows), 'linear', 'a source')
-    for actual, of_latent, expected in (
-      (found.location, 0.0, rows.mean(0)),
-      (found.scale, 1.0, rows.std(0)),
-      (found.least, 0.0, rows.min(0)),
-      (found.greatest, 0.0, rows.max(0)),
+    fitted = fit.fit(graph, fit.Table(tuple('ABC'), rows), 'linear', 'a source')
+    for actual, latent_value, expected in (
+      (fitted.location, 0.0, rows.mean(0)),
+      (fitted.scale, 1.0, rows.std(0)),
+      (fitted.minimum, 0.0, rows.min(0)),
+      (fitted.maximum, 0.0, rows.max(0)),
     ):
-      np.testing.assert_allclose(actual, [of_latent, *expected], rtol=1e-12)
+      np.testing.assert_allclose(actual, [latent_value, *expected], rtol=1e-12)
 
   def test_is_an_scm_as_any_other(self):
     rows = np.random.default_rng(5).normal(size=(50, 3)) @ np.tri(3)
@@ -191,8 +193,8 @@ class LatentTest(parameterized.TestCase):
   def test_front_door(self, sign):
     """Pearl's formula: the slope of B on A, times that of C on B given A.
 
-    This graph has as many parameters as moments, so that the greatest
-    likelihood is where these estimates are.
+    This graph has as many parameters as moments, so that these are the maximum
+    likelihood estimates.
     """
     rows = _front_door(np.random.default_rng(7), 500, sign)
     with jax.enable_x64(True):
@@ -204,20 +206,20 @@ class LatentTest(parameterized.TestCase):
       of_b = _mean_of_target(system, {'B': 2.0}) - _mean_of_target(
         system, {'B': 1.0}
       )
-    seen = ~_graph(_FRONT_DOOR).latent
-    np.testing.assert_allclose(mean[seen], rows.mean(0), rtol=1e-9)
+    observed = ~_graph(_FRONT_DOOR).latent
+    np.testing.assert_allclose(mean[observed], rows.mean(0), rtol=1e-9)
     np.testing.assert_allclose(
-      covariance[np.ix_(seen, seen)], np.cov(rows.T, ddof=0), rtol=1e-3
+      covariance[np.ix_(observed, observed)], np.cov(rows.T, ddof=0), rtol=1e-3
     )
     a, b, c = (rows - rows.mean(0)).T
     first = (a @ b) / (a @ a)
     second = np.linalg.lstsq(np.stack([b, a], 1), c, rcond=None)[0][0]
     self.assertAlmostEqual(effect, first * second, delta=1e-3)
     self.assertAlmostEqual(of_b, second, delta=1e-3)
-    # What regression alone would say is far away.
+    # The confounded regression slope is far away.
     self.assertGreater(abs((a @ c) / (a @ a) - effect), 0.5)
 
-  def test_has_the_greatest_likelihood(self):
+  def test_maximizes_the_likelihood(self):
     """Against scipy's search over all parameters, where not all moments fit."""
     graph = _graph('U [latent]\nA B\nU B\nU C\nU D\nU E')
     rng = np.random.default_rng(19)
@@ -227,21 +229,22 @@ class LatentTest(parameterized.TestCase):
     with jax.enable_x64(True):
       system = _fit(graph, rows, names='ABCDE')
       covariance = _implied(system)[1]
-    seen = ~graph.latent
-    aim = np.cov(rows.T, ddof=0)
+    observed = ~graph.latent
+    data_covariance = np.cov(rows.T, ddof=0)
     num_edges = graph.parents.sum()
 
     def implied(parameters):
       linear = np.zeros(graph.parents.shape)
       linear[graph.parents] = parameters[:num_edges]
       noise = np.where(graph.latent, 1.0, 0.0)
-      noise[seen] = np.exp(parameters[num_edges:])
+      noise[observed] = np.exp(parameters[num_edges:])
       total = np.linalg.inv(np.eye(6) - linear)
-      return ((total * noise) @ total.T)[np.ix_(seen, seen)]
+      return ((total * noise) @ total.T)[np.ix_(observed, observed)]
 
     def cost(parameters):
-      found = implied(parameters)
-      return np.linalg.slogdet(found)[1] + np.trace(np.linalg.solve(found, aim))
+      matrix = implied(parameters)
+      trace = np.trace(np.linalg.solve(matrix, data_covariance))
+      return np.linalg.slogdet(matrix)[1] + trace
 
     best = min(
       (
@@ -251,13 +254,13 @@ class LatentTest(parameterized.TestCase):
       key=lambda end: end.fun,
     )
     np.testing.assert_allclose(
-      covariance[np.ix_(seen, seen)], implied(best.x), atol=2e-3
+      covariance[np.ix_(observed, observed)], implied(best.x), atol=2e-3
     )
-    # Not all moments of the data can be had.
-    self.assertGreater(np.abs(implied(best.x) - aim).max(), 0.05)
+    # The model cannot reproduce all moments of the data.
+    self.assertGreater(np.abs(implied(best.x) - data_covariance).max(), 0.05)
 
   def test_a_latent_variable_on_the_way(self):
-    # Of A -> U -> C only the whole effect shows: the slope of C on A.
+    # Of A -> U -> C only the total effect is identifiable: the slope of C on A.
     rng = np.random.default_rng(8)
     a, b = rng.normal(size=(2, 300))
     rows = np.stack([a, b, 3 * a + b + rng.normal(size=300)], 1)
@@ -276,17 +279,19 @@ class LatentTest(parameterized.TestCase):
     ('A C\nB C\nU [latent]\nV [latent]\nU V\nV B\nU C', 'B is a cause of C'),
     ('A V\nV C\nB C\nV [latent]\nU [latent]\nU A\nU C', 'A is a cause of C'),
   )
-  def test_what_no_data_tell_is_refused(self, text, sentence):
+  def test_effects_that_are_not_identifiable_are_errors(self, text, sentence):
     rows = np.random.default_rng(9).normal(size=(80, 3))
     with self.assertRaisesRegex(
-      errors.UsageError, f'{sentence}, and the two have a latent cause'
+      errors.UsageError, f'{sentence}, and the two share a latent cause'
     ):
       _fit(_graph(text), rows)
 
   def test_no_maximum_within_the_steps(self):
     rows = _front_door(np.random.default_rng(10), 100)
     self.enterContext(absltest.mock.patch.object(fit, '_MAX_ITERATIONS', 2))
-    with self.assertRaisesRegex(errors.UsageError, 'still rises after 2 steps'):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'not converge within 2 steps'
+    ):
       _fit(_graph(_FRONT_DOOR), rows)
 
 
@@ -308,13 +313,13 @@ class FeaturesTest(parameterized.TestCase):
     self.assertLess(np.abs(curve - expected).max(), 5.0)
     both = [_mean_of_target(system, {'A': 12.0, 'B': b}) for b in (-1.0, 1.0)]
     np.testing.assert_allclose(both, 50 * np.sin(12) + [-20, 20], atol=5.0)
-    # The noise of C is what is left over; of A and B, all there is.
+    # The noise of C is its residual; that of A and B is all their variation.
     scale = system.scm.scale * system.scm.mechanism.noise_scale
     np.testing.assert_allclose(
       scale, [self.rows[:, 0].std(), 5.0, self.rows[:, 1].std()], rtol=0.2
     )
 
-  def test_a_line_is_not_outdone(self):
+  def test_linear_data_give_the_same_effects(self):
     a, b, noise = np.random.default_rng(12).normal(size=(3, 400))
     rows = np.stack([a, b, a - 2 * b + noise], 1)
     graph = _graph('A C\nB C')
@@ -338,7 +343,7 @@ class FeaturesTest(parameterized.TestCase):
       np.abs(one.mechanism.hidden - other.mechanism.hidden).max(), 0.1
     )
 
-  def test_error_on_rows_that_are_held_out(self):
+  def test_leave_one_out_error(self):
     """Against leaving out one row at a time, and least squares without it."""
     rng = np.random.default_rng(18)
     causes, effect = rng.normal(size=(30, 2)), rng.normal(size=30)
@@ -346,7 +351,8 @@ class FeaturesTest(parameterized.TestCase):
     design = np.concatenate([np.ones((30, 1)), causes, features], 1)
     fits = fit._ridges(causes, features, effect)
     for penalty, (error, weights) in zip(fit._PENALTIES, fits, strict=True):
-      # A ridge is least squares with rows that say: this weight is 0.
+      # Ridge regression is least squares with additional rows that pull the
+      # weights to 0.
       pull = np.diag([0.0] * 3 + [np.sqrt(penalty * 6 / 2)] * 6)
 
       def solve(keep, pull=pull):
@@ -371,10 +377,13 @@ class FeaturesTest(parameterized.TestCase):
     self.assertTrue(np.isfinite(system.scm.mechanism.output).all())
 
 
-class ComplaintsTest(parameterized.TestCase):
+class ErrorsTest(parameterized.TestCase):
   @parameterized.parameters(
-    (dict(kind='cubic'), "kind of a fit is linear or features, not 'cubic'"),
-    (dict(names=('A', 'B', 'D')), "column 'D' of the data is no variable of"),
+    (dict(kind='cubic'), "fit must be linear or features, got 'cubic'"),
+    (
+      dict(names=('A', 'B', 'D')),
+      "column 'D' of the data is not a variable of",
+    ),
   )
   def test_choices(self, choices, sentence):
     rows = np.random.default_rng(13).normal(size=(50, 3))
@@ -382,9 +391,9 @@ class ComplaintsTest(parameterized.TestCase):
       _fit(_graph(_TRIANGLE), rows, **choices)
 
   @parameterized.parameters(
-    ('A C\nB C\nA D', 'the data have no column D; add it, or say'),
+    ('A C\nB C\nA D', 'the data have no column D; add it, or mark'),
     ('A C\nB [latent]\nB C', "column 'B' of the data is latent in the graph"),
-    ('A X\nX C\nB C\nX [latent]', 'X is latent, which only the kind linear'),
+    ('A X\nX C\nB C\nX [latent]', 'X is latent; only the fit linear'),
   )
   def test_graph(self, text, sentence):
     rows = np.random.default_rng(14).normal(size=(50, 3))
@@ -392,7 +401,10 @@ class ComplaintsTest(parameterized.TestCase):
       _fit(_graph(text), rows, kind='features')
 
   @parameterized.parameters(
-    (lambda rows: rows[:29], 'the data have 29 rows, and this fit needs 30'),
+    (
+      lambda rows: rows[:29],
+      'the data have 29 rows; this fit needs at least 30',
+    ),
     (lambda rows: rows * [1, 0, 1], r'B is constant \(mean 0, deviation 0\)'),
     (lambda rows: rows * [1, 0, 1] + 7.1, 'B (is constant|varies too little)'),
     (
@@ -402,7 +414,7 @@ class ComplaintsTest(parameterized.TestCase):
     (lambda rows: rows * 1e-35, 'A varies too little'),
     (
       lambda rows: rows[:, [0, 0, 2]] * [1, -3, 1],
-      r'of the causes of C \(A, B\) one follows from the others',
+      r'the causes of C \(A, B\) are collinear',
     ),
   )
   def test_rows(self, change, sentence):
@@ -413,7 +425,9 @@ class ComplaintsTest(parameterized.TestCase):
 
   def test_features_need_more_rows(self):
     rows = np.random.default_rng(16).normal(size=(49, 3))
-    with self.assertRaisesRegex(errors.UsageError, '49 rows, .* needs 50'):
+    with self.assertRaisesRegex(
+      errors.UsageError, '49 rows; .* needs at least 50'
+    ):
       _fit(_graph(_TRIANGLE), rows, kind='features')
 
 
@@ -433,33 +447,33 @@ class ReadCsvTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    ('', 'holds no rows below a header'),
-    ('A,B\n', 'holds no rows below a header'),
+    ('', 'has no rows of data below the header'),
+    ('A,B\n', 'has no rows of data below the header'),
     ('A,,C\n1,2,3', 'line 1: column 2 has no name'),
-    ('A,B,A\n1,2,3', "line 1: column 3 'A' is there twice"),
-    ('A,B\n1,2\n1\n', 'line 3: 1 values stand here, and 2 names'),
-    ('A,B\n1,2,3\n', 'line 2: 3 values stand here, and 2 names'),
-    ('A,B\n1,2\n\n1,2', 'line 3: 0 values stand here, and 2 names'),
-    ('A;B\n1;2\n', "line 2, column 'A;B': '1;2' is no number"),
-    ('A,B\n1,\n', r"line 2, column 'B': a value is missing \(''\)"),
-    ('A,B\n1,2\nNA,2', r"line 3, column 'A': a value is missing \('NA'\)"),
-    ('A,B\n1,NaN', 'a value is missing'),
-    ('A,B\n1,inf', "column 'B': 'inf' is no number within 1e.30 of 0"),
-    ('A,B\n1,1e31', "'1e31' is no number within 1e.30 of 0"),
-    ('A,B\n1,1_0', "'1_0' is no number"),
-    ('A,B\n1,0x10', "'0x10' is no number"),
-    ('A,B\n1,low', "'low' is no number"),
-    ('A,B\n1,٣', "'٣' is no number"),
+    ('A,B,A\n1,2,3', "line 1: column 3 repeats the name 'A'"),
+    ('A,B\n1,2\n1\n', 'line 3: the row has 1 values, .* 2 names'),
+    ('A,B\n1,2,3\n', 'line 2: the row has 3 values, .* 2 names'),
+    ('A,B\n1,2\n\n1,2', 'line 3: the row has 0 values, .* 2 names'),
+    ('A;B\n1;2\n', "line 2, column 'A;B': '1;2' is not a number"),
+    ('A,B\n1,\n', r"line 2, column 'B': missing value \(''\)"),
+    ('A,B\n1,2\nNA,2', r"line 3, column 'A': missing value \('NA'\)"),
+    ('A,B\n1,NaN', 'missing value'),
+    ('A,B\n1,inf', "column 'B': 'inf' is not a number within ±1e.30"),
+    ('A,B\n1,1e31', "'1e31' is not a number within ±1e.30"),
+    ('A,B\n1,1_0', "'1_0' is not a number"),
+    ('A,B\n1,0x10', "'0x10' is not a number"),
+    ('A,B\n1,low', "'low' is not a number"),
+    ('A,B\n1,٣', "'٣' is not a number"),
     ('A,B\n1,"2', 'line 2: unexpected end of data'),
-    (b'A,B\n1,\xff', 'line 2: this is no text in UTF-8'),
-    (b'A,B\n1,\x00', r"'\\x00' is no number"),
+    (b'A,B\n1,\xff', 'line 2: not valid UTF-8'),
+    (b'A,B\n1,\x00', r"'\\x00' is not a number"),
   )
-  def test_is_refused(self, content, sentence):
+  def test_is_an_error(self, content, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence) as caught:
       self._read(content)
     self.assertNotIn('\n', str(caught.exception))
 
-  def test_any_text_gives_a_table_or_a_sentence(self):
+  def test_any_text_gives_a_table_or_an_error(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(folder) / 'data.csv'
     pieces = strategies.lists(
@@ -495,7 +509,7 @@ class ReadCsvTest(parameterized.TestCase):
       max_size=5,
     )
   )
-  def test_every_number_comes_back(self, rows):
+  def test_every_number_round_trips(self, rows):
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'data.csv'
       path.write_text('A,B\n' + '\n'.join(f'{a!r},{b!r}' for a, b in rows))

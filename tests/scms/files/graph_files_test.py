@@ -1,3 +1,5 @@
+"""Tests of reading graphs from files."""
+
 import pathlib
 import tempfile
 
@@ -14,7 +16,7 @@ from acme_cbo.scms.files import graph_files
 _VARIABLES = ('A', 'U', 'C.2', 'B-b')
 _EDGES = {('A', 'C.2'), ('U', 'C.2'), ('U', 'B-b'), ('C.2', 'B-b')}
 _SAME = {
-  '.txt': 'A\nU [latent]  # Nobody sees it.\n\nA C.2\n"U"\t"C.2"\r\n'
+  '.txt': 'A\nU [latent]  # A comment.\n\nA C.2\n"U"\t"C.2"\r\n'
   'U -> B-b\nC.2,B-b\n',
   '.edges': 'A\nU [unobserved]\nA->C.2\nU , C.2\nU B-b\nC.2 -> B-b',
   '.csv': 'from,to\nA,C.2\nU [latent]\nU,C.2\nU,B-b\nC.2,B-b\n',
@@ -99,10 +101,10 @@ class FormatsTest(parameterized.TestCase):
     graph = self._read('"Source","Target"\r\n"A","B"\r\n', '.csv', newline='')
     self.assertEqual(_edges(graph), {('A', 'B')})
 
-  def test_a_header_is_one_of_a_csv_alone(self):
+  def test_only_a_csv_has_a_header(self):
     self.assertEqual(_edges(self._read('from,to', '.txt')), {('from', 'to')})
 
-  def test_a_word_that_dot_keeps_may_be_a_variable_of_dagitty(self):
+  def test_keywords_of_dot_may_be_variables_of_dagitty(self):
     graph = self._read('dag { node [pos="0,0"] edge -> node }', '.dagitty')
     self.assertEqual(_edges(graph), {('edge', 'node')})
 
@@ -113,124 +115,144 @@ class FormatsTest(parameterized.TestCase):
       {(i, j) for i in 'AB' for j in 'CD'} | {('C', 'E'), ('D', 'E')},
     )
 
-  def test_latent_may_be_said_to_be_false(self):
+  def test_latent_may_be_false(self):
     graph = self._read('digraph { A [latent=false] A -> B }', '.dot')
     self.assertEqual(_latent(graph), [])
 
 
-class ComplaintsTest(parameterized.TestCase):
-  """One sentence: which file, which line, what would be right."""
+class ErrorsTest(parameterized.TestCase):
+  """Messages name the file and the line, and say what would be right."""
 
   @parameterized.parameters(
     # Edge lists.
-    ('.txt', 'A B\nA B C', r'line 2: a line holds one edge, as A -> B .*A B C'),
-    ('.txt', 'A B 0.5', 'line 1: a line holds one edge'),
-    ('.txt', 'A B\nC -', 'line 2: a line holds one edge'),
-    ('.txt', 'A B\n"C" "D', 'line 2: a line holds one edge'),
-    ('.txt', 'A B\nC [pos]', 'line 2: a line holds one edge'),
-    ('.txt', 'A -- B', 'line 1: -- is an edge with no direction; write ->'),
-    ('.txt', 'A <-> B', 'line 1: <-> is an edge with two directions.*latent'),
+    ('.txt', 'A B\nA B C', r'line 2: expected one edge \(A -> B, .*got A B C'),
+    ('.txt', 'A B 0.5', 'line 1: expected one edge'),
+    ('.txt', 'A B\nC -', 'line 2: expected one edge'),
+    ('.txt', 'A B\n"C" "D', 'line 2: expected one edge'),
+    ('.txt', 'A B\nC [pos]', 'line 2: expected one edge'),
+    ('.txt', 'A -- B', 'line 1: -- is an undirected edge; write ->'),
+    ('.txt', 'A <-> B', 'line 1: <-> is a bidirected edge.*latent'),
     ('.txt', 'A B\n\nB B', "line 3: 'B' is a cause of itself; remove"),
-    ('.txt', 'A B\nB C\nA -> B', 'line 3: the edge A -> B of line 1 .*again'),
-    ('.txt', 'A B\nB A', 'the edges go in a circle, (A -> B -> A|B -> A -> B)'),
+    (
+      '.txt',
+      'A B\nB C\nA -> B',
+      'line 3: duplicate edge A -> B, first on line 1',
+    ),
+    ('.txt', 'A B\nB A', 'the graph has a cycle, (A -> B -> A|B -> A -> B)'),
     (
       '.txt',
       'X A\nC A\nA B\nB C\nC D',
-      'circle, (A -> B -> C -> A|B -> C -> A -> B|C -> A -> B -> C); remove',
+      'cycle, (A -> B -> C -> A|B -> C -> A -> B|C -> A -> B -> C); remove',
     ),
-    ('.txt', '"A b" C', "line 1: 'A b' cannot name a variable; use letters"),
-    ('.txt', '"" C', "line 1: '' cannot name a variable"),
-    ('.txt', f'{"x" * 65} C', 'cannot name a variable; .* 64 at most'),
-    ('.txt', '', 'two variables or more that are not latent, this one 0'),
-    ('.txt', 'U [latent]\nU A', 'that are not latent, this one 1'),
+    ('.txt', '"A b" C', "line 1: 'A b' is not a valid variable name; use at"),
+    ('.txt', '"" C', "line 1: '' is not a valid variable name"),
+    ('.txt', f'{"x" * 65} C', 'is not a valid variable name; use at most 64'),
+    ('.txt', '', 'at least two variables that are not latent; this one has 0'),
+    ('.txt', 'U [latent]\nU A', 'that are not latent; this one has 1'),
     (
       '.txt',
       '\n'.join(f'x{j} x{j + 1}' for j in range(256)),
-      "line 256: 'x256' is one variable too many; 256 can be read",
+      "line 256: variable 'x256' exceeds the limit of 256 variables",
     ),
     # DOT.
     (
       '.dot',
       'graph { A -- B }',
-      'line 1: digraph has to stand here, not graph',
+      'line 1: expected digraph, got graph',
     ),
-    ('.dot', 'digraph { A -- B }', 'line 1: -- is an edge with no direction'),
-    ('.dot', 'digraph {\nA -> B\n', 'line 3: .*not the end of the file'),
-    ('.dot', 'digraph { A -> }', 'name of a variable has to stand here, not }'),
-    ('.dot', 'digraph { A -> B } C', 'the end of the file has to .*, not C'),
-    ('.dot', 'digraph { A -> B:n }', 'a variable has to stand here, not :'),
-    ('.dot', 'digraph { A ->\n"B }', 'line 2: what begins with " here never'),
-    ('.dot', 'digraph {\n/* A -> B }', r'line 2: what begins with /\* here'),
-    ('.dot', 'digraph { A -> B [dir=both] }', 'dir=both turns an edge; write'),
-    ('.dot', 'digraph { edge [dir=back] A -> B }', 'dir=back turns an edge'),
-    ('.dot', 'digraph { A [latent=1] A -> B }', 'is true or false, not 1'),
-    ('.dot', 'digraph { A -> B [latent] }', 'only a variable is latent'),
-    ('.dot', 'digraph { {A B} [latent] }', 'only a variable is latent'),
-    ('.dot', 'digraph { A [label=<b>] }', 'a number or a word has to stand'),
+    ('.dot', 'digraph { A -- B }', 'line 1: -- is an undirected edge'),
+    ('.dot', 'digraph {\nA -> B\n', 'line 3: .*got the end of the file'),
+    ('.dot', 'digraph { A -> }', 'expected a variable name, got }'),
+    ('.dot', 'digraph { A -> B } C', 'expected the end of the file, got C'),
+    ('.dot', 'digraph { A -> B:n }', 'expected a variable name, got :'),
+    ('.dot', 'digraph { A ->\n"B }', 'line 2: " is never closed'),
+    ('.dot', 'digraph {\n/* A -> B }', r'line 2: /\* is never closed'),
+    (
+      '.dot',
+      'digraph { A -> B [dir=both] }',
+      'dir=both changes the direction of an edge; write',
+    ),
+    (
+      '.dot',
+      'digraph { edge [dir=back] A -> B }',
+      'dir=back changes the direction',
+    ),
+    ('.dot', 'digraph { A [latent=1] A -> B }', 'must be true or false, got 1'),
+    ('.dot', 'digraph { A -> B [latent] }', r'\[latent\] must follow a single'),
+    ('.dot', 'digraph { {A B} [latent] }', r'\[latent\] must follow a single'),
+    ('.dot', 'digraph { A [label=<b>] }', 'expected a number or a word'),
     (
       '.dot',
       'digraph { A [label="x" }',
-      'an attribute has to stand here, not }',
+      'expected an attribute, got }',
     ),
-    ('.dot', 'digraph ' + '{' * 40, 'at most 32 braces inside each other'),
-    ('.dot', 'digraph { = B }', 'variable has to stand here, not ='),
-    ('.dot', 'digraph { -> = B }', 'an attribute has to stand here, not ->'),
+    ('.dot', 'digraph ' + '{' * 40, 'braces are nested more than 32 deep'),
+    ('.dot', 'digraph { = B }', 'expected a variable name, got ='),
+    ('.dot', 'digraph { -> = B }', 'expected an attribute, got ->'),
     ('.dot', 'digraph { subgraph { A } -> A }', "'A' is a cause of itself"),
     # DAGitty.
-    ('.dagitty', 'pdag { A -> B }', 'line 1: dag has to stand here, not pdag'),
-    ('.dagitty', 'dag { A <-> B }', '<-> is an edge with two directions'),
-    ('.dagitty', 'dag { A -> B -> A }', 'circle, (A -> B -> A|B -> A -> B)'),
-    ('.dagitty', 'dag { A @0.1 B }', 'a variable has to stand here, not @'),
+    ('.dagitty', 'pdag { A -> B }', 'line 1: expected dag, got pdag'),
+    ('.dagitty', 'dag { A <-> B }', '<-> is a bidirected edge'),
+    ('.dagitty', 'dag { A -> B -> A }', 'cycle, (A -> B -> A|B -> A -> B)'),
+    ('.dagitty', 'dag { A @0.1 B }', 'expected a variable name, got @'),
     # GML.
-    ('.gml', 'graph [ node [ id 0 label "A" ] ]', "has 0 fields 'directed'"),
-    ('.gml', 'graph [ directed 0 ]', 'line 1: the graph has to say directed 1'),
-    ('.gml', 'graph 3', 'line 1: graph needs a list in'),
-    ('.gml', 'node [ ]', "line 1: what begins here has 0 fields 'graph'"),
-    ('.gml', 'graph [ directed 1 node 3 ]', 'node needs a list in'),
-    ('.gml', 'graph [ directed [ ] ]', 'directed needs one value, not a list'),
+    (
+      '.gml',
+      'graph [ node [ id 0 label "A" ] ]',
+      "one field 'directed', got 0",
+    ),
+    ('.gml', 'graph [ directed 0 ]', 'line 1: the graph must have directed 1'),
+    ('.gml', 'graph 3', 'line 1: graph must be a list in'),
+    ('.gml', 'node [ ]', "line 1: expected exactly one field 'graph', got 0"),
+    ('.gml', 'graph [ directed 1 node 3 ]', 'node must be a list in'),
+    (
+      '.gml',
+      'graph [ directed [ ] ]',
+      'directed must be one value, not a list',
+    ),
     (
       '.gml',
       'graph [ directed 1\nnode [ id 0 ] ]',
-      "line 2: .*0 fields 'label'",
+      "line 2: .*one field 'label', got 0",
     ),
     (
       '.gml',
       'graph [ directed 1 node [ id 0 id 1 label A ] ]',
-      "2 fields 'id', and needs one",
+      "one field 'id', got 2",
     ),
     (
       '.gml',
       'graph [ directed 1 node [ id 0 label A ]\nnode [ id 0 label B ] ]',
-      'line 2: the id 0 or the label B is already taken',
+      'line 2: the id 0 or the label B is already in use',
     ),
     (
       '.gml',
       'graph [ directed 1 node [ id 0 label A ]\nedge [ source 0 target 1 ] ]',
       'line 2: there is no node with the id 1',
     ),
-    ('.gml', 'graph [ directed 1', 'a key has to stand here, not the end'),
-    ('.gml', 'graph graph', 'line 1: graph needs a list in'),
-    ('.gml', 'graph ]', 'a number or a word has to stand here, not ]'),
-    ('.gml', 'a [ ' * 40, 'at most 32 brackets inside each other'),
+    ('.gml', 'graph [ directed 1', 'expected a key, got the end'),
+    ('.gml', 'graph graph', 'line 1: graph must be a list in'),
+    ('.gml', 'graph ]', 'expected a number or a word, got ]'),
+    ('.gml', 'a [ ' * 40, 'brackets are nested more than 32 deep'),
     # BIF.
-    ('.bif', 'variable A { }\nvariable A { }', 'line 2: .* variable A already'),
-    ('.bif', 'probability ( A ) { }', 'no variable A is declared before this'),
+    ('.bif', 'variable A { }\nvariable A { }', 'line 2: duplicate variable A'),
+    ('.bif', 'probability ( A ) { }', 'variable A is not declared above'),
     (
       '.bif',
       'variable A { }\nprobability ( A | B ) { }',
-      'line 2: no variable B is declared before this',
+      'line 2: variable B is not declared above',
     ),
     (
       '.bif',
       'variable A { } probability (A) { }\nprobability (A) { }',
-      'line 2: A has a probability already',
+      'line 2: duplicate probability of A',
     ),
     ('.bif', 'variable A { } variable B { }', 'A has no probability'),
-    ('.bif', 'variable A { } probability ( A B ) { }', r'\) has to .*, not B'),
-    ('.bif', 'variable A\n{ { }', 'line 2: the block that begins here never'),
-    ('.bif', 'variables A { }', 'network, variable or probability has to'),
+    ('.bif', 'variable A { } probability ( A B ) { }', r'expected \), got B'),
+    ('.bif', 'variable A\n{ { }', 'line 2: this { is never closed'),
+    ('.bif', 'variables A { }', 'expected network, variable or probability'),
   )
-  def test_is_refused(self, suffix, text, sentence):
+  def test_is_an_error(self, suffix, text, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence) as caught:
       graph_files.parse(text, suffix, 'a.file')
     self.assertStartsWith(str(caught.exception), 'a.file')
@@ -243,30 +265,33 @@ class ComplaintsTest(parameterized.TestCase):
     ):
       graph_files.read(folder / 'none.txt')
     with self.assertRaisesRegex(
-      errors.UsageError, r'a\.png is of no format.*\.txt, .*\.bif'
+      errors.UsageError,
+      r'a\.png is not in a supported graph format.*\.txt, .*\.bif',
     ):
       graph_files.read(folder / 'a.png')
     (folder / 'a.txt').mkdir()
     with self.assertRaisesRegex(errors.UsageError, 'Is a directory'):
       graph_files.read(folder / 'a.txt')
 
-  def test_file_that_is_no_text(self):
+  def test_file_that_is_not_utf_8(self):
     path = _folder(self) / 'a.txt'
     path.write_bytes(b'A B\nB \xff\n')
-    with self.assertRaisesRegex(errors.UsageError, 'line 2: this is no text'):
+    with self.assertRaisesRegex(errors.UsageError, 'line 2: not valid UTF-8'):
       graph_files.read(path)
 
   def test_file_that_is_too_large(self):
     path = _folder(self) / 'a.txt'
     with path.open('wb') as file:
       file.truncate(10**7 + 1)
-    with self.assertRaisesRegex(errors.UsageError, '10,000,000 bytes at most'):
+    with self.assertRaisesRegex(errors.UsageError, 'at most 10,000,000 bytes'):
       graph_files.read(path)
 
-  def test_many_groups_are_refused_before_they_fill_the_memory(self):
+  def test_many_groups_fail_before_they_fill_the_memory(self):
     group = '{' + ' '.join(f'x{j}' for j in range(100)) + '}'
     text = f'digraph {{ {f"{group} -> {{A}} " * 100} }}'
-    with self.assertRaisesRegex(errors.UsageError, 'x0 -> A of line 1'):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'duplicate edge x0 -> A, first on line 1'
+    ):
       graph_files.parse(text, '.dot', 'a.dot')
     graph = graph_files.parse(
       f'digraph {{ {{{"A " * 10**5}}} -> {{{"B " * 10**5}}} }}', '.dot', 'a'
@@ -286,7 +311,7 @@ _PIECES = strategies.lists(
 
 class FuzzTest(parameterized.TestCase):
   @parameterized.parameters(*graph_files._READERS)
-  def test_any_text_gives_a_graph_or_a_sentence(self, suffix):
+  def test_any_text_gives_a_graph_or_an_error(self, suffix):
     start = {
       '.dot': 'digraph {',
       '.gv': 'digraph {',
@@ -332,8 +357,8 @@ class FuzzTest(parameterized.TestCase):
     check()
 
   @parameterized.parameters('.txt', '.dot', '.dagitty', '.gml')
-  def test_every_graph_comes_back(self, suffix):
-    """Any graph that is written is read as it was."""
+  def test_every_graph_round_trips(self, suffix):
+    """Tests that any graph is read as it was written."""
 
     @hypothesis.settings(
       max_examples=50, deadline=None, derandomize=True, database=None

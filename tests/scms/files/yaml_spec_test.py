@@ -1,3 +1,5 @@
+"""Tests of reading systems from YAML."""
+
 import pathlib
 import tempfile
 
@@ -18,7 +20,7 @@ from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
 
-# Lines and columns of the complaints below are counted in this text.
+# Lines and columns of the errors below refer to this text.
 _TOY = """\
 name: toy
 target: Y
@@ -37,36 +39,36 @@ _X = '  X: {equation: U + e, domain: [-5, 5], cost: 1}\n'
 _Z = '  Z: {equation: exp(-X) + e, domain: [-5, 20], cost: 10}\n'
 _SETS = 'interventions: {max_size: 2}\n'
 
-# What is changed into what; the line and column; the complaint.
-_REFUSED = (
+# Old text, new text, line and column, and reason of the error.
+_INVALID = (
   # Keys.
   ('name: toy\n', '', '1:1', 'the file: name is missing'),
   ('goal: minimize\n', '', '1:1', 'the file: goal is missing'),
   ('target: Y\n', '', '1:1', 'the file: target is missing'),
   ('goal: ', 'gaol: ', '3:1',
-   r"the file: key 'gaol' is unknown; did you mean goal\?"),
-  ('budget: 100', 'x: 1', '10:1', "key 'x' is unknown; there are name, target"),
+   r"the file: unknown key 'gaol'; did you mean goal\?"),
+  ('budget: 100', 'x: 1', '10:1', "unknown key 'x'; there are name, target"),
   ('cost: 10', 'costs: 10', '7:48',
-   r"variable Z: key 'costs' is unknown; did you mean cost\?"),
-  ('target: Y', 'target: Y\ntarget: Y', '3:1', "'target' is there twice"),
-  ('  X: ', '  Z: ', '7:3', "variables: 'Z' is there twice"),
-  ('cost: 10', 'cost: 10, cost: 9', '7:58', "variable Z: 'cost' is there"),
+   r"variable Z: unknown key 'costs'; did you mean cost\?"),
+  ('target: Y', 'target: Y\ntarget: Y', '3:1', "duplicate key 'target'"),
+  ('  X: ', '  Z: ', '7:3', "variables: duplicate key 'Z'"),
+  ('cost: 10', 'cost: 10, cost: 9', '7:58', "variable Z: duplicate key 'cost'"),
   ('equation: exp(-X) + e, ', '', '7:6', 'variable Z: equation is missing'),
-  ('target: Y', '<<: {a: 1}\ntarget: Y', '2:1', "key '<<' is unknown"),
+  ('target: Y', '<<: {a: 1}\ntarget: Y', '2:1', "unknown key '<<'"),
   ('target: Y', '? [a]\n: 1\ntarget: Y', '2:3', 'a key of the file must be'),
   (_TOY, _TOY.split('vari')[0] + 'variables: 3\n', '4:12',
    'variables must be a mapping'),
   # Names, the goal, the target.
   ('name: toy', 'name: ../toy', '1:7', "name '../toy' must be a letter or"),
-  ('name: toy', 'name: [toy]', '1:7', 'name must be a text'),
+  ('name: toy', 'name: [toy]', '1:7', 'name must be a string'),
   ('name: toy', 'name:', '1:6', 'name is empty'),
   ('minimize', 'minimise', '3:7',
    "goal must be minimize or maximize, got 'minimise'"),
   ('target: Y', 'target: y', '2:9',
-   r"target: 'y' is no variable; did you mean Y\?"),
-  ('target: Y', 'target: U', '2:9', 'target U is latent'),
+   r"target: unknown variable 'y'; did you mean Y\?"),
+  ('target: Y', 'target: U', '2:9', 'target U is latent; it must be observed'),
   ('target: Y', 'target: Z', '7:38',
-   'variable Z is the target, which may not be set'),
+   'variable Z is the target, which cannot be intervened on'),
   ('  X: ', '  exp: ', '6:3', 'exp has a meaning in equations'),
   ('  X: ', '  e: ', '6:3', 'e has a meaning in equations'),
   ('  X: ', '  "1": ', '6:3', "'1' is not a valid name of a variable"),
@@ -80,13 +82,13 @@ _REFUSED = (
   ("'cos(Z) + e'", '"cos\\u0028W)"', '5:17', 'column 5: W is unknown'),
   ("{equation: 'cos(Z) + e'}", '\n    equation: cos(Z) +\n      W + e', '6:15',
    'equation, column 10: W is unknown'),
-  ("'cos(Z) + e'", '[1]', '5:17', 'variable Y: equation must be a text'),
+  ("'cos(Z) + e'", '[1]', '5:17', 'variable Y: equation must be a string'),
   ("'cos(Z) + e'", "' '", '5:17', 'variable Y: equation is empty'),
   ("'cos(Z) + e'", '', '5:16', 'variable Y: equation is empty'),
   ("'cos(Z) + e'", "'__import__(1)'", '5:18', '__import__ is unknown'),
   ('U + e', 'Z + e', '6:17',
-   'variable X: causes go in a circle: X -> Z -> X'),
-  ('U + e', 'X + e', '6:17', 'causes go in a circle: X -> X'),
+   'variable X: the equations have a cycle: X -> Z -> X'),
+  ('U + e', 'X + e', '6:17', 'the equations have a cycle: X -> X'),
   # Domains, costs, latent variables.
   ('[-5, 5]', '[5, -5]', '6:32',
    r'variable X: domain must be \[low, high\] with low < high, got \[5, -5\]'),
@@ -103,9 +105,9 @@ _REFUSED = (
   ('[-5, 5]', '[-5, 1_0]', '6:37', "must be a finite number, got '1_0'"),
   ('[-5, 5]', '[-5, ]', '6:32', r'domain must be \[low, high\]'),
   (_TARGET, "  Y: {equation: Z, domain: [0, 1]}\n", '5:28',
-   'variable Y is the target, which may not be set'),
+   'variable Y is the target, which cannot be intervened on'),
   ('latent: true', 'latent: true, domain: [0, 1]', '8:69',
-   'variable U is latent: nobody sees it'),
+   'variable U is latent, so that it cannot be intervened on'),
   ('latent: true', 'latent: yes', '8:55',
    "variable U: latent must be true or false, got 'yes'"),
   ('cost: 10', 'cost: 0', '7:54', 'variable Z: cost must be positive, got 0'),
@@ -117,7 +119,7 @@ _REFUSED = (
    + _Z.replace('domain: [-5, 20], cost: 10', ''), '5:3',
    'no variable has a domain'),
   ("'cos(Z) + e'", 'e', '2:9',
-   'no variable that may be set is a cause of the target Y'),
+   'no variable with a domain is a cause of the target Y'),
   # Noise.
   ('{uniform: [-1, 1]}', '{unifrom: [-1, 1]}', '8:27',
    r"variable U: noise 'unifrom' is unknown; did you mean uniform\?"),
@@ -129,62 +131,62 @@ _REFUSED = (
   ('{uniform: [-1, 1]}', '{}', '8:27', 'noise must be one distribution'),
   ('{uniform: [-1, 1]}', '{normal: [0, 1], none: []}', '8:27', 'must be one'),
   ('{uniform: [-1, 1]}', 'normal', '8:27', 'normal noise takes 2 numbers'),
-  ('{uniform: [-1, 1]}', '[1]', '8:27', 'variable U: noise must be a text'),
+  ('{uniform: [-1, 1]}', '[1]', '8:27', 'variable U: noise must be a string'),
   ('e, noise', '1, noise', '8:27',
    'variable U: noise is given, but the equation does not mention e'),
   # Interventions.
   ('max_size: 2', 'max_size: 3', '9:27',
-   r'max_size must be a whole number, 1 to 2 \(so many may be set\), got 3'),
+   r'max_size must be a whole number, 1 to 2 \(the number of .*\), got 3'),
   ('max_size: 2', 'max_size: 0', '9:27', 'a whole number, 1 to 2'),
   ('max_size: 2', 'max_size: 1.5', '9:27', 'a whole number, 1 to 2'),
   ('max_size: 2', 'max_sizes: 2', '9:17', r'did you mean max_size\?'),
-  ('{max_size: 2}', '{}', '9:16', 'must have either max_size or sets'),
+  ('{max_size: 2}', '{}', '9:16', 'must have exactly one of max_size and sets'),
   ('{max_size: 2}', '2', '9:16', 'interventions must be a mapping'),
-  ('max_size: 2', 'max_size: 2, sets: [[Z]]', '9:16', 'must have either'),
+  ('max_size: 2', 'max_size: 2, sets: [[Z]]', '9:16', 'must have exactly one'),
   ('max_size: 2', 'sets: []', '9:23', '0 sets; there must be 1 to 50,000'),
   ('max_size: 2', 'sets: [Z]', '9:24', 'sets must be a list'),
-  ('max_size: 2', 'sets: [[]]', '9:24', 'an empty set'),
-  ('max_size: 2', 'sets: [[Z], [W]]', '9:30', "sets: 'W' is no variable"),
+  ('max_size: 2', 'sets: [[]]', '9:24', 'empty set'),
+  ('max_size: 2', 'sets: [[Z], [W]]', '9:30', "sets: unknown variable 'W'"),
   ('max_size: 2', 'sets: [[Z], [Y]]', '9:30', 'sets: Y has no domain'),
-  ('max_size: 2', 'sets: [[Z, Z]]', '9:28', 'sets: Z is twice in one set'),
+  ('max_size: 2', 'sets: [[Z, Z]]', '9:28', 'sets: duplicate variable Z'),
   ('max_size: 2', 'sets: [[X, Z], [Z, X]]', '9:32',
-   r'sets: \[Z, X\] is there twice'),
+   r'sets: duplicate set \[Z, X\]'),
   # The budget and the optimum.
   ('budget: 100', 'budget: 0', '10:9', 'budget must be positive'),
   ('budget: 100', 'budget: 0.5', '10:9',
-   'budget 0.5 pays for no intervention; the cheapest costs 1'),
+   'budget 0.5 is too small for any intervention; the cheapest costs 1'),
   ('budget: 100', 'budget: .inf', '10:9', 'budget must be a finite number'),
-  ('{Z: -3.2}', '{W: -3.2}', '11:11', "optimum: 'W' is no variable"),
+  ('{Z: -3.2}', '{W: -3.2}', '11:11', "optimum: unknown variable 'W'"),
   ('{Z: -3.2}', '{Y: -3.2}', '11:11', 'optimum: Y has no domain'),
   ('{Z: -3.2}', '{Z: -5.1}', '11:14',
    r'optimum: Z = -5.1 is outside its domain \[-5, 20\]'),
-  ('{Z: -3.2}', '{}', '11:10', r'optimum: \[\] is not among the sets'),
+  ('{Z: -3.2}', '{}', '11:10', r'optimum: \[\] is not one of the allowed sets'),
   (_SETS + 'budget: 100\noptimum: {Z: -3.2}',
    'interventions: {sets: [[Z]]}\noptimum: {X: 1, Z: 1}', '10:10',
-   r'optimum: \[X, Z\] is not among the sets'),
-  # YAML that means more than it says.
+   r'optimum: \[X, Z\] is not one of the allowed sets'),
+  # Features of YAML that are not supported.
   ('name: toy', 'name: &a toy', '1:7', 'anchors'),
   ('target: Y', 'target: *a', '2:9', 'anchors'),
   ('name: toy', 'name: !!str toy', '1:7', 'tags'),
   ('name: toy', "name: !!python/object/apply:os.system ['true']", '1:7',
    'tags'),
   ('name: toy', 'name: ! toy', '1:7', 'tags'),
-  ('name: toy', '[' * 9 + ']' * 9, '1:9', 'nested over 8 deep'),
-  (_TOY, '[' * 100_000, '1:9', 'nested over 8 deep'),
+  ('name: toy', '[' * 9 + ']' * 9, '1:9', 'nested more than 8 levels deep'),
+  (_TOY, '[' * 100_000, '1:9', 'nested more than 8 levels deep'),
   (_TOY, 'a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]', '1:4', 'anchors'),
-  # No YAML, or not of this kind.
-  (_TOY, '', '1:1', 'empty; it must describe a system'),
-  (_TOY, '# nothing\n', '1:1', 'empty'),
+  # Invalid YAML, or no mapping.
+  (_TOY, '', '1:1', 'the file is empty; it must describe a system'),
+  (_TOY, '# nothing\n', '1:1', 'the file is empty'),
   (_TOY, '- a\n- b\n', '1:1', r'the file must be a mapping \(key: value\)'),
   (_TOY, 'toy', '1:1', 'the file must be a mapping'),
   (_TOY, '{}', '1:1', 'the file: name is missing'),
-  (_TOY, _TOY + '---\n' + _TOY, '12:1', 'not YAML: found another document'),
-  ('name: toy', 'name: {toy', '2:7', 'not YAML: '),
-  ('name: toy', 'name: "toy', '12:1', 'not YAML: found unexpected end of'),
-  ('name: toy', 'name: to\0y', '1:9', 'a character that no text has'),
-  ('goal: minimize', 'goal: \ud800', '3:7', 'a character that no text has'),
+  (_TOY, _TOY + '---\n' + _TOY, '12:1', 'invalid YAML: found another document'),
+  ('name: toy', 'name: {toy', '2:7', 'invalid YAML: '),
+  ('name: toy', 'name: "toy', '12:1', 'invalid YAML: found unexpected end of'),
+  ('name: toy', 'name: to\0y', '1:9', 'invalid character'),
+  ('goal: minimize', 'goal: \ud800', '3:7', 'invalid character'),
   ('name: toy', 'name: "\\UFFFFFFFF"', '1:1', 'a number is too large'),
-  ('name: toy', '\tname: toy', '1:1', 'not YAML: '),
+  ('name: toy', '\tname: toy', '1:1', 'invalid YAML: '),
 )  # fmt: skip
 
 
@@ -195,7 +197,7 @@ def _error(text, file='toy.yaml'):
 
 
 def _many(number):
-  """Roots, all of which may be set, and a target."""
+  """Returns a system of settable roots and a target."""
   roots = ''.join(
     f'  X{i}: {{equation: e, domain: [0, 1]}}\n' for i in range(number)
   )
@@ -237,7 +239,7 @@ class ParseTest(parameterized.TestCase):
     np.testing.assert_array_equal(hint.mask, [0, 0, 1, 0])
     np.testing.assert_allclose(hint.values, [0, 0, -3.2, 0])
 
-  def test_what_may_be_left_out(self):
+  def test_optional_keys(self):
     system = yaml_spec.parse(
       _many(3).replace('Y: {equation: X0 + e}', 'Y: {equation: X0}')
     )
@@ -246,15 +248,15 @@ class ParseTest(parameterized.TestCase):
     np.testing.assert_array_equal(system.scm.problem.sets, np.eye(3, 4))
     np.testing.assert_array_equal(system.scm.problem.cost, 1)
     self.assertEqual(system.scm.problem.budget, np.inf)
-    # A variable that mentions no e has none, and may say so.
+    # A variable without e in its equation has no noise; it may say so.
     self.assertEqual(system.scm.mechanism.noises[3].kind, 'none')
-    said = _many(3).replace(
+    explicit = _many(3).replace(
       'Y: {equation: X0 + e}', 'Y: {equation: X0, noise: none}'
     )
-    again = yaml_spec.parse(said).scm.mechanism.noises[3]
-    self.assertEqual(again.kind, 'none')
+    noise = yaml_spec.parse(explicit).scm.mechanism.noises[3]
+    self.assertEqual(noise.kind, 'none')
 
-  def test_names_are_what_was_written(self):
+  def test_names_are_strings_as_written(self):
     text = _TOY.replace('U', 'NO').replace('X', 'N').replace('Z', 'on')
     system = yaml_spec.parse(text)
     self.assertEqual(system.variables, ('Y', 'N', 'on', 'NO'))
@@ -305,12 +307,12 @@ class ParseTest(parameterized.TestCase):
       _error(_many(200)), '^toy.yaml:5:3: 201 variables; at most 200$'
     )
 
-  @parameterized.parameters(*_REFUSED)
-  def test_refuses(self, old, new, place, complaint):
+  @parameterized.parameters(*_INVALID)
+  def test_is_an_error(self, old, new, position, reason):
     self.assertIn(old, _TOY)
     message = _error(_TOY.replace(old, new, 1))
-    self.assertStartsWith(message, f'toy.yaml:{place}: ')
-    self.assertRegex(message, complaint)
+    self.assertStartsWith(message, f'toy.yaml:{position}: ')
+    self.assertRegex(message, reason)
     self.assertLen(message.splitlines(), 1)
 
   @hypothesis.settings(max_examples=150, deadline=None)
@@ -326,7 +328,7 @@ class ParseTest(parameterized.TestCase):
       ).map(lambda cut: _TOY[: cut[0]] + cut[1] + _TOY[cut[0] :]),
     )
   )
-  def test_any_text_is_a_system_or_refused(self, text):
+  def test_any_text_is_a_system_or_an_error(self, text):
     try:
       self.assertIsInstance(yaml_spec.parse(text, 'file'), systems.System)
     except errors.UsageError as error:
@@ -361,7 +363,7 @@ class ParseTest(parameterized.TestCase):
       ),
     )
   )
-  def test_any_tree_is_a_system_or_refused(self, tree):
+  def test_any_tree_is_a_system_or_an_error(self, tree):
     try:
       yaml_spec.parse(yaml.safe_dump(tree), 'file')
     except errors.UsageError as error:
@@ -390,29 +392,29 @@ class ReadTest(parameterized.TestCase):
     self.path.write_text(_TOY.replace('minimize', 'up'))
     self.assertStartsWith(self._error(), f'{self.path}:3:7: goal must be')
 
-  def test_columns_after_a_mark_of_the_byte_order(self):
+  def test_columns_after_a_byte_order_mark(self):
     self.path.write_text(_TOY.replace('toy', '&a'), 'utf-8-sig')
     self.assertStartsWith(self._error(), f'{self.path}:1:7: anchors')
 
-  def test_no_text(self):
+  def test_not_utf_8(self):
     self.path.write_bytes(b'name: toy\nsource: \xff\xfe\n')
     self.assertStartsWith(
-      self._error(), f'{self.path}, line 2: this is no text'
+      self._error(), f'{self.path}, line 2: not valid UTF-8'
     )
 
   def test_too_large(self):
     self.path.write_text('#' * 300_000)
     self.assertEqual(
       self._error(),
-      f'{self.path} is too large: it may have 262,144 bytes at most',
+      f'{self.path} is too large: at most 262,144 bytes are allowed',
     )
     self.assertIn('larger than 256 KiB', _error('#' * 300_000))
 
-  def test_not_there(self):
+  def test_missing_file(self):
     path = self.path.with_name('nowhere.yaml')
     self.assertStartsWith(self._error(path), f'{path} cannot be read: No such')
     self.assertRegex(self._error(self.path.parent), 'Is a directory$')
-    self.assertRegex(self._error('a\0b'), "'a.x00b' is no path$")
+    self.assertRegex(self._error('a\0b'), "'a.x00b' is not a valid path$")
 
   @hypothesis.settings(max_examples=100, deadline=None)
   @hypothesis.given(
@@ -423,7 +425,7 @@ class ReadTest(parameterized.TestCase):
       ),
     )
   )
-  def test_any_bytes_are_a_system_or_refused(self, data):
+  def test_any_bytes_are_a_system_or_an_error(self, data):
     self.path.write_bytes(data)
     try:
       yaml_spec.read(self.path)
@@ -431,7 +433,7 @@ class ReadTest(parameterized.TestCase):
       self.assertStartsWith(str(error), f'{self.path}')
 
 
-# A chain of four, of which U is never seen.
+# A chain of four variables, of which U is latent.
 _CELLS = """\
 name: cells
 target: Y
@@ -493,7 +495,7 @@ class FittedTest(parameterized.TestCase):
     )
     self.assertAlmostEqual(float(outcome), -36, delta=0.5)
 
-  def test_those_named_may_be_set(self):
+  def test_listed_variables_may_be_set(self):
     system = self._read(
       'variables: {B: {}, A: {domain: [0, 2.5], cost: 3}}',
       'interventions: {max_size: 2}',
@@ -516,13 +518,13 @@ class FittedTest(parameterized.TestCase):
     self.assertNotEqual(digest, systems.digest(self._read()))
 
   @parameterized.parameters(
-    ('variables: {Z: {}}', "cells.yaml:7:13: variables: 'Z' is no variable"),
+    ('variables: {Z: {}}', "cells.yaml:7:13: variables: unknown variable 'Z'"),
     ('variables: {U: {}}', 'cells.yaml:7:13: variable U is latent'),
     ('variables: {Y: {}}', 'cells.yaml:7:13: variable Y is the target'),
     ('variables: {}', 'cells.yaml:7:12: variables is empty'),
     (
       'variables: {A: {equation: e}}',
-      "cells.yaml:7:17: variable A: key 'equation' is unknown",
+      "cells.yaml:7:17: variable A: unknown key 'equation'",
     ),
     (
       'variables: {A: {domain: [2, 1]}}',
@@ -530,11 +532,15 @@ class FittedTest(parameterized.TestCase):
     ),
     ('optimum: {A: 1e8}', 'cells.yaml:7:14: optimum: A = 100000000 is outside'),
   )
-  def test_complaints(self, line, complaint):
-    self.assertStartsWith(self._error(line), complaint)
+  def test_errors(self, line, reason):
+    self.assertStartsWith(self._error(line), reason)
 
   @parameterized.parameters(
-    ('data: cells.csv\n', '', 'cells.yaml:1:1: graph, data, fit belong togeth'),
+    (
+      'data: cells.csv\n',
+      '',
+      'cells.yaml:1:1: graph, data, fit must be given together',
+    ),
     ('linear', 'cubic', 'cells.yaml:6:6: fit must be linear or features'),
     (
       'cells.csv',
@@ -544,23 +550,27 @@ class FittedTest(parameterized.TestCase):
     (
       'cells.dot',
       'a.yaml',
-      'cells.yaml:4:8: {0}/a.yaml is of no format that a graph',
+      'cells.yaml:4:8: {0}/a.yaml is not in a supported graph format',
     ),
-    ('cells.dot', '"a\\0.dot"', "cells.yaml:4:8: '{0}/a\\x00.dot' is no p"),
+    (
+      'cells.dot',
+      '"a\\0.dot"',
+      "cells.yaml:4:8: '{0}/a\\x00.dot' is not a valid p",
+    ),
     (
       'fit: linear',
       'fit: features',
       'cells.yaml:6:6: {0}/cells.dot and {0}/cells.csv: U is l',
     ),
   )
-  def test_complaints_of_the_files(self, old, new, complaint):
+  def test_errors_in_other_files(self, old, new, reason):
     with absltest.mock.patch.dict(globals(), _CELLS=_CELLS.replace(old, new)):
       error = self._error()
-    self.assertStartsWith(error, complaint.format(self.folder))
+    self.assertStartsWith(error, reason.format(self.folder))
 
 
 class SampleTest(absltest.TestCase):
-  def test_nobody_sees_a_latent_variable(self):
+  def test_a_latent_variable_is_not_observed(self):
     system = yaml_spec.parse(_TOY)
     nothing = interventions.no_intervention(4)
     rows = jax.jit(simulate.sample, static_argnums=3)(
@@ -575,7 +585,7 @@ class SampleTest(absltest.TestCase):
 
 
 class CheckFiniteTest(parameterized.TestCase):
-  def test_takes_toy(self):
+  def test_toy_is_finite(self):
     yaml_spec.check_finite(yaml_spec.parse(_TOY))
 
   @parameterized.parameters(
@@ -592,13 +602,13 @@ class CheckFiniteTest(parameterized.TestCase):
     # float32 ends at 3e38.
     ('exp(-X)', 'exp(X**8)', 'is inf under'),
   )  # fmt: skip
-  def test_names_variable_and_equation(self, old, new, complaint):
+  def test_names_variable_and_equation(self, old, new, reason):
     text = _TOY.replace(old, new, 1)
-    if complaint is None:
+    if reason is None:
       text = text.replace('U + e', '1 + 0 * U')
       yaml_spec.check_finite(yaml_spec.parse(text))
       return
-    with self.assertRaisesRegex(errors.UsageError, complaint) as caught:
+    with self.assertRaisesRegex(errors.UsageError, reason) as caught:
       yaml_spec.check_finite(yaml_spec.parse(text))
     self.assertLen(str(caught.exception).splitlines(), 1)
 
