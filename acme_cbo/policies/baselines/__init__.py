@@ -1,1 +1,1 @@
-"""Methods of the literature that policies are compared with."""
+"""Baseline methods from the literature."""

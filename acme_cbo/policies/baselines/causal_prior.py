@@ -1,12 +1,13 @@
-"""E[Y | do] as observational data and the true graph predict it.
+"""Predicts E[Y | do] from observational data and the true graph.
 
-The prior of Aglietti et al., "Causal Bayesian Optimization" (2020), section
-3.2. Each variable is regressed on what `identification.factorise` gives it, by
-a Gaussian process; draws are propagated through the regressions under do().
+This is the prior of Aglietti et al., "Causal Bayesian Optimization" (2020),
+section 3.2. Each variable is regressed by a Gaussian process on the variables
+that `identification.factorize` gives; samples are propagated through the
+regressions under do().
 
-  S  draws, D variables, N observational rows, C candidates
+  S  samples, D variables, N observational rows, C candidates
 
-Values are standardised by the observations.
+Values are standardized by the observations.
 """
 
 from typing import Any, NamedTuple
@@ -20,29 +21,30 @@ from scipy.stats import qmc
 from acme_cbo.policies.baselines import gaussian_processes as gp
 from acme_cbo.policies.baselines import identification
 
-# What becomes of a variable when draws are propagated.
-_LEFT, _DRAWN, _REGRESSED = 0, 1, 2
-# Rows beyond it are left out: the cost is that of their number, squared.
-_MOST_ROWS = 200
-# Length scale of a regression, a priori, in deviations of what is regressed on.
+# Roles of a variable when samples are propagated.
+_UNUSED, _SAMPLED, _REGRESSED = 0, 1, 2
+# Rows beyond this number are ignored: the cost is quadratic in the number.
+_MAX_ROWS = 200
+# Prior length scale of a regression, in standard deviations of the regressors.
 _LENGTH = 1.0
-# Candidates that are propagated at once.
+# Candidates that are evaluated at once.
 _CHUNK = 16
 
 
 class Regressions(NamedTuple):
-  """How each variable depends on others, as observed.
+  """Regressions of all variables on observational data.
 
   Attributes:
-    order: int32, the ancestors of the target and itself, causes first.
-    component: [D, D] bool, see `identification.Factorisation`.
-    processes: a process at the data for each variable; a leading axis D.
-    data: its data; a leading axis D.
-    noise: [D] standard deviations.
-    drawn: [S, D] values of the variables that are given nothing: quantiles of
+    order: int32, the target and its ancestors, causes first.
+    component: [D, D] bool, see `identification.Factorization`.
+    processes: Gaussian process at the data of each variable, with a leading
+      axis D.
+    data: data of each process, with a leading axis D.
+    noise: [D] standard deviations of the noise.
+    marginal: [S, D] samples of the variables without regressors: quantiles of
       the observations.
-    normal: [S, D] standard normal draws.
-    target: [] int32.
+    normal: [S, D] standard normal samples.
+    target: [] int32, index of the target.
   """
 
   order: jax.Array
@@ -50,29 +52,29 @@ class Regressions(NamedTuple):
   processes: Any
   data: gp.Data
   noise: jax.Array
-  drawn: jax.Array
+  marginal: jax.Array
   normal: jax.Array
   target: jax.Array
 
 
 def fit(
-  factors: identification.Factorisation,
+  factors: identification.Factorization,
   target: int,
   observations: np.ndarray,
   num_draws: int,
 ) -> Regressions:
-  """Regresses each variable on what it is given.
+  """Regresses each variable on its regressors.
 
   Args:
-    factors: of the target.
-    target: its column.
-    observations: [N, D] standardised; the first 200 rows are used.
+    factors: factorization for the target.
+    target: column of the target.
+    observations: [N, D] standardized observations; the first 200 rows are used.
     num_draws: S, a power of 2.
 
   Returns:
     The regressions.
   """
-  rows = observations[:_MOST_ROWS]
+  rows = observations[:_MAX_ROWS]
   num_rows, num_variables = rows.shape
   given = np.zeros((num_variables, num_variables), bool)
   component = np.zeros((num_variables, num_variables), bool)
@@ -83,7 +85,7 @@ def fit(
     gp.Data(
       gp.Points(rows, np.zeros(num_rows), np.zeros(num_rows)),
       outputs=rows[:, j],
-      known=np.ones(num_rows, bool),
+      row_mask=np.ones(num_rows, bool),
     )
     for j in range(num_variables)
   ]
@@ -96,16 +98,19 @@ def fit(
   def stacked(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
-  # The same at every call: what is predicted is then smooth in what is set.
+  # The same samples at every call, so that predictions are smooth in the values
+  # of the intervention.
   level = qmc.Sobol(2 * num_variables, rng=0).random(num_draws)
-  drawn = [np.quantile(rows[:, j], level[:, j]) for j in range(num_variables)]
+  marginal = [
+    np.quantile(rows[:, j], level[:, j]) for j in range(num_variables)
+  ]
   return Regressions(
     order=jnp.asarray(factors.order),
     component=jnp.asarray(component),
     processes=_processes(stacked(parameters), given, stacked(data)),
     data=jax.tree.map(jnp.asarray, stacked(data)),
     noise=jnp.asarray(np.exp([p.noise for p in parameters])),
-    drawn=jnp.asarray(np.stack(drawn, 1)),
+    marginal=jnp.asarray(np.stack(marginal, 1)),
     normal=jnp.asarray(stats.norm.ppf(level[:, num_variables:])),
     target=jnp.asarray(target),
   )
@@ -115,24 +120,24 @@ _processes = jax.jit(jax.vmap(gp.process))
 
 
 def roles(
-  factors: identification.Factorisation, target: int, mask: np.ndarray
+  factors: identification.Factorization, target: int, mask: np.ndarray
 ) -> np.ndarray:
-  """Which variables have to be propagated to predict the target under do().
+  """Returns how each variable takes part in predicting the target under do().
 
   Args:
-    factors: of the target.
-    target: its column.
-    mask: [D] bool, what is set.
+    factors: factorization for the target.
+    target: column of the target.
+    mask: [D] bool, the variables that are intervened on.
 
   Returns:
-    [D] int32: 0 where the variable is left out, 1 where it is given nothing and
-    drawn from the observations, 2 where it is regressed.
+    [D] int32: 0 where the variable is not needed, 1 where it has no regressors
+    and is sampled from the observations, 2 where it is regressed.
   """
-  role = np.full(mask.shape, _LEFT, np.int32)
+  role = np.full(mask.shape, _UNUSED, np.int32)
   needed = {target}
   for j in reversed(factors.order):
     if j in needed:
-      role[j] = _REGRESSED if factors.given[j] else _DRAWN
+      role[j] = _REGRESSED if factors.given[j] else _SAMPLED
       needed |= {
         i for i in factors.given[j] if not mask[i] or i in factors.component[j]
       }
@@ -145,49 +150,51 @@ def predict(
   role: jax.Array,
   values: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Mean and deviation of the target under do().
+  """Predicts mean and standard deviation of the target under do().
 
   Args:
     regressions: from `fit`.
-    mask: [D] bool, what is set.
+    mask: [D] bool, the variables that are intervened on.
     role: [D] int32, from `roles`.
-    values: [C, D] what it is set to; used where the mask is True.
+    values: [C, D] values of the interventions; used where the mask is True.
 
   Returns:
-    [C] means and [C] standard deviations, those of the noise included.
+    [C] means and [C] standard deviations, including noise.
   """
 
-  def of_one(set_to):
-    return _propagate(regressions, mask, role, set_to)
+  def propagate(candidate):
+    return _propagate(regressions, mask, role, candidate)
 
-  return jax.lax.map(of_one, values, batch_size=min(_CHUNK, values.shape[0]))
+  return jax.lax.map(propagate, values, batch_size=min(_CHUNK, values.shape[0]))
 
 
-def _propagate(regressions, mask, role, set_to):
-  """Of one candidate: [] mean and [] deviation."""
-  num_draws, num_variables = regressions.drawn.shape
+def _propagate(regressions, mask, role, values):
+  """Predicts [] mean and [] standard deviation for one candidate."""
+  num_draws, num_variables = regressions.marginal.shape
   variables = jnp.arange(num_variables)
-  no_draws = jnp.zeros(num_draws)
+  zeros = jnp.zeros(num_draws)
 
-  def left(j, u):
+  def unused(j, u):
     del j, u
-    return no_draws, no_draws
+    return zeros, zeros
 
-  def drawn(j, u):
+  def sampled(j, u):
     del u
-    return regressions.drawn[:, j], no_draws
+    return regressions.marginal[:, j], zeros
 
   def regressed(j, u):
     natural = regressions.component[j] | ~mask
     at_data, data = jax.tree.map(
       lambda leaf: leaf[j], (regressions.processes, regressions.data)
     )
-    points = gp.Points(jnp.where(natural, u, set_to), no_draws, no_draws)
+    points = gp.Points(jnp.where(natural, u, values), zeros, zeros)
     mean, deviation = gp.predict(at_data, data, points)
     return mean, jnp.hypot(deviation, regressions.noise[j])
 
   def evaluate(u, j):
-    mean, deviation = jax.lax.switch(role[j], (left, drawn, regressed), j, u)
+    mean, deviation = jax.lax.switch(
+      role[j], (unused, sampled, regressed), j, u
+    )
     value = mean + deviation * regressions.normal[:, j]
     u = jnp.where(variables == j, value[:, None], u)
     return u, (mean, deviation)

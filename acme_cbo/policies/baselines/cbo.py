@@ -12,34 +12,36 @@ from acme_cbo.policies.baselines import causal_prior
 from acme_cbo.policies.baselines import identification
 from acme_cbo.policies.baselines import search
 
-# Draws that a causal prior propagates.
-_DRAWS = 64
+# Number of draws that a causal prior propagates.
+_NUM_DRAWS = 64
 
 
 def cbo(scm: types.SCM) -> base.Policy:
-  """Causal Bayesian optimisation, told the true graph.
+  """Returns the policy of causal Bayesian optimization, given the true graph.
 
-  Aglietti et al., "Causal Bayesian Optimization" (2020): one process for each
-  possibly-optimal set that is allowed. Its prior mean is the estimate of
-  E[Y | do] from the observations and its kernel has the term of `gp.Kernel`,
-  with s the estimated deviation of Y under do(). Where the graph does not
-  identify the effect of a set by `identification.is_identified`, the mean is
-  that of the observations and s is 0. What is set next has the largest expected
-  improvement by cost, over all sets.
+  It follows Aglietti et al., "Causal Bayesian Optimization" (2020). Each
+  allowed, possibly optimal set has its own Gaussian process. The prior mean is
+  the estimate of E[Y | do] from the observations, and the kernel is
+  `gaussian_processes.Kernel`, with s the estimated standard deviation of Y
+  under do(). If the effect of a set is not identified by
+  `identification.is_identified`, the prior mean is that of the observations and
+  s is 0. The next intervention maximizes the expected improvement per cost,
+  over all sets.
 
-  It departs from the paper in four ways. Every step is an intervention: all
+  It differs from the paper in four ways. Every step is an intervention: all
   observations are given at the start, so that there is no choice between
-  observing and intervening. No interventional data are given: the first
+  observing and intervening. There are no initial interventional data: the first
   improvement is over the mean of the observations. The improvement is averaged
-  over hyperparameters, `gp.sample`, without which it often stays at the first
-  local optimum. And it counts the noise of outcomes, see `_improve`.
+  over hyperparameters, see `gaussian_processes.sample`; otherwise the search
+  often stays at the first local optimum. The improvement takes the noise of
+  outcomes into account, see `search`.
 
   Args:
-    scm: whose graph is told, and nothing else of it.
+    scm: SCM of which only the graph is used.
 
   Returns:
-    The policy. It recommends the intervention of the highest posterior mean
-    among those that it tried.
+    The policy. It recommends the intervention with the highest posterior mean
+    among those that it made.
   """
   graph = identification.observed_graph(scm)
 
@@ -47,8 +49,8 @@ def cbo(scm: types.SCM) -> base.Policy:
     sets = identification.possibly_optimal_sets(scm._replace(problem=problem))
     if not sets:
       raise errors.UsageError(
-        'no allowed set has an effect on the target by the graph; allow one of '
-        'its ancestors to be set'
+        'by the graph, no allowed set affects the target; allow interventions '
+        'on an ancestor of the target'
       )
     return sets
 
@@ -64,7 +66,16 @@ def cbo(scm: types.SCM) -> base.Policy:
 
 
 class _CausalState(NamedTuple):
-  """What a causal prior knows of a set, see `causal_prior.predict`."""
+  """Inputs of the causal prior of a set, see `causal_prior.predict`.
+
+  Attributes:
+    regressions: regressions of all variables.
+    mask: [D] bool, the set.
+    role: [D] int32, from `causal_prior.roles`.
+    low: [D] lower ends of the domains, standardized.
+    width: [D] widths of the domains, standardized.
+    goal: [] +1 to maximize the target, -1 to minimize it.
+  """
 
   regressions: causal_prior.Regressions
   mask: np.ndarray
@@ -74,29 +85,33 @@ class _CausalState(NamedTuple):
   goal: np.ndarray
 
 
-def _fit_causal(graph, problem, standardised, masks):
+def _fit_causal(graph, problem, standardized, masks):
+  """Returns one `_CausalState` per set; `search.Prior.fit` of this method."""
   target = int(np.argmax(problem.target))
-  factors = identification.factorise(graph, target)
-  rows, location, scale = standardised
-  regressions = causal_prior.fit(factors, target, rows, _DRAWS)
+  factors = identification.factorize(graph, target)
+  rows, location, scale = standardized
+  regressions = causal_prior.fit(factors, target, rows, _NUM_DRAWS)
 
-  def of(mask):
+  def state(mask):
     role = causal_prior.roles(factors, target, mask)
-    known = identification.is_identified(graph, target, np.flatnonzero(mask))
+    identified = identification.is_identified(
+      graph, target, np.flatnonzero(mask)
+    )
     return _CausalState(
       regressions=regressions,
       mask=mask,
-      # With nothing propagated the mean and s are 0.
-      role=role if known else np.zeros_like(role),
+      # If no variable has a role, mean and s are 0.
+      role=role if identified else np.zeros_like(role),
       low=(problem.low - location) / scale,
       width=(problem.high - problem.low) / scale,
       goal=problem.goal,
     )
 
-  return [of(mask) for mask in masks]
+  return [state(mask) for mask in masks]
 
 
 def _causal(state, fractions):
+  """Predicts the target; `search.Prior.evaluate` of this method."""
   values = state.low + fractions * state.width
   mean, deviation = causal_prior.predict(
     state.regressions, state.mask, state.role, values

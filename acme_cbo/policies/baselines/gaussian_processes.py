@@ -2,20 +2,19 @@
 
 Data are padded to a fixed number of rows and inputs to a fixed number of
 columns, so that one compiled program serves all steps of an episode and all
-sets of variables: rows that are not known and columns that are not used change
-nothing.
+sets of variables. Masked rows and unused columns have no effect.
 
   P  points, C of them candidates
   R  rows of data, padded
   D  columns of the inputs
+  K  hyperparameter samples
 
 Inputs and outputs are in units in which their spread is about 1. All numbers
 are float64.
 
-The matrices are small, and LAPACK is OpenBLAS, which shares each one out among
-threads: on a busy machine that takes up to 100 times as long as the work. Start
-Python with OPENBLAS_NUM_THREADS=1 in its environment; it is read when numpy and
-scipy are imported.
+Set OPENBLAS_NUM_THREADS=1 before numpy and scipy are imported. The matrices are
+small, and OpenBLAS distributes each of them over threads, which on a busy
+machine takes up to 100 times as long as the computation itself.
 """
 
 from typing import Any, NamedTuple
@@ -29,17 +28,17 @@ from scipy import stats
 from scipy.stats import qmc
 import tinygp
 
-# Of jax within compiled functions, of numpy on the host.
+# A jax array within compiled functions, a numpy array on the host.
 Array = Any
 
 
 class Points(NamedTuple):
-  """Where a process is asked, and what is believed there before any data.
+  """Inputs of a process, with its prior at these inputs.
 
   Attributes:
-    inputs: [P, D].
-    mean: [P] the prior mean.
-    deviation: [P] s of the kernel, see `Kernel`; 0 for a plain one.
+    inputs: [P, D] inputs.
+    mean: [P] prior mean.
+    deviation: [P] s of the kernel, see `Kernel`; 0 for a radial kernel.
   """
 
   inputs: Array
@@ -48,26 +47,26 @@ class Points(NamedTuple):
 
 
 class Data(NamedTuple):
-  """What was seen.
+  """Data of a process.
 
   Attributes:
     points: R `Points`.
-    outputs: [R].
-    known: [R] bool, False where a row is padding.
+    outputs: [R] outputs.
+    row_mask: [R] bool, False where a row is padding.
   """
 
   points: Points
   outputs: Array
-  known: Array
+  row_mask: Array
 
 
 class Parameters(NamedTuple):
   """Hyperparameters of a process, as natural logarithms.
 
   Attributes:
-    length: [D] of the length scales.
-    amplitude: [] of the standard deviation of the radial part.
-    noise: [] of the standard deviation of the noise.
+    length: [D] log length scales.
+    amplitude: [] log standard deviation of the radial part.
+    noise: [] log standard deviation of the noise.
   """
 
   length: Array
@@ -75,28 +74,29 @@ class Parameters(NamedTuple):
   noise: Array
 
 
-# Of the weak normal prior of the logarithms: its deviations, and bounds.
+# Weak normal prior of the log hyperparameters: standard deviations and bounds.
 _DEVIATION = Parameters(length=1.0, amplitude=1.0, noise=1.5)
 _LOWEST = Parameters(length=np.log(0.02), amplitude=np.log(0.02), noise=-9.0)
 _HIGHEST = Parameters(length=np.log(1e3), amplitude=np.log(1e2), noise=3.0)
-_MOST_ITERATIONS = 50
-_LEAST_VARIANCE = 1e-18
-# Below it the closed form of the improvement cancels.
+_MAX_ITERATIONS = 50
+_MIN_VARIANCE = 1e-18
+# Standardized improvement below which its closed form cancels numerically.
 _TAIL = -100.0
-# Hyperparameters that an acquisition is averaged over, a power of 2.
+# Number of hyperparameters that an acquisition function is averaged over, a
+# power of 2.
 _NUM_SAMPLES = 16
-_LEAST_PRECISION = 0.25
+_MIN_PRECISION = 0.25
 
 
 class Kernel(tinygp.kernels.Kernel):
   """`a² exp(-½ Σ_d ((x_d - x'_d) / l_d)²) + s(x) s(x')`.
 
-  The second term is that of the causal prior of Aglietti et al., "Causal
-  Bayesian Optimization" (2020), section 3.2; s is a part of the point. Of a
-  point and one that is padding it is 0.
+  The second term is the causal prior of Aglietti et al., "Causal Bayesian
+  Optimization" (2020), section 3.2; s is part of a point. The kernel is 0 if
+  one of the points is padding.
 
   Attributes:
-    inverse_length: [D], 0 for a column that is not used.
+    inverse_length: [D] inverse length scales; 0 for unused columns.
     variance: [] a².
   """
 
@@ -104,28 +104,28 @@ class Kernel(tinygp.kernels.Kernel):
   variance: jax.Array
 
   def evaluate(self, X1, X2):
-    """Of two points (inputs [D], s [], known [] bool)."""
-    (x, s, known), (other_x, other_s, other_known) = X1, X2
+    """Evaluates the kernel at two points (inputs [D], s [], mask [] bool)."""
+    (x, s, mask), (other_x, other_s, other_mask) = X1, X2
     distance = jnp.square((x - other_x) * self.inverse_length).sum()
     radial = self.variance * jnp.exp(-0.5 * distance)
-    return jnp.where(known & other_known, radial + s * other_s, 0.0)
+    return jnp.where(mask & other_mask, radial + s * other_s, 0.0)
 
 
 def prior_mode(columns: np.ndarray, length: float) -> Parameters:
-  """What the hyperparameters are most probably, before any data.
+  """Returns the mode of the prior of the hyperparameters.
 
   Args:
     columns: [D] bool, the columns that are used.
-    length: the length scale, were it one column.
+    length: length scale of a single column.
 
   Returns:
     An amplitude of 1, noise of 0.1, and length scales that grow as the square
     root of the number of columns, as distances do (Hvarfner et al., "Vanilla
     Bayesian Optimization Performs Great in High Dimensions", 2024).
   """
-  grown = length * np.sqrt(max(int(columns.sum()), 1))
+  scaled = length * np.sqrt(max(int(columns.sum()), 1))
   return Parameters(
-    length=np.full(columns.shape, np.log(grown)),
+    length=np.full(columns.shape, np.log(scaled)),
     amplitude=np.log(1.0),
     noise=np.log(0.1),
   )
@@ -134,55 +134,55 @@ def prior_mode(columns: np.ndarray, length: float) -> Parameters:
 def process(
   parameters: Parameters, columns: jax.Array, data: Data
 ) -> tinygp.GaussianProcess:
-  """The prior process at the data; padding is noise of its own.
+  """Returns the prior process at the data; padding is independent noise.
 
   Args:
-    parameters: its hyperparameters.
+    parameters: hyperparameters.
     columns: [D] bool, the columns that are used.
     data: R rows.
 
   Returns:
-    A process of mean 0, to be conditioned on `data.outputs` less their mean.
+    A process of mean 0, to be conditioned on outputs less their prior mean.
   """
   kernel = Kernel(
     inverse_length=jnp.where(columns, jnp.exp(-parameters.length), 0.0),
     variance=jnp.exp(2 * parameters.amplitude),
   )
-  noise = jnp.where(data.known, jnp.exp(2 * parameters.noise), 1.0)
-  located: Any = data.points.inputs, data.points.deviation, data.known
+  noise = jnp.where(data.row_mask, jnp.exp(2 * parameters.noise), 1.0)
+  located: Any = data.points.inputs, data.points.deviation, data.row_mask
   return tinygp.GaussianProcess(kernel, located, diag=noise)
 
 
 def log_density(
   parameters: Parameters, columns: jax.Array, data: Data, prior: Parameters
 ) -> jax.Array:
-  """Log of the marginal likelihood times the prior of the hyperparameters.
+  """Computes the log posterior density of hyperparameters.
 
   Args:
-    parameters: the hyperparameters.
+    parameters: hyperparameters.
     columns: [D] bool, the columns that are used.
     data: R rows.
-    prior: the mode of their prior.
+    prior: mode of the prior.
 
   Returns:
-    [] up to a constant.
+    [] log of the marginal likelihood times the prior, up to a constant.
   """
   at_data = process(parameters, columns, data)
   likelihood = at_data.log_probability(_residuals(data))
-  strays = jax.tree.map(
+  penalties = jax.tree.map(
     lambda value, mode, deviation: jnp.square((value - mode) / deviation).sum(),
     parameters,
     prior,
     _DEVIATION,
   )
-  return likelihood - 0.5 * sum(strays)
+  return likelihood - 0.5 * sum(penalties)
 
 
 def _loss(vector, columns, data, prior):
-  return -log_density(_unpacked(vector), columns, data, prior)
+  return -log_density(_unpack(vector), columns, data, prior)
 
 
-_loss_and_slope = jax.jit(jax.value_and_grad(_loss))
+_loss_and_gradient = jax.jit(jax.value_and_grad(_loss))
 
 
 def fit(
@@ -191,48 +191,49 @@ def fit(
   prior: Parameters,
   starts: tuple[Parameters, ...] = (),
 ) -> Parameters:
-  """The most probable hyperparameters.
+  """Returns the most probable hyperparameters.
 
   Args:
     columns: [D] bool, the columns that are used.
-    data: R rows; with none known the mode of the prior is returned.
-    prior: that mode.
-    starts: where to search from, beside it and one of shorter lengths.
+    data: R rows; if all are masked, the mode of the prior is returned.
+    prior: mode of the prior.
+    starts: starting points of the search, besides `prior` and one with shorter
+      length scales.
 
   Returns:
-    The best that a bounded quasi-Newton search from each start reached.
+    The best result of a bounded quasi-Newton search from each start.
   """
-  if not np.any(data.known):
+  if not np.any(data.row_mask):
     return prior
   short = prior._replace(length=prior.length - 1.5, noise=prior.noise - 1.0)
   lowest, highest = _bounds(columns)
-  given = jax.tree.map(jnp.asarray, (columns, data, prior))
+  arguments = jax.tree.map(jnp.asarray, (columns, data, prior))
 
   def loss(vector):
-    value, slope = _loss_and_slope(vector, *given)
-    return float(value), np.asarray(slope)
+    value, gradient = _loss_and_gradient(vector, *arguments)
+    return float(value), np.asarray(gradient)
 
-  ends = [
+  results = [
     optimize.minimize(
       loss,
-      np.clip(_packed(start), lowest, highest),
+      np.clip(_pack(start), lowest, highest),
       jac=True,
       method='L-BFGS-B',
       bounds=optimize.Bounds(lowest, highest),
-      options={'maxiter': _MOST_ITERATIONS, 'ftol': 1e-7},
+      options={'maxiter': _MAX_ITERATIONS, 'ftol': 1e-7},
     )
     for start in (prior, short, *starts)
   ]
-  best = min(ends, key=lambda end: end.fun)
-  return jax.tree.map(np.asarray, _unpacked(best.x))
+  best = min(results, key=lambda result: result.fun)
+  return jax.tree.map(np.asarray, _unpack(best.x))
 
 
 class Sample(NamedTuple):
-  """Draws from the posterior of the hyperparameters.
+  """Weighted samples from the posterior of the hyperparameters.
 
   Attributes:
     parameters: `Parameters` with a leading axis K.
-    log_weight: [K] of each draw; the weights sum to 1.
+    log_weight: [K] log weight of each sample; the weights sum to 1.
   """
 
   parameters: Parameters
@@ -242,30 +243,30 @@ class Sample(NamedTuple):
 def sample(
   columns: np.ndarray, data: Data, prior: Parameters, mode: Parameters
 ) -> Sample:
-  """Hyperparameters in proportion to how probable they are.
+  """Samples hyperparameters from their posterior.
 
-  A handful of outcomes leave them open, and the most probable ones can say that
-  the function is flat; so an acquisition is averaged over them (Snoek,
-  Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
-  Algorithms", 2012, section 3.1). Here by importance sampling from the Laplace
-  approximation around the mode.
+  A few outcomes hardly determine the hyperparameters, and the most probable
+  ones may describe a flat function. An acquisition function is therefore
+  averaged over samples (Snoek, Larochelle and Adams, "Practical Bayesian
+  Optimization of Machine Learning Algorithms", 2012, section 3.1). This is
+  importance sampling from the Laplace approximation around the mode.
 
   Args:
     columns: [D] bool, the columns that are used.
-    data: R rows; with none known the draws are of the prior.
-    prior: the mode of the prior.
-    mode: that of the posterior, from `fit`.
+    data: R rows; if all are masked, the samples are from the prior.
+    prior: mode of the prior.
+    mode: mode of the posterior, from `fit`.
 
   Returns:
-    The same draws at every call with the same data.
+    The samples; they are deterministic, given the arguments.
   """
-  centre = _packed(mode)
-  slopes = np.asarray(_curvature(centre, columns, data, prior))
-  precision, axes = np.linalg.eigh(slopes)
-  spread = axes / np.sqrt(np.maximum(precision, _LEAST_PRECISION))
-  level = qmc.Sobol(centre.size, rng=0).random(_NUM_SAMPLES)
+  center = _pack(mode)
+  hessian = np.asarray(_hessian(center, columns, data, prior))
+  precision, axes = np.linalg.eigh(hessian)
+  spread = axes / np.sqrt(np.maximum(precision, _MIN_PRECISION))
+  level = qmc.Sobol(center.size, rng=0).random(_NUM_SAMPLES)
   normal = stats.norm.ppf(level)
-  vectors = np.clip(centre + normal @ spread.T, *_bounds(columns))
+  vectors = np.clip(center + normal @ spread.T, *_bounds(columns))
   log_weight = 0.5 * np.square(normal).sum(1) - np.asarray(
     _losses(vectors, columns, data, prior)
   )
@@ -274,14 +275,14 @@ def sample(
   return Sample(parameters, log_weight)
 
 
-_curvature = jax.jit(jax.hessian(_loss))
+_hessian = jax.jit(jax.hessian(_loss))
 _losses = jax.jit(jax.vmap(_loss, (0, None, None, None)))
 
 
 def _bounds(columns):
   size = np.shape(columns)
   return tuple(
-    _packed(Parameters(np.full(size, limit.length), *limit[1:]))
+    _pack(Parameters(np.full(size, limit.length), *limit[1:]))
     for limit in (_LOWEST, _HIGHEST)
   )
 
@@ -289,10 +290,10 @@ def _bounds(columns):
 def predict(
   at_data: tinygp.GaussianProcess, data: Data, points: Points
 ) -> tuple[jax.Array, jax.Array]:
-  """The posterior of the function, without the noise.
+  """Predicts the function, without noise.
 
   Args:
-    at_data: the prior process at the data, from `process`.
+    at_data: prior process at the data, from `process`.
     data: R rows.
     points: P `Points`.
 
@@ -306,34 +307,34 @@ def predict(
     conditioned = at_data.condition(residuals, point, diag=jnp.zeros(1)).gp
     return conditioned.loc[0], conditioned.variance[0]
 
-  # One at a time, or the covariances of all of them are computed.
+  # One point at a time, so that covariances between points are not computed.
   shift, variance = jax.vmap(predict_one)(points.inputs, points.deviation)
-  # Rounding can carry the variance at a row of the data below 0.
-  deviation = jnp.sqrt(jnp.maximum(variance, _LEAST_VARIANCE))
+  # Rounding errors can make the variance at a row of the data negative.
+  deviation = jnp.sqrt(jnp.maximum(variance, _MIN_VARIANCE))
   return points.mean + shift, deviation
 
 
 def log_expected_improvement(
   mean: jax.Array, deviation: jax.Array, best: jax.Array
 ) -> jax.Array:
-  """`log E[max(f - best, 0)]` of `f ~ N(mean, deviation²)`.
+  """Computes `log E[max(f - best, 0)]` for `f ~ N(mean, deviation²)`.
 
-  With `z = (mean - best) / deviation` it is `log deviation + log h(z)`, where
-  `h(z) = φ(z) + z Φ(z)` (Jones, Schonlau and Welch, "Efficient Global
+  With `z = (mean - best) / deviation` the result is `log deviation + log h(z)`,
+  where `h(z) = φ(z) + z Φ(z)` (Jones, Schonlau and Welch, "Efficient Global
   Optimization of Expensive Black-Box Functions", 1998, (15)), and in the lower
   tail `h(z) ≈ φ(z) / (z² + 3)`, as in Ament et al., "Unexpected Improvements to
-  Expected Improvement" (2023), so that its slope never vanishes.
+  Expected Improvement" (2023), so that the gradient never vanishes.
 
   Args:
-    mean: [P].
-    deviation: [P], positive.
-    best: [] what is to be improved upon.
+    mean: [P] means.
+    deviation: [P] standard deviations, positive.
+    best: [] value to improve upon.
 
   Returns:
-    [P].
+    [P] log expected improvements.
   """
   z = (mean - best) / deviation
-  # Each branch is given what it can bear, so that no slope is NaN.
+  # The input of each branch is clipped, so that no gradient is NaN.
   tail = jnp.minimum(z, _TAIL)
   middle = jnp.clip(z, _TAIL, 0.0)
   upper = jnp.maximum(z, 0.0)
@@ -353,13 +354,13 @@ def log_expected_improvement(
 
 
 def _residuals(data: Data) -> jax.Array:
-  """Outputs less their prior mean; 0 where a row is padding: [R]."""
-  return jnp.where(data.known, data.outputs - data.points.mean, 0.0)
+  """Returns outputs less their prior mean, 0 for padding: [R]."""
+  return jnp.where(data.row_mask, data.outputs - data.points.mean, 0.0)
 
 
-def _packed(parameters: Parameters) -> np.ndarray:
+def _pack(parameters: Parameters) -> np.ndarray:
   return np.concatenate([np.ravel(leaf) for leaf in parameters])
 
 
-def _unpacked(vector) -> Parameters:
+def _unpack(vector) -> Parameters:
   return Parameters(vector[:-2], vector[-2], vector[-1])

@@ -8,20 +8,20 @@ from acme_cbo.policies.baselines import search
 
 
 def gp_bo() -> base.Policy:
-  """Plain Bayesian optimisation over all variables that may be set together.
+  """Returns the policy of Bayesian optimization without a causal graph.
 
-  It sets all settable variables at every step, or where that is not allowed the
-  largest allowed sets, each with a process of its own. A process has a constant
-  mean and a radial kernel with a length scale for each variable; the value of
-  largest expected improvement is set, whatever it costs. The first steps fill
-  the space, set by set: one more than a set has variables. (Published runs
-  begin with 2 interventions or more of each set, which are not counted; here
-  they are.) Of the observations it uses the units of the target, for its first
-  outcome, and nothing else.
+  Each step intervenes on all settable variables, or on one of the largest
+  allowed sets, each with its own Gaussian process. A process has a constant
+  mean and a radial kernel with one length scale per variable. The next
+  intervention maximizes the expected improvement, whatever it costs. The first
+  steps fill the space, one set after the other: one step more than a set has
+  variables. (Published runs begin with at least 2 interventions on each set
+  that are not counted; here they are counted.) Of the observations it uses only
+  the units of the target, until it has outcomes of its own.
 
   Returns:
-    The policy. It recommends the intervention of the highest posterior mean
-    among those that it tried.
+    The policy. It recommends the intervention with the highest posterior mean
+    among those that it made.
   """
 
   def largest(problem):
@@ -35,7 +35,7 @@ def gp_bo() -> base.Policy:
   return search.policy(
     search.Search(
       sets=largest,
-      prior=search.Prior(_fit_nothing, _constant),
+      prior=search.Prior(_fit_constant, _constant),
       per_cost=False,
       num_initial=one_more,
       own_units=True,
@@ -43,11 +43,13 @@ def gp_bo() -> base.Policy:
   )
 
 
-def _fit_nothing(problem, standardised, masks):
-  del problem, standardised
+def _fit_constant(problem, standardized, masks):
+  """Returns no state; `search.Prior.fit` of this method."""
+  del problem, standardized
   return [None for _ in masks]
 
 
 def _constant(state, fractions):
+  """Returns mean and s of 0; `search.Prior.evaluate` of this method."""
   del state
   return jnp.zeros(fractions.shape[0]), jnp.zeros(fractions.shape[0])

@@ -1,14 +1,14 @@
-"""Which interventions a causal graph lets be the best, and how to predict them.
+"""Possibly optimal interventions, and identification of causal effects.
 
-Variables that nobody sees are summed over first: what is left is an acyclic
-directed mixed graph, whose bidirected edges join variables with a latent cause
-in common (Richardson and Spirtes, "Ancestral Graph Markov Models", 2002).
-`possibly_optimal_sets` is after Lee and Bareinboim, "Structural Causal Bandits:
+Latent variables are marginalized first. The result is an acyclic directed mixed
+graph, whose bidirected edges join variables with a common latent cause
+(Richardson and Spirtes, "Ancestral Graph Markov Models", 2002).
+`possibly_optimal_sets` follows Lee and Bareinboim, "Structural Causal Bandits:
 Where to Intervene?" (2018), and "Structural Causal Bandits with Non-manipulable
-Variables" (2019). `factorise` is after Tian and Pearl, "A General
-Identification Condition for Causal Effects" (2002).
+Variables" (2019). `factorize` follows Tian and Pearl, "A General Identification
+Condition for Causal Effects" (2002).
 
-Graph theory on the host, in sets of column numbers; no arrays.
+All of it runs on the host, on sets of column indices instead of arrays.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,9 +25,9 @@ class MixedGraph(NamedTuple):
   """An acyclic graph of directed and bidirected edges.
 
   Attributes:
-    order: its variables, causes first.
-    parents: of each variable, its direct causes.
-    siblings: of each variable, those that share a latent cause with it.
+    order: variables, causes first.
+    parents: {variable: its direct causes}.
+    siblings: {variable: variables that share a latent cause with it}.
   """
 
   order: tuple[int, ...]
@@ -35,20 +35,20 @@ class MixedGraph(NamedTuple):
   siblings: Mapping[int, Variables]
 
 
-class Factorisation(NamedTuple):
-  """How observational data predict the target under do() of a set.
+class Factorization(NamedTuple):
+  """Factors of the observational distribution that predict a target under do().
 
-  The joint distribution is a product of one factor for each ancestor of the
-  target: of the variable, given its `given`. Under do() the factor of a
-  variable reads, of each that it is given, the value that this would have taken
-  by itself if it is of the variable's own `component`, else the value that it
-  was set to.
+  The joint distribution is a product with one factor for the target and each of
+  its ancestors: the distribution of the variable, conditional on `given`. If
+  one of the conditioning variables is intervened on, the factor takes its
+  natural value (the value without intervention) if it is in the variable's own
+  `component`, else the value that is set.
 
   Attributes:
-    order: the ancestors of the target and itself, causes first.
-    given: of each of them, the variables it is regressed on.
-    component: of each, the variables that are joined with it by bidirected
-      edges, among those of `order`; itself too.
+    order: the target and its ancestors, causes first.
+    given: {variable: variables that its factor is conditional on}.
+    component: {variable: its c-component, i.e. the variables of `order` that
+      bidirected edges connect with it, including itself}.
   """
 
   order: tuple[int, ...]
@@ -59,39 +59,39 @@ class Factorisation(NamedTuple):
 def project(
   parents: np.ndarray, order: Iterable[int], kept: Iterable[int]
 ) -> MixedGraph:
-  """The latent projection of a directed graph on some of its variables.
+  """Computes the latent projection of a directed graph on some variables.
 
   Args:
     parents: [D, D] bool, `parents[j, i]` where i is a direct cause of j.
     order: the D variables, causes first.
-    kept: those that stay.
+    kept: variables to keep.
 
   Returns:
-    The graph of those that stay: i is a parent of j where a directed path leads
-    from i to j, and a sibling where directed paths lead to both from one that
-    went; in either case through such as went only.
+    The graph of the kept variables: i is a parent of j if a directed path leads
+    from i to j, and a sibling if directed paths lead from one removed variable
+    to both. Inner variables of the paths are removed ones.
   """
   order, kept = [int(j) for j in order], frozenset(map(int, kept))
-  # Of each variable, what reaches it through such as went.
+  # The variables with a directed path to each through removed ones.
   sources: dict[int, set[int]] = {}
   for j in order:
     sources[j] = set()
     for i in map(int, np.flatnonzero(parents[j])):
       sources[j] |= {i} if i in kept else {i} | sources[i]
-  place = tuple(j for j in order if j in kept)
-  hidden = {j: sources[j] - kept for j in place}
+  kept_order = tuple(j for j in order if j in kept)
+  hidden = {j: sources[j] - kept for j in kept_order}
   return MixedGraph(
-    order=place,
-    parents={j: kept & sources[j] for j in place},
+    order=kept_order,
+    parents={j: kept & sources[j] for j in kept_order},
     siblings={
-      j: frozenset(i for i in place if i != j and hidden[i] & hidden[j])
-      for j in place
+      j: frozenset(i for i in kept_order if i != j and hidden[i] & hidden[j])
+      for j in kept_order
     },
   )
 
 
 def observed_graph(scm: types.SCM) -> MixedGraph:
-  """The graph of the variables that are watched; the others are latent."""
+  """Returns the graph of the observed variables; the others are latent."""
   return project(
     np.asarray(scm.parents),
     np.asarray(scm.order),
@@ -100,52 +100,35 @@ def observed_graph(scm: types.SCM) -> MixedGraph:
 
 
 def possibly_optimal_sets(scm: types.SCM) -> list[Variables]:
-  """The allowed sets that are worth setting, whatever the mechanisms are.
+  """Returns the allowed sets that can be optimal under some mechanisms.
 
-  A set is left out where the graph alone tells that another allowed set, or
-  setting nothing, does as well in every SCM: it is not minimal (a member has no
-  effect on the target when the others are set), or its interventional border
-  is another set. Where all sets of settable variables are allowed these are
-  the possibly-optimal minimal intervention sets, but for the empty one, which
-  is no experiment. Where few are allowed, a set stays if those that would
-  replace it are not allowed.
+  A set is excluded if the graph alone implies that another allowed set, or no
+  intervention, is at least as good in every SCM: either it is not minimal (a
+  member has no effect on the target when the others are intervened on), or its
+  interventional border is another set. If all sets of settable variables are
+  allowed, the result is the possibly optimal minimal intervention sets, except
+  for the empty set, which is no intervention. If few sets are allowed, a set is
+  kept if those that would replace it are not allowed.
 
   Args:
-    scm: whose graph and allowed sets are used.
+    scm: SCM of which the graph and the allowed sets are used.
 
   Returns:
-    Sets of column numbers, in the order of `problem.sets`.
+    Sets of column indices, in the order of `problem.sets`.
   """
   graph, target = _settable_graph(scm)
   allowed = allowed_sets(scm.problem)
 
-  def stays(chosen):
+  def is_kept(chosen):
     minimal = minimal_subset(graph, target, chosen)
     replacements = {minimal, border(graph, target, minimal)} - {chosen}
     return bool(minimal) and not replacements & set(allowed)
 
-  return [chosen for chosen in allowed if stays(chosen)]
-
-
-def minimal_intervention_sets(scm: types.SCM) -> list[Variables]:
-  """The allowed sets of which each member has an effect on the target.
-
-  Args:
-    scm: whose graph and allowed sets are used.
-
-  Returns:
-    Sets of column numbers, in the order of `problem.sets`.
-  """
-  graph, target = _settable_graph(scm)
-  return [
-    chosen
-    for chosen in allowed_sets(scm.problem)
-    if minimal_subset(graph, target, chosen) == chosen
-  ]
+  return [chosen for chosen in allowed if is_kept(chosen)]
 
 
 def allowed_sets(problem: types.Problem) -> list[Variables]:
-  """The sets of a problem that are not empty, each once, as column numbers."""
+  """Returns the distinct non-empty sets of a problem, as column indices."""
   rows = [frozenset(np.flatnonzero(row).tolist()) for row in problem.sets]
   return list(dict.fromkeys(row for row in rows if row))
 
@@ -153,27 +136,29 @@ def allowed_sets(problem: types.Problem) -> list[Variables]:
 def minimal_subset(
   graph: MixedGraph, target: int, chosen: Variables
 ) -> Variables:
-  """The members of a set that act on the target when all of it is set."""
-  return chosen & _ancestors(_set(graph, chosen), target)
+  """Returns the members that affect the target when all are intervened on."""
+  return chosen & _ancestors(_intervene(graph, chosen), target)
 
 
 def border(graph: MixedGraph, target: int, chosen: Variables) -> Variables:
-  """The interventional border of the target when a set is set.
+  """Returns the interventional border of the target under do() of a set.
 
-  Lee and Bareinboim (2018), definitions 3 and 4: the parents of the least set
-  that holds the target, what shares a latent cause with a member, and what a
-  member causes, among the target's ancestors. Setting them to their best values
-  does as well as setting `chosen`.
+  Lee and Bareinboim (2018), definitions 3 and 4: the parents of a territory,
+  which is the smallest set of ancestors of the target that contains the target
+  and is closed under siblings and descendants. An intervention on the border
+  with its best values is at least as good as one on `chosen`.
 
   Args:
-    graph: all of whose variables but the target can be set.
-    target: the variable to optimise.
-    chosen: what is set.
+    graph: graph in which all variables but the target can be intervened on.
+    target: the variable to optimize.
+    chosen: variables that are intervened on.
 
   Returns:
-    Such parents as are not members.
+    The parents of the territory that are not in it.
   """
-  graph = _within(_set(graph, chosen), _ancestors(_set(graph, chosen), target))
+  graph = _within(
+    _intervene(graph, chosen), _ancestors(_intervene(graph, chosen), target)
+  )
   territory, grown = frozenset(), frozenset({target})
   while grown != territory:
     territory = grown
@@ -183,55 +168,56 @@ def border(graph: MixedGraph, target: int, chosen: Variables) -> Variables:
   return outside - territory
 
 
-def factorise(graph: MixedGraph, target: int) -> Factorisation:
-  """One factor for each ancestor of the target, by c-components.
+def factorize(graph: MixedGraph, target: int) -> Factorization:
+  """Factorizes the distribution of the target's ancestors by c-components.
 
   Args:
-    graph: of the variables that are watched.
+    graph: graph of the observed variables.
     target: the variable to predict.
 
   Returns:
-    The factors of Tian and Pearl (2002), lemma 1: each variable is given its
-    parents, what came before it of its c-component, and their parents.
+    The factors of Tian and Pearl (2002), lemma 1. Each variable is conditional
+    on its parents, on the earlier variables of its c-component, and on their
+    parents.
   """
   graph = _within(graph, _ancestors(graph, target))
   given = {}
-  for place, j in enumerate(graph.order):
-    so_far = _within(graph, frozenset(graph.order[: place + 1]))
-    joined = _component(so_far, j)
+  for index, j in enumerate(graph.order):
+    earlier = _within(graph, frozenset(graph.order[: index + 1]))
+    joined = _component(earlier, j)
     causes = frozenset().union(*(graph.parents[i] for i in joined))
     given[j] = (joined | causes) - {j}
   component = {j: _component(graph, j) for j in graph.order}
-  return Factorisation(graph.order, given, component)
+  return Factorization(graph.order, given, component)
 
 
 def is_identified(
   graph: MixedGraph, target: int, chosen: Iterable[int]
 ) -> bool:
-  """Whether `factorise` predicts the target under do() of a set.
+  """Returns whether `factorize` predicts the target under do() of a set.
 
-  It does where no member of the set causes an ancestor of the target of its own
-  c-component directly: that one's factor would have to read the member both as
-  it was set and as it would have been (Tian and Pearl, 2002, theorem 3). This
-  is sufficient, not necessary.
+  It does if no member of the set is a parent of an ancestor of the target in
+  its own c-component: the factor of this ancestor would need both the value
+  that is set and the natural value (Tian and Pearl, 2002, theorem 3). The
+  condition is sufficient, not necessary.
 
   Args:
-    graph: of the variables that are watched.
+    graph: graph of the observed variables.
     target: the variable to predict.
-    chosen: what is set.
+    chosen: variables that are intervened on.
 
   Returns:
-    Whether it does.
+    True if the effect is identified by this condition.
   """
   chosen = frozenset(chosen)
-  component = factorise(graph, target).component
-  # What acts on the target by a path that avoids the set.
-  acting = _ancestors(_set(graph, chosen), target) - chosen
+  component = factorize(graph, target).component
+  # Variables that affect the target by a path outside the set.
+  acting = _ancestors(_intervene(graph, chosen), target) - chosen
   return not any(graph.parents[j] & chosen & component[j] for j in acting)
 
 
 def _settable_graph(scm: types.SCM) -> tuple[MixedGraph, int]:
-  """The projection on what may be set and the target, and which it is."""
+  """Returns the projection on settable variables and target, and the target."""
   problem = scm.problem
   kept = np.asarray(problem.settable) | np.asarray(problem.target)
   graph = project(
@@ -241,7 +227,7 @@ def _settable_graph(scm: types.SCM) -> tuple[MixedGraph, int]:
 
 
 def _within(graph: MixedGraph, kept: Variables) -> MixedGraph:
-  """The graph without the other variables and their edges."""
+  """Returns the subgraph of some variables."""
   order = tuple(j for j in graph.order if j in kept)
   return MixedGraph(
     order=order,
@@ -250,8 +236,8 @@ def _within(graph: MixedGraph, kept: Variables) -> MixedGraph:
   )
 
 
-def _set(graph: MixedGraph, chosen: Variables) -> MixedGraph:
-  """The graph when a set is set: nothing else acts on its members."""
+def _intervene(graph: MixedGraph, chosen: Variables) -> MixedGraph:
+  """Returns the graph without the edges into the variables of a set."""
   return MixedGraph(
     order=graph.order,
     parents={
@@ -265,19 +251,19 @@ def _set(graph: MixedGraph, chosen: Variables) -> MixedGraph:
 
 
 def _ancestors(graph: MixedGraph, variable: int) -> Variables:
-  """What causes the variable, and itself."""
-  return _reached(graph.parents, variable)
+  """Returns the ancestors of a variable, including itself."""
+  return _reachable(graph.parents, variable)
 
 
 def _component(graph: MixedGraph, variable: int) -> Variables:
-  """What bidirected edges join with the variable, and itself."""
-  return _reached(graph.siblings, variable)
+  """Returns the c-component of a variable, including itself."""
+  return _reachable(graph.siblings, variable)
 
 
-def _reached(edges: Mapping[int, Variables], start: int) -> Variables:
+def _reachable(edges: Mapping[int, Variables], start: int) -> Variables:
   reached, new = {start}, [start]
   while new:
-    found = edges[new.pop()] - reached
-    reached |= found
-    new.extend(found)
+    neighbors = edges[new.pop()] - reached
+    reached |= neighbors
+    new.extend(neighbors)
   return frozenset(reached)

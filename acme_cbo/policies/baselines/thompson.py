@@ -1,9 +1,9 @@
-"""Posterior sampling over linear SCMs of unknown graph.
+"""Thompson sampling over linear SCMs of unknown graph.
 
 Thompson, "On the Likelihood that One Unknown Probability Exceeds Another in
-View of the Evidence of Two Samples" (1933): a model is drawn from the
-posterior, and what would be best if it were true is done. The posterior is that
-of `beliefs.exact`, over graphs, weights and noise.
+View of the Evidence of Two Samples" (1933): each step draws a model from the
+posterior and makes the intervention that is best in this model. The posterior
+over graphs, weights and noise is that of `exact_posterior`.
 """
 
 from typing import Any, NamedTuple
@@ -22,20 +22,22 @@ from acme_cbo.policies import base
 from acme_cbo.policies.baselines import search
 from acme_cbo.scms import intervention_sets
 
-# Models over which a recommendation averages.
-_DRAWS = 128
-# Of the prior that `exact` scores with: rows that its mean is worth, the scale
-# of its matrix, and degrees of freedom of a variable without parents.
+# Number of models that a recommendation averages over.
+_NUM_DRAWS = 128
+# Prior of `exact_posterior`: number of rows that its mean is worth, scale of
+# its matrix, and degrees of freedom of a variable without parents.
 _MEAN_ROWS, _SCALE, _FREEDOM = 1.0, 0.5, 3.0
 
 
 class LinearModel(NamedTuple):
-  """`u_j = constant_j + weights_j . u + noise`, in units.
+  """A linear SCM, `u_j = constant_j + weights_j . u + noise_j`.
+
+  Values are in the normalized units of the belief.
 
   Attributes:
-    weights: [D, D]; row j belongs to the equation of variable j.
-    constant: [D].
-    variance: [D] of the noise.
+    weights: [D, D] weights; row j belongs to the equation of variable j.
+    constant: [D] constants.
+    variance: [D] variances of the noise.
   """
 
   weights: np.ndarray
@@ -47,10 +49,10 @@ class _Memory(NamedTuple):
   """The problem and the belief about its existing variables.
 
   Attributes:
-    problem: of numpy arrays, of all columns.
-    kept: [D'] the columns that exist.
-    belief: state of the exact belief about them.
-    spent: what the interventions so far cost.
+    problem: problem with all columns, as numpy arrays.
+    kept: [D'] indices of the columns that exist.
+    belief: state of the exact belief about these columns.
+    spent: cost of all interventions so far.
   """
 
   problem: types.Problem
@@ -60,31 +62,32 @@ class _Memory(NamedTuple):
 
 
 def posterior_thompson() -> base.Policy:
-  """Draws an SCM from the exact posterior and does what is best in it.
+  """Returns a policy that samples from the exact posterior over linear SCMs.
 
-  The SCM is linear with normal noise in the units of the belief, its graph is
-  drawn too, and no variable is latent. An outcome that is the mean of many
-  draws counts as one row all the same. Up to 8 variables. In a linear SCM the
-  best values are ends of the domains. Of sets that do equally well, one is
-  drawn. Where no set is left that the budget pays for, nothing is set.
+  Each step draws an SCM, including its graph, and makes the best intervention
+  in it. The SCM is linear with normal noise in the normalized units of the
+  belief and has no latent variables, so that the best values are ends of the
+  domains. Ties between sets are broken at random. An outcome counts as one row,
+  even if it averages many draws. At most 8 variables are supported. Once the
+  budget affords no set, interventions are empty.
 
   Returns:
-    The policy. It recommends what is best by the mean of E[Y | do] over 128
-    draws.
+    The policy. It recommends the intervention with the largest mean of
+    E[Y | do] over 128 posterior draws.
   """
   return base.Policy(
     init=_init, choose=_choose, observe=_observe, recommend=_recommend
   )
 
 
-def refusal(problem: types.Problem) -> str:
-  """Why `posterior_thompson` cannot take a problem; empty where it can."""
+def unsupported_reason(problem: types.Problem) -> str:
+  """Returns why `posterior_thompson` does not support a problem, or ''."""
   number = int(np.asarray(problem.exists).sum())
   if number <= exact_posterior.MAX_VARIABLES:
     return ''
   return (
-    f'{number} variables; the exact posterior is summed over graphs of at '
-    f'most {exact_posterior.MAX_VARIABLES}'
+    f'{number} variables; the exact posterior supports at most '
+    f'{exact_posterior.MAX_VARIABLES}'
   )
 
 
@@ -92,7 +95,7 @@ def _init(problem, observations, num_interventions):
   del num_interventions
   observations = search.check_observations(observations)
   problem = jax.tree.map(np.asarray, problem)
-  reason = refusal(problem)
+  reason = unsupported_reason(problem)
   if reason:
     raise errors.UsageError(reason)
   kept = np.flatnonzero(problem.exists)
@@ -103,7 +106,7 @@ def _init(problem, observations, num_interventions):
 
 
 def _columns(problem, kept):
-  """The problem of some of its columns."""
+  """Returns the problem restricted to some columns."""
   return jax.tree.map(
     lambda leaf: jnp.asarray(leaf[..., kept] if leaf.ndim else leaf), problem
   )
@@ -114,19 +117,19 @@ def _choose(key, memory):
   problem = memory.problem
   sets = _affordable(problem, memory.spent)
   if not sets:
-    return _do(problem, np.zeros_like(problem.exists), problem.low)
-  return _best(rng, memory, sets, draw(rng, *_posterior(memory), 1))
+    return _intervention(problem, np.zeros_like(problem.exists), problem.low)
+  return _best(rng, memory, sets, sample_models(rng, *_posterior(memory), 1))
 
 
 def _recommend(memory):
   rng = np.random.default_rng(0)
   problem = memory.problem
-  models = draw(rng, *_posterior(memory), _DRAWS)
+  models = sample_models(rng, *_posterior(memory), _NUM_DRAWS)
   return _best(rng, memory, _affordable(problem, 0.0), models)
 
 
 def _affordable(problem, spent):
-  """The sets that can still be paid for, [D] bool each."""
+  """Returns the sets that the budget still affords, [D] bool each."""
   rows = np.asarray(intervention_sets.affordable(problem, spent))
   return [row for row in rows if row.any()]
 
@@ -145,7 +148,7 @@ def _observe(memory, step, intervention, outcome):
 
 
 def _posterior(memory):
-  """The evidence, and the log score of each parent set of each variable."""
+  """Returns the evidence, and the log scores of all parent sets."""
   evidence = jax.tree.map(np.asarray, memory.belief.evidence)
   scores = _scores(memory.belief.evidence, memory.belief.problem.exists)
   return evidence, np.asarray(scores)
@@ -154,30 +157,31 @@ def _posterior(memory):
 _scores = jax.jit(exact_posterior.log_scores)
 
 
-def draw(
+def sample_models(
   rng: np.random.Generator,
   evidence: exact_posterior.Evidence,
   scores: np.ndarray,
   num_draws: int,
 ) -> list[LinearModel]:
-  """Linear models from the posterior.
+  """Samples linear models from the posterior.
 
   Args:
-    rng: advanced.
-    evidence: of D variables.
+    rng: random generator; its state advances.
+    evidence: evidence about D variables.
     scores: [D, P] from `exact_posterior.log_scores`.
-    num_draws: how many.
+    num_draws: number of models.
 
   Returns:
-    Models whose graphs are from `draw_graphs`, and weights and noise from their
-    posterior given the graph: BGe's prior of them is the conjugate
-    normal-Wishart one (Geiger and Heckerman, 2002).
+    Models. Graphs are from `sample_graphs`. Weights and noise are from their
+    posterior given the graph, under the conjugate normal-Wishart prior of BGe
+    (Geiger and Heckerman, 2002).
   """
-  graphs = draw_graphs(rng, scores, num_draws)
-  return [_equations(rng, evidence, parents) for parents in graphs]
+  graphs = sample_graphs(rng, scores, num_draws)
+  return [_sample_equations(rng, evidence, parents) for parents in graphs]
 
 
-def _equations(rng, evidence, parents):
+def _sample_equations(rng, evidence, parents):
+  """Samples weights, constants and noise variances, given the graph."""
   num_variables = len(parents)
   weights = np.zeros((num_variables, num_variables))
   constant, variance = np.zeros(num_variables), np.zeros(num_variables)
@@ -191,34 +195,34 @@ def _equations(rng, evidence, parents):
       + evidence.scatter[j]
       - rows * np.outer(mean, mean)
     )
-    among, with_j = matrix[np.ix_(causes, causes)], matrix[causes, j]
-    slope = np.linalg.solve(among, with_j)
-    rest = matrix[j, j] - with_j @ slope
+    among_causes, with_j = matrix[np.ix_(causes, causes)], matrix[causes, j]
+    slope = np.linalg.solve(among_causes, with_j)
+    residual = matrix[j, j] - with_j @ slope
     freedom = count + causes.size + _FREEDOM
-    variance[j] = rest / rng.chisquare(freedom)
-    # The covariance of the slopes is `variance / among`.
-    root = np.linalg.cholesky(np.linalg.inv(among))
+    variance[j] = residual / rng.chisquare(freedom)
+    # The covariance of the slopes is `variance * inv(among_causes)`.
+    root = np.linalg.cholesky(np.linalg.inv(among_causes))
     deviation = np.sqrt(variance[j])
     slope = slope + deviation * root @ rng.normal(size=causes.size)
     weights[j, causes] = slope
-    centre = mean[j] - mean[causes] @ slope
-    constant[j] = centre + deviation / np.sqrt(rows) * rng.normal()
+    center = mean[j] - mean[causes] @ slope
+    constant[j] = center + deviation / np.sqrt(rows) * rng.normal()
   return LinearModel(weights, constant, variance)
 
 
-def draw_graphs(
+def sample_graphs(
   rng: np.random.Generator, scores: np.ndarray, num_draws: int
 ) -> np.ndarray:
-  """Graphs from the posterior of `exact`.
+  """Samples graphs from the exact posterior.
 
   An order of the variables is drawn from the last to the first, in proportion
-  to the weight of all graphs that agree with it (Koivisto and Sood, 2004), then
-  the parents of each among those before it.
+  to the weight of all graphs that are consistent with it (Koivisto and Sood,
+  2004). The parents of each variable are then drawn from those before it.
 
   Args:
-    rng: advanced.
+    rng: random generator; its state advances.
     scores: [D, P] from `exact_posterior.log_scores`.
-    num_draws: how many.
+    num_draws: number of graphs.
 
   Returns:
     [num_draws, D, D] bool, `[j, i]` where i is a parent of j.
@@ -228,57 +232,58 @@ def draw_graphs(
   number = members @ (1 << np.arange(num_variables))  # [D, P]
 
   def within(j, before):
-    """Which parent sets of j are among those before it: [P]."""
+    """Returns [P] bool, the parent sets of j within the variables before it."""
     return (number[j] & ~before) == 0
 
-  # Log weight of a variable, and of all orders of a set when it comes first.
+  # `first`: log weight of all orders of a set that comes first. `last`: members
+  # of each set, and the probability of each to be last in its order.
   first = np.zeros(1 << num_variables)
   last = {}
   for chosen in range(1, 1 << num_variables):
-    held = [j for j in range(num_variables) if chosen >> j & 1]
-    others = [chosen ^ (1 << j) for j in held]
+    variables = [j for j in range(num_variables) if chosen >> j & 1]
+    others = [chosen ^ (1 << j) for j in variables]
     terms = np.array(
       [
         first[other] + np.logaddexp.reduce(scores[j][within(j, other)])
-        for j, other in zip(held, others, strict=True)
+        for j, other in zip(variables, others, strict=True)
       ]
     )
     first[chosen] = np.logaddexp.reduce(terms)
-    last[chosen] = held, np.exp(terms - first[chosen])
+    last[chosen] = variables, np.exp(terms - first[chosen])
   parents = np.zeros((num_draws, num_variables, num_variables), bool)
   for graph in parents:
-    left = (1 << num_variables) - 1
-    while left:
-      held, chances = last[left]
-      j = rng.choice(held, p=chances / chances.sum())
-      left ^= 1 << j
-      possible = np.flatnonzero(within(j, left))
-      chances = special.softmax(scores[j][possible])
-      graph[j] = members[j, rng.choice(possible, p=chances)]
+    remaining = (1 << num_variables) - 1
+    while remaining:
+      variables, probabilities = last[remaining]
+      j = rng.choice(variables, p=probabilities / probabilities.sum())
+      remaining ^= 1 << j
+      possible = np.flatnonzero(within(j, remaining))
+      probabilities = special.softmax(scores[j][possible])
+      graph[j] = members[j, rng.choice(possible, p=probabilities)]
   return parents
 
 
 def expected_target(
   model: LinearModel, mask: np.ndarray, target: int
 ) -> tuple[float, np.ndarray]:
-  """E[Y | do] of a set, as a function of what it is set to.
+  """Computes E[Y | do] as a linear function of the values of an intervention.
 
   Args:
-    model: of D variables.
-    mask: [D] bool, the set.
-    target: the column of Y.
+    model: linear model of D variables.
+    mask: [D] bool, the variables that are intervened on.
+    target: column of Y.
 
   Returns:
-    The constant, and [D] slopes, 0 for what is not set.
+    The constant, and [D] slopes, 0 for variables that are not intervened on.
   """
-  kept = np.where(mask[:, None], 0.0, model.weights)
-  system = np.eye(mask.size) - kept
+  weights = np.where(mask[:, None], 0.0, model.weights)
+  system = np.eye(mask.size) - weights
   effects = np.linalg.solve(system.T, np.eye(mask.size)[target])
   return effects @ np.where(mask, 0.0, model.constant), effects * mask
 
 
 def _best(rng, memory, sets, models):
-  """The best of some sets and of their values, by the mean over models."""
+  """Returns the intervention with the best mean over models."""
   problem, kept = memory.problem, memory.kept
   goal = float(problem.goal)
   target = int(np.argmax(problem.target[kept]))
@@ -289,24 +294,24 @@ def _best(rng, memory, sets, models):
     for end in (problem.low, problem.high)
   ]
 
-  def of(row):
-    each = [expected_target(model, row[kept], target) for model in models]
-    constant = np.mean([one for one, _ in each])
-    slopes = goal * np.mean([one for _, one in each], 0)
-    # Of an end that makes no difference, either.
+  def evaluate(row):
+    effects = [expected_target(model, row[kept], target) for model in models]
+    constant = np.mean([constant for constant, _ in effects])
+    slopes = goal * np.mean([slopes for _, slopes in effects], 0)
+    # Ties between the ends are broken at random.
     coin = rng.random(slopes.size) < 0.5
     high = (slopes > 0) | ((slopes == 0) & coin)
     return goal * constant + slopes @ np.where(high, ends[1], ends[0]), high
 
-  reached = [of(row) for row in sets]
-  outcomes = np.array([outcome for outcome, _ in reached])
+  results = [evaluate(row) for row in sets]
+  outcomes = np.array([outcome for outcome, _ in results])
   chosen = rng.choice(np.flatnonzero(outcomes == outcomes.max()))
   high = np.zeros_like(problem.exists)
-  high[kept] = reached[chosen][1]
+  high[kept] = results[chosen][1]
   values = np.where(high, problem.high, problem.low)
-  return _do(problem, sets[chosen], values)
+  return _intervention(problem, sets[chosen], values)
 
 
-def _do(problem, mask, values):
+def _intervention(problem, mask, values):
   values = np.where(mask, values, np.zeros_like(problem.low))
   return types.Intervention(jnp.asarray(mask), jnp.asarray(values))

@@ -10,7 +10,7 @@ from acme_cbo.policies.baselines import causal_prior
 from acme_cbo.policies.baselines import identification
 from tests.policies.baselines import known_scms
 
-_DRAWS = 64
+_NUM_DRAWS = 64
 _predict = jax.jit(causal_prior.predict)
 
 
@@ -35,16 +35,16 @@ class CausalPriorTest(absltest.TestCase):
     self.enterContext(jax.enable_x64(True))
 
   def predict(self, known, settings, num_rows=120, seed=0):
-    """Predictions at several settings of one set, in raw units."""
+    """Predicts at several values of one set, in the variables' own units."""
     rows = known.sample(np.random.default_rng(seed), {}, num_rows)
     names = list(known.equations)
     target = names.index('Y')
-    graph = identification.observed_graph(known.told())
-    factors = identification.factorise(graph, target)
+    graph = identification.observed_graph(known.to_scm())
+    factors = identification.factorize(graph, target)
     location, scale = rows.mean(0), rows.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     regressions = causal_prior.fit(
-      factors, target, (rows - location) / scale, _DRAWS
+      factors, target, (rows - location) / scale, _NUM_DRAWS
     )
     mask = np.array([n in settings for n in names])
     values = np.stack(
@@ -75,17 +75,17 @@ class CausalPriorTest(absltest.TestCase):
     )
     x = np.linspace(-1, 1, 5)
     mean, deviation, rows = self.predict(known, {'X': x})
-    w, x_seen, z, y = rows.T
+    w, x_observed, z, y = rows.T
     of_y = np.linalg.lstsq(
-      np.stack([w, x_seen, z, np.ones(len(w))], 1), y, rcond=None
+      np.stack([w, x_observed, z, np.ones(len(w))], 1), y, rcond=None
     )[0]
-    slope = of_y[1] + of_y[2] * np.polyfit(x_seen, z, 1)[0]
+    slope = of_y[1] + of_y[2] * np.polyfit(x_observed, z, 1)[0]
     self.assertAlmostEqual(np.polyfit(x, mean, 1)[0], slope, delta=0.2)
     # True is 0.8 * 1.5 - 0.5.
     self.assertAlmostEqual(slope, 0.7, delta=0.3)
     naive = np.polyfit(rows[:, 1], rows[:, 3], 1)[0]
     self.assertLess(naive, slope - 0.3)
-    # W's own share is that of a cause that varies: 1 + 1.5² + 1.
+    # The variance given X is 1 + 1.5² + 1: of W, Z and Y.
     np.testing.assert_allclose(deviation, np.sqrt(4.25), rtol=0.15)
 
   @pytest.mark.oracle
@@ -119,12 +119,12 @@ class CausalPriorTest(absltest.TestCase):
     np.testing.assert_allclose(mean, x - z, atol=0.35)
     np.testing.assert_allclose(deviation, 1, rtol=0.2)
 
-  def test_what_has_to_be_propagated(self):
+  def test_roles(self):
     known = known_scms.complete()
     names = list(known.equations)
     target = names.index('Y')
-    factors = identification.factorise(
-      identification.observed_graph(known.told()), target
+    factors = identification.factorize(
+      identification.observed_graph(known.to_scm()), target
     )
 
     def roles(chosen):
@@ -132,8 +132,8 @@ class CausalPriorTest(absltest.TestCase):
       role = causal_prior.roles(factors, target, mask)
       return dict(zip(names, role.tolist(), strict=True))
 
-    # What B would have been by itself tells of V, and so of Y. With D and E set
-    # nothing else of C is left.
+    # The natural value of B depends on V, as Y does. With D and E set, C has no
+    # other effect.
     nothing = dict(U=0, V=0)
     self.assertEqual(
       roles('DE'), nothing | dict(F=1, A=2, B=1, C=0, D=0, E=0, Y=2)

@@ -1,4 +1,4 @@
-"""Tests of the regression against formulas written out in numpy."""
+"""Tests of the regression against formulas in numpy."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -49,7 +49,7 @@ def _predict(parameters, columns, data, points):
 
 
 def _padded(data, columns, num_rows, num_columns):
-  """The same with rows and columns that are not to be used, of any value."""
+  """Pads data with masked rows and unused columns of arbitrary values."""
   more_rows = num_rows - data.outputs.size
   more_columns = num_columns - columns.size
 
@@ -63,9 +63,9 @@ def _padded(data, columns, num_rows, num_columns):
   )
   inputs[:, columns.size :] += np.arange(num_rows)[:, None]
   points = gp.Points(inputs, pad(data.points.mean), pad(data.points.deviation))
-  known = np.arange(num_rows) < data.outputs.size
+  row_mask = np.arange(num_rows) < data.outputs.size
   return (
-    gp.Data(points, pad(data.outputs), known),
+    gp.Data(points, pad(data.outputs), row_mask),
     np.pad(columns, (0, more_columns)),
   )
 
@@ -93,16 +93,16 @@ class RegressionTest(parameterized.TestCase):
     # The multivariate normal density, and the weak prior less its constant.
     data = _data()
     noisy = _kernel(data.points, data.points) + 0.2**2 * np.eye(6)
-    centre = np.log(0.3) + 0.5 * np.log(2)
-    stray = (_PARAMETERS.length - centre) ** 2
+    center = np.log(0.3) + 0.5 * np.log(2)
+    penalty = (_PARAMETERS.length - center) ** 2
     expected = stats.multivariate_normal(data.points.mean, noisy).logpdf(
       data.outputs
     )
     expected -= 0.5 * (
-      stray.sum() + np.log(1.3) ** 2 + (np.log(0.2 / 0.1) / 1.5) ** 2
+      penalty.sum() + np.log(1.3) ** 2 + (np.log(0.2 / 0.1) / 1.5) ** 2
     )
-    found = gp.log_density(_PARAMETERS, jnp.array(_BOTH), data, _PRIOR)
-    np.testing.assert_allclose(found, expected, atol=1e-8)
+    actual = gp.log_density(_PARAMETERS, jnp.array(_BOTH), data, _PRIOR)
+    np.testing.assert_allclose(actual, expected, atol=1e-8)
 
   def test_padding_changes_nothing(self):
     data = _data()
@@ -112,17 +112,17 @@ class RegressionTest(parameterized.TestCase):
     )
     points = _points(np.random.default_rng(1), 5, 4)
     short = points._replace(inputs=points.inputs[:, :2])
-    for found, expected in zip(
+    for actual, expected in zip(
       _predict(parameters, columns, padded, points),
       _predict(_PARAMETERS, _BOTH, data, short),
       strict=True,
     ):
-      np.testing.assert_allclose(found, expected, atol=1e-9)
+      np.testing.assert_allclose(actual, expected, atol=1e-9)
     prior = gp.prior_mode(columns, 0.3)
     fitted, plain = gp.fit(columns, padded, prior), gp.fit(_BOTH, data, _PRIOR)
     np.testing.assert_allclose(fitted.length[:2], plain.length, atol=1e-3)
     np.testing.assert_allclose(fitted.noise, plain.noise, atol=1e-3)
-    # What is not used stays at its mode.
+    # Unused hyperparameters stay at the mode of the prior.
     np.testing.assert_allclose(fitted.length[2:], prior.length[2:], atol=1e-6)
 
   def test_interpolates_without_noise(self):
@@ -132,32 +132,30 @@ class RegressionTest(parameterized.TestCase):
     np.testing.assert_allclose(mean, data.outputs, atol=1e-6)
     self.assertLess(np.max(deviation), 1e-5)
 
-  def test_fit_finds_what_made_the_data(self):
+  def test_fit_recovers_the_hyperparameters(self):
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-1.7, 1.7, (60, 2))
     outputs = np.sin(3 * inputs[:, 0]) + 0.1 * rng.normal(size=60)
-    nothing = np.zeros(60)
-    data = gp.Data(
-      gp.Points(inputs, nothing, nothing), outputs, np.ones(60, bool)
-    )
-    found = gp.fit(_BOTH, data, _PRIOR)
+    zeros = np.zeros(60)
+    data = gp.Data(gp.Points(inputs, zeros, zeros), outputs, np.ones(60, bool))
+    fitted = gp.fit(_BOTH, data, _PRIOR)
     # The second column does not matter; the noise has deviation 0.1.
-    self.assertGreater(found.length[1] - found.length[0], 1.0)
-    self.assertAlmostEqual(np.exp(found.noise), 0.1, delta=0.03)
-    # A mode: the slope there is 0.
+    self.assertGreater(fitted.length[1] - fitted.length[0], 1.0)
+    self.assertAlmostEqual(np.exp(fitted.noise), 0.1, delta=0.03)
+    # The gradient is 0 at a mode.
     slope = jax.grad(gp.log_density)(
-      jax.tree.map(jnp.asarray, found), _BOTH, data, _PRIOR
+      jax.tree.map(jnp.asarray, fitted), _BOTH, data, _PRIOR
     )
     self.assertLess(max(np.max(np.abs(leaf)) for leaf in slope), 0.1)
 
   @parameterized.parameters(0, 1, 2, 3)
-  def test_few_points_do_not_break_it(self, num_known):
-    # The same outcome at the same place, even.
-    nothing = np.zeros(4)
+  def test_few_points_give_finite_results(self, num_known):
+    # All points coincide.
+    zeros = np.zeros(4)
     data = gp.Data(
-      gp.Points(np.zeros((4, 2)), nothing, nothing),
+      gp.Points(np.zeros((4, 2)), zeros, zeros),
       outputs=np.full(4, 1e3),
-      known=np.arange(4) < num_known,
+      row_mask=np.arange(4) < num_known,
     )
     mode = gp.fit(_BOTH, data, _PRIOR)
     sample = gp.sample(_BOTH, data, _PRIOR, mode)
@@ -169,11 +167,11 @@ class RegressionTest(parameterized.TestCase):
   def test_sample_is_of_the_posterior(self):
     # Mean and deviation of the log length scale, by sums over a grid.
     column = np.array([True])
-    nothing = np.zeros(4)
+    zeros = np.zeros(4)
     data = gp.Data(
-      gp.Points(np.array([[-1.5], [-0.5], [0.4], [1.4]]), nothing, nothing),
+      gp.Points(np.array([[-1.5], [-0.5], [0.4], [1.4]]), zeros, zeros),
       outputs=np.array([0.9, -0.2, 0.3, 0.5]),
-      known=np.ones(4, bool),
+      row_mask=np.ones(4, bool),
     )
     prior = gp.prior_mode(column, 0.3)
     mode = gp.fit(column, data, prior)
@@ -215,10 +213,10 @@ class ImprovementTest(parameterized.TestCase):
       max(best, mean) + 12 * deviation,
       epsabs=1e-14,
     )
-    found = gp.log_expected_improvement(
+    actual = gp.log_expected_improvement(
       jnp.array(mean), jnp.array(deviation), jnp.array(best)
     )
-    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-7)
+    np.testing.assert_allclose(np.exp(actual), expected, rtol=1e-7)
 
   @pytest.mark.oracle
   def test_tails(self):
@@ -232,8 +230,8 @@ class ImprovementTest(parameterized.TestCase):
     def at(z):
       return gp.log_expected_improvement(z, one, 0 * one)
 
-    found = jax.jit(jax.vmap(at))(jnp.array(z))
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    actual = jax.jit(jax.vmap(at))(jnp.array(z))
+    np.testing.assert_allclose(actual, expected, atol=2e-6)
     everywhere = jnp.concatenate([jnp.array(z), jnp.array([0.0, 5, 50, 1e4])])
     slopes = jax.jit(jax.vmap(jax.grad(at)))(everywhere)
     self.assertTrue(np.isfinite(slopes).all())

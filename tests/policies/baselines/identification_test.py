@@ -1,4 +1,4 @@
-"""Tests of the graph theory, by hand and against sums over small SCMs."""
+"""Tests of identification, by hand and against sums over small SCMs."""
 
 import itertools
 
@@ -12,17 +12,31 @@ from acme_cbo.policies.baselines import identification
 from tests.policies.baselines import known_scms
 
 
-def _told(
+def _scm(
   parents: dict[str, str], settable: str, latent: str = '', sets=None
 ) -> types.SCM:
-  """An SCM of a graph; all of its sets may be set, or those given."""
+  """Returns an SCM of a graph; by default all sets are allowed."""
   known = known_scms.KnownSCM(
     equations=dict.fromkeys(parents, lambda v, e: e),
     parents=parents,
     latent=latent,
     domains=dict.fromkeys(settable, (0.0, 1.0)),
   )
-  return known.told(sets)
+  return known.to_scm(sets)
+
+
+def _minimal_sets(scm: types.SCM) -> list[identification.Variables]:
+  """Returns the allowed sets of which each member has an effect."""
+  kept = np.asarray(scm.problem.settable | scm.problem.target)
+  graph = identification.project(
+    np.asarray(scm.parents), np.asarray(scm.order), np.flatnonzero(kept)
+  )
+  target = int(np.argmax(scm.problem.target))
+  return [
+    chosen
+    for chosen in identification.allowed_sets(scm.problem)
+    if identification.minimal_subset(graph, target, chosen) == chosen
+  ]
 
 
 # The graph of psa: age, body-mass index, aspirin, statin, cancer.
@@ -36,8 +50,8 @@ class SetsTest(parameterized.TestCase):
     return sorted(''.join(names[j] for j in sorted(chosen)) for chosen in sets)
 
   @parameterized.parameters(
-    # Lee and Bareinboim (2018). What has a latent cause in common with the
-    # target is worth leaving alone, unless that is cut off.
+    # Lee and Bareinboim (2018). A variable that shares a latent cause with the
+    # target is better not intervened on, unless the path is cut.
     (_INSTRUMENT, 'XZ', 'U', ['X', 'Z'], ['X', 'Z']),
     # Setting Z is as good as setting X in any SCM.
     (_FRONT_DOOR, 'XZ', 'U', ['X', 'Z'], ['Z']),
@@ -46,15 +60,15 @@ class SetsTest(parameterized.TestCase):
     ({'X': '', 'Z': '', 'Y': 'XZ'}, 'XZ', '', ['X', 'XZ', 'Z'], ['XZ']),
     # A variable without effect.
     ({'X': '', 'Z': 'X', 'Y': 'X'}, 'XZ', '', ['X'], ['X']),
-    # Z cannot be set: it is summed over, and carries X's effect.
+    # Z cannot be set: it is marginalized, and mediates the effect of X.
     ({'X': '', 'Z': 'X', 'Y': 'Z'}, 'X', '', ['X'], ['X']),
-    # All that joins R, S and Y cannot be set.
+    # The common causes of R, S and Y cannot be set.
     (_PSA, 'RS', '', ['R', 'RS', 'S'], ['R', 'RS', 'S']),
   )
   def test_by_hand(self, parents, settable, latent, minimal, possibly_optimal):
-    scm, names = _told(parents, settable, latent), list(parents)
+    scm, names = _scm(parents, settable, latent), list(parents)
     self.assertEqual(
-      self.named(scm, names, identification.minimal_intervention_sets(scm)),
+      self.named(scm, names, _minimal_sets(scm)),
       minimal,
     )
     self.assertEqual(
@@ -72,9 +86,9 @@ class SetsTest(parameterized.TestCase):
         ['B', 'BD', 'D', 'DE', 'E'],
       ),
     ):
-      scm, names = known.told(), list(known.equations)
+      scm, names = known.to_scm(), list(known.equations)
       self.assertEqual(
-        self.named(scm, names, identification.minimal_intervention_sets(scm)),
+        self.named(scm, names, _minimal_sets(scm)),
         minimal,
       )
       self.assertEqual(
@@ -85,20 +99,20 @@ class SetsTest(parameterized.TestCase):
   @parameterized.parameters(
     (['X', 'Z'], ['Z']),
     (['X'], ['X']),
-    # Not minimal, but what it could be reduced to is not allowed.
+    # Not minimal, but the smaller set is not allowed.
     (['XZ'], ['XZ']),
     (['X', 'XZ'], ['X', 'XZ']),
     (['Z', 'XZ', 'Z', ''], ['Z']),
   )
   def test_only_allowed_sets(self, sets, expected):
     chain = {'X': '', 'Z': 'X', 'Y': 'Z'}
-    scm = _told(chain, 'XZ', sets=sets)
-    found = identification.possibly_optimal_sets(scm)
-    self.assertEqual(self.named(scm, list(chain), found), expected)
+    scm = _scm(chain, 'XZ', sets=sets)
+    sets = identification.possibly_optimal_sets(scm)
+    self.assertEqual(self.named(scm, list(chain), sets), expected)
 
-  def test_none_is_lost_in_any_small_scm(self):
-    # Binary variables and every intervention, by sums over all noise: what the
-    # sets that are left reach, no other set exceeds.
+  def test_no_optimum_is_lost_in_any_small_scm(self):
+    # Binary variables and all interventions, by sums over all noise: no other
+    # set exceeds the best of the sets that are kept.
     rng = np.random.default_rng(0)
     dropped = 0
     for _ in range(40):
@@ -106,17 +120,19 @@ class SetsTest(parameterized.TestCase):
       scm = _mixed(parents, siblings)
       target = 3
       graph = identification.observed_graph(scm)
-      left = identification.possibly_optimal_sets(scm)
+      kept_sets = identification.possibly_optimal_sets(scm)
       if not identification.border(graph, target, frozenset()):
-        left = [*left, frozenset()]
-      dropped += 8 - len(left)
+        kept_sets = [*kept_sets, frozenset()]
+      dropped += 8 - len(kept_sets)
       for _ in range(12):
         best = _best_of_sets(rng, parents, siblings)
-        most = max(best.values())
-        self.assertAlmostEqual(max(best[chosen] for chosen in left), most)
+        maximum = max(best.values())
+        self.assertAlmostEqual(
+          max(best[chosen] for chosen in kept_sets), maximum
+        )
     self.assertGreater(dropped, 80)
 
-  def test_each_is_the_only_best_somewhere(self):
+  def test_each_set_is_the_only_optimum_somewhere(self):
     rng = np.random.default_rng(0)
     for parents, siblings in (
       ([[], [0], [1]], [(1, 2)]),  # An instrument.
@@ -124,21 +140,23 @@ class SetsTest(parameterized.TestCase):
       ([[], [0], [0, 1]], [(0, 1)]),
     ):
       scm = _mixed(parents, siblings)
-      left = set(identification.possibly_optimal_sets(scm))
-      # A set that is not minimal does as well as one that is.
-      minimal = identification.minimal_intervention_sets(scm)
-      seen = set()
+      kept_sets = set(identification.possibly_optimal_sets(scm))
+      # A set that is not minimal is as good as a minimal one.
+      minimal = _minimal_sets(scm)
+      optima = set()
       for _ in range(1000):
         best = _best_of_sets(rng, parents, siblings)
-        most = max(best.values())
-        reached = [c for c in [frozenset(), *minimal] if best[c] > most - 1e-9]
-        if len(reached) == 1:
-          seen.add(reached[0])
-      self.assertEqual(seen - {frozenset()}, left)
+        maximum = max(best.values())
+        optimal = [
+          c for c in [frozenset(), *minimal] if best[c] > maximum - 1e-9
+        ]
+        if len(optimal) == 1:
+          optima.add(optimal[0])
+      self.assertEqual(optima - {frozenset()}, kept_sets)
 
 
 def _random_graph(rng, size):
-  """Parents of each variable, and pairs with a latent cause in common."""
+  """Draws parents of each variable, and pairs with a common latent cause."""
   parents = [[i for i in range(j) if rng.random() < 0.6] for j in range(size)]
   siblings = [
     pair
@@ -149,7 +167,7 @@ def _random_graph(rng, size):
 
 
 def _mixed(parents, siblings) -> types.SCM:
-  """The last is the target; latent variables are capital letters."""
+  """Builds an SCM with the last variable as target; latent ones are A, B ..."""
   names = [*map(str, range(len(parents) - 1)), 'Y']
   graph = {
     n: ''.join(names[i] for i in p) for n, p in zip(names, parents, strict=True)
@@ -162,13 +180,13 @@ def _mixed(parents, siblings) -> types.SCM:
     graph[names[j]] += name
   # Latent variables have the last columns, and come first.
   graph |= dict.fromkeys(latent, '')
-  scm = _told(graph, ''.join(names[:-1]), latent)
+  scm = _scm(graph, ''.join(names[:-1]), latent)
   columns = jnp.arange(len(graph))
   return scm._replace(order=jnp.roll(columns, len(latent)))
 
 
 def _best_of_sets(rng, parents, siblings):
-  """The best E[Y | do] of each set in a random SCM of bits."""
+  """Returns the best E[Y | do] of each set in a random binary SCM."""
   size = len(parents)
   num_bits = size + len(siblings)
   bits = np.arange(1 << num_bits)[:, None] >> np.arange(num_bits) & 1
@@ -200,8 +218,8 @@ def _best_of_sets(rng, parents, siblings):
 
 class GraphTest(absltest.TestCase):
   def test_projection_by_hand(self):
-    # 4 -> 0, 4 -> 3 -> 1, and 0 -> 3 -> 1; 3 and 4 go. Then 0 -> 1 remains,
-    # and 4 reaches both; 2 has a latent cause with neither.
+    # 4 -> 0, 4 -> 3 -> 1, and 0 -> 3 -> 1; 3 and 4 are removed. Then 0 -> 1
+    # remains, and 0 and 1 share the latent cause 4; 2 shares one with neither.
     parents = np.zeros((5, 5), bool)
     for cause, effect in ((4, 0), (4, 3), (3, 1), (0, 3), (1, 2)):
       parents[effect, cause] = True
@@ -210,7 +228,7 @@ class GraphTest(absltest.TestCase):
     self.assertEqual(graph.parents, {0: set(), 1: {0}, 2: {1}})
     self.assertEqual(graph.siblings, {0: {1}, 1: {0}, 2: set()})
 
-  def test_a_visible_cause_in_common_is_not_latent(self):
+  def test_an_observed_common_cause_is_not_latent(self):
     parents = np.zeros((3, 3), bool)
     parents[1, 0] = parents[2, 0] = True
     graph = identification.project(parents, range(3), range(3))
@@ -219,15 +237,15 @@ class GraphTest(absltest.TestCase):
   def test_factors_of_complete(self):
     known = known_scms.complete()
     names = list(known.equations)
-    factors = identification.factorise(
-      identification.observed_graph(known.told()), names.index('Y')
+    factors = identification.factorize(
+      identification.observed_graph(known.to_scm()), names.index('Y')
     )
 
     def named(variables):
       return ''.join(names[j] for j in sorted(variables))
 
     given = {names[j]: named(factors.given[j]) for j in factors.order}
-    # U joins A and Y, V joins B and Y; B is no parent of A, but Y tells of it.
+    # U connects A and Y, V connects B and Y, so that Y depends on A and B.
     self.assertEqual(
       given,
       {
@@ -244,7 +262,7 @@ class GraphTest(absltest.TestCase):
     self.assertEqual(component['Y'], 'ABY')
     self.assertEqual(component['C'], 'C')
 
-  def test_what_is_identified(self):
+  def test_is_identified(self):
     for parents, chosen, expected in (
       (_FRONT_DOOR, 'X', True),
       (_FRONT_DOOR, 'Z', True),
@@ -255,11 +273,11 @@ class GraphTest(absltest.TestCase):
       ({'U': '', 'X': 'U', 'Z': 'XU', 'Y': 'X'}, 'X', True),
     ):
       names = list(parents)
-      graph = identification.observed_graph(_told(parents, 'X', 'U'))
-      found = identification.is_identified(
+      graph = identification.observed_graph(_scm(parents, 'X', 'U'))
+      actual = identification.is_identified(
         graph, names.index('Y'), [names.index(n) for n in chosen]
       )
-      self.assertEqual(found, expected, (parents, chosen))
+      self.assertEqual(actual, expected, (parents, chosen))
 
 
 if __name__ == '__main__':

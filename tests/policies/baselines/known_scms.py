@@ -1,7 +1,7 @@
-"""Two SCMs of the literature, written down in numpy for tests of the baselines.
+"""Two SCMs from the literature, in numpy, for tests of the baselines.
 
-Aglietti et al., "Causal Bayesian Optimization" (2020): its ToyGraph and its
-CompleteGraph. The target is minimised.
+They are ToyGraph and CompleteGraph of Aglietti et al., "Causal Bayesian
+Optimization" (2020). The target is minimized.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ Equation = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 
 
 class KnownSCM(NamedTuple):
-  """Equations by name, causes first.
+  """An SCM in numpy; variables are named by single letters, causes first.
 
   Attributes:
-    equations: of every variable.
-    parents: of every variable.
-    latent: those that nobody sees.
-    domains: of those that can be set.
+    equations: {variable: equation}.
+    parents: {variable: its parents}.
+    latent: latent variables.
+    domains: {settable variable: domain}.
   """
 
   equations: dict[str, Equation]
@@ -33,7 +33,7 @@ class KnownSCM(NamedTuple):
   domains: dict[str, tuple[float, float]]
 
   def sample(self, rng, settings: Mapping[int, float], num_rows: int):
-    """[S, D] rows under do(); latent variables are 0."""
+    """Samples [S, D] rows under do(); latent variables are 0."""
     values = {}
     for j, (name, equation) in enumerate(self.equations.items()):
       noise = rng.normal(size=num_rows)
@@ -46,8 +46,8 @@ class KnownSCM(NamedTuple):
       1,
     )
 
-  def told(self, sets: Sequence[str] | None = None, **problem) -> types.SCM:
-    """The graph and the problem; by default every set may be set."""
+  def to_scm(self, sets: Sequence[str] | None = None, **problem) -> types.SCM:
+    """Returns graph and problem; by default all sets are allowed."""
     names = list(self.equations)
     if sets is None:
       sets = [
@@ -56,7 +56,7 @@ class KnownSCM(NamedTuple):
         for chosen in itertools.combinations(self.domains, size)
       ]
     low, high = np.array([self.domains.get(n, (0.0, 0.0)) for n in names]).T
-    usual = dict(
+    defaults = dict(
       exists=np.array([n not in self.latent for n in names]),
       sets=np.array([[n in chosen for n in names] for chosen in sets]),
       target=np.array([n == 'Y' for n in names]),
@@ -67,7 +67,7 @@ class KnownSCM(NamedTuple):
       budget=np.inf,
       samples=1.0,
     )
-    arrays = {n: jnp.asarray(v) for n, v in (usual | problem).items()}
+    arrays = {n: jnp.asarray(v) for n, v in (defaults | problem).items()}
     return types.SCM(
       problem=types.Problem(**arrays),
       mechanism=None,
@@ -84,7 +84,7 @@ class KnownSCM(NamedTuple):
 
 
 def toy() -> KnownSCM:
-  """The best is -2.1718, by do(Z = -3.2003)."""
+  """Returns ToyGraph; the best is -2.1718, by do(Z = -3.2003)."""
   return KnownSCM(
     equations={
       'X': lambda v, e: e,
@@ -98,7 +98,7 @@ def toy() -> KnownSCM:
 
 
 def complete() -> KnownSCM:
-  """The best is about -3.48, by do(B = -5, D = 3.28). U and V are latent."""
+  """Returns CompleteGraph; the best is about -3.48, by do(B = -5, D = 3.28)."""
   return KnownSCM(
     equations={
       'U': lambda v, e: e,

@@ -1,4 +1,4 @@
-"""Tests of Bayesian optimisation on SCMs whose optimum is known."""
+"""Tests of Bayesian optimization on SCMs with a known optimum."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -29,7 +29,7 @@ def _settings(intervention):
 
 
 def _episode(policy, known, problem, num_steps, seed=0, noisy=False):
-  """What is set, and the memory at the end."""
+  """Runs an episode; returns its interventions and the last memory."""
   rng = np.random.default_rng(seed)
   memory = policy.init(problem, _rows(known, seed), num_steps)
   choices = []
@@ -43,8 +43,8 @@ def _episode(policy, known, problem, num_steps, seed=0, noisy=False):
   return choices, memory
 
 
-def _reached(known, intervention):
-  """E[Y | do] of an intervention."""
+def _expected_outcome(known, intervention):
+  """Estimates E[Y | do] of an intervention."""
   rows = known.sample(
     np.random.default_rng(7), _settings(intervention), 100_000
   )
@@ -62,24 +62,26 @@ class BaselinesTest(parameterized.TestCase):
   @pytest.mark.slow
   @pytest.mark.stat
   def test_better_than_random_search(self):
-    # On toy, over 5 seeds; random search recommends the best that it saw.
-    num_steps, scm = 10, _TOY.told()
-    reached = {'gp_bo': [], 'cbo': [], 'random': []}
+    # On toy, over 5 seeds; random search recommends its best intervention.
+    num_steps, scm = 10, _TOY.to_scm()
+    outcomes = {'gp_bo': [], 'cbo': [], 'random': []}
     for seed in range(5):
       for name, policy in self.policies(scm).items():
         _, memory = _episode(policy, _TOY, scm.problem, num_steps, seed)
-        reached[name].append(_reached(_TOY, policy.recommend(memory)))
+        outcomes[name].append(_expected_outcome(_TOY, policy.recommend(memory)))
       rng = np.random.default_rng(seed)
       x, z = rng.uniform(-5, 5, num_steps), rng.uniform(-5, 20, num_steps)
-      which = rng.integers(3, size=num_steps)
-      tried = [
+      indices = rng.integers(3, size=num_steps)
+      candidates = [
         hand_made_scms.do([{0: a}, {1: b}, {0: a, 1: b}][k], 3)
-        for a, b, k in zip(x, z, which, strict=True)
+        for a, b, k in zip(x, z, indices, strict=True)
       ]
-      reached['random'].append(min(_reached(_TOY, do) for do in tried))
-    mean = {name: np.mean(values) for name, values in reached.items()}
-    self.assertLess(mean['cbo'], mean['random'] - 0.1, reached)
-    self.assertLess(mean['gp_bo'], mean['random'] - 0.1, reached)
+      outcomes['random'].append(
+        min(_expected_outcome(_TOY, do) for do in candidates)
+      )
+    mean = {name: np.mean(values) for name, values in outcomes.items()}
+    self.assertLess(mean['cbo'], mean['random'] - 0.1, outcomes)
+    self.assertLess(mean['gp_bo'], mean['random'] - 0.1, outcomes)
     self.assertLess(mean['cbo'], -1.8)
     self.assertLess(mean['gp_bo'], -1.8)
 
@@ -92,20 +94,20 @@ class BaselinesTest(parameterized.TestCase):
       (['B', 'D'], ['B', 'D'], ['B', 'D']),
       ([*pairs, 'E'], pairs, ['E', 'BD', 'DE']),
     ):
-      scm = _COMPLETE.told(sets)
+      scm = _COMPLETE.to_scm(sets)
       for name, policy in self.policies(scm).items():
         memory = policy.init(scm.problem, _rows(_COMPLETE, num_rows=10), 3)
-        found = [
+        sets_of_arms = [
           ''.join(names[j] for j in np.flatnonzero(arm.mask))
           for arm in memory.arms
         ]
         expected = {'gp_bo': of_gp_bo, 'cbo': of_cbo}[name]
-        self.assertSameElements(found, expected)
+        self.assertSameElements(sets_of_arms, expected)
         environment.check_intervention(scm.problem, policy.recommend(memory))
 
-  def test_what_is_set_is_allowed(self):
+  def test_interventions_are_allowed(self):
     for sets in (['X', 'Z', 'XZ'], ['X', 'Z'], ['X']):
-      scm = _TOY.told(sets)
+      scm = _TOY.to_scm(sets)
       for policy in self.policies(scm).values():
         choices, memory = _episode(policy, _TOY, scm.problem, 3)
         for choice in [*choices, policy.recommend(memory)]:
@@ -113,25 +115,25 @@ class BaselinesTest(parameterized.TestCase):
 
   def test_the_budget_holds(self):
     # X costs 1 and Z 3; a set of both 4.
-    scm = _TOY.told(['X', 'Z', 'XZ'], cost=[1.0, 3.0, 0.0], budget=9.0)
+    scm = _TOY.to_scm(['X', 'Z', 'XZ'], cost=[1.0, 3.0, 0.0], budget=9.0)
     for name, policy in self.policies(scm).items():
       choices, _ = _episode(policy, _TOY, scm.problem, 6)
       spent = [float(scm.problem.cost[c.mask].sum()) for c in choices]
       self.assertLessEqual(sum(spent), 9.0)
-      # When no set is left that it pays for, nothing is set.
+      # Once the budget affords no set, interventions are empty.
       self.assertEqual(
         spent, {'gp_bo': [4.0, 4.0, 0.0], 'cbo': [3.0, 3.0, 3.0, 0.0]}[name]
       )
 
-  def test_sets_that_the_whole_budget_does_not_pay_for_are_no_sets(self):
-    scm = _TOY.told(['X', 'Z', 'XZ'], cost=[1.0, 3.0, 0.0], budget=2.0)
+  def test_sets_beyond_the_whole_budget_are_excluded(self):
+    scm = _TOY.to_scm(['X', 'Z', 'XZ'], cost=[1.0, 3.0, 0.0], budget=2.0)
     for policy in self.policies(scm).values():
       choices, _ = _episode(policy, _TOY, scm.problem, 3)
       spent = [float(scm.problem.cost[c.mask].sum()) for c in choices]
       self.assertEqual(spent, [1.0, 1.0, 0.0])
 
   def test_cbo_counts_the_cost(self):
-    # X and Z do the same; whichever is dear is left alone.
+    # X and Z have the same effect, so that the expensive one is not used.
     known = known_scms.KnownSCM(
       equations={
         'X': lambda v, e: e,
@@ -142,17 +144,17 @@ class BaselinesTest(parameterized.TestCase):
       latent='',
       domains={'X': (-2.0, 2.0), 'Z': (-2.0, 2.0)},
     )
-    for dear in range(2):
-      costs = np.where(np.arange(3) == dear, 1e6, 1.0)
-      scm = known.told(['X', 'Z'], cost=costs)
+    for expensive in range(2):
+      costs = np.where(np.arange(3) == expensive, 1e6, 1.0)
+      scm = known.to_scm(['X', 'Z'], cost=costs)
       choices, _ = _episode(cbo.cbo(scm), known, scm.problem, 2)
       for choice in choices:
-        self.assertFalse(choice.mask[dear])
+        self.assertFalse(choice.mask[expensive])
 
-  def test_recommends_the_best_that_it_tried(self):
-    # Far apart and almost without noise: that of the best outcome.
+  def test_recommends_its_best_intervention(self):
+    # Points are far apart and almost without noise: it is the best outcome.
     for goal in (-1.0, 1.0):
-      scm = _TOY.told(goal=goal)
+      scm = _TOY.to_scm(goal=goal)
       for policy in (gp_bo.gp_bo(), cbo.cbo(scm)):
         memory = policy.init(scm.problem, _rows(_TOY), 4)
         both = memory.arms[0].mask
@@ -167,9 +169,9 @@ class BaselinesTest(parameterized.TestCase):
         np.testing.assert_array_equal(best.mask, both)
 
   def test_follows_the_prior_before_any_outcome(self):
-    # By the observations alone, Y is least where Z is about 3. Below -1 there
-    # are none.
-    scm = _TOY.told(
+    # By the observations alone, Y is smallest where Z is about 3. There are
+    # none below -1.
+    scm = _TOY.to_scm(
       low=np.array([-5.0, -1.0, 0.0]), high=np.array([5.0, 6.0, 0.0])
     )
     policy = cbo.cbo(scm)
@@ -179,7 +181,7 @@ class BaselinesTest(parameterized.TestCase):
     self.assertBetween(float(best.values[1]), 2.0, 4.0)
 
   def test_without_identification_the_prior_is_flat(self):
-    # A bow: X acts on Y, and a latent variable on both.
+    # A bow: X causes Y, and a latent variable causes both.
     known = known_scms.KnownSCM(
       equations={
         'U': lambda v, e: e,
@@ -190,14 +192,14 @@ class BaselinesTest(parameterized.TestCase):
       latent='U',
       domains={'X': (-2.0, 2.0)},
     )
-    scm = known.told()
+    scm = known.to_scm()
     memory = cbo.cbo(scm).init(scm.problem, _rows(known), 3)
     (arm,) = memory.arms
     np.testing.assert_array_equal(arm.candidates.mean, 0)
     np.testing.assert_array_equal(arm.candidates.deviation, 0)
 
-  def test_the_key_decides(self):
-    scm = _TOY.told()
+  def test_choices_depend_on_the_key(self):
+    scm = _TOY.to_scm()
     first, _ = _episode(gp_bo.gp_bo(), _TOY, scm.problem, 4, seed=3)
     again, _ = _episode(gp_bo.gp_bo(), _TOY, scm.problem, 4, seed=3)
     other, _ = _episode(gp_bo.gp_bo(), _TOY, scm.problem, 4, seed=4)
@@ -206,8 +208,8 @@ class BaselinesTest(parameterized.TestCase):
       self.assertTrue((a.values != c.values).any())
 
   @pytest.mark.fault
-  def test_says_what_was_wrong(self):
-    scm = _TOY.told()
+  def test_errors(self):
+    scm = _TOY.to_scm()
     policy = gp_bo.gp_bo()
     with jax.enable_x64(False):
       rows = _rows(_TOY)
@@ -217,38 +219,44 @@ class BaselinesTest(parameterized.TestCase):
       policy.init(scm.problem, _rows(_TOY)[:1], 3)
     memory = policy.init(scm.problem, _rows(_TOY), 1)
     both = hand_made_scms.do({0: 1.0, 1: 1.0}, 3)
-    with self.assertRaisesRegex(errors.UsageError, r'\[1\] were set'):
+    with self.assertRaisesRegex(
+      errors.UsageError, r'\[1\] are not one of the sets'
+    ):
       policy.observe(memory, 0, hand_made_scms.do({1: 1.0}, 3), jnp.zeros(3))
-    with self.assertRaisesRegex(errors.UsageError, 'nan at intervention 0'):
+    with self.assertRaisesRegex(errors.UsageError, 'nan after intervention 0'):
       policy.observe(memory, 0, both, jnp.array([0.0, 0.0, jnp.nan]))
     memory = policy.observe(memory, 0, both, jnp.zeros(3))
-    with self.assertRaisesRegex(errors.UsageError, 'has 1 interventions'):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'over after 1 interventions'
+    ):
       policy.observe(memory, 1, both, jnp.zeros(3))
-    free = _TOY.told(cost=[0.0, 0.0, 0.0])
-    with self.assertRaisesRegex(errors.UsageError, 'costs 0'):
-      cbo.cbo(free).init(free.problem, _rows(_TOY), 3)
-    effect = scm._replace(parents=jnp.zeros((3, 3), bool))
+    without_cost = _TOY.to_scm(cost=[0.0, 0.0, 0.0])
+    with self.assertRaisesRegex(
+      errors.UsageError, 'is 0; the improvement per cost'
+    ):
+      cbo.cbo(without_cost).init(without_cost.problem, _rows(_TOY), 3)
+    no_effect = scm._replace(parents=jnp.zeros((3, 3), bool))
     with self.assertRaisesRegex(errors.UsageError, 'no allowed set'):
-      cbo.cbo(effect).init(scm.problem, _rows(_TOY), 3)
+      cbo.cbo(no_effect).init(scm.problem, _rows(_TOY), 3)
 
   @pytest.mark.slow
   @pytest.mark.timeout(1500)
-  def test_reaches_what_was_published(self):
+  def test_reaches_published_results(self):
     # 40 interventions, each the mean of 1,000 draws, and 100 observations:
     # -2.1687 on toy and -3.44 to -3.49 on complete by the original code.
     for known, bars in (
       (_TOY, {'cbo': -2.12, 'gp_bo': -2.0}),
       (_COMPLETE, {'cbo': -3.3}),
     ):
-      scm = known.told()
+      scm = known.to_scm()
       for name, policy in self.policies(scm).items():
         if name not in bars:
           continue
-        reached = []
+        outcomes = []
         for seed in range(3):
           _, memory = _episode(policy, known, scm.problem, 40, seed)
-          reached.append(_reached(known, policy.recommend(memory)))
-        self.assertLess(np.median(reached), bars[name], (name, reached))
+          outcomes.append(_expected_outcome(known, policy.recommend(memory)))
+        self.assertLess(np.median(outcomes), bars[name], (name, outcomes))
 
 
 if __name__ == '__main__':

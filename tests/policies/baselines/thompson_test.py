@@ -1,4 +1,4 @@
-"""Tests of posterior sampling against the exact posterior and by hand."""
+"""Tests of Thompson sampling against the exact posterior and by hand."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -16,7 +16,7 @@ from tests.support import hand_made_scms
 
 
 def _evidence(num_rows=15, seed=0):
-  """x0 -> x1 -> x2, with a row in which x1 was set."""
+  """Returns evidence of x0 -> x1 -> x2, with one intervention on x1."""
   rng = np.random.default_rng(seed)
   rows = rng.normal(size=(num_rows, 3))
   rows[:, 1] += 0.7 * rows[:, 0]
@@ -60,13 +60,13 @@ class ThompsonTest(parameterized.TestCase):
     posterior = jax.jit(exact_posterior.log_posterior)(jnp.asarray(scores))
     expected = np.asarray(exact_posterior.edge_probabilities(posterior))
     rng, num_draws = np.random.default_rng(1), 3000
-    drawn = thompson.draw_graphs(rng, scores, num_draws)
-    found = drawn.mean(0)
+    graphs = thompson.sample_graphs(rng, scores, num_draws)
+    actual = graphs.mean(0)
     error = np.sqrt(np.maximum(expected * (1 - expected), 1e-4) / num_draws)
-    self.assertLess(np.max(np.abs(found - expected) / error), 4)
+    self.assertLess(np.max(np.abs(actual - expected) / error), 4)
     self.assertGreater(np.ptp(expected), 0.3)
     # And there is no cycle.
-    walks = np.linalg.matrix_power(drawn.astype(int), 3)
+    walks = np.linalg.matrix_power(graphs.astype(int), 3)
     self.assertEqual(np.trace(walks, axis1=1, axis2=2).sum(), 0)
 
   @pytest.mark.stat
@@ -77,7 +77,7 @@ class ThompsonTest(parameterized.TestCase):
     chosen = np.full((3, 4), -1e30)
     chosen[0, 0] = chosen[1, 1] = chosen[2, 3] = 0.0
     rng, num_draws = np.random.default_rng(1), 2000
-    models = thompson.draw(rng, evidence, chosen, num_draws)
+    models = thompson.sample_models(rng, evidence, chosen, num_draws)
     slopes = np.stack([model.weights[2, :2] for model in models])
     variance = np.array([model.variance[2] for model in models])
 
@@ -85,21 +85,21 @@ class ThompsonTest(parameterized.TestCase):
     mean = evidence.total[2] / (count + 1)
     matrix = evidence.scatter[2] - (count + 1) * np.outer(mean, mean)
     matrix += 0.5 * np.eye(3)
-    centre = np.linalg.solve(matrix[:2, :2], matrix[:2, 2])
-    rest = matrix[2, 2] - matrix[2, :2] @ centre
+    center = np.linalg.solve(matrix[:2, :2], matrix[:2, 2])
+    residual = matrix[2, 2] - matrix[2, :2] @ center
     # Of an inverse chi-squared variable of count + 2 + 3 degrees.
-    expected = rest / (count + 3)
+    expected = residual / (count + 3)
     error = variance.std() / np.sqrt(num_draws)
     self.assertLess(abs(variance.mean() - expected), 4 * error)
     spread = expected * np.linalg.inv(matrix[:2, :2])
     error = np.sqrt(np.diag(spread) / num_draws)
-    self.assertLess(np.max(np.abs(slopes.mean(0) - centre) / error), 4)
+    self.assertLess(np.max(np.abs(slopes.mean(0) - center) / error), 4)
     np.testing.assert_allclose(np.cov(slopes.T), spread, rtol=0.2, atol=0.01)
-    # Nothing else is drawn, and x0 has no causes.
+    # x0 has no causes, so that its weights are 0.
     self.assertEqual(np.abs([m.weights[0] for m in models]).max(), 0)
 
   def test_expected_target_by_hand(self):
-    # x1 = 1 + 2 x0, x2 = 3 - x1 + x0: 2 - x0 if nothing is done, so that
+    # x1 = 1 + 2 x0, x2 = 3 - x1 + x0: 2 - x0 without intervention, so that
     # do(x0) has the slope -1, do(x1) -1, and do(x0, x1) 1 and -1.
     weights = np.zeros((3, 3))
     weights[1, 0], weights[2, 1], weights[2, 0] = 2.0, -1.0, 1.0
@@ -110,19 +110,21 @@ class ThompsonTest(parameterized.TestCase):
       ([0, 1, 0], 3.5, [0, -1, 0]),
       ([1, 1, 0], 3, [1, -1, 0]),
     ):
-      found = thompson.expected_target(model, np.array(mask, bool), 2)
-      np.testing.assert_allclose(found[0], constant)
-      np.testing.assert_allclose(found[1], slopes, atol=1e-12)
+      constant_and_slopes = thompson.expected_target(
+        model, np.array(mask, bool), 2
+      )
+      np.testing.assert_allclose(constant_and_slopes[0], constant)
+      np.testing.assert_allclose(constant_and_slopes[1], slopes, atol=1e-12)
 
   @parameterized.parameters(1.0, -1.0)
   def test_finds_the_best_of_a_linear_scm(self, goal):
-    # -1.5 z + 0.8 w: do(Z = 3) is least, do(Z = -2) most, with W beside it.
+    # -1.5 z + 0.8 w is smallest at do(Z = 3), largest at do(Z = -2), with W.
     for sets, expected in (
       (None, {1: -2.0 if goal > 0 else 3.0, 2: goal}),
       (['X', 'Z', 'W'], {1: -2.0 if goal > 0 else 3.0}),
       (['X', 'W'], {0: -goal}),
     ):
-      scm = _LINE.told(sets, goal=goal)
+      scm = _LINE.to_scm(sets, goal=goal)
       policy = thompson.posterior_thompson()
       rng = np.random.default_rng(1)
       rows = jnp.asarray(_LINE.sample(rng, {}, 100))
@@ -140,8 +142,8 @@ class ThompsonTest(parameterized.TestCase):
         self.assertTrue(best.mask[j])
         self.assertEqual(float(best.values[j]), value)
 
-  def test_draws_differ_and_the_key_decides(self):
-    scm = _LINE.told(['X', 'Z', 'W'])
+  def test_samples_differ_and_depend_on_the_key(self):
+    scm = _LINE.to_scm(['X', 'Z', 'W'])
     policy = thompson.posterior_thompson()
     rows = jnp.asarray(_LINE.sample(np.random.default_rng(0), {}, 4))
     memory = policy.init(scm.problem, rows, 3)
@@ -155,7 +157,7 @@ class ThompsonTest(parameterized.TestCase):
   def test_columns_that_do_not_exist(self):
     # Padding changes nothing, also where it makes more than 8 columns.
     policy = thompson.posterior_thompson()
-    scm = _LINE.told()
+    scm = _LINE.to_scm()
     rows = _LINE.sample(np.random.default_rng(0), {}, 20)
     plain = policy.choose(
       jax.random.key(0), policy.init(scm.problem, jnp.asarray(rows), 3)
@@ -177,7 +179,7 @@ class ThompsonTest(parameterized.TestCase):
     self.assertFalse(padded.mask[4:].any())
 
   def test_the_budget_holds(self):
-    scm = _LINE.told(['X', 'Z'], cost=[1.0, 5.0, 1.0, 0.0], budget=2.0)
+    scm = _LINE.to_scm(['X', 'Z'], cost=[1.0, 5.0, 1.0, 0.0], budget=2.0)
     policy = thompson.posterior_thompson()
     rows = jnp.asarray(_LINE.sample(np.random.default_rng(0), {}, 20))
     memory = policy.init(scm.problem, rows, 3)
@@ -186,12 +188,12 @@ class ThompsonTest(parameterized.TestCase):
       np.testing.assert_array_equal(choice.mask, [True, False, False, False])
       memory = policy.observe(memory, step, choice, jnp.zeros(4))
     self.assertFalse(policy.choose(jax.random.key(2), memory).mask.any())
-    # Of what it could have done.
+    # The recommendation is one of the affordable sets.
     recommended = policy.recommend(memory)
     np.testing.assert_array_equal(recommended.mask, [True, False, False, False])
 
   @pytest.mark.fault
-  def test_says_what_was_wrong(self):
+  def test_errors(self):
     policy = thompson.posterior_thompson()
     problem = hand_made_scms.problem(9, 0)
     with self.assertRaisesRegex(errors.UsageError, '9 variables.*most 8'):
