@@ -247,7 +247,7 @@ class InProcessTest(parameterized.TestCase):
     (record,) = logged.records
     expected = (
       'posterior_thompson is not run on wide: 9 variables; the exact '
-      'posterior is summed over graphs of at most 8'
+      'posterior supports at most 8'
     )
     self.assertEqual(record.getMessage(), expected)
     self.assertEqual(summary['warnings'], [expected])
