@@ -1,1 +1,1 @@
-"""What the data say about the causes of the target."""
+"""Beliefs about the parents of the target, given the data."""

@@ -1,8 +1,8 @@
-"""Two beliefs about the parents of the target, with one interface.
+"""Two kinds of belief about the parents of the target, with one interface.
 
-`learned` is the network's head: one log odds for each variable, any number of
-variables, any mechanism. `exact` is the posterior of a linear SCM with normal
-noise, over whole sets of parents, for up to 8 variables.
+`learned` is the network's head: independent log odds for each variable, for any
+number of variables and any mechanism. `exact` is the posterior over parent sets
+of a linear SCM with normal noise, for up to 8 variables.
 """
 
 from collections.abc import Callable
@@ -15,24 +15,26 @@ from acme_cbo import types
 from acme_cbo.beliefs import exact_posterior
 from acme_cbo.environments import normalization
 
-# A learned log odds is bounded, so that its log probability is.
+# Bound of the learned log odds, so that log probabilities are bounded too.
 _MAX_LOG_ODDS = 8.0
 
 
 class Belief(NamedTuple):
-  """How a belief follows an episode.
+  """Functions of a belief that is updated along an episode.
+
+  `parents`, `log_prob` and `entropy` may be expensive: evaluate them for all
+  states of an episode at once, by `jax.vmap`, rather than after each update.
 
   Attributes:
     init: (problem, observations [N, D], parent_logits [D]) -> state; the logits
-      are the network's, after the start row.
+      are those of the network after the start row.
     update: (state, intervened [D] bool, outcome [D], parent_logits [D]) ->
-      state, after one intervention.
+      state after one intervention.
     parents: state -> [D] probability that each variable is a parent of the
-      target. What a state says is to be asked of all states of an episode at
-      once, by `jax.vmap`.
-    log_prob: (state, parents [D] bool) -> [] log probability that exactly these
-      are its parents, in nats.
-    entropy: state -> [] of the distribution of its parents, in nats.
+      target.
+    log_prob: (state, parents [D] bool) -> [] log probability that the target
+      has exactly these parents, in nats.
+    entropy: state -> [] entropy of the distribution over parent sets, in nats.
   """
 
   init: Callable[..., Any]
@@ -43,7 +45,7 @@ class Belief(NamedTuple):
 
 
 def append_state(before: Any, last: Any) -> Any:
-  """T states of a belief and the one after them: T + 1 states, stacked."""
+  """Appends the last state of a belief to T stacked states: T + 1 states."""
   return jax.tree.map(
     lambda states, state: jnp.concatenate([states, state[None]]), before, last
   )
@@ -57,18 +59,19 @@ def unroll(
   outcomes: jax.Array,
   parent_logits: jax.Array | None = None,
 ) -> Any:
-  """The states of a belief in an episode that was recorded.
+  """Computes the states of a belief along a recorded episode.
 
   Args:
-    belief: whose states they are.
-    problem: of D variables.
-    observations: [N, D].
-    intervened: [T, D] bool, what each step set.
-    outcomes: [T, D] what was watched.
-    parent_logits: [T + 1, D] of the network, if the belief is the learned one.
+    belief: the belief.
+    problem: problem of D variables.
+    observations: [N, D] observational rows.
+    intervened: [T, D] bool, variables set at each step.
+    outcomes: [T, D] observed outcomes.
+    parent_logits: [T + 1, D] logits of the network; required by the learned
+      belief.
 
   Returns:
-    Its T + 1 states, before each intervention and after the last, stacked.
+    T + 1 stacked states, before each intervention and after the last.
   """
 
   def step(state, row):
@@ -83,21 +86,28 @@ def unroll(
 
 
 def candidates(problem: types.Problem) -> jax.Array:
-  """The variables that could be a parent of the target: [D] bool."""
+  """Returns the variables that could be parents of the target: [D] bool."""
   return problem.exists & ~problem.target
 
 
-class _Learned(NamedTuple):
+class _LearnedState(NamedTuple):
+  """State of the learned belief.
+
+  Attributes:
+    candidates: [D] bool, variables that could be parents of the target.
+    logits: [D] log odds that each variable is a parent.
+  """
+
   candidates: jax.Array
   logits: jax.Array
 
 
 def learned() -> Belief:
-  """The network's head, each variable on its own."""
+  """Returns the belief of the network's head: independent for each variable."""
 
   def init(problem, observations, parent_logits):
     del observations
-    return _Learned(candidates(problem), parent_logits)
+    return _LearnedState(candidates(problem), parent_logits)
 
   def update(state, intervened, outcome, parent_logits):
     del intervened, outcome
@@ -114,25 +124,34 @@ def learned() -> Belief:
   def entropy(state):
     logits = state.logits
     # H(p) = -log p + (1 - p) logit p.
-    each = jax.nn.sigmoid(-logits) * logits - jax.nn.log_sigmoid(logits)
-    return jnp.where(state.candidates, each, 0.0).sum()
+    entropies = jax.nn.sigmoid(-logits) * logits - jax.nn.log_sigmoid(logits)
+    return jnp.where(state.candidates, entropies, 0.0).sum()
 
   return Belief(init, update, parents, log_prob, entropy)
 
 
-class _Exact(NamedTuple):
+class _ExactState(NamedTuple):
+  """State of the exact belief.
+
+  Attributes:
+    problem: problem of D variables.
+    units: normalization fitted to the observations.
+    evidence: sufficient statistics of all rows.
+  """
+
   problem: types.Problem
   units: normalization.Normalization
   evidence: exact_posterior.Evidence
 
 
 def exact() -> Belief:
-  """The posterior of a linear SCM with normal noise, for up to 8 variables.
+  """Returns the exact posterior of a linear SCM with normal noise.
 
-  Values are in the units of `normalization.asinh_normalize`, fixed by the
-  observations, so that no
-  shift or scale of a variable changes the belief and no outlier breaks it. The
-  state is the evidence alone; whoever asks for the posterior pays for it.
+  It supports up to 8 variables. Values are normalized by
+  `normalization.asinh_normalize`, fitted to the observations, so that the
+  belief is invariant to shifts and scales of the variables and robust to
+  outliers. A state holds sufficient statistics only; the posterior is computed
+  on each call of `parents`, `log_prob` or `entropy`.
   """
 
   def add(state, rows, intervened):
@@ -144,9 +163,9 @@ def exact() -> Belief:
   def init(problem, observations, parent_logits):
     del parent_logits
     units = normalization.fit(problem, observations)
-    nothing = exact_posterior.empty_evidence(problem.exists.size)
-    never = jnp.zeros(observations.shape, bool)
-    return add(_Exact(problem, units, nothing), observations, never)
+    empty = exact_posterior.empty_evidence(problem.exists.size)
+    intervened = jnp.zeros(observations.shape, bool)
+    return add(_ExactState(problem, units, empty), observations, intervened)
 
   def update(state, intervened, outcome, parent_logits):
     del parent_logits
@@ -155,31 +174,39 @@ def exact() -> Belief:
   def parents(state):
     target = state.problem.target
     members = exact_posterior.parent_sets(target.size)  # [D, P, D]
-    holds = (members & target[:, None, None]).any(0)  # [P, D]
-    return jnp.exp(log_posterior(state)) @ holds
+    members_of_target = (members & target[:, None, None]).any(0)  # [P, D]
+    return jnp.exp(log_posterior(state)) @ members_of_target
 
   def log_prob(state, parents):
     target = state.problem.target
-    number = exact_posterior.set_index(target[:, None] & parents)  # [D]
-    number = jnp.where(target, number, 0).sum()
-    return log_posterior(state)[number]
+    index = exact_posterior.set_index(target[:, None] & parents)  # [D]
+    index = jnp.where(target, index, 0).sum()
+    return log_posterior(state)[index]
 
   def entropy(state):
-    # What is impossible has a log probability that is finite.
+    # Log probabilities of impossible sets are finite, so products are 0.
     logs = log_posterior(state)
     return -(jnp.exp(logs) * logs).sum()
 
   return Belief(init, update, parents, log_prob, entropy)
 
 
-def log_posterior(state: _Exact) -> jax.Array:
-  """Of the exact belief: log probability of the target's parent sets, [P]."""
+def log_posterior(state: _ExactState) -> jax.Array:
+  """Returns log probabilities of the target's parent sets, [P].
+
+  Args:
+    state: state of the exact belief.
+
+  Returns:
+    [P] log probabilities, in the order of `exact_posterior.parent_sets`.
+  """
   scores = exact_posterior.log_scores(state.evidence, state.problem.exists)
   posterior = exact_posterior.log_posterior(scores)  # [D, P]
   target = state.problem.target[:, None]
   return jax.nn.log_softmax(jnp.where(target, posterior, 0.0).sum(0))
 
 
+# Constructor of each kind of belief, by name.
 FACTORIES: dict[str, Callable[[], Belief]] = {
   'learned': learned,
   'exact': exact,

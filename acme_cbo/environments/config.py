@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 
 class SimulatorConfig(NamedTuple):
-  """Where simulators come from; none of both where there are none.
+  """Source of simulators; both fields are empty if none are used.
 
   Attributes:
-    make: 'module:function' that makes one, called without arguments.
-    command: that starts a process which is one, see `Process`.
+    make: 'module:function', a function without arguments that returns a
+      simulator.
+    command: command line that starts a simulator as a process, see
+      `simulator_process.Process`.
   """
 
   make: str
   command: str
 
   def __bool__(self) -> bool:
-    """Whether there are any."""
+    """Returns whether simulators are used."""
     return bool(self.make or self.command)

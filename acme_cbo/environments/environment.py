@@ -1,4 +1,4 @@
-"""The experiment: observe first, then set a variable and watch all of them."""
+"""Environment interface: passive observations, then interventions."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -19,8 +19,9 @@ class Horizon:
   """Size of an episode.
 
   Attributes:
-    num_observations: N, passive rows before the first intervention.
-    num_interventions: T.
+    num_observations: number of observational rows before the first
+      intervention, N.
+    num_interventions: number of interventions, T.
   """
 
   num_observations: int
@@ -28,7 +29,7 @@ class Horizon:
 
 
 class Simulator(Protocol):
-  """A system to experiment on that is no JAX program: any object with these."""
+  """Interface of a system that is not a JAX program."""
 
   @property
   def variables(self) -> Sequence[str]:
@@ -37,7 +38,7 @@ class Simulator(Protocol):
 
   @property
   def target(self) -> str:
-    """Name of the one to optimise."""
+    """Name of the variable to optimize."""
     ...
 
   @property
@@ -47,17 +48,17 @@ class Simulator(Protocol):
 
   @property
   def domains(self) -> Mapping[str, Sequence[float]]:
-    """{name: (lowest, highest)} of those that may be set."""
+    """{name: (low, high)} of the variables that may be set."""
     ...
 
   def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
-    """Begins an episode.
+    """Starts an episode.
 
     Args:
-      seed: of the system, one of many that differ, and of its observations.
-      rollout: which of the episodes on it; they differ in nothing but the noise
-        of what is watched after this.
-      num_observations: N.
+      seed: random seed that determines the system and its observations.
+      rollout: index of the episode on this system; episodes differ only in the
+        noise of their outcomes.
+      num_observations: number of observational rows, N.
 
     Returns:
       [N, D] observational rows, in the variables' own units.
@@ -65,21 +66,24 @@ class Simulator(Protocol):
     ...
 
   def step(self, intervention: Mapping[str, float]) -> np.ndarray:
-    """Sets variables, by name, to values in their domains.
+    """Performs one intervention.
+
+    Args:
+      intervention: mapping from variable to its value, within its domain.
 
     Returns:
-      [D] one noisy outcome of all variables.
+      [D] one noisy outcome of all variables, in the variables' own units.
     """
     ...
 
 
 def reset(key: jax.Array, scm: types.SCM, num_observations: int) -> jax.Array:
-  """The passive data that an episode begins with.
+  """Samples the observational data at the start of an episode.
 
   Args:
-    key: consumed.
-    scm: the system.
-    num_observations: N.
+    key: random key, consumed.
+    scm: the model.
+    num_observations: number of rows, N.
 
   Returns:
     [N, D] observational rows, in the variables' own units.
@@ -91,24 +95,24 @@ def reset(key: jax.Array, scm: types.SCM, num_observations: int) -> jax.Array:
 def step(
   key: jax.Array, scm: types.SCM, intervention: types.Intervention
 ) -> jax.Array:
-  """Does one intervention and watches one noisy outcome of all variables.
+  """Performs one intervention and samples one outcome of all variables.
 
-  Pure. Outside `jit` the intervention is checked first; under it the policy
-  has no way to express a forbidden one.
+  Outside `jit` the intervention is checked first. Under `jit` it is not: the
+  action space of a policy contains only allowed interventions.
 
   Args:
-    key: consumed.
-    scm: the system.
-    intervention: what is set.
+    key: random key, consumed.
+    scm: the model.
+    intervention: the intervention.
 
   Returns:
     [D] the outcome, in the variables' own units.
 
   Raises:
-    ValueError: as `check_intervention`, outside `jit`.
+    ValueError: outside `jit`, if `check_intervention` rejects the intervention.
   """
-  given = jax.tree.leaves((scm.problem, intervention))
-  if not any(isinstance(leaf, jax.core.Tracer) for leaf in given):
+  leaves = jax.tree.leaves((scm.problem, intervention))
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
     check_intervention(scm.problem, intervention)
   return simulate.sample(key, scm, intervention, 1)[0]
 
@@ -119,20 +123,22 @@ def apply_budget(
   chosen: types.Intervention,
   last: types.Intervention,
 ) -> tuple[types.Intervention, jax.Array]:
-  """What is done: when no set can be paid for any more, the last one stays.
+  """Repeats the last intervention once the budget affords no set.
 
   Args:
-    problem: with its budget.
-    spent: [] of it so far.
-    chosen: what somebody wants to set, of what can be paid for.
-    last: what was set before.
+    problem: the problem that defines costs and budget.
+    spent: [] cost of all interventions so far.
+    chosen: chosen intervention, on an affordable set if there is any.
+    last: previous intervention.
 
   Returns:
-    The intervention, and [] what is spent after it.
+    The intervention to perform, and [] the total cost after it.
   """
-  able = intervention_sets.affordable(problem, spent).any()
-  done = jax.tree.map(lambda new, old: jnp.where(able, new, old), chosen, last)
-  return done, spent + done.mask @ problem.cost
+  can_afford = intervention_sets.affordable(problem, spent).any()
+  performed = jax.tree.map(
+    lambda new, old: jnp.where(can_afford, new, old), chosen, last
+  )
+  return performed, spent + performed.mask @ problem.cost
 
 
 def sample_outcome(
@@ -141,44 +147,44 @@ def sample_outcome(
   bank: jax.Array,
   intervention: types.Intervention,
 ) -> tuple[jax.Array, jax.Array]:
-  """`step`, or the mean of many such outcomes where the problem has more.
+  """Samples the outcome of an intervention, and computes its expectation.
 
   Args:
-    key: consumed.
-    scm: the system.
-    bank: [S, D] noise draws that stand for all of them.
-    intervention: what is set.
+    key: random key, consumed.
+    scm: the model.
+    bank: [S, D] noise draws from `simulate.noise_bank`.
+    intervention: the intervention.
 
   Returns:
-    [D] the outcome, in the variables' own units: one draw where
-    `problem.samples` is 1, else the mean over the bank. And [] E[Y | do], see
-    `simulate.expected_outcome`, which nobody watches.
+    [D] observed outcome, in the variables' own units: one sample of `step` if
+    `problem.samples` is 1, else the mean over the bank. And [] E[Y | do] as
+    `simulate.expected_outcome`, which is not observed.
   """
-  one = step(key, scm, intervention)
+  single = step(key, scm, intervention)
   mean, expected = simulate.expectation(scm, bank, intervention)
-  return jnp.where(scm.problem.samples > 1, mean, one), expected
+  return jnp.where(scm.problem.samples > 1, mean, single), expected
 
 
 def check_intervention(
   problem: types.Problem, intervention: types.Intervention
 ) -> None:
-  """Refuses an intervention that the problem does not allow.
+  """Raises unless the problem allows an intervention.
 
   Args:
-    problem: what may be set, and where.
-    intervention: what somebody wants to set. Concrete arrays, not traced ones.
+    problem: the problem that defines allowed sets and domains.
+    intervention: the intervention; concrete arrays, not traced ones.
 
   Raises:
-    ValueError: a variable is padding, the target or not settable, its value is
-      not finite or out of its domain, nothing is set at all, or the variables
-      may not be set together.
+    ValueError: the arrays have a wrong shape, no variable is set, a variable is
+      padding, latent, the target or not settable, its value is not finite or
+      outside its domain, or the variables may not be set together.
   """
   mask = np.asarray(intervention.mask)
   values = np.asarray(intervention.values)
   shape = problem.low.shape
   if mask.shape != shape or values.shape != shape:
     raise ValueError(
-      f'an intervention has a mask and values of shape {shape}, got '
+      f'mask and values of an intervention must have shape {shape}, got '
       f'{mask.shape} and {values.shape}'
     )
   if not mask.any():
@@ -188,8 +194,8 @@ def check_intervention(
     value = float(values[j])
     if not problem.exists[j]:
       raise ValueError(
-        f'variable {j} is padding: the problem has '
-        f'{int(jnp.sum(problem.exists))} variables'
+        f'variable {j} is padding or latent; the problem has '
+        f'{int(jnp.sum(problem.exists))} observed variables'
       )
     if problem.target[j]:
       raise ValueError(f'variable {j} is the target, which may not be set')

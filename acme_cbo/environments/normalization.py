@@ -1,7 +1,7 @@
-"""Units in which a policy sees the variables, fixed by the observations.
+"""Normalization of variables by the statistics of the observations.
 
-Whatever is computed in them does not change with the origin and the size of a
-variable's own units.
+Results computed from normalized values do not depend on the origin and the size
+of a variable's own units.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from acme_cbo import types
 
 
 class Normalization(NamedTuple):
-  """Origin and size of the units of each variable.
+  """Origin and size of the normalized units of each variable.
 
   Attributes:
     location: [D] mean of the observations.
-    scale: [D] their standard deviation, with a floor.
+    scale: [D] standard deviation of the observations, with a floor.
   """
 
   location: jax.Array
@@ -30,56 +30,60 @@ class Normalization(NamedTuple):
 
 
 def fit(problem: types.Problem, observations: jax.Array) -> Normalization:
-  """The units that N observations fix.
+  """Fits the normalization to N observations.
 
   Args:
-    problem: whose domains are used.
-    observations: [N, D], N at least 2.
+    problem: the problem that defines the domains.
+    observations: [N, D] observational rows, N at least 2.
 
   Returns:
-    `Units` with positive scales.
+    `Normalization` with positive scales.
 
   Raises:
-    ValueError: there is only one observation.
+    ValueError: there are fewer than two observations.
   """
   if observations.shape[0] < 2:
     raise ValueError(
-      f'{observations.shape[0]} observational row(s); a deviation needs 2'
+      'normalization needs at least 2 observational rows, got '
+      f'{observations.shape[0]}'
     )
   location = observations.mean(0)
   deviation = (observations - location).std(0)
-  # A floor on the deviation that moves with the variable's units.
+  # The floor is relative to the domain, so that it follows a change of units.
   deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
   return Normalization(location, jnp.where(deviation > 0, deviation, 1.0))
 
 
 def asinh_normalize(units: Normalization, values: jax.Array) -> jax.Array:
-  """Values in units, `3 asinh(z / 3)`: what is near stays, what is far bends.
+  """Normalizes values to `3 asinh(z / 3)`, where z are standardized values.
+
+  It is close to z for small z, and grows like log z for large ones.
 
   Args:
-    units: of D variables.
-    values: [..., D].
+    units: normalization of D variables.
+    values: [..., D] values in the variables' own units.
 
   Returns:
-    [..., D].
+    [..., D] normalized values.
   """
   return 3 * jnp.arcsinh((values - units.location) / units.scale / 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class UnitConverter:
-  """Units in which the observations of each system are of size 1.
+  """Converts values of one or more systems between own and normalized units.
 
-  The one conversion between a variable's own units, in float64, and those of a
-  policy, in float32: a variable that is far from 0 or hardly moves loses no
-  digits. All arrays may have leading axes, one entry for each system.
+  The conversion is linear, unlike `asinh_normalize`. Values in the variables'
+  own units are float64 and normalized ones, which a policy uses, float32, so
+  that a variable far from 0 or of little variation loses no digits. Arrays may
+  have leading axes, with one entry for each system.
 
   Attributes:
-    problem: the `Problem` in these units, float32.
-    location: [..., D] origin of these units, float64.
-    scale: [..., D] size of these units, float64.
+    problem: the `Problem` in normalized units, float32.
+    location: [..., D] origin of the normalized units, float64.
+    scale: [..., D] size of the normalized units, float64.
     low: [D] lower ends of the domains in the variables' own units, float64.
-    high: [D] upper ends.
+    high: [D] upper ends of the domains in the variables' own units, float64.
   """
 
   problem: types.Problem
@@ -92,11 +96,14 @@ class UnitConverter:
   def fit(
     cls, problem: types.Problem, observations: np.ndarray
   ) -> UnitConverter:
-    """Returns the units that observations fix.
+    """Fits the normalized units to observations.
 
     Args:
-      problem: of all systems, in the variables' own units.
-      observations: [..., N, D], N at least 2.
+      problem: problem that all systems share, in the variables' own units.
+      observations: [..., N, D] observational rows of each system, N at least 2.
+
+    Returns:
+      The converter.
     """
     problem = jax.tree.map(np.asarray, problem)
     with jax.enable_x64(True):
@@ -107,35 +114,45 @@ class UnitConverter:
         np.asarray, fit_each(jnp.asarray(observations, jnp.float64))
       )
     low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
-    repeated = jax.tree.map(
+    copies = jax.tree.map(
       lambda leaf: np.broadcast_to(
         leaf if leaf.dtype == bool else np.float32(leaf),
         (*location.shape[:-1], *leaf.shape),
       ),
       problem,
     )
-    # The ends of no domain mean nothing, and may be infinite.
-    scaled = {
+    # Variables that may not be set have no domain; their ends may be infinite.
+    normalized = {
       name: np.float32(
         np.where(problem.settable, (end - location) / scale, 0.0)
       )
       for name, end in (('low', low), ('high', high))
     }
-    return cls(repeated._replace(**scaled), location, scale, low, high)
+    return cls(copies._replace(**normalized), location, scale, low, high)
 
   def to_normalized(self, values: np.ndarray) -> np.ndarray:
-    """Converts [..., D] values to these units, float32."""
+    """Converts [..., D] values in own units to normalized ones, float32."""
     values = np.asarray(values)
     location, scale = (
-      self._like(values, x) for x in (self.location, self.scale)
+      self._add_axes(values, x) for x in (self.location, self.scale)
     )
     return ((values - location) / scale).astype(np.float32)
 
   def to_own_units(self, values: np.ndarray) -> np.ndarray:
-    """Converts [..., D] values to own units, exact at the ends of domains."""
+    """Converts [..., D] normalized values to own units, float64.
+
+    The ends of the domains are converted exactly, and other values are clipped
+    to the domains.
+
+    Args:
+      values: [..., D] values in normalized units.
+
+    Returns:
+      [..., D] values in own units.
+    """
     values = np.asarray(values)
     location, scale, low, high = (
-      self._like(values, x)
+      self._add_axes(values, x)
       for x in (self.location, self.scale, self.problem.low, self.problem.high)
     )
     own = np.clip(
@@ -147,22 +164,22 @@ class UnitConverter:
   def to_own_intervention(
     self, intervention: types.Intervention
   ) -> types.Intervention:
-    """Converts an intervention to own units; 0 where nothing is set."""
+    """Converts an intervention to own units; 0 where a variable is not set."""
     mask = np.asarray(intervention.mask)
     values = np.where(
       mask, self.to_own_units(np.asarray(intervention.values)), 0.0
     )
     return types.Intervention._make((mask, values))
 
-  def _like(self, values, of_each):
-    """Returns [..., D] arrays with as many axes as values."""
-    lead = of_each.shape[:-1]
+  def _add_axes(self, values, array):
+    """Reshapes a [..., D] array so that it broadcasts to values."""
+    lead = array.shape[:-1]
     inner = values.ndim - 1 - len(lead)
-    return of_each.reshape(*lead, *(1,) * inner, of_each.shape[-1])
+    return array.reshape(*lead, *(1,) * inner, array.shape[-1])
 
 
 def stack_copies(problem: types.Problem, times: int) -> types.Problem:
-  """As many of a problem, stacked."""
+  """Stacks copies of a problem along a new leading axis."""
   return jax.tree.map(
     lambda leaf: jnp.broadcast_to(leaf, (times, *jnp.shape(leaf))), problem
   )

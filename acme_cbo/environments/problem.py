@@ -1,4 +1,4 @@
-"""The `Problem` of a simulator."""
+"""Conversion of a simulator's description to a `Problem`."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ _GOALS = {'maximize': 1.0, 'minimize': -1.0}
 def from_simulator(
   simulator: environment.Simulator, max_set_size: int
 ) -> types.Problem:
-  """What may be seen and set of a simulator.
+  """Builds the problem that a simulator describes.
 
   Args:
-    simulator: any one of its kind.
-    max_set_size: how many variables may be set at once.
+    simulator: the simulator.
+    max_set_size: maximum number of variables that are set together.
 
   Returns:
-    The `Problem`.
+    The `Problem`, in the variables' own units.
 
   Raises:
-    errors.UsageError: it does not say so, or what it says does not fit.
+    errors.UsageError: an attribute of the simulator is missing or invalid.
   """
   names, target, goal, domains = describe(simulator)
   unknown = [name for name in [target, *domains] if name not in names]
-  wrong = [name for name, domain in domains.items() if not _is_domain(domain)]
+  invalid = [name for name, domain in domains.items() if not _is_domain(domain)]
   if unknown:
-    said = (
-      f'{unknown[0]!r}, its target or a name in its domains, is none of its '
+    message = (
+      f'{unknown[0]!r} is its target or has a domain, but is not one of its '
       f'variables, {", ".join(map(repr, names))}'
     )
   elif len(set(names)) < len(names):
-    said = 'its variables have a name twice'
+    message = 'its variables contain a name twice; use unique names'
   elif goal not in list(_GOALS):
-    said = f"its goal is {goal!r}; it must be 'maximize' or 'minimize'"
+    message = f"its goal is {goal!r}; it must be 'maximize' or 'minimize'"
   elif target in domains:
-    said = f'its target {target!r} has a domain, and may not be set'
+    message = f'its target {target!r} has a domain, but may not be set'
   elif not domains:
-    said = 'none of its variables has a domain, and nothing may be set'
-  elif wrong:
-    said = (
-      f'the domain of {wrong[0]!r} is {domains[wrong[0]]}; it must be two '
+    message = 'its domains are empty; at least one variable needs a domain'
+  elif invalid:
+    message = (
+      f'the domain of {invalid[0]!r} is {domains[invalid[0]]}; it must be two '
       'finite numbers, the lower first'
     )
   else:
-    said = ''
-  if said:
+    message = ''
+  if message:
     raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)}: {said}'
+      f'{simulator_process.display_name(simulator)}: {message}'
     )
   settable = np.array([name in domains for name in names])
   low, high = (
@@ -76,20 +76,29 @@ def from_simulator(
 
 
 def describe(simulator: environment.Simulator):
-  """Its variables, target, goal and domains, as they are."""
+  """Returns the variables, target, goal and domains of a simulator, unchecked.
+
+  Args:
+    simulator: the simulator.
+
+  Returns:
+    List of variables, target, goal, and dictionary of domains.
+
+  Raises:
+    errors.UsageError: an attribute is missing or has the wrong type.
+  """
   try:
     names, target = list(simulator.variables), simulator.target
     return names, target, simulator.goal, dict(simulator.domains)
   except (AttributeError, TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)} lacks what every one '
-      'has, see '
-      f'acme_cbo.environment.Simulator: {error}'
+      f'{simulator_process.display_name(simulator)} does not implement '
+      f'acme_cbo.environments.environment.Simulator: {error}'
     ) from error
 
 
 def _is_domain(domain) -> bool:
-  """Whether it is two finite numbers, the lower first."""
+  """Returns whether a value is two finite numbers, the lower first."""
   try:
     low, high = map(float, domain)
   except (TypeError, ValueError):

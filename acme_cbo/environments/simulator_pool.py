@@ -15,16 +15,16 @@ from acme_cbo.environments import simulators
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
 
-# Threads that wait for simulators at once; of a name that says whose they are.
+# Number of simulators that are stepped at the same time.
 _MAX_THREADS = 32
 
 
 class Stopped(Exception):
-  """Nobody waits for what was asked for any more."""
+  """Raised by calls of a pool that has been stopped."""
 
 
 class Pool:
-  """Many simulators of a kind that play at once."""
+  """Pool of simulators that are reset and stepped concurrently."""
 
   def __init__(
     self,
@@ -32,85 +32,89 @@ class Pool:
     size: int,
     stall_seconds: float,
   ):
-    """Makes them.
+    """Creates the simulators.
 
     Args:
-      make: makes one.
-      size: how many there are.
-      stall_seconds: how long all together may take over one reset or step.
+      make: factory of simulators.
+      size: number of simulators.
+      stall_seconds: timeout of one reset or step of the whole pool.
     """
     self._stall_seconds = stall_seconds
     self._threads = futures.ThreadPoolExecutor(
       min(size, _MAX_THREADS),
+      # The prefix marks the threads as part of an actor, see `cli`.
       thread_name_prefix=f'{cli.ACTOR_THREAD}: simulators',
     )
     self._stopped = threading.Event()
-    self._begun: list[tuple[int, int]] = []  # Seed and rollout of each.
-    self._made: list[environment.Simulator] = []
-    with contextlib.ExitStack() as unless_made:
-      unless_made.callback(self.close)
-      # One by one: what is wrong with all of them is said once.
+    # Seed and rollout of each simulator's current episode.
+    self._episodes: list[tuple[int, int]] = []
+    self._simulators: list[environment.Simulator] = []
+    with contextlib.ExitStack() as stack:
+      stack.callback(self.close)
+      # One at a time, so that an error common to all is reported once.
       for _ in range(size):
-        self._made.append(make())
-      unless_made.pop_all()
-    self.variables = tuple(self._made[0].variables)
+        self._simulators.append(make())
+      stack.pop_all()  # Keeps the pool open.
+    self.variables = tuple(self._simulators[0].variables)
 
   def reset(
     self, seeds: Sequence[int], rollouts: Sequence[int], num_observations: int
   ) -> np.ndarray:
-    """Puts each at the beginning of an episode.
+    """Starts an episode in each simulator.
 
     Args:
-      seeds: of the systems, one for each simulator.
-      rollouts: which of the episodes on that system it is.
-      num_observations: N.
+      seeds: seed of the system of each simulator.
+      rollouts: index of the episode on that system, of each simulator.
+      num_observations: number of observational rows, N.
 
     Returns:
       [simulators, N, D] observations.
 
     Raises:
-      errors.PeerError: one does not answer.
-      errors.UsageError: they have not the shape, are not finite, or rollouts on
-        a system have not the same ones.
+      errors.PeerError: a simulator does not answer.
+      errors.UsageError: observations have the wrong shape, are not finite, or
+        differ between rollouts with the same seed.
     """
 
-    def said(i):
+    def describe_call(i):
       return f'reset(seed={seeds[i]}, rollout={rollouts[i]}, ...)'
 
-    rows = self._each(
-      said,
+    results = self._map(
+      describe_call,
       lambda simulator, seed, rollout: simulator.reset(
         seed, rollout, num_observations
       ),
       seeds,
       rollouts,
     )
-    found = self._stacked(said, rows, (num_observations, self._width))
-    self._begun = list(zip(seeds, rollouts, strict=True))
+    observations = self._stack(
+      describe_call, results, (num_observations, self._width)
+    )
+    self._episodes = list(zip(seeds, rollouts, strict=True))
     first: dict[int, np.ndarray] = {}
-    for i, (seed, row) in enumerate(zip(seeds, found, strict=True)):
-      if not np.array_equal(first.setdefault(seed, row), row):
+    for i, (seed, rows) in enumerate(zip(seeds, observations, strict=True)):
+      if not np.array_equal(first.setdefault(seed, rows), rows):
         raise errors.UsageError(
-          f'{self._name(i)}: {said(i)} gave other observations than '
-          'another rollout; they have to be those of the seed alone'
+          f'{self._name(i)}: {describe_call(i)} returned other observations '
+          'than another rollout; they must depend on the seed alone'
         )
-    return found
+    return observations
 
   def step(self, mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Does one intervention in each.
+    """Performs one intervention in each simulator.
 
     Args:
-      mask: [simulators, D] bool, what is set.
-      values: [simulators, D] to what.
+      mask: [simulators, D] bool, variables that are set.
+      values: [simulators, D] values they are set to.
 
     Returns:
       [simulators, D] outcomes.
 
     Raises:
-      errors.PeerError: one does not answer.
-      errors.UsageError: they have not the shape, or are not finite.
+      errors.PeerError: a simulator does not answer.
+      errors.UsageError: outcomes have the wrong shape or are not finite.
     """
-    asked = [
+    interventions = [
       {
         name: float(value)
         for name, value, is_set in zip(self.variables, *row, strict=True)
@@ -119,40 +123,50 @@ class Pool:
       for row in zip(values, mask, strict=True)
     ]
 
-    def said(i):
-      seed, rollout = self._begun[i]
-      return f'step({asked[i]}) of seed {seed}, rollout {rollout},'
+    def describe_call(i):
+      seed, rollout = self._episodes[i]
+      return f'step({interventions[i]}) of seed {seed}, rollout {rollout},'
 
-    rows = self._each(
-      said, lambda simulator, chosen: simulator.step(chosen), asked
+    results = self._map(
+      describe_call,
+      lambda simulator, intervention: simulator.step(intervention),
+      interventions,
     )
-    return self._stacked(said, rows, (self._width,))
+    return self._stack(describe_call, results, (self._width,))
 
   def stop(self) -> None:
-    """Ends what is under way: processes at once, others after a step."""
+    """Cancels calls in progress: processes at once, objects after a step."""
     self._stopped.set()
-    for simulator in self._made:
+    for simulator in self._simulators:
       if isinstance(simulator, simulator_process.Process):
         simulator.kill()
 
   def close(self) -> None:
-    """Ends all of them."""
+    """Closes all simulators."""
     self._stopped.set()
     self._threads.shutdown(wait=False, cancel_futures=True)
-    for simulator in self._made:
+    for simulator in self._simulators:
       simulators.close(simulator)
 
   @property
   def _width(self) -> int:
     return len(self.variables)
 
-  def _each(self, said, function, *arguments):
-    """What a function of each simulator gives, many at once.
+  def _map(self, describe_call, function, *arguments):
+    """Applies a function to all simulators, concurrently.
 
     Args:
-      said: the number of one -> what it is asked, for whoever reads an error.
-      function: of a simulator and its arguments.
-      *arguments: of all of them.
+      describe_call: index of a simulator -> description of its call, for error
+        messages.
+      function: function of a simulator and its arguments.
+      *arguments: sequences with one element per simulator.
+
+    Returns:
+      List of the results, one per simulator.
+
+    Raises:
+      errors.PeerError: not all results arrive within `stall_seconds`.
+      Stopped: the pool has been stopped.
     """
 
     def call(i, simulator, *args):
@@ -161,44 +175,43 @@ class Pool:
       try:
         return function(simulator, *args)
       except Exception as error:
-        if not isinstance(
-          simulator, simulator_process.Process
-        ):  # Which says it itself.
-          error.add_note(
-            f'raised by {simulator_process.display_name(simulator)}, {said(i)}'
-          )
+        # Errors of processes already name the simulator.
+        if not isinstance(simulator, simulator_process.Process):
+          name = simulator_process.display_name(simulator)
+          error.add_note(f'raised by {name}, {describe_call(i)}')
         raise
 
-    asked = [
+    calls = [
       self._threads.submit(call, i, *args)
-      for i, args in enumerate(zip(self._made, *arguments, strict=True))
+      for i, args in enumerate(zip(self._simulators, *arguments, strict=True))
     ]
-    done, _ = futures.wait(asked, self._stall_seconds, futures.FIRST_EXCEPTION)
-    answers = [one.result() for one in asked if one in done]
-    if len(answers) < len(asked):
+    done, _ = futures.wait(calls, self._stall_seconds, futures.FIRST_EXCEPTION)
+    results = [future.result() for future in calls if future in done]
+    if len(results) < len(calls):
       self.stop()
-      late = next(i for i, one in enumerate(asked) if one not in done)
+      late = next(i for i, future in enumerate(calls) if future not in done)
       raise errors.PeerError(
-        f'{self._name(late)} has not answered for '
-        f'{self._stall_seconds:.0f} s; raise config.runtime.stall_seconds if '
-        'that is no mistake'
+        f'timed out after {self._stall_seconds:.0f} s waiting for '
+        f'{self._name(late)}; increase config.runtime.stall_seconds if this is '
+        'expected'
       )
-    return answers
+    return results
 
-  def _stacked(self, said, rows, shape) -> np.ndarray:
-    for i, row in enumerate(rows):
-      if np.shape(row) != shape:
+  def _stack(self, describe_call, results, shape) -> np.ndarray:
+    """Checks the shape and the values of all results, and stacks them."""
+    for i, result in enumerate(results):
+      if np.shape(result) != shape:
         raise errors.UsageError(
-          f'{self._name(i)}: {said(i)} gave an array of shape '
-          f'{np.shape(row)}; it must be {shape}'
+          f'{self._name(i)}: {describe_call(i)} returned an array of shape '
+          f'{np.shape(result)}; the shape must be {shape}'
         )
-    found = np.stack([np.asarray(row, np.float64) for row in rows])
-    for i, *_, j in np.argwhere(~np.isfinite(found)):
+    stacked = np.stack([np.asarray(result, np.float64) for result in results])
+    for i, *_, j in np.argwhere(~np.isfinite(stacked)):
       raise errors.UsageError(
-        f'{self._name(i)}: {said(i)} gave a value of '
+        f'{self._name(i)}: {describe_call(i)} returned a value of '
         f'{self.variables[j]!r} that is not finite'
       )
-    return found
+    return stacked
 
   def _name(self, i):
-    return simulator_process.display_name(self._made[i])
+    return simulator_process.display_name(self._simulators[i])

@@ -1,4 +1,4 @@
-"""A simulator in a process of its own, which speaks lines of JSON."""
+"""Simulator that runs as a child process and communicates in lines of JSON."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import numpy as np
 from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 
-# How long a process may take to say what it is, and to end once it has nothing
-# more to read.
+# Timeout for the first line of a process, and for its exit after its standard
+# input is closed.
 _START_SECONDS = 120.0
 _EXIT_SECONDS = 2.0
 
 
 class Process:
-  """A simulator that is another program, asked by lines of JSON.
+  """Simulator implemented by another program, controlled by lines of JSON.
 
-  Its first line says what it is, every other one answers one that it read:
+  Its first line describes the system; every further line answers one request:
 
     {"variables": ["x", "y"], "target": "y", "goal": "maximize",
      "domains": {"x": [0, 1]}}
@@ -35,18 +35,20 @@ class Process:
     <- {"step": {"x": 0.5}}
     -> {"outcome": [0.5, 0.7]}
 
-  It ends at the end of what it reads. What it says on its standard error is
-  shown as it is.
+  It must exit at the end of its standard input. Its standard error is passed
+  through.
   """
 
   def __init__(self, command: Sequence[str]):
-    """Starts it.
+    """Starts the process and reads its description.
 
     Args:
       command: program and arguments.
 
     Raises:
-      errors.UsageError: it cannot be started, or says something else.
+      errors.PeerError: it exits, or sends no line within two minutes.
+      errors.UsageError: it cannot be started, or its first line is not a
+        description.
     """
     self._command = shlex.join(command)
     try:
@@ -56,8 +58,8 @@ class Process:
         stdout=subprocess.PIPE,
         encoding='utf-8',
         errors='replace',
-        # It is to hear nothing of a Ctrl-C, and to end with what it reads; what
-        # it starts ends with it.
+        # In a group of its own it does not receive Ctrl-C but ends with its
+        # standard input, and `kill` ends its children too.
         process_group=0,
       )
     except OSError as error:
@@ -65,125 +67,125 @@ class Process:
         f'config.simulator.command: {self._command} cannot be started: '
         f'{error.strerror}'
       ) from error
-    with contextlib.ExitStack() as unless_fit:
-      unless_fit.callback(self.close)
-      said = self._first()
+    with contextlib.ExitStack() as stack:
+      stack.callback(self.close)
+      description = self._read_description()
       try:
-        self.variables = tuple(said['variables'])
-        self.target, self.goal = said['target'], said['goal']
-        self.domains: Mapping[str, Sequence[float]] = said['domains']
+        self.variables = tuple(description['variables'])
+        self.target, self.goal = description['target'], description['goal']
+        self.domains: Mapping[str, Sequence[float]] = description['domains']
       except (KeyError, TypeError) as error:
         raise errors.UsageError(
-          f'the simulator {self} began with {said!r}; it must say variables, '
-          'target, goal and domains'
+          f'the first line of the simulator {self} is {description!r}; it must '
+          'be an object with variables, target, goal and domains'
         ) from error
-      unless_fit.pop_all()
+      stack.pop_all()  # Keeps the process running.
 
   def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
-    """As `environment.Simulator`."""
-    asked = {
+    """See `environment.Simulator.reset`."""
+    arguments = {
       'seed': int(seed),
       'rollout': int(rollout),
       'num_observations': num_observations,
     }
-    return self._ask({'reset': asked}, 'observations')
+    return self._request({'reset': arguments}, 'observations')
 
   def step(self, intervention: Mapping[str, float]) -> np.ndarray:
-    """As `environment.Simulator`."""
-    return self._ask({'step': dict(intervention)}, 'outcome')
+    """See `environment.Simulator.step`."""
+    return self._request({'step': dict(intervention)}, 'outcome')
 
   def kill(self) -> None:
-    """Ends it, and what it has started, at once."""
+    """Kills the process and its children."""
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self.pid, signal.SIGKILL)
 
   def close(self) -> None:
-    """Ends it, at once where it does not by itself."""
+    """Ends the process; kills it if it does not exit by itself."""
     stdin, stdout = self._process.stdin, self._process.stdout
     assert stdin is not None and stdout is not None
     with contextlib.suppress(OSError):
       stdin.close()
-    self._end()
+    self._wait()
     stdout.close()
 
   @property
   def pid(self) -> int:
-    """Number of the process."""
+    """Process id."""
     return self._process.pid
 
   def __str__(self) -> str:
-    """Its command and number."""
+    """Returns its command and process id."""
     return f'{self._command!r} (pid {self.pid})'
 
-  def _end(self) -> int:
-    """Waits for its end a little; returns the code that it ended with."""
+  def _wait(self) -> int:
+    """Waits briefly for the exit, then kills; returns the exit code."""
     with contextlib.suppress(subprocess.TimeoutExpired):
       self._process.wait(_EXIT_SECONDS)
     self.kill()
     return self._process.wait()
 
-  def _first(self) -> Any:
-    """What it says at the start, for which it has a while."""
-    late = threading.Event()
+  def _read_description(self) -> Any:
+    """Reads the first line, with a timeout."""
+    timed_out = threading.Event()
 
-    def end():
-      late.set()
+    def on_timeout():
+      timed_out.set()
       self.kill()
 
-    timer = threading.Timer(_START_SECONDS, end)
+    timer = threading.Timer(_START_SECONDS, on_timeout)
     timer.daemon = True
     timer.start()
     try:
       return self._read()
     except errors.PeerError as error:
-      if late.is_set():
+      if timed_out.is_set():
         raise errors.PeerError(
-          f'the simulator {self} has said nothing for {_START_SECONDS:.0f} s; '
-          'its first line, flushed, must say what it is'
+          f'the simulator {self} sent no line within {_START_SECONDS:.0f} s; '
+          'it must write and flush a line that describes it'
         ) from error
       raise
     finally:
       timer.cancel()
 
-  def _ask(self, question: dict[str, Any], answer: str) -> np.ndarray:
+  def _request(self, request: dict[str, Any], key: str) -> np.ndarray:
+    """Sends a request; returns the array under a key of the response."""
     assert self._process.stdin is not None
     try:
-      self._process.stdin.write(json.dumps(question) + '\n')
+      self._process.stdin.write(json.dumps(request) + '\n')
       self._process.stdin.flush()
     except (OSError, ValueError):
-      pass  # It has ended, as the answer will tell.
-    said = self._read()
+      pass  # The process has exited; `_read` raises with its exit code.
+    response = self._read()
     try:
-      return np.array(said[answer], np.float64)
+      return np.array(response[key], np.float64)
     except (KeyError, TypeError, ValueError) as error:
       raise errors.UsageError(
-        f'the simulator {self} answered {str(said)[:200]!r} to {question}; it '
-        f'must be an object with {answer!r}, numbers'
+        f'the simulator {self} answered {str(response)[:200]!r} to {request}; '
+        f'the answer must be an object with an array of numbers {key!r}'
       ) from error
 
   def _read(self) -> Any:
+    """Reads one line of JSON."""
     assert self._process.stdout is not None
     try:
       line = self._process.stdout.readline()
     except (OSError, ValueError):
       line = ''
     if not line:
-      code = self._end()
-      raise errors.PeerError(
-        f'the simulator {self} has ended, with code {code}'
-      )
+      code = self._wait()
+      raise errors.PeerError(f'the simulator {self} exited with code {code}')
     try:
       return json.loads(line)
     except (ValueError, RecursionError) as error:
       raise errors.UsageError(
-        f'the simulator {self} said {line.strip()[:200]!r}, which is no JSON; '
-        'its standard output is for answers alone, anything else goes to its '
-        'standard error'
+        f'the simulator {self} wrote {line.strip()[:200]!r}, which is not '
+        'JSON; its standard output is for answers only, anything else must go '
+        'to its standard error'
       ) from error
 
 
 def display_name(simulator: environment.Simulator) -> str:
-  """Returns what errors call it: its command and number, or its class."""
+  """Returns its name in messages: command and process id, or its class."""
   is_process = isinstance(simulator, Process)
   return (
     f'the simulator {simulator if is_process else type(simulator).__name__}'

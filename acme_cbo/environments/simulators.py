@@ -1,7 +1,7 @@
-"""Systems that are no JAX programs: objects of Python, or processes.
+"""Construction of simulators: Python objects or processes, not JAX programs.
 
-A simulator is whatever `environment.Simulator` describes; where they come from
-and how many of them play at once is here.
+A simulator implements `environment.Simulator`. `simulator_pool` steps many
+of them at once.
 """
 
 from __future__ import annotations
@@ -23,35 +23,42 @@ from acme_cbo.infra import errors
 def make_factory(
   settings: config.SimulatorConfig,
 ) -> Callable[[], environment.Simulator]:
-  """What makes a simulator.
+  """Returns the factory of simulators that the configuration selects.
+
+  Args:
+    settings: source of the simulators, with one nonempty field.
+
+  Returns:
+    Function without arguments that returns a new simulator.
 
   Raises:
-    errors.UsageError: there is no such function.
+    errors.UsageError: `settings.make` cannot be imported.
   """
   if settings.command:
     return lambda: simulator_process.Process(shlex.split(settings.command))
   module, _, name = settings.make.partition(':')
   try:
-    found = getattr(importlib.import_module(module), name)
+    factory = getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, ValueError) as error:
     raise errors.UsageError(
       f'config.simulator.make is {settings.make!r}, which cannot be imported: '
       f'{error}'
     ) from error
-  return found
+  return factory
 
 
 def matching_factory(
   make: Callable[[], environment.Simulator], first: environment.Simulator
 ) -> Callable[[], environment.Simulator]:
-  """Makes simulators that say the same of themselves as the first one.
+  """Wraps a factory to check that its simulators match an existing one.
 
   Args:
-    make: makes one.
-    first: that was made before.
+    make: factory of simulators.
+    first: existing simulator.
 
   Returns:
-    What makes one, and raises errors.UsageError where it is another system.
+    Factory that raises errors.UsageError, and closes the new simulator, if its
+    variables, target, goal or domains differ from those of `first`.
   """
 
   def comparable(simulator):
@@ -60,23 +67,23 @@ def matching_factory(
 
   expected = comparable(first)
 
-  def checked():
-    with contextlib.ExitStack() as unless_alike:
-      made = make()
-      unless_alike.callback(close, made)
-      if (said := comparable(made)) != expected:
+  def make_checked():
+    with contextlib.ExitStack() as stack:
+      simulator = make()
+      stack.callback(close, simulator)
+      if (description := comparable(simulator)) != expected:
         raise errors.UsageError(
-          f'{simulator_process.display_name(made)} said that its variables, '
-          f'target, goal and domains are {said}, and {expected} when it was '
-          'made before; they have to be the same each time'
+          f'{simulator_process.display_name(simulator)} has the variables, '
+          f'target, goal and domains {description}, an earlier one had '
+          f'{expected}; they must be the same for all instances'
         )
-      unless_alike.pop_all()
-    return made
+      stack.pop_all()  # Keeps the simulator open.
+    return simulator
 
-  return checked
+  return make_checked
 
 
 def close(simulator: environment.Simulator) -> None:
-  """Ends it, where that means anything."""
-  if ends := getattr(simulator, 'close', None):
-    ends()
+  """Closes a simulator if it has a `close` method."""
+  if close_simulator := getattr(simulator, 'close', None):
+    close_simulator()

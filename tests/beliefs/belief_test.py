@@ -1,4 +1,4 @@
-"""Tests of what the two beliefs have in common, and of how each is made."""
+"""Tests of the interface of both beliefs, and of each belief."""
 
 import functools
 import math
@@ -38,7 +38,7 @@ def _belief(kind):
   return beliefs.Belief(*map(jax.jit, beliefs.FACTORIES[kind]()))
 
 
-def _follow(belief, problem, episode, logits=_LOGITS):
+def _state_after(belief, problem, episode, logits=_LOGITS):
   """The state after an episode."""
   observations, intervened, outcomes = episode
   state = belief.init(problem, observations, logits)
@@ -55,9 +55,9 @@ def _subsets():
 
 class BeliefTest(parameterized.TestCase):
   @parameterized.parameters(*beliefs.FACTORIES)
-  def test_is_one_distribution(self, kind):
+  def test_functions_describe_one_distribution(self, kind):
     belief = _belief(kind)
-    state = _follow(belief, _PROBLEM, _episode())
+    state = _state_after(belief, _PROBLEM, _episode())
     logs = np.array([belief.log_prob(state, parents) for parents in _subsets()])
     weights = np.exp(logs)
     self.assertAlmostEqual(weights.sum(), 1, places=5)
@@ -71,7 +71,7 @@ class BeliefTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(*beliefs.FACTORIES)
-  def test_an_episode_is_followed_row_by_row(self, kind):
+  def test_unroll_equals_updates_row_by_row(self, kind):
     belief, (observations, intervened, outcomes) = _belief(kind), _episode()
     logits = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
     states = beliefs.unroll(
@@ -82,9 +82,9 @@ class BeliefTest(parameterized.TestCase):
       if t:
         row = intervened[t - 1], outcomes[t - 1]
         state = belief.update(state, *row, logits[t])
-      here = jax.tree.map(lambda leaf, t=t: leaf[t], states)
+      actual = jax.tree.map(lambda leaf, t=t: leaf[t], states)
       np.testing.assert_allclose(
-        belief.parents(here), belief.parents(state), atol=1e-5
+        belief.parents(actual), belief.parents(state), atol=1e-5
       )
 
   @parameterized.parameters(*beliefs.FACTORIES)
@@ -94,7 +94,7 @@ class BeliefTest(parameterized.TestCase):
     rows[:, 2] = rows[:, 0] + 1e-3 * rows[:, 2]
     never = np.zeros((0, 5), bool)
     logits = jnp.array([1e3, -1e3, 0.0, -1e3, 0.0])
-    state = _follow(belief, _PROBLEM, (rows, never, never), logits)
+    state = _state_after(belief, _PROBLEM, (rows, never, never), logits)
     self.assertGreaterEqual(belief.entropy(state), -1e-6)
     self.assertTrue(np.isfinite(belief.entropy(state)))
     for parents in _subsets():
@@ -104,31 +104,32 @@ class BeliefTest(parameterized.TestCase):
 class LearnedTest(parameterized.TestCase):
   def test_by_hand(self):
     belief = _belief('learned')
-    state = _follow(belief, _PROBLEM, _episode())
-    yes = 1 / (1 + np.exp(-np.array(_LOGITS, float)))
+    state = _state_after(belief, _PROBLEM, _episode())
+    probability = 1 / (1 + np.exp(-np.array(_LOGITS, float)))
     for parents in _subsets():
       terms = [
-        math.log(yes[i] if parents[i] else 1 - yes[i]) for i in _CANDIDATES
+        math.log(probability[i] if parents[i] else 1 - probability[i])
+        for i in _CANDIDATES
       ]
       self.assertAlmostEqual(
         belief.log_prob(state, parents), sum(terms), places=5
       )
 
-  def test_is_as_certain_as_log_odds_of_8(self):
+  def test_log_odds_are_bounded_by_8(self):
     belief = _belief('learned')
     logits = jnp.array([1e6, -1e6, 0.0, -1e6, 0.0])
     state = belief.init(_PROBLEM, jnp.zeros((2, 5)), logits)
     right, wrong = np.eye(5, dtype=bool)[[0, 1]]
-    surely = -math.log1p(math.exp(-8))
-    self.assertAlmostEqual(belief.log_prob(state, right), 3 * surely, places=6)
+    certain = -math.log1p(math.exp(-8))
+    self.assertAlmostEqual(belief.log_prob(state, right), 3 * certain, places=6)
     self.assertAlmostEqual(
-      belief.log_prob(state, wrong), 3 * surely - 16, places=4
+      belief.log_prob(state, wrong), 3 * certain - 16, places=4
     )
 
 
 class ExactTest(parameterized.TestCase):
   def _state(self, problem, episode):
-    return _follow(_belief('exact'), problem, episode)
+    return _state_after(_belief('exact'), problem, episode)
 
   def test_is_the_posterior_of_all_rows_in_fixed_units(self):
     observations, intervened, outcomes = _episode()
@@ -146,9 +147,9 @@ class ExactTest(parameterized.TestCase):
       np.exp(_log_posterior(state)), expected, rtol=0, atol=1e-5
     )
 
-  def test_ignores_what_the_network_says(self):
+  def test_ignores_the_logits_of_the_network(self):
     state = self._state(_PROBLEM, _episode())
-    other = _follow(_belief('exact'), _PROBLEM, _episode(), -_LOGITS)
+    other = _state_after(_belief('exact'), _PROBLEM, _episode(), -_LOGITS)
     np.testing.assert_array_equal(_log_posterior(state), _log_posterior(other))
 
   def test_units_and_signs_do_not_matter(self):
@@ -173,7 +174,7 @@ class ExactTest(parameterized.TestCase):
       atol=1e-4,
     )
 
-  def test_an_outlier_leaves_it_finite(self):
+  def test_outlier_leaves_it_finite(self):
     observations, intervened, outcomes = _episode()
     outcomes[1, 2] = 1e8
     state = self._state(_PROBLEM, (observations, intervened, outcomes))
@@ -181,8 +182,8 @@ class ExactTest(parameterized.TestCase):
     self.assertTrue(np.isfinite(logs).all())
     self.assertAlmostEqual(np.exp(logs).sum(), 1, places=5)
 
-  def test_setting_the_cause_tells_it_from_an_effect(self):
-    # Before, 0 and 2 are correlated and no more is known.
+  def test_intervention_distinguishes_cause_from_effect(self):
+    # Observations only show that 0 and 2 are correlated.
     rng = np.random.default_rng(1)
     cause = rng.normal(size=20)
     rows = np.zeros((20, 5))
@@ -190,12 +191,12 @@ class ExactTest(parameterized.TestCase):
     rows[:, [1, 3]] = rng.normal(size=(20, 2))
     belief, mask = _belief('exact'), np.eye(5, dtype=bool)[:1]
     before = belief.parents(
-      _follow(belief, _PROBLEM, (rows, mask[:0], rows[:0]))
+      _state_after(belief, _PROBLEM, (rows, mask[:0], rows[:0]))
     )
     self.assertBetween(before[0], 0.3, 0.7)
     for moves, expected in ((True, 0.9), (False, 0.1)):
       outcome = np.array([[3.0, 0.0, 3.0 * moves, 0.0, 0.0]])
-      after = _follow(belief, _PROBLEM, (rows, mask, outcome))
+      after = _state_after(belief, _PROBLEM, (rows, mask, outcome))
       (self.assertGreater if moves else self.assertLess)(
         belief.parents(after)[0], expected
       )

@@ -1,4 +1,4 @@
-"""Tests of the exact belief against sums over every order and every graph."""
+"""Tests of the exact posterior against sums over all orders and graphs."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ def _data(num_variables, seed=0, num_rows=12):
 
 
 def _log_marginal(rows):
-  """Of rows of all their columns, l of them: Kuipers et al. (2014), (2)."""
+  """Log marginal likelihood of all columns: Kuipers et al. (2014), eq. 2."""
   count, num_columns = rows.shape
   mean_rows, degrees = 1.0, 2.0 + num_columns
   scale = 0.5 * np.eye(num_columns)
@@ -39,7 +39,7 @@ def _log_marginal(rows):
   posterior = scale + spread
   posterior += count * mean_rows / (count + mean_rows) * np.outer(mean, mean)
 
-  def log_normaliser(matrix, degrees):
+  def log_normalizer(matrix, degrees):
     return (
       scipy.special.multigammaln(degrees / 2, num_columns)
       - degrees / 2 * np.linalg.slogdet(matrix)[1]
@@ -48,8 +48,8 @@ def _log_marginal(rows):
   return (
     num_columns / 2 * math.log(mean_rows / (count + mean_rows))
     - count * num_columns / 2 * math.log(math.pi)
-    + log_normaliser(posterior, degrees + count)
-    - log_normaliser(scale, degrees)
+    + log_normalizer(posterior, degrees + count)
+    - log_normalizer(scale, degrees)
   )
 
 
@@ -68,13 +68,13 @@ def _log_score(data, variable, parents):
   return _log_bge(data, variable, parents) - math.log(choices)
 
 
-def _every_set(variables):
+def _all_subsets(variables):
   for size in range(len(variables) + 1):
     yield from itertools.combinations(variables, size)
 
 
-def _number(variable, parents):
-  """The place of a set among those of its variable."""
+def _set_index(variable, parents):
+  """Index of a parent set among those of its variable."""
   return sum(1 << (i - (i > variable)) for i in parents)
 
 
@@ -90,23 +90,23 @@ def _is_acyclic(parents_of):
 
 @functools.cache
 def _graphs(num_variables):
-  """Every DAG as tuples of parents, and how many orders it allows."""
+  """All DAGs as tuples of parents, with their numbers of orders."""
   variables = range(num_variables)
   choices = [
-    list(_every_set([i for i in variables if i != j])) for j in variables
+    list(_all_subsets([i for i in variables if i != j])) for j in variables
   ]
   graphs = [g for g in itertools.product(*choices) if _is_acyclic(g)]
 
   def allows(graph, order):
-    place = {j: k for k, j in enumerate(order)}
-    return all(place[i] < place[j] for j in variables for i in graph[j])
+    rank = {j: k for k, j in enumerate(order)}
+    return all(rank[i] < rank[j] for j in variables for i in graph[j])
 
   orders = list(itertools.permutations(variables))
   return [(g, sum(allows(g, order) for order in orders)) for g in graphs]
 
 
 def _posterior_over_graphs(data):
-  """[D, P] by a sum over every graph."""
+  """Posterior [D, P] by a sum over all graphs."""
   num_variables = data[0].shape[1]
   score = functools.cache(lambda j, parents: _log_score(data, j, parents))
   logs, graphs = [], _graphs(num_variables)
@@ -117,26 +117,34 @@ def _posterior_over_graphs(data):
   posterior = np.zeros((num_variables, 1 << (num_variables - 1)))
   for (graph, _), weight in zip(graphs, weights, strict=True):
     for j, parents in enumerate(graph):
-      posterior[j, _number(j, parents)] += weight
+      posterior[j, _set_index(j, parents)] += weight
   return posterior
 
 
 def _posterior_over_orders(data):
-  """[D, P] by a sum over every order, and the sets that each allows."""
+  """Posterior [D, P] by a sum over all orders and the sets they allow."""
   num_variables = data[0].shape[1]
   score = functools.cache(lambda j, parents: _log_score(data, j, parents))
   total, posterior = 0.0, np.zeros((num_variables, 1 << (num_variables - 1)))
   for order in itertools.permutations(range(num_variables)):
     tables = []
     for k, j in enumerate(order):
-      sets = list(_every_set(sorted(order[:k])))
+      sets = list(_all_subsets(sorted(order[:k])))
       tables.append((j, sets, np.exp([score(j, parents) for parents in sets])))
     weight = math.prod(w.sum() for _, _, w in tables)
     total += weight
     for j, sets, w in tables:
       for parents, share in zip(sets, w / w.sum(), strict=True):
-        posterior[j, _number(j, parents)] += weight * share
+        posterior[j, _set_index(j, parents)] += weight * share
   return posterior / total
+
+
+def _edge_probabilities(log_posterior):
+  """Probability of each edge from [D, P] log probabilities: [D, D]."""
+  members = exact_posterior.parent_sets(log_posterior.shape[0])
+  return jnp.einsum(
+    'jp,jpi->ji', jnp.exp(log_posterior), members.astype(log_posterior.dtype)
+  )
 
 
 @functools.partial(jax.jit, static_argnames='num_variables')
@@ -169,9 +177,9 @@ class ExactTest(parameterized.TestCase):
     scores, _ = _evaluate(data)
     for j in range(num_variables):
       others = [i for i in range(num_variables) if i != j]
-      for parents in _every_set(others):
+      for parents in _all_subsets(others):
         expected = _log_score(data, j, parents)
-        actual = scores[j, _number(j, parents)]
+        actual = scores[j, _set_index(j, parents)]
         self.assertAlmostEqual(actual, expected, delta=1e-9)
 
   @parameterized.parameters(2, 3, 4)
@@ -192,7 +200,7 @@ class ExactTest(parameterized.TestCase):
 
     def score(*graph):
       return sum(
-        scores[j, _number(j, parents)]
+        scores[j, _set_index(j, parents)]
         + math.log(3 * math.comb(2, len(parents)))
         for j, parents in enumerate(graph)
       )
@@ -203,7 +211,7 @@ class ExactTest(parameterized.TestCase):
     self.assertAlmostEqual(chain, fork, delta=1e-9)
     self.assertGreater(abs(chain - collider), 1e-2)
 
-  def test_rows_one_by_one_are_rows_at_once(self):
+  def test_rows_can_be_added_one_by_one(self):
     rows, intervened = _data(4)
     step = jax.jit(exact_posterior.add_rows)
     evidence = exact_posterior.empty_evidence(4)
@@ -218,42 +226,34 @@ class ExactTest(parameterized.TestCase):
     rows, intervened = _data(3)
     scores, expected = _evaluate((rows, intervened))
     del scores
-    place = np.array([1, 2, 4])
-    exists = np.isin(np.arange(5), place)
+    columns = np.array([1, 2, 4])
+    exists = np.isin(np.arange(5), columns)
     wide, was_set = np.zeros((len(rows), 5)), np.zeros((len(rows), 5), bool)
-    wide[:, place], was_set[:, place] = rows, intervened
+    wide[:, columns], was_set[:, columns] = rows, intervened
     scores = _scores(wide, was_set, exists, 5)
     padded = np.exp(jax.jit(exact_posterior.log_posterior)(scores))
-    for j, wide_j in enumerate(place):
-      for parents in _every_set([i for i in range(3) if i != j]):
-        number = _number(wide_j, place[list(parents)])
+    for j, wide_j in enumerate(columns):
+      for parents in _all_subsets([i for i in range(3) if i != j]):
+        number = _set_index(wide_j, columns[list(parents)])
         self.assertAlmostEqual(
-          padded[wide_j, number], expected[j, _number(j, parents)], delta=1e-12
+          padded[wide_j, number],
+          expected[j, _set_index(j, parents)],
+          delta=1e-12,
         )
     np.testing.assert_allclose(padded.sum(1), 1)
     np.testing.assert_allclose(padded[~exists][:, 0], 1)
 
-  def test_edges_are_sums_over_sets(self):
-    data = _data(4)
-    _, posterior = _evaluate(data)
-    expected = np.zeros((4, 4))
-    for j in range(4):
-      for parents in _every_set([i for i in range(4) if i != j]):
-        expected[j, list(parents)] += posterior[j, _number(j, parents)]
-    actual = exact_posterior.edge_probabilities(jnp.log(posterior))
-    np.testing.assert_allclose(actual, expected, atol=1e-12)
-
-  def test_number_of_a_set(self):
+  def test_index_of_a_set(self):
     rng = np.random.default_rng(0)
     parents = (rng.random((6, 6)) < 0.5) & ~np.eye(6, dtype=bool)
     number = np.asarray(exact_posterior.set_index(jnp.asarray(parents)))
-    expected = [_number(j, np.flatnonzero(parents[j])) for j in range(6)]
+    expected = [_set_index(j, np.flatnonzero(parents[j])) for j in range(6)]
     np.testing.assert_array_equal(number, expected)
     members = exact_posterior.parent_sets(6)[np.arange(6), number]
     np.testing.assert_array_equal(members, parents)
 
-  def test_more_than_eight_variables_are_refused(self):
-    with self.assertRaisesRegex(ValueError, '9 variables; .* at most 8'):
+  def test_refuses_more_than_eight_variables(self):
+    with self.assertRaisesRegex(ValueError, 'at most 8, got 9'):
       exact_posterior.parent_sets(9)
 
 
@@ -263,9 +263,7 @@ class SinglePrecisionTest(parameterized.TestCase):
     def edges(rows, intervened):
       exists = jnp.ones(num_variables, bool)
       scores = _scores(rows, intervened, exists, num_variables)
-      return exact_posterior.edge_probabilities(
-        exact_posterior.log_posterior(scores)
-      )
+      return _edge_probabilities(exact_posterior.log_posterior(scores))
 
     batch = [_data(num_variables, seed, num_rows) for seed in range(32)]
     rows, intervened = (np.stack(x) for x in zip(*batch, strict=True))
@@ -276,10 +274,10 @@ class SinglePrecisionTest(parameterized.TestCase):
     )
     with jax.enable_x64(True):
       double = scipy.special.logit(np.asarray(run(rows, intervened)))
-    # Beyond that 1 - p is lost in the rounding of p.
-    told = np.abs(double) < 7
-    self.assertGreater(told.mean(), 0.5)
-    self.assertLess(np.abs(single[told] - double[told]).max(), bound)
+    # For larger log odds, 1 - p is lost in the rounding of p.
+    accurate = np.abs(double) < 7
+    self.assertGreater(accurate.mean(), 0.5)
+    self.assertLess(np.abs(single[accurate] - double[accurate]).max(), bound)
 
   def test_calls_no_lapack(self):
     exists = jnp.ones(5, bool)
@@ -293,7 +291,7 @@ class SinglePrecisionTest(parameterized.TestCase):
 
 
 def _draw(rng, num_variables, num_observations, num_interventions):
-  """A graph, weights and rows, all from the prior of the posterior."""
+  """Draws a graph and rows from the prior that the posterior assumes."""
   order = rng.permutation(num_variables)
   parents = np.zeros((num_variables, num_variables), bool)
   rows = np.zeros((num_observations + num_interventions, num_variables))
@@ -303,7 +301,7 @@ def _draw(rng, num_variables, num_observations, num_interventions):
   values = rng.normal(size=rows.shape)
   # Sets of any size are equally likely, given that the order allows them.
   for k, j in enumerate(order):
-    sets = list(_every_set(sorted(order[:k])))
+    sets = list(_all_subsets(sorted(order[:k])))
     weights = [1 / math.comb(num_variables - 1, len(s)) for s in sets]
     weights = np.array(weights) / sum(weights)
     chosen_set = list(sets[rng.choice(len(sets), p=weights)])
@@ -319,29 +317,27 @@ def _draw(rng, num_variables, num_observations, num_interventions):
   return parents, rows, intervened
 
 
-def _calibration(num_scms, forget=False):
-  """Edges against probabilities: z of their number, chi2 over ten bins."""
+def _calibration(num_scms, ignore_interventions=False):
+  """Calibration of edge probabilities: z of the total, chi2 over 10 bins."""
   rng = np.random.default_rng(0)
   drawn = [_draw(rng, 4, 8, 6) for _ in range(num_scms)]
   parents, rows, intervened = (np.stack(x) for x in zip(*drawn, strict=True))
-  if forget:
+  if ignore_interventions:
     intervened = np.zeros_like(intervened)
 
   def edges(rows, intervened):
     scores = _scores(rows, intervened, jnp.ones(4, bool), 4)
-    return exact_posterior.edge_probabilities(
-      exact_posterior.log_posterior(scores)
-    )
+    return _edge_probabilities(exact_posterior.log_posterior(scores))
 
   with jax.enable_x64(True):
-    told = np.asarray(jax.jit(jax.vmap(edges))(rows, intervened))
+    predicted = np.asarray(jax.jit(jax.vmap(edges))(rows, intervened))
   off = ~np.eye(4, dtype=bool)
-  told, true = told[:, off], parents[:, off]
-  surprise = true - told
-  # The edges of one SCM depend on each other: its sum is the unit.
+  predicted, true = predicted[:, off], parents[:, off]
+  surprise = true - predicted
+  # Edges of one SCM depend on each other, so sums per SCM are the samples.
   per_scm = surprise.sum(1)
   z = per_scm.mean() / (per_scm.std() / math.sqrt(num_scms))
-  bins = np.minimum((told * 10).astype(int), 9)
+  bins = np.minimum((predicted * 10).astype(int), 9)
   chi2 = 0.0
   for k in range(10):
     inside = np.where(bins == k, surprise, 0.0).sum(1)
@@ -351,15 +347,15 @@ def _calibration(num_scms, forget=False):
 
 class CalibrationTest(absltest.TestCase):
   @pytest.mark.stat
-  def test_as_many_edges_as_it_says(self):
+  def test_edge_probabilities_are_calibrated(self):
     z, chi2 = _calibration(2000)
     self.assertLess(abs(z), 4)
     self.assertLess(chi2, 30)
 
   @pytest.mark.stat
-  def test_a_row_in_which_a_variable_was_set_is_not_of_its_equation(self):
-    # Counted nevertheless, such rows hide edges.
-    z, chi2 = _calibration(2000, forget=True)
+  def test_ignoring_interventions_is_miscalibrated(self):
+    # Rows in which a variable was set hide the edges into it.
+    z, chi2 = _calibration(2000, ignore_interventions=True)
     self.assertGreater(max(abs(z), chi2 / 7), 6)
 
 

@@ -1,4 +1,4 @@
-"""Tests of systems that are no JAX programs, objects and processes."""
+"""Tests of simulators: Python objects and processes."""
 
 import contextlib
 import os
@@ -40,14 +40,14 @@ def _pool(make, size, stall_seconds=60.0):
   return contextlib.closing(simulator_pool.Pool(make, size, stall_seconds))
 
 
-class MakerTest(parameterized.TestCase):
-  def test_of_a_function(self):
+class MakeFactoryTest(parameterized.TestCase):
+  def test_function(self):
     make = simulators.make_factory(
       config.SimulatorConfig('tests.support.hand_made_simulators:Slope', '')
     )
     self.assertIsInstance(make(), made.Slope)
 
-  def test_of_a_command(self):
+  def test_command(self):
     command = f'{sys.executable} {_PROGRAM} fine'
     process = simulators.make_factory(config.SimulatorConfig('', command))()
     assert isinstance(process, simulator_process.Process)
@@ -59,18 +59,18 @@ class MakerTest(parameterized.TestCase):
     'tests.support.hand_made_simulators:Nothing',
     'tests:',
   )
-  def test_what_is_not_there_is_refused(self, name):
+  def test_refuses_a_missing_function(self, name):
     with self.assertRaisesRegex(errors.UsageError, 'cannot be imported'):
       simulators.make_factory(config.SimulatorConfig(name, ''))
 
-  def test_whether_there_are_any(self):
+  def test_config_is_true_if_simulators_are_used(self):
     self.assertFalse(config.SimulatorConfig('', ''))
     self.assertTrue(config.SimulatorConfig('a:b', ''))
     self.assertTrue(config.SimulatorConfig('', 'a'))
 
 
 class ProblemTest(parameterized.TestCase):
-  def test_is_what_a_simulator_says(self):
+  def test_follows_the_description(self):
     problem = problem_lib.from_simulator(made.Slope(), 2)
     np.testing.assert_array_equal(problem.target, [False, False, True])
     np.testing.assert_array_equal(problem.settable, [True, True, False])
@@ -82,22 +82,30 @@ class ProblemTest(parameterized.TestCase):
       self.assertEqual(problem_lib.from_simulator(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
-    ('target', 'w', "Slope: 'w', its target or a name in its domains, is none"),
+    ('target', 'w', "Slope: 'w' is its target or has a domain, but is not one"),
     ('goal', 'more', "goal is 'more'; it must be 'maximize' or 'minimize'"),
     ('goal', ['maximize'], "goal is ['maximize']; it must be"),
-    ('variables', ('x', 'x', 'y'), "is none of its variables, 'x', 'x', 'y'"),
+    (
+      'variables',
+      ('x', 'x', 'y'),
+      "is not one of its variables, 'x', 'x', 'y'",
+    ),
     ('variables', ('x', 'z', 'y', 'z'), 'a name twice'),
     ('domains', {'y': (0, 1)}, "target 'y' has a domain"),
-    ('domains', {}, 'none of its variables has a domain'),
+    ('domains', {}, 'its domains are empty'),
     ('domains', {'x': (1, 0)}, "the domain of 'x' is (1, 0); it must be two"),
     ('domains', {'x': (0, np.inf)}, "the domain of 'x'"),
     ('domains', {'x': (0, 1, 2)}, "the domain of 'x'"),
     ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
     ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),
-    ('domains', {'v': (0, 1)}, "'v', its target or a name in its domains"),
-    ('domains', None, 'lacks what every one has'),
+    ('domains', {'v': (0, 1)}, "'v' is its target or has a domain"),
+    (
+      'domains',
+      None,
+      'does not implement acme_cbo.environments.environment.Simulator',
+    ),
   )
-  def test_is_refused(self, attribute, value, sentence):
+  def test_refuses_an_invalid_description(self, attribute, value, sentence):
     with (
       mock.patch.object(made.Slope, attribute, value),
       self.assertRaises(errors.UsageError) as caught,
@@ -106,8 +114,8 @@ class ProblemTest(parameterized.TestCase):
     self.assertIn(sentence, str(caught.exception))
 
 
-class AlikeTest(absltest.TestCase):
-  def test_another_one_of_the_same(self):
+class MatchingFactoryTest(absltest.TestCase):
+  def test_makes_a_matching_simulator(self):
     make = simulators.matching_factory(made.Slope, made.Slope())
     self.assertIsInstance(make(), made.Slope)
     domains = {name: np.array(x) for name, x in made.Slope.domains.items()}
@@ -123,27 +131,27 @@ class AlikeTest(absltest.TestCase):
       def close(self):
         closed.append(True)
 
-    with self.assertRaisesRegex(errors.UsageError, 'Other said that its vari'):
+    with self.assertRaisesRegex(errors.UsageError, 'Other has the variables'):
       simulators.matching_factory(Other, first)()
     self.assertTrue(closed)
 
 
-class HostUnitsTest(absltest.TestCase):
+class UnitConverterTest(absltest.TestCase):
   def test_no_digits_are_lost_far_from_zero(self):
     problem = problem_lib.from_simulator(made.Slope(), 1)
     rng = np.random.default_rng(0)
     rows = rng.normal([1e7, 0, -1e9], 1.0, (4, 30, 3))
-    units = normalization.UnitConverter.fit(problem, rows)
-    scaled = units.to_normalized(rows)
-    np.testing.assert_allclose(scaled.mean(1), 0, atol=1e-5)
-    np.testing.assert_allclose(scaled.std(1)[:, 2], 1, rtol=1e-4)
+    converter = normalization.UnitConverter.fit(problem, rows)
+    normalized = converter.to_normalized(rows)
+    np.testing.assert_allclose(normalized.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(normalized.std(1)[:, 2], 1, rtol=1e-4)
 
-  def test_ends_of_domains_are_those_to_the_bit(self):
+  def test_ends_of_domains_are_exact(self):
     problem = problem_lib.from_simulator(made.Slope(), 1)
     rows = np.random.default_rng(0).normal(size=(4, 30, 3)) * 77.7
-    units = normalization.UnitConverter.fit(problem, rows)
+    converter = normalization.UnitConverter.fit(problem, rows)
     for end in ('low', 'high'):
-      own = units.to_own_units(np.asarray(getattr(units.problem, end)))
+      own = converter.to_own_units(np.asarray(getattr(converter.problem, end)))
       np.testing.assert_array_equal(
         own[:, :2], np.broadcast_to(getattr(problem, end)[:2], (4, 2))
       )
@@ -151,7 +159,7 @@ class HostUnitsTest(absltest.TestCase):
 
 class PoolTest(parameterized.TestCase):
   @parameterized.parameters(made.Slope, _process)
-  def test_plays_many_at_once(self, make):
+  def test_steps_many_at_once(self, make):
     alone = made.Slope()
     with _pool(make, 4) as pool:
       rows = pool.reset([5, 5, 6, 6], [0, 1, 0, 1], 3)
@@ -165,7 +173,7 @@ class PoolTest(parameterized.TestCase):
       # The noise of two rollouts differs.
       self.assertNotEqual(outcomes[0, 2], outcomes[1, 2])
 
-  def test_slow_ones_are_waited_for_at_once(self):
+  def test_slow_simulators_are_waited_for_concurrently(self):
     def slow(self, seed, rollout, number):
       time.sleep(0.2)
       return np.ones((number, 3))
@@ -178,7 +186,7 @@ class PoolTest(parameterized.TestCase):
       pool.reset([0] * 16, range(16), 2)
       self.assertLess(time.monotonic() - begin, 1.6)
 
-  def test_none_is_left(self):
+  def test_closes_all_processes(self):
     pids = []
     with _pool(lambda: _process(pids=pids), 3):
       pass
@@ -197,24 +205,28 @@ class FaultTest(parameterized.TestCase):
       (
         'wide',
         errors.UsageError,
-        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, gave an array of "
-        r'shape \(4,\); it',
+        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, returned an array "
+        r'of shape \(4,\); the shape',
       ),
       (
         'nan',
         errors.UsageError,
-        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, gave a value of "
-        "'x' that is not finite",
+        r"step\({'x': 1.0, 'z': 1.0}\) of seed 1, rollout 0, returned a value "
+        "of 'x' that is not finite",
       ),
       (
         'short',
         errors.UsageError,
-        r'reset\(seed=1, rollout=0, \.\.\.\) gave an array of shape \(2, 3\)',
+        r'reset\(seed=1, rollout=0, \.\.\.\) returned an array of shape \(2',
       ),
-      ('differs', errors.UsageError, 'gave other observations than another'),
+      (
+        'differs',
+        errors.UsageError,
+        'returned other observations than another',
+      ),
     ]
   )
-  def test_what_an_object_does_wrong_is_told(self, case):
+  def test_faulty_object(self, case):
     what, error, sentence = case
     with (
       mock.patch.object(made.Faulty, 'what', what),
@@ -231,13 +243,17 @@ class FaultTest(parameterized.TestCase):
       )
 
   @parameterized.parameters(
-    ('dies', errors.PeerError, r'dies. \(pid \d+\) has ended, with code 7'),
-    ('raises', errors.PeerError, 'has ended, with code 1'),
-    ('forgets', errors.UsageError, "it must be an object with 'observations'"),
-    ('is no JSON', errors.UsageError, "said 'hello', which is no JSON"),
-    ('says nothing', errors.PeerError, 'has ended, with code 0'),
+    ('dies', errors.PeerError, r'dies. \(pid \d+\) exited with code 7'),
+    ('raises', errors.PeerError, 'exited with code 1'),
+    (
+      'forgets',
+      errors.UsageError,
+      "must be an object with an array of numbers 'observations'",
+    ),
+    ('is no JSON', errors.UsageError, "wrote 'hello', which is not JSON"),
+    ('says nothing', errors.PeerError, 'exited with code 0'),
   )
-  def test_what_a_process_does_wrong_is_told(self, what, error, sentence):
+  def test_faulty_process(self, what, error, sentence):
     with (
       self.assertRaisesRegex(error, sentence),
       contextlib.closing(_process(what)) as process,
@@ -246,30 +262,32 @@ class FaultTest(parameterized.TestCase):
       for _ in range(3):
         process.step({'x': 1.0})
 
-  def test_a_process_that_says_nothing_at_the_start(self):
+  def test_process_without_a_first_line(self):
     with (
       mock.patch.object(simulator_process, '_START_SECONDS', 0.5),
-      self.assertRaisesRegex(errors.PeerError, r'\(pid \d+\) has said nothing'),
+      self.assertRaisesRegex(
+        errors.PeerError, r'\(pid \d+\) sent no line within'
+      ),
     ):
       _process('is silent')
 
-  def test_a_process_that_goes_on_without_its_output(self):
+  def test_process_that_closes_its_output(self):
     with (
       mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5),
       contextlib.closing(_process('closes')) as process,
-      self.assertRaisesRegex(errors.PeerError, 'has ended, with code -9'),
+      self.assertRaisesRegex(errors.PeerError, 'exited with code -9'),
     ):
       process.reset(1, 0, 3)
 
-  def test_a_process_that_does_not_end_by_itself(self):
+  def test_process_that_does_not_exit_by_itself(self):
     with mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5):
       process = _process('stays')
       process.close()
     self.assertFalse(pathlib.Path('/proc', str(process.pid)).exists())
 
   @parameterized.parameters('sleeps', 'raises')
-  def test_what_a_process_has_started_ends_with_it(self, what):
-    # As with `uv run` and others, which do not become what they start.
+  def test_children_of_a_process_end_with_it(self, what):
+    # Launchers such as `uv run` keep running as parents of what they start.
     inner = shlex.join([sys.executable, _PROGRAM, what])
     command, groups = ['bash', '-c', f'{inner}; sleep 60'], []
 
@@ -280,14 +298,16 @@ class FaultTest(parameterized.TestCase):
 
     with (
       mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5),
-      self.assertRaisesRegex(errors.PeerError, r'pid \d+\) has (not|ended)'),
+      self.assertRaisesRegex(
+        errors.PeerError, r'^timed out .*\(pid \d+\)|\(pid \d+\) exited'
+      ),
       _pool(make, 2, stall_seconds=1.0) as pool,
     ):
       pool.reset([1, 1], [0, 1], 3)
       for _ in range(3):
         pool.step(np.eye(3, dtype=bool)[[0, 0]], np.ones((2, 3)))
     self.assertLen(groups, 2)
-    # What has ended may be there until somebody asks how.
+    # Processes that have ended may remain as zombies until they are reaped.
     alive = [
       process.pid
       for process in psutil.process_iter()
@@ -296,34 +316,34 @@ class FaultTest(parameterized.TestCase):
     left = [pid for pid in alive if os.getpgid(pid) in groups]
     self.assertEmpty(left)
 
-  def test_an_object_that_hangs(self):
+  def test_object_that_hangs(self):
     with (
       mock.patch.object(made.Faulty, 'what', 'hangs'),
       _pool(made.Faulty, 2, stall_seconds=0.5) as pool,
       self.assertRaisesRegex(
-        errors.PeerError, 'simulator Faulty has not answered for 0'
+        errors.PeerError, 'timed out after 0 s waiting for the simulator Faulty'
       ),
     ):
       pool.reset([1, 1], [0, 1], 3)
       for _ in range(3):
         pool.step(np.eye(3, dtype=bool)[[0, 0]], np.ones((2, 3)))
 
-  def test_a_program_that_is_not_there(self):
+  def test_missing_program(self):
     with self.assertRaisesRegex(
       errors.UsageError, 'cannot be started: No such'
     ):
       simulator_process.Process(['/no/such/program'])
 
-  def test_a_process_that_is_killed(self):
+  def test_killed_process(self):
     for _ in range(self.tries):
       pids = []
       with _pool(lambda pids=pids: _process(pids=pids), 2) as pool:
         pool.reset([1, 1], [0, 1], 3)
         os.kill(pids[1], signal.SIGKILL)
-        with self.assertRaisesRegex(errors.PeerError, 'ended, with code -9'):
+        with self.assertRaisesRegex(errors.PeerError, 'exited with code -9'):
           pool.step(np.eye(3, dtype=bool)[[0, 0]], np.ones((2, 3)))
 
-  def test_what_hangs_can_be_ended(self):
+  def test_hanging_call_can_be_stopped(self):
     with _pool(lambda: _process('sleeps'), 2) as pool:
       pool.reset([1, 1], [0, 1], 3)
       threading.Timer(0.3, pool.stop).start()

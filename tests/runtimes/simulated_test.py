@@ -160,11 +160,11 @@ class FaultTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('raises', RuntimeError, 'broken on purpose'),
-    ('wide', errors.UsageError, r'step\(.*rollout 0, gave an array of shape'),
+    ('wide', errors.UsageError, r'step\(.*rollout 0, returned an array of sh'),
     (
       'nan',
       errors.UsageError,
-      r"step\(.* gave a value of 'x' that is not fini",
+      r"step\(.* returned a value of 'x' that is not fini",
     ),
   )
   def test_of_an_object(self, what, error, sentence):
@@ -183,7 +183,7 @@ class FaultTest(parameterized.TestCase):
       state = _state()
       with (
         self.assertRaisesRegex(
-          errors.PeerError, r'\(pid \d+\) has ended, with'
+          errors.PeerError, r'\(pid \d+\) exited with code'
         ),
         _runtime(make, max_lag=2).session(_run(), state) as step,
       ):
