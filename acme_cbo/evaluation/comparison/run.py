@@ -95,7 +95,7 @@ def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
 
   Args:
     config: config of the comparison.
-    resolve: see `run.run`.
+    resolve: see `acme_cbo.evaluation.run.run`.
 
   Returns:
     The content of `summary.json`.

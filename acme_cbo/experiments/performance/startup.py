@@ -1,4 +1,4 @@
-"""Seconds from the start of a training to its first update."""
+"""Timing of a training run from its start to the first update."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from acme_cbo.experiments import main
 from acme_cbo.infra import child_process
 from acme_cbo.infra import errors
 
-# How often it is looked whether the update is there.
-_LOOK_EVERY = 0.05
+# Interval at which the metrics file is read.
+_POLL_SECONDS = 0.05
 
 
 class Start(NamedTuple):
-  """A training up to its first update.
+  """Start of a training run up to its first update.
 
   Attributes:
-    seconds: from the shell.
-    peak_memory: bytes of main memory that it has held at most.
+    seconds: time since the process was started.
+    peak_memory: peak use of main memory, in bytes.
   """
 
   seconds: float
@@ -29,50 +29,54 @@ class Start(NamedTuple):
 
 
 def measure(flags: list[str], repeats: int) -> dict[str, list[Start]]:
-  """Starts trainings, and ends each when its first update is made.
+  """Starts training runs, and kills each after its first update.
 
   Args:
-    flags: of the command train: the config.
-    repeats: starts of each kind, in turn.
+    flags: flags of the command `train` that select the config.
+    repeats: number of starts of each kind, in turn.
 
   Returns:
-    `cold`, where nothing that was compiled before is kept, and `warm`, with
-    what the cold start before it has kept.
+    `cold` starts with an empty compilation cache, and `warm` starts, each with
+    the cache of the cold start before it.
 
   Raises:
-    errors.UsageError: the training ended without an update.
+    errors.UsageError: a run ended before its first update.
   """
   starts: dict[str, list[Start]] = {'cold': [], 'warm': []}
   for _ in range(repeats):
-    with tempfile.TemporaryDirectory() as kept:
-      for kind, made in starts.items():
-        made.append(_to_first_update(flags, pathlib.Path(kept), kind))
+    with tempfile.TemporaryDirectory() as directory:
+      for kind, starts_of_kind in starts.items():
+        starts_of_kind.append(
+          _time_first_update(flags, pathlib.Path(directory), kind)
+        )
   return starts
 
 
-def _to_first_update(flags: list[str], kept: pathlib.Path, kind: str) -> Start:
-  workdir = kept / kind
+def _time_first_update(
+  flags: list[str], directory: pathlib.Path, kind: str
+) -> Start:
+  workdir = directory / kind
   begin = time.perf_counter()
-  with tempfile.TemporaryFile('w+') as printed:
+  with tempfile.TemporaryFile('w+') as output:
     process = subprocess.Popen(
       [*main.child_command('train'), *flags, f'--workdir={workdir}'],
       env=os.environ
       | {
-        'JAX_COMPILATION_CACHE_DIR': str(kept / 'programs'),
+        'JAX_COMPILATION_CACHE_DIR': str(directory / 'programs'),
         'PYTHONPATH': child_process.python_path(),
       },
-      stdout=printed,
+      stdout=output,
       stderr=subprocess.STDOUT,
     )
     try:
-      while not _is_updated(workdir / 'metrics.jsonl'):
+      while not _has_update(workdir / 'metrics.jsonl'):
         if process.poll() is not None:
-          printed.seek(0)
-          last = printed.read().strip().splitlines()[-1:]
+          output.seek(0)
+          last = output.read().strip().splitlines()[-1:]
           raise errors.UsageError(
             f'the training ended before its first update: {"".join(last)}'
           )
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_SECONDS)
       seconds = time.perf_counter() - begin
       process.kill()
       _, process.returncode, usage = os.wait4(process.pid, 0)
@@ -83,9 +87,9 @@ def _to_first_update(flags: list[str], kept: pathlib.Path, kind: str) -> Start:
         process.wait()
 
 
-def _is_updated(path: pathlib.Path) -> bool:
-  """Whether the metrics of an update are written, whole."""
+def _has_update(path: pathlib.Path) -> bool:
+  """Returns whether the metrics file has a complete line of an update."""
   if not path.exists():
     return False
-  whole = path.read_text().rpartition('\n')[0].splitlines()
-  return any(json.loads(line)['step'] > 0 for line in whole)
+  complete = path.read_text().rpartition('\n')[0].splitlines()
+  return any(json.loads(line)['step'] > 0 for line in complete)
