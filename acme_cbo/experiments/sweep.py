@@ -81,7 +81,7 @@ def run(
   sweep_config.check_comparable(trainings, comparing['allow_mismatch'])
   _check(trainings, comparing)
   run_directory.prepare_resumable(
-    workdir, '--workdir', 'a study', 'seeds', ('logs',)
+    workdir, '--workdir', 'a sweep', 'seeds', ('logs',)
   )
   logs = workdir / 'logs'
   with run_directory.lock(workdir):

@@ -1,4 +1,4 @@
-"""Child processes: their end with their parent, and their import path."""
+"""Child processes: their exit with their parent, and their import path."""
 
 import multiprocessing
 from multiprocessing import connection as connections
@@ -9,23 +9,25 @@ from acme_cbo.infra import provenance
 
 
 class ExitWithParent:
-  """While it is entered, the end of the parent ends this process too.
+  """Context manager that exits this process when its parent exits.
 
-  For processes of `multiprocessing` that were spawned.
+  It is for processes that `multiprocessing` spawned.
   """
 
   def __enter__(self) -> None:
-    """Starts to watch."""
+    """Starts the thread that waits for the parent."""
     reader, self._writer = multiprocessing.Pipe(duplex=False)
-    self._thread = threading.Thread(target=self._watch, args=(reader,))
+    self._thread = threading.Thread(
+      target=self._wait_for_parent, args=(reader,)
+    )
     self._thread.start()
 
   def __exit__(self, *unused: object) -> None:
-    """Stops watching."""
+    """Stops that thread."""
     self._writer.close()
     self._thread.join()
 
-  def _watch(self, reader: connections.Connection) -> None:
+  def _wait_for_parent(self, reader: connections.Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     if parent.sentinel in connections.wait([parent.sentinel, reader]):

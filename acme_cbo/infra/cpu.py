@@ -1,20 +1,20 @@
-"""Cores of this machine, shared out among processes."""
+"""CPU cores of this machine, divided among processes."""
 
 import os
 
 
-def split_cores(number: int) -> list[set[int]]:
-  """Cores of its own for each of so many processes.
+def split_cores(num_processes: int) -> list[set[int]]:
+  """Divides the available cores evenly among processes.
 
   Args:
-    number: of processes.
+    num_processes: number of processes.
 
   Returns:
-    As many sets of cores; all of them all that there are, where there are fewer
-    cores than processes.
+    One set of cores per process, disjoint; if there are fewer cores than
+    processes, every set holds all cores.
   """
   cores = sorted(os.sched_getaffinity(0))
-  each = len(cores) // number
+  each = len(cores) // num_processes
   if not each:
-    return [set(cores)] * number
-  return [set(cores[i * each : (i + 1) * each]) for i in range(number)]
+    return [set(cores)] * num_processes
+  return [set(cores[i * each : (i + 1) * each]) for i in range(num_processes)]

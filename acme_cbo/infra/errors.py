@@ -1,92 +1,107 @@
-"""Errors that a user can mend, which launchers show as one line, and others."""
+"""Exceptions of the package, and helpers for their messages.
+
+Launchers show a `UsageError`, a `PeerError` and an `Interrupted` as one line,
+without a traceback.
+"""
 
 from collections.abc import Sequence
 import difflib
 import signal as signals
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # What reads the command line does not wait for numpy.
+if TYPE_CHECKING:  # Parsing the command line must not wait for numpy.
   import numpy as np
 
-# So many are named where none is close to what was written.
-_MOST_NAMES = 20
+# Number of options listed if none is close to the given name.
+_MAX_OPTIONS = 20
 
 
 def notes(error: BaseException) -> list[str]:
-  """The notes of an exception."""
+  """Returns the notes of an exception."""
   return getattr(error, '__notes__', [])
 
 
 def format_list(
-  sentences: Sequence[str], most: int, rest: str, separator: str = '; '
+  items: Sequence[str], limit: int, rest: str, separator: str = '; '
 ) -> str:
-  """Joins sentences, as many as fit a message, and counts the rest.
+  """Joins the first items of a list and counts the rest.
 
   Args:
-    sentences: one or more.
-    most: how many are spelled out.
-    rest: what the others are, as 'more'.
-    separator: between them.
+    items: one or more texts.
+    limit: number of items to spell out.
+    rest: noun for the other items, such as 'more'.
+    separator: text between items.
 
   Returns:
-    'a; b; and 3 more'.
+    Text such as 'a; b; and 3 more'.
   """
-  left = len(sentences) - most
-  more = [f'and {left} {rest}'] if left > 0 else []
-  return separator.join([*sentences[:most], *more])
+  omitted = len(items) - limit
+  tail = [f'and {omitted} {rest}'] if omitted > 0 else []
+  return separator.join([*items[:limit], *tail])
 
 
-def did_you_mean(name: str, known: Sequence[str], prefix: str = '') -> str:
-  """'; did you mean NAME?' where one is close, else nothing.
+def did_you_mean(name: str, options: Sequence[str], prefix: str = '') -> str:
+  """Returns '; did you mean OPTION?' if an option is close, else ''.
 
   Args:
-    name: what was written.
-    known: what could have been meant.
-    prefix: what stands before each name.
+    name: name as the user wrote it.
+    options: valid names.
+    prefix: text before the suggested option, such as '--'.
 
   Returns:
-    The end of a sentence.
+    End of a sentence.
   """
-  close = difflib.get_close_matches(name, known, 1)
+  close = difflib.get_close_matches(name, options, 1)
   if not close:
-    upper = {other.upper(): other for other in known}
+    upper = {option.upper(): option for option in options}
     close = [upper[name.upper()]] if name.upper() in upper else []
   return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
-def did_you_mean_or_options(name: str, known: Sequence[str]) -> str:
-  """`did_you_mean`, or where none is close, all that there are."""
-  there_are = f'; there are {format_list(known, _MOST_NAMES, "more", ", ")}'
-  return did_you_mean(name, known) or (there_are if known else '')
+def did_you_mean_or_options(name: str, options: Sequence[str]) -> str:
+  """Returns `did_you_mean`, or a list of the options if none is close.
+
+  Args:
+    name: name as the user wrote it.
+    options: valid names.
+  """
+  listing = f'; there are {format_list(options, _MAX_OPTIONS, "more", ", ")}'
+  return did_you_mean(name, options) or (listing if options else '')
 
 
 class UsageError(ValueError):
-  """A flag, a config value or a directory that cannot be used."""
+  """A flag, a config value or a file that the user has to correct."""
 
 
 class PeerError(Exception):
-  """Another process or thread, without which this one cannot go on, is lost."""
+  """Another process or thread that this one needs has failed or is lost."""
 
 
 class Interrupted(Exception):
-  """A signal ended what was under way, in good order.
+  """A signal ended the program gracefully.
 
   Attributes:
-    signal: its number.
+    signal: number of the signal.
   """
 
   def __init__(self, signal: int, when: str):
-    """Names the signal and how far it was, as 'after update 3'."""
+    """Creates the exception.
+
+    Args:
+      signal: number of the signal.
+      when: progress made, such as 'after update 3'.
+    """
     self.signal = signal
     super().__init__(f'{signals.Signals(signal).name} {when}')
 
 
 class NonFiniteError(FloatingPointError):
-  """A number of an update that is not finite, and which SCM it came from.
+  """A value in an update or an evaluation is not finite.
 
   Attributes:
-    update: its number, counted from 1; of an evaluation, that before it.
-    task: index of the SCM in the batch, the first where there are several.
+    update: number of the update, counted from 1; for an evaluation, number of
+      the update before it.
+    task: index in the batch of the first SCM with such a value.
     held_out: whether the batch is that of the evaluation.
   """
 
@@ -98,14 +113,14 @@ class NonFiniteError(FloatingPointError):
     seed: str,
     held_out: bool = False,
   ):
-    """Names what is not finite.
+    """Creates the exception.
 
     Args:
-      update: its number.
-      component: what is not finite, as 'reward/structure'.
-      faulty: [B] bool, on which SCMs of the batch; on one at least.
-      seed: from which the batch was drawn.
-      held_out: whether it is that of the evaluation.
+      update: number of the update.
+      component: name of the value, such as 'reward/structure'.
+      faulty: [B] bool mask of the SCMs with such a value, at least one.
+      seed: seed of the batch.
+      held_out: whether the batch is that of the evaluation.
     """
     self.update = update
     self.task = int(faulty.argmax())
@@ -124,17 +139,17 @@ def check_finite(
   seed: str,
   held_out: bool = False,
 ) -> None:
-  """Raises at the first component that is not finite on some SCM.
+  """Raises for the first component that is not finite on some SCM.
 
   Args:
-    update: its number, counted from 1.
-    components: names of C components, causes first.
-    faulty: [C, B] bool, where each is not finite.
-    seed: from which the batch was drawn.
-    held_out: whether it is that of the evaluation.
+    update: number of the update, counted from 1.
+    components: names of C components, causes before effects.
+    faulty: [C, B] bool mask of non-finite values.
+    seed: seed of the batch.
+    held_out: whether the batch is that of the evaluation.
 
   Raises:
-    NonFiniteError: there is such a component.
+    NonFiniteError: a component is not finite on some SCM.
   """
   for component, row in zip(components, faulty, strict=True):
     if row.any():

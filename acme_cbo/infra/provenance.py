@@ -1,4 +1,4 @@
-"""Which program this is: its sources, and what is installed beside it."""
+"""Identity of the program: its sources and the installed packages."""
 
 import hashlib
 import importlib.metadata
@@ -6,17 +6,18 @@ import importlib.resources
 import pathlib
 import sys
 
-# Not by the place of this file: a module that moves must not make it smaller.
+# Found by name and not relative to this file, so that moving this module does
+# not change which sources the digest covers.
 PACKAGE = pathlib.Path(str(importlib.resources.files('acme_cbo')))
 
 
 def digest() -> str:
-  """SHA-256 of this package's sources, of Python, and of all versions."""
+  """Returns the SHA-256 of all sources, Python and package versions."""
   sources = sorted(PACKAGE.rglob('*.py'))
-  found = importlib.metadata.distributions()
-  decisive = (
+  packages = importlib.metadata.distributions()
+  identity = (
     [(str(path.relative_to(PACKAGE)), path.read_bytes()) for path in sources],
     sys.version,
-    sorted(f'{package.name} {package.version}' for package in found),
+    sorted(f'{package.name} {package.version}' for package in packages),
   )
-  return hashlib.sha256(repr(decisive).encode()).hexdigest()
+  return hashlib.sha256(repr(identity).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The directory of a run: who may begin or go on there, and how it ended.
+"""Run directories: creation, locking, resume checks, and the final summary.
 
-W/config.json       the resolved config
-W/environment.json  code, versions, devices and command line, of each start
-W/summary.json      how the run ended and what it came to; written last
+W/config.json       resolved config
+W/environment.json  code, versions, devices and command line of each start
+W/summary.json      how the run ended and its results; written last
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
 from acme_cbo.infra import signals as infra_signals
 
-# Differences of configs that an error message spells out.
+# Number of config differences that an error message lists.
 _MAX_SHOWN = 8
-# What a run without a checkpoint leaves, and begins anew.
+# Outputs of a run without a checkpoint, which starts from the beginning.
 _OUTPUTS = ('metrics.jsonl', 'texts.jsonl', 'tb')
-# What may be there of something that was killed as it began.
-_BEGINNINGS = ('config.json.new', 'environment.json', 'environment.json.new')
+# Files that a command may leave if it is killed while it starts.
+_STARTUP_FILES = ('config.json.new', 'environment.json', 'environment.json.new')
 _VERSIONS = (
   'jax',
   'jaxlib',
@@ -50,7 +50,11 @@ _VERSIONS = (
 
 
 def default_workdir(name: str) -> pathlib.Path:
-  """Where a run goes if nobody says where: runs/<name>-<time>."""
+  """Returns the default run directory, runs/<name>-<time>.
+
+  Args:
+    name: name of the run.
+  """
   now = datetime.datetime.now()
   return pathlib.Path('runs') / f'{name}-{now:%Y%m%d-%H%M%S}'
 
@@ -59,17 +63,17 @@ def default_workdir(name: str) -> pathlib.Path:
 def _create_and_check(
   directory: pathlib.Path, flag: str
 ) -> Iterator[list[str]]:
-  """Makes a directory; whether it may be used is checked while it is entered.
+  """Creates a directory, lets the body check its contents, and tests writing.
 
   Args:
-    directory: may exist already.
-    flag: that named it.
+    directory: path, which may exist.
+    flag: flag that names it, for messages.
 
   Yields:
-    The names of what is in it; whether it can be written to is tried after.
+    Names of the files in the directory.
 
   Raises:
-    errors.UsageError: it cannot be made, read or written to.
+    errors.UsageError: the directory cannot be created, read or written to.
   """
   try:
     directory.mkdir(parents=True, exist_ok=True)
@@ -78,39 +82,56 @@ def _create_and_check(
       pass
   except OSError as error:
     raise errors.UsageError(
-      f'{flag}={directory} cannot be made, read or written to: {error.strerror}'
+      f'{flag}={directory} cannot be created, read or written to: '
+      f'{error.strerror}'
     ) from error
 
 
 def create(directory: pathlib.Path, flag: str) -> None:
-  """`_create_and_check`, whatever is in it."""
+  """Creates a directory, whatever it contains.
+
+  Args:
+    directory: path, which may exist.
+    flag: flag that names it, for messages.
+
+  Raises:
+    errors.UsageError: the directory cannot be created, read or written to.
+  """
   with _create_and_check(directory, flag):
     pass
 
 
 def check_file(path: pathlib.Path, flag: str) -> None:
-  """Raises an `errors.UsageError` unless a file can be written there."""
+  """Raises unless a file can be written to a path.
+
+  Args:
+    path: path of the file, which may exist.
+    flag: flag that names it, for messages.
+
+  Raises:
+    errors.UsageError: the path is a directory or cannot be written to.
+  """
   if path.is_dir():
     raise errors.UsageError(f'{flag}={path} is a directory; name a file')
   create(path.parent, flag)
 
 
 def prepare(workdir: pathlib.Path) -> None:
-  """Makes the directory of a run.
+  """Creates the directory of a new run.
 
   Args:
-    workdir: does not exist yet, or is empty but for what a run leaves that was
-      killed as it began.
+    workdir: path; if it exists, it must contain nothing but the files of a run
+      that was killed while it started.
 
   Raises:
-    errors.UsageError: there is something in it already, or it cannot be made
-      or written to.
+    errors.UsageError: the directory is not empty, or cannot be created or
+      written to.
   """
   with _create_and_check(workdir, '--workdir') as names:
-    if set(names) - set(_BEGINNINGS):
+    if set(names) - set(_STARTUP_FILES):
       raise errors.UsageError(
-        f'--workdir={workdir} is not empty; nothing in it is touched: choose a '
-        'directory that is new or empty, or go on with its run by --resume'
+        f'--workdir={workdir} is not empty; nothing in it was changed: choose '
+        'a new or empty directory, or resume its run with --resume'
       )
 
 
@@ -121,58 +142,67 @@ def prepare_resumable(
   field: str,
   leftovers: Sequence[str] = (),
 ) -> None:
-  """Makes a directory whose command is started again to go on.
+  """Creates the output directory of a command that resumes when rerun.
 
   Args:
-    directory: does not exist yet, is empty, or was begun by such a command.
-    flag: that named it.
-    kind: of what is in it, as 'an evaluation'.
-    field: that the `config.json` of this kind alone has.
-    leftovers: what may be there before that is written.
+    directory: path; if it exists, it must be empty or an output directory of
+      the same command.
+    flag: flag that names it, for messages.
+    kind: noun for its contents, such as 'an evaluation'.
+    field: field that only the `config.json` of this command has.
+    leftovers: names that may exist before `config.json` is written.
 
   Raises:
-    errors.UsageError: it cannot be made, or holds something else.
+    errors.UsageError: the directory cannot be created, or it has other
+      contents.
   """
   with _create_and_check(directory, flag) as names:
-    begun = 'config.json' in names and field in read_config(directory)
-    if set(names) - {*_BEGINNINGS, *leftovers} and not begun:
+    is_resumed = 'config.json' in names and field in read_config(directory)
+    if set(names) - {*_STARTUP_FILES, *leftovers} and not is_resumed:
       raise errors.UsageError(
-        f'{flag}={directory} holds something else than {kind}; nothing in it '
-        f'is touched: choose a directory that is new, empty, or of {kind}'
+        f'{flag}={directory} contains something other than {kind}; nothing in '
+        f'it was changed: choose a directory that is new, empty, or of {kind}'
       )
 
 
 def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-  """Raises unless the run of a directory can go on with a config.
+  """Raises unless a run can be resumed with a config.
 
   Args:
-    workdir: of the run.
-    config: that it is to go on with.
+    workdir: directory of the run.
+    config: config to resume with.
 
   Raises:
-    errors.UsageError: there is no run, it is finished, or it was begun with
+    errors.UsageError: there is no run, it is finished, or it was started with
       another config.
   """
-  read_config(workdir)  # Without one, nothing was begun.
+  read_config(workdir)  # Raises if no run was started here.
   summary = read_summary(workdir)
   if summary and summary['status'] == 'finished':
     raise errors.UsageError(
       f'the run in --workdir={workdir} is finished: nothing is left to resume'
     )
-  differing = config_changes(workdir, config)
-  if differing:
+  changes = config_changes(workdir, config)
+  if changes:
     raise errors.UsageError(
-      f'the run in --workdir={workdir} was begun with another config, and a '
-      'resumed run is to end as if it had never stopped: '
-      + errors.format_list(differing, _MAX_SHOWN, 'more')
+      f'the run in --workdir={workdir} was started with another config, and a '
+      'run can be resumed only with its own: '
+      + errors.format_list(changes, _MAX_SHOWN, 'more')
     )
 
 
 def config_changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
-  """How a config differs from that which a run was begun with.
+  """Returns how a config differs from that of a run.
+
+  Args:
+    workdir: directory of the run.
+    config: config to compare.
+
+  Returns:
+    Texts such as 'config.seed: 0 -> 1', one per changed field.
 
   Raises:
-    errors.UsageError: that cannot be read.
+    errors.UsageError: the config of the run cannot be read.
   """
   old = config_schema.flat(read_config(workdir))
   new = config_schema.flat(json.loads(json.dumps(config)))
@@ -184,23 +214,23 @@ def config_changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The config that a run has written down.
+  """Reads the config of a run.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
 
   Returns:
-    What its `config.json` holds.
+    Contents of `config.json`.
 
   Raises:
-    errors.UsageError: it has none, or none that can be read.
+    errors.UsageError: the file is missing or cannot be read.
   """
   try:
     values = json.loads((workdir / 'config.json').read_text())
   except OSError as error:
     raise errors.UsageError(
-      f'{workdir} holds no config.json that can be read ({error.strerror}): '
-      'nothing was begun there'
+      f'{workdir} has no readable config.json ({error.strerror}): no run was '
+      'started there'
     ) from error
   except ValueError as error:
     raise errors.UsageError(
@@ -208,22 +238,22 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     ) from error
   if not isinstance(values, dict):
     raise errors.UsageError(
-      f'{workdir / "config.json"} is damaged: it holds no object'
+      f'{workdir / "config.json"} is damaged: it is not a JSON object'
     )
   return values
 
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """How a run ended.
+  """Reads the summary of a run.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
 
   Returns:
-    What its `summary.json` holds; None where the run was killed or goes on.
+    Contents of `summary.json`; None if the run was killed or is still running.
 
   Raises:
-    errors.UsageError: it cannot be read.
+    errors.UsageError: the file cannot be read.
   """
   path = workdir / 'summary.json'
   if not path.exists():
@@ -237,7 +267,18 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def revision(workdir: pathlib.Path) -> str | None:
-  """Of the code that a run went on with last; None where it is not known."""
+  """Returns the code revision of the latest start of a run.
+
+  Args:
+    workdir: directory of the run.
+
+  Returns:
+    Abbreviated revision, with ' changed' if the code was modified; None if it
+    is unknown.
+
+  Raises:
+    errors.UsageError: `environment.json` cannot be read.
+  """
   starts = _read_starts(workdir)
   try:
     git = starts[-1]['git'] if starts else None
@@ -245,21 +286,21 @@ def revision(workdir: pathlib.Path) -> str | None:
   except (KeyError, TypeError) as error:
     raise errors.UsageError(
       f'{workdir / "environment.json"} is damaged: {error!r}; move it away to '
-      'go on without it'
+      'continue without it'
     ) from error
 
 
 def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """What each start of a run began with.
+  """Reads the recorded starts of a run.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
 
   Returns:
-    The entries of its `environment.json`; none where there is none yet.
+    Entries of `environment.json`; none if the file does not exist.
 
   Raises:
-    errors.UsageError: it cannot be read.
+    errors.UsageError: the file cannot be read.
   """
   path = workdir / 'environment.json'
   if not path.exists():
@@ -268,40 +309,47 @@ def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())['starts'])
   except (ValueError, KeyError, TypeError) as error:
     raise errors.UsageError(
-      f'{path} is damaged: {error!r}; move it away to go on without it'
+      f'{path} is damaged: {error!r}; move it away to continue without it'
     ) from error
 
 
 def environment_changes(starts: list[dict[str, Any]]) -> list[str]:
-  """How the last start differs from the one before, as the numbers may."""
+  """Returns how the environment of the latest start differs from the previous.
+
+  Args:
+    starts: return value of `record_start`.
+
+  Returns:
+    Texts such as 'cpus: 2 -> 1' for values that the results may depend on.
+  """
   if len(starts) < 2:
     return []
   names = ('git', 'python', 'versions', 'devices', 'cpus', 'xla_flags')
-  before, now = (
+  previous, latest = (
     config_schema.flat({name: start.get(name) for name in names})
     for start in starts[-2:]
   )
   return [
-    f'{name}: {before.get(name)} -> {now.get(name)}'
-    for name in {**before, **now}
-    if before.get(name) != now.get(name)
+    f'{name}: {previous.get(name)} -> {latest.get(name)}'
+    for name in {**previous, **latest}
+    if previous.get(name) != latest.get(name)
   ]
 
 
 def clear(workdir: pathlib.Path) -> None:
-  """Removes the files of a run that was killed before its first update.
+  """Removes the outputs of a run that was killed before its first update.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
 
   Raises:
-    errors.UsageError: it has made updates.
+    errors.UsageError: the run has made updates.
   """
   metrics = workdir / 'metrics.jsonl'
   if metrics.exists() and '\n' in metrics.read_text():
     raise errors.UsageError(
-      f'the run in --workdir={workdir} has made updates and has no checkpoints '
-      'any more; begin anew in another directory'
+      f'the run in --workdir={workdir} has made updates but has no '
+      'checkpoints; start a new run in another directory'
     )
   for name in _OUTPUTS:
     path = workdir / name
@@ -315,15 +363,17 @@ def clear(workdir: pathlib.Path) -> None:
 def record_start(
   workdir: pathlib.Path, config: dict[str, Any], devices: list[str]
 ) -> list[dict[str, Any]]:
-  """Writes down what a run begins or goes on with.
+  """Records the start or resume of a run.
+
+  Writes `config.json` and `environment.json` and removes `summary.json`.
 
   Args:
-    workdir: of the run.
-    config: all its settings.
-    devices: that it computes on.
+    workdir: directory of the run.
+    config: resolved config.
+    devices: names of the devices in use.
 
   Returns:
-    What `environment.json` holds of each start, this one the last.
+    Entries of `environment.json`, one per start, this one the last.
   """
   starts = [*_read_starts(workdir), _environment(devices)]
   write_json(workdir / 'environment.json', {'starts': starts})
@@ -334,14 +384,15 @@ def record_start(
 
 @contextlib.contextmanager
 def lock(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
-  """Keeps other processes out of a directory, until the process ends.
+  """Locks a directory against other processes.
 
   Args:
-    workdir: of a run.
-    flag: that named it.
+    workdir: directory of a run.
+    flag: flag that names it, for messages.
 
   Raises:
-    errors.UsageError: another one is at work in it, or there is none.
+    errors.UsageError: another process holds the lock, or the directory does not
+      exist.
   """
   try:
     descriptor = os.open(workdir, os.O_RDONLY)
@@ -352,7 +403,7 @@ def lock(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise errors.UsageError(
-        f'another process is at work in {flag}={workdir}; wait for its end'
+        f'another process is using {flag}={workdir}; wait until it has ended'
       ) from error
     yield
   finally:
@@ -360,12 +411,12 @@ def lock(workdir: pathlib.Path, flag: str = '--workdir') -> Iterator[None]:
 
 
 class RunGuard(NamedTuple):
-  """What `summary_on_exit` gives to whoever can end a run.
+  """Handles on a run inside `summary_on_exit`.
 
   Attributes:
-    get_signal: the signal that came in, if one did.
-    record_failure: writes that the run failed, and why, where the process has
-      to be ended without anything else.
+    get_signal: function that returns the number of a received signal, or None.
+    record_failure: function that writes a failed summary with a reason, for a
+      process that has to exit without unwinding.
   """
 
   get_signal: infra_signals.SignalGuard
@@ -376,25 +427,25 @@ class RunGuard(NamedTuple):
 def summary_on_exit(
   workdir: pathlib.Path, facts: dict[str, Any], start: float
 ) -> Iterator[RunGuard]:
-  """Writes how the run ended to `summary.json`, however it does.
+  """Context manager that writes `summary.json` when the body ends.
 
-  `facts` go into it, with `status`, 'finished', 'interrupted', 'diverged' or
-  'failed'; `reason`, why; and `seconds` since the start.
+  The summary has `status`, 'finished', 'interrupted', 'diverged' or 'failed',
+  the `reason`, the `facts`, and the `seconds` since the start.
 
   Args:
-    workdir: of the run.
-    facts: about it; what the body adds is written too, `finished_by` as the
-      reason of a run that ended well.
-    start: what `time.monotonic` said at the start.
+    workdir: directory of the run.
+    facts: JSON values about the run; entries that the body adds are written
+      too, `finished_by` as the reason of a finished run.
+    start: value of `time.monotonic` at the start.
 
   Yields:
     The `RunGuard`.
 
   Raises:
-    BaseException: what the body raises.
+    BaseException: any exception of the body.
   """
 
-  def end(status, reason):
+  def write_summary(status, reason):
     write_json(
       workdir / 'summary.json',
       {'status': status, 'reason': reason}
@@ -404,45 +455,55 @@ def summary_on_exit(
 
   def abort(signal):
     name = signals.Signals(signal).name
-    reason = f'{name}, without waiting for what was under way'
-    # A progress bar hides the cursor of a terminal, and hears nothing of this.
+    reason = f'{name}, without waiting for the current update'
+    # A progress bar has hidden the cursor and is not closed by this exit.
     stream = sys.__stderr__ or sys.stderr
-    shown = '\x1b[?25h\n' if stream.isatty() else ''
-    print(f'{shown}interrupted: {reason}', file=stream, flush=True)
-    end('interrupted', reason)
+    show_cursor = '\x1b[?25h\n' if stream.isatty() else ''
+    print(f'{show_cursor}interrupted: {reason}', file=stream, flush=True)
+    write_summary('interrupted', reason)
 
-  with infra_signals.SignalGuard(abort) as interrupted:
+  with infra_signals.SignalGuard(abort) as get_signal:
     try:
-      yield RunGuard(interrupted, lambda reason: end('failed', reason))
+      yield RunGuard(get_signal, lambda reason: write_summary('failed', reason))
     except BaseException as error:
       if isinstance(error, errors.Interrupted):
-        status, said = 'interrupted', str(error)
+        status, message = 'interrupted', str(error)
       elif isinstance(error, FloatingPointError):
-        status, said = 'diverged', str(error)
+        status, message = 'diverged', str(error)
       else:
-        status, said = 'failed', f'{type(error).__name__}: {error}'
-      end(status, '; '.join([said, *errors.notes(error)]))
+        status, message = 'failed', f'{type(error).__name__}: {error}'
+      write_summary(status, '; '.join([message, *errors.notes(error)]))
       if isinstance(error, SystemExit):
-        # Its code may be that of a run that ended well.
+        # The exit code may be 0, that of a finished run.
         raise RuntimeError(f'the run was ended by {error!r}') from error
       raise
-    end('finished', facts['finished_by'])
+    write_summary('finished', facts['finished_by'])
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes an object of finite numbers, all of it or nothing."""
+  """Writes JSON values atomically.
+
+  Args:
+    path: path of the file.
+    value: JSON values without NaN and infinity.
+  """
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file, all of it or nothing."""
+  """Writes a text file atomically.
+
+  Args:
+    path: path of the file.
+    text: contents.
+  """
   new = path.with_name(f'{path.name}.new')
   new.write_text(text, encoding='utf-8')
   new.replace(path)
 
 
 def _environment(devices: list[str]) -> dict[str, Any]:
-  """What the numbers of a run may depend on beside its config."""
+  """Returns everything besides the config that results may depend on."""
   return {
     'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'command': shlex.join([sys.executable, *sys.argv]),
@@ -457,10 +518,10 @@ def _environment(devices: list[str]) -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any] | None:
-  """Revision of the code and whether it was changed; None without a git."""
+  """Returns the code revision and whether it was changed; None without git."""
   root = provenance.PACKAGE.parent
   try:
-    said = [
+    revision, changes = (
       subprocess.run(
         ['git', '-C', str(root), *command],
         capture_output=True,
@@ -471,7 +532,7 @@ def _git() -> dict[str, Any] | None:
         ['rev-parse', 'HEAD'],
         ['status', '--porcelain'],
       )
-    ]
+    )
   except (OSError, subprocess.CalledProcessError):
     return None
-  return {'revision': said[0], 'dirty': bool(said[1])}
+  return {'revision': revision, 'dirty': bool(changes)}

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in good order, and within seconds."""
+"""Graceful shutdown on SIGINT and SIGTERM, within seconds."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ _SIGNALS = (signals.SIGINT, signals.SIGTERM)
 
 
 class SignalGuard:
-  """While it is entered, a signal is noted, for the run to end by itself.
+  """Context manager that records a signal, so that a run can end by itself.
 
-  A second signal, or a run that has not ended after the grace period, ends the
-  process: by a thread, since what is compiled is waited for in no Python code
-  that could see a signal.
+  A second signal, or the end of a grace period, ends the process. A thread does
+  that, because no Python code runs in the main thread while it waits for a
+  compiled program.
   """
 
   def __init__(
     self, on_abort: Callable[[int], Any], grace_seconds: float = 8.0
   ):
-    """Chooses what happens where the process has to be ended.
+    """Creates the guard.
 
     Args:
-      on_abort: called with the number of the signal, before the process ends
-        with 128 more than that.
-      grace_seconds: how long a run may take to end by itself.
+      on_abort: function of the signal number, called before the process is
+        ended with exit code 128 plus that number.
+      grace_seconds: number of seconds that a run has to end by itself.
     """
     self._on_abort = on_abort
     self._grace = grace_seconds
     self._signal: int | None = None
 
   def __call__(self) -> int | None:
-    """The number of the signal that came in, if one did."""
+    """Returns the number of the received signal, or None."""
     return self._signal
 
   def __enter__(self) -> SignalGuard:
-    """Takes the signals over; to be called in the main thread."""
+    """Installs the signal handlers; must be called in the main thread."""
     self._reader, self._writer = os.pipe()
     os.set_blocking(self._writer, False)
-    self._handlers = {s: signals.signal(s, self._note) for s in _SIGNALS}
+    self._handlers = {s: signals.signal(s, self._record) for s in _SIGNALS}
     self._wakeup = signals.set_wakeup_fd(self._writer)
     self._thread = threading.Thread(target=self._watch)
     self._thread.start()
     return self
 
   def __exit__(self, *unused: object) -> None:
-    """Gives the signals back."""
+    """Restores the signal handlers."""
     signals.set_wakeup_fd(self._wakeup)
     for signal, handler in self._handlers.items():
       signals.signal(signal, handler)
@@ -57,7 +57,7 @@ class SignalGuard:
     self._thread.join()
     os.close(self._reader)
 
-  def _note(self, signal: int, frame: object) -> None:
+  def _record(self, signal: int, frame: object) -> None:
     del frame
     self._signal = signal
 
@@ -70,7 +70,14 @@ class SignalGuard:
         os._exit(128 + first)
 
   def _wait(self, seconds: float | None) -> int | None:
-    """The next signal; None after so many seconds, 0 at the end."""
+    """Waits for the next signal.
+
+    Args:
+      seconds: timeout in seconds; None waits forever.
+
+    Returns:
+      Number of the signal, None after the timeout, 0 if the guard was left.
+    """
     while True:
       ready, _, _ = select.select([self._reader], [], [], seconds)
       if not ready:

@@ -186,10 +186,10 @@ class DirectoryTest(_TestCase):
   def test_refuses_a_directory_of_something_else(self):
     self.out.mkdir()
     (self.out / 'thesis.tex').write_text('')
-    with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
+    with self.assertRaisesRegex(errors.UsageError, 'contains something other'):
       self._begin()
     (self.out / 'config.json').write_text('{"name": "a training"}')
-    with self.assertRaisesRegex(errors.UsageError, 'holds something else'):
+    with self.assertRaisesRegex(errors.UsageError, 'contains something other'):
       self._begin()
 
   @pytest.mark.fault
@@ -213,7 +213,7 @@ class DirectoryTest(_TestCase):
 
   def test_refuses_a_file(self):
     self.out.write_text('')
-    with self.assertRaisesRegex(errors.UsageError, 'cannot be made, read'):
+    with self.assertRaisesRegex(errors.UsageError, 'cannot be created, read'):
       self._begin()
 
 

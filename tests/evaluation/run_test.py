@@ -350,7 +350,7 @@ class InProcessTest(parameterized.TestCase):
     self._run()
     with (
       run.run_directory.lock(out),
-      self.assertRaisesRegex(errors.UsageError, 'at work in --out='),
+      self.assertRaisesRegex(errors.UsageError, 'is using --out='),
     ):
       self._run()
 

@@ -213,7 +213,7 @@ class ResumeTest(parameterized.TestCase):
       self.assertIsNone(process.poll())
       process.kill()
     self.assertEqual(code, 2)
-    self.assertIn('another process is at work', said)
+    self.assertIn('another process is using', said)
 
   def test_what_is_gone_is_said_and_nothing_else_is_lost(self):
     workdir = self.root / 'robbed'

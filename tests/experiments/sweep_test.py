@@ -171,7 +171,9 @@ class WorkflowTest(absltest.TestCase):
   def test_a_directory_of_something_else(self):
     self.workdir.mkdir()
     (self.workdir / 'mine').touch()
-    with self.assertRaisesRegex(errors.UsageError, 'else than a study'):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'something other than a sweep'
+    ):
       self._run()
 
 

@@ -1,4 +1,4 @@
-"""Who may use a directory, and what is said about how a run ended."""
+"""Tests of run directories: creation, resume checks, locks and summaries."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class PrepareTest(DirectoryTestCase):
   def test_refuses_a_file(self):
     (self.directory / 'a').write_text('mine')
     for workdir in (self.directory / 'a', self.directory / 'a' / 'b'):
-      with self.assertRaisesRegex(errors.UsageError, 'cannot be made'):
+      with self.assertRaisesRegex(errors.UsageError, 'cannot be created'):
         run_directory.prepare(workdir)
 
 
@@ -71,7 +71,7 @@ class ResumableTest(DirectoryTestCase):
   def _begin(self):
     run_directory.record_start(self.directory, self.config, ['cpu:0'])
 
-  def test_the_same_config_goes_on(self):
+  def test_the_same_config_resumes(self):
     self._begin()
     run_directory.check_resumable(self.directory, self.config)
 
@@ -86,7 +86,7 @@ class ResumableTest(DirectoryTestCase):
       run_directory.check_resumable(self.directory, other)
 
   @parameterized.parameters(
-    ('', 'holds no config.json that can be read'),
+    ('', 'has no readable config.json'),
     ('{"seed": 0', 'config.json is damaged'),
     ('[]', 'config.json is damaged'),
   )
@@ -112,7 +112,7 @@ class ResumableTest(DirectoryTestCase):
     )
     run_directory.check_resumable(self.directory, self.config)
 
-  def test_every_start_is_written_down(self):
+  def test_every_start_is_recorded(self):
     self._begin()
     (self.directory / 'summary.json').write_text('{"status": "interrupted"}')
     self._begin()
@@ -124,10 +124,10 @@ class ResumableTest(DirectoryTestCase):
     if (pathlib.Path(__file__).parents[2] / '.git').exists():
       self.assertLen(start['git']['revision'], 40)
       self.assertIsInstance(start['git']['dirty'], bool)
-    # What it said about the end of the last start no longer holds.
+    # The summary of the previous start is removed.
     self.assertFalse((self.directory / 'summary.json').exists())
 
-  def test_what_differs_from_the_last_start_is_told(self):
+  def test_returns_changes_since_the_previous_start(self):
     starts = [{'cpus': 2, 'git': None}, {'cpus': 1, 'git': None, 'time': 'x'}]
     self.assertEqual(
       run_directory.environment_changes(starts), ['cpus: 2 -> 1']
@@ -140,12 +140,12 @@ class ResumableTest(DirectoryTestCase):
       self._begin()
     self.assertFalse((self.directory / 'config.json').exists())
 
-  def test_only_a_run_without_updates_is_begun_anew(self):
+  def test_clears_only_a_run_without_updates(self):
     (self.directory / 'tb').mkdir()
     (self.directory / 'tb' / 'events.1').write_text('x')
     metrics = self.directory / 'metrics.jsonl'
     metrics.write_text('{"step": 1}\n')
-    with self.assertRaisesRegex(errors.UsageError, 'has no checkpoints any'):
+    with self.assertRaisesRegex(errors.UsageError, 'but has no checkpoints'):
       run_directory.clear(self.directory)
     self.assertTrue(metrics.exists())
     metrics.write_text('{"st')
@@ -158,10 +158,10 @@ class LockedTest(DirectoryTestCase):
   def test_one_at_a_time(self):
     with (
       run_directory.lock(self.directory),
-      self.assertRaisesRegex(errors.UsageError, 'another process is at work'),
+      self.assertRaisesRegex(errors.UsageError, 'another process is using'),
       run_directory.lock(self.directory),
     ):
-      self.fail('It was let in.')
+      self.fail('The directory was locked twice.')
     with run_directory.lock(self.directory):
       pass
 
@@ -170,7 +170,7 @@ class LockedTest(DirectoryTestCase):
       self.assertRaisesRegex(errors.UsageError, 'nothing: No such file'),
       run_directory.lock(self.directory / 'nothing'),
     ):
-      self.fail('It was let in.')
+      self.fail('The directory was locked twice.')
 
 
 @pytest.mark.fault
@@ -178,7 +178,7 @@ class EndingTest(DirectoryTestCase):
   def _summary(self):
     return json.loads((self.directory / 'summary.json').read_text())
 
-  def test_a_run_that_ends_well(self):
+  def test_a_run_that_finishes(self):
     facts: dict[str, Any] = {'name': 'a'}
     with run_directory.summary_on_exit(self.directory, facts, time.monotonic()):
       facts['updates'] = 3
@@ -209,7 +209,7 @@ class EndingTest(DirectoryTestCase):
     exception.add_note('raised by the callback Progress')
     with (
       self.assertRaises(type(exception)),
-      # What would have been said had it ended well is not said.
+      # The reason of a finished run is not written.
       run_directory.summary_on_exit(
         self.directory, {'finished_by': 'all of it'}, time.monotonic()
       ),
@@ -221,7 +221,7 @@ class EndingTest(DirectoryTestCase):
       summary['reason'], f'{reason}; raised by the callback Progress'
     )
 
-  def test_an_exit_in_between_is_no_good_end(self):
+  def test_an_early_exit_is_a_failure(self):
     with (
       self.assertRaisesRegex(RuntimeError, r'ended by SystemExit\(0\)'),
       run_directory.summary_on_exit(self.directory, {}, time.monotonic()),
@@ -230,7 +230,7 @@ class EndingTest(DirectoryTestCase):
     self.assertEqual(self._summary()['status'], 'failed')
 
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
-  def test_a_signal_is_noted_and_nothing_else(self, number):
+  def test_a_signal_is_only_recorded(self, number):
     before = signal.getsignal(number)
     facts: dict[str, Any] = {'finished_by': 'all updates were made'}
     start = time.monotonic() - 100

@@ -1,4 +1,4 @@
-"""Signals to real processes."""
+"""Tests of `SignalGuard` with real processes."""
 
 import pathlib
 import signal
@@ -22,7 +22,7 @@ def _start(body, grace):
     def abort(signal):
       print('aborted by', signal, flush=True)
 
-    with signals.SignalGuard(abort, grace_seconds={grace}) as interrupted:
+    with signals.SignalGuard(abort, grace_seconds={grace}) as get_signal:
       print('ready', flush=True)
       {body}
     print('ended by itself', flush=True)
@@ -42,21 +42,21 @@ def _start(body, grace):
 class SignalGuardTest(parameterized.TestCase):
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   def test_a_run_that_asks_ends_by_itself(self, number):
-    body = 'while not interrupted(): time.sleep(0.01)'
+    body = 'while not get_signal(): time.sleep(0.01)'
     with _start(body, 60) as process:
       process.send_signal(number)
-      said, _ = process.communicate(timeout=30)
-    self.assertEqual((process.returncode, said), (0, 'ended by itself\n'))
+      stdout, _ = process.communicate(timeout=30)
+    self.assertEqual((process.returncode, stdout), (0, 'ended by itself\n'))
 
   @parameterized.parameters((signal.SIGINT, 130), (signal.SIGTERM, 143))
   def test_one_that_does_not_is_ended_after_the_grace(self, number, code):
     with _start('time.sleep(60)', 0.5) as process:
       begin = time.monotonic()
       process.send_signal(number)
-      said, _ = process.communicate(timeout=30)
+      stdout, _ = process.communicate(timeout=30)
       self.assertBetween(time.monotonic() - begin, 0.4, 5)
     self.assertEqual(process.returncode, code)
-    self.assertEqual(said, f'aborted by {int(number)}\n')
+    self.assertEqual(stdout, f'aborted by {int(number)}\n')
 
   def test_a_second_signal_ends_it_at_once(self):
     with _start('time.sleep(60)', 60) as process:
@@ -64,15 +64,15 @@ class SignalGuardTest(parameterized.TestCase):
       time.sleep(0.3)
       begin = time.monotonic()
       process.send_signal(signal.SIGINT)
-      said, _ = process.communicate(timeout=30)
+      stdout, _ = process.communicate(timeout=30)
       self.assertLess(time.monotonic() - begin, 5)
     self.assertEqual(process.returncode, 143)
-    self.assertEqual(said, 'aborted by 15\n')
+    self.assertEqual(stdout, 'aborted by 15\n')
 
   def test_no_thread_is_left(self):
     with _start('time.sleep(0.1)', 60) as process:
-      said, _ = process.communicate(timeout=30)
-    self.assertEqual((process.returncode, said), (0, 'ended by itself\n'))
+      stdout, _ = process.communicate(timeout=30)
+    self.assertEqual((process.returncode, stdout), (0, 'ended by itself\n'))
 
 
 if __name__ == '__main__':

@@ -199,7 +199,7 @@ class CompareTest(absltest.TestCase):
   def test_a_run_is_not_overwritten(self):
     before = (self.runs[0] / 'config.json').read_bytes()
     with self.assertRaisesRegex(
-      errors.UsageError, 'holds something else than a comparison'
+      errors.UsageError, 'contains something other than a comparison'
     ):
       _run(self._changed(out=self.runs[0]))
     self.assertEqual((self.runs[0] / 'config.json').read_bytes(), before)

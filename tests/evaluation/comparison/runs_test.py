@@ -133,7 +133,9 @@ class ReadTest(parameterized.TestCase):
     path, same = self._write('a'), self._write('b')
     with self.assertRaisesRegex(errors.UsageError, 'are not independent'):
       runs.read([path, same], False)
-    with self.assertRaisesRegex(errors.UsageError, 'holds no config.json'):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'has no readable config.json'
+    ):
       runs.read([path, self.root], False)
 
 
