@@ -1,10 +1,11 @@
-"""Programs compiled before they are called, at once, and kept as a whole.
+"""Ahead-of-time compilation, and a cache of compiled programs without tracing.
 
-jax keeps a compiled program under what it was traced to, so that every start
-traces anew, for longer than it loads. Here programs are kept under all that
-decides what is traced: the settings, the sources, what is installed, jax's own
-settings and the machine. They are kept beside jax's, in a folder of its
-persistent cache, and nowhere where there is none.
+jax's persistent cache looks up a program by what it was traced and lowered to,
+so that every start has to trace and lower again, which takes longer than
+loading. This cache looks up a set of programs by everything that determines
+their traces: the settings, the sources, the installed packages, jax's config
+and the machine. It is the folder `sets` in the directory of jax's cache, and is
+disabled if that is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from jaxlib import xla_client
 
 from acme_cbo.infra import provenance
 
-# Sets of programs that are kept, some 20 MB each; the latest used.
+# Number of most recently used sets to keep, about 20 MB each.
 _MAX_SETS = 16
 _DIGEST_SIZE = 32
 
@@ -39,48 +40,50 @@ def load_or_compile(
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
   on_compile: Callable[[], None],
 ) -> dict[str, stages.Compiled]:
-  """Loads a set of programs, or compiles it, each while the next is traced.
+  """Loads a set of programs from the cache or compiles it.
 
-  What is kept and cannot be used, or cannot be kept, is warned of: the programs
-  are the same, and only take longer to be there.
+  Each program is compiled while the next one is traced. A cached set that
+  cannot be loaded, or a set that cannot be saved, causes a warning only.
 
   Args:
-    settings: values that JSON can hold and that, beside the sources of this
-      package, tell apart whatever `trace` is of.
-    devices: that the programs are of.
-    trace: yields programs by name.
-    on_compile: called before they are compiled, where they have to be.
+    settings: JSON values that, together with the sources of this package,
+      determine the traced programs.
+    devices: devices that the programs run on.
+    trace: function that yields names and traced programs.
+    on_compile: function called before compilation, if that is necessary.
 
   Returns:
-    {name: program}.
+    Compiled programs by name.
   """
   directory = jax.config.values['jax_compilation_cache_dir']
   if not directory or not jax.config.values['jax_enable_compilation_cache']:
     on_compile()
     return _compile(trace)
   path = pathlib.Path(directory) / 'sets' / _digest(settings, devices)
-  kept = _load(path, devices)
-  if kept is None:
+  programs = _load(path, devices)
+  if programs is None:
     on_compile()
-    # What jax itself has kept lacks parts when it is serialised again.
+    # A program loaded from jax's cache is incomplete when serialized again.
     with cache_disabled():
-      kept = _compile(trace)
-    _save(path, kept)
-  return kept
+      programs = _compile(trace)
+    _save(path, programs)
+  return programs
 
 
-def _compile(trace):
-  with futures.ThreadPoolExecutor() as pool, _no_collection():
-    compiling = {
+def _compile(
+  trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
+) -> dict[str, stages.Compiled]:
+  with futures.ThreadPoolExecutor() as pool, _garbage_collection_disabled():
+    compiled = {
       name: pool.submit(lambda traced=traced: traced.lower().compile())
       for name, traced in trace()
     }
-    return {name: program.result() for name, program in compiling.items()}
+    return {name: program.result() for name, program in compiled.items()}
 
 
 @contextlib.contextmanager
 def cache_disabled() -> Iterator[None]:
-  """Compiles as if nothing ever had been, and lets jax keep nothing."""
+  """Context manager without jax's persistent compilation cache."""
   name = 'jax_enable_compilation_cache'
   enabled = jax.config.values[name]
   try:
@@ -93,8 +96,8 @@ def cache_disabled() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-  """While nothing becomes garbage, looking for it is a third of the time."""
+def _garbage_collection_disabled() -> Iterator[None]:
+  """Context manager without garbage collection, a third of the tracing time."""
   enabled = gc.isenabled()
   gc.disable()
   try:
@@ -105,56 +108,61 @@ def _no_collection() -> Iterator[None]:
 
 
 def _digest(settings: Any, devices: Sequence[jax.Device]) -> str:
-  """SHA-256 of all that decides what is traced and compiled."""
-  # Of the machine, as in jax's own keys: what its processor can do.
+  """Returns the SHA-256 of everything that determines the compiled programs.
+
+  Args:
+    settings: see `load_or_compile`.
+    devices: devices that the programs run on.
+  """
+  # The topology describes the processor, as in the keys of jax's cache.
   topology = xla_client.get_topology_for_devices(jax.local_devices())
-  decisive = (
+  identity = (
     json.dumps(settings, sort_keys=True),
     provenance.digest(),
     {k: v for k, v in jax.config.values.items() if 'cache' not in k},
     os.environ.get('XLA_FLAGS'),
     topology.platform_version,
     topology.fingerprint(),
-    # Loops are split by the number of threads.
+    # XLA splits loops by the number of threads.
     len(os.sched_getaffinity(0)),
     len(jax.local_devices()),
-    # Of several processes each has its own half of a program.
+    # Each of several processes has its own part of a program.
     [device.id for device in devices],
     jax.process_index(),
   )
-  return hashlib.sha256(repr(decisive).encode()).hexdigest()
+  return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _load(
   path: pathlib.Path, devices: Sequence[jax.Device]
 ) -> dict[str, stages.Compiled] | None:
-  """The programs in a file; None where there is none, or none to be used."""
+  """Returns the programs in a file; None if it is missing or unusable."""
   try:
     content = path.read_bytes()
     with contextlib.suppress(OSError):
-      os.utime(path)  # As good where nothing may be written.
+      os.utime(path)  # Fails harmlessly in a read-only cache.
     digest, serialized = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(serialized).digest() != digest:
       raise ValueError('it is damaged')
-    # What jax makes of a program has Python's types in it. It is as safe as the
-    # program itself: who can write here can run code.
-    kept = pickle.loads(serialized)  # noqa: S301
+    # jax serializes programs with Python types. Pickle adds no risk: whoever
+    # can write here can replace the program itself.
+    programs = pickle.loads(serialized)  # noqa: S301
     return {
       name: serialize_executable.deserialize_and_load(
         *program, execution_devices=devices
       )
-      for name, program in kept.items()
+      for name, program in programs.items()
     }
   except FileNotFoundError:
     return None
-  # Whatever the version of jax that reads it makes of it.
+  # Another version of jax may raise any exception.
   except Exception as error:  # noqa: BLE001
-    logging.warning('%s is not used, and compiled anew: %s', path, error)
+    logging.warning('%s cannot be used; compiling again: %s', path, error)
     return None
 
 
 def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
-  """Writes programs, whole or not at all; the sets used longest ago go."""
+  """Writes programs atomically and removes the least recently used sets."""
   try:
     serialized = pickle.dumps(
       {
@@ -163,21 +171,21 @@ def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
       }
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not among the sets, and of this process alone, before it is whole.
+    # Written outside the folder of sets, so that no process sees it incomplete.
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as directory:
-      written = pathlib.Path(directory) / path.name
-      written.write_bytes(hashlib.sha256(serialized).digest() + serialized)
-      written.replace(path)
-    for old in _by_use(path.parent)[:-_MAX_SETS]:
+      new = pathlib.Path(directory) / path.name
+      new.write_bytes(hashlib.sha256(serialized).digest() + serialized)
+      new.replace(path)
+    for old in _by_last_use(path.parent)[:-_MAX_SETS]:
       old.unlink(missing_ok=True)
-  except Exception as error:  # noqa: BLE001 - of the disk, or of jax.
-    logging.warning('%s cannot be kept: %s', path, error)
+  except Exception as error:  # noqa: BLE001 - of the disk or of jax.
+    logging.warning('%s cannot be saved: %s', path, error)
 
 
-def _by_use(directory: pathlib.Path) -> list[pathlib.Path]:
-  """The sets in a directory, the one used longest ago first."""
-  used = {}
+def _by_last_use(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the sets in a directory, the least recently used one first."""
+  last_used = {}
   for path in filter(pathlib.Path.is_file, directory.iterdir()):
-    with contextlib.suppress(FileNotFoundError):  # Another process was faster.
-      used[path] = path.stat().st_mtime
-  return sorted(used, key=used.__getitem__)
+    with contextlib.suppress(FileNotFoundError):  # Another process removed it.
+      last_used[path] = path.stat().st_mtime
+  return sorted(last_used, key=last_used.__getitem__)

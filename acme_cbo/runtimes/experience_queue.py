@@ -1,12 +1,12 @@
-"""What stands between actors and a learner: tickets out, experience in.
+"""Queue between actors and a learner: work items out, experience in.
 
-A ticket is for one update. It is given out once, with the latest parameters,
-and no earlier than they may be used: those of an update are at most `max_lag`
-updates old when it is made. What comes back is taken in the order of the
-updates, so that nothing is lost, nothing comes twice, and no more waits than
-`max_lag` + 1.
+A work item asks an actor for the experience of one update. It is handed out
+once, with the latest parameters, and not before these satisfy the lag limit:
+when update n is made, the parameters that acted for it are at most `max_lag`
+updates old. The learner gets experience in the order of the updates, so that
+none is lost or used twice, and at most `max_lag` + 1 items are outstanding.
 
-Nothing here knows of arrays.
+This module does not depend on jax.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from acme_cbo.infra import errors
 
 
 class WorkItem(NamedTuple):
-  """What an actor is asked for.
+  """Request for the experience of one update.
 
   Attributes:
-    update: its number, counted from 1.
-    key: from which it is drawn.
-    version: of the parameters: the number of updates that made them.
-    params: of the policy that acts.
+    update: number of the update, counted from 1.
+    key: random key of the update.
+    version: number of updates that produced the parameters.
+    params: parameters of the policy to act with.
   """
 
   update: int
@@ -36,11 +36,11 @@ class WorkItem(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What an actor brought for an update.
+  """Experience of one update, and the parameters that produced it.
 
   Attributes:
-    version: of the parameters that it acted with.
-    experience: of it.
+    version: number of updates that produced the parameters of the actor.
+    experience: experience of the update.
   """
 
   version: int
@@ -48,9 +48,10 @@ class Result(NamedTuple):
 
 
 class ExperienceQueue:
-  """Shared by any number of actors and one learner.
+  """Queue shared by any number of actor threads and one learner thread.
 
-  Actors call `get_work`, `put` and `put_error`, the learner the other methods.
+  Actors call `get_work`, `put` and `put_error`; the learner calls the other
+  methods.
   """
 
   def __init__(
@@ -62,15 +63,15 @@ class ExperienceQueue:
     max_lag: int,
     stall_seconds: float,
   ):
-    """Begins after an update.
+    """Creates a queue that starts after an update.
 
     Args:
-      version: its number.
-      params: that it made.
-      key: from which the next one is drawn.
-      next_key: the key of an update -> that of the next one.
-      max_lag: how many updates old parameters may be: 0 is lockstep.
-      stall_seconds: how long the learner waits for one update.
+      version: number of updates made.
+      params: parameters after these updates.
+      key: random key of the next update.
+      next_key: random key of an update -> random key of the following one.
+      max_lag: largest age of the parameters in updates; 0 is lockstep.
+      stall_seconds: number of seconds that the learner waits for one update.
     """
     self._changed = threading.Condition()
     self._version, self._params = version, params
@@ -78,103 +79,127 @@ class ExperienceQueue:
     self._next_key = next_key
     self._max_lag = max_lag
     self._stall_seconds = stall_seconds
-    self._brought: dict[int, Result] = {}
-    self._at_work: dict[int, tuple[str, float]] = {}
+    self._results: dict[int, Result] = {}
+    self._in_progress: dict[int, tuple[str, float]] = {}
     self._consumed = version
     self._error: BaseException | None = None
-    self._closed = False
-    self._actors_waited = 0.0
+    self._is_closed = False
+    self._actor_wait_seconds = 0.0
 
   def get_work(self) -> WorkItem | None:
-    """Waits for the next update that may be acted for; None at the end."""
+    """Waits for the next work item.
+
+    Returns:
+      The work item, or None once the queue is closed.
+    """
     begin = time.monotonic()
     with self._changed:
       self._changed.wait_for(
         lambda: (
-          self._closed or self._update <= self._version + self._max_lag + 1
+          self._is_closed or self._update <= self._version + self._max_lag + 1
         )
       )
-      self._actors_waited += time.monotonic() - begin
-      if self._closed:
+      self._actor_wait_seconds += time.monotonic() - begin
+      if self._is_closed:
         return None
-      ticket = WorkItem(self._update, self._key, self._version, self._params)
-      self._update, self._key = ticket.update + 1, self._next_key(ticket.key)
+      item = WorkItem(self._update, self._key, self._version, self._params)
+      self._update, self._key = item.update + 1, self._next_key(item.key)
       name = threading.current_thread().name
-      self._at_work[ticket.update] = name, time.monotonic()
-      return ticket
+      self._in_progress[item.update] = name, time.monotonic()
+      return item
 
   def put(self, update: int, version: int, experience: Any) -> None:
-    """Hands over what was asked for.
+    """Adds the experience of a work item.
+
+    Args:
+      update: number of the update.
+      version: number of updates that produced the parameters of the actor.
+      experience: experience of the update.
 
     Raises:
-      RuntimeError: nobody was asked for it, or it was brought already.
+      RuntimeError: the update was not requested, or was added before.
     """
     with self._changed:
-      if self._at_work.pop(update, None) is None:
+      if self._in_progress.pop(update, None) is None:
         raise RuntimeError(
-          f'experience of update {update} was brought, which nobody was asked '
-          'for or which was here already'
+          f'experience of update {update} was not requested, or was added '
+          'before'
         )
-      self._brought[update] = Result(version, experience)
+      self._results[update] = Result(version, experience)
       self._changed.notify_all()
 
   def put_error(self, error: BaseException) -> None:
-    """Lets the learner raise what an actor did: the first, if several do."""
+    """Makes `get` raise an exception of an actor; the first one counts.
+
+    Args:
+      error: exception of the actor.
+    """
     with self._changed:
       if self._error is None:
         self._error = error
       self._changed.notify_all()
 
   def get(self) -> tuple[Result, float]:
-    """What was brought for the next update, and the seconds until it was.
+    """Waits for the experience of the next update.
+
+    Returns:
+      Result of the update, and the number of seconds that this waited.
 
     Raises:
-      BaseException: what an actor raised.
-      errors.PeerError: an actor has been at it for too long.
-      RuntimeError: the parameters that it acted with are too old.
+      BaseException: exception of an actor.
+      errors.PeerError: there was no experience within `stall_seconds`.
+      RuntimeError: the parameters of the actor exceed the lag limit.
     """
     begin = time.monotonic()
     with self._changed:
       update = self._consumed + 1
-      there = self._changed.wait_for(
-        lambda: self._error or update in self._brought, self._stall_seconds
+      has_result = self._changed.wait_for(
+        lambda: self._error or update in self._results, self._stall_seconds
       )
       if self._error is not None:
         raise self._error
       waited = time.monotonic() - begin
-      if not there:
-        raise errors.PeerError(self._stalled(update, waited))
-      brought = self._brought.pop(update)
-      lag = self._consumed - brought.version
+      if not has_result:
+        raise errors.PeerError(self._timeout_message(update, waited))
+      result = self._results.pop(update)
+      lag = self._consumed - result.version
       if lag > self._max_lag:
         raise RuntimeError(
-          f'experience of update {update} is of parameters that are {lag} '
-          f'updates old; config.runtime.max_lag is {self._max_lag}'
+          f'the parameters that acted for update {update} are {lag} updates '
+          f'old; config.runtime.max_lag is {self._max_lag}'
         )
       self._consumed = update
-      return brought, waited
+      return result, waited
 
   def publish(self, version: int, params: Any) -> None:
-    """Lets actors use the parameters that an update made."""
+    """Makes new parameters available to the actors.
+
+    Args:
+      version: number of updates that produced the parameters.
+      params: parameters of the policy.
+    """
     with self._changed:
       self._version, self._params = version, params
       self._changed.notify_all()
 
   def pop_actor_wait_seconds(self) -> float:
-    """Seconds that actors have waited since this was asked, all together."""
+    """Returns the seconds that all actors have waited since the last call."""
     with self._changed:
-      waited, self._actors_waited = self._actors_waited, 0.0
+      waited, self._actor_wait_seconds = self._actor_wait_seconds, 0.0
       return waited
 
   def close(self) -> None:
-    """Sends the actors home."""
+    """Makes `get_work` return None, which ends the actors."""
     with self._changed:
-      self._closed = True
+      self._is_closed = True
       self._changed.notify_all()
 
-  def _stalled(self, update: int, waited: float) -> str:
-    said = f'update {update}: nothing was brought for {waited:.0f} s'
-    if update in self._at_work:
-      name, since = self._at_work[update]
-      said += f'; {name} has been at it for {time.monotonic() - since:.0f} s'
-    return f'{said}; raise config.runtime.stall_seconds if that is no mistake'
+  def _timeout_message(self, update: int, waited: float) -> str:
+    message = f'update {update}: timed out after {waited:.0f} s'
+    if update in self._in_progress:
+      name, since = self._in_progress[update]
+      seconds = time.monotonic() - since
+      message += f' waiting for {name}, which started {seconds:.0f} s ago'
+    return (
+      f'{message}; increase config.runtime.stall_seconds if this is expected'
+    )

@@ -1,4 +1,4 @@
-"""Makes the runtime that a config names."""
+"""Construction of the runtime that a config selects."""
 
 from collections.abc import Callable
 import functools
@@ -28,33 +28,34 @@ def make_runtime(
   simulator: environments_config.SimulatorConfig,
   group: process_group.Group,
 ) -> fused.Fused:
-  """Makes the runtime that runs the updates.
+  """Returns the runtime that a config selects.
 
   Args:
-    parts: of an update.
-    settings: which runtime, and its options.
-    simulator: of the systems to train on; empty where they are SCMs.
-    group: the processes that train together.
+    parts: parts of an update.
+    settings: kind of the runtime, and its options.
+    simulator: simulator to train on; empty for SCMs from the prior.
+    group: processes that train together.
 
   Returns:
     The runtime.
 
   Raises:
-    errors.UsageError: it cannot run them, or not in several processes.
+    errors.UsageError: the runtime does not support the simulator or several
+      processes.
   """
   kind = settings.kind
   if group.size > 1 and kind == 'fused':
     raise errors.UsageError(
-      "config.runtime.kind is 'fused', which runs in one process; several need "
-      "'mesh' or 'threaded'"
+      "config.runtime.kind is 'fused', which runs in one process; use 'mesh' "
+      "or 'threaded' for several"
     )
   if kind == 'mesh':
     return mesh.Mesh(parts, group)
   if simulator:
     if group.size > 1:
       raise errors.UsageError(
-        'config.simulator is trained on in one process; leave out '
-        '--coordinator, --num_processes and --process_id'
+        'training on config.simulator runs in one process; omit --coordinator, '
+        '--num_processes and --process_id'
       )
     make, problem = simulator_and_problem(simulator, parts.prior.max_set_size)
     return simulated.Simulated(
@@ -76,11 +77,16 @@ def make_runtime(
   return fused.Fused(parts)
 
 
-@functools.cache  # What it is made for may be a process, which takes a while.
+@functools.cache  # A simulator may be a process, which takes a while to start.
 def simulator_and_problem(
   settings: environments_config.SimulatorConfig, max_set_size: int
 ) -> tuple[Callable[[], environment.Simulator], types.Problem]:
-  """Returns a maker of simulators, and the `Problem` of each of them."""
+  """Returns a factory of simulators and the `Problem` of all of them.
+
+  Args:
+    settings: simulator of the config.
+    max_set_size: largest number of variables of one intervention.
+  """
   make = simulators.make_factory(settings)
   one = make()
   try:
@@ -93,15 +99,16 @@ def simulator_and_problem(
 def compile_programs(
   runtime: fused.Fused, traced_from: Any, quick_compile: bool
 ) -> dict[str, Callable[..., Any]]:
-  """Compiles the programs of a runtime, or loads them.
+  """Compiles the programs of a runtime or loads them from the cache.
 
   Args:
-    runtime: whose programs they are.
-    traced_from: values, as JSON can hold them, that decide what is traced.
-    quick_compile: compile quickly rather than well, here and from here on.
+    runtime: runtime to compile for.
+    traced_from: JSON values that determine the traced programs.
+    quick_compile: whether to disable most optimizations, for this process from
+      now on.
 
   Returns:
-    {name: program}, those compiled that an update calls.
+    Programs by name; those of an update are compiled.
   """
   if quick_compile:
     jax.config.update('jax_disable_most_optimizations', True)
@@ -109,6 +116,6 @@ def compile_programs(
     [traced_from, runtime.layout],
     runtime.devices,
     runtime.trace,
-    lambda: print('compiling, half a minute or so …', flush=True),
+    lambda: print('compiling (about half a minute) …', flush=True),
   )
   return {**runtime.programs, **compiled}

@@ -1,7 +1,7 @@
-"""Actor and learner in turn, in one process on one device.
+"""Synchronous runtime: acts and learns in turn, in one process on one device.
 
-What the other runtimes run in other ways is here: what an update is made of,
-its programs, and its two halves, with all that they refuse.
+The layout of actor and learner is that of Anakin in Podracer (Hessel et al.,
+2021, https://arxiv.org/abs/2104.06272). The other runtimes derive from it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,77 +17,105 @@ from acme_cbo.scms import priors
 
 
 class Fused:
-  """The runtime of this file, and what every runtime has.
+  """Runtime on one device, and base class of all runtimes.
 
   Attributes:
-    layout: of arrays on devices, by which programs are told apart.
-    devices: that its programs are of.
-    programs: see `programs`.
+    layout: name of the placement of arrays on devices; part of the key under
+      which compiled programs are cached.
+    devices: devices that the programs run on.
+    programs: jitted programs by name, see `agent.programs`.
   """
 
   layout = 'one device'
 
   def __init__(self, parts: agent.Parts):
-    """Takes the first device of this process."""
+    """Creates the runtime on the first device of this process.
+
+    Args:
+      parts: parts of an update.
+    """
     self.devices: tuple[jax.Device, ...] = tuple(jax.local_devices()[:1])
     self.programs = agent.programs(parts)
 
   def trace(self) -> Iterator[tuple[str, stages.Traced]]:
-    """Traces the programs that every update calls; see `trace`."""
+    """Traces the programs of an update without running them.
+
+    Yields:
+      Name and traced program of each.
+    """
     return agent.trace(self.programs)
 
   def init_state(
-    self, run: Mapping[str, Callable[..., Any]], seed: int
+    self, programs: Mapping[str, Callable[..., Any]], seed: int
   ) -> types.TrainingState:
-    """The state before the first update, see `to_local`.
+    """Returns the state before the first update, as `to_local` gives it.
 
     Args:
-      run: its programs, compiled or not.
-      seed: of the run.
+      programs: programs by name, compiled or not.
+      seed: random seed of the run.
 
     Raises:
-      errors.UsageError: training could not draw from the prior.
+      errors.UsageError: the prior cannot fill a batch of tasks.
     """
     key = self.device_put(jax.random.PRNGKey(seed))
-    priors.require_complete(*run['fill'](key))
-    return self.to_local(run['init'](key))
+    priors.require_complete(*programs['fill'](key))
+    return self.to_local(programs['init'](key))
 
   def device_put(self, tree: agent.TreeT) -> agent.TreeT:
-    """Arrays of this process as the programs take them."""
+    """Places arrays of this process as the programs expect them.
+
+    Args:
+      tree: tree of arrays.
+
+    Returns:
+      The same tree on the devices of the runtime.
+    """
     return tree
 
   def to_local(self, tree: agent.TreeT) -> agent.TreeT:
-    """What of a state any other program of this process can take."""
+    """Returns arrays of the runtime in a form that any program can use.
+
+    Args:
+      tree: tree of arrays on the devices of the runtime.
+
+    Returns:
+      The same tree on one device of this process.
+    """
     return tree
 
   def session(
     self,
-    run: Mapping[str, Callable[..., Any]],
+    programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> contextlib.AbstractContextManager[agent.Step]:
-    """What makes updates, while it is entered.
+    """Returns a context manager that yields the function for updates.
+
+    Threads and other resources of the runtime exist inside it only.
 
     Args:
-      run: its programs, compiled or not.
-      state: that the first update will be given.
+      programs: programs by name, compiled or not.
+      state: state before the first update, as `device_put` gives it.
     """
     del state
-    return contextlib.nullcontext(agent.make_step(run))
+    return contextlib.nullcontext(agent.make_step(programs))
 
   def run_worker(
     self,
-    interrupted: Callable[[], int | None],
-    run: Mapping[str, Callable[..., Any]],
+    get_signal: Callable[[], int | None],
+    programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> None:
-    """Does what process 0 says, in any other process, until it ends.
+    """Takes part in the updates of process 0 until it ends the run.
+
+    This is the main loop of every other process.
 
     Args:
-      interrupted: see `process_group.Worker.commands`.
-      run: its programs, compiled or not.
-      state: that the run begins with.
+      get_signal: function that returns the number of a received signal, or
+        None.
+      programs: programs by name, compiled or not.
+      state: state before the first update.
 
     Raises:
-      errors.Interrupted: the run was.
+      errors.Interrupted: a signal ended the run.
     """
-    raise NotImplementedError('it runs in one process')
+    raise NotImplementedError('this runtime runs in a single process')

@@ -1,4 +1,4 @@
-"""Processes of this machine that train as one, started and ended together."""
+"""Launcher of several local processes that train together."""
 
 from collections.abc import Sequence
 import contextlib
@@ -15,61 +15,67 @@ from acme_cbo.infra import cpu
 from acme_cbo.infra import errors
 from acme_cbo.runtimes import process_group
 
-# Linux: a process is sent this signal as its parent ends.
+# Linux: option of prctl that sets the signal sent when the parent exits.
 _PR_SET_PDEATHSIG = 1
-# The others know in a second or so that one has ended, and end by themselves.
+# Seconds that the other processes have to end once one has ended; they detect
+# that in about a second.
 _GRACE_SECONDS = 40.0
 _POLL_SECONDS = 0.1
-_COLOURS = (36, 33, 35, 32, 34, 31)
+_COLORS = (36, 33, 35, 32, 34, 31)
 
 
-def run(command: Sequence[str], flags: Sequence[str], size: int) -> int:
-  """Runs a program as processes that train as one, until all have ended.
+def run(
+  command: Sequence[str], flags: Sequence[str], num_processes: int
+) -> int:
+  """Runs a program in several processes until all have ended.
 
-  What they print is printed, each line after the name of its process. An
-  interruption is one of process 0, which ends the others in good order.
+  Prints their output, with the name of the process before each line. Signals
+  are forwarded to process 0, which shuts down the others.
 
   Args:
     command: program and first arguments of each process.
-    flags: of all processes.
-    size: how many there are.
+    flags: command line flags of all processes.
+    num_processes: number of processes.
 
   Returns:
-    The exit code: that of process 0, or of another that failed.
+    Exit code of process 0, or of another process that failed.
 
   Raises:
-    errors.UsageError: there are none.
+    errors.UsageError: `num_processes` is below 1.
   """
-  if size < 1:
-    raise errors.UsageError(f'--processes is {size}; it must be at least 1')
+  if num_processes < 1:
+    raise errors.UsageError(
+      f'--processes is {num_processes}; it must be at least 1'
+    )
   port = process_group.free_port()
-  shares = cpu.split_cores(size)
+  cores = cpu.split_cores(num_processes)
   processes = [
     subprocess.Popen(
       [
         *command,
         *flags,
         f'--coordinator=127.0.0.1:{port}',
-        f'--num_processes={size}',
-        f'--process_id={number}',
+        f'--num_processes={num_processes}',
+        f'--process_id={process_id}',
       ],
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
-      # Ctrl-C of a terminal would reach all of them.
+      # Otherwise Ctrl-C in a terminal would reach all of them.
       process_group=0,
-      # There are no threads here yet that a fork could do harm to.
-      preexec_fn=lambda number=number: _begin(shares[number]),
+      # Safe after a fork: this process has not started any threads yet.
+      preexec_fn=lambda process_id=process_id: _set_up(cores[process_id]),
     )
-    for number in range(size)
+    for process_id in range(num_processes)
   ]
   for name in (signal.SIGINT, signal.SIGTERM):
     signal.signal(name, lambda number, _: _send(processes[0], number))
-  printing = threading.Lock()
+  print_lock = threading.Lock()
   readers = [
     threading.Thread(
-      target=_print, args=(process.stdout, number, size, printing)
+      target=_print,
+      args=(process.stdout, process_id, num_processes, print_lock),
     )
-    for number, process in enumerate(processes)
+    for process_id, process in enumerate(processes)
   ]
   for reader in readers:
     reader.start()
@@ -78,37 +84,40 @@ def run(command: Sequence[str], flags: Sequence[str], size: int) -> int:
     reader.join()
   codes = [process.returncode for process in processes]
   failed = [code for code in codes if code]
-  # A process that a signal ended has minus its number.
+  # A process that a signal ended has minus the number of the signal.
   code = codes[0] or (failed[0] if failed else 0)
   return 128 - code if code < 0 else code
 
 
-def _begin(own: set[int]) -> None:
-  """What a process does before it is one: it ends with its parent."""
-  os.sched_setaffinity(0, own)
+def _set_up(cores: set[int]) -> None:
+  """Pins a forked process to cores and makes it end with its parent."""
+  os.sched_setaffinity(0, cores)
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _send(process: subprocess.Popen[bytes], number: int) -> None:
+def _send(process: subprocess.Popen[bytes], signal_number: int) -> None:
   with contextlib.suppress(ProcessLookupError):
-    process.send_signal(number)
+    process.send_signal(signal_number)
 
 
 def _print(
-  stream: IO[bytes], number: int, size: int, printing: threading.Lock
+  stream: IO[bytes],
+  process_id: int,
+  num_processes: int,
+  print_lock: threading.Lock,
 ) -> None:
-  """Prints lines as they come, each after the name of their process."""
-  name = f'process {number:<{len(str(size - 1))}} | '
+  """Prints lines as they arrive, each after the name of their process."""
+  name = f'process {process_id:<{len(str(num_processes - 1))}} | '
   if sys.stdout.isatty():
-    name = f'\x1b[{_COLOURS[number % len(_COLOURS)]}m{name}\x1b[0m'
+    name = f'\x1b[{_COLORS[process_id % len(_COLORS)]}m{name}\x1b[0m'
   for line in stream:
-    with printing:
+    with print_lock:
       sys.stdout.buffer.write(name.encode() + line.rstrip(b'\r\n') + b'\n')
       sys.stdout.buffer.flush()
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-  """Until all have ended; once one has, the others may take so long."""
+  """Waits for all processes; kills those left a while after one has ended."""
   deadline = None
   while None in (codes := [process.poll() for process in processes]):
     if deadline is None and any(code is not None for code in codes):

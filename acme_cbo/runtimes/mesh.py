@@ -1,9 +1,9 @@
-"""The update of `fused` over many devices, of this process or of several.
+"""Data-parallel runtime over the devices of one or several processes.
 
-Tasks are shared out, so that every device acts and learns on some of them; a
-group is never split. Parameters are everywhere, and so are the tasks as they
-are drawn: that takes less than it would to send them. What is exchanged are
-rewards, from which advantages are made, and gradients.
+It makes the update of `fused`. Every device acts and learns on an equal share
+of the tasks; groups are not split. Parameters are replicated, and so is the
+sampling of tasks, which is cheaper than sending them. Devices exchange the
+rewards, for the advantages, and the gradients.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,12 +28,13 @@ _AXIS = 'tasks'
 
 
 class Mesh(fused.Fused):
-  """All devices, each with an equal share of the tasks of every gradient step.
+  """Runtime in which all devices share the tasks of every gradient step.
 
   Attributes:
-    devices: in the order of the mesh.
-    programs: as `agent.programs`, whose arrays are on all devices: whole on
-      each of them but what 'act' brings, which is shared out by tasks.
+    devices: devices in the order of the mesh.
+    programs: programs of `agent.programs` over all devices. Arrays are
+      replicated, except for the observations and trajectories of 'act', which
+      are sharded by task.
   """
 
   layout = 'mesh'
@@ -43,14 +44,14 @@ class Mesh(fused.Fused):
     parts: agent.Parts,
     group: process_group.Group = process_group.SINGLE_PROCESS,
   ):
-    """Lays out an update over all devices of all processes.
+    """Creates the runtime on all devices of all processes.
 
     Args:
-      parts: of the update.
-      group: the processes.
+      parts: parts of an update.
+      group: processes that train together.
 
     Raises:
-      errors.UsageError: the tasks cannot be shared out evenly.
+      errors.UsageError: the tasks cannot be divided evenly.
     """
     self._group = group
     self.devices = tuple(jax.devices())
@@ -68,58 +69,77 @@ class Mesh(fused.Fused):
     mesh = jax.make_mesh(
       (len(self.devices),), (_AXIS,), (AxisType.Auto,), devices=self.devices
     )
-    self._whole = NamedSharding(mesh, PartitionSpec())
+    self._replicated = NamedSharding(mesh, PartitionSpec())
     self.programs = _programs(parts, mesh, num_parts)
 
   def device_put(self, tree: agent.TreeT) -> agent.TreeT:
-    """Copies of arrays that process 0 has, on all of the devices.
+    """Replicates the arrays of process 0 on all devices.
+
+    Args:
+      tree: tree of arrays; of several processes, only those of process 0 count.
+
+    Returns:
+      Replicated arrays.
 
     Raises:
-      errors.PeerError: another process was lost.
+      errors.PeerError: another process is lost.
     """
 
-    def whole(leaf):
+    def replicate(leaf):
       return jax.make_array_from_callback(
-        leaf.shape, self._whole, lambda index: leaf[index]
+        leaf.shape, self._replicated, lambda index: leaf[index]
       )
 
     self._group.barrier()
     with self._group.explain_failures():
       if self._group.size > 1:
         tree = multihost_utils.broadcast_one_to_all(tree)
-      return jax.tree.map(whole, tree)
+      return jax.tree.map(replicate, tree)
 
   def to_local(self, tree: agent.TreeT) -> agent.TreeT:
-    """Arrays that every device has whole, as the first of this process does."""
+    """Returns the copies of replicated arrays on this process's first device.
+
+    Args:
+      tree: tree of replicated arrays.
+    """
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
   @contextlib.contextmanager
   def session(
-    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+    self,
+    programs: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
   ) -> Iterator[agent.Step]:
-    """What makes updates, in all processes; see `fused.Fused.session`."""
+    """Yields the function for updates in all processes.
+
+    See `fused.Fused.session`.
+
+    Args:
+      programs: programs by name, compiled or not.
+      state: state before the first update, as `device_put` gives it.
+    """
     del state
-    group, step = self._group, agent.make_step(run)
+    group, step = self._group, agent.make_step(programs)
     assert isinstance(group, process_group.SingleProcess)
 
-    def led(state):
+    def step_all(state):
       group.command({'step': True})
       with group.explain_failures():
         return step(state)
 
-    yield led
+    yield step_all
 
   def run_worker(
     self,
-    interrupted: Callable[[], int | None],
-    run: Mapping[str, Callable[..., Any]],
+    get_signal: Callable[[], int | None],
+    programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> None:
     """Makes the updates that process 0 makes; see `fused.Fused.run_worker`."""
-    group, step = self._group, agent.make_step(run)
+    group, step = self._group, agent.make_step(programs)
     assert isinstance(group, process_group.Worker)
     state = self.device_put(self.to_local(state))
-    for _ in group.commands(interrupted):
+    for _ in group.commands(get_signal):
       with group.explain_failures():
         state, _ = step(state)
 
@@ -127,76 +147,96 @@ class Mesh(fused.Fused):
 def _programs(
   parts: agent.Parts, mesh: jax.sharding.Mesh, num_parts: int
 ) -> dict[str, stages.Wrapped]:
-  """`agent.programs` over a mesh, a share of each part on every device."""
+  """Returns the programs of `agent.programs` over a mesh.
+
+  Args:
+    parts: parts of an update.
+    mesh: mesh of all devices, with one axis.
+    num_parts: number of parts into which an update divides its tasks, one for
+      each gradient computation; every device has an equal share of each.
+
+  Returns:
+    Jitted programs by name.
+  """
   size = mesh.size
-  everywhere, shared = PartitionSpec(), PartitionSpec(_AXIS)
+  replicated, sharded = PartitionSpec(), PartitionSpec(_AXIS)
   by_column = PartitionSpec(None, _AXIS)
-  whole, by_task = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
+  whole = NamedSharding(mesh, replicated)
+  by_task = NamedSharding(mesh, sharded)
 
-  def own(of_all: Any) -> Any:
-    """Of what there is of every task, in their order, that of this device's."""
+  def select_shard(tree: Any) -> Any:
+    """Selects the tasks of this device, [B, ...] -> [B / devices, ...]."""
 
-    def dealt(leaf):
+    def select(leaf):
       rest = leaf.shape[1:]
-      of_parts = leaf.reshape(num_parts, size, -1, *rest)
-      mine = jax.lax.dynamic_index_in_dim(
-        of_parts, jax.lax.axis_index(_AXIS), axis=1, keepdims=False
+      by_part = leaf.reshape(num_parts, size, -1, *rest)
+      shard = jax.lax.dynamic_index_in_dim(
+        by_part, jax.lax.axis_index(_AXIS), axis=1, keepdims=False
       )
-      return mine.reshape(-1, *rest)
+      return shard.reshape(-1, *rest)
 
-    return jax.tree.map(dealt, of_all)
+    return jax.tree.map(select, tree)
 
-  def in_order(faults: jax.Array) -> jax.Array:
-    """[C, B] as the devices have them, one after the other, by task."""
+  def in_task_order(faults: jax.Array) -> jax.Array:
+    """Reorders a [C, B] mask from the order of devices to that of tasks."""
     by_device = faults.reshape(len(faults), size, num_parts, -1)
     return by_device.swapaxes(1, 2).reshape(faults.shape)
 
-  def over_devices(function, taken, given):
-    # That arrays are the same everywhere is for the tests to find out.
+  def over_devices(function, in_specs, out_specs):
+    # Tests check instead that replicated results are equal on all devices.
     return jax.shard_map(
-      function, mesh=mesh, in_specs=taken, out_specs=given, check_vma=False
+      function,
+      mesh=mesh,
+      in_specs=in_specs,
+      out_specs=out_specs,
+      check_vma=False,
     )
 
   def act(params, key, tasks):
     data, faults = over_devices(
       lambda params, keys, tasks: agent.act_on_each(
-        params, own(keys), own(tasks), parts
+        params, select_shard(keys), select_shard(tasks), parts
       ),
-      (everywhere, everywhere, everywhere),
-      (shared, by_column),
+      (replicated, replicated, replicated),
+      (sharded, by_column),
     )(params, agent.task_keys(key, tasks), tasks)
-    return data, in_order(faults)
+    return data, in_task_order(faults)
 
   def learn(state, tasks, observations, trajectories):
     return over_devices(
       lambda state, tasks, observations, trajectories: agent.learn(
-        state, own(tasks), observations, trajectories, parts, _AXIS
+        state, select_shard(tasks), observations, trajectories, parts, _AXIS
       ),
-      (everywhere, everywhere, shared, shared),
-      everywhere,
+      (replicated, replicated, sharded, sharded),
+      replicated,
     )(state, tasks, observations, trajectories)
 
   def learner_faults(state, tasks, observations, trajectories):
-    # Task by task, and advantages may be of all of them: gathered first.
-    def in_order_of_tasks(leaf):
+    # Advantages may depend on all tasks, so that their data are gathered first.
+    def gather_in_task_order(leaf):
       by_device = leaf.reshape(size, num_parts, -1, *leaf.shape[1:])
       return by_device.swapaxes(0, 1).reshape(leaf.shape)
 
     observations, trajectories = jax.tree.map(
-      in_order_of_tasks, (observations, trajectories)
+      gather_in_task_order, (observations, trajectories)
     )
     return agent.learner_faults(state, tasks, observations, trajectories, parts)
 
-  def jit(function, taken, given, **kwargs):
-    return jax.jit(function, in_shardings=taken, out_shardings=given, **kwargs)
+  def jit(function, in_shardings, out_shardings, **kwargs):
+    return jax.jit(
+      function,
+      in_shardings=in_shardings,
+      out_shardings=out_shardings,
+      **kwargs,
+    )
 
-  of_data = (whole, whole, by_task, by_task)
+  data_shardings = (whole, whole, by_task, by_task)
   return {
     'init': jit(lambda key: agent.init(key, parts), whole, whole),
     'fill': jit(
       lambda key: priors.fill(key, parts.prior, parts.num_tasks), whole, whole
     ),
     'act': jit(act, (whole, whole, whole), (by_task, whole)),
-    'learn': jit(learn, of_data, whole, donate_argnums=0),
-    'faults': jit(learner_faults, of_data, whole),
+    'learn': jit(learn, data_shardings, whole, donate_argnums=0),
+    'faults': jit(learner_faults, data_shardings, whole),
   }

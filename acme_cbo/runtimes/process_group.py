@@ -1,9 +1,9 @@
-"""Several processes, of one machine or of many, that train as one.
+"""Groups of processes, on one or several machines, that train together.
 
-Process 0 leads: it alone reads and writes files, and tells the others when to
-make an update. What they tell each other goes over a connection of each to
-process 0, beside those of XLA, over which arrays go: XLA's end the process
-without a word of who is gone, or wait for ever.
+Process 0 is the coordinator: it alone reads and writes files, and commands the
+updates of the workers. Commands use one connection of each worker to process 0.
+XLA exchanges arrays over connections of its own, which do not report a lost
+process: they end this process without naming it, or wait forever.
 """
 
 from __future__ import annotations
@@ -25,214 +25,244 @@ from acme_cbo.infra import extras
 from acme_cbo.infra import provenance
 from acme_cbo.runtimes import connection
 
-# Between two signs of life.
+# Seconds between two heartbeats.
 _BEAT_SECONDS = 2.0
-# What the leader may take to write down what it has once a process is lost.
+# Seconds that process 0 has to save its state once a worker is lost.
 _GRACE_SECONDS = 10.0
-# How long it waits for the cause of a failed exchange, and for others to leave.
+# Seconds to wait for the cause of a failed exchange, and for workers to leave.
 _CAUSE_SECONDS = 5.0
 _LEAVE_SECONDS = 30.0
-# Between two looks at what may have happened meanwhile.
+# Seconds between two checks for signals.
 _POLL_SECONDS = 0.2
-# How long somebody may be at the door without a word.
+# Seconds that a new connection has to introduce itself.
 _HELLO_SECONDS = 5.0
-# What XLA raises where an exchange of arrays fails.
-_OF_EXCHANGES = (ValueError, RuntimeError)
+# Exceptions of XLA if an exchange of arrays fails.
+_EXCHANGE_ERRORS = (ValueError, RuntimeError)
 
 
 class ProcessSpec(NamedTuple):
-  """One process among those that train together.
+  """Specification of one process of a group.
 
   Attributes:
-    host: where process 0 can be reached.
-    port: that it listens at.
-    num_processes: of all.
-    process_id: of this one, from 0.
-    patience: seconds until all have to be there.
+    host: host of process 0.
+    port: port on which process 0 listens.
+    num_processes: number of processes of the group.
+    process_id: number of this process, from 0.
+    join_seconds: number of seconds to wait for all processes to join.
   """
 
   host: str
   port: int
   num_processes: int
   process_id: int
-  patience: float = 300.0
+  join_seconds: float = 300.0
 
 
 def spec_from_flags(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> ProcessSpec | None:
-  """What the flags of those names say; None where they say nothing.
+  """Returns the process that the flags of these names specify.
 
   Args:
-    coordinator: 'host:port' of process 0, or 'slurm': all three as srun has it.
-    num_processes: of all.
-    process_id: of this one.
+    coordinator: 'host:port' of process 0, or 'slurm' to take all three values
+      from srun.
+    num_processes: number of processes.
+    process_id: number of this process.
+
+  Returns:
+    The `ProcessSpec`, or None if no flag is set.
 
   Raises:
-    errors.UsageError: one is missing, or not as it should be.
+    errors.UsageError: a flag is missing or invalid.
   """
   if coordinator == 'slurm':
     if num_processes is not None or process_id is not None:
       raise errors.UsageError(
         '--coordinator=slurm takes --num_processes and --process_id from srun; '
-        'leave them out'
+        'omit them'
       )
     return _slurm()
   if (coordinator, num_processes, process_id) == (None, None, None):
     return None
   if coordinator is None or num_processes is None or process_id is None:
     raise errors.UsageError(
-      'several processes need --coordinator=host:port, --num_processes and '
-      '--process_id, all three'
+      'several processes need all three of --coordinator=host:port, '
+      '--num_processes and --process_id'
     )
   host, _, port = coordinator.rpartition(':')
   host = host.removeprefix('[').removesuffix(']')
   if not host or not port.isdecimal() or not 0 < int(port) < 65536:
     raise errors.UsageError(
-      f'--coordinator={coordinator} is no address; give one that all can '
-      "reach, as 10.0.0.1:8476, or 'slurm'"
+      f'--coordinator={coordinator} is not an address; give one that all '
+      "processes can reach, such as 10.0.0.1:8476, or 'slurm'"
     )
   if num_processes < 1 or not 0 <= process_id < num_processes:
     raise errors.UsageError(
-      f'--process_id is {process_id} and --num_processes {num_processes}; '
-      'processes are counted from 0 to one less than their number'
+      f'--process_id is {process_id} and --num_processes is {num_processes}; '
+      'processes are numbered from 0 to --num_processes - 1'
     )
   return ProcessSpec(host, int(port), num_processes, process_id)
 
 
 def _slurm() -> ProcessSpec:
-  """As the variables say that srun sets."""
+  """Returns the process that the environment variables of srun specify."""
   if 'SLURM_PROCID' not in os.environ:
     raise errors.UsageError(
-      '--coordinator=slurm: this was not started by srun, which sets '
-      'SLURM_PROCID'
+      '--coordinator=slurm: this process was not started by srun, which '
+      'sets SLURM_PROCID'
     )
   slurm = extras.import_module(
     'submitit.slurm.slurm', 'slurm', '--coordinator=slurm'
   )
   job = slurm.SlurmJobEnvironment()
-  # All of a job know its number, and two jobs may meet on a machine.
+  # All processes know the job number; two jobs may share a machine.
   port = 20000 + int(job.job_id.partition('_')[0]) % 20000
   return ProcessSpec(job.hostnames[0], port, job.num_tasks, job.global_rank)
 
 
 class SingleProcess:
-  """One process, which leads nobody; see `Leader`."""
+  """Group of this process only; same interface as `Coordinator`.
+
+  Attributes:
+    size: number of processes.
+  """
 
   size = 1
 
-  def command(self, what: dict[str, Any]) -> None:
-    """Tells nobody."""
+  def command(self, message: dict[str, Any]) -> None:
+    """Does nothing: there are no workers."""
 
   def received_signal(self) -> int | None:
-    """None: no other process has been told to end."""
+    """Returns None: no worker can receive a signal."""
     return None
 
   def barrier(self) -> None:
-    """Nobody is waited for."""
+    """Returns at once: there are no workers."""
 
   def on_peer_loss(self, write: Callable[[str], Any]) -> None:
-    """Nobody can be lost."""
+    """Does nothing: no worker can be lost."""
 
   def explain_failures(self) -> contextlib.AbstractContextManager[None]:
-    """No failure is that of another process."""
+    """Returns a context manager that does nothing."""
     return contextlib.nullcontext()
 
 
 class Coordinator(SingleProcess):
-  """Process 0: what it knows of the others, and tells them.
+  """Process 0 of a group; it commands the workers.
 
   Attributes:
     size: number of processes.
-    config: of the run.
+    config: config of the run.
   """
 
-  def __init__(self, place: ProcessSpec, welcome: dict[str, Any]):
-    """Waits for the others.
+  def __init__(self, spec: ProcessSpec, welcome: dict[str, Any]):
+    """Waits until all workers have joined.
 
     Args:
-      place: of this process.
-      welcome: what each is told as it comes.
+      spec: specification of this process.
+      welcome: message for every worker that joins.
 
     Raises:
-      errors.PeerError: one has not come in time.
-      errors.UsageError: nobody can be waited for at this address.
+      errors.PeerError: a worker has not joined in time.
+      errors.UsageError: this process cannot listen on its port.
     """
-    self.size, self.config = place.num_processes, welcome['config']
+    self.size, self.config = spec.num_processes, welcome['config']
     self._signal: int | None = None
     self._lost: str | None = None
-    self._is_lost, self._left = threading.Event(), threading.Event()
+    self._is_lost, self._is_leaving = threading.Event(), threading.Event()
     self._write: Callable[[str], Any] = lambda reason: None
     self._peers: dict[int, connection.Connection] = {}
     self._names = {0: _name(0)}
-    self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {
+    self._replies: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {
       i: queue.SimpleQueue() for i in range(1, self.size)
     }
     try:
-      with _listening(place.port) as server:
-        self._gather(server, place)
+      with _listen(spec.port) as server:
+        self._accept_workers(server, spec)
     except BaseException as error:
-      self._tell({'lost': _failure(self._names[0], error)})
-      for line in self._peers.values():
-        line.close()
+      self._broadcast({'lost': _failure_message(self._names[0], error)})
+      for peer in self._peers.values():
+        peer.close()
       raise
-    self._tell({'name': self._names[0], **welcome})
+    self._broadcast({'name': self._names[0], **welcome})
     self._wake_reader, self._wake_writer = socket.socketpair()
-    self._thread = threading.Thread(target=self._watch, name='processes')
+    self._thread = threading.Thread(target=self._monitor, name='processes')
     self._thread.start()
 
-  def command(self, what: dict[str, Any]) -> None:
-    """Tells all others what to do next."""
-    self._check()
-    self._tell(what)
+  def command(self, message: dict[str, Any]) -> None:
+    """Sends a command to all workers.
+
+    Args:
+      message: JSON object that `Worker.commands` yields.
+
+    Raises:
+      errors.PeerError: a worker is lost.
+    """
+    self._check_peers()
+    self._broadcast(message)
 
   def request(
-    self, number: int, what: dict[str, Any], payload: bytes
+    self, process_id: int, message: dict[str, Any], payload: bytes
   ) -> dict[str, Any]:
-    """Tells one process something, and waits for its answer.
+    """Sends a command to one worker and waits for its reply.
+
+    Args:
+      process_id: number of the worker.
+      message: JSON object that `Worker.commands` yields.
+      payload: raw bytes to send with it.
+
+    Returns:
+      Message of `Worker.reply`.
 
     Raises:
-      errors.PeerError: a process is lost.
+      errors.PeerError: a worker is lost.
     """
-    self._check()
-    self._peers[number].send(what, payload)
-    return self._answer(number)
+    self._check_peers()
+    self._peers[process_id].send(message, payload)
+    return self._wait_for_reply(process_id)
 
   def barrier(self) -> None:
-    """Waits until all are where this one is.
+    """Waits until all workers have called `Worker.barrier`.
 
-    What exchanges arrays waits for half a minute and no longer.
+    To be called before an exchange of arrays, which itself times out after half
+    a minute.
 
     Raises:
-      errors.PeerError: a process is lost.
+      errors.PeerError: a worker is lost.
     """
-    for number in self._peers:
-      self._answer(number)
+    for process_id in self._peers:
+      self._wait_for_reply(process_id)
     self.command({'met': True})
 
   def received_signal(self) -> int | None:
-    """The signal that another process was told to end by, if one was.
+    """Returns the number of a signal that a worker received, or None.
 
     Raises:
-      errors.PeerError: one is lost.
+      errors.PeerError: a worker is lost.
     """
-    self._check()
+    self._check_peers()
     return self._signal
 
   def on_peer_loss(self, write: Callable[[str], Any]) -> None:
-    """What is to be written before the end, where nothing else could be."""
+    """Sets the function that records the loss of a worker.
+
+    It is called if this process does not end by itself after a loss.
+
+    Args:
+      write: function of the reason.
+    """
     self._write = write
 
   @contextlib.contextmanager
   def explain_failures(self) -> Iterator[None]:
-    """Around what exchanges arrays: it may fail as another process is lost.
+    """Context manager that turns failures of exchanges into their cause.
 
     Raises:
-      errors.PeerError: one is, and which.
+      errors.PeerError: an exchange of arrays failed because a worker is lost.
     """
     try:
       yield
-    except _OF_EXCHANGES as error:
+    except _EXCHANGE_ERRORS as error:
       if not isinstance(error, errors.UsageError) and self._is_lost.wait(
         _CAUSE_SECONDS
       ):
@@ -242,31 +272,32 @@ class Coordinator(SingleProcess):
   def leave(
     self, error: BaseException | None, leave_xla: Callable[[], Any]
   ) -> None:
-    """Tells the others how it ends and waits until they have left.
+    """Ends the workers and waits until they have left.
 
     Args:
-      error: that it ends with, if so.
-      leave_xla: ends the exchange of arrays, which others cannot outlive.
+      error: exception that ends the run, or None.
+      leave_xla: function that disconnects XLA; workers must do so first.
     """
-    self._left.set()
+    self._is_leaving.set()
     if isinstance(error, errors.Interrupted):
-      self._tell({'interrupted': error.signal})
+      self._broadcast({'interrupted': error.signal})
     elif error is not None:
-      self._tell({'lost': self._lost or _failure(self._names[0], error)})
+      message = self._lost or _failure_message(self._names[0], error)
+      self._broadcast({'lost': message})
     else:
-      self._tell({'end': True})
+      self._broadcast({'end': True})
     self._thread.join(_LEAVE_SECONDS)
     self._wake_writer.close()
     self._thread.join()
     self._wake_reader.close()
-    for line in self._peers.values():
-      line.close()
+    for peer in self._peers.values():
+      peer.close()
     if self._lost is None:
       leave_xla()
 
-  def _gather(self, server: socket.socket, place: ProcessSpec) -> None:
-    """Takes in the others, each by its number."""
-    deadline = time.monotonic() + place.patience
+  def _accept_workers(self, server: socket.socket, spec: ProcessSpec) -> None:
+    """Accepts connections until all workers have joined."""
+    deadline = time.monotonic() + spec.join_seconds
     while missing := {*range(1, self.size)} - self._peers.keys():
       left = deadline - time.monotonic()
       if left <= 0:
@@ -274,232 +305,250 @@ class Coordinator(SingleProcess):
           [*map(str, sorted(missing))], 5, 'more', ', '
         )
         raise errors.PeerError(
-          f'process {numbers} of {self.size} has not come to {place.host}:'
-          f'{place.port} within {place.patience:.0f} s'
+          f'process {numbers} of {self.size} did not connect to {spec.host}:'
+          f'{spec.port} within {spec.join_seconds:.0f} s'
         )
       server.settimeout(left)
       try:
-        line = connection.Connection(server.accept()[0])
+        peer = connection.Connection(server.accept()[0])
       except TimeoutError:
         continue
       try:
-        number, size, name = _introduced(line.first(_HELLO_SECONDS))
+        process_id, size, name = _parse_introduction(
+          peer.receive_first(_HELLO_SECONDS)
+        )
       except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        line.close()  # Somebody else was at the door.
+        peer.close()  # The client is not one of the workers.
         continue
-      if size != self.size or number not in missing:
-        line.send(
+      if size != self.size or process_id not in missing:
+        peer.send(
           {
-            'lost': f'process 0 leads {self.size} processes and waits for '
-            f'{sorted(missing)}; it cannot take in {number} of {size}'
+            'lost': f'process 0 has {self.size} processes and waits for '
+            f'{sorted(missing)}; it cannot accept {process_id} of {size}'
           }
         )
-        line.close()
+        peer.close()
         continue
-      self._peers[number], self._names[number] = line, name
+      self._peers[process_id], self._names[process_id] = peer, name
 
-  def _answer(self, number: int) -> dict[str, Any]:
-    answer = self._answers[number].get()
-    if answer is None:
+  def _wait_for_reply(self, process_id: int) -> dict[str, Any]:
+    reply = self._replies[process_id].get()
+    if reply is None:
       raise errors.PeerError(self._lost)
-    return answer
+    return reply
 
-  def _tell(self, what: dict[str, Any], but: int = 0) -> None:
-    for number, line in self._peers.items():
-      if number != but:
-        line.send(what)
+  def _broadcast(self, message: dict[str, Any], exclude: int = 0) -> None:
+    for process_id, peer in self._peers.items():
+      if process_id != exclude:
+        peer.send(message)
 
-  def _check(self) -> None:
+  def _check_peers(self) -> None:
     if self._lost is not None:
       raise errors.PeerError(self._lost)
 
-  def _watch(self) -> None:
-    """Hears the others, and finds out who is gone."""
-    there = dict(self._peers)
-    beaten = 0.0
-    while there:
+  def _monitor(self) -> None:
+    """Main loop of the thread that receives messages and detects losses."""
+    active = dict(self._peers)
+    last_heartbeat = 0.0
+    while active:
       ready, _, _ = select.select(
-        [self._wake_reader, *(line.socket for line in there.values())],
+        [self._wake_reader, *(peer.socket for peer in active.values())],
         [],
         [],
         _BEAT_SECONDS / 2,
       )
       if self._wake_reader in ready:
         return
-      if time.monotonic() - beaten > _BEAT_SECONDS:
-        for line in there.values():
-          line.beat()
-        beaten = time.monotonic()
-      for number, line in [*there.items()]:
-        said, cause = line.heard(line.socket in ready)
-        for what in said:
-          self._signal = what.get('signal', self._signal)
-          if 'left' in what:
-            there.pop(number, None)
-          if 'answer' in what:
-            self._answers[number].put(what)
-          cause = what.get('failed', cause)
-        if cause and number in there:
-          there.pop(number)
-          if not self._left.is_set():
-            self._lose(number, cause)
+      if time.monotonic() - last_heartbeat > _BEAT_SECONDS:
+        for peer in active.values():
+          peer.send_heartbeat()
+        last_heartbeat = time.monotonic()
+      for process_id, peer in [*active.items()]:
+        messages, cause = peer.receive(peer.socket in ready)
+        for message in messages:
+          self._signal = message.get('signal', self._signal)
+          if 'left' in message:
+            active.pop(process_id, None)
+          if 'answer' in message:
+            self._replies[process_id].put(message)
+          cause = message.get('failed', cause)
+        if cause and process_id in active:
+          active.pop(process_id)
+          if not self._is_leaving.is_set():
+            self._handle_loss(process_id, cause)
 
-  def _lose(self, number: int, cause: str) -> None:
+  def _handle_loss(self, process_id: int, cause: str) -> None:
     if self._lost is not None:
-      return  # The first is the cause, all others follow from it.
-    self._lost = f'{self._names[number]} {cause}'
-    self._tell({'lost': self._lost}, but=number)
+      return  # Later losses are consequences of the first one.
+    self._lost = f'{self._names[process_id]} {cause}'
+    self._broadcast({'lost': self._lost}, exclude=process_id)
     self._is_lost.set()
-    for answers in self._answers.values():
-      answers.put(None)
+    for replies in self._replies.values():
+      replies.put(None)
 
-    def end():
-      if not self._left.wait(_GRACE_SECONDS):
+    def exit_after_grace():
+      if not self._is_leaving.wait(_GRACE_SECONDS):
         try:
           self._write(f'PeerError: {self._lost}')
         finally:
-          _end(self._lost)
+          _exit(self._lost)
 
-    threading.Thread(target=end, name='end').start()
+    threading.Thread(target=exit_after_grace, name='end').start()
 
 
 class Worker:
-  """Any other process: it does what process 0 tells it.
+  """Process other than process 0; it carries out the commands of process 0.
 
-  It ends at once, with one line that says why, where process 0 is gone or knows
-  that another one is: there is nothing that it could lose.
+  It exits at once, with one line that gives the reason, if process 0 is lost or
+  reports a loss. A worker has no state to save.
 
   Attributes:
     size: number of processes.
-    config: of process 0.
-    welcome: all that it told as this one came.
+    config: config of process 0.
+    welcome: message that process 0 sent when this process joined.
   """
 
-  def __init__(self, place: ProcessSpec):
-    """Comes to process 0.
+  def __init__(self, spec: ProcessSpec):
+    """Connects to process 0.
 
     Args:
-      place: of this process.
+      spec: specification of this process.
 
     Raises:
-      errors.PeerError: process 0 cannot be found in time.
+      errors.PeerError: process 0 cannot be reached in time.
     """
-    self.size = place.num_processes
-    self._line = _come(place)
-    self._line.send(
+    self.size = spec.num_processes
+    self._connection = _connect(spec)
+    self._connection.send(
       {
-        'process': place.process_id,
-        'of': place.num_processes,
-        'name': _name(place.process_id),
+        'process': spec.process_id,
+        'of': spec.num_processes,
+        'name': _name(spec.process_id),
       }
     )
     try:
-      self.welcome = self._line.first(place.patience)
+      self.welcome = self._connection.receive_first(spec.join_seconds)
     except (OSError, ValueError) as error:
       raise errors.PeerError(
-        f'process 0 at {place.host}:{place.port} has ended, or does not wait '
+        f'process 0 at {spec.host}:{spec.port} has ended, or does not wait '
         'for this process'
       ) from error
     if lost := self.welcome.get('lost'):
       raise errors.PeerError(lost)
-    self._leader, self.config = self.welcome['name'], self.welcome['config']
+    self._coordinator = self.welcome['name']
+    self.config = self.welcome['config']
     self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    self._left = threading.Event()
-    self._thread = threading.Thread(target=self._watch, name='processes')
+    self._has_left = threading.Event()
+    self._thread = threading.Thread(target=self._monitor, name='processes')
     self._thread.start()
 
   def commands(
-    self, interrupted: Callable[[], int | None]
+    self, get_signal: Callable[[], int | None]
   ) -> Iterator[dict[str, Any]]:
-    """What process 0 wants done, until it ends.
+    """Yields the commands of process 0 until it ends the run.
 
     Args:
-      interrupted: asked for the number of a signal that came in, if one did;
-        process 0 is told, and ends the run for all.
+      get_signal: function that returns the number of a received signal, or
+        None. The signal is sent to process 0, which then ends the run of all
+        processes.
+
+    Yields:
+      Messages of `Coordinator.command` and `Coordinator.request`.
 
     Raises:
-      errors.Interrupted: it was interrupted.
+      errors.Interrupted: a signal ended the run.
     """
-    told = False
+    has_sent_signal = False
     while True:
-      if not told and (signal := interrupted()):
-        self._line.send({'signal': signal})
-        told = True
+      if not has_sent_signal and (signal := get_signal()):
+        self._connection.send({'signal': signal})
+        has_sent_signal = True
       try:
-        what = self._commands.get(timeout=_POLL_SECONDS)
+        message = self._commands.get(timeout=_POLL_SECONDS)
       except queue.Empty:
         continue
-      if 'end' in what:
+      if 'end' in message:
         return
-      if 'interrupted' in what:
-        raise errors.Interrupted(what['interrupted'], 'with process 0')
-      yield what
+      if 'interrupted' in message:
+        raise errors.Interrupted(message['interrupted'], 'with process 0')
+      yield message
 
   def barrier(self) -> None:
-    """Waits until all are where this one is.
+    """Waits until all processes have called `barrier`.
 
     Raises:
-      errors.Interrupted: the run was.
+      errors.Interrupted: a signal ended the run.
       errors.PeerError: process 0 has ended.
     """
     self.reply({}, b'')
-    for what in self.commands(lambda: None):
-      if 'met' in what:
+    for message in self.commands(lambda: None):
+      if 'met' in message:
         return
-    raise errors.PeerError(f'{self._leader} has ended')
+    raise errors.PeerError(f'{self._coordinator} has ended')
 
-  def reply(self, what: dict[str, Any], payload: bytes) -> None:
-    """What process 0 asked for."""
-    self._line.send({**what, 'answer': True}, payload)
+  def reply(self, message: dict[str, Any], payload: bytes) -> None:
+    """Sends the reply to a request of process 0.
+
+    Args:
+      message: JSON object.
+      payload: raw bytes to send with it.
+    """
+    self._connection.send({**message, 'answer': True}, payload)
 
   @contextlib.contextmanager
   def explain_failures(self) -> Iterator[None]:
-    """Around what exchanges arrays: the watch ends a process that is left."""
+    """Context manager that waits for the cause of a failed exchange.
+
+    The thread that monitors process 0 exits this process with the cause.
+    """
     try:
       yield
-    except _OF_EXCHANGES as error:
+    except _EXCHANGE_ERRORS as error:
       if not isinstance(error, errors.UsageError):
-        self._left.wait(_CAUSE_SECONDS)
+        self._has_left.wait(_CAUSE_SECONDS)
       raise
 
   def leave(
     self, error: BaseException | None, leave_xla: Callable[[], Any]
   ) -> None:
-    """Tells process 0 how it ends.
+    """Reports the end of this process to process 0.
 
     Args:
-      error: that it ends with, if so.
-      leave_xla: ends the exchange of arrays, as long as process 0 is there.
+      error: exception that ends this process, or None.
+      leave_xla: function that disconnects XLA, while process 0 still runs.
     """
     if error is None or isinstance(error, errors.Interrupted):
       leave_xla()
-      self._line.send({'left': True})
+      self._connection.send({'left': True})
     else:
-      self._line.send(
-        {'failed': f'has failed: {type(error).__name__}: {error}'}
+      self._connection.send(
+        {'failed': f'failed: {type(error).__name__}: {error}'}
       )
       leave_xla()
-    self._left.set()
+    self._has_left.set()
     self._thread.join()
-    self._line.close()
+    self._connection.close()
 
-  def _watch(self) -> None:
-    beaten = 0.0
-    while not self._left.is_set():
-      ready, _, _ = select.select([self._line.socket], [], [], _POLL_SECONDS)
-      if time.monotonic() - beaten > _BEAT_SECONDS:
-        self._line.beat()
-        beaten = time.monotonic()
-      said, cause = self._line.heard(bool(ready))
-      for what in said:
-        if 'lost' in what:
-          _end(what['lost'])
-        self._commands.put(what)
-        if 'end' in what or 'interrupted' in what:
-          self._left.wait()
+  def _monitor(self) -> None:
+    """Main loop of the thread that receives commands and detects losses."""
+    last_heartbeat = 0.0
+    while not self._has_left.is_set():
+      ready, _, _ = select.select(
+        [self._connection.socket], [], [], _POLL_SECONDS
+      )
+      if time.monotonic() - last_heartbeat > _BEAT_SECONDS:
+        self._connection.send_heartbeat()
+        last_heartbeat = time.monotonic()
+      messages, cause = self._connection.receive(bool(ready))
+      for message in messages:
+        if 'lost' in message:
+          _exit(message['lost'])
+        self._commands.put(message)
+        if 'end' in message or 'interrupted' in message:
+          self._has_left.wait()
           return
       if cause:
-        _end(f'{self._leader} {cause}')
+        _exit(f'{self._coordinator} {cause}')
 
 
 SINGLE_PROCESS = SingleProcess()
@@ -508,42 +557,42 @@ Group = SingleProcess | Worker
 
 @contextlib.contextmanager
 def join(
-  place: ProcessSpec | None, config: dict[str, Any] | None
+  spec: ProcessSpec | None, config: dict[str, Any] | None
 ) -> Iterator[Group]:
-  """Joins the processes that train together, until the body ends.
+  """Joins a group of processes while the body runs.
 
   Args:
-    place: of this process; None where it is alone.
-    config: of the run; None is whatever process 0 has.
+    spec: specification of this process; None for a single process.
+    config: config of the run; None takes that of process 0.
 
   Yields:
-    What this process is among them.
+    The group as this process sees it.
 
   Raises:
-    errors.PeerError: another process has not come, or is lost.
-    errors.UsageError: they are different programs, were started with different
-      configs, or there is nobody to wait for.
+    errors.PeerError: another process has not joined, or is lost.
+    errors.UsageError: the processes are different programs or have different
+      configs, or process 0 cannot listen on its port.
   """
-  if place is None:
+  if spec is None:
     yield SINGLE_PROCESS
     return
   group: Coordinator | Worker
-  if place.process_id == 0:
+  if spec.process_id == 0:
     port = free_port()
     assert config is not None
     welcome = {'config': config, 'port': port, 'installed': provenance.digest()}
-    group = Coordinator(place, welcome)
+    group = Coordinator(spec, welcome)
   else:
-    group = Worker(place)
+    group = Worker(spec)
     port = group.welcome['port']
-  leave_xla = _nothing
+  leave_xla = _do_nothing
   try:
     if isinstance(group, Worker):
       _check_same_program(group.welcome['installed'])
       if config is not None:
-        _check_same(config, group.config)
+        _check_same_config(config, group.config)
     if group.config['runtime']['kind'] == 'mesh':
-      leave_xla = _join_xla(place, port)
+      leave_xla = _join_xla(spec, port)
     yield group
   except BaseException as error:
     group.leave(error, leave_xla)
@@ -551,77 +600,77 @@ def join(
   group.leave(None, leave_xla)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
   pass
 
 
-def _join_xla(place: ProcessSpec, port: int) -> Callable[[], None]:
-  """Lets the devices of all processes be those of one; returns what ends it."""
-  import jax  # noqa: PLC0415 - what comes before needs none of it.
+def _join_xla(spec: ProcessSpec, port: int) -> Callable[[], None]:
+  """Connects the devices of all processes; returns a function to disconnect."""
+  import jax  # noqa: PLC0415 - joining needs no jax.
 
-  # Whom the others lose, and what is done then, is decided here.
+  # This module detects and handles losses instead of jax.
   jax.config.update('jax_enable_recoverability', True)
   jax.config.update('jax_enable_preemption_service', False)
   jax.distributed.initialize(
-    f'{place.host}:{port}',
-    place.num_processes,
-    place.process_id,
-    initialization_timeout=int(place.patience),
+    f'{spec.host}:{port}',
+    spec.num_processes,
+    spec.process_id,
+    initialization_timeout=int(spec.join_seconds),
     heartbeat_timeout_seconds=int(2 * connection.SILENCE_SECONDS),
   )
   return jax.distributed.shutdown
 
 
-def _check_same_program(leading: str) -> None:
-  if provenance.digest() != leading:
+def _check_same_program(expected: str) -> None:
+  if provenance.digest() != expected:
     raise errors.UsageError(
-      'this process is another program than process 0: the sources of '
-      'acme_cbo, or the versions of Python and of what is installed, differ; '
-      'install the same on all machines'
+      'this process runs a different program than process 0: the sources of '
+      'acme_cbo, Python or the installed packages differ; install the same '
+      'versions on all machines'
     )
 
 
-def _check_same(own: dict[str, Any], leading: dict[str, Any]) -> None:
+def _check_same_config(own: dict[str, Any], expected: dict[str, Any]) -> None:
   own = json.loads(json.dumps(own))
-  if own != leading:
+  if own != expected:
     names = [
-      name for name in own | leading if own.get(name) != leading.get(name)
+      name for name in own | expected if own.get(name) != expected.get(name)
     ]
     raise errors.UsageError(
-      'this process was started with another config than process 0: '
-      f'{", ".join(names)} differ; start all with the same flags'
+      'this process has a different config than process 0: '
+      f'{", ".join(names)} differ; start all processes with the same flags'
     )
 
 
-def _introduced(said: dict[str, Any]) -> tuple[int, int, str]:
-  """Number, number of all and name of a process that has come."""
-  number, size, name = (said[x] for x in ('process', 'of', 'name'))
-  if type(number) is not int:
-    raise TypeError(f'{number!r} is no number of a process')
-  return number, size, name
+def _parse_introduction(message: dict[str, Any]) -> tuple[int, int, str]:
+  """Returns the process id, group size and name that a worker sent."""
+  process_id, size, name = (message[x] for x in ('process', 'of', 'name'))
+  if type(process_id) is not int:
+    raise TypeError(f'{process_id!r} is not a process id')
+  return process_id, size, name
 
 
 def _name(process_id: int) -> str:
   return f'process {process_id} ({socket.gethostname()}, pid {os.getpid()})'
 
 
-def _failure(name: str, error: BaseException) -> str:
-  return f'{name} has failed: {type(error).__name__}: {error}'
+def _failure_message(name: str, error: BaseException) -> str:
+  return f'{name} failed: {type(error).__name__}: {error}'
 
 
-def _end(reason: str | None) -> NoReturn:
-  """Ends the process without waiting for what is compiled or exchanged."""
+def _exit(reason: str | None) -> NoReturn:
+  """Exits without waiting for compiled programs or exchanges of arrays."""
   print(f'error: {reason}', file=sys.stderr, flush=True)
   os._exit(1)
 
 
 def free_port() -> int:
-  """One that nobody listens at, at this moment."""
-  with _listening(0) as server:
+  """Returns a port that is free at this moment."""
+  with _listen(0) as server:
     return server.getsockname()[1]
 
 
-def _listening(port: int) -> socket.socket:
+def _listen(port: int) -> socket.socket:
   try:
     return socket.create_server(
       ('', port), family=socket.AF_INET6, dualstack_ipv6=True
@@ -630,23 +679,23 @@ def _listening(port: int) -> socket.socket:
     return socket.create_server(('', port))
   except OSError as error:
     raise errors.UsageError(
-      f'--coordinator: port {port} of this machine cannot be listened at: '
-      f'{error.strerror}; choose another'
+      f'--coordinator: cannot listen on port {port} of this machine: '
+      f'{error.strerror}; choose another port'
     ) from error
 
 
-def _come(place: ProcessSpec) -> connection.Connection:
-  """A line to process 0, which may be there later than this process."""
-  deadline = time.monotonic() + place.patience
+def _connect(spec: ProcessSpec) -> connection.Connection:
+  """Connects to process 0, which may start later than this process."""
+  deadline = time.monotonic() + spec.join_seconds
   while True:
     try:
       return connection.Connection(
-        socket.create_connection((place.host, place.port), 5)
+        socket.create_connection((spec.host, spec.port), 5)
       )
     except OSError as error:
       if time.monotonic() > deadline:
         raise errors.PeerError(
-          f'process 0 cannot be reached at {place.host}:{place.port} within '
-          f'{place.patience:.0f} s: {error.strerror or error}'
+          f'process 0 cannot be reached at {spec.host}:{spec.port} within '
+          f'{spec.join_seconds:.0f} s: {error.strerror or error}'
         ) from error
       time.sleep(0.2)

@@ -1,7 +1,8 @@
-"""Actors in processes of their own, for the learner of `threaded`.
+"""Actors in other processes, for the learner of `threaded`.
 
-A thread of the learner stands for each: it sends parameters and a key, and gets
-experience back. Arrays go as they are in memory; both sides know which.
+One thread of the learner's process stands for each of these actors: it sends
+parameters and a random key and receives experience. Arrays are sent as raw
+bytes; structure, shapes and dtypes are known on both sides.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,90 +18,99 @@ from acme_cbo.runtimes import process_group
 
 
 def pack(tree: Any) -> bytes:
-  """The bytes of all arrays of a tree, one after the other."""
+  """Concatenates the bytes of all arrays of a tree.
+
+  Args:
+    tree: tree of arrays.
+
+  Returns:
+    Bytes of its leaves in their order.
+  """
   leaves = jax.tree.leaves(jax.device_get(tree))
   return b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
 
 
 def unpack(content: bytes, like: Any) -> Any:
-  """The tree of which `pack` made bytes.
+  """Inverts `pack`.
 
   Args:
-    content: the bytes.
-    like: a tree of the same structure, shapes and dtypes; arrays or
-      `jax.ShapeDtypeStruct`.
+    content: return value of `pack`.
+    like: tree of arrays or `jax.ShapeDtypeStruct` with the same structure,
+      shapes and dtypes.
 
   Returns:
-    The tree, of numpy arrays.
+    Tree of numpy arrays.
 
   Raises:
-    ValueError: the bytes are not of such a tree.
+    ValueError: the number of bytes does not match the template.
   """
   leaves, structure = jax.tree.flatten(like)
   sizes = [np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves]
   if sum(sizes) != len(content):
     raise ValueError(
-      f'{len(content)} bytes came where arrays of {sum(sizes)} are expected'
+      f'received {len(content)} bytes, but the arrays have {sum(sizes)}'
     )
-  found, start = [], 0
+  arrays, start = [], 0
   for leaf, size in zip(leaves, sizes, strict=True):
     part = np.frombuffer(content[start : start + size], leaf.dtype)
-    found.append(part.reshape(leaf.shape))
+    arrays.append(part.reshape(leaf.shape))
     start += size
-  return jax.tree.unflatten(structure, found)
+  return jax.tree.unflatten(structure, arrays)
 
 
 def make_collect(
   group: process_group.Coordinator,
-  number: int,
-  run: Mapping[str, Any],
+  process_id: int,
+  programs: Mapping[str, Any],
   state: types.TrainingState,
 ) -> Callable[[experience_queue.WorkItem], agent.Experience]:
-  """What a thread of the learner does for a ticket.
+  """Returns the function of a thread that stands for an actor process.
 
   Args:
-    group: the processes.
-    number: of that which acts.
-    run: the programs, compiled.
-    state: any one of the run.
+    group: processes that train together.
+    process_id: number of the actor process.
+    programs: compiled programs by name.
+    state: any training state of the run, for its shapes.
 
   Returns:
-    ticket -> `agent.Experience`, of numpy arrays.
+    Function from a work item to its `agent.Experience`, of numpy arrays.
   """
-  tasks, _ = run['fill'].out_info
-  data, _ = run['act'].out_info
+  tasks, _ = programs['fill'].out_info
+  data, _ = programs['act'].out_info
   like = tasks, data, state.key
 
-  def act(ticket):
-    answer = group.request(
-      number, {'update': ticket.update}, pack((ticket.params, ticket.key))
+  def collect(item: experience_queue.WorkItem) -> agent.Experience:
+    reply = group.request(
+      process_id, {'update': item.update}, pack((item.params, item.key))
     )
-    tasks, data, key = unpack(answer['payload'], like)
-    return agent.Experience(tasks, data, answer['seed'], key)
+    tasks, data, key = unpack(reply['payload'], like)
+    return agent.Experience(tasks, data, reply['seed'], key)
 
-  return act
+  return collect
 
 
 def collect_for_learner(
   group: process_group.Worker,
-  interrupted: Callable[[], int | None],
-  run: Mapping[str, Callable[..., Any]],
+  get_signal: Callable[[], int | None],
+  programs: Mapping[str, Callable[..., Any]],
   state: types.TrainingState,
 ) -> None:
-  """Acts for the learner, until it ends.
+  """Collects experience on request of process 0 until it ends the run.
 
   Args:
-    group: the processes.
-    interrupted: see `process_group.Worker.commands`.
-    run: the programs.
-    state: any one of the run.
+    group: processes that train together.
+    get_signal: see `process_group.Worker.commands`.
+    programs: programs by name.
+    state: any training state of the run, for its shapes.
 
   Raises:
-    errors.Interrupted: the run was.
+    errors.Interrupted: a signal ended the run.
     errors.NonFiniteError: see `agent.collect`.
   """
   like = state.params, state.key
-  for asked in group.commands(interrupted):
-    params, key = unpack(asked['payload'], like)
-    tasks, data, seed, key = agent.collect(run, params, key, asked['update'])
+  for command in group.commands(get_signal):
+    params, key = unpack(command['payload'], like)
+    tasks, data, seed, key = agent.collect(
+      programs, params, key, command['update']
+    )
     group.reply({'seed': seed}, pack((tasks, data, key)))

@@ -110,20 +110,22 @@ class Simulated(threaded.Threaded):
     yield program
 
   def init_state(
-    self, run: Mapping[str, Callable[..., Any]], seed: int
+    self, programs: Mapping[str, Callable[..., Any]], seed: int
   ) -> types.TrainingState:
     """See `fused.Fused.init_state`."""
-    return run['init'](jax.random.PRNGKey(seed))
+    return programs['init'](jax.random.PRNGKey(seed))
 
   @contextlib.contextmanager
-  def _acting(
-    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+  def _actors(
+    self,
+    programs: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
   ) -> Iterator[threaded.Actors]:
     del state
     size = self._parts.num_tasks * self._parts.num_generations
     with contextlib.ExitStack() as stack:
       pools = []
-      for _ in self._actors:
+      for _ in self._actor_devices:
         pools.append(simulator_pool.Pool(self._make, size, self._stall_seconds))
         stack.callback(pools[-1].close)
 
@@ -133,17 +135,17 @@ class Simulated(threaded.Threaded):
 
       yield threaded.Actors(
         [
-          lambda ticket, pool=pool: self._acted(run, pool, ticket)
+          lambda item, pool=pool: self._collect(programs, pool, item)
           for pool in pools
         ],
         stop,
       )
 
-  def _acted(
+  def _collect(
     self,
-    run: Mapping[str, Callable[..., Any]],
+    programs: Mapping[str, Callable[..., Any]],
     pool: simulator_pool.Pool,
-    ticket: experience_queue.WorkItem,
+    item: experience_queue.WorkItem,
   ) -> agent.Experience:
     """A group of rollouts on every one of B new systems.
 
@@ -155,7 +157,7 @@ class Simulated(threaded.Threaded):
     parts = self._parts
     num_tasks, group = parts.num_tasks, parts.num_generations
     num_steps = parts.horizon.num_interventions
-    key, key_seeds, key_act = jax.random.split(ticket.key, 3)
+    key, key_seeds, key_act = jax.random.split(item.key, 3)
     seeds = np.asarray(
       jax.random.randint(key_seeds, (num_tasks,), 0, _MAX_SEED)
     ).tolist()
@@ -168,11 +170,11 @@ class Simulated(threaded.Threaded):
     units = normalization.UnitConverter.fit(self._problem, observations)
     problems, rows = units.problem, units.to_normalized(observations)
     choice_keys = jax.random.split(key_act, num_steps)
-    prefixes, states = run['begin'](ticket.params, problems, rows)
+    prefixes, states = programs['begin'](item.params, problems, rows)
 
     def choose(step, states):
-      return run['choose'](
-        ticket.params, choice_keys[step], problems, prefixes, states
+      return programs['choose'](
+        item.params, choice_keys[step], problems, prefixes, states
       )
 
     def respond(step, chosen):
@@ -184,8 +186,8 @@ class Simulated(threaded.Threaded):
       return units.to_normalized(own.reshape(intervention.values.shape))
 
     def observe(states, step, chosen, outcomes):
-      return run['observe'](
-        ticket.params,
+      return programs['observe'](
+        item.params,
         problems,
         prefixes,
         states,
@@ -197,9 +199,9 @@ class Simulated(threaded.Threaded):
     steps = list(episode.on_host(choose, respond, observe, states, num_steps))
     history = [(*chosen, outcomes) for chosen, outcomes, _ in steps]
     *_, end = steps[-1]
-    tasks, data, faults = run['end'](problems, rows, history, end)
+    tasks, data, faults = programs['end'](problems, rows, history, end)
     errors.check_finite(
-      ticket.update, acting.CHECKED_NAMES, np.asarray(faults), str(seeds)
+      item.update, acting.CHECKED_NAMES, np.asarray(faults), str(seeds)
     )
     return agent.Experience(tasks, data, str(seeds), key)
 

@@ -1,9 +1,11 @@
-"""Actors and a learner beside each other: threads of one process.
+"""Asynchronous runtime: actor threads beside a learner thread.
 
-The learner is the thread that calls the step. With a lag of 0 they work in
-lockstep, and what comes out is that of `fused` bit for bit; else actors work
-ahead with parameters that are a few updates old, as the importance ratios of
-the loss know.
+The layout of actor and learner is that of Sebulba in Podracer (Hessel et al.,
+2021, https://arxiv.org/abs/2104.06272). The learner is the thread that calls
+the step. With a `max_lag` of 0 actors and learner run in lockstep, and the
+results are those of `fused` bit for bit. Otherwise actors work ahead with
+parameters that are a few updates old, for which the importance ratios of the
+loss correct.
 """
 
 from __future__ import annotations
@@ -27,24 +29,28 @@ from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import process_group
 from acme_cbo.runtimes import remote
 
-# How long an actor may take to end what it is at, once it is told to.
+# Number of seconds that actors have to end after the queue was closed.
 _JOIN_SECONDS = 30.0
 
 
 class Actors(NamedTuple):
-  """Who acts beside a learner.
+  """Actors of a session.
 
   Attributes:
-    each: what each actor does for a ticket.
-    stop: ends what of it can be ended at once.
+    collect: function of each actor, from a work item to its experience.
+    stop: function that interrupts actors that can be interrupted.
   """
 
-  each: Sequence[Callable[[experience_queue.WorkItem], agent.Experience]]
+  collect: Sequence[Callable[[experience_queue.WorkItem], agent.Experience]]
   stop: Callable[[], None] = lambda: None
 
 
 class Threaded(fused.Fused):
-  """The learner on the first device, actors on the others, if there are any."""
+  """Runtime with the learner on the first device and actors on the others.
+
+  If there is only one device, actors share it with the learner. If there are
+  other processes, these are the actors.
+  """
 
   def __init__(
     self,
@@ -54,19 +60,19 @@ class Threaded(fused.Fused):
     stall_seconds: float,
     group: process_group.Group = process_group.SINGLE_PROCESS,
   ):
-    """Chooses how far actors may be ahead.
+    """Creates the runtime.
 
     Args:
-      parts: of the update.
-      num_actors: how many threads act, where there is no other process.
-      max_lag: how many updates old their parameters may be.
-      stall_seconds: how long the learner waits for one of them.
-      group: the processes, of which all but this one act.
+      parts: parts of an update.
+      num_actors: number of actor threads if there are no other processes.
+      max_lag: largest age of an actor's parameters in updates.
+      stall_seconds: number of seconds that the learner waits for an actor.
+      group: processes that train together; all but process 0 are actors.
     """
     super().__init__(parts)
     learner, *others = jax.local_devices()
     self._learner = learner
-    self._actors = [
+    self._actor_devices = [
       others[i % len(others)] if others else learner for i in range(num_actors)
     ]
     self._group = group
@@ -75,17 +81,27 @@ class Threaded(fused.Fused):
 
   @contextlib.contextmanager
   def session(
-    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+    self,
+    programs: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
   ) -> Iterator[agent.Step]:
-    """Starts the actors; they end with the body.
+    """Runs actor threads while the body makes updates.
+
+    Args:
+      programs: programs by name, compiled or not.
+      state: state before the first update.
+
+    Yields:
+      Function that makes one update.
 
     Raises:
-      BaseException: what an actor raised, from the step.
-      errors.PeerError: an actor has stalled, from the step; or it does not end.
+      BaseException: the step raises exceptions of actors.
+      errors.PeerError: the step timed out waiting for an actor, or an actor did
+        not end with the body.
     """
-    # The learner takes its own away.
+    # The learner donates its own parameters, so that actors need a copy.
     copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
-    pipeline = experience_queue.ExperienceQueue(
+    work = experience_queue.ExperienceQueue(
       int(state.step),
       copy(state.params),
       state.key,
@@ -96,100 +112,117 @@ class Threaded(fused.Fused):
 
     def step(state):
       begin = time.monotonic()
-      brought, waited = pipeline.get()
-      state, metrics = agent.update(run, state, brought.experience)
+      result, waited = work.get()
+      state, metrics = agent.update(programs, state, result.experience)
       version = int(state.step)
-      pipeline.publish(version, copy(state.params))
+      work.publish(version, copy(state.params))
       seconds = time.monotonic() - begin
-      actors_waited = pipeline.pop_actor_wait_seconds() / len(acting.each)
+      actors_waited = work.pop_actor_wait_seconds() / len(actors.collect)
       return state, {
         **metrics,
-        'policy/lag': version - 1 - brought.version,
+        'policy/lag': version - 1 - result.version,
         'perf/learner_waiting': waited / seconds,
         'perf/actors_waiting': min(actors_waited / seconds, 1.0),
       }
 
-    with self._acting(run, state) as acting:
+    with self._actors(programs, state) as actors:
       threads = [
         threading.Thread(
-          target=_act, args=(pipeline, act), name=f'{cli.ACTOR_THREAD} {i}'
+          target=_run_actor,
+          args=(work, collect),
+          name=f'{cli.ACTOR_THREAD} {i}',
         )
-        for i, act in enumerate(acting.each)
+        for i, collect in enumerate(actors.collect)
       ]
       for thread in threads:
         thread.start()
       try:
         yield step
       except BaseException as error:
-        pipeline.close()
-        acting.stop()
-        if stuck := _stuck(threads, _JOIN_SECONDS):
-          error.add_note(stuck)
+        work.close()
+        actors.stop()
+        if message := _join(threads, _JOIN_SECONDS):
+          error.add_note(message)
         raise
-      pipeline.close()
-      acting.stop()
-      # They may be at an update that nobody needs any more.
-      if stuck := _stuck(threads, max(self._stall_seconds, _JOIN_SECONDS)):
-        raise errors.PeerError(stuck)
+      work.close()
+      actors.stop()
+      # Actors may still be collecting for an update that is not needed.
+      if message := _join(threads, max(self._stall_seconds, _JOIN_SECONDS)):
+        raise errors.PeerError(message)
 
   @contextlib.contextmanager
-  def _acting(
-    self, run: Mapping[str, Callable[..., Any]], state: types.TrainingState
+  def _actors(
+    self,
+    programs: Mapping[str, Callable[..., Any]],
+    state: types.TrainingState,
   ) -> Iterator[Actors]:
-    """Who acts, as long as it is entered."""
+    """Yields the actors of a session."""
     if (
       isinstance(self._group, process_group.Coordinator)
       and self._group.size > 1
     ):
       yield Actors(
         [
-          remote.make_collect(self._group, number, run, state)
-          for number in range(1, self._group.size)
+          remote.make_collect(self._group, process_id, programs, state)
+          for process_id in range(1, self._group.size)
         ]
       )
     else:
       yield Actors(
-        [self._act_on(device, run, state) for device in self._actors]
+        [
+          self._make_collect(device, programs, state)
+          for device in self._actor_devices
+        ]
       )
 
   def run_worker(
     self,
-    interrupted: Callable[[], int | None],
-    run: Mapping[str, Callable[..., Any]],
+    get_signal: Callable[[], int | None],
+    programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> None:
     """Collects experience for process 0; see `fused.Fused.run_worker`."""
     assert isinstance(self._group, process_group.Worker)
-    remote.collect_for_learner(self._group, interrupted, run, state)
+    remote.collect_for_learner(self._group, get_signal, programs, state)
 
-  def _act_on(
+  def _make_collect(
     self,
     device: jax.Device,
-    run: Mapping[str, Callable[..., Any]],
+    programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> Callable[[experience_queue.WorkItem], agent.Experience]:
-    """What an actor on a device does for a ticket."""
+    """Returns the function of an actor on a device."""
     if device == self._learner:
-      return lambda ticket: agent.collect(
-        run, ticket.params, ticket.key, ticket.update
+      return lambda item: agent.collect(
+        programs, item.params, item.key, item.update
       )
-    there = self._compiled_on(device, state)
+    actor_programs = self._compile_for_actor(device, state)
 
-    def act(ticket):
-      params, key = jax.device_put((ticket.params, ticket.key), device)
-      tasks, data, seed, key = agent.collect(there, params, key, ticket.update)
+    def collect(item: experience_queue.WorkItem) -> agent.Experience:
+      params, key = jax.device_put((item.params, item.key), device)
+      tasks, data, seed, key = agent.collect(
+        actor_programs, params, key, item.update
+      )
       tasks, data, key = jax.device_put((tasks, data, key), self._learner)
       return agent.Experience(tasks, data, seed, key)
 
-    return act
+    return collect
 
-  def _compiled_on(
+  def _compile_for_actor(
     self, device: jax.Device, state: types.TrainingState
   ) -> dict[str, stages.Compiled]:
-    """What actors run, of another device than the learner's."""
+    """Compiles the programs of an actor for a device other than the learner's.
+
+    Args:
+      device: device of the actor.
+      state: any training state of the run, for its shapes.
+
+    Returns:
+      'fill' and 'act' of `agent.programs`.
+    """
     sharding = jax.sharding.SingleDeviceSharding(device)
 
-    def there(tree):
+    def on_device(tree):
       return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
           leaf.shape, leaf.dtype, sharding=sharding
@@ -197,28 +230,36 @@ class Threaded(fused.Fused):
         tree,
       )
 
-    key = there(state.key)
+    key = on_device(state.key)
     fill = self.programs['fill'].lower(key)
-    tasks, _ = there(fill.out_info)
-    act = self.programs['act'].lower(there(state.params), key, tasks)
+    tasks, _ = on_device(fill.out_info)
+    act = self.programs['act'].lower(on_device(state.params), key, tasks)
     return {'fill': fill.compile(), 'act': act.compile()}
 
 
-def _act(
-  pipeline: experience_queue.ExperienceQueue,
-  act: Callable[[experience_queue.WorkItem], Any],
+def _run_actor(
+  work: experience_queue.ExperienceQueue,
+  collect: Callable[[experience_queue.WorkItem], Any],
 ) -> None:
-  """What an actor does, from its start to its end."""
+  """Main loop of an actor thread, until the queue is closed."""
   try:
-    while (ticket := pipeline.get_work()) is not None:
-      pipeline.put(ticket.update, ticket.version, act(ticket))
+    while (item := work.get_work()) is not None:
+      work.put(item.update, item.version, collect(item))
   except BaseException as error:  # noqa: BLE001 - the learner raises it.
     error.add_note(f'raised by {threading.current_thread().name}')
-    pipeline.put_error(error)
+    work.put_error(error)
 
 
-def _stuck(threads: Sequence[threading.Thread], seconds: float) -> str:
-  """Waits for actors; which of them do not end, if so, as a sentence."""
+def _join(threads: Sequence[threading.Thread], seconds: float) -> str:
+  """Waits for threads to end.
+
+  Args:
+    threads: threads to wait for.
+    seconds: timeout in seconds for all of them together.
+
+  Returns:
+    Message that names the threads that have not ended, or ''.
+  """
   deadline = time.monotonic() + seconds
   for thread in threads:
     thread.join(max(deadline - time.monotonic(), 0))

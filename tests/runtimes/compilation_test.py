@@ -1,4 +1,4 @@
-"""Programs that are kept are those that would be compiled."""
+"""Tests that cached programs are those that would be compiled."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ from acme_cbo.infra import provenance
 from acme_cbo.runtimes import compilation
 
 
-class ReadyTest(parameterized.TestCase):
+class LoadOrCompileTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.kept = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self._patch_config('jax_compilation_cache_dir', str(self.kept))
+    self.cache = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self._patch_config('jax_compilation_cache_dir', str(self.cache))
     self.compiled = 0
 
   def _patch_config(self, name, value):
     self.addCleanup(jax.config.update, name, jax.config.values[name])
     jax.config.update(name, value)
 
-  def _ready(self, settings='settings', slope=2.0):
-    """Programs of a line, and of its sum with what is given."""
+  def _programs(self, settings='settings', slope=2.0):
+    """Returns programs that compute a line and add it to an array."""
 
     def trace():
       x = jax.ShapeDtypeStruct((3,), jnp.float32)
@@ -45,21 +45,21 @@ class ReadyTest(parameterized.TestCase):
     )
 
   def _sets(self):
-    return sorted((self.kept / 'sets').iterdir())
+    return sorted((self.cache / 'sets').iterdir())
 
   def test_are_compiled_once(self):
     for _ in range(3):
-      run = self._ready()
+      programs = self._programs()
       x = jnp.arange(3.0)
-      line = run['line'](x)
+      line = programs['line'](x)
       np.testing.assert_array_equal(line['y'], [0.0, 2.0, 4.0])
-      np.testing.assert_array_equal(run['add'](x, line), [0.0, 3.0, 6.0])
+      np.testing.assert_array_equal(programs['add'](x, line), [0.0, 3.0, 6.0])
       self.assertTrue(x.is_deleted())  # It was donated.
     self.assertEqual(self.compiled, 1)
     self.assertLen(self._sets(), 1)
 
-  def test_one_that_jax_has_kept_too(self):
-    # What is loaded from jax's cache lacks parts when it is serialised again.
+  def test_a_program_that_jax_has_cached_too(self):
+    # A program loaded from jax's cache is incomplete when serialized again.
     self._patch_config('jax_persistent_cache_min_compile_time_secs', 0.0)
     compilation_cache.reset_cache()
     self.addCleanup(compilation_cache.reset_cache)
@@ -67,35 +67,35 @@ class ReadyTest(parameterized.TestCase):
     for settings in ('a', 'b', 'b'):
       jax.clear_caches()
       np.testing.assert_array_equal(
-        self._ready(settings)['line'](x)['y'], [0.0, 2.0, 4.0]
+        self._programs(settings)['line'](x)['y'], [0.0, 2.0, 4.0]
       )
 
   def test_take_no_other_shapes(self):
-    self._ready()
+    self._programs()
     with self.assertRaisesRegex(TypeError, 'float32'):
-      self._ready()['line'](jnp.zeros(4))
+      self._programs()['line'](jnp.zeros(4))
 
   @parameterized.parameters(
     'settings', 'source', 'installed', 'jax', 'flags', 'machine', 'cores'
   )
-  def test_are_compiled_anew_where_something_else_is(self, what):
-    self._ready()
+  def test_compiles_again_if_anything_differs(self, what):
+    self._programs()
     settings = 'settings'
     if what == 'settings':
       settings = 'others'
     elif what == 'source':
-      package = self.kept / 'package'
+      package = self.cache / 'package'
       package.mkdir()
       (package / 'module.py').write_text('x = 1')
       self.enterContext(mock.patch.object(provenance, 'PACKAGE', package))
-      self._ready()
+      self._programs()
       self.assertEqual(self.compiled, 2)
       (package / 'module.py').write_text('x = 2')
     elif what == 'installed':
-      found = mock.Mock(version='1')
-      found.name = 'jax'
+      package = mock.Mock(version='1')
+      package.name = 'jax'
       self.enterContext(
-        mock.patch('importlib.metadata.distributions', lambda: [found])
+        mock.patch('importlib.metadata.distributions', lambda: [package])
       )
     elif what == 'jax':
       name = 'jax_disable_most_optimizations'
@@ -115,85 +115,85 @@ class ReadyTest(parameterized.TestCase):
         )
       )
     before = self.compiled
-    run = self._ready(settings, slope=3.0)
+    programs = self._programs(settings, slope=3.0)
     self.assertEqual(self.compiled, before + 1)
-    np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [3.0] * 3)
+    np.testing.assert_array_equal(programs['line'](jnp.ones(3))['y'], [3.0] * 3)
 
   @parameterized.parameters(0, 31, 40, -1)
-  def test_damaged_ones_are_compiled_anew(self, end):
-    self._ready()
+  def test_compiles_again_if_the_file_is_damaged(self, end):
+    self._programs()
     (path,) = self._sets()
     path.write_bytes(path.read_bytes()[:end])
     with self.assertLogs(level='WARNING') as logs:
-      run = self._ready()
+      programs = self._programs()
     self.assertIn(
-      f'{path} is not used, and compiled anew: it is damaged', logs.output[0]
+      f'{path} cannot be used; compiling again: it is damaged', logs.output[0]
     )
-    np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [2.0] * 3)
-    self._ready()
+    np.testing.assert_array_equal(programs['line'](jnp.ones(3))['y'], [2.0] * 3)
+    self._programs()
     self.assertEqual(self.compiled, 2)
 
-  def test_what_cannot_be_read_is_compiled_anew(self):
-    self._ready()
+  def test_compiles_again_if_the_file_cannot_be_loaded(self):
+    self._programs()
     (path,) = self._sets()
     other = b'no program'
     path.write_bytes(hashlib.sha256(other).digest() + other)
     with self.assertLogs(level='WARNING') as logs:
-      self._ready()
-    self.assertIn('is not used', logs.output[0])
+      self._programs()
+    self.assertIn('cannot be used', logs.output[0])
     self.assertEqual(self.compiled, 2)
 
-  def test_what_cannot_be_kept_is_there_all_the_same(self):
-    (self.kept / 'sets').write_text('a file where a folder should be')
+  def test_returns_programs_that_cannot_be_saved(self):
+    (self.cache / 'sets').write_text('a file where a folder should be')
     with self.assertLogs(level='WARNING') as logs:
-      run = self._ready()
-    self.assertIn('cannot be kept', logs.output[-1])
-    np.testing.assert_array_equal(run['line'](jnp.ones(3))['y'], [2.0] * 3)
+      programs = self._programs()
+    self.assertIn('cannot be saved', logs.output[-1])
+    np.testing.assert_array_equal(programs['line'](jnp.ones(3))['y'], [2.0] * 3)
 
-  def test_what_may_be_read_alone_is_used(self):
-    self._ready()
+  def test_loads_from_a_read_only_cache(self):
+    self._programs()
     forbidden = PermissionError('no')
     with mock.patch.object(compilation.os, 'utime', side_effect=forbidden):
-      self._ready()
+      self._programs()
     self.assertEqual(self.compiled, 1)
 
-  def test_what_is_no_set_is_left_alone(self):
-    (self.kept / 'sets' / 'of_somebody').mkdir(parents=True)
+  def test_leaves_other_files_alone(self):
+    (self.cache / 'sets' / 'other').mkdir(parents=True)
     with self.assertNoLogs(level='WARNING'):
-      self._ready()
+      self._programs()
     self.assertLen(self._sets(), 2)
 
-  def test_settings_are_those_that_a_file_would_hold(self):
-    self._ready({'b': (1, 2), 'a': None})
-    self._ready({'a': None, 'b': [1, 2]})
+  def test_settings_are_compared_as_json(self):
+    self._programs({'b': (1, 2), 'a': None})
+    self._programs({'a': None, 'b': [1, 2]})
     self.assertEqual(self.compiled, 1)
 
-  def test_those_not_used_for_longest_go(self):
+  def test_removes_the_least_recently_used(self):
     self.enterContext(mock.patch.object(compilation, '_MAX_SETS', 2))
     for age, settings in enumerate('ab'):
-      self._ready(settings)
+      self._programs(settings)
       newest = max(self._sets(), key=lambda path: path.stat().st_mtime)
       os.utime(newest, (age, age))
-    self._ready('a')  # Now 'b' is the older one.
-    self._ready('c')
+    self._programs('a')  # Now 'b' is the least recently used.
+    self._programs('c')
     self.assertEqual(self.compiled, 3)
     self.assertLen(self._sets(), 2)
-    self._ready('a')
+    self._programs('a')
     self.assertEqual(self.compiled, 3)
-    self._ready('b')
+    self._programs('b')
     self.assertEqual(self.compiled, 4)
 
   @parameterized.parameters(
     ('jax_compilation_cache_dir', None), ('jax_enable_compilation_cache', False)
   )
-  def test_are_not_kept_where_nothing_is(self, name, value):
+  def test_saves_nothing_without_a_cache(self, name, value):
     self._patch_config(name, value)
     for _ in range(2):
-      self._ready()
+      self._programs()
     self.assertEqual(self.compiled, 2)
-    self.assertEmpty(list(self.kept.glob('sets/*')))
+    self.assertEmpty(list(self.cache.glob('sets/*')))
 
-  def test_what_is_raised_in_tracing_comes_out_and_nothing_is_kept(self):
+  def test_an_exception_of_tracing_propagates_and_saves_nothing(self):
     def trace():
       yield 'fine', jax.jit(jnp.sin).trace(jnp.ones(3))
       raise ValueError('not to be traced')
@@ -202,7 +202,7 @@ class ReadyTest(parameterized.TestCase):
       compilation.load_or_compile(
         'settings', jax.local_devices()[:1], trace, lambda: None
       )
-    self.assertEmpty(list(self.kept.glob('sets/*')))
+    self.assertEmpty(list(self.cache.glob('sets/*')))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Tests of a whole update, of what it refuses, and of its compiled program."""
+"""Tests of a whole update, its errors, and its compiled program."""
 
 import contextlib
 import dataclasses
@@ -32,21 +32,21 @@ def _first_state(parts):
 
 
 def _init(parts):
-  """The state before the first update, in buffers that may be donated."""
+  """Returns the initial state in buffers that may be donated."""
   return jax.tree.map(jnp.asarray, _first_state(parts))
 
 
 @contextlib.contextmanager
 def _fixed_tasks():
-  """The prior draws the same tasks each time: nothing of it to compile."""
-  drawn = miniature.tasks(4), True
-  with mock.patch.object(priors, 'fill', lambda *_: drawn):
+  """Makes the prior return fixed tasks, so that it need not be compiled."""
+  filled = miniature.tasks(4), True
+  with mock.patch.object(priors, 'fill', lambda *_: filled):
     yield
 
 
 @functools.cache
 def _act(parts):
-  """The actor, compiled."""
+  """Returns the compiled actor."""
   state = jax.eval_shape(lambda: _init(parts))
   act = jax.jit(lambda params, key, tasks: agent.act(params, key, tasks, parts))
   return act.lower(state.params, state.key, miniature.tasks(4)).compile()
@@ -56,30 +56,34 @@ _MARKED = 2
 
 
 def _is_marked(problem):
-  """Whether this is the third of `miniature.tasks`."""
+  """Returns whether a problem is that of the third of `miniature.tasks`."""
   low = miniature.tasks(4).scm.problem.low[_MARKED]
   return (problem.low == low).all()
 
 
 def _spoil(module, name, problem_of=None, value=jnp.nan):
-  """A function of a module returns NaN, on the third task if it is told it."""
+  """Makes a function return NaN, for the third task if `problem_of` is given."""
   function = getattr(module, name)
 
-  def spoilt(*arguments):
-    spoils = True if problem_of is None else _is_marked(problem_of(arguments))
+  def patched(*arguments):
+    is_faulty = (
+      True if problem_of is None else _is_marked(problem_of(arguments))
+    )
     return jax.tree.map(
-      lambda leaf: jnp.where(spoils, value, leaf), function(*arguments)
+      lambda leaf: jnp.where(is_faulty, value, leaf), function(*arguments)
     )
 
-  return mock.patch.object(module, name, spoilt)
+  return mock.patch.object(module, name, patched)
 
 
 @contextlib.contextmanager
 def _fixed_experience(parts):
-  """Prior and actor bring the same each time: nothing of them to compile."""
+  """Makes prior and actor return fixed data, so that they are not compiled."""
   state = _init(parts)
-  brought = _act(miniature.parts())(state.params, state.key, miniature.tasks(4))
-  with _fixed_tasks(), mock.patch.object(agent, 'act', lambda *_: brought):
+  collected = _act(miniature.parts())(
+    state.params, state.key, miniature.tasks(4)
+  )
+  with _fixed_tasks(), mock.patch.object(agent, 'act', lambda *_: collected):
     yield
 
 
@@ -89,7 +93,7 @@ class StepTest(parameterized.TestCase):
     learn = jax.jit(functools.partial(agent.learn, parts=parts))
     step = agent.make_step(agent.programs(parts))
     state, expected = _init(parts), _init(parts)
-    seen = []
+    observations = []
     for i in range(2):
       before = state
       key, _, key_act = jax.random.split(expected.key, 3)
@@ -101,12 +105,12 @@ class StepTest(parameterized.TestCase):
       self.assertEqual(state.step, i + 1)
       chex.assert_trees_all_close(actual, metrics, atol=1e-5)
       chex.assert_trees_all_close(state.params, expected.params, atol=1e-5)
-      seen.append(data[0])
+      observations.append(data[0])
       # The state was donated.
       for leaf in jax.tree.leaves(before.params):
         self.assertTrue(leaf.is_deleted())
-    # Each update has observations of its own.
-    self.assertFalse((seen[0] == seen[1]).all())
+    # Every update has its own observations.
+    self.assertFalse((observations[0] == observations[1]).all())
 
 
 @pytest.mark.fault
@@ -117,7 +121,7 @@ class RefusalTest(parameterized.TestCase):
     state = _init(parts)
     with self.assertRaisesRegex(ValueError, 'lower scms.min_gain'):
       agent.make_step(agent.programs(parts))(state)
-    # Nothing is lost: the state was not given away yet.
+    # The state was not donated yet.
     self.assertEqual(state.step, 0)
 
   def test_a_policy_that_leaves_its_data_behind(self):
@@ -130,7 +134,7 @@ class RefusalTest(parameterized.TestCase):
     ):
       agent.make_step(agent.programs(parts))(_init(parts))
 
-  def test_groups_that_tell_nothing(self):
+  def test_groups_without_advantages(self):
     parts = miniature.parts(weights=config.RewardWeights(0.0, 0.0, 0.0, 0.0))
     step, state = agent.make_step(agent.programs(parts)), _init(parts)
     with _fixed_experience(parts):
@@ -157,7 +161,8 @@ class NonFiniteTest(parameterized.TestCase):
     return message
 
   def test_names_update_component_and_scm(self):
-    # What the policy makes of the outcome is lost too: the cause comes first.
+    # Values computed from the outcome are not finite either: the cause comes
+    # first.
     with _spoil(environment, 'step', lambda given: given[1].problem):
       self.assertStartsWith(
         self._message(),
@@ -171,13 +176,13 @@ class NonFiniteTest(parameterized.TestCase):
       jax.tree.map(lambda leaf: leaf[_MARKED], miniature.tasks(4).objective),
     )
 
-    def spoilt(logits, nones, rewarded, *others):
+    def patched(logits, nones, rewarded, *others):
       value = outcome_loss(logits, nones, rewarded, *others)
       marked = (jnp.abs(rewarded - table) < 1e-4).all()
       # The derivative of the root is infinite at 0, where its value is 0.
       return value + jnp.sqrt(jnp.where(marked, 0 * value, 1.0))
 
-    with mock.patch.object(losses, 'outcome_loss', spoilt):
+    with mock.patch.object(losses, 'outcome_loss', patched):
       self.assertStartsWith(
         self._message(), f'update 1: gradient is not finite on SCM {_MARKED}'
       )
@@ -203,10 +208,10 @@ class NonFiniteTest(parameterized.TestCase):
     parts = miniature.parts()
     state = _init(parts)
     before = jax.tree.map(np.array, state.params)
-    brought, _ = _act(parts)(state.params, state.key, miniature.tasks(4))
+    collected, _ = _act(parts)(state.params, state.key, miniature.tasks(4))
     with _spoil(losses, 'outcome_loss', value=value):
       after, metrics = jax.jit(functools.partial(agent.learn, parts=parts))(
-        state, miniature.tasks(4), *brought
+        state, miniature.tasks(4), *collected
       )
     jax.tree.map(np.testing.assert_array_equal, after.params, before)
     self.assertFalse(np.isfinite(metrics['loss/outcome']))
@@ -226,7 +231,7 @@ class LapackTest(parameterized.TestCase):
     self.assertEmpty(miniature.lapack_calls(act))
     self.assertEmpty(miniature.lapack_calls(learn))
 
-  def test_lapack_would_be_seen(self):
+  def test_lapack_calls_are_detected(self):
     inverse = jax.jit(jnp.linalg.inv).lower(jnp.eye(3))
     self.assertNotEmpty(miniature.lapack_calls(inverse))
 

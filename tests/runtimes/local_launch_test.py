@@ -1,4 +1,4 @@
-"""Tests of processes that are started and ended together, with real ones."""
+"""Tests of launching several local processes."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from absl.testing import parameterized
 import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What runs them, with less patience than usual.
+# Program that launches them, with a short grace period.
 _RUN = """
 import sys
 from acme_cbo.runtimes import local_launch
@@ -22,20 +22,21 @@ local_launch._GRACE_SECONDS = 1.0
 command = [sys.executable, sys.argv[1]]
 sys.exit(local_launch.run(command, sys.argv[2:-1], int(sys.argv[-1])))
 """
-# What they do: --what=WORD of each in turn, and a file of who is there.
+# Program of each process: --actions=WORD,... gives one action per process, and
+# a file in --pids records its pid.
 _PROGRAM = """
 import os, pathlib, sys, time
 flags = dict(x.removeprefix('--').split('=') for x in sys.argv[1:])
 number, size = int(flags['process_id']), int(flags['num_processes'])
-what = flags['what'].split(',')[number]
-print('of', size, 'at', flags['coordinator'], what, flush=True)
+action = flags['actions'].split(',')[number]
+print('of', size, 'at', flags['coordinator'], action, flush=True)
 print('cores', len(os.sched_getaffinity(0)), flush=True)
-pathlib.Path(flags['there'], str(os.getpid())).touch()
-if what == 'lasts':
+pathlib.Path(flags['pids'], str(os.getpid())).touch()
+if action == 'lasts':
   time.sleep(60)
-if what == 'dies':
+if action == 'dies':
   os.kill(os.getpid(), 9)
-if what == 'fails':
+if action == 'fails':
   sys.exit(3)
 print('done\\nwithout a last newline', end='')
 """
@@ -45,16 +46,16 @@ class LocalLaunchTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.program, self.there = root / 'program.py', root / 'there'
+    self.program, self.pids = root / 'program.py', root / 'pids'
     self.program.write_text(_PROGRAM)
-    self.there.mkdir()
+    self.pids.mkdir()
 
-  def _start(self, *what):
+  def _start(self, *actions):
     return subprocess.Popen(
       [
         *(sys.executable, '-c', _RUN, str(self.program)),
-        *(f'--what={",".join(what)}', f'--there={self.there}'),
-        str(len(what)),
+        *(f'--actions={",".join(actions)}', f'--pids={self.pids}'),
+        str(len(actions)),
       ],
       cwd=_ROOT,
       stdout=subprocess.PIPE,
@@ -63,24 +64,24 @@ class LocalLaunchTest(parameterized.TestCase):
     )
 
   def _finish(self, process):
-    said, _ = process.communicate(timeout=30)
-    return process.returncode, said
+    output, _ = process.communicate(timeout=30)
+    return process.returncode, output
 
   def _wait_for(self, number):
-    while len(list(self.there.iterdir())) < number:
+    while len(list(self.pids.iterdir())) < number:
       time.sleep(0.02)
 
   def _assert_none_left(self):
     deadline = time.monotonic() + 10
-    for path in self.there.iterdir():
+    for path in self.pids.iterdir():
       while pathlib.Path('/proc', path.name).exists():
         self.assertLess(time.monotonic(), deadline, path.name)
         time.sleep(0.02)
 
-  def test_lines_have_the_name_of_their_process(self):
-    code, said = self._finish(self._start('ends', 'ends', 'ends'))
+  def test_prefixes_lines_with_their_process(self):
+    code, output = self._finish(self._start('ends', 'ends', 'ends'))
     self.assertEqual(code, 0)
-    lines = said.splitlines()
+    lines = output.splitlines()
     self.assertLen(lines, 12)
     addresses = set()
     for number in range(3):
@@ -102,25 +103,25 @@ class LocalLaunchTest(parameterized.TestCase):
     (('ends', 'dies'), 128 + signal.SIGKILL),
     (('ends', 'lasts'), 128 + signal.SIGKILL),
   )
-  def test_one_that_ends_ends_the_others(self, what, expected):
-    code, _ = self._finish(self._start(*what))
+  def test_a_process_that_ends_ends_the_others(self, actions, expected):
+    code, _ = self._finish(self._start(*actions))
     self.assertEqual(code, expected)
     self._assert_none_left()
 
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
-  def test_a_signal_is_one_of_process_0(self, number):
+  def test_a_signal_is_forwarded_to_process_0(self, number):
     process = self._start('lasts', 'lasts')
     self._wait_for(2)
     process.send_signal(number)
-    code, said = self._finish(process)
+    code, output = self._finish(process)
     if number == signal.SIGINT:  # As Python has it.
-      self.assertRegex(said, 'process 0 | KeyboardInterrupt')
+      self.assertRegex(output, 'process 0 | KeyboardInterrupt')
     self.assertEqual(code, 128 + number)
-    self.assertFalse(re.search('process 1 .*KeyboardInterrupt', said))
+    self.assertFalse(re.search('process 1 .*KeyboardInterrupt', output))
     self._assert_none_left()
 
   @pytest.mark.fault
-  def test_none_is_left_where_it_is_killed(self):
+  def test_no_process_is_left_if_the_launcher_is_killed(self):
     process = self._start('lasts', 'lasts', 'lasts')
     self._wait_for(3)
     process.kill()

@@ -1,8 +1,8 @@
-"""One of several processes that join as for a training, for tests.
+"""One process of a group that joins as for a training, for tests.
 
-python tests/runtimes/member.py ID NUMBER PORT WHAT: process 0 commands steps
-until WHAT happens; the others print what they are told. Arrays are exchanged by
-nobody, so that jax need not start.
+python tests/runtimes/member.py ID SIZE PORT EVENT: process 0 commands steps
+until EVENT happens; the others print their commands. No arrays are exchanged,
+so that jax is not needed.
 """
 
 import os
@@ -22,40 +22,44 @@ from acme_cbo.runtimes import process_group
 _STEPS = 4
 
 
-def lead(group: process_group.SingleProcess, what: str) -> None:
+def coordinate(group: process_group.SingleProcess, event: str) -> None:
   """Commands steps."""
   group.on_peer_loss(lambda reason: print(f'written: {reason}', flush=True))
-  if what == '0 hangs':
+  if event == '0 hangs':
     time.sleep(60)
-  for step in range(10**6 if what[0] != '-' else _STEPS):
+  for step in range(10**6 if event[0] != '-' else _STEPS):
     group.command({'step': step})
     if step == _STEPS:
-      happen(what, 0)
-    if step > _STEPS and what == '1 stops unread':
+      trigger(event, 0)
+    if step > _STEPS and event == '1 stops unread':
       assert isinstance(group, process_group.Coordinator)
       group.request(1, {'step': step}, bytes(1 << 26))
     if number := group.received_signal():
       raise errors.Interrupted(number, f'after update {step}')
     with group.explain_failures():
       time.sleep(0.02)
-      if step > _STEPS and what == '1 resets':
+      if step > _STEPS and event == '1 resets':
         raise ValueError('Connection reset by peer')
 
 
-def follow(group: process_group.Worker, number: int, what: str) -> None:
-  """Does what it is told."""
-  is_told = what == '1 was told to end' and number == 1
-  for command in group.commands(lambda: signal.SIGTERM if is_told else None):
+def run_worker(
+  group: process_group.Worker, process_id: int, event: str
+) -> None:
+  """Prints commands."""
+  is_signaled = event == '1 receives a signal' and process_id == 1
+  for command in group.commands(
+    lambda: signal.SIGTERM if is_signaled else None
+  ):
     print(command, flush=True)
     if command['step'] == _STEPS:
-      happen(what, number)
+      trigger(event, process_id)
   print('left', flush=True)
 
 
-def happen(what: str, number: int) -> None:
-  """What is to happen to this process, if it is meant."""
-  who, _, event = what.partition(' ')
-  if who != str(number):
+def trigger(event: str, process_id: int) -> None:
+  """Triggers an event such as '1 dies' if it names this process."""
+  target, _, event = event.partition(' ')
+  if target != str(process_id):
     return
   if event in ('dies', 'hangs', 'resets'):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -68,12 +72,12 @@ def happen(what: str, number: int) -> None:
 
 
 def main() -> None:
-  """Joins, and says how it ended."""
-  number, size, port = map(int, sys.argv[1:4])
-  what = sys.argv[4]
-  place = process_group.ProcessSpec('127.0.0.1', port, size, number, 1.5)
+  """Joins the group and prints how it ended."""
+  process_id, size, port = map(int, sys.argv[1:4])
+  event = sys.argv[4]
+  spec = process_group.ProcessSpec('127.0.0.1', port, size, process_id, 1.5)
   config = {
-    'seed': int(number == 1 and what == '1 has another config'),
+    'seed': int(process_id == 1 and event == '1 has another config'),
     'runtime': {'kind': 'mesh'},
   }
   with (
@@ -82,17 +86,19 @@ def main() -> None:
     mock.patch.object(connection, 'SILENCE_SECONDS', 1.0),
     mock.patch.object(process_group, '_GRACE_SECONDS', 0.5),
     mock.patch.object(
-      provenance, 'digest', lambda: str(what == f'{number} is another program')
+      provenance,
+      'digest',
+      lambda: str(event == f'{process_id} is another program'),
     ),
   ):
     try:
-      with process_group.join(place, config) as group:
+      with process_group.join(spec, config) as group:
         if isinstance(group, process_group.Worker):
-          if what == '0 hangs' and number == 1:
-            happen('1 dies', 1)
-          follow(group, number, what)
+          if event == '0 hangs' and process_id == 1:
+            trigger('1 dies', 1)
+          run_worker(group, process_id, event)
         else:
-          lead(group, what)
+          coordinate(group, event)
     except (errors.PeerError, errors.UsageError) as error:
       sys.exit(f'error: {error}')
     except errors.Interrupted as error:

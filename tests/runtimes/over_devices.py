@@ -1,7 +1,7 @@
-"""Updates of the miniature over several devices beside those of one, for tests.
+"""Compares updates on several devices with those on one, for tests.
 
-JAX_NUM_CPU_DEVICES=4 python tests/runtimes/over_devices.py: prints as JSON how
-far they are apart.
+JAX_NUM_CPU_DEVICES=4 python tests/runtimes/over_devices.py prints the
+differences as JSON.
 """
 
 import dataclasses
@@ -31,15 +31,15 @@ _UPDATES = 20
 _SETTINGS = dataclasses.replace(
   miniature.LEARNER, num_minibatches=2, gradient_accumulation_steps=2
 )
-# Whose advantages are of all groups together.
+# Advantages are scaled over all groups.
 _GRPO = dataclasses.replace(miniature.GRPO, scale_rewards='batch')
 _PARTS = miniature.parts(num_tasks=16, settings=_SETTINGS, grpo=_GRPO)
 _OVER = mesh.Mesh(_PARTS)
-_SPOILT = 11
+_FAULTY = 11
 
 
-def apart(one, other) -> float:
-  """The largest difference of two trees."""
+def max_difference(one, other) -> float:
+  """Returns the largest absolute difference of two trees."""
   differences = jax.tree.map(
     lambda x, y: np.abs(np.asarray(x, float) - np.asarray(y, float)).max(),
     one,
@@ -49,7 +49,7 @@ def apart(one, other) -> float:
 
 
 def curves() -> dict[str, float]:
-  """How far metrics and parameters are apart in some updates."""
+  """Compares metrics and parameters over some updates."""
   alone, shared = agent.programs(_PARTS), _OVER.programs
   key = jax.random.PRNGKey(0)
   one, many = alone['init'](key), shared['init'](_OVER.device_put(key))
@@ -57,7 +57,7 @@ def curves() -> dict[str, float]:
   for _ in range(_UPDATES):
     one, expected = agent.make_step(alone)(one)
     many, actual = agent.make_step(shared)(many)
-    in_metrics = max(in_metrics, apart(actual, expected))
+    in_metrics = max(in_metrics, max_difference(actual, expected))
   copies = [
     [leaf.addressable_data(i) for leaf in jax.tree.leaves(many)]
     for i in range(len(_OVER.devices))
@@ -65,59 +65,59 @@ def curves() -> dict[str, float]:
   return {
     'devices': len(_OVER.devices),
     'metrics': in_metrics,
-    'params': apart(_OVER.to_local(many).params, one.params),
-    'between devices': max(apart(copies[0], copy) for copy in copies),
+    'params': max_difference(_OVER.to_local(many).params, one.params),
+    'between devices': max(max_difference(copies[0], copy) for copy in copies),
   }
 
 
 def threads() -> dict[str, float]:
-  """How far a learner and an actor on two devices are from both on one."""
+  """Compares a learner and an actor on two devices with both on one."""
   over = threaded.Threaded(_PARTS, 1, max_lag=0, stall_seconds=60)
-  run = agent.programs(_PARTS)
+  programs = agent.programs(_PARTS)
   key = jax.random.PRNGKey(0)
-  one, two = run['init'](key), run['init'](key)
-  with over.session(run, two) as step:
+  one, two = programs['init'](key), programs['init'](key)
+  with over.session(programs, two) as step:
     for _ in range(3):
-      one, _ = agent.make_step(run)(one)
+      one, _ = agent.make_step(programs)(one)
       two, _ = step(two)
-  return {'threads': apart(two, one)}
+  return {'threads': max_difference(two, one)}
 
 
 def faults() -> dict[str, str]:
-  """What is said of an outcome, and of a gradient, on one SCM that is lost."""
-  run = _OVER.programs
-  state = run['init'](_OVER.device_put(jax.random.PRNGKey(0)))
+  """Returns the errors for a non-finite outcome and gradient on one SCM."""
+  programs = _OVER.programs
+  state = programs['init'](_OVER.device_put(jax.random.PRNGKey(0)))
   _, key_tasks, _ = jax.random.split(state.key, 3)
-  tasks, _ = run['fill'](key_tasks)
-  marked = np.asarray(tasks.scm.location[_SPOILT])
+  tasks, _ = programs['fill'](key_tasks)
+  marked = np.asarray(tasks.scm.location[_FAULTY])
   step = environment.step
 
-  def spoilt(key, scm, intervention):
+  def faulty(key, scm, intervention):
     is_marked = (scm.location == marked).all()
     return jnp.where(is_marked, jnp.nan, step(key, scm, intervention))
 
-  said = {}
-  with mock.patch.object(environment, 'step', spoilt):
+  messages = {}
+  with mock.patch.object(environment, 'step', faulty):
     try:
-      spoilt_run = mesh.Mesh(_PARTS).programs
-      agent.make_step({**run, 'act': spoilt_run['act']})(state)
+      faulty_programs = mesh.Mesh(_PARTS).programs
+      agent.make_step({**programs, 'act': faulty_programs['act']})(state)
     except errors.NonFiniteError as error:
-      said['outcome'] = str(error)
+      messages['outcome'] = str(error)
   loss = losses.outcome_loss
   with mock.patch.object(losses, 'outcome_loss', _rooted(loss, tasks)):
     try:
-      spoilt_run = mesh.Mesh(_PARTS).programs
-      agent.make_step({**spoilt_run, 'fill': run['fill'], 'act': run['act']})(
-        state
-      )
+      faulty_programs = mesh.Mesh(_PARTS).programs
+      agent.make_step(
+        {**faulty_programs, 'fill': programs['fill'], 'act': programs['act']}
+      )(state)
     except errors.NonFiniteError as error:
-      said['gradient'] = str(error)
-  return said
+      messages['gradient'] = str(error)
+  return messages
 
 
 def _rooted(loss, tasks):
-  """A loss that is finite, its gradient not on one of the tasks."""
-  objective = jax.tree.map(lambda leaf: leaf[_SPOILT], tasks.objective)
+  """Returns a finite loss whose gradient is not finite on one task."""
+  objective = jax.tree.map(lambda leaf: leaf[_FAULTY], tasks.objective)
   table = np.asarray(rewards.optimization(objective.curves, objective))
 
   def rooted(logits, nones, rewarded, *others):
@@ -129,7 +129,7 @@ def _rooted(loss, tasks):
 
 
 def refused() -> str:
-  """What is said of tasks that cannot be shared out."""
+  """Returns the error for tasks that cannot be divided evenly."""
   try:
     mesh.Mesh(dataclasses.replace(_PARTS, num_tasks=8))
   except errors.UsageError as error:
@@ -138,8 +138,8 @@ def refused() -> str:
 
 
 if __name__ == '__main__':
-  # The prior draws the same tasks each time: nothing of it to compile.
-  drawn = miniature.tasks(16), True
-  with mock.patch.object(priors, 'fill', lambda *unused: drawn):
-    found = {**curves(), **threads(), **faults()}
-  print(json.dumps({**found, 'refused': refused()}))
+  # The prior returns fixed tasks, so that it need not be compiled.
+  filled = miniature.tasks(16), True
+  with mock.patch.object(priors, 'fill', lambda *unused: filled):
+    results = {**curves(), **threads(), **faults()}
+  print(json.dumps({**results, 'refused': refused()}))

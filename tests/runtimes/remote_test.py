@@ -1,4 +1,4 @@
-"""Tests of arrays that go from process to process as they are in memory."""
+"""Tests of packing arrays as bytes, and of remote actors."""
 
 import types
 from typing import Any
@@ -19,57 +19,53 @@ _TREE = {
 
 
 class PackingTest(absltest.TestCase):
-  def test_brings_back_every_bit(self):
-    found = remote.unpack(remote.pack(_TREE), _TREE)
+  def test_restores_every_bit(self):
+    restored = remote.unpack(remote.pack(_TREE), _TREE)
     for one, other in zip(
-      jax.tree.leaves(found), jax.tree.leaves(_TREE), strict=True
+      jax.tree.leaves(restored), jax.tree.leaves(_TREE), strict=True
     ):
       self.assertEqual((one.shape, one.dtype), (other.shape, other.dtype))
       self.assertEqual(one.tobytes(), np.asarray(other).tobytes())
 
   def test_shapes_are_enough(self):
     like = jax.eval_shape(lambda: _TREE)
-    found = remote.unpack(remote.pack(_TREE), like)
-    self.assertEqual(found['rest'][0], 2**32 - 1)
+    restored = remote.unpack(remote.pack(_TREE), like)
+    self.assertEqual(restored['rest'][0], 2**32 - 1)
 
   def test_other_bytes_are_refused(self):
     content = remote.pack(_TREE)
     for wrong in (b'', content[:-1], content + b'0'):
-      with self.assertRaisesRegex(
-        ValueError, 'where arrays of 18 are expected'
-      ):
+      with self.assertRaisesRegex(ValueError, 'but the arrays have 18'):
         remote.unpack(wrong, _TREE)
 
 
-class AskingTest(absltest.TestCase):
-  def test_each_ticket_is_acted_for_with_its_own_parameters(self):
-    asked = []
+class MakeCollectTest(absltest.TestCase):
+  def test_sends_the_parameters_of_each_work_item(self):
+    requests = []
 
     class Group:
       def request(self, number, message, payload):
-        asked.append((number, message, payload))
-        answer = experience.tasks, experience.data, experience.next_key
-        return {'seed': experience.seed, 'payload': remote.pack(answer)}
+        requests.append((number, message, payload))
+        reply = experience.tasks, experience.data, experience.next_key
+        return {'seed': experience.seed, 'payload': remote.pack(reply)}
 
     key: Any = np.array([3, 4], np.uint32)
     tasks: Any = np.arange(3.0)
     data: Any = np.ones(2), np.array([True])
     state: Any = types.SimpleNamespace(key=key)
     experience = agent.Experience(tasks, data, '[7, 8]', key)
-    run = {
+    programs = {
       'fill': types.SimpleNamespace(out_info=(experience.tasks, None)),
       'act': types.SimpleNamespace(out_info=(experience.data, None)),
     }
     group: Any = Group()
-    act = remote.make_collect(group, 2, run, state)
+    collect = remote.make_collect(group, 2, programs, state)
     for update in (5, 6):
       params = {'w': np.full(2, float(update))}
-      ticket = experience_queue.WorkItem(
-        update, key + update, update - 1, params
-      )
-      jax.tree.map(np.testing.assert_array_equal, act(ticket), experience)
-      number, what, payload = asked.pop()
-      self.assertEqual((number, what), (2, {'update': update}))
+      item = experience_queue.WorkItem(update, key + update, update - 1, params)
+      jax.tree.map(np.testing.assert_array_equal, collect(item), experience)
+      process_id, message, payload = requests.pop()
+      self.assertEqual((process_id, message), (2, {'update': update}))
       sent, sent_key = remote.unpack(payload, (params, key))
       np.testing.assert_array_equal(sent['w'], params['w'])
       np.testing.assert_array_equal(sent_key, key + update)

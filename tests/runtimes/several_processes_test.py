@@ -1,4 +1,4 @@
-"""Whole trainings in several processes: as in one, whoever is killed."""
+"""Tests of whole trainings in several processes, also with one killed."""
 
 import contextlib
 import functools
@@ -38,7 +38,7 @@ _PID = re.compile(rb'--process_id=(\d+)\x00')
 
 
 def _rows(workdir):
-  """What was logged, without what the clock says."""
+  """Returns the logged rows without times."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [
     {
@@ -58,15 +58,15 @@ def _wait_for_updates(process, workdir, number):
 
 
 def _members(workdir):
-  """{process_id: pid} of the processes that train there."""
-  found = {}
+  """Returns {process_id: pid} of the processes of a run."""
+  pids = {}
   for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
     with contextlib.suppress(OSError):
       command = path.read_bytes()
       match = _PID.search(command)
       if match and f'--workdir={workdir}'.encode() in command:
-        found[int(match[1])] = int(path.parent.name)
-  return found
+        pids[int(match[1])] = int(path.parent.name)
+  return pids
 
 
 @pytest.mark.slow
@@ -85,18 +85,19 @@ class SeveralProcessesTest(parameterized.TestCase):
   @classmethod
   @functools.cache
   def _whole(cls, *flags, devices=1, size=0):
-    """The rows of a training that nobody disturbs: in one process, with so many
-    devices, or in so many processes.
+    """Returns the rows of an undisturbed training.
+
+    It runs in one process with a number of devices, or in `size` processes.
     """
     workdir = cls.root / f'{len(list(cls.root.iterdir()))} whole'
-    code, said = processes.finish(
+    code, output = processes.finish(
       *((_LOCAL, f'--processes={size}') if size else (_TRAIN,)),
       *_CONFIG,
       *flags,
       f'--workdir={workdir}',
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
     )
-    assert code == 0, said
+    assert code == 0, output
     return _rows(workdir)
 
   def _assert_apart(self, rows, others, tolerance):
@@ -106,8 +107,8 @@ class SeveralProcessesTest(parameterized.TestCase):
         self.assertLess(abs(value - other[tag]), tolerance, tag)
 
   def test_two_processes_are_two_devices_of_one(self):
-    # With as many threads: else sums are of other parts. `launchers/local.py`
-    # parts the cores, these two do not.
+    # Sums depend on the number of threads. `launchers/local.py` divides the
+    # cores among processes; these two processes use all of them.
     workdir = self.root / 'two'
     port = process_group.free_port()
     members = [
@@ -122,8 +123,8 @@ class SeveralProcessesTest(parameterized.TestCase):
       for number in range(2)
     ]
     for member in members:
-      said, _ = member.communicate(timeout=600)
-      self.assertEqual(member.returncode, 0, said)
+      output, _ = member.communicate(timeout=600)
+      self.assertEqual(member.returncode, 0, output)
     self.assertEqual(_rows(workdir), self._whole(_MESH, devices=2))
 
   def test_many_devices_are_one_but_for_rounding(self):
@@ -138,7 +139,7 @@ class SeveralProcessesTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 3)
   def test_actors_in_lockstep_are_one_process(self, size):
-    # On two cores neither of these parts them.
+    # On two cores neither of these divides them.
     self.assertEqual(self._whole(*_LOCKSTEP, size=size), self._whole())
 
   @parameterized.parameters(1, 2)
@@ -152,13 +153,15 @@ class SeveralProcessesTest(parameterized.TestCase):
         for _ in range(times):
           process.send_signal(signal.SIGINT)
           time.sleep(0.05)
-        said, _ = process.communicate(timeout=60)
-      self.assertEqual(process.returncode, 130, said)
+        output, _ = process.communicate(timeout=60)
+      self.assertEqual(process.returncode, 130, output)
       self.assertLess(time.monotonic() - begin, 10)
       summary = json.loads((workdir / 'summary.json').read_text())
       self.assertEqual(summary['status'], 'interrupted')
-      code, said = processes.finish(_TRAIN, f'--workdir={workdir}', '--resume')
-      self.assertEqual(code, 0, said)
+      code, output = processes.finish(
+        _TRAIN, f'--workdir={workdir}', '--resume'
+      )
+      self.assertEqual(code, 0, output)
       self.assertEqual(_rows(workdir), self._whole())
 
   @parameterized.product(victim=[0, 1], kind=['mesh', 'threaded'])
@@ -173,22 +176,22 @@ class SeveralProcessesTest(parameterized.TestCase):
         self.assertLen(members, 2)
         begin = time.monotonic()
         os.kill(members[victim], signal.SIGKILL)
-        said, _ = local.communicate(timeout=120)
+        output, _ = local.communicate(timeout=120)
       self.assertLess(time.monotonic() - begin, 60)
-      self.assertEqual(local.returncode, 137 if victim == 0 else 1, said)
+      self.assertEqual(local.returncode, 137 if victim == 0 else 1, output)
       self.assertRegex(
-        said,
+        output,
         rf'process {1 - victim} \| error: process {victim} \(\S+, pid '
-        rf'{members[victim]}\) has ended without a word',
+        rf'{members[victim]}\) disconnected unexpectedly',
       )
       self.assertEmpty(_members(workdir))
       if victim == 1:
-        self.assertIn('launchers/train.py --resume', said)
+        self.assertIn('launchers/train.py --resume', output)
         summary = json.loads((workdir / 'summary.json').read_text())
         self.assertEqual(summary['status'], 'failed')
         self.assertIn('process 1', summary['reason'])
-      code, said = processes.finish(*run, '--resume')
-      self.assertEqual(code, 0, said)
+      code, output = processes.finish(*run, '--resume')
+      self.assertEqual(code, 0, output)
       self.assertEqual(_rows(workdir), self._whole(*flags, size=2))
 
   def test_goes_on_in_another_number_of_processes(self):
@@ -197,15 +200,15 @@ class SeveralProcessesTest(parameterized.TestCase):
     with processes.start(_LOCAL, '--processes=2', *flags) as local:
       _wait_for_updates(local, workdir, 7)
       local.terminate()
-      said, _ = local.communicate(timeout=120)
-    self.assertEqual(local.returncode, 143, said)
-    code, said = processes.finish(
+      output, _ = local.communicate(timeout=120)
+    self.assertEqual(local.returncode, 143, output)
+    code, output = processes.finish(
       _LOCAL, '--processes=1', f'--workdir={workdir}', '--resume'
     )
-    self.assertEqual(code, 0, said)
+    self.assertEqual(code, 0, output)
     rows, whole = _rows(workdir), self._whole(_MESH, size=2)
     self.assertLen(rows, len(whole))
-    # Those before it are the same, those after it but for rounding.
+    # Rows before the resume are equal, later ones up to rounding.
     self.assertEqual(rows[:5], whole[:5])
     self.assertAlmostEqual(
       rows[-1]['reward/total'], whole[-1]['reward/total'], delta=0.02
@@ -277,8 +280,8 @@ class TwoHostsTest(absltest.TestCase):
         self._start(hosts, address, 1, f'--workdir={self.root / "none"}'),
       ]
       for member in members:
-        said, _ = member.communicate(timeout=600)
-        self.assertEqual(member.returncode, 0, said)
+        output, _ = member.communicate(timeout=600)
+        self.assertEqual(member.returncode, 0, output)
     self.assertLen(_rows(self.root / 'run'), _UPDATES + 1)
     self.assertFalse((self.root / 'none').exists())
 
@@ -296,11 +299,11 @@ class TwoHostsTest(absltest.TestCase):
         [*hosts[1], 'ip', 'link', 'set', 'acme-cbo-b', 'down'], check=True
       )
       for number, member in enumerate(members):
-        said, _ = member.communicate(timeout=120)
-        self.assertEqual(member.returncode, 1, said)
+        output, _ = member.communicate(timeout=120)
+        self.assertEqual(member.returncode, 1, output)
         self.assertRegex(
-          said,
-          rf'error: process {1 - number} \(.*\) was not heard of for \d+ s',
+          output,
+          rf'error: process {1 - number} \(.*\) sent nothing for \d+ s',
         )
       self.assertLess(time.monotonic() - begin, 60)
 

@@ -71,10 +71,10 @@ def _brought():
   runtime, state = _runtime(), _state()
   with (
     mock.patch.object(made.Slope, 'step', noted),
-    runtime._acting(_run(), state) as acting,
+    runtime._actors(_run(), state) as actors,
   ):
-    ticket = experience_queue.WorkItem(1, state.key, 0, state.params)
-    return acting.each[0](ticket), asked
+    item = experience_queue.WorkItem(1, state.key, 0, state.params)
+    return actors.collect[0](item), asked
 
 
 class ExperienceTest(absltest.TestCase):
@@ -202,7 +202,7 @@ class FaultTest(parameterized.TestCase):
       self._assert_raises(
         _runtime(make, stall_seconds=1.0),
         errors.PeerError,
-        'actor 0 has been at it for',
+        'timed out after .* waiting for actor 0',
       )
 
 

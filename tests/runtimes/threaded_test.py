@@ -1,4 +1,4 @@
-"""Tests of actors and a learner beside each other, and of how they end."""
+"""Tests of actor threads beside a learner, and of how they end."""
 
 import contextlib
 import functools
@@ -25,9 +25,9 @@ _PARTS = miniature.parts()
 
 @functools.cache
 def _programs() -> dict[str, Any]:
-  """Of all tests, compiled once; tasks are always the same."""
-  drawn = jax.tree.map(jnp.asarray, miniature.tasks(4))
-  return {**agent.programs(_PARTS), 'fill': lambda key: (drawn, True)}
+  """Returns programs shared by all tests; tasks are always the same."""
+  tasks = jax.tree.map(jnp.asarray, miniature.tasks(4))
+  return {**agent.programs(_PARTS), 'fill': lambda key: (tasks, True)}
 
 
 def _state() -> Any:
@@ -50,41 +50,41 @@ class LearningTest(parameterized.TestCase):
     with _runtime(num_actors).session(_programs(), state) as threaded_step:
       for _ in range(5):
         expected, metrics = step(expected)
-        state, found = threaded_step(state)
-        self.assertEqual(found['policy/lag'], 0)
+        state, actual = threaded_step(state)
+        self.assertEqual(actual['policy/lag'], 0)
         chex.assert_trees_all_equal(
-          {name: found[name] for name in metrics}, dict(metrics)
+          {name: actual[name] for name in metrics}, dict(metrics)
         )
     chex.assert_trees_all_equal(state, expected)
 
   def test_ratios_are_to_the_policy_that_acted(self):
-    # Before each update the actor has done all that it may: from the second on
-    # with parameters that are one update old.
-    run, state, expected = _programs(), _state(), _state()
+    # Before each update the actor has collected all that the lag limit allows:
+    # from the second on with parameters that are one update old.
+    programs, state, expected = _programs(), _state(), _state()
     before = jax.tree.map(jnp.copy, expected.params)
-    begun = []
+    calls = []
 
     def act(*args):
-      begun.append(args)
-      return run['act'](*args)
+      calls.append(args)
+      return programs['act'](*args)
 
-    with _runtime(max_lag=1).session({**run, 'act': act}, state) as step:
+    with _runtime(max_lag=1).session({**programs, 'act': act}, state) as step:
       for update in range(1, 5):
-        while len(begun) < update + 1:
+        while len(calls) < update + 1:
           time.sleep(0.001)
-        state, found = step(state)
+        state, actual = step(state)
         now = jax.tree.map(jnp.copy, expected.params)
-        brought = agent.collect(run, before, expected.key, update)
-        expected, metrics = agent.update(run, expected, brought)
+        experience = agent.collect(programs, before, expected.key, update)
+        expected, metrics = agent.update(programs, expected, experience)
         before = now
-        self.assertEqual(found['policy/lag'], min(update - 1, 1))
+        self.assertEqual(actual['policy/lag'], min(update - 1, 1))
         chex.assert_trees_all_equal(
-          {name: found[name] for name in metrics}, dict(metrics)
+          {name: actual[name] for name in metrics}, dict(metrics)
         )
         if update > 1:
-          self.assertGreater(found['policy/log_ratio_max'], 1e-3)
+          self.assertGreater(actual['policy/log_ratio_max'], 1e-3)
         else:
-          self.assertLess(found['policy/log_ratio_max'], 1e-5)
+          self.assertLess(actual['policy/log_ratio_max'], 1e-5)
     chex.assert_trees_all_equal(state.params, expected.params)
 
   def test_waiting_is_reported_of_both_sides(self):
@@ -103,20 +103,20 @@ class FaultTest(parameterized.TestCase):
     self.assertEmpty(_actors())
 
   @contextlib.contextmanager
-  def _acting(self, act):
-    """Actors do something else."""
+  def _patch_collect(self, act):
+    """Replaces the function of the actors."""
     with mock.patch.object(agent, 'collect', act):
       yield
 
   def test_an_actor_that_raises(self):
-    def act(run, params, key, update):
-      del run, params, key
+    def act(programs, params, key, update):
+      del programs, params, key
       raise KeyError(f'at update {update}')
 
     for num_actors in range(1, self.tries + 1):
       begin = time.monotonic()
       with (
-        self._acting(act),
+        self._patch_collect(act),
         self.assertRaisesRegex(KeyError, 'at update') as caught,
         _runtime(num_actors, 2).session(_programs(), _state()) as step,
       ):
@@ -134,8 +134,10 @@ class FaultTest(parameterized.TestCase):
         raise KeyError('too late')
 
       with (
-        self._acting(act),
-        self.assertRaisesRegex(errors.PeerError, 'actor 0 has been at it for'),
+        self._patch_collect(act),
+        self.assertRaisesRegex(
+          errors.PeerError, 'timed out after .* waiting for actor 0'
+        ),
         _runtime(stall_seconds=0.2).session(_programs(), _state()) as step,
       ):
         try:
@@ -147,7 +149,7 @@ class FaultTest(parameterized.TestCase):
     ended = threading.Event()
     with (
       mock.patch.object(threaded, '_JOIN_SECONDS', 0.2),
-      self._acting(lambda *unused: ended.wait(20)),
+      self._patch_collect(lambda *unused: ended.wait(20)),
     ):
       with (
         self.assertRaises(errors.PeerError) as caught,
@@ -168,21 +170,21 @@ class FaultTest(parameterized.TestCase):
   def test_an_actor_that_is_slow_to_end_is_waited_for(self):
     with (
       mock.patch.object(threaded, '_JOIN_SECONDS', 0.2),
-      self._acting(lambda *unused: time.sleep(0.6)),
+      self._patch_collect(lambda *unused: time.sleep(0.6)),
       _runtime(stall_seconds=30.0).session(_programs(), _state()),
     ):
       time.sleep(0.1)
     self.assertEmpty(_actors())
 
   def test_a_learner_that_raises(self):
-    run = {
+    programs = {
       **_programs(),
       'learn': mock.Mock(side_effect=KeyError('of the learner')),
     }
     for num_actors in range(1, self.tries + 1):
       with (
         self.assertRaisesRegex(KeyError, 'of the learner'),
-        _runtime(num_actors, 2).session(run, _state()) as step,
+        _runtime(num_actors, 2).session(programs, _state()) as step,
       ):
         step(_state())
 
@@ -190,26 +192,26 @@ class FaultTest(parameterized.TestCase):
     for i in range(50):
       state = _state()
       with _runtime(1 + i % 3, i % 4).session(_programs(), state) as step:
-        if i % 2:  # What they may bring is there, and nobody takes it.
+        if i % 2:  # The queue is full.
           time.sleep(0.01)
         for _ in range(i % 3):
           state, _ = step(state)
       self.assertEmpty(_actors())
 
   def test_a_number_that_is_not_finite_is_named(self):
-    spoilt = {**_programs()}
-    act = spoilt['act']
+    faulty = {**_programs()}
+    act = faulty['act']
 
-    def lost(*args):
+    def act_with_fault(*args):
       data, faults = act(*args)
       return data, np.asarray(faults) | (np.arange(4) == 2)
 
-    spoilt['act'] = lost
+    faulty['act'] = act_with_fault
     with (
       self.assertRaisesRegex(
         errors.NonFiniteError, 'observation is not finite'
       ),
-      _runtime().session(spoilt, _state()) as step,
+      _runtime().session(faulty, _state()) as step,
     ):
       step(_state())
 
