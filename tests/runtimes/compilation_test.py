@@ -21,6 +21,8 @@ class LoadOrCompileTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.cache = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    # After the config is restored: jax keeps using the directory until then.
+    self.addCleanup(compilation_cache.reset_cache)
     self._patch_config('jax_compilation_cache_dir', str(self.cache))
     self.compiled = 0
 
@@ -62,7 +64,6 @@ class LoadOrCompileTest(parameterized.TestCase):
     # A program loaded from jax's cache is incomplete when serialized again.
     self._patch_config('jax_persistent_cache_min_compile_time_secs', 0.0)
     compilation_cache.reset_cache()
-    self.addCleanup(compilation_cache.reset_cache)
     x = jnp.arange(3.0)
     for settings in ('a', 'b', 'b'):
       jax.clear_caches()

@@ -62,7 +62,7 @@ def _is_marked(problem):
 
 
 def _spoil(module, name, problem_of=None, value=jnp.nan):
-  """Makes a function return NaN, for the third task if `problem_of` is given."""
+  """Makes a function return NaN, for the third task if given `problem_of`."""
   function = getattr(module, name)
 
   def patched(*arguments):
