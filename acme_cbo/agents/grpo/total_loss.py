@@ -74,7 +74,7 @@ def choices(
     first: [T, ...] the first turns, of nothing chosen yet, if they are known.
 
   Returns:
-    `Choice` with the leading axes T and Z.
+    `StepDistribution` with the leading axes T and Z.
   """
   sets = problem.sets & trajectory.affordable[..., None]  # [T, M, D]
   partials = jax.vmap(action_distribution.partial_before_each_step, (0, None))(

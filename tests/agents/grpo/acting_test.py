@@ -70,7 +70,7 @@ def _jit_act(key, params, tasks, kinds):
 
 @functools.cache
 def _said():
-  """Of every rollout [B, G]: parent logits [T + 1, D], and `Choice` [T, Z]."""
+  """Returns parent logits [B, G, T + 1, D], `StepDistribution` [B, G, T, Z]."""
   network = miniature.network()
 
   def rollout(problem, observations, trajectory):
