@@ -1,3 +1,55 @@
-"""Amortised causal Bayesian optimisation: learn once, then decide at once."""
+"""Policies for causal Bayesian optimization, trained with GRPO in JAX.
+
+A policy is trained once, over a distribution of structural causal models, and
+then chooses interventions on systems that it has never seen, without being
+given their graph:
+
+  import acme_cbo
+
+  policy = acme_cbo.load_policy()
+  session = policy.start(records, target='yield', domains={...}, ...)
+  do = session.choose()
+  session.observe(outcome)
+  session.recommend()
+
+Names are imported when they are first used: importing the package alone loads
+neither jax nor pandas.
+"""
+
+import importlib
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from acme_cbo.infra.errors import UsageError as UsageError
+  from acme_cbo.policies.policy import load_policy as load_policy
+  from acme_cbo.policies.policy import Policy as Policy
+  from acme_cbo.scms.scm import SCM as SCM
+  from acme_cbo.training.loggers import Logger as Logger
+  from acme_cbo.training.trainer import Callback as Callback
+  from acme_cbo.training.trainer import Trainer as Trainer
 
 __version__ = '0.2.0'
+
+_MODULES = {
+  'Callback': 'training.trainer',
+  'Logger': 'training.loggers',
+  'Policy': 'policies.policy',
+  'SCM': 'scms.scm',
+  'Trainer': 'training.trainer',
+  'UsageError': 'infra.errors',
+  'load_policy': 'policies.policy',
+}
+__all__ = [*_MODULES, '__version__']
+
+
+def __getattr__(name: str) -> Any:
+  """Imports a name of the API when it is first used."""
+  if name not in _MODULES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module = importlib.import_module(f'{__name__}.{_MODULES[name]}')
+  globals()[name] = getattr(module, name)
+  return globals()[name]
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)

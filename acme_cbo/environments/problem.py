@@ -1,7 +1,10 @@
-"""Conversion of a simulator's description to a `Problem`."""
+"""Problems from names: of simulators, and of a user's own system."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,91 +17,131 @@ from acme_cbo.scms import intervention_sets
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
 
 
+def make(
+  variables: Sequence[str],
+  target: str,
+  goal: str,
+  domains: Mapping[str, Sequence[float]],
+  max_set_size: int,
+  costs: Mapping[str, float] | None = None,
+  budget: float | None = None,
+) -> types.Problem:
+  """Makes a problem from names.
+
+  Args:
+    variables: names of the D variables.
+    target: name of the variable to optimize.
+    goal: 'maximize' or 'minimize'.
+    domains: {variable: (low, high)} of each variable that may be set.
+    max_set_size: number of variables that one intervention sets at most.
+    costs: {variable: cost of setting it once}; 1 where it is left out.
+    budget: what all interventions together may cost; None is unlimited.
+
+  Returns:
+    The `Problem`, of numpy arrays in float64.
+
+  Raises:
+    errors.UsageError: an argument is wrong, or does not fit the others.
+  """
+  costs = costs or {}
+  if message := _complaint(
+    variables, target, goal, domains, max_set_size, costs, budget
+  ):
+    raise errors.UsageError(message)
+  settable = np.array([name in domains for name in variables])
+  low, high = (
+    np.array([float(domains.get(name, (0, 0))[i]) for name in variables])
+    for i in (0, 1)
+  )
+  return types.Problem._make(
+    (
+      np.ones(len(variables), bool),
+      intervention_sets.subsets(settable, max_set_size),
+      np.array([name == target for name in variables]),
+      np.float64(_GOALS[goal]),
+      low,
+      high,
+      np.array([float(costs.get(name, 1.0)) for name in variables]),
+      np.float64(np.inf if budget is None else budget),
+      np.float64(1.0),
+    )
+  )
+
+
 def from_simulator(
   simulator: environment.Simulator, max_set_size: int
 ) -> types.Problem:
-  """Builds the problem that a simulator describes.
+  """Returns the problem of a simulator, of jax arrays.
 
   Args:
-    simulator: the simulator.
-    max_set_size: maximum number of variables that are set together.
-
-  Returns:
-    The `Problem`, in the variables' own units.
+    simulator: any one of its kind.
+    max_set_size: number of variables that one intervention sets at most.
 
   Raises:
-    errors.UsageError: an attribute of the simulator is missing or invalid.
+    errors.UsageError: an attribute of the simulator is missing, or wrong.
   """
-  names, target, goal, domains = describe(simulator)
-  unknown = [name for name in [target, *domains] if name not in names]
-  invalid = [name for name, domain in domains.items() if not _is_domain(domain)]
-  if unknown:
-    message = (
-      f'{unknown[0]!r} is its target or has a domain, but is not one of its '
-      f'variables, {", ".join(map(repr, names))}'
-    )
-  elif len(set(names)) < len(names):
-    message = 'its variables contain a name twice; use unique names'
-  elif goal not in list(_GOALS):
-    message = f"its goal is {goal!r}; it must be 'maximize' or 'minimize'"
-  elif target in domains:
-    message = f'its target {target!r} has a domain, but may not be set'
-  elif not domains:
-    message = 'its domains are empty; at least one variable needs a domain'
-  elif invalid:
-    message = (
-      f'the domain of {invalid[0]!r} is {domains[invalid[0]]}; it must be two '
-      'finite numbers, the lower first'
-    )
-  else:
-    message = ''
-  if message:
+  description = describe(simulator)
+  try:
+    problem = make(*description, max_set_size)
+  except errors.UsageError as error:
     raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)}: {message}'
+      f'{simulator_process.display_name(simulator)}: {error}'
+    ) from error
+  return jax.tree.map(jnp.asarray, problem)
+
+
+def _complaint(
+  variables, target, goal, domains, max_set_size, costs, budget
+) -> str:
+  """Returns what is wrong with the arguments of `make`; empty if nothing is."""
+  unknown = [x for x in (target, *domains, *costs) if x not in variables]
+  if unknown:
+    return (
+      f'{unknown[0]!r}, the target or a name in the domains or costs, is none '
+      f'of the variables, {", ".join(map(repr, variables))}'
     )
-  settable = np.array([name in domains for name in names])
-  low, high = (
-    np.array([domains.get(name, (0.0, 0.0))[i] for name in names], np.float32)
-    for i in (0, 1)
-  )
-  size = len(names)
-  return types.Problem(
-    exists=jnp.ones(size, bool),
-    sets=jnp.asarray(intervention_sets.subsets(settable, max_set_size)),
-    target=jnp.array([name == target for name in names]),
-    goal=jnp.float32(_GOALS[goal]),
-    low=jnp.asarray(low),
-    high=jnp.asarray(high),
-    cost=jnp.ones(size),
-    budget=jnp.float32(jnp.inf),
-    samples=jnp.float32(1.0),
-  )
+  if len(set(variables)) < len(variables):
+    return 'two variables have the same name'
+  if goal not in list(_GOALS):
+    return f"the goal is {goal!r}; it must be 'maximize' or 'minimize'"
+  if target in domains:
+    return f'the target {target!r} has a domain, but it cannot be set'
+  if not domains:
+    return 'no variable has a domain, so that none can be set'
+  for name, domain in domains.items():
+    if not _is_domain(domain):
+      return (
+        f'the domain of {name!r} is {domain}; it must be two finite numbers, '
+        'the lower first'
+      )
+  if max_set_size < 1:
+    return f'max_set_size is {max_set_size}; it must be 1 or more'
+  for name, cost in costs.items():
+    if not 0 < float(cost) < np.inf:
+      return f'the cost of {name!r} is {cost}; it must be finite and above 0'
+  if budget is not None and not 0 < budget < np.inf:
+    return f'the budget is {budget}; it must be finite and above 0'
+  return ''
 
 
 def describe(simulator: environment.Simulator):
-  """Returns the variables, target, goal and domains of a simulator, unchecked.
-
-  Args:
-    simulator: the simulator.
-
-  Returns:
-    List of variables, target, goal, and dictionary of domains.
+  """Returns its variables, target, goal and domains, unchecked.
 
   Raises:
-    errors.UsageError: an attribute is missing or has the wrong type.
+    errors.UsageError: one of them is missing.
   """
   try:
     names, target = list(simulator.variables), simulator.target
     return names, target, simulator.goal, dict(simulator.domains)
   except (AttributeError, TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)} does not implement '
+      f'{simulator_process.display_name(simulator)} lacks an attribute of '
       f'acme_cbo.environments.environment.Simulator: {error}'
     ) from error
 
 
 def _is_domain(domain) -> bool:
-  """Returns whether a value is two finite numbers, the lower first."""
+  """Returns whether it is two finite numbers, the lower first."""
   try:
     low, high = map(float, domain)
   except (TypeError, ValueError):

@@ -53,7 +53,7 @@ class Attention(NamedTuple):
   def make(cls, name, width, num_heads):
     """Creates the layers; `name` is the prefix of their names."""
     return cls(
-      norm=norm(f'{name}norm'),
+      norm=norm(f'{name}_norm'),
       project=linear(f'{name}_project', width + 2 * (width // num_heads)),
       merge=linear(f'{name}_merge', width),
     )

@@ -82,28 +82,24 @@ class ProblemTest(parameterized.TestCase):
       self.assertEqual(problem_lib.from_simulator(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
-    ('target', 'w', "Slope: 'w' is its target or has a domain, but is not one"),
+    (
+      'target',
+      'w',
+      "Slope: 'w', the target or a name in the domains or costs,",
+    ),
     ('goal', 'more', "goal is 'more'; it must be 'maximize' or 'minimize'"),
     ('goal', ['maximize'], "goal is ['maximize']; it must be"),
-    (
-      'variables',
-      ('x', 'x', 'y'),
-      "is not one of its variables, 'x', 'x', 'y'",
-    ),
-    ('variables', ('x', 'z', 'y', 'z'), 'a name twice'),
+    ('variables', ('x', 'x', 'y'), "is none of the variables, 'x', 'x', 'y'"),
+    ('variables', ('x', 'z', 'y', 'z'), 'the same name'),
     ('domains', {'y': (0, 1)}, "target 'y' has a domain"),
-    ('domains', {}, 'its domains are empty'),
+    ('domains', {}, 'no variable has a domain'),
     ('domains', {'x': (1, 0)}, "the domain of 'x' is (1, 0); it must be two"),
     ('domains', {'x': (0, np.inf)}, "the domain of 'x'"),
     ('domains', {'x': (0, 1, 2)}, "the domain of 'x'"),
     ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
     ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),
-    ('domains', {'v': (0, 1)}, "'v' is its target or has a domain"),
-    (
-      'domains',
-      None,
-      'does not implement acme_cbo.environments.environment.Simulator',
-    ),
+    ('domains', {'v': (0, 1)}, "'v', the target or a name in the domains"),
+    ('domains', None, 'lacks an attribute'),
   )
   def test_refuses_an_invalid_description(self, attribute, value, sentence):
     with (

@@ -1,0 +1,345 @@
+"""Trained policies for use from Python, on arrays and named variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_cbo import types
+from acme_cbo.environments import environment
+from acme_cbo.environments import problem as problem_lib
+from acme_cbo.infra import errors
+from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base as networks_base
+from acme_cbo.policies import base
+from acme_cbo.policies import host_policy
+from acme_cbo.policies import saving
+from acme_cbo.policies import trained
+from acme_cbo.scms import intervention_sets
+
+
+def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
+  """Loads a trained policy.
+
+  Args:
+    path: directory of a run, or of a saved policy; without it, the policy that
+      comes with the package.
+
+  Returns:
+    The `Policy`.
+
+  Raises:
+    UsageError: the directory holds no policy, or a damaged one.
+
+  Example:
+    >>> import acme_cbo
+    >>> policy = acme_cbo.load_policy()
+    >>> policy.metadata['horizon']['num_interventions']
+    40
+  """
+  directory = saving.SHIPPED if path is None else pathlib.Path(path)
+  if (directory / 'policy').is_dir():
+    directory = directory / 'policy'
+  saved = saving.load(directory)
+  return Policy(saved.network, saved.params, saved.about)
+
+
+class Policy:
+  """A trained policy: it chooses interventions on systems it has never seen.
+
+  Attributes:
+    metadata: what the policy was trained for, as its `policy.json` has it.
+
+  Example:
+    Ten interventions on a system of three variables, here a simulated one:
+
+    >>> import acme_cbo
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> def experiment(do):
+    ...   x = do.get('x', rng.normal())
+    ...   z = do.get('z', -x + 0.1 * rng.normal())
+    ...   return {'x': x, 'z': z, 'y': -((z - 1) ** 2) + 0.1 * rng.normal()}
+    >>> records = [list(experiment({}).values()) for _ in range(50)]
+    >>> session = acme_cbo.load_policy().start(
+    ...   records, ['x', 'z', 'y'], target='y', goal='maximize',
+    ...   domains={'x': (-3, 3), 'z': (-3, 3)}, num_interventions=10)
+    >>> for _ in range(10):
+    ...   do = session.choose()
+    ...   session.observe(experiment(do))
+    >>> sorted(session.recommend()) in (['x'], ['z'])
+    True
+  """
+
+  def __init__(
+    self,
+    network: networks_base.Network,
+    params: Any,
+    metadata: Mapping[str, Any],
+  ):
+    """Wraps a network with its parameters; see `load_policy`.
+
+    Args:
+      network: functions of the network.
+      params: parameters of the network.
+      metadata: what the policy was trained for.
+    """
+    self.metadata = metadata
+    self._network = network
+    self._params = params
+    self._functions: dict[int, base.Policy] = {}
+
+  def start(
+    self,
+    observations: Any,
+    variables: Sequence[str] | None = None,
+    *,
+    target: str,
+    domains: Mapping[str, tuple[float, float]],
+    num_interventions: int,
+    goal: str = 'maximize',
+    max_set_size: int = 1,
+    costs: Mapping[str, float] | None = None,
+    budget: float | None = None,
+    seed: int = 0,
+  ) -> Session:
+    """Starts a sequence of interventions on one system.
+
+    Args:
+      observations: [N, D] passive records, at least 2: an array, or a DataFrame
+        whose columns are the variables.
+      variables: names of the D columns; a DataFrame has its own.
+      target: name of the variable to optimize.
+      domains: {variable: (low, high)} of each variable that may be set.
+      num_interventions: T, number of interventions that are planned.
+      goal: 'maximize' or 'minimize'.
+      max_set_size: number of variables that one intervention sets at most.
+      costs: {variable: cost of setting it once}; 1 where it is left out.
+      budget: what all interventions together may cost; None is unlimited.
+      seed: seed of the policy's draws.
+
+    Returns:
+      The `Session`.
+
+    Raises:
+      UsageError: an argument cannot be used; the sentence names it.
+    """
+    names = list(getattr(observations, 'columns', ()))
+    if variables is None and not names:
+      raise errors.UsageError(
+        'name the columns of the observations: variables=[...]'
+      )
+    names = names if variables is None else list(variables)
+    rows = _rows(observations, names)
+    if num_interventions < 1:
+      raise errors.UsageError(
+        f'num_interventions is {num_interventions}; it must be 1 or more'
+      )
+    problem = problem_lib.make(
+      names, target, goal, domains, max_set_size, costs, budget
+    )
+    size = intervention_sets.max_size(problem)
+    if size not in self._functions:
+      self._functions[size] = host_policy.compiled(
+        lambda params: trained.trained(
+          self._network,
+          params,
+          ('learned',),
+          size,
+          action_distribution.sample,
+        ),
+        self._params,
+      )(self._params)
+    return Session(
+      self._functions[size], problem, names, rows, num_interventions, seed
+    )
+
+
+class Session:
+  """A sequence of interventions on one system; made by `Policy.start`.
+
+  Attributes:
+    variables: names of the D variables.
+    num_observed: number of outcomes observed so far.
+  """
+
+  def __init__(
+    self,
+    functions: base.Policy,
+    problem: types.Problem,
+    variables: Sequence[str],
+    observations: np.ndarray,
+    num_interventions: int,
+    seed: int,
+  ):
+    """Takes in the passive records.
+
+    Args:
+      functions: of the policy, for the host.
+      problem: what may be set, and what for.
+      variables: names of the D variables.
+      observations: [N, D] passive records.
+      num_interventions: T, number of interventions that are planned.
+      seed: seed of the policy's draws.
+    """
+    self.variables = tuple(variables)
+    self.num_observed = 0
+    self._functions = functions
+    self._problem = problem
+    self._num_interventions = num_interventions
+    self._key = jax.random.PRNGKey(seed)
+    self._chosen: types.Intervention | None = None
+    self._spent = 0.0
+    self._memory = functions.init(problem, observations, num_interventions)
+
+  def choose(self) -> dict[str, float]:
+    """Returns the next intervention: {variable: value to set it to}.
+
+    Raises:
+      UsageError: all planned interventions were made, or the rest of the budget
+        pays for none.
+    """
+    self._check_open()
+    left = intervention_sets.affordable(self._problem, np.float32(self._spent))
+    if not left.any():
+      raise errors.UsageError(
+        f'the budget is spent: {self._spent:g} of '
+        f'{float(self._problem.budget):g}'
+      )
+    key = jax.random.fold_in(self._key, self.num_observed)
+    self._chosen = self._functions.choose(key, self._memory)
+    return self._named(self._chosen)
+
+  def observe(
+    self,
+    outcome: Mapping[str, float] | Sequence[float] | np.ndarray,
+    do: Mapping[str, float] | None = None,
+  ) -> None:
+    """Takes in the outcome of an intervention.
+
+    Args:
+      outcome: values of all variables, by name or in the order of `variables`.
+      do: the intervention that was made: {variable: value}; the one that was
+        chosen last where it is left out.
+
+    Raises:
+      UsageError: a value is missing or not finite, the intervention is not
+        allowed, or there is none to observe the outcome of.
+    """
+    self._check_open()
+    row = _row(outcome, self.variables)
+    made = self._chosen if do is None else self._intervention(do)
+    if made is None:
+      raise errors.UsageError(
+        'no intervention was chosen since the last outcome: choose() first, or '
+        'say which one was made, as do={...}'
+      )
+    self._memory = self._functions.observe(
+      self._memory, self.num_observed, made, row
+    )
+    self._spent += float(np.asarray(made.mask) @ np.asarray(self._problem.cost))
+    self.num_observed += 1
+    self._chosen = None
+
+  def recommend(self) -> dict[str, float]:
+    """Returns the best intervention found: {variable: value}."""
+    return self._named(self._functions.recommend(self._memory))
+
+  def parent_probabilities(self) -> dict[str, float]:
+    """Returns {variable: probability that it is a direct cause of the target}.
+
+    It is the belief of the network, after the latest outcome.
+    """
+    states = jax.tree.map(
+      lambda leaf: np.asarray(leaf)[None],
+      self._functions.belief_states(self._memory),
+    )
+    (belief,) = self._functions.parents(states).values()
+    candidates = ~np.asarray(self._problem.target)
+    return {
+      name: float(probability)
+      for name, probability, is_candidate in zip(
+        self.variables, np.asarray(belief)[0], candidates, strict=True
+      )
+      if is_candidate
+    }
+
+  def _check_open(self):
+    if self.num_observed >= self._num_interventions:
+      raise errors.UsageError(
+        f'all {self._num_interventions} interventions were made; start a new '
+        'session with a larger num_interventions'
+      )
+
+  def _named(self, intervention):
+    mask, values = map(np.asarray, intervention)
+    return {self.variables[j]: float(values[j]) for j in np.flatnonzero(mask)}
+
+  def _intervention(self, do):
+    unknown = [name for name in do if name not in self.variables]
+    if unknown:
+      hint = errors.did_you_mean(unknown[0], self.variables)
+      raise errors.UsageError(f'there is no variable {unknown[0]!r}{hint}')
+    intervention = types.Intervention._make(
+      (
+        np.array([name in do for name in self.variables]),
+        np.array([float(do.get(name, 0.0)) for name in self.variables]),
+      )
+    )
+    try:
+      environment.check_intervention(self._problem, intervention)
+    except ValueError as error:
+      raise errors.UsageError(f'do={dict(do)}: {error}') from error
+    return intervention
+
+
+def _rows(observations: Any, names: Sequence[str]) -> np.ndarray:
+  """Returns [N, D] observations as floats, checked."""
+  try:
+    rows = np.asarray(observations, np.float64)
+  except (TypeError, ValueError) as error:
+    raise errors.UsageError(f'observations: {error}') from error
+  if rows.ndim != 2 or rows.shape[1] != len(names):
+    raise errors.UsageError(
+      f'observations have the shape {rows.shape}; they must be rows of '
+      f'{len(names)} values, one for each of {", ".join(map(str, names))}'
+    )
+  if len(rows) < 2:
+    raise errors.UsageError(
+      f'{len(rows)} observations; there must be 2 or more'
+    )
+  for i, j in np.argwhere(~np.isfinite(rows)):
+    raise errors.UsageError(
+      f'observation {i} of {names[j]!r} is {rows[i, j]}; it must be finite'
+    )
+  return rows
+
+
+def _row(outcome: Any, names: Sequence[str]) -> np.ndarray:
+  """Returns [D] an outcome as floats, checked."""
+  if isinstance(outcome, Mapping):
+    missing = [name for name in names if name not in outcome]
+    unknown = [name for name in outcome if name not in names]
+    if missing or unknown:
+      raise errors.UsageError(
+        f'the outcome has no value of {missing[0]!r}'
+        if missing
+        else f'the outcome has a value of {unknown[0]!r}, which is no variable'
+      )
+    outcome = [outcome[name] for name in names]
+  row = np.asarray(outcome, np.float64)
+  if row.shape != (len(names),):
+    raise errors.UsageError(
+      f'the outcome has the shape {row.shape}; it must be {len(names)} values, '
+      f'one for each of {", ".join(names)}'
+    )
+  for j in np.flatnonzero(~np.isfinite(row)):
+    raise errors.UsageError(
+      f'the outcome of {names[j]!r} is {row[j]}; it must be finite'
+    )
+  return row

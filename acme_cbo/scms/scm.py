@@ -1,0 +1,153 @@
+"""A structural causal model with named variables, for use from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from acme_cbo import types
+from acme_cbo.infra import errors
+from acme_cbo.scms import benchmarks
+from acme_cbo.scms import simulate
+from acme_cbo.scms import systems
+from acme_cbo.scms.files import yaml_spec
+
+_NUM_DRAWS = 4096
+
+
+class SCM:
+  """A structural causal model to experiment on.
+
+  Attributes:
+    name: name of the model.
+    variables: names of the variables that are observed.
+    target: name of the variable to optimize.
+    goal: 'maximize' or 'minimize'.
+    domains: {variable: (low, high)} of each variable that may be set.
+
+  Example:
+    >>> import acme_cbo
+    >>> scm = acme_cbo.SCM.from_text('''
+    ... name: mine
+    ... target: y
+    ... goal: minimize
+    ... variables:
+    ...   x: {equation: "e", domain: [-2, 2]}
+    ...   y: {equation: "(x - 1) ** 2 + 0.1 * e"}
+    ... ''')
+    >>> scm.sample(3).shape
+    (3, 2)
+    >>> round(scm.expected_outcome({'x': 1.0}), 1)
+    0.0
+  """
+
+  def __init__(self, system: systems.System):
+    """Names the parts of a model; see `from_yaml` and `named`.
+
+    Args:
+      system: arrays of the model, and names of its variables.
+    """
+    problem = jax.tree.map(np.asarray, system.scm.problem)
+    observed = np.flatnonzero(problem.exists)
+    self._system = system
+    self._observed = observed
+    self.name = system.name
+    self.variables = tuple(system.variables[j] for j in observed)
+    self.target = system.variables[int(np.argmax(problem.target))]
+    self.goal = 'maximize' if problem.goal > 0 else 'minimize'
+    self.domains = {
+      system.variables[j]: (float(problem.low[j]), float(problem.high[j]))
+      for j in np.flatnonzero(problem.settable)
+    }
+
+  @classmethod
+  def from_yaml(cls, path: str | os.PathLike[str]) -> SCM:
+    """Reads a model from a YAML file; docs/benchmarks.md describes its form.
+
+    Raises:
+      UsageError: the file cannot be read or describes no model; the sentence
+        has its line and column.
+    """
+    with jax.enable_x64(True):
+      return cls(yaml_spec.read(path))
+
+  @classmethod
+  def from_text(cls, text: str) -> SCM:
+    """Reads a model from the text of a YAML file, see `from_yaml`."""
+    with jax.enable_x64(True):
+      return cls(yaml_spec.parse(text))
+
+  @classmethod
+  def named(cls, name: str) -> SCM:
+    """Returns a benchmark of the literature, as 'toy' or 'ackley'.
+
+    Raises:
+      UsageError: there is no benchmark of that name.
+    """
+    if name not in benchmarks.TEXTS:
+      hint = errors.did_you_mean_or_options(name, list(benchmarks.TEXTS))
+      raise errors.UsageError(f'there is no benchmark {name!r}{hint}')
+    with jax.enable_x64(True):
+      return cls(benchmarks.load(name))
+
+  def sample(
+    self,
+    num_samples: int,
+    do: Mapping[str, float] | None = None,
+    seed: int = 0,
+  ) -> pd.DataFrame:
+    """Samples rows of the observed variables.
+
+    Args:
+      num_samples: number of rows.
+      do: {variable: value} of an intervention; nothing is set without it.
+      seed: seed of the noise.
+
+    Returns:
+      A DataFrame of `num_samples` rows, one column for each of `variables`.
+
+    Raises:
+      UsageError: `do` names no variable.
+    """
+    with jax.enable_x64(True):
+      rows = simulate.sample(
+        jax.random.PRNGKey(seed),
+        self._system.scm,
+        self._intervention(do or {}),
+        num_samples,
+      )
+    rows = np.asarray(rows)[:, self._observed]
+    return pd.DataFrame(rows, columns=list(self.variables))
+
+  def expected_outcome(self, do: Mapping[str, float] | None = None) -> float:
+    """Returns E[target | do], the mean over 4,096 draws of the noise.
+
+    Args:
+      do: {variable: value} of an intervention; nothing is set without it.
+
+    Raises:
+      UsageError: `do` names no variable.
+    """
+    scm = self._system.scm
+    with jax.enable_x64(True):
+      bank = simulate.noise_bank(jax.random.PRNGKey(0), scm, _NUM_DRAWS)
+      outcome = simulate.expected_outcome(
+        scm, bank, self._intervention(do or {})
+      )
+      return float(simulate.in_target_units(scm, outcome))
+
+  def _intervention(self, do: Mapping[str, float]) -> types.Intervention:
+    names = self._system.variables
+    for name in do:
+      if name not in names:
+        hint = errors.did_you_mean_or_options(name, list(names))
+        raise errors.UsageError(f'{self.name} has no variable {name!r}{hint}')
+    return types.Intervention(
+      mask=jnp.array([name in do for name in names]),
+      values=jnp.array([float(do.get(name, 0.0)) for name in names]),
+    )
