@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -205,7 +206,7 @@ class Session:
         pays for none.
     """
     self._check_open()
-    left = intervention_sets.affordable(self._problem, np.float32(self._spent))
+    left = intervention_sets.affordable(self._problem, jnp.asarray(self._spent))
     if not left.any():
       raise errors.UsageError(
         f'the budget is spent: {self._spent:g} of '
@@ -340,6 +341,6 @@ def _row(outcome: Any, names: Sequence[str]) -> np.ndarray:
     )
   for j in np.flatnonzero(~np.isfinite(row)):
     raise errors.UsageError(
-      f'the outcome of {names[j]!r} is {row[j]}; it must be finite'
+      f'the outcome of {names[int(j)]!r} is {row[j]}; it must be finite'
     )
   return row
