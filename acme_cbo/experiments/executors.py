@@ -208,9 +208,7 @@ class Cluster:
       errors.UsageError: there is no such cluster here, or a parameter is not
         one.
     """
-    self._submitit = extras.import_module(
-      'submitit', 'slurm', '--executor=slurm'
-    )
+    self._submitit = extras.import_module('submitit', '--executor=slurm')
     # What is submitted finds the package where it is here.
     os.environ['PYTHONPATH'] = child_process.python_path()
     try:

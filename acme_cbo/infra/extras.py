@@ -6,12 +6,11 @@ from typing import Any
 from acme_cbo.infra import errors
 
 
-def import_module(name: str, extra: str, user: str) -> Any:
+def import_module(name: str, user: str) -> Any:
   """Imports a module of an optional dependency.
 
   Args:
     name: Dotted name of the module.
-    extra: Extra of acme_cbo that installs it.
     user: What needs it, such as the flag that was given.
 
   Returns:
@@ -27,6 +26,5 @@ def import_module(name: str, extra: str, user: str) -> Any:
     if error.name != package:
       raise
     raise errors.UsageError(
-      f'{user} needs the package {package}; install it by: '
-      f"pip install 'acme_cbo[{extra}]'"
+      f'{user} needs the package {package}; install it by: pip install {package}'
     ) from error

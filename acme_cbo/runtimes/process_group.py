@@ -111,9 +111,7 @@ def _slurm() -> ProcessSpec:
       '--coordinator=slurm: this process was not started by srun, which '
       'sets SLURM_PROCID'
     )
-  slurm = extras.import_module(
-    'submitit.slurm.slurm', 'slurm', '--coordinator=slurm'
-  )
+  slurm = extras.import_module('submitit.slurm.slurm', '--coordinator=slurm')
   job = slurm.SlurmJobEnvironment()
   # All processes know the job number; two jobs may share a machine.
   port = 20000 + int(job.job_id.partition('_')[0]) % 20000
