@@ -70,15 +70,21 @@ class BuildFileTest(absltest.TestCase):
 
   def test_deps_are_the_imports(self):
     for package, labels in _imported().items():
-      with self.subTest(package):
-        # Every file of a package imports acme_cbo/__init__.py.
-        expected = labels | ({':root'} if package != 'root' else set())
-        deps = {f':{name}' for name in self.packages[package]} | {
-          f'@pip//{name}' for name in self.pip[package]
-        }
-        advice = 'adapt _PACKAGES or _PIP in BUILD'
-        self.assertContainsSubset(deps - expected, _LATE, advice)
-        self.assertContainsSubset(expected, deps, advice)
+      # Every file of a package imports acme_cbo/__init__.py.
+      labels |= {':root'} - {f':{package}'}
+      labels |= _LATE & {f'@pip//{name}' for name in self.pip[package]}
+      for constant, values, prefix in (
+        ('_PACKAGES', self.packages, ':'),
+        ('_PIP', self.pip, '@pip//'),
+      ):
+        expected = sorted(
+          label.removeprefix(prefix)
+          for label in labels
+          if label.startswith(prefix)
+        )
+        with self.subTest(f'{constant}, {package}'):
+          line = f'write in {constant}: "{package}": "{" ".join(expected)}",'
+          self.assertEqual(values[package], expected, line)
 
   def test_pip_labels_are_in_the_lock(self):
     lock = (source_tree.ROOT / 'requirements.txt').read_text()

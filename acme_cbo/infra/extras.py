@@ -26,5 +26,6 @@ def import_module(name: str, user: str) -> Any:
     if error.name != package:
       raise
     raise errors.UsageError(
-      f'{user} needs the package {package}; install it by: pip install {package}'
+      f'{user} needs the package {package}; install it by: '
+      f'pip install {package}'
     ) from error

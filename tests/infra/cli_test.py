@@ -69,7 +69,7 @@ class MistakesTest(LauncherTestCase):
     mine.mkdir()
     (mine / 'notes.txt').write_text('precious')
     line = self.assert_one_line(_SMOKE, '--workdir=mine')
-    self.assertRegex(line, '--workdir=mine is not empty; nothing in it is')
+    self.assertRegex(line, '--workdir=mine is not empty; nothing in it was')
     self.assertEqual([path.name for path in mine.iterdir()], ['notes.txt'])
     self.assertEqual((mine / 'notes.txt').read_text(), 'precious')
 
