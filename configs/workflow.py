@@ -1,27 +1,31 @@
-"""A study: which balance of the four rewards is better?
+"""A sweep: which balance of the components of the reward is best?
 
-  python launchers/workflow.py --config=configs/workflow.py --workdir=runs/study
+  python launchers/workflow.py --config=configs/workflow.py --workdir=runs/sweep
   python launchers/workflow.py --config=configs/workflow.py:short --workdir=S
   python launchers/workflow.py --config=configs/workflow.py:smoke --workdir=S
 
-The first takes some three hours on two cores; :short trains for 60 updates, of
-260, and takes half an hour; :smoke only shows that it runs.
+The first takes some three hours on two cores; :short trains for 60 updates
+instead of 260, and takes half an hour; :smoke only shows that it runs.
 
-A study of your own is a file like this one: `get_config` says how much is
-trained and on what policies are compared, `sweep` which configurations there
-are. Any other preset of configs/grpo.py may stand behind the colon.
+A sweep of your own is a file like this one: `get_config` returns the seeds and
+how the policies are evaluated, `sweep` the configs to train. Any other preset
+of configs/grpo.py may follow after the colon.
 """
+
+from typing import Any
 
 import ml_collections
 
-from configs import rewards
+from acme_cbo.experiments import config as config_lib
+from acme_cbo.experiments import presets
+from acme_cbo.infra import config_schema
 
 
 def get_config(preset: str = '') -> ml_collections.ConfigDict:
-  """The config of the study.
+  """Returns the config of the sweep.
 
   Args:
-    preset: what follows the colon of `--config=`.
+    preset: text after the colon of `--config=`.
 
   Returns:
     The config, with its set of fields locked.
@@ -45,35 +49,34 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   if preset == 'smoke':
     config.seeds = (0, 1, 2)
     config.evaluation.repeats = 5
-  config.lock()
-  return config
+  return config.lock()
 
 
 def sweep(
   config: ml_collections.ConfigDict,
-) -> dict[str, ml_collections.ConfigDict]:
-  """The configurations that are compared.
+) -> dict[str, config_lib.GRPOConfig]:
+  """Returns the configs to train and compare.
 
   Args:
-    config: of the study, as flags have changed it.
+    config: config of the sweep, with the overrides of the command line.
 
   Returns:
-    {name: config of a training}; the study gives it its name and its seeds.
+    {name: config of a training run}; the sweep sets their names and seeds.
   """
-  base = '' if config.preset == 'short' else config.preset
-  found = {
-    balance: rewards.get_config(f'{balance}:{base}')
-    for balance in rewards.BALANCES
-  }
+  changes: dict[str, Any] = {}
   if config.preset == 'short':
-    for one in found.values():
-      one.training.num_updates = 60
-  if config.preset == 'smoke':
-    for one in found.values():
-      one.grpo.num_tasks = 16
-      one.grpo.num_minibatches = 2
-      one.training.num_updates = 4
-      one.training.eval_every = 4
-      one.training.checkpoint_every = 2
-      one.evaluation.num_tasks = 16
-  return found
+    changes = {'training.num_updates': 60}
+  elif config.preset == 'smoke':
+    changes = {
+      'grpo.num_tasks': 16,
+      'grpo.num_minibatches': 2,
+      'training.num_updates': 4,
+      'training.eval_every': 4,
+      'training.checkpoint_every': 2,
+      'evaluation.num_tasks': 16,
+    }
+  preset = '' if config.preset == 'short' else config.preset
+  return {
+    name: config_schema.override(presets.balance(name, preset), changes)
+    for name in presets.BALANCES
+  }

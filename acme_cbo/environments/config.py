@@ -1,23 +1,48 @@
-"""Settings of simulators. Nothing here needs jax."""
+"""Configs of episodes and of simulators. Nothing here needs jax."""
 
-from __future__ import annotations
+import dataclasses
 
-from typing import NamedTuple
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
 
 
-class SimulatorConfig(NamedTuple):
-  """Source of simulators; both fields are empty if none are used.
+@dataclasses.dataclass(frozen=True)
+class HorizonConfig(config_schema.Section):
+  """Size of an episode: N observations, then T interventions."""
 
-  Attributes:
-    make: 'module:function', a function without arguments that returns a
-      simulator.
-    command: command line that starts a simulator as a process, see
-      `simulator_process.Process`.
-  """
+  num_observations: int = config_schema.field(
+    20, 'number of records before the first intervention', low=2, high=10000
+  )
+  num_interventions: int = config_schema.field(
+    10, 'number of interventions of an episode', low=1, high=1000
+  )
 
-  make: str
-  command: str
+
+@dataclasses.dataclass(frozen=True)
+class SimulatorConfig(config_schema.Section):
+  """Source of simulators to train on; empty where SCMs are drawn."""
+
+  make: str = config_schema.field(
+    '',
+    "simulator to train on instead of SCMs, as 'module:function' without "
+    'arguments',
+    pattern=r'|[\w.]+:\w+',
+    form="empty or 'module:function'",
+  )
+  command: str = config_schema.field(
+    '',
+    'command that starts a process which is such a simulator',
+    pattern=r'.*',
+    form='a command on one line',
+  )
 
   def __bool__(self) -> bool:
-    """Returns whether simulators are used."""
+    """Whether there is a simulator."""
     return bool(self.make or self.command)
+
+  def check(self, path: str) -> None:
+    """Raises where there are two."""
+    if self.make and self.command:
+      raise errors.UsageError(
+        f'{path} has both make and command; leave one of them empty'
+      )

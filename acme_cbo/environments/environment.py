@@ -1,7 +1,6 @@
 """Environment interface: passive observations, then interventions."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 from typing import Protocol
 
 import jax
@@ -12,20 +11,6 @@ from acme_cbo import types
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
-
-
-@dataclasses.dataclass(frozen=True)
-class Horizon:
-  """Size of an episode.
-
-  Attributes:
-    num_observations: number of observational rows before the first
-      intervention, N.
-    num_interventions: number of interventions, T.
-  """
-
-  num_observations: int
-  num_interventions: int
 
 
 class Simulator(Protocol):

@@ -165,20 +165,3 @@ def _check_least(config: EvaluationConfig, name: str, least: int) -> None:
   value = getattr(config, name)
   if value < least:
     raise errors.UsageError(f'--{name} is {value}; it must be {least} or more')
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOutConfig:
-  """Settings of the held-out SCMs of a training run.
-
-  Attributes:
-    num_tasks: number of SCMs.
-    seed: random seed that they are drawn from, the same for all training seeds.
-    bank_size: number of noise draws over which E[Y | do] is averaged.
-    confidence: confidence level of all intervals.
-  """
-
-  num_tasks: int
-  seed: int
-  bank_size: int
-  confidence: float

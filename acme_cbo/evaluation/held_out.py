@@ -12,7 +12,7 @@ import pandas as pd
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact_posterior
-from acme_cbo.environments import environment
+from acme_cbo.environments import config as environments_config
 from acme_cbo.evaluation import rollouts
 from acme_cbo.evaluation import statistics
 from acme_cbo.infra import errors
@@ -82,9 +82,9 @@ class HeldOut:
   def __init__(
     self,
     seed: int,
-    prior: config.PriorConfig,
+    prior: config.Prior,
     num_tasks: int,
-    horizon: environment.Horizon,
+    horizon: environments_config.HorizonConfig,
   ):
     """Stores the settings.
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo import types
+from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import environment
 from acme_cbo.environments import normalization
 from acme_cbo.environments import simulator_pool
@@ -58,7 +59,7 @@ class HeldOutSimulators:
     make: Callable[[], environment.Simulator],
     problem: types.Problem,
     num_tasks: int,
-    horizon: environment.Horizon,
+    horizon: environments_config.HorizonConfig,
     stall_seconds: float,
   ):
     """Stores the settings; simulators are started by an evaluation.

@@ -10,9 +10,11 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import optimizer
+from acme_cbo.agents.grpo import rewards as rewards_lib
 from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import rollouts
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import results
 from acme_cbo.infra import config_schema
 from acme_cbo.training import analysis
@@ -30,7 +32,7 @@ def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
     'Is it good?': {
       'held-out score': ['eval/score_(first|mean|last)$'],
       'last choice, by family': ['eval/score_last_.*'],
-      'rewards': [f'{REWARDS}(optimization|structure|parent|exploration)$'],
+      'rewards': [f'{REWARDS}({"|".join(rewards_lib.COMPONENTS)})$'],
     },
     'Does it know the causes?': {
       'F1 after the last intervention': [f'belief/.*_f1_{last}'],
@@ -46,11 +48,13 @@ def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
   }
 
 
-def hparams(config: dict[str, Any]) -> dict[str, bool | float | str]:
+def hparams(
+  config: config_lib.GRPOConfig,
+) -> dict[str, bool | float | str]:
   """Every setting as the hparams tab can show it: {'grpo.beta': 0.0}."""
   return {
     path: value if isinstance(value, bool | int | float | str) else str(value)
-    for path, value in config_schema.flat(config).items()
+    for path, value in config_schema.flat(config.to_dict()).items()
   }
 
 

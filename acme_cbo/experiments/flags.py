@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from acme_cbo.infra import config_schema
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
 from acme_cbo.runtimes import process_group
@@ -121,34 +121,45 @@ def process_spec() -> process_group.ProcessSpec | None:
 
 
 def required_config(
-  flag: flags.FlagHolder[Any],
-  example: str = 'configs/grpo.py',
-  is_training: bool = True,
+  flag: flags.FlagHolder[Any], example: str = 'configs/grpo.py'
 ) -> dict[str, Any]:
   """Returns the config of the flag --config as plain values.
 
   Args:
     flag: Holder of the flag.
     example: Config file that an error message names.
-    is_training: Whether to check it as the config of a training.
 
   Returns:
     {section: {field: value}}.
 
   Raises:
-    errors.UsageError: The flag is missing, its file cannot be read, or a field
-      is invalid.
+    errors.UsageError: The flag is missing, or its file cannot be read.
   """
   try:
     config = flag.value
     if config is None:
       raise errors.UsageError(f'no config; give one as --config={example}')
-    values = config.to_dict()
+    return config.to_dict()
   except (OSError, ImportError, ValueError) as error:
     raise errors.UsageError(f'--config: {error}') from error
-  if is_training:
-    config_schema.check(values)
-  return values
+
+
+def required_training_config(
+  flag: flags.FlagHolder[Any],
+) -> config_lib.GRPOConfig:
+  """Returns the validated config of a training run of the flag --config.
+
+  Args:
+    flag: Holder of the flag.
+
+  Returns:
+    The config.
+
+  Raises:
+    errors.UsageError: The flag is missing, its file cannot be read, or a field
+      is invalid.
+  """
+  return config_lib.GRPOConfig.from_dict(required_config(flag))
 
 
 def required_function(

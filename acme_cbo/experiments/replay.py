@@ -16,6 +16,7 @@ from acme_cbo.agents.grpo import rewards
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import train
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
@@ -46,7 +47,7 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   experiment = _experiment(workdir)
   parts = experiment.parts
   _check('--update', update, 1, _updates(experiment, workdir, begun=True))
-  _check('--scm', index, 0, parts.num_tasks - 1)
+  _check('--scm', index, 0, parts.update.num_tasks - 1)
   state, step, run = _after(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
@@ -82,7 +83,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
   """
   experiment = _experiment(workdir)
   _check('--update', update, 0, _updates(experiment, workdir, begun=False))
-  _check('--scm', index, 0, experiment.evaluation.num_tasks - 1)
+  _check('--scm', index, 0, experiment.config.evaluation.num_tasks - 1)
   state, *_ = _after(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
   assert not isinstance(held_out_tasks, held_out_simulators.HeldOutSimulators)
@@ -153,7 +154,7 @@ def _range(values):
 
 
 def _experiment(workdir: pathlib.Path) -> builder.Experiment:
-  experiment = builder.from_config(run_directory.read_config(workdir))
+  experiment = builder.from_config(config_lib.read(workdir))
   if not experiment.can_be_replayed:
     raise errors.UsageError(
       f'the updates of the run in --workdir={workdir} cannot be made again: '
@@ -167,9 +168,9 @@ def _after(update: int, experiment: builder.Experiment, workdir: pathlib.Path):
   run = factory.compile_programs(
     fused.Fused(experiment.parts),
     experiment.parts_from,
-    experiment.training.quick_compile,
+    experiment.config.training.quick_compile,
   )
-  state = run['init'](jax.random.PRNGKey(experiment.seed))
+  state = run['init'](jax.random.PRNGKey(experiment.config.seed))
   with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
     nearest = checkpointer.latest_step(before=update + 1)
     if nearest:
@@ -186,9 +187,11 @@ def _updates(
   """How many updates a run has made, or begun; all of them if it was killed."""
   summary = run_directory.read_summary(workdir)
   if summary is None:
-    return experiment.training.num_updates
+    return experiment.config.training.num_updates
   failed = begun and summary['status'] in ('diverged', 'failed')
-  return min(summary['updates'] + failed, experiment.training.num_updates)
+  return min(
+    summary['updates'] + failed, experiment.config.training.num_updates
+  )
 
 
 def _check(flag: str, value: int, least: int, most: int) -> None:

@@ -23,7 +23,6 @@ from acme_cbo.evaluation import rollouts
 from acme_cbo.evaluation import statistics
 from acme_cbo.experiments import builder
 from acme_cbo.infra import run_directory
-from acme_cbo.networks import config as config_lib
 from acme_cbo.policies import saving
 from acme_cbo.training import analysis
 
@@ -74,7 +73,7 @@ def write(
   Returns:
     What they come to, as `summary.json` holds it.
   """
-  parts, settings = experiment.parts, experiment.evaluation
+  config = experiment.config
   table = pd.concat(
     [
       tasks.table(name, outcomes[name])
@@ -83,14 +82,14 @@ def write(
     ignore_index=True,
   )
   table.to_csv(workdir / 'results.csv', index=False)
-  confidence = settings.confidence
+  confidence = config.evaluation.confidence
   found = {
-    'rewards': parts.weights._asdict() | dataclasses.asdict(parts.kinds),
-    'simple_regret_share': parts.grpo.simple_regret_share,
-    'regret_floor': parts.grpo.regret_floor,
-    'num_observations': parts.horizon.num_observations,
-    'num_interventions': parts.horizon.num_interventions,
-    'held_out_tasks': settings.num_tasks,
+    'rewards': dataclasses.asdict(config.rewards),
+    'simple_regret_share': config.grpo.simple_regret_share,
+    'regret_floor': config.grpo.regret_floor,
+    'num_observations': config.horizon.num_observations,
+    'num_interventions': config.horizon.num_interventions,
+    'held_out_tasks': config.evaluation.num_tasks,
     'described': tasks.description,
     'confidence': confidence,
     'evaluation': statistics.summarize(table, confidence),
@@ -117,7 +116,8 @@ def _analyse(
   rows = [row for row in rows if 'reward/total' in row]
   if len(rows) < analysis.MIN_VALUES:
     return None
-  confidence, cadence = experiment.evaluation.confidence, experiment.training
+  config = experiment.config
+  confidence, cadence = config.evaluation.confidence, config.training
   curves = {
     tag.removeprefix('reward/'): np.array([row[tag] for row in rows])
     for tag in rows[0]
@@ -158,7 +158,7 @@ def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
 
 
 def save_policy(
-  config: dict[str, Any],
+  experiment: builder.Experiment,
   starts: list[dict[str, Any]],
   params: Any,
   facts: dict[str, Any],
@@ -167,26 +167,26 @@ def save_policy(
   """Writes what others need of a run: the policy, and a page about it.
 
   Args:
-    config: of the run.
+    experiment: experiment of the run.
     starts: of the run, from `run_directory.record_start`.
     params: of the policy.
     facts: of the run, with what `write` returned.
     workdir: of the run.
   """
+  values = experiment.config.to_dict()
   about = {
     'name': facts['name'],
     'seed': facts['seed'],
     'updates': facts['updates'],
-    'horizon': config['horizon'],
-    'scms': config['scms'],
-    'simulator': config['simulator'],
-    'rewards': config['rewards'],
+    'horizon': values['horizon'],
+    'scms': values['scms'],
+    'simulator': values['simulator'],
+    'rewards': values['rewards'],
     'simple_regret_share': facts['simple_regret_share'],
     'regret_floor': facts['regret_floor'],
   }
-  architecture = config_lib.NetworkConfig(**config['network'])
-  saving.save(workdir / 'policy', architecture, params, about)
-  page = report.model_card(facts, config, starts, str(workdir / 'policy'))
+  saving.save(workdir / 'policy', experiment.config.network, params, about)
+  page = report.model_card(facts, values, starts, str(workdir / 'policy'))
   run_directory.write_text(workdir / 'README.md', page)
 
 

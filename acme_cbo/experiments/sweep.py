@@ -20,6 +20,7 @@ import time
 import types
 from typing import Any, NamedTuple
 
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import executors
 from acme_cbo.experiments import sweep_config
 from acme_cbo.experiments import sweep_progress
@@ -115,7 +116,7 @@ def _check(
   from acme_cbo.scms import registry  # noqa: PLC0415
 
   for one in trainings:
-    builder.from_config(one.config)
+    builder.from_config(config_lib.GRPOConfig.from_dict(one.config))
   playing = config.config_from_flags(types.SimpleNamespace(**comparing))
   config.check_config(playing)
   registry.resolve(playing.scms, trainings[0].config)
@@ -129,8 +130,7 @@ def _train(config: dict[str, Any], workdir: str) -> None:
 
   directory = pathlib.Path(workdir)
   train.train_and_evaluate(
-    builder.from_config(config),
-    config,
+    builder.from_config(config_lib.GRPOConfig.from_dict(config)),
     directory,
     resume=(directory / 'config.json').exists(),
   )

@@ -8,6 +8,7 @@ import traceback
 from typing import Any
 
 from acme_cbo.evaluation.comparison import runs
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
@@ -188,14 +189,14 @@ def make_trainings(
     for name, config in configurations.items():
       config = dict(config) | {'name': name, 'seed': seed}
       try:
-        config_schema.check(config)
+        trained = config_lib.GRPOConfig.from_dict(config)
       except errors.UsageError as error:
         raise errors.UsageError(f'{name}: {error}') from error
       training = Training(
         f'{name}, seed {seed}', config, directory / f'{name}-seed{seed}'
       )
       if training.is_begun():
-        changes = run_directory.config_changes(training.directory, config)
+        changes = config_lib.differences(training.directory, trained)
         if changes:
           raise errors.UsageError(
             f'{training.directory} was trained otherwise than the study says: '

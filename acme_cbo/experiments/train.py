@@ -25,6 +25,7 @@ from acme_cbo.evaluation import held_out_simulators
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import rollouts
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import dashboard
 from acme_cbo.experiments import results
 from acme_cbo.infra import cli
@@ -49,7 +50,7 @@ _SHOWN = ('eval/score_first', 'eval/score_mean', _SCORE, 'reward/total')
 
 
 def run(
-  config: dict[str, Any] | None,
+  config: config_lib.GRPOConfig | None,
   workdir: str | None,
   resume: bool,
   resume_step: int | None,
@@ -58,7 +59,7 @@ def run(
   """Trains in this process, alone or as one of several.
 
   Args:
-    config: the resolved values; None is whatever process 0 has.
+    config: config of the run; None is the config of process 0.
     workdir: see `train_and_evaluate`; None is one of the name of the run.
     resume: see `train_and_evaluate`.
     resume_step: see `train_and_evaluate`.
@@ -70,16 +71,16 @@ def run(
     errors.Interrupted: see `train_and_evaluate`.
     errors.PeerError: another process has not come, or was lost.
   """
-  with process_group.join(place, config) as group:
+  values = config.to_dict() if config else None
+  with process_group.join(place, values) as group:
     if isinstance(group, process_group.Worker):
-      follow(builder.from_config(group.config), group)
+      same = config_lib.GRPOConfig.from_dict(group.config)
+      follow(builder.from_config(same), group)
       return
     assert config is not None
-    experiment = builder.from_config(config)
     train_and_evaluate(
-      experiment,
-      config,
-      pathlib.Path(workdir or run_directory.default_workdir(experiment.name)),
+      builder.from_config(config),
+      pathlib.Path(workdir or run_directory.default_workdir(config.name)),
       resume,
       resume_step,
       group,
@@ -88,7 +89,6 @@ def run(
 
 def train_and_evaluate(
   experiment: builder.Experiment,
-  config: dict[str, Any],
   workdir: pathlib.Path,
   resume: bool = False,
   resume_step: int | None = None,
@@ -98,7 +98,6 @@ def train_and_evaluate(
 
   Args:
     experiment: the wired parts.
-    config: the resolved values, for the record.
     workdir: an empty directory or one that does not exist; that of a run, where
       it is resumed.
     resume: go on with the run in `workdir` from its latest checkpoint, or from
@@ -116,12 +115,13 @@ def train_and_evaluate(
     errors.PeerError: another process was lost; the run can be resumed.
   """
   begun = time.monotonic()
-  own = callbacks.load(experiment.training.callbacks)
+  config, values = experiment.config, experiment.config.to_dict()
+  own = callbacks.load(config.training.callbacks)
   if not resume:
     run_directory.prepare(workdir)
   facts: dict[str, Any] = {
-    'name': experiment.name,
-    'seed': experiment.seed,
+    'name': config.name,
+    'seed': config.seed,
     'updates': 0,
     'latest_checkpoint': None,
   }
@@ -129,20 +129,22 @@ def train_and_evaluate(
     run_directory.lock(workdir),
     checkpoints.Checkpointer(
       workdir / 'checkpoints',
-      experiment.training.max_checkpoints,
-      experiment.training.best_checkpoints,
+      config.training.max_checkpoints,
+      config.training.best_checkpoints,
     ) as checkpointer,
   ):
     if resume:
-      run_directory.check_resumable(workdir, config)
+      run_directory.check_resumable(
+        workdir, config_lib.differences(workdir, config)
+      )
     runtime = factory.make_runtime(
-      experiment.parts, experiment.runtime, experiment.simulator, group
+      experiment.parts, config.runtime, config.simulator, group
     )
     run = factory.compile_programs(
-      runtime, experiment.parts_from, experiment.training.quick_compile
+      runtime, experiment.parts_from, config.training.quick_compile
     )
     # Training that could not begin is refused before all is written.
-    beginning = runtime.init_state(run, experiment.seed)
+    beginning = runtime.init_state(run, config.seed)
     # An update takes the state away.
     untrained = jax.tree.map(np.array, beginning.params)
     state, metadata = _starting_point(
@@ -151,7 +153,7 @@ def train_and_evaluate(
     state = runtime.device_put(state)
     starts = run_directory.record_start(
       workdir,
-      config,
+      values,
       [f'{device} ({device.device_kind})' for device in jax.devices()],
     )
     for difference in run_directory.environment_changes(starts):
@@ -195,8 +197,8 @@ def train_and_evaluate(
           *own,
           callbacks.Checkpoint(
             checkpointer,
-            experiment.training.checkpoint_every,
-            {'config': config, 'environment': starts[-1]},
+            config.training.checkpoint_every,
+            {'config': values, 'environment': starts[-1]},
             score=_SCORE,
           ),
           _Record(facts, checkpointer),
@@ -210,10 +212,10 @@ def train_and_evaluate(
         trainer.load_state_dict(metadata['trainer'])
         checkpointer.delete_after(int(state.step))
       else:
-        text = json.dumps(config, indent=2)
+        text = json.dumps(values, indent=2)
         trainer.logger.write_text('config', f'```\n{text}\n```')
         tensorboard.write_layout(
-          dashboard.layout(experiment.parts.horizon.num_interventions)
+          dashboard.layout(config.horizon.num_interventions)
         )
         tensorboard.write_hparams(dashboard.hparams(config), _SHOWN)
       state = runtime.to_local(trainer.fit(state))
@@ -228,7 +230,7 @@ def train_and_evaluate(
           flush=True,
         )
       facts |= results.write(experiment, tasks, outcomes, workdir)
-      results.save_policy(config, starts, state.params, facts, workdir)
+      results.save_policy(experiment, starts, state.params, facts, workdir)
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
@@ -278,33 +280,34 @@ def follow(experiment: builder.Experiment, group: process_group.Worker) -> None:
   Raises:
     errors.Interrupted: the run was.
   """
+  config = experiment.config
   runtime = factory.make_runtime(
-    experiment.parts, experiment.runtime, experiment.simulator, group
+    experiment.parts, config.runtime, config.simulator, group
   )
   run = factory.compile_programs(
-    runtime, experiment.parts_from, experiment.training.quick_compile
+    runtime, experiment.parts_from, config.training.quick_compile
   )
-  state = runtime.init_state(run, experiment.seed)
+  state = runtime.init_state(run, config.seed)
   with signals.SignalGuard(lambda signal: None) as interrupted:
     runtime.run_worker(interrupted, run, state)
 
 
 def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
   """The tasks that policies of a run are scored on."""
-  parts, settings = experiment.parts, experiment.evaluation
-  if experiment.simulator:
+  config, prior = experiment.config, experiment.parts.prior
+  if config.simulator:
     return held_out_simulators.HeldOutSimulators(
-      settings.seed,
-      *factory.simulator_and_problem(
-        experiment.simulator, parts.prior.max_set_size
-      ),
-      settings.num_tasks,
-      parts.horizon,
-      experiment.runtime.stall_seconds,
+      config.evaluation.seed,
+      *factory.simulator_and_problem(config.simulator, prior.max_set_size),
+      config.evaluation.num_tasks,
+      config.horizon,
+      config.runtime.stall_seconds,
     )
-  prior = dataclasses.replace(parts.prior, bank_size=settings.bank_size)
   return held_out.HeldOut(
-    settings.seed, prior, settings.num_tasks, parts.horizon
+    config.evaluation.seed,
+    dataclasses.replace(prior, bank_size=config.evaluation.bank_size),
+    config.evaluation.num_tasks,
+    config.horizon,
   )
 
 
@@ -337,13 +340,14 @@ def _flag(workdir: pathlib.Path) -> str:
 
 def _announce(experiment, state, workdir) -> int:
   """Says what is trained and where; returns its number of parameters."""
-  parts = experiment.parts
-  kind = 'simulated systems' if experiment.simulator else 'SCMs'
+  config = experiment.config
+  kind = 'simulated systems' if config.simulator else 'SCMs'
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   print(
-    f'{experiment.name}: a policy of {size:,} parameters, '
-    f'{experiment.training.num_updates} updates '
-    f'of {parts.num_tasks} {kind} x {parts.num_generations} episodes on '
+    f'{config.name}: a policy of {size:,} parameters, '
+    f'{config.training.num_updates} updates '
+    f'of {config.grpo.num_tasks} {kind} x {config.grpo.num_generations} '
+    f'episodes on '
     f'{jax.devices()[0].platform}\n'
     f'watch it with: {cli.executable("tensorboard")} '
     f'{shlex.quote(f"--logdir={workdir}")}',
@@ -381,7 +385,7 @@ def _trainer(
   step: agent.Step,
 ) -> trainer_lib.Trainer:
   """The trainer of a run: the callbacks of its config, and then the `last`."""
-  parts, cadence = experiment.parts, experiment.training
+  config, cadence = experiment.config, experiment.config.training
   evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
   if_wanted: list[trainer_lib.Callback] = []
   if cadence.patience:
@@ -400,9 +404,9 @@ def _trainer(
     get_signal=get_signal,
     callbacks=(
       monitors.Throughput(
-        parts.num_tasks
-        * parts.num_generations
-        * parts.horizon.num_interventions
+        config.grpo.num_tasks
+        * config.grpo.num_generations
+        * config.horizon.num_interventions
       ),
       monitors.LearningRate(experiment.learning_rate),
       progress.Progress(

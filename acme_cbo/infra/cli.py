@@ -23,7 +23,6 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
 
@@ -43,6 +42,7 @@ def run(
   argv: Sequence[str] | None = None,
   takes_arguments: bool = False,
   passes_on: bool = False,
+  config_help: Callable[[], str] | None = None,
 ) -> None:
   """Parses the flags and calls `main`.
 
@@ -54,6 +54,8 @@ def run(
     argv: Name of the program and its arguments; None for `sys.argv`.
     takes_arguments: Whether arguments that are not flags are allowed.
     passes_on: Whether unknown flags are passed on as such arguments.
+    config_help: Returns the table of fields that --config_help prints; None
+      where the command takes no config of a training.
 
   Raises:
     SystemExit: With code 2 after an `errors.UsageError`, with 1 after an
@@ -76,7 +78,7 @@ def run(
 
   def guarded(argv):
     with _ending_actors():
-      _guard(main, argv, takes_arguments or passes_on)
+      _guard(main, argv, takes_arguments or passes_on, config_help)
 
   app.run(guarded, argv, flags_parser=lambda argv: _parse(argv, passes_on))
 
@@ -246,12 +248,17 @@ def _ending_actors() -> Iterator[None]:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def _guard(main, argv, takes_arguments):
+def _guard(main, argv, takes_arguments, config_help):
   if len(argv) > 1 and not takes_arguments:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
   try:
     if _CONFIG_HELP.value:
-      print(config_schema.table(), flush=True)
+      if config_help is None:
+        raise errors.UsageError(
+          'this command takes no config of a training; use '
+          f'{command("train")} --config_help'
+        )
+      print(config_help(), flush=True)
       return
     main(argv)
   except BrokenPipeError:

@@ -165,16 +165,16 @@ def prepare_resumable(
       )
 
 
-def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-  """Raises unless a run can be resumed with a config.
+def check_resumable(workdir: pathlib.Path, changes: Sequence[str]) -> None:
+  """Raises unless a run can be resumed.
 
   Args:
     workdir: directory of the run.
-    config: config to resume with.
+    changes: differences of the config to resume with from that of the run, as
+      texts such as 'config.seed: 0 -> 1'.
 
   Raises:
-    errors.UsageError: there is no run, it is finished, or it was started with
-      another config.
+    errors.UsageError: there is no run, it is finished, or the config differs.
   """
   read_config(workdir)  # Raises if no run was started here.
   summary = read_summary(workdir)
@@ -182,35 +182,12 @@ def check_resumable(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     raise errors.UsageError(
       f'the run in --workdir={workdir} is finished: nothing is left to resume'
     )
-  changes = config_changes(workdir, config)
   if changes:
     raise errors.UsageError(
       f'the run in --workdir={workdir} was started with another config, and a '
       'run can be resumed only with its own: '
       + errors.format_list(changes, _MAX_SHOWN, 'more')
     )
-
-
-def config_changes(workdir: pathlib.Path, config: dict[str, Any]) -> list[str]:
-  """Returns how a config differs from that of a run.
-
-  Args:
-    workdir: directory of the run.
-    config: config to compare.
-
-  Returns:
-    Texts such as 'config.seed: 0 -> 1', one per changed field.
-
-  Raises:
-    errors.UsageError: the config of the run cannot be read.
-  """
-  old = config_schema.flat(read_config(workdir))
-  new = config_schema.flat(json.loads(json.dumps(config)))
-  return [
-    f'config.{name}: {old.get(name, "nothing")} -> {new.get(name, "nothing")}'
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name)
-  ]
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

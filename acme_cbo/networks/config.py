@@ -1,26 +1,42 @@
-"""Settings of the network. Nothing here needs jax."""
+"""Config of the network. Nothing here needs jax."""
 
 import dataclasses
 from typing import Literal
 
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
+
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-  """Size of the network.
+class NetworkConfig(config_schema.Section):
+  """Size of the transformer, and its inputs."""
 
-  Attributes:
-    width: W, of the residual stream.
-    num_blocks: L.
-    num_heads: A, divides the width.
-    mlp_factor: width of an MLP's hidden layer over W.
-    num_cells: K, the cells of a domain that the policy tells apart.
-    belief_input: 'exact' tells each token how probable it is, by the exact
-      belief, that its variable is a parent of the target; 'none' does not.
-  """
+  width: int = config_schema.field(
+    48, 'width of the residual stream, W', low=4, high=4096
+  )
+  num_blocks: int = config_schema.field(
+    3, 'number of transformer blocks, L', low=1, high=64
+  )
+  num_heads: int = config_schema.field(
+    3, 'number of attention heads, a divisor of the width', low=1, high=64
+  )
+  mlp_factor: int = config_schema.field(
+    2, 'ratio of the hidden width of an MLP to the width', low=1, high=16
+  )
+  # The best intervention is searched for on the same cells: fewer miss it.
+  num_cells: int = config_schema.field(
+    16, 'number of cells that the policy cuts a domain into, K', low=8, high=256
+  )
+  belief_input: Literal['none', 'exact'] = config_schema.field(
+    'none',
+    'whether tokens carry the exact probability that their variable is a '
+    'parent',
+  )
 
-  width: int
-  num_blocks: int
-  num_heads: int
-  mlp_factor: int
-  num_cells: int
-  belief_input: Literal['none', 'exact']
+  def check(self, path: str) -> None:
+    """Raises unless the heads divide the width."""
+    if self.width % self.num_heads:
+      raise errors.UsageError(
+        f'{path}.num_heads is {self.num_heads}; it must divide {path}.width, '
+        f'which is {self.width}'
+      )

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.networks import base
 from acme_cbo.networks import config
 from acme_cbo.networks import transformer
+from acme_cbo.scms import config as scms_config
 
 # The policy that ships with the package: the default where none is given.
 SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
@@ -98,15 +100,18 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
       raise errors.UsageError(
         f'the policy in {directory} is damaged: its checksum does not match'
       )
-    architecture = config.NetworkConfig(**content['architecture'])
+    architecture = config_schema.from_dict(
+      config.NetworkConfig,
+      content['architecture'],
+      f'{directory / "policy.json"} is damaged: architecture',
+    )
+    metadata = scms_config.with_named_weights(content['about'])
     params: dict[str, dict[str, np.ndarray]] = {}
     with np.load(directory / 'params.npz') as arrays:
       for path, array in arrays.items():
         module, _, name = path.rpartition(':')
         params.setdefault(module, {})[name] = array
-    return TrainedPolicy(
-      transformer.make(architecture), params, content['about']
-    )
+    return TrainedPolicy(transformer.make(architecture), params, metadata)
   except errors.UsageError:
     raise
   except OSError as error:

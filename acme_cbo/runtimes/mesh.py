@@ -55,9 +55,8 @@ class Mesh(fused.Fused):
     """
     self._group = group
     self.devices = tuple(jax.devices())
-    settings = parts.settings
-    num_parts = settings.num_minibatches * settings.gradient_accumulation_steps
-    size = parts.num_tasks // num_parts
+    num_parts = parts.update.num_parts
+    size = parts.update.num_tasks // num_parts
     if size % len(self.devices):
       raise errors.UsageError(
         f"config.runtime.kind is 'mesh', and {len(self.devices)} devices share "
@@ -234,7 +233,9 @@ def _programs(
   return {
     'init': jit(lambda key: agent.init(key, parts), whole, whole),
     'fill': jit(
-      lambda key: priors.fill(key, parts.prior, parts.num_tasks), whole, whole
+      lambda key: priors.fill(key, parts.prior, parts.update.num_tasks),
+      whole,
+      whole,
     ),
     'act': jit(act, (whole, whole, whole), (by_task, whole)),
     'learn': jit(learn, data_shardings, whole, donate_argnums=0),

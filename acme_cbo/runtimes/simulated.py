@@ -71,8 +71,8 @@ class Simulated(threaded.Threaded):
   def trace(self) -> Iterator[tuple[str, stages.Traced]]:
     """See `fused.Fused.trace`."""
     parts, problem = self._parts, self._problem
-    num_tasks, size = parts.num_tasks, problem.exists.size
-    batch = (num_tasks, parts.num_generations)
+    num_tasks, size = parts.update.num_tasks, problem.exists.size
+    batch = (num_tasks, parts.update.num_generations)
     key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
     problems = jax.eval_shape(
       lambda: normalization.stack_copies(problem, num_tasks)
@@ -122,7 +122,7 @@ class Simulated(threaded.Threaded):
     state: types.TrainingState,
   ) -> Iterator[threaded.Actors]:
     del state
-    size = self._parts.num_tasks * self._parts.num_generations
+    size = self._parts.update.num_tasks * self._parts.update.num_generations
     with contextlib.ExitStack() as stack:
       pools = []
       for _ in self._actor_devices:
@@ -155,7 +155,7 @@ class Simulated(threaded.Threaded):
       errors.UsageError: a simulator is not as it should be.
     """
     parts = self._parts
-    num_tasks, group = parts.num_tasks, parts.num_generations
+    num_tasks, group = parts.update.num_tasks, parts.update.num_generations
     num_steps = parts.horizon.num_interventions
     key, key_seeds, key_act = jax.random.split(item.key, 3)
     seeds = np.asarray(
@@ -212,7 +212,7 @@ def _programs(
   """Returns the programs of acting: begin, choose, observe, end."""
   network, horizon = parts.network, parts.horizon
   # Of what stands for the expected outcome below.
-  kinds = dataclasses.replace(parts.kinds, outcome='expected')
+  kinds = dataclasses.replace(parts.rewards, outcome='expected')
 
   def policy(params, problem, prefix):
     return network_policy.NetworkPolicy(
@@ -234,7 +234,7 @@ def _programs(
       state = policy(params, problem, prefix).begin(rows)
       repeated = jax.tree.map(
         lambda leaf: jnp.broadcast_to(
-          leaf, (parts.num_generations, *leaf.shape)
+          leaf, (parts.update.num_generations, *leaf.shape)
         ),
         state,
       )
@@ -243,7 +243,9 @@ def _programs(
     return jax.vmap(group)(problems, observations)
 
   def choose(params, key, problems, prefixes, states):
-    keys = jax.random.split(key, (parts.num_tasks, parts.num_generations))
+    keys = jax.random.split(
+      key, (parts.update.num_tasks, parts.update.num_generations)
+    )
 
     def group(keys, problem, prefix, states):
       acting = policy(params, problem, prefix)

@@ -1,61 +1,216 @@
-"""Settings of the prior over SCMs. Nothing here needs jax."""
+"""Config of the prior over SCMs. Nothing here needs jax."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
+
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
+
+
+def _weight(default: float, kind: str) -> Any:
+  return config_schema.field(default, f'weight of {kind}', low=0.0, high=1000.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class PriorConfig:
-  """Settings of the distribution of SCMs.
+class _Weights(config_schema.Section):
+  """Relative frequencies of the members of an enumeration."""
+
+  @property
+  def in_order(self) -> tuple[float, ...]:
+    """Weights in the order of the enumeration."""
+    return tuple(vars(self).values())
+
+  @classmethod
+  def only(cls, name: str):
+    """Returns weights that leave one member."""
+    return cls(
+      **{
+        member.name: float(member.name == name)
+        for member in dataclasses.fields(cls)
+      }
+    )
+
+  def check(self, path: str) -> None:
+    """Raises where all weights are 0."""
+    if not any(self.in_order):
+      raise errors.UsageError(
+        f'all weights of {path} are 0; one of {", ".join(vars(self))} must be '
+        'above 0'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphWeights(_Weights):
+  """Relative frequency of each `graphs.Graph`."""
+
+  chain: float = _weight(1.0, 'chains')
+  fork: float = _weight(1.0, 'forks')
+  star: float = _weight(1.0, 'stars')
+  erdos_renyi: float = _weight(2.0, 'Erdos-Renyi graphs')
+  scale_free: float = _weight(1.0, 'scale-free graphs')
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyWeights(_Weights):
+  """Relative frequency of each `mechanisms.Family`."""
+
+  linear: float = _weight(2.0, 'SCMs with linear equations')
+  fourier: float = _weight(
+    1.0, 'SCMs with equations of random Fourier features'
+  )
+  tanh: float = _weight(1.0, 'SCMs with equations of tanh units')
+  sigmoid: float = _weight(1.0, 'SCMs with equations of sigmoid units')
+  product: float = _weight(1.0, 'SCMs with equations of products of causes')
+  exponential: float = _weight(0.0, 'SCMs with equations of exponential units')
+  mixed: float = _weight(0.0, 'SCMs with a family for each equation')
+  bumps: float = _weight(0.0, 'SCMs with equations of Gaussian bumps')
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseWeights(_Weights):
+  """Relative frequency of each `mechanisms.Noise`."""
+
+  normal: float = _weight(1.0, 'normal noise')
+  uniform: float = _weight(1.0, 'uniform noise')
+  laplace: float = _weight(1.0, 'Laplace noise')
+  gumbel: float = _weight(0.0, 'Gumbel noise')
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig(config_schema.Section):
+  """Distribution of SCMs that a policy is trained on."""
+
+  min_variables: int = config_schema.field(
+    3, 'number of variables of the smallest SCM', low=2, high=64
+  )
+  max_variables: int = config_schema.field(
+    8, 'number of variables of the largest SCM', low=2, high=64
+  )
+  graph_weights: GraphWeights = dataclasses.field(default_factory=GraphWeights)
+  family_weights: FamilyWeights = dataclasses.field(
+    default_factory=FamilyWeights
+  )
+  noise_weights: NoiseWeights = dataclasses.field(default_factory=NoiseWeights)
+  min_density: float = config_schema.field(
+    0.2, 'lowest edge probability of Erdos-Renyi graphs', low=0.0, high=1.0
+  )
+  max_density: float = config_schema.field(
+    0.8, 'highest edge probability of Erdos-Renyi graphs', low=0.0, high=1.0
+  )
+  min_noise: float = config_schema.field(
+    0.3,
+    'lowest ratio of the noise of a variable to its signal',
+    low=1e-3,
+    high=100.0,
+  )
+  max_noise: float = config_schema.field(
+    1.5,
+    'highest ratio of the noise of a variable to its signal',
+    low=1e-3,
+    high=100.0,
+  )
+  settable: float = config_schema.field(
+    0.8, 'probability that a variable can be set', low=0.01, high=1.0
+  )
+  min_width: float = config_schema.field(
+    1.0,
+    'smallest half-width of a domain, in observational deviations',
+    low=1e-2,
+    high=100.0,
+  )
+  max_width: float = config_schema.field(
+    3.0,
+    'largest half-width of a domain, in observational deviations',
+    low=1e-2,
+    high=100.0,
+  )
+  max_centre: float = config_schema.field(
+    1.0,
+    'largest distance of the center of a domain from the mean, in deviations',
+    low=0.0,
+    high=100.0,
+  )
+  min_gain: float = config_schema.field(
+    0.1,
+    'smallest gain of the best intervention, in deviations of the target',
+    low=1e-3,
+    high=100.0,
+  )
+  min_length_scale: float = config_schema.field(
+    0.7,
+    'shortest length scale of Fourier equations, in deviations of the causes',
+    low=0.05,
+    high=2.5,
+  )
+  max_set_size: int = config_schema.field(
+    1, 'largest number of variables set at once', low=1, high=8
+  )
+  latent: float = config_schema.field(
+    0.0, 'probability that a variable is latent', low=0.0, high=0.9
+  )
+  averaged: float = config_schema.field(
+    0.0,
+    'share of SCMs that return the mean of many outcomes, not one outcome',
+    low=0.0,
+    high=1.0,
+  )
+  budgeted: float = config_schema.field(
+    0.0, 'share of SCMs with a budget for costs', low=0.0, high=1.0
+  )
+  num_hidden: int = config_schema.field(
+    8, 'number of hidden units of an equation', low=2, high=256
+  )
+  bank_size: int = config_schema.field(
+    32, 'number of noise draws that E[Y | do] averages over', low=8, high=65536
+  )
+
+  def check(self, path: str) -> None:
+    """Raises where a lower end is above the upper one."""
+    for name in ('variables', 'density', 'noise', 'width'):
+      low, high = getattr(self, f'min_{name}'), getattr(self, f'max_{name}')
+      if low > high:
+        raise errors.UsageError(
+          f'{path}.min_{name} is {low}, above {path}.max_{name}, which is '
+          f'{high}'
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prior(PriorConfig):
+  """A `PriorConfig` with the two sizes that other sections decide.
 
   Attributes:
-    min_variables: the smallest SCM, at least 2.
-    max_variables: the largest, and the width D of every array.
-    graph_weights: relative frequency of each `graphs.Graph`.
-    family_weights: relative frequency of each `mechanisms.Family`.
-    noise_weights: relative frequency of each `mechanisms.Noise`.
-    min_density: lowest edge probability of the Erdos-Renyi graphs.
-    max_density: highest.
-    min_noise: lowest ratio of a variable's noise to its signal.
-    max_noise: highest.
-    settable: probability that a variable other than the target may be set.
-    min_width: smallest half-width of a domain, in observational deviations.
-    max_width: largest.
-    max_centre: furthest centre of a domain from the observational mean, in
-      observational deviations.
-    min_gain: an SCM whose best intervention gains less than this many
-      observational deviations of the target is drawn again.
-    min_length_scale: of the Fourier features, in observational deviations.
-    max_set_size: Z, how many variables may be set at once.
-    latent: probability that a variable other than the target is latent.
-    averaged: share of the SCMs of which not one outcome of an intervention is
-      watched, but the mean of many.
-    budgeted: share of the SCMs with a budget of cost.
-    num_hidden: hidden units of a mechanism, H.
-    bank_size: draws over which E[Y | do] is averaged, S.
-    num_cells: cells a domain is cut into, K.
-    num_interventions: T, for which a budget of cost is meant.
+    num_cells: number of cells that a domain is cut into, K.
+    num_interventions: number of interventions that a budget is meant for, T.
   """
 
-  min_variables: int
-  max_variables: int
-  graph_weights: tuple[float, ...]
-  family_weights: tuple[float, ...]
-  noise_weights: tuple[float, ...]
-  min_density: float
-  max_density: float
-  min_noise: float
-  max_noise: float
-  settable: float
-  min_width: float
-  max_width: float
-  max_centre: float
-  min_gain: float
-  min_length_scale: float
-  max_set_size: int
-  latent: float
-  averaged: float
-  budgeted: float
-  num_hidden: int
-  bank_size: int
   num_cells: int
   num_interventions: int
+
+
+def with_named_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config, or the metadata of a policy, in its present form.
+
+  Files of earlier versions hold the weights as lists, by position.
+
+  Args:
+    config: values with a section 'scms', or without one.
+
+  Returns:
+    The same values, with the weights by name.
+  """
+  scms = config.get('scms')
+  if not isinstance(scms, Mapping):
+    return dict(config)
+  named = dict(scms)
+  for name, cls in (
+    ('graph_weights', GraphWeights),
+    ('family_weights', FamilyWeights),
+    ('noise_weights', NoiseWeights),
+  ):
+    weights = named.get(name)
+    members = [member.name for member in dataclasses.fields(cls)]
+    if isinstance(weights, list | tuple) and len(weights) == len(members):
+      named[name] = dict(zip(members, weights, strict=True))
+  return {**config, 'scms': named}

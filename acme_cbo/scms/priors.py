@@ -31,7 +31,7 @@ _SCALING_DRAWS = 256
 _MAX_ROUNDS = 64
 
 
-def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
+def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
   """Samples one SCM, without rejection by the gain of its best intervention.
 
   Args:
@@ -75,8 +75,8 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
   size = prior.min_variables + sampling.category(
     levels['size'], (1.0,) * num_sizes
   )
-  graph = sampling.category(levels['graph'], prior.graph_weights)
-  family = sampling.category(levels['family'], prior.family_weights)
+  graph = sampling.category(levels['graph'], prior.graph_weights.in_order)
+  family = sampling.category(levels['family'], prior.family_weights.in_order)
   density = sampling.between(
     levels['density'], prior.min_density, prior.max_density
   )
@@ -98,7 +98,7 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
   noise_ratio = sampling.between(
     levels['noise_ratio'], prior.min_noise, prior.max_noise
   )
-  noise = sampling.category(levels['noise'], prior.noise_weights)
+  noise = sampling.category(levels['noise'], prior.noise_weights.in_order)
   mechanism, mean, deviation = _standardize(
     key_scaling, mechanism._replace(noise=noise), parents, noise_ratio
   )
@@ -161,7 +161,7 @@ def sample_scm(key: jax.Array, prior: config.PriorConfig) -> types.SCM:
 
 @functools.partial(jax.jit, static_argnames='prior')
 def sample_task(
-  key: jax.Array, prior: config.PriorConfig
+  key: jax.Array, prior: config.Prior
 ) -> tuple[types.Task, jax.Array]:
   """Samples one SCM with its objective, and whether the prior accepts it.
 
@@ -208,7 +208,7 @@ class _FillState(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('prior', 'num_tasks'))
 def fill(
-  key: jax.Array, prior: config.PriorConfig, num_tasks: int
+  key: jax.Array, prior: config.Prior, num_tasks: int
 ) -> tuple[types.Task, jax.Array]:
   """Samples a batch of tasks by rejection.
 
@@ -249,9 +249,7 @@ def fill(
   return end.tasks, end.filled >= num_tasks
 
 
-def sample(
-  key: jax.Array, prior: config.PriorConfig, num_tasks: int
-) -> types.Task:
+def sample(key: jax.Array, prior: config.Prior, num_tasks: int) -> types.Task:
   """Samples a complete batch of tasks; see `fill` and `require_complete`."""
   return require_complete(*fill(key, prior, num_tasks))
 

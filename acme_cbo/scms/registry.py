@@ -9,6 +9,8 @@ from acme_cbo import types
 from acme_cbo.infra import errors
 from acme_cbo.scms import benchmarks
 from acme_cbo.scms import families
+from acme_cbo.scms import graphs
+from acme_cbo.scms import mechanisms
 from acme_cbo.scms import optimum
 from acme_cbo.scms import shifts
 from acme_cbo.scms import systems
@@ -91,11 +93,12 @@ def _is_held_out(prior: Mapping[str, Any], scm: types.SCM) -> bool:
     Whether the prior excludes its size, its kind of graph or its equations.
   """
   kinds = (
-    (prior['graph_weights'], int(scm.graph)),
-    (prior['family_weights'], int(scm.family)),
+    (prior['graph_weights'], graphs.Graph, int(scm.graph)),
+    (prior['family_weights'], mechanisms.Family, int(scm.family)),
   )
   return scm.order.size > prior['max_variables'] or any(
-    kind == systems.NO_KIND or not weights[kind] for weights, kind in kinds
+    kind == systems.NO_KIND or not weights[members(kind).name.lower()]
+    for weights, members, kind in kinds
   )
 
 

@@ -23,44 +23,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.scms import config
-from acme_cbo.scms import graphs
-from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 from acme_cbo.scms import systems
 
 AS_TRAINED = 'as_trained'
 
 
-def _only(member: Any) -> tuple[float, ...]:
-  """Returns weights of an enumeration that exclude all but one member."""
-  return tuple(float(other == member) for other in type(member))
-
-
 # Name of each shift -> function from the training prior to the changed fields.
-_CHANGES: dict[str, Callable[[config.PriorConfig], dict[str, Any]]] = {
+_CHANGES: dict[str, Callable[[config.Prior], dict[str, Any]]] = {
   AS_TRAINED: lambda prior: {},
   'larger': lambda prior: dict(
     min_variables=prior.max_variables + 1,
     max_variables=prior.max_variables + -(-prior.max_variables // 2),
   ),
   'denser': lambda prior: dict(
-    graph_weights=_only(graphs.Graph.ERDOS_RENYI),
+    graph_weights=config.GraphWeights.only('erdos_renyi'),
     min_density=prior.max_density,
     max_density=1.0,
   ),
   'noisier': lambda prior: dict(
     min_noise=prior.max_noise, max_noise=2 * prior.max_noise
   ),
-  'skewed': lambda prior: dict(noise_weights=_only(mechanisms.Noise.GUMBEL)),
+  'skewed': lambda prior: dict(
+    noise_weights=config.NoiseWeights.only('gumbel')
+  ),
   'confounded': lambda prior: dict(latent=min(prior.latent + 0.3, 0.9)),
-  'bumps': lambda prior: dict(family_weights=_only(mechanisms.Family.BUMPS)),
+  'bumps': lambda prior: dict(
+    family_weights=config.FamilyWeights.only('bumps')
+  ),
 }
 NAMES = tuple(_CHANGES)
 
 
-def prior(metadata: Mapping[str, Any], name: str) -> config.PriorConfig:
+def prior(metadata: Mapping[str, Any], name: str) -> config.Prior:
   """Returns the training prior of a policy, shifted.
 
   Args:
@@ -80,7 +78,7 @@ def prior(metadata: Mapping[str, Any], name: str) -> config.PriorConfig:
     # evaluation searches the optimum of each system more finely.
     'num_cells': 2,
   }
-  fields = [field.name for field in dataclasses.fields(config.PriorConfig)]
+  fields = [field.name for field in dataclasses.fields(config.Prior)]
   missing = [field for field in fields if field not in settings]
   if missing:
     raise errors.UsageError(
@@ -88,23 +86,25 @@ def prior(metadata: Mapping[str, Any], name: str) -> config.PriorConfig:
       f'lacks these settings of it: {", ".join(missing)}; train a policy with '
       'this version'
     )
-  # JSON has lists where a prior has tuples.
-  values: dict[str, Any] = {
-    field: tuple(settings[field])
-    if isinstance(settings[field], list)
-    else settings[field]
-    for field in fields
-  }
-  training_prior = config.PriorConfig(**values)
+  own = [field.name for field in dataclasses.fields(config.PriorConfig)]
+  training_prior = config.Prior(
+    **vars(
+      config_schema.from_dict(
+        config.PriorConfig, {field: settings[field] for field in own}, 'scms'
+      )
+    ),
+    num_cells=settings['num_cells'],
+    num_interventions=settings['num_interventions'],
+  )
   return dataclasses.replace(training_prior, **_CHANGES[name](training_prior))
 
 
-def digest(prior: config.PriorConfig) -> str:
+def digest(prior: config.Prior) -> str:
   """Returns the SHA-256 of the settings of a prior."""
   return hashlib.sha256(repr(prior).encode()).hexdigest()
 
 
-def system(name: str, prior: config.PriorConfig, repeat: int) -> systems.System:
+def system(name: str, prior: config.Prior, repeat: int) -> systems.System:
   """Draws one system of a shifted prior.
 
   Args:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import importlib
+import inspect
 from typing import Any
 
 import jax
@@ -15,37 +16,54 @@ from acme_cbo.training import scalars
 from acme_cbo.training import trainer as trainer_lib
 
 
-def load(names: tuple[str, ...]) -> tuple[trainer_lib.Callback, ...]:
-  """Makes callbacks by their names.
+def load(
+  entries: Sequence[str | Sequence[Any]],
+) -> tuple[trainer_lib.Callback, ...]:
+  """Makes the callbacks that a config names.
 
   Args:
-    names: 'module:Class' of each; made without arguments.
+    entries: 'module:Class' of each, or a pair of it and a dict of keyword
+      arguments of its constructor.
 
   Returns:
     The callbacks.
 
   Raises:
-    errors.UsageError: there is no such class, or it is no `Callback`.
+    errors.UsageError: there is no such class, it is no `Callback`, or it takes
+      other arguments.
   """
-  made = []
-  for name in names:
-    module, _, cls = name.partition(':')
-    try:
-      found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as error:
-      raise errors.UsageError(
-        f'config.training.callbacks has {name!r}, which cannot be imported: '
-        f'{error}'
-      ) from error
-    if not (
-      isinstance(found, type) and issubclass(found, trainer_lib.Callback)
-    ):
-      raise errors.UsageError(
-        f'config.training.callbacks has {name!r}, which is no subclass of '
-        'acme_cbo.training.trainer.Callback'
-      )
-    made.append(found())
-  return tuple(made)
+  return tuple(
+    _make(entry, {}) if isinstance(entry, str) else _make(*entry)
+    for entry in entries
+  )
+
+
+def _make(name: str, arguments: Mapping[str, Any]) -> trainer_lib.Callback:
+  """Makes one callback."""
+  field = 'config.training.callbacks'
+  module, _, cls = name.partition(':')
+  try:
+    callback = getattr(importlib.import_module(module), cls)
+  except (ImportError, AttributeError) as error:
+    raise errors.UsageError(
+      f'{field} has {name!r}, which cannot be imported: {error}'
+    ) from error
+  if not (
+    isinstance(callback, type) and issubclass(callback, trainer_lib.Callback)
+  ):
+    raise errors.UsageError(
+      f'{field} has {name!r}, which is no subclass of '
+      'acme_cbo.training.trainer.Callback'
+    )
+  signature = inspect.signature(callback)
+  try:
+    signature.bind(**arguments)
+  except TypeError as error:
+    raise errors.UsageError(
+      f'{field} has {name!r} with wrong arguments: {error}; its signature is '
+      f'{callback.__name__}{signature}'
+    ) from error
+  return callback(**arguments)
 
 
 class Evaluation(trainer_lib.Callback):

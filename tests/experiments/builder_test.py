@@ -1,8 +1,8 @@
 import inspect
+import json
 from unittest import mock
 
 from absl.testing import absltest
-from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,57 +11,9 @@ from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import optimizer as optimizer_lib
 from acme_cbo.agents.grpo import rewards as grpo_rewards
 from acme_cbo.experiments import builder
-from configs import grpo
-from configs import rewards as balances
-
-# The presets that configs/grpo.py tells of.
-_PRESETS = ('', 'smoke', 'linear', 'large', 'general')
-_TOP = ('name', 'seed')
-
-
-class PresetsTest(parameterized.TestCase):
-  @parameterized.parameters(*_PRESETS)
-  def test_builds(self, preset):
-    config = grpo.get_config(preset)
-    built = builder.from_config(config.to_dict())
-    self.assertEqual(built.name, f'grpo-{preset}' if preset else 'grpo')
-    self.assertTrue(config.is_locked)
-
-  def test_an_unknown_preset_is_refused(self):
-    with self.assertRaisesRegex(ValueError, "no preset 'smok'; .*smoke, lin"):
-      grpo.get_config('smok')
-
-
-class BalancesTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ('balanced', (1.0, 0.5, 0.3, 0.1)),
-    ('optimization_only', (1.0, 0.0, 0.0, 0.0)),
-    ('structure_heavy', None),
-    ('exploration_heavy', None),
-  )
-  def test_changes_the_weights_alone(self, balance, weights):
-    built = builder.from_config(balances.get_config(balance).to_dict())
-    usual = builder.from_config(grpo.get_config().to_dict())
-    self.assertEqual(built.name, f'grpo-{balance}')
-    self.assertEqual(built.training, usual.training)
-    self.assertEqual(built.parts.kinds, usual.parts.kinds)
-    self.assertEqual(built.parts.grpo, usual.parts.grpo)
-    found = built.parts.weights
-    if weights:
-      self.assertEqual(found, weights)
-    else:
-      heaviest = balance.removesuffix('_heavy')
-      self.assertEqual(getattr(found, heaviest), max(found))
-      self.assertEqual(sum(weight == max(found) for weight in found), 1)
-
-  def test_a_preset_stands_behind_it(self):
-    config = balances.get_config('structure_heavy:smoke')
-    self.assertEqual(config.name, 'grpo-smoke-structure_heavy')
-    self.assertEqual(config.training, grpo.get_config('smoke').training)
-
-  def test_an_unknown_balance_is_refused(self):
-    with self.assertRaisesRegex(ValueError, "no balance 'even'; .*balanced"):
-      balances.get_config('even')
+from acme_cbo.experiments import config as config_lib
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
 
 
 class BuiltPartsTest(absltest.TestCase):
@@ -69,52 +21,71 @@ class BuiltPartsTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
-    self.config = grpo.get_config()
     # Values that no other field has and that no code has as a default.
-    self.config.name = 'mine'
-    self.config.seed = 123
-    for i, name in enumerate(grpo_rewards.COMPONENTS):
-      self.config.rewards[name] = 0.125 + i
-    self.config.rewards.belief = 'exact'
-    self.config.rewards.potential = 'entropy'
-    self.config.grpo.num_iterations = 3
-    self.config.grpo.beta = 0.0625
-    self.config.grpo.epsilon_high = 0.28
-    self.config.grpo.scale_rewards = 'none'
-    self.config.network.num_cells = 9
-    self.config.network.width = 20
-    self.config.network.num_heads = 2
-    self.config.scms.graph_weights = (0.0, 1.0, 2.0, 3.0, 4.0)
-
-  def assert_carries(self, part, section, names=None):
-    for name in names or section:
-      self.assertEqual(getattr(part, name), section[name], name)
+    self.config = config_schema.override(
+      config_lib.GRPOConfig(),
+      {
+        'name': 'mine',
+        'seed': 123,
+        'rewards.belief': 'exact',
+        'rewards.potential': 'entropy',
+        'grpo.num_iterations': 3,
+        'grpo.beta': 0.0625,
+        'network.num_cells': 9,
+        'network.width': 20,
+        'network.num_heads': 2,
+        'horizon.num_interventions': 7,
+        'scms.graph_weights.chain': 0.0,
+        'scms.graph_weights.star': 3.0,
+        **{
+          f'rewards.{name}': 0.125 + i
+          for i, name in enumerate(grpo_rewards.COMPONENTS)
+        },
+      },
+    )
 
   def test_values(self):
     config = self.config
-    built = builder.from_config(config.to_dict())
+    built = builder.from_config(config)
     parts = built.parts
-    self.assert_carries(built, config, _TOP)
-    self.assert_carries(built.training, config.training)
-    self.assert_carries(built.evaluation, config.evaluation)
-    self.assert_carries(parts.prior, config.scms)
+    self.assertEqual(built.config, config)
+    self.assertEqual(parts.horizon, config.horizon)
+    self.assertEqual(parts.rewards, config.rewards)
+    self.assertEqual(parts.update, config.grpo)
+    for name, value in vars(config.scms).items():
+      self.assertEqual(getattr(parts.prior, name), value, name)
     self.assertEqual(parts.prior.num_cells, 9)
-    self.assert_carries(parts.horizon, config.horizon)
-    self.assert_carries(parts.weights, config.rewards, grpo_rewards.COMPONENTS)
-    self.assert_carries(parts.kinds, config.rewards, vars(parts.kinds))
-    for part in (parts.grpo, parts.settings):
-      self.assert_carries(part, config.grpo, vars(part))
-    self.assert_carries(parts, config.grpo, ('num_tasks', 'num_generations'))
+    self.assertEqual(parts.prior.num_interventions, 7)
 
-  def test_every_field_of_grpo_is_used(self):
-    parts = builder.from_config(self.config.to_dict()).parts
-    used = {*vars(parts.grpo), *vars(parts.settings)}
-    used |= {'num_tasks', 'num_generations'}
-    self.assertCountEqual(self.config.grpo, used)
+  def test_is_validated(self):
+    config = config_schema.override(self.config, {'grpo.num_minibatches': 24})
+    with self.assertRaisesRegex(errors.UsageError, 'num_minibatches times'):
+      builder.from_config(config)
+
+  def test_programs_are_kept_apart_by_what_is_traced(self):
+    def parts_from(**changes):
+      changed = {name.replace('__', '.'): x for name, x in changes.items()}
+      config = config_schema.override(self.config, changed)
+      return json.dumps(builder.from_config(config).parts_from)
+
+    usual = parts_from()
+    self.assertEqual(parts_from(name='other', seed=7), usual)
+    self.assertEqual(parts_from(training__eval_every=3), usual)
+    self.assertEqual(parts_from(evaluation__num_tasks=30), usual)
+    for changes in (
+      {'training__num_updates': 3},
+      {'scms__noise_weights__gumbel': 1.0},
+      {'rewards__parent': 0.5},
+      {'network__num_blocks': 1},
+      {'grpo__beta': 0.5},
+      {'optimizer__weight_decay': 0.5},
+      {'horizon__num_observations': 7},
+    ):
+      self.assertNotEqual(parts_from(**changes), usual, changes)
 
   def test_network(self):
     # From the shapes of its parameters and of what it gives.
-    parts = builder.from_config(self.config.to_dict()).parts
+    parts = builder.from_config(self.config).parts
     state = jax.eval_shape(lambda: agent.init(jax.random.key(0), parts))
     shapes = {
       name: leaves['w'].shape
@@ -133,11 +104,11 @@ class BuiltPartsTest(absltest.TestCase):
 
   def test_optimizer_counts_gradient_steps(self):
     # 3 passes of 4 minibatches are 12 gradient steps an update.
-    self.config.training.num_updates = 100
+    config = config_schema.override(self.config, {'training.num_updates': 100})
     with mock.patch.object(
       optimizer_lib, 'schedule', wraps=optimizer_lib.schedule
     ) as make:
-      built = builder.from_config(self.config.to_dict())
+      built = builder.from_config(config)
     arguments = inspect.signature(optimizer_lib.schedule).bind(
       *make.call_args.args, **make.call_args.kwargs
     )
@@ -155,10 +126,12 @@ class BuiltPartsTest(absltest.TestCase):
     np.testing.assert_allclose(rates, (0.0, 6e-3, 3e-4), rtol=1e-5)
 
   def test_warm_up_that_is_longer_than_the_run(self):
-    self.config.optimizer.warmup_updates = 5
     for updates in (0, 4, 5):
-      self.config.training.num_updates = updates
-      optimizer = builder.from_config(self.config.to_dict()).parts.optimizer
+      config = config_schema.override(
+        self.config,
+        {'optimizer.warmup_updates': 5, 'training.num_updates': updates},
+      )
+      optimizer = builder.from_config(config).parts.optimizer
       params = optimizer_lib.stacked({'w': jnp.ones(2)})
       optimizer.update(params, optimizer.init(params), params)
 

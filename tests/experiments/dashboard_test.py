@@ -12,8 +12,9 @@ from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import optimizer as optimizer_lib
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import rollouts
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import dashboard
-from configs import grpo
+from acme_cbo.infra import config_schema
 from tests.support import miniature
 
 
@@ -39,15 +40,14 @@ class LayoutTest(absltest.TestCase):
 
 class HparamsTest(absltest.TestCase):
   def test_every_setting_is_there_by_its_name(self):
-    config = grpo.get_config().to_dict()
+    config = config_lib.GRPOConfig()
     flat = dashboard.hparams(config)
     self.assertEqual(flat['name'], 'grpo')
     self.assertEqual(flat['grpo.beta'], 0.0)
     self.assertIs(flat['training.quick_compile'], False)
-    self.assertEqual(flat['scms.graph_weights'], '(1.0, 1.0, 1.0, 2.0, 1.0)')
-    self.assertLen(
-      flat, sum(len(x) if isinstance(x, dict) else 1 for x in config.values())
-    )
+    self.assertEqual(flat['scms.graph_weights.erdos_renyi'], 2.0)
+    self.assertEqual(flat['training.callbacks'], '()')
+    self.assertEqual([*flat], [*config_schema.fields(config_lib.GRPOConfig)])
 
 
 class HistogramsTest(absltest.TestCase):

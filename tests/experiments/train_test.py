@@ -15,7 +15,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -25,13 +24,15 @@ from tensorboard.backend.event_processing import event_accumulator
 from acme_cbo.agents.grpo import agent
 from acme_cbo.evaluation import held_out
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as config_lib
+from acme_cbo.experiments import presets
 from acme_cbo.experiments import replay
 from acme_cbo.experiments import train
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.policies import saving
 from acme_cbo.runtimes import compilation
 from acme_cbo.training import checkpoints
-from configs import grpo
 
 _TASKS = 24
 _HEURISTICS = ('random', 'slope', 'explore_then_commit', 'oracle')
@@ -65,26 +66,30 @@ _OF_EVALUATIONS = {
 }
 
 
-def _config(seed: int) -> ml_collections.ConfigDict:
+def _config(seed: int, **changes: Any) -> config_lib.GRPOConfig:
   """The smoke preset, smaller still."""
-  config = grpo.get_config('smoke')
-  config.seed = seed
-  config.scms.max_variables = 4
-  config.scms.num_hidden = 2
-  config.scms.bank_size = 8
-  config.horizon.num_observations = 4
-  config.horizon.num_interventions = 3
-  config.network.width = 8
-  config.network.num_cells = 8
-  config.grpo.num_tasks = 4
-  config.grpo.num_generations = 4
-  config.grpo.num_minibatches = 2
-  config.training.num_updates = 5
-  config.training.eval_every = 2
-  config.training.checkpoint_every = 3
-  config.evaluation.num_tasks = _TASKS
-  config.evaluation.bank_size = 16
-  return config
+  return config_schema.override(
+    presets.preset('smoke'),
+    {
+      'seed': seed,
+      'scms.max_variables': 4,
+      'scms.num_hidden': 2,
+      'scms.bank_size': 8,
+      'horizon.num_observations': 4,
+      'horizon.num_interventions': 3,
+      'network.width': 8,
+      'network.num_cells': 8,
+      'grpo.num_tasks': 4,
+      'grpo.num_generations': 4,
+      'grpo.num_minibatches': 2,
+      'training.num_updates': 5,
+      'training.eval_every': 2,
+      'training.checkpoint_every': 3,
+      'evaluation.num_tasks': _TASKS,
+      'evaluation.bank_size': 16,
+      **changes,
+    },
+  )
 
 
 class _HeldOut(held_out.HeldOut):
@@ -127,15 +132,12 @@ class _Run:
 
 
 def _train(seed: int, workdir: pathlib.Path) -> _Run:
-  config = _config(seed)
   with (
     contextlib.redirect_stdout(io.StringIO()) as printed,
     contextlib.redirect_stderr(io.StringIO()),
   ):
     summary = train.train_and_evaluate(
-      builder.from_config(config.to_dict()),
-      config.to_dict(),
-      workdir,
+      builder.from_config(_config(seed)), workdir
     )
   return _Run(workdir, summary, printed.getvalue())
 
@@ -154,7 +156,7 @@ class RunTest(parameterized.TestCase):
     # What the smoke preset switches on for the whole process.
     option = 'jax_disable_most_optimizations'
     cls.addClassCleanup(jax.config.update, option, jax.config.read(option))
-    cls.parts = builder.from_config(_config(0).to_dict()).parts
+    cls.parts = builder.from_config(_config(0)).parts
     compiled = agent.programs(cls.parts)
     cls.step = staticmethod(agent.make_step(compiled))
     from_config = builder.from_config
@@ -211,7 +213,7 @@ class RunTest(parameterized.TestCase):
       'name': 'grpo-smoke',
       'seed': 0,
       'updates': 5,
-      'rewards': config.rewards.to_dict(),
+      'rewards': vars(config.rewards),
       'simple_regret_share': 0.0,
       'regret_floor': 0.0,
       'num_observations': 4,
@@ -300,7 +302,7 @@ class RunTest(parameterized.TestCase):
 
   def test_rewards_and_losses_add_up(self):
     config = _config(0)
-    weights = config.rewards.to_dict()
+    weights = vars(config.rewards)
     for row in self.run_0.rows():
       if 'loss/total' in row:
         self.assertAlmostEqual(
@@ -321,7 +323,7 @@ class RunTest(parameterized.TestCase):
 
   def test_the_policy_is_that_of_the_last_update(self):
     network, params, about = saving.load(self.run_0.workdir / 'policy')
-    self.assertEqual(about['horizon'], _config(0).horizon.to_dict())
+    self.assertEqual(about['horizon'], vars(_config(0).horizon))
     self.assertEqual(about['updates'], 5)
     template = jax.eval_shape(
       lambda: agent.init(jax.random.PRNGKey(0), self.parts)
@@ -502,7 +504,7 @@ class RunTest(parameterized.TestCase):
       sum(leaf.size for leaf in jax.tree.leaves(last.params)),
     )
     # The last one scores what the run scored.
-    tasks = train.held_out_tasks(builder.from_config(_config(0).to_dict()))
+    tasks = train.held_out_tasks(builder.from_config(_config(0)))
     outcome = tasks.network_scorer(self.parts.network)(last.params, 5)
     results = self.run_0.results()
     scores = results[results['policy'] == 'grpo']['score_last']
@@ -555,9 +557,8 @@ class RunTest(parameterized.TestCase):
 
 class UnfillablePriorTest(absltest.TestCase):
   def test_leaves_the_directory_to_the_next_attempt(self):
-    config = _config(seed=0)
-    config.scms.min_gain = 50.0
-    tried = builder.from_config(config.to_dict())
+    config = _config(seed=0, **{'scms.min_gain': 50.0})
+    tried = builder.from_config(config)
     # Of its programs only the one that fills a bank is used, and compiled.
     self.enterContext(
       mock.patch.object(
@@ -566,7 +567,7 @@ class UnfillablePriorTest(absltest.TestCase):
     )
     directory = self.enterContext(tempfile.TemporaryDirectory())
     with self.assertRaisesRegex(errors.UsageError, 'lower scms.min_gain'):
-      train.train_and_evaluate(tried, {}, pathlib.Path(directory))
+      train.train_and_evaluate(tried, pathlib.Path(directory))
     self.assertEmpty(list(pathlib.Path(directory).iterdir()))
 
 

@@ -1,317 +1,199 @@
-"""The schema is that of the code, and refuses what is not in it."""
+"""The mechanism of configs, on a small one."""
 
-import typing
+import dataclasses
+import json
+import math
+from typing import Any, Literal
 
 from absl.testing import absltest
 from absl.testing import parameterized
 
-from acme_cbo.agents.grpo import config as grpo_config
-from acme_cbo.beliefs import exact_posterior
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
-from acme_cbo.networks import config as networks_config
-from acme_cbo.scms import graphs
-from acme_cbo.scms import mechanisms
-from configs import grpo
 
 
-def _changed(*changes):
-  """The default config with some fields set, of any type, new or not."""
-  values = grpo.get_config().to_dict()
-  for path, value in changes:
-    *sections, field = path.split('.')
-    inner = values
-    for section in sections:
-      inner = inner[section]
-    inner[field] = value
+@dataclasses.dataclass(frozen=True)
+class _Weights(config_schema.Section):
+  left: float = config_schema.field(1.0, 'weight of left', low=0.0, high=9.0)
+  right: float = config_schema.field(0.0, 'weight of right', low=0.0, high=9.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss(config_schema.Section):
+  size: int = config_schema.field(4, 'number of things', low=2, high=8)
+  kind: Literal['mean', 'sum'] = config_schema.field('mean', 'kind of loss')
+  quick: bool = config_schema.field(False, 'whether to be quick')
+  weights: _Weights = dataclasses.field(default_factory=_Weights)
+
+  def check(self, path: str) -> None:
+    if self.size > 4 and self.quick:
+      raise errors.UsageError(f'{path}.size is too large to be quick')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config(config_schema.Section):
+  name: str = config_schema.field(
+    'a', 'name of all', pattern=r'[a-z]+', form='small letters'
+  )
+  loss: _Loss = dataclasses.field(default_factory=_Loss)
+  hooks: tuple[Any, ...] = config_schema.field(
+    (),
+    'hooks to call',
+    pattern=r'\w+:\w+',
+    form="'module:Class'",
+    with_arguments=True,
+  )
+
+
+def _changed(path: str, value: Any) -> dict[str, Any]:
+  """Plain values of the config with one of them set, or deleted where None."""
+  values = config_schema.to_dict(_Config())
+  *sections, name = path.split('.')
+  inner = values
+  for section in sections:
+    inner = inner[section]
+  if value is None:
+    del inner[name]
+  else:
+    inner[name] = value
   return values
 
 
-def _fields(values, prefix=''):
-  """Paths of all fields but the name."""
-  for name, value in values.items():
-    if isinstance(value, dict):
-      yield from _fields(value, f'{prefix}{name}.')
-    elif name != 'name':
-      yield f'{prefix}{name}'
-
-
-def _default(path):
-  value = grpo.get_config().to_dict()
-  for name in path.split('.'):
-    value = value[name]
-  return value
-
-
-_NUMBERS = tuple(
-  path
-  for path, field in config_schema.FIELDS.items()
-  if not field.options and not field.pattern
-)
-
-
 class FieldsTest(parameterized.TestCase):
-  def test_are_those_of_the_config(self):
-    self.assertCountEqual(
-      config_schema.FIELDS, _fields(grpo.get_config().to_dict())
-    )
-
-  def test_options_and_members_are_those_of_the_code(self):
-    for section, classes in (
-      ('rewards', (grpo_config.RewardKinds,)),
-      ('network', (networks_config.NetworkConfig,)),
-      ('grpo', (grpo_config.LossConfig,)),
-    ):
-      for cls in classes:
-        for name, hint in typing.get_type_hints(cls).items():
-          options = config_schema.FIELDS[f'{section}.{name}'].options
-          self.assertEqual(options, typing.get_args(hint), name)
-    for name, kind in (
-      ('graph_weights', graphs.Graph),
-      ('family_weights', mechanisms.Family),
-      ('noise_weights', mechanisms.Noise),
-    ):
-      members = tuple(member.name.lower() for member in kind)
-      self.assertEqual(config_schema.FIELDS[f'scms.{name}'].members, members)
+  def test_are_in_order_with_default_range_and_options(self):
+    fields = config_schema.fields(_Config)
     self.assertEqual(
-      config_schema._MAX_EXACT_VARIABLES, exact_posterior.MAX_VARIABLES
+      [*fields],
+      [
+        'name',
+        'loss.size',
+        'loss.kind',
+        'loss.quick',
+        'loss.weights.left',
+        'loss.weights.right',
+        'hooks',
+      ],
     )
+    size = fields['loss.size']
+    self.assertEqual((size.default, size.low, size.high), (4, 2, 8))
+    self.assertEqual(fields['loss.kind'].options, ('mean', 'sum'))
+    self.assertEqual(fields['loss.quick'].options, (False, True))
 
-  @parameterized.parameters(*config_schema.FIELDS)
-  def test_has_the_type_of_its_default_and_a_meaning(self, path):
-    field, default = config_schema.FIELDS[path], _default(path)
-    if path in _NUMBERS:
-      value = default[0] if field.members else default
-      self.assertIs(type(value), field.kind)
-    self.assertRegex(field.meaning, r'^[^\n]{8,80}$')
+  def test_a_number_needs_a_range(self):
+    with self.assertRaisesRegex(TypeError, "'of it' needs low and high"):
+      config_schema.field(1.0, 'of it', low=0.0)
 
-  @parameterized.parameters(*_NUMBERS)
-  def test_both_ends_are_allowed_and_nothing_beyond(self, path):
-    field = config_schema.FIELDS[path]
-    config_schema._check_number(path, field.low, field)
-    config_schema._check_number(path, field.high, field)
-    beyond = (float('nan'), float('inf')) if field.kind is float else ()
-    for value in (field.low - 1, field.high + 1, -(10**400), *beyond):
-      with self.assertRaisesRegex(
-        errors.UsageError,
-        rf'^config\.{path} is {value}; it must be at least {field.low} and at '
-        'most',
-      ):
-        config_schema._check_number(path, value, field)
-
-  def test_the_table_has_a_line_for_each(self):
-    lines = config_schema.table().splitlines()
-    self.assertLen(lines, len(config_schema.FIELDS) + 1)
-    for path, line in zip(config_schema.FIELDS, lines[1:], strict=True):
-      self.assertStartsWith(line, f'--config.{path} ')
-      self.assertIn(config_schema.FIELDS[path].meaning, line)
+  def test_table(self):
+    lines = config_schema.table(_Config).splitlines()
+    self.assertLen(lines, 1 + len(config_schema.fields(_Config)))
+    self.assertEqual(
+      lines[0].split(), ['flag', 'default', 'allowed', 'meaning']
+    )
+    self.assertRegex(lines[2], '^--config.loss.size +4 +int, 2 to 8 +number of')
+    self.assertRegex(lines[3], "^--config.loss.kind +'mean' +'mean', 'sum' +k")
+    column = lines[0].index('default')
+    self.assertEqual(lines[2][column:].split()[0], '4')
+    self.assertEqual(lines[3].index("'mean'"), column)
 
 
-_FAMILIES = 'linear, fourier, tanh, sigmoid, product, exponential, mixed, bumps'
+class DictsTest(parameterized.TestCase):
+  def test_there_and_back_through_json(self):
+    config = config_schema.override(
+      _Config(),
+      {
+        'loss.weights.right': 3.0,
+        'hooks': ('a:B', ('c:D', {'every': 5, 'names': ['x']})),
+      },
+    )
+    values = json.loads(json.dumps(config_schema.to_dict(config)))
+    self.assertEqual(config_schema.from_dict(_Config, values), config)
+    self.assertEqual(config.loss.weights.right, 3.0)
+    self.assertEqual(_Config().loss.weights.right, 0.0)
+    self.assertEqual(config_schema.flat(values)['loss.weights.right'], 3.0)
 
-
-class BadValuesTest(parameterized.TestCase):
-  def assert_refused(self, config, sentence):
-    """Asserts that the whole message is this, on one line."""
+  @parameterized.parameters(
+    ('loss.sizes', 1, 'config.loss.sizes is unknown; did you mean loss.size?'),
+    ('losss', 1, 'config.losss is unknown; did you mean loss?'),
+    ('loss.size', None, 'config.loss.size is missing'),
+    ('loss', None, 'config.loss is missing'),
+    (
+      'loss.weights',
+      (1.0, 2.0),
+      'config.loss.weights is (1.0, 2.0); it must be a section with the fields '
+      'left, right',
+    ),
+  )
+  def test_members_that_do_not_fit(self, path, value, sentence):
     with self.assertRaises(errors.UsageError) as caught:
-      config_schema.check(config)
+      config_schema.from_dict(_Config, _changed(path, value))
     self.assertEqual(str(caught.exception), sentence)
 
-  @parameterized.parameters(
-    ('optimizer.learning_rate', float('nan'), 'at least 1e-12 and at most'),
-    ('optimizer.learning_rate', float('inf'), 'at least 1e-12 and at most'),
-    ('optimizer.learning_rate', 0.0, 'at least 1e-12 and at most'),
-    ('optimizer.learning_rate', '2e-3', 'a number of type float'),
-    ('optimizer.learning_rate', None, 'a number of type float'),
-    ('rewards.parent', -0.25, 'at least 0.0 and at most 1000.0'),
-    ('rewards.parent', True, 'a number of type float'),
-    ('training.quick_compile', 1, 'one of False, True'),
-    ('seed', -1, 'at least 0 and at most 2147483647'),
-    ('seed', 1.0, 'a number of type int'),
-    ('grpo.num_tasks', True, 'a number of type int'),
-    ('grpo.num_tasks', 16.0, 'a number of type int'),
-    ('grpo.num_tasks', (16,), 'a number of type int'),
-    ('grpo.num_generations', 1, 'at least 2 and at most 4096'),
-    ('grpo.num_generations', 10**400, 'at least 2 and at most 4096'),
-    ('grpo.scale_rewards', 'std', "one of 'group', 'batch', 'none'"),
-    ('grpo.scale_rewards', None, "one of 'group', 'batch', 'none'"),
-    ('grpo.baseline', 'mean', "one of 'group', 'reached'"),
-    ('grpo.regret_floor', -0.1, 'at least 0.0 and at most 1.0'),
-    ('grpo.supervision', ['process'], "one of 'process', 'outcome'"),
-    ('grpo.simple_regret_share', 1.5, 'at least 0.0 and at most 1.0'),
-    ('scms.graph_weights', 1.0, 'a tuple of numbers'),
-    ('scms.graph_weights', '11121', 'a tuple of numbers'),
-    ('evaluation.num_tasks', 9, 'at least 10 and at most 1000000'),
-  )
-  def test_value(self, path, value, right):
-    with self.assertRaises(errors.UsageError) as caught:
-      config_schema.check(_changed((path, value)))
-    message = str(caught.exception)
-    self.assertStartsWith(
-      message, f'config.{path} is {value!r}; it must be {right}'
-    )
-    self.assertNotIn('\n', message)
+  def test_an_override_that_is_not_there(self):
+    for path in ('loss.sizes', 'los.size'):
+      with self.assertRaisesRegex(errors.UsageError, 'is unknown; did you'):
+        config_schema.override(_Config(), {path: 3})
 
-  @parameterized.parameters(
-    (-1.0, 'at least 0.0 and at most 1000.0'),
-    (float('nan'), 'at least 0.0 and at most 1000.0'),
-    ('a', 'a number of type float'),
-    (False, 'a number of type float'),
-  )
-  def test_value_in_a_tuple(self, value, right):
-    self.assert_refused(
-      _changed(('scms.family_weights', (1.0, value, 1.0, 1.0, 1.0))),
-      f'config.scms.family_weights is {value!r}; it must be {right}',
-    )
 
+class CheckTest(parameterized.TestCase):
   @parameterized.parameters(
-    '../../etc', '', '.', '..', '.hidden', 'a/b', 'a b', 'a\n', 'é', 'x' * 65, 7
-  )
-  def test_name(self, name):
-    self.assert_refused(
-      _changed(('name', name)),
-      f'config.name is {name!r}; a name begins with a letter or a digit, goes '
-      'on with those, ".", "_" or "-", and has at most 64 of them',
-    )
-
-  @parameterized.parameters('a', '7', 'x' * 64, 'Run-1.2_b', 'a..')
-  def test_good_name(self, name):
-    config_schema.check(_changed(('name', name)))
-
-  @parameterized.parameters(
-    ('sede', 'config.sede is unknown; did you mean seed?'),
+    ('loss.size', 9, 'is 9; it must be at least 2 and at most 8'),
+    ('loss.size', 1, 'is 1; it must be at least 2 and at most 8'),
+    ('loss.size', 10**400, 'at least 2 and at most 8'),
+    ('loss.size', 4.0, 'is 4.0; it must be a number of type int'),
+    ('loss.size', True, 'is True; it must be a number of type int'),
+    ('loss.size', (4,), r'is \(4,\); it must be a number of type int'),
+    ('loss.weights.left', math.nan, 'is nan; it must be at least 0.0'),
+    ('loss.weights.left', math.inf, 'is inf; it must be at least 0.0'),
+    ('loss.weights.left', '1', "is '1'; it must be a number of type float"),
+    ('loss.kind', 'median', "is 'median'; it must be one of 'mean', 'sum'"),
+    ('loss.kind', ['mean'], "it must be one of 'mean', 'sum'"),
+    ('loss.quick', 1, 'is 1; it must be one of False, True'),
+    ('name', 'A', "is 'A'; it must be small letters"),
+    ('name', 'a\n', 'it must be small letters'),
+    ('name', 7, 'is 7; it must be small letters'),
+    ('hooks', 'a:B', "is 'a:B'; it must be a tuple of texts"),
     (
-      'grpo.num_generation',
-      'config.grpo.num_generation is unknown; '
-      'did you mean grpo.num_generations?',
+      'hooks',
+      ('a.B',),
+      r"has 'a.B'; each entry must be 'module:Class', or a pair "
+      r"\('module:Class', {argument: value}\)$",
     ),
-    ('grpo.qqqq', 'config.grpo.qqqq is unknown'),
-    # A field of the network that the prior shares is set there alone.
-    ('scms.num_cells', 'config.scms.num_cells is unknown'),
+    ('hooks', (3,), "has 3; each entry must be 'module:Class'"),
+    ('hooks', (('a', {}),), "each entry must be 'module:Class'"),
+    ('hooks', (('a:B', 3),), 'a pair must be a text and a dict of its arg'),
+    ('hooks', (('a:B',),), 'a pair must be a text and a dict of its arguments'),
+    ('hooks', (('a:B', {'1': 2}),), "the argument '1'; an argument must be"),
+    ('hooks', (('a:B', {'x': {1}}),), 'arguments that JSON cannot hold'),
+    ('hooks', (('a:B', {'x': math.nan}),), 'arguments that JSON cannot hold'),
   )
-  def test_unknown_field(self, path, sentence):
-    self.assert_refused(_changed((path, 1)), sentence)
-
-  @parameterized.parameters(*_NUMBERS, 'name', 'rewards', 'grpo.supervision')
-  def test_missing_field(self, path):
-    values = grpo.get_config().to_dict()
-    *sections, field = path.split('.')
-    inner = values
-    for section in sections:
-      inner = inner[section]
-    del inner[field]
-    self.assert_refused(values, f'config.{path} is missing')
-
-  @parameterized.parameters(3, None, 'auto')
-  def test_section_that_is_none(self, value):
-    self.assert_refused(
-      _changed(('network', value)),
-      f'config.network is {value!r}; it must be a section',
-    )
-
-  @parameterized.parameters(
-    ('variables', 9, 8), ('density', 0.9, 0.8), ('noise', 2.0, 1.5)
-  )
-  def test_lower_end_above_the_upper(self, name, low, high):
-    self.assert_refused(
-      _changed((f'scms.min_{name}', low)),
-      f'config.scms.min_{name} is {low}, above config.scms.max_{name}, which '
-      f'is {high}',
-    )
-
-  def test_equal_ends_are_fine(self):
-    scms = grpo.get_config().scms
-    names = ('variables', 'density', 'noise', 'width')
-    config_schema.check(
-      _changed(*((f'scms.min_{x}', scms[f'max_{x}']) for x in names))
-    )
-
-  @parameterized.parameters(
-    ('graph', (1.0, 1.0), 'chain, fork, star, erdos_renyi, scale_free'),
-    ('graph', (0, 0, 0, 0, 0), 'chain, fork, star, erdos_renyi, scale_free'),
-    ('family', (), _FAMILIES),
-    ('family', (1.0,) * 6, _FAMILIES),
-  )
-  def test_weights(self, name, weights, members):
-    self.assert_refused(
-      _changed((f'scms.{name}_weights', weights)),
-      f'config.scms.{name}_weights is {weights}; it must have one weight for '
-      f'each of {members}, and one of them above 0',
-    )
-
-  def test_heads_that_do_not_divide_the_width(self):
-    self.assert_refused(
-      _changed(('network.num_heads', 5)),
-      'config.network.num_heads is 5; it must divide config.network.width, '
-      'which is 48',
-    )
-
-  @parameterized.parameters(
-    ('rewards.belief', 'learned'), ('network.belief_input', 'none')
-  )
-  def test_exact_belief_of_too_many_variables(self, name, other):
-    self.assert_refused(
-      _changed(('scms.max_variables', 9), (name, 'exact')),
-      f"config.{name} is 'exact', which sums over all sets of at most 8 "
-      'variables; config.scms.max_variables is 9: lower it, or choose '
-      f'{other!r}',
-    )
-
-  @parameterized.parameters('rewards.belief', 'network.belief_input')
-  def test_exact_belief_of_too_many_rows(self, name):
-    fits = ('horizon.num_observations', 90), (name, 'exact')
-    config_schema.check(_changed(*fits))
+  def test_values_that_do_not_fit(self, path, value, sentence):
+    config = config_schema.from_dict(_Config, _changed(path, value))
     with self.assertRaisesRegex(
-      errors.UsageError, f"^config.{name} is 'exact', .* 100 rows; .* are 101 "
-    ):
-      config_schema.check(_changed(*fits, ('horizon.num_interventions', 11)))
+      errors.UsageError, rf'^config\.{path} .*{sentence}'
+    ) as caught:
+      config_schema.check(config)
+    self.assertNotIn('\n', str(caught.exception))
 
   @parameterized.parameters(
-    ('mine:A', "is 'mine:A'; it must be a tuple of texts"),
-    (('mine.A',), r"has 'mine.A'; each has to match [\w.]+:\w+"),
-    ((3,), r'has 3; each has to match [\w.]+:\w+'),
+    ('loss.size', 2),
+    ('loss.size', 8),
+    ('loss.weights.left', 9),
+    ('loss.kind', 'sum'),
+    ('hooks', ('a:B', ('c:D', {}), ['e:F', {'x': [1, None]}])),
   )
-  def test_callbacks(self, value, sentence):
-    config_schema.check(_changed(('training.callbacks', ('a.b:C', 'd:E'))))
-    self.assert_refused(
-      _changed(('training.callbacks', value)),
-      f'config.training.callbacks {sentence}',
-    )
+  def test_values_that_fit(self, path, value):
+    config = config_schema.from_dict(_Config, _changed(path, value))
+    config_schema.check(config)
 
-  def test_the_first_update_is_not_profiled(self):
-    config_schema.check(_changed(('training.profile_from', 2)))
-    with self.assertRaisesRegex(errors.UsageError, '_from is 1; it must'):
-      config_schema.check(_changed(('training.profile_from', 1)))
+  def test_a_section_checks_itself(self):
+    config = _Config(loss=_Loss(size=5, quick=True))
+    with self.assertRaisesRegex(errors.UsageError, '^config.loss.size is too'):
+      config_schema.check(config)
 
-  @parameterized.parameters(
-    (('profile_from', 300), 'profile_from is 300, after the last update'),
-    (('convergence_window', 300), 'window is 300, longer than the run of 260'),
-  )
-  def test_what_would_never_happen(self, change, sentence):
-    name, value = change
-    changes = (
-      ('training.stop_when_converged', True),
-      (f'training.{name}', value),
-    )
-    with self.assertRaisesRegex(errors.UsageError, sentence):
-      config_schema.check(_changed(*changes))
-
-  def test_rewards_that_are_all_nothing(self):
-    names = ('optimization', 'structure', 'parent', 'exploration')
-    with self.assertRaisesRegex(
-      errors.UsageError, 'are 0, and no intervention'
-    ):
-      config_schema.check(
-        _changed(*((f'rewards.{name}', 0.0) for name in names))
-      )
-
-  def test_minibatches_that_do_not_divide_the_tasks(self):
-    self.assert_refused(
-      _changed(('grpo.num_minibatches', 24)),
-      'config.grpo.num_minibatches times '
-      'config.grpo.gradient_accumulation_steps is 48; it must divide '
-      'config.grpo.num_tasks, which is 64',
-    )
+  def test_a_section_of_another_class(self):
+    wrong: Any = _Weights()
+    with self.assertRaisesRegex(errors.UsageError, 'config.loss is .*a _Loss'):
+      config_schema.check(_Config(loss=wrong))
 
 
 if __name__ == '__main__':

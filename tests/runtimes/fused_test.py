@@ -125,8 +125,8 @@ class RefusalTest(parameterized.TestCase):
     self.assertEqual(state.step, 0)
 
   def test_a_policy_that_leaves_its_data_behind(self):
-    settings = dataclasses.replace(miniature.LEARNER, num_iterations=5)
-    parts = miniature.parts(optimizer=optax.sgd(1e4), settings=settings)
+    update = dataclasses.replace(miniature.UPDATE, num_iterations=5)
+    parts = miniature.parts(optimizer=optax.sgd(1e4), update=update)
     message = r'update 1: .*ratio of \d+\.\d is beyond.*learning_rate'
     with (
       _fixed_experience(parts),
@@ -135,7 +135,7 @@ class RefusalTest(parameterized.TestCase):
       agent.make_step(agent.programs(parts))(_init(parts))
 
   def test_groups_without_advantages(self):
-    parts = miniature.parts(weights=config.RewardWeights(0.0, 0.0, 0.0, 0.0))
+    parts = miniature.parts(rewards=config.RewardConfig(0.0, 0.0, 0.0, 0.0))
     step, state = agent.make_step(agent.programs(parts)), _init(parts)
     with _fixed_experience(parts):
       for _ in range(19):

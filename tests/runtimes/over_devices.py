@@ -28,12 +28,15 @@ from tests.support import miniature
 
 jax.config.update('jax_disable_most_optimizations', True)
 _UPDATES = 20
-_SETTINGS = dataclasses.replace(
-  miniature.LEARNER, num_minibatches=2, gradient_accumulation_steps=2
+_UPDATE = dataclasses.replace(
+  miniature.UPDATE,
+  num_tasks=16,
+  num_minibatches=2,
+  gradient_accumulation_steps=2,
+  # Advantages depend on all groups together.
+  scale_rewards='batch',
 )
-# Advantages are scaled over all groups.
-_GRPO = dataclasses.replace(miniature.GRPO, scale_rewards='batch')
-_PARTS = miniature.parts(num_tasks=16, settings=_SETTINGS, grpo=_GRPO)
+_PARTS = miniature.parts(update=_UPDATE)
 _OVER = mesh.Mesh(_PARTS)
 _FAULTY = 11
 
@@ -131,7 +134,8 @@ def _rooted(loss, tasks):
 def refused() -> str:
   """Returns the error for tasks that cannot be divided evenly."""
   try:
-    mesh.Mesh(dataclasses.replace(_PARTS, num_tasks=8))
+    update = dataclasses.replace(_UPDATE, num_tasks=8)
+    mesh.Mesh(dataclasses.replace(_PARTS, update=update))
   except errors.UsageError as error:
     return str(error)
   return ''

@@ -29,9 +29,9 @@ from tests.support import miniature
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PROGRAM = str(_ROOT / 'tests' / 'support' / 'hand_made_simulators.py')
 _PARTS = miniature.parts(
-  weights=config.RewardWeights(1.0, 0.0, 0.0, 0.1),
-  settings=dataclasses.replace(
-    miniature.LEARNER, parent_coefficient=0.0, outcome_coefficient=0.0
+  rewards=config.RewardConfig(1.0, 0.0, 0.0, 0.1),
+  update=dataclasses.replace(
+    miniature.UPDATE, parent_coefficient=0.0, outcome_coefficient=0.0
   ),
 )
 _MAX_SET_SIZE = 2

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from acme_cbo.scms import config
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
@@ -90,13 +91,13 @@ class DrawnTest(parameterized.TestCase):
       self.assertGreater(counts.min(), 0.1 * _num_scms())
     with self.subTest('families'):
       counts = np.bincount(scms.family, minlength=len(mechanisms.Family))
-      asked_for = np.array(_PRIOR.family_weights) > 0
+      asked_for = np.array(_PRIOR.family_weights.in_order) > 0
       self.assertGreater(counts[asked_for].min(), 0.1 * _num_scms())
       self.assertEqual(counts[~asked_for].sum(), 0)
     with self.subTest('noise'):
       kinds = scms.mechanism.noise[scms.problem.exists]
       share = np.bincount(kinds, minlength=len(mechanisms.Noise)) / kinds.size
-      asked_for = np.array(_PRIOR.noise_weights)
+      asked_for = np.array(_PRIOR.noise_weights.in_order)
       np.testing.assert_allclose(share, asked_for / 3, atol=0.02)
     with self.subTest('sizes'):
       sizes, counts = np.unique(scms.problem.exists.sum(1), return_counts=True)
@@ -193,7 +194,7 @@ class DrawnTest(parameterized.TestCase):
     impossible = dataclasses.replace(
       _PRIOR,
       max_variables=3,
-      family_weights=(1.0, *[0.0] * 7),
+      family_weights=config.FamilyWeights.only('linear'),
       min_gain=1e6,
       num_hidden=2,
       bank_size=1,
@@ -332,9 +333,10 @@ class GeneralTest(parameterized.TestCase):
       size = np.sqrt(np.square(hidden).sum(-1).mean(-1))
       return np.quantile(size[size > 0], [0.01, 0.99])
 
-    fourier = (0.0, 1.0, *[0.0] * 6)
     long_ = dataclasses.replace(
-      miniature.PRIOR, family_weights=fourier, num_hidden=32
+      miniature.PRIOR,
+      family_weights=config.FamilyWeights.only('fourier'),
+      num_hidden=32,
     )
     low, high = steepest(long_)
     short_low, short_high = steepest(

@@ -6,8 +6,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.scms import benchmarks
-from acme_cbo.scms import graphs
-from acme_cbo.scms import mechanisms
+from acme_cbo.scms import config
 from acme_cbo.scms import registry
 
 
@@ -51,15 +50,11 @@ class ResolveTest(absltest.TestCase):
     self.assertNotEqual(mine.digest, changed.digest)
 
   def test_held_out_is_outside_the_training_prior(self):
-    weights = [0.0] * len(mechanisms.Family)
-    weights[mechanisms.Family.LINEAR] = 1.0
-    graph_weights = [1.0] * len(graphs.Graph)
-    graph_weights[graphs.Graph.STAR] = 0.0
     metadata = {
       'scms': {
         'max_variables': 5,
-        'graph_weights': graph_weights,
-        'family_weights': weights,
+        'graph_weights': vars(config.GraphWeights(star=0.0)),
+        'family_weights': vars(config.FamilyWeights.only('linear')),
       }
     }
     environments = registry.resolve(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from acme_cbo.infra import errors
+from acme_cbo.scms import config
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import registry
 from acme_cbo.scms import shifts
@@ -36,15 +37,15 @@ class PriorTest(parameterized.TestCase):
     (
       'denser',
       dict(
-        graph_weights=(0.0, 0.0, 0.0, 1.0, 0.0),
+        graph_weights=config.GraphWeights(0.0, 0.0, 0.0, 1.0, 0.0),
         min_density=0.8,
         max_density=1.0,
       ),
     ),
     ('noisier', dict(min_noise=1.5, max_noise=3.0)),
-    ('skewed', dict(noise_weights=(0.0, 0.0, 0.0, 1.0))),
+    ('skewed', dict(noise_weights=config.NoiseWeights(0.0, 0.0, 0.0, 1.0))),
     ('confounded', dict(latent=0.4)),
-    ('bumps', dict(family_weights=(*[0.0] * 7, 1.0))),
+    ('bumps', dict(family_weights=config.FamilyWeights.only('bumps'))),
   )
   def test_changes_one_aspect(self, name, changes):
     training_prior = shifts.prior(_METADATA, shifts.AS_TRAINED)

@@ -1,35 +1,39 @@
 """Tasks from the prior that is trained on, drawn once for all tests."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 
 from acme_cbo import types
+from acme_cbo.experiments import config as experiments_config
+from acme_cbo.experiments import presets
 from acme_cbo.scms import config as config_lib
 from acme_cbo.scms import interventions
 from acme_cbo.scms import priors
 from acme_cbo.scms import simulate
-from configs import grpo
 
 
-def _prior(config, **changes) -> config_lib.PriorConfig:
-  given = {
-    'num_cells': config.network.num_cells,
-    'num_interventions': config.horizon.num_interventions,
-  }
-  return config_lib.PriorConfig(**(config.scms.to_dict() | given | changes))
+def _prior(config: experiments_config.GRPOConfig) -> config_lib.Prior:
+  return config_lib.Prior(
+    **vars(config.scms),
+    num_cells=config.network.num_cells,
+    num_interventions=config.horizon.num_interventions,
+  )
 
 
 # Fewer draws of the noise bank leave outcomes rougher, and all else as it is.
-PRIOR = _prior(grpo.get_config(), bank_size=32)
+PRIOR = dataclasses.replace(_prior(presets.preset()), bank_size=32)
 # With sets of variables, costs, latent causes and every family; rougher still.
-GENERAL = _prior(
-  grpo.get_config('general'),
+GENERAL = dataclasses.replace(
+  _prior(presets.preset('general')),
   bank_size=16,
   num_cells=16,
   budgeted=0.5,
-  family_weights=(1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 3.0, 1.0),
+  family_weights=config_lib.FamilyWeights(
+    linear=1.0, exponential=0.5, mixed=3.0, bumps=1.0
+  ),
 )
 NUM_ROWS = 500
 _PER_CALL = 500
@@ -40,19 +44,19 @@ QUICK: dict[str, bool | str] = {'xla_backend_optimization_level': '1'}
 
 
 @functools.cache
-def lowered(prior: config_lib.PriorConfig = PRIOR) -> jax.stages.Lowered:
+def lowered(prior: config_lib.Prior = PRIOR) -> jax.stages.Lowered:
   """`priors.fill` of 500 tasks."""
   return priors.fill.lower(jax.random.key(0), prior, _PER_CALL)
 
 
 @functools.cache
-def program(prior: config_lib.PriorConfig = PRIOR) -> jax.stages.Compiled:
+def program(prior: config_lib.Prior = PRIOR) -> jax.stages.Compiled:
   """The same, compiled."""
   return lowered(prior).compile(compiler_options=QUICK)
 
 
 @functools.cache
-def batch(seed: int, prior: config_lib.PriorConfig = PRIOR) -> types.Task:
+def batch(seed: int, prior: config_lib.Prior = PRIOR) -> types.Task:
   """500 tasks, as numpy arrays with a leading axis."""
   drawn, complete = program(prior)(jax.random.key(seed))
   if not complete:
@@ -70,7 +74,7 @@ def tasks() -> types.Task:
 def some(
   num_tasks: int,
   family: int | None = None,
-  prior: config_lib.PriorConfig = PRIOR,
+  prior: config_lib.Prior = PRIOR,
 ) -> types.Task:
   """The first tasks of a batch, of one family if it is given."""
   drawn = batch(0, prior)

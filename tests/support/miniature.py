@@ -16,7 +16,7 @@ import optax
 from acme_cbo import types
 from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import config as grpo_config
-from acme_cbo.environments import environment
+from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import normalization
 from acme_cbo.networks import base
 from acme_cbo.networks import candidate_features
@@ -28,15 +28,16 @@ from acme_cbo.scms import priors
 NUM_CELLS = 3
 # For networks that look at no candidates.
 EMPTY_HISTORY = candidate_features.empty_history(0, 0, 0)
-HORIZON = environment.Horizon(num_observations=4, num_interventions=3)
+HORIZON = environments_config.HorizonConfig(
+  num_observations=4, num_interventions=3
+)
 
 # Every kind of graph and of mechanism, and padding: 3 to 5 of 5 variables.
-PRIOR = scms_config.PriorConfig(
+PRIOR = scms_config.Prior(
   min_variables=3,
   max_variables=5,
-  graph_weights=(1.0, 1.0, 1.0, 1.0, 1.0),
-  family_weights=(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
-  noise_weights=(1.0, 1.0, 1.0, 0.0),
+  graph_weights=scms_config.GraphWeights(erdos_renyi=1.0),
+  family_weights=scms_config.FamilyWeights(linear=1.0),
   min_density=0.2,
   max_density=0.8,
   min_noise=0.3,
@@ -61,43 +62,28 @@ PRIOR = scms_config.PriorConfig(
 GENERAL = dataclasses.replace(
   PRIOR,
   min_variables=4,
-  family_weights=(1.0,) * 8,
-  noise_weights=(1.0,) * 4,
+  family_weights=scms_config.FamilyWeights(
+    linear=1.0, exponential=1.0, mixed=1.0, bumps=1.0
+  ),
+  noise_weights=scms_config.NoiseWeights(gumbel=1.0),
   max_set_size=2,
   latent=0.15,
   averaged=0.5,
   budgeted=0.5,
 )
 
-LEARNER = grpo_config.LearnerConfig(
-  num_iterations=1,
+REWARDS = grpo_config.RewardConfig()
+
+# Of 4 rollouts on each of 4 SCMs.
+UPDATE = grpo_config.UpdateConfig(
+  num_tasks=4,
+  num_generations=4,
   num_minibatches=1,
   gradient_accumulation_steps=1,
-  parent_coefficient=0.5,
-  outcome_coefficient=0.5,
-  reference_every=50,
-)
-
-KINDS = grpo_config.RewardKinds(
-  outcome='expected',
-  potential='log_posterior',
-  parents='belief',
-  belief='learned',
-)
-
-GRPO = grpo_config.LossConfig(
-  epsilon=0.2,
-  epsilon_high=0.2,
-  beta=0.0,
-  baseline='group',
-  scale_rewards='group',
-  scale_components='none',
-  supervision='process',
-  importance_sampling_level='decision',
-  simple_regret_share=0.0,
-  regret_floor=0.0,
   variable_entropy=0.01,
   cell_entropy=0.01,
+  parent_coefficient=0.5,
+  outcome_coefficient=0.5,
 )
 
 
@@ -217,13 +203,13 @@ def doubles(tree):
 
 
 @functools.cache
-def _drawn_tasks(prior: scms_config.PriorConfig) -> types.Task:
+def _drawn_tasks(prior: scms_config.Prior) -> types.Task:
   draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, prior)))
   drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
   return jax.tree.map(lambda leaf: np.asarray(leaf)[taken], drawn)
 
 
-def tasks(num_tasks: int, prior: scms_config.PriorConfig = PRIOR) -> types.Task:
+def tasks(num_tasks: int, prior: scms_config.Prior = PRIOR) -> types.Task:
   """At most 16 tasks of a prior, always the same."""
   return jax.tree.map(lambda leaf: leaf[:num_tasks], _drawn_tasks(prior))
 
@@ -235,12 +221,8 @@ def parts(**changes) -> agent.Parts:
     optimizer=optax.adam(1e-2),
     prior=PRIOR,
     horizon=HORIZON,
-    num_tasks=4,
-    num_generations=4,
-    weights=grpo_config.RewardWeights(),
-    kinds=KINDS,
-    settings=LEARNER,
-    grpo=GRPO,
+    rewards=REWARDS,
+    update=UPDATE,
   )
   return dataclasses.replace(usual, **changes)
 

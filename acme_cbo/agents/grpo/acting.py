@@ -9,6 +9,7 @@ from acme_cbo import types
 from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import environment
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
@@ -24,7 +25,7 @@ def rollout(
   prefix: base.Prefix,
   observations: jax.Array,
   num_interventions: int,
-  kinds: config.RewardKinds,
+  kinds: config.RewardConfig,
 ) -> types.Trajectory:
   """Samples one episode.
 
@@ -72,7 +73,7 @@ def rollout(
 
 
 def trajectory(
-  task: types.Task, kinds: config.RewardKinds, steps: episode.Steps
+  task: types.Task, kinds: config.RewardConfig, steps: episode.Steps
 ) -> types.Trajectory:
   """Returns an episode as the learner needs it, with its rewards.
 
@@ -140,9 +141,9 @@ def act(
   params,
   network: base.Network,
   tasks: types.Task,
-  horizon: environment.Horizon,
+  horizon: environments_config.HorizonConfig,
   num_generations: int,
-  kinds: config.RewardKinds,
+  kinds: config.RewardConfig,
 ) -> tuple[jax.Array, types.Trajectory]:
   """A group of rollouts on every task.
 

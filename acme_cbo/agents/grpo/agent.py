@@ -16,7 +16,7 @@ from acme_cbo.agents.grpo import acting
 from acme_cbo.agents.grpo import config as grpo_config
 from acme_cbo.agents.grpo import learning
 from acme_cbo.agents.grpo import losses
-from acme_cbo.environments import environment
+from acme_cbo.environments import config as environments_config
 from acme_cbo.infra import errors
 from acme_cbo.networks import base
 from acme_cbo.scms import config as scms_config
@@ -38,25 +38,17 @@ class Parts:
     network: functions of the policy.
     optimizer: the gradient transformation.
     prior: the distribution of SCMs.
-    horizon: N and T.
-    num_tasks: B, SCMs per update.
-    num_generations: G, rollouts per SCM.
-    weights: of the reward components.
-    kinds: what they are made of.
-    settings: of the learner.
-    grpo: of the loss.
+    horizon: size of an episode, N and T.
+    rewards: weights and kinds of the reward components.
+    update: sizes and options of the update.
   """
 
   network: base.Network
   optimizer: optax.GradientTransformation
-  prior: scms_config.PriorConfig
-  horizon: environment.Horizon
-  num_tasks: int
-  num_generations: int
-  weights: grpo_config.RewardWeights
-  kinds: grpo_config.RewardKinds
-  settings: grpo_config.LearnerConfig
-  grpo: grpo_config.LossConfig
+  prior: scms_config.Prior
+  horizon: environments_config.HorizonConfig
+  rewards: grpo_config.RewardConfig
+  update: grpo_config.UpdateConfig
 
 
 def init(key: jax.Array, parts: Parts) -> types.TrainingState:
@@ -100,8 +92,8 @@ def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):
     parts.network,
     tasks,
     parts.horizon,
-    parts.num_generations,
-    parts.kinds,
+    parts.update.num_generations,
+    parts.rewards,
   )
   return data, acting.non_finite_mask(*data)
 
@@ -122,9 +114,8 @@ def learn(
     tasks,
     observations,
     trajectories,
-    parts.weights,
-    parts.settings,
-    parts.grpo,
+    parts.rewards,
+    parts.update,
     axis,
   )
 
@@ -140,9 +131,8 @@ def learner_faults(
     tasks,
     observations,
     trajectories,
-    parts.weights,
-    parts.settings,
-    parts.grpo,
+    parts.rewards,
+    parts.update,
   )
 
 
@@ -161,7 +151,9 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
   """
   return {
     'init': jax.jit(lambda key: init(key, parts)),
-    'fill': jax.jit(lambda key: priors.fill(key, parts.prior, parts.num_tasks)),
+    'fill': jax.jit(
+      lambda key: priors.fill(key, parts.prior, parts.update.num_tasks)
+    ),
     'act': jax.jit(lambda params, key, tasks: act(params, key, tasks, parts)),
     'learn': jax.jit(
       lambda state, tasks, observations, trajectories: learn(

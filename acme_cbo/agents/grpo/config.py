@@ -1,136 +1,216 @@
-"""Settings of the update. Nothing here needs jax."""
+"""Configs of the rewards, the update and the optimizer. Needs no jax."""
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal
+
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
+
+_MANY = 10**7
+
+
+def _weight(default: float, meaning: str) -> Any:
+  return config_schema.field(
+    default, f'weight of {meaning}', low=0.0, high=1000.0
+  )
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchConfig:
-  """Size of an update: B SCMs, a group of G rollouts on each."""
+class RewardConfig(config_schema.Section):
+  """Weight of each component of the reward, and how the components are made.
 
-  num_tasks: int
-  num_generations: int
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-  """Muon with clipping, linear warm-up and cosine decay.
-
-  Attributes:
-    learning_rate: at its highest.
-    warmup_updates: updates over which it rises.
-    final_fraction: share of it that is left at the end.
-    max_grad_norm: global norm at which a gradient is clipped.
-    weight_decay: of the matrices.
+  The float fields are the weights; their names are the `COMPONENTS`, whose
+  functions are in `rewards.components`.
   """
 
-  learning_rate: float
-  warmup_updates: int
-  final_fraction: float
-  max_grad_norm: float
-  weight_decay: float
-
-
-@dataclasses.dataclass(frozen=True)
-class LearnerConfig:
-  """Options of an update.
-
-  Attributes:
-    num_iterations: passes over the trajectories of an update.
-    num_minibatches: gradient steps per pass.
-    gradient_accumulation_steps: parts of a minibatch whose gradients are taken
-      one after the other, for less memory; the two divide the number of SCMs.
-    parent_coefficient: weight of the loss of the learned belief.
-    outcome_coefficient: weight of the losses of the predicted rewards, of what
-      could be set and of what was.
-    reference_every: updates after which the reference policy is renewed.
-  """
-
-  num_iterations: int
-  num_minibatches: int
-  gradient_accumulation_steps: int
-  parent_coefficient: float
-  outcome_coefficient: float
-  reference_every: int
+  optimization: float = _weight(
+    1.0, 'the optimization reward (outcome between worst and best)'
+  )
+  structure: float = _weight(
+    0.5, "the structure reward (information gained on the target's parents)"
+  )
+  parent: float = _weight(
+    0.3, 'the parent reward (interventions on parents of the target)'
+  )
+  exploration: float = _weight(
+    0.1, 'the exploration reward (new variables and regions)'
+  )
+  outcome: Literal['expected', 'sampled'] = config_schema.field(
+    'expected',
+    'whether the optimization reward uses the expected or the sampled outcome',
+  )
+  potential: Literal['log_posterior', 'entropy'] = config_schema.field(
+    'log_posterior',
+    'whether structure rewards the log posterior of the true parents or low '
+    'entropy',
+  )
+  parents: Literal['belief', 'truth'] = config_schema.field(
+    'belief',
+    'whether the parent reward uses the belief before the intervention or the '
+    'truth',
+  )
+  belief: Literal['learned', 'exact'] = config_schema.field(
+    'learned',
+    "the network's belief, or the exact one of linear SCMs of at most 8 "
+    'variables',
+  )
 
   @property
-  def steps_per_update(self) -> int:
-    """Gradient steps that an update makes."""
-    return self.num_iterations * self.num_minibatches
+  def weights(self) -> tuple[float, ...]:
+    """Weights in the order of `COMPONENTS`."""
+    return tuple(getattr(self, name) for name in COMPONENTS)
+
+  def with_weights(self, weights: Sequence[float]) -> 'RewardConfig':
+    """Returns the same config with other weights, in that order."""
+    return dataclasses.replace(
+      self, **dict(zip(COMPONENTS, weights, strict=True))
+    )
+
+  def check(self, path: str) -> None:
+    """Raises where all weights are 0."""
+    if not any(self.weights):
+      raise errors.UsageError(
+        f'all weights in {path} are 0, and no intervention would be better '
+        f'than another; raise one of {", ".join(COMPONENTS)}'
+      )
+
+
+# Names of the components of the reward; the order of every array of them.
+COMPONENTS: tuple[str, ...] = tuple(
+  name
+  for name, field in config_schema.fields(RewardConfig).items()
+  if field.kind is float
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
-  """Options of the loss, named as in TRL's GRPOTrainer where that has them.
+class UpdateConfig(config_schema.Section):
+  """Batch, loss and gradient steps of an update: the section `grpo`.
 
+  Options of the loss are named as in TRL's GRPOTrainer where that has them.
   TRL's `loss_type` is missing on purpose: with a fixed horizon its choices
   differ by a constant factor.
 
-  Attributes:
-    epsilon: lower bound of the clipped importance ratio is 1 - epsilon.
-    epsilon_high: upper bound is 1 + epsilon_high.
-    beta: weight of KL(policy || reference).
-    baseline: what a return is compared with: the mean of its 'group'; or, where
-      they had 'reached' more or less until then, that and what this has to do
-      with it (see `without_reached`).
-    scale_rewards: divide advantages by the deviation within the 'group', over
-      the 'batch', or not at all ('none': Dr. GRPO, Liu et al., 2025).
-    scale_components: 'group' divides the returns of each component by their
-      deviation within the group before they are weighted, so that a component
-      counts by its weight and not by its scale; 'none' leaves them.
-    supervision: 'process' gives each step its return-to-go, 'outcome' gives
-      all steps the return of the episode (DeepSeekMath, sections 4.1.2, 4.1.3).
-    importance_sampling_level: one ratio a 'decision', one for each 'factor'
-      of it (variable, cell), or one for the 'sequence' (GSPO, Zheng et al.,
-      2025).
-    simple_regret_share: how much of what `optimization` earns is for the best
-      so far: 0 counts what every step earns (cumulative regret), 1 at every
-      step the best of those until then (simple regret).
-    regret_floor: of two regrets it counts by which factor they differ, down to
-      about this one; 0 counts their difference.
-    variable_entropy: weight of the entropy of the variable.
-    cell_entropy: weight of the expected entropy of the cell.
+  - `baseline`: the mean return of the group; or also the part of a return that
+    follows from what was reached before, see `losses.without_reached`.
+  - `scale_rewards`: deviation within the group (DeepSeekMath) or the batch, or
+    no division at all (Dr. GRPO, Liu et al., 2025).
+  - `scale_components`: where 'group', the returns of each component are divided
+    by their deviation within the group before they are weighted, so that a
+    component counts by its weight and not by its scale.
+  - `supervision`: return-to-go or return of the episode for each step
+    (DeepSeekMath, sections 4.1.2 and 4.1.3).
+  - `importance_sampling_level`: one ratio per decision, per factor of it
+    (variable, cell), or per sequence (GSPO, Zheng et al., 2025).
+  - `simple_regret_share`: 0 counts what every step earns (cumulative regret), 1
+    at every step the best of those so far (simple regret).
   """
 
-  epsilon: float
-  epsilon_high: float
-  beta: float
-  baseline: Literal['group', 'reached']
-  scale_rewards: Literal['group', 'batch', 'none']
-  scale_components: Literal['group', 'none']
-  supervision: Literal['process', 'outcome']
-  importance_sampling_level: Literal['decision', 'factor', 'sequence']
-  simple_regret_share: float
-  regret_floor: float
-  variable_entropy: float
-  cell_entropy: float
+  num_tasks: int = config_schema.field(
+    64, 'number of SCMs per update, B', low=1, high=_MANY
+  )
+  num_generations: int = config_schema.field(
+    4, 'number of rollouts per SCM, the group size G', low=2, high=4096
+  )
+  num_iterations: int = config_schema.field(
+    1, 'number of passes over the rollouts of an update', low=1, high=100
+  )
+  num_minibatches: int = config_schema.field(
+    4, 'number of gradient steps per pass', low=1, high=_MANY
+  )
+  # Half a minibatch at a time stays in the cache of the processor.
+  gradient_accumulation_steps: int = config_schema.field(
+    2,
+    'number of parts that a minibatch is split into, to save memory',
+    low=1,
+    high=_MANY,
+  )
+  epsilon: float = config_schema.field(
+    0.2, 'clip range of the importance ratio below 1', low=1e-6, high=1.0
+  )
+  epsilon_high: float = config_schema.field(
+    0.2, 'clip range of the importance ratio above 1', low=1e-6, high=100.0
+  )
+  beta: float = _weight(0.0, 'KL(policy || reference)')
+  reference_every: int = config_schema.field(
+    50, 'number of updates between two reference policies', low=1, high=_MANY
+  )
+  baseline: Literal['group', 'reached'] = config_schema.field(
+    'group',
+    'baseline of a return: the mean of the group, or also what was reached '
+    'before',
+  )
+  scale_rewards: Literal['group', 'batch', 'none'] = config_schema.field(
+    'group', 'set of returns whose deviation divides the advantages'
+  )
+  scale_components: Literal['group', 'none'] = config_schema.field(
+    'none', 'set of returns whose deviation divides each component'
+  )
+  supervision: Literal['process', 'outcome'] = config_schema.field(
+    'process', 'whether a step gets its return-to-go or the whole return'
+  )
+  importance_sampling_level: Literal['decision', 'factor', 'sequence'] = (
+    config_schema.field('decision', 'level of the importance ratio')
+  )
+  simple_regret_share: float = config_schema.field(
+    0.0,
+    'share of the optimization reward that counts the best outcome so far',
+    low=0.0,
+    high=1.0,
+  )
+  regret_floor: float = config_schema.field(
+    0.0,
+    'regret down to which ratios of regrets count; 0: differences count',
+    low=0.0,
+    high=1.0,
+  )
+  variable_entropy: float = _weight(0.003, 'the entropy of the variable')
+  cell_entropy: float = _weight(0.003, 'the expected entropy of the cell')
+  parent_coefficient: float = _weight(0.5, 'the loss of the learned belief')
+  outcome_coefficient: float = _weight(
+    2.0, 'the losses of the predicted outcomes'
+  )
 
+  @property
+  def steps_per_update(self) -> int:
+    """Number of gradient steps per update."""
+    return self.num_iterations * self.num_minibatches
 
-class RewardWeights(NamedTuple):
-  """Weight of each component in the reward."""
+  @property
+  def num_parts(self) -> int:
+    """Number of parts that each pass takes the gradient of."""
+    return self.num_minibatches * self.gradient_accumulation_steps
 
-  optimization: float = 1.0
-  structure: float = 0.5
-  parent: float = 0.3
-  exploration: float = 0.1
+  def check(self, path: str) -> None:
+    """Raises unless all parts of a minibatch have as many SCMs."""
+    if self.num_tasks % self.num_parts:
+      raise errors.UsageError(
+        f'{path}.num_minibatches times {path}.gradient_accumulation_steps is '
+        f'{self.num_parts}; it must divide {path}.num_tasks, which is '
+        f'{self.num_tasks}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardKinds:
-  """What the components are made of.
+class OptimizerConfig(config_schema.Section):
+  """Muon with clipping, linear warm-up and cosine decay."""
 
-  Attributes:
-    outcome: `optimization` is of the 'expected' outcome, or of the noisy one
-      that was 'sampled'.
-    potential: `structure` is the gain in the 'log_posterior' of the true
-      parents, or the fall in the 'entropy' of the belief.
-    parents: `parent` is by the 'belief' before the intervention, or the
-      'truth'.
-    belief: 'learned', the network's, or 'exact', that of a linear SCM of at
-      most 8 variables.
-  """
-
-  outcome: Literal['expected', 'sampled']
-  potential: Literal['log_posterior', 'entropy']
-  parents: Literal['belief', 'truth']
-  belief: Literal['learned', 'exact']
+  learning_rate: float = config_schema.field(
+    6e-3, 'peak learning rate', low=1e-12, high=1e6
+  )
+  warmup_updates: int = config_schema.field(
+    5, 'number of updates of the linear warm-up', low=0, high=_MANY
+  )
+  final_fraction: float = config_schema.field(
+    0.05,
+    'ratio of the last learning rate to the peak',
+    low=0.0,
+    high=1.0,
+  )
+  max_grad_norm: float = config_schema.field(
+    1.0, 'global norm that gradients are clipped to', low=1e-12, high=1e6
+  )
+  weight_decay: float = config_schema.field(
+    1e-4, 'weight decay (matrices only)', low=0.0, high=1000.0
+  )

@@ -54,35 +54,39 @@ def init(
 
 
 def advantages(
-  components: jax.Array, weights: config.RewardWeights, grpo: config.LossConfig
+  components: jax.Array,
+  reward_config: config.RewardConfig,
+  update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, jax.Array]:
   """How much better than its group each decision did.
 
   Args:
     components: [B, G, T, 4] rewards.
-    weights: of the components.
-    grpo: of the loss.
+    reward_config: weights of the components.
+    update_config: options of the update.
 
   Returns:
     [B, G, T] advantages and [B, T] bool, where the group is dead.
   """
   # The other components are of the path to the best, so all their steps count,
   # whichever regret does.
-  earned = losses.by_factors(components[..., _OPTIMIZATION], grpo.regret_floor)
-  counted = components.at[..., _OPTIMIZATION].set(
-    losses.regret_rewards(earned, grpo.simple_regret_share)
+  earned = losses.by_factors(
+    components[..., _OPTIMIZATION], update_config.regret_floor
   )
-  returns = losses.returns(counted, grpo.supervision)  # [B, G, T, 4]
-  if grpo.scale_components == 'group':
+  counted = components.at[..., _OPTIMIZATION].set(
+    losses.regret_rewards(earned, update_config.simple_regret_share)
+  )
+  returns = losses.returns(counted, update_config.supervision)  # [B, G, T, 4]
+  if update_config.scale_components == 'group':
     returns, _ = jax.vmap(
       lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
     )(returns)
-  group_returns = rewards.total(returns, weights)
-  if grpo.baseline == 'reached':
+  group_returns = rewards.total(returns, reward_config)
+  if update_config.baseline == 'reached':
     group_returns = losses.without_reached(
       group_returns, losses.best_before(earned)
     )
-  return losses.group_advantages(group_returns, grpo.scale_rewards)
+  return losses.group_advantages(group_returns, update_config.scale_rewards)
 
 
 # What can be not finite in a loss, causes first.
@@ -108,9 +112,8 @@ def non_finite_mask(
   tasks: types.Task,
   observations: jax.Array,
   trajectories: types.Trajectory,
-  weights: config.RewardWeights,
-  settings: config.LearnerConfig,
-  grpo: config.LossConfig,
+  reward_config: config.RewardConfig,
+  update_config: config.UpdateConfig,
 ) -> jax.Array:
   """On which tasks a part of the loss, or its gradient, is not finite.
 
@@ -123,19 +126,18 @@ def non_finite_mask(
     tasks: B tasks.
     observations: [B, N, D].
     trajectories: with leading axes [B, G].
-    weights: of the reward components.
-    settings: of the learner.
-    grpo: of the loss.
+    reward_config: weights of the reward components.
+    update_config: options of the update.
 
   Returns:
     [len(FAULTS), B] bool.
   """
-  judged, _ = advantages(trajectories.components, weights, grpo)
+  judged, _ = advantages(trajectories.components, reward_config, update_config)
 
   def finite(data):
     batch = jax.tree.map(lambda leaf: leaf[None], data)
     gradient, parts = jax.grad(total_loss.loss, has_aux=True)(
-      params, reference, network, *batch, settings, grpo
+      params, reference, network, *batch, update_config
     )
     parts['gradient'] = optax.tree.norm(gradient)
     return jnp.isfinite(jnp.stack([parts[name] for name in CHECKED_NAMES]))
@@ -151,9 +153,8 @@ def update(
   tasks: types.Task,
   observations: jax.Array,
   trajectories: types.Trajectory,
-  weights: config.RewardWeights,
-  settings: config.LearnerConfig,
-  grpo: config.LossConfig,
+  reward_config: config.RewardConfig,
+  update_config: config.UpdateConfig,
   axis: str | None = None,
 ) -> tuple[types.TrainingState, dict[str, jax.Array]]:
   """One update: `num_iterations` passes of `num_minibatches` gradient steps.
@@ -168,9 +169,8 @@ def update(
     tasks: B tasks.
     observations: [B, N, D].
     trajectories: with leading axes [B, G].
-    weights: of the reward components.
-    settings: of the learner.
-    grpo: of the loss.
+    reward_config: weights of the reward components.
+    update_config: options of the update.
     axis: of devices, within `jax.shard_map`, each of which is given other
       tasks, as many for every part of a minibatch, and the same state; None
       where all tasks are here.
@@ -179,11 +179,11 @@ def update(
     The state after the update, the same on every device, and scalars to log.
   """
   components = _of_all_tasks(trajectories.components, axis)  # [B, G, T, 4]
-  judged, dead = advantages(components, weights, grpo)
+  judged, dead = advantages(components, reward_config, update_config)
   data = (tasks, observations, trajectories, _of_own_tasks(judged, axis))
   parts_of_passes = (
-    settings.num_minibatches,
-    settings.gradient_accumulation_steps,
+    update_config.num_minibatches,
+    update_config.gradient_accumulation_steps,
   )
   batches = jax.tree.map(
     lambda leaf: leaf.reshape(*parts_of_passes, -1, *leaf.shape[1:]), data
@@ -195,7 +195,7 @@ def update(
 
     def gradient_of(part):
       gradient, parts = jax.grad(total_loss.loss, has_aux=True)(
-        tree, state.reference, network, *part, settings, grpo
+        tree, state.reference, network, *part, update_config
       )
       return optimizer_lib.stacked(gradient), parts
 
@@ -221,12 +221,12 @@ def update(
   (params, opt_state, _), parts = jax.lax.scan(
     one_pass,
     (optimizer_lib.stacked(state.params), state.opt_state, True),
-    length=settings.num_iterations,
+    length=update_config.num_iterations,
   )
   metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
   metrics['policy/log_ratio_max'] = parts['policy/log_ratio_max'].max()
   metrics['train/parameter_norm'] = optax.tree.norm(params)
-  metrics['reward/total'] = rewards.total(components, weights).mean()
+  metrics['reward/total'] = rewards.total(components, reward_config).mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = components[..., i].mean()
   earned = components[..., _OPTIMIZATION]
@@ -237,7 +237,7 @@ def update(
   params = optimizer_lib.unstacked(params, state.params)
   step = state.step + 1
   reference = jax.lax.cond(
-    step % settings.reference_every == 0,
+    step % update_config.reference_every == 0,
     lambda: params,
     lambda: state.reference,
   )

@@ -16,8 +16,8 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 
-# The order of every array of components.
-COMPONENTS = ('optimization', 'structure', 'parent', 'exploration')
+# Names of the components; the order of every array of them.
+COMPONENTS = config.COMPONENTS
 
 # Bits for each candidate: as wrong as a belief can be, or nearly.
 _LEAST_POTENTIAL = -16.0
@@ -25,9 +25,11 @@ _LEAST_POTENTIAL = -16.0
 _REGIONS = 4
 
 
-def total(components: jax.Array, weights: config.RewardWeights) -> jax.Array:
+def total(
+  components: jax.Array, reward_config: config.RewardConfig
+) -> jax.Array:
   """The weighted sum over the last axis, of `COMPONENTS`: [..., 4] -> [...]."""
-  return components @ jnp.array(weights, components.dtype)
+  return components @ jnp.array(reward_config.weights, components.dtype)
 
 
 def optimization(outcome: jax.Array, objective: types.Objective) -> jax.Array:
@@ -144,7 +146,7 @@ def _bits_each(nats, candidates):
 
 def potential(
   task: types.Task,
-  kinds: config.RewardKinds,
+  kinds: config.RewardConfig,
   belief: beliefs.Belief,
   state: Any,
 ) -> jax.Array:
@@ -168,7 +170,7 @@ def expected_outcomes(
 
 def components(
   task: types.Task,
-  kinds: config.RewardKinds,
+  kinds: config.RewardConfig,
   belief: beliefs.Belief,
   believed: Any,
   intervention: types.Intervention,

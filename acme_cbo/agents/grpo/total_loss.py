@@ -118,8 +118,7 @@ def loss(
   observations: jax.Array,
   trajectories: types.Trajectory,
   advantages: jax.Array,
-  settings: config.LearnerConfig,
-  grpo: config.LossConfig,
+  update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss over B groups, and its parts.
 
@@ -131,8 +130,7 @@ def loss(
     observations: [B, N, D].
     trajectories: with leading axes [B, G].
     advantages: [B, G, T].
-    settings: of the learner.
-    grpo: of the loss.
+    update_config: options of the update.
 
   Returns:
     [] the loss, and scalars to log.
@@ -201,10 +199,10 @@ def loss(
         level,
       )
 
-    log_ratio = log_ratios(grpo.importance_sampling_level)
+    log_ratio = log_ratios(update_config.importance_sampling_level)
     # Of whole decisions, at whatever level the ratios are clipped.
     decision_log_ratio = log_ratios('decision')
-    bounds = (grpo.epsilon, grpo.epsilon_high)
+    bounds = (update_config.epsilon, update_config.epsilon_high)
     surrogate = jax.vmap(
       lambda ratio: losses.clipped_surrogate(ratio, advantage, *bounds)
     )(log_ratio).sum()
@@ -214,7 +212,7 @@ def loss(
     variable_entropy, cell_entropy = jax.vmap(
       jax.vmap(action_distribution.entropy)
     )(log_probs)
-    if grpo.beta:
+    if update_config.beta:
       old_encoding = network.full(reference, problem, old_prefix, rows)
       old_log_probs = choices(
         network, reference, problem, old_prefix, old_encoding, trajectory
@@ -260,7 +258,7 @@ def loss(
     problem = task.scm.problem
     prefix = network.prefix(params, problem, rows)
     old_prefix = prefix
-    if grpo.beta:
+    if update_config.beta:
       old_prefix = network.prefix(reference, problem, rows)
     return jax.vmap(episode, (None, None, None, 0, 0))(
       task, prefix, old_prefix, trajectory, advantage
@@ -272,11 +270,11 @@ def loss(
   parts['policy/log_ratio_max'] = largest
   total = (
     parts['loss/surrogate']
-    + grpo.beta * parts['policy/kl_reference']
-    - grpo.variable_entropy * parts['policy/entropy_variable']
-    - grpo.cell_entropy * parts['policy/entropy_cell']
-    + settings.parent_coefficient * parts['loss/parent']
-    + settings.outcome_coefficient
+    + update_config.beta * parts['policy/kl_reference']
+    - update_config.variable_entropy * parts['policy/entropy_variable']
+    - update_config.cell_entropy * parts['policy/entropy_cell']
+    + update_config.parent_coefficient * parts['loss/parent']
+    + update_config.outcome_coefficient
     * (parts['loss/outcome'] + parts['loss/made'])
   )
   return total, parts | {'loss/total': total}

@@ -153,7 +153,7 @@ def _check_same_scms(
   resolve: registry.Resolve,
 ) -> None:
   """Raises unless runs are to be evaluated on the SCMs of the evaluations."""
-  trained_on = run_directory.read_config(run.directory)
+  trained_on = runs_lib.read_config(run.directory)
   with jax.enable_x64(True):
     names = {
       environment.name for environment in resolve(config.scms, trained_on)

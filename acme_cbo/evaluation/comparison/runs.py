@@ -15,6 +15,7 @@ from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
+from acme_cbo.scms import config as scms_config
 
 # Settings that do not affect what is learned.
 _CADENCE = (
@@ -32,6 +33,8 @@ _BUDGET = (
   'grpo.num_generations',
   'horizon.num_interventions',
 )
+# Fields without which a run cannot be compared.
+_NEEDED = ('name', 'seed', *_BUDGET)
 _MAX_SHOWN = 6
 _TAGS = {'scores': 'eval/score_last'}
 
@@ -95,9 +98,14 @@ def read(
   return _assign_names(runs)
 
 
+def read_config(directory: pathlib.Path) -> dict[str, Any]:
+  """Returns the config of a run, in its present form."""
+  return scms_config.with_named_weights(run_directory.read_config(directory))
+
+
 def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
   """Returns a run without a name, and the reasons why it is unfinished."""
-  config = run_directory.read_config(directory)
+  config = read_config(directory)
   for field, kind, parts, pattern in (
     ('seeds', 'sweep', 'runs', 'runs/*'),
     ('paths', 'comparison', 'evaluations', 'evaluation/*'),
@@ -107,10 +115,12 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
         f'{directory} is a {kind}, not a run; name the {parts} in it: '
         f'{directory}/{pattern}'
       )
-  try:
-    config_schema.check(config)
-  except errors.UsageError as error:
-    raise errors.UsageError(f'{directory / "config.json"}: {error}') from error
+  flat = config_schema.flat(config)
+  missing = [name for name in _NEEDED if name not in flat]
+  if missing:
+    raise errors.UsageError(
+      f'{directory / "config.json"}: config.{missing[0]} is missing'
+    )
   summary = run_directory.read_summary(directory)
   if not (directory / 'policy' / 'policy.json').exists():
     status = summary['status'] if summary else 'has not ended'
@@ -124,7 +134,6 @@ def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
       f'finished ({status}); to continue it, run: {cli.command("train")} '
       f'--resume --workdir={directory}'
     )
-  flat = config_schema.flat(config)
   unfinished = []
   if not summary or summary['status'] != 'finished':
     unfinished.append('it is not finished')

@@ -11,6 +11,7 @@ import pathlib
 
 from absl import flags
 
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
@@ -41,13 +42,13 @@ _EXCHANGE = flags.DEFINE_bool(
 
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command, by default with the arguments of the process."""
-  cli.run(main, argv)
+  cli.run(main, argv, config_help=config_lib.help_text)
 
 
 def main(argv: Sequence[str]) -> None:
   """Prints the measurements and writes them to a file."""
   del argv
-  config = experiments_flags.required_config(_CONFIG)
+  config = experiments_flags.required_training_config(_CONFIG)
   if (_SCALING.value or _EXCHANGE.value) and (_OUT.value or _BOTORCH.value):
     raise errors.UsageError('--out and --botorch are for the whole benchmark')
   if _BOTORCH.value and not _PEER.exists():

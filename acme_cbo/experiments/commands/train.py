@@ -7,14 +7,13 @@ A field is overridden by --config.grpo.beta=0.01; --config_help lists them all.
 
 from collections.abc import Sequence
 import pathlib
-from typing import Any
 
 from absl import flags
 
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
-from acme_cbo.infra import run_directory
 
 _CONFIG = experiments_flags.define_config(
   'Path of the config file, optionally followed by a preset: '
@@ -33,7 +32,7 @@ experiments_flags.define_processes()
 
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command, by default with the arguments of the process."""
-  cli.run(main, argv)
+  cli.run(main, argv, config_help=config_lib.help_text)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -45,11 +44,11 @@ def main(argv: Sequence[str]) -> None:
   if resume and _WORKDIR.value is None:
     raise errors.UsageError('name the run to resume: --workdir=')
   place = experiments_flags.process_spec()
-  config: dict[str, Any] | None = None  # Sent by process 0.
+  config: config_lib.GRPOConfig | None = None  # Sent by process 0.
   if not resume or _CONFIG.value is not None:
-    config = experiments_flags.required_config(_CONFIG)
+    config = experiments_flags.required_training_config(_CONFIG)
   elif place is None or place.process_id == 0:
-    config = run_directory.read_config(pathlib.Path(str(_WORKDIR.value)))
+    config = config_lib.read(pathlib.Path(str(_WORKDIR.value)))
   cli.set_environment(several_processes=place is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import train  # noqa: PLC0415

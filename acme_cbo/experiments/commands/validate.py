@@ -9,8 +9,10 @@ import sys
 
 from absl import flags
 
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 
 _CONFIG = experiments_flags.define_config('Path of the config file.')
@@ -27,19 +29,21 @@ _REPORT = flags.DEFINE_string(
 
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command, by default with the arguments of the process."""
-  cli.run(main, argv)
+  cli.run(main, argv, config_help=config_lib.help_text)
 
 
 def main(argv: Sequence[str]) -> None:
   """Prints the checks as they finish; exits 1 unless all of them pass."""
   del argv
-  config = experiments_flags.required_config(_CONFIG)
+  config = experiments_flags.required_training_config(_CONFIG)
   cli.set_environment()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.experiments.validation import validate  # noqa: PLC0415
 
-  config['training']['num_updates'] = validate.NUM_UPDATES
+  config = config_schema.override(
+    config, {'training.num_updates': validate.NUM_UPDATES}
+  )
   parts = builder.from_config(config).parts
   report = _REPORT.value and pathlib.Path(_REPORT.value)
   if report and (report.is_dir() or not report.parent.is_dir()):

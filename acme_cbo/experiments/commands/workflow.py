@@ -45,9 +45,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 def main(argv: Sequence[str]) -> None:
   """Runs the sweep that the flags describe, see `experiments.sweep`."""
   del argv
-  config = experiments_flags.required_config(
-    _CONFIG, 'configs/workflow.py', False
-  )
+  config = experiments_flags.required_config(_CONFIG, 'configs/workflow.py')
   if not _WORKDIR.value:
     raise errors.UsageError('name a directory for the sweep: --workdir=')
   # Imported late, so that --help and a mistyped flag answer at once.

@@ -22,7 +22,9 @@ import numpy as np
 
 from acme_cbo.agents.grpo import agent
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments.performance import timing
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import cpu
 from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import process_group
@@ -147,18 +149,18 @@ def max_processes(
   return size
 
 
-def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
+def measure(config: config_lib.GRPOConfig, repeats: int) -> dict[str, Any]:
   """Measures the communication between two processes.
 
   Args:
-    config: valid config.
+    config: config of a training run.
     repeats: number of timed calls of each program, in turn.
 
   Returns:
     `exchanged` (the `Traffic`), `update_s` (seconds per update), `reduction_s`
     ({bytes of an array: seconds to reduce it}), and `link` (the `Link`).
   """
-  config = {**config, 'runtime': {**config['runtime'], 'kind': 'mesh'}}
+  config = config_schema.override(config, {'runtime.kind': 'mesh'})
   port = process_group.free_port()
   with futures.ProcessPoolExecutor(
     _SIZE, multiprocessing.get_context('spawn')
@@ -174,12 +176,12 @@ def measure(config: dict[str, Any], repeats: int) -> dict[str, Any]:
 
 
 def _measure_in_process(
-  config: dict[str, Any], repeats: int, port: int, index: int
+  config: config_lib.GRPOConfig, repeats: int, port: int, index: int
 ) -> dict[str, Any]:
   """Joins the group as process `index`, and measures as `measure` does."""
   os.sched_setaffinity(0, cpu.split_cores(_SIZE)[index])
   spec = process_group.ProcessSpec('127.0.0.1', port, _SIZE, index)
-  with process_group.join(spec, config) as group:
+  with process_group.join(spec, config.to_dict()) as group:
     parts = builder.from_config(config).parts
     runtime = mesh.Mesh(parts, group)
     programs = {
@@ -187,7 +189,7 @@ def _measure_in_process(
     }
     traffic = count_traffic(
       [str(programs[name].as_text()) for name in ('fill', 'act', 'learn')],
-      parts.settings.steps_per_update,
+      parts.update.steps_per_update,
     )
     state = runtime.init_state(programs, 0)
     num_floats = sorted({*_NUM_FLOATS, traffic.reduced // _BYTES_PER_FLOAT})

@@ -13,6 +13,7 @@ from typing import Any
 from acme_cbo.agents.grpo import agent
 from acme_cbo.evaluation import plots
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments.performance import decisions
 from acme_cbo.experiments.performance import exchange as exchange_lib
 from acme_cbo.experiments.performance import machine
@@ -40,7 +41,7 @@ def get_config():
 
 
 def run(
-  config: dict[str, Any],
+  config: config_lib.GRPOConfig,
   repeats: int,
   botorch: Sequence[str],
   path: str | None,
@@ -48,7 +49,7 @@ def run(
   """Runs the benchmark, prints a table, and writes the results as JSON.
 
   Args:
-    config: valid config.
+    config: config of a training run.
     repeats: number of timed calls of each program.
     botorch: see `decisions.measure`.
     path: JSON file to write; None writes no file.
@@ -73,7 +74,7 @@ def run(
 
 
 def measure(
-  config: dict[str, Any],
+  config: config_lib.GRPOConfig,
   repeats: int,
   botorch: Sequence[str],
   report_progress: Callable[[str], None],
@@ -81,7 +82,7 @@ def measure(
   """Measures how fast a config trains, decides and starts.
 
   Args:
-    config: valid config.
+    config: config of a training run.
     repeats: number of timed calls of each program, in turn.
     botorch: see `decisions.measure`.
     report_progress: function that is called with the name of the next step.
@@ -105,7 +106,7 @@ def measure(
   )
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory)
-    (path / 'config.json').write_text(json.dumps(config))
+    (path / 'config.json').write_text(json.dumps(config.to_dict()))
     (path / 'config.py').write_text(_CONFIG_FILE)
     starts = startup.measure([f'--config={path / "config.py"}'], _NUM_STARTS)
   start_seconds = {
@@ -116,7 +117,7 @@ def measure(
   training_results = training.measure(experiment.parts, repeats)
   overhead = training.trainer_overhead(
     agent.make_step(agent.programs(experiment.parts)),
-    agent.initial_state(experiment.seed, experiment.parts),
+    agent.initial_state(experiment.config.seed, experiment.parts),
     4 * repeats,
     experiment.learning_rate,
   )
@@ -132,11 +133,13 @@ def measure(
   }
 
 
-def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
+def scale(
+  config: config_lib.GRPOConfig, repeats: int, directory: pathlib.Path
+) -> str:
   """Measures how costs scale, and writes scaling.json and scaling.png.
 
   Args:
-    config: valid config.
+    config: config of a training run.
     repeats: number of timed calls of each program.
     directory: output directory; created if it does not exist.
 
@@ -153,7 +156,7 @@ def scale(config: dict[str, Any], repeats: int, directory: pathlib.Path) -> str:
   return f'\n{scaling.table(results)}'
 
 
-def exchange(config: dict[str, Any], repeats: int) -> str:
+def exchange(config: config_lib.GRPOConfig, repeats: int) -> str:
   """Returns a table of the communication costs, see `exchange.measure`."""
   return exchange_lib.table(exchange_lib.measure(config, repeats))
 
@@ -165,5 +168,5 @@ def _set_small_programs() -> None:
 def _measure_decisions(config, repeats, botorch):
   experiment = builder.from_config(config)
   parts = experiment.parts
-  params = agent.initial_state(experiment.seed, parts).params
+  params = agent.initial_state(experiment.config.seed, parts).params
   return decisions.measure(parts.network, params, repeats, botorch)

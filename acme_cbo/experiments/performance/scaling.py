@@ -7,7 +7,6 @@ the exponent of the number of multiply-adds, given by the formulas below.
 """
 
 from collections.abc import Callable, Iterator
-import copy
 import functools
 from typing import Any
 
@@ -16,7 +15,9 @@ import numpy as np
 
 from acme_cbo.agents.grpo import agent
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import config as experiments_config
 from acme_cbo.experiments.performance import timing
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.networks import candidate_features
 from acme_cbo.networks import config as config_lib
@@ -57,7 +58,7 @@ def multiply_adds(
   num_variables = parts.prior.max_variables
   observations = parts.horizon.num_observations
   steps = parts.horizon.num_interventions
-  rollouts = parts.num_generations
+  rollouts = parts.update.num_generations
   rows = steps + 1
   projected = width + 2 * (width // architecture.num_heads)
   per_token = num_blocks * (
@@ -98,13 +99,13 @@ def multiply_adds(
   # After each step, the learner also predicts the outcome of an earlier one.
   per_scm = {'actor': terms(steps), 'learner': terms(rows + steps)}
   return {
-    program: {term: parts.num_tasks * n for term, n in counts.items()}
+    program: {term: parts.update.num_tasks * n for term, n in counts.items()}
     for program, counts in per_scm.items()
   }
 
 
 def measure(
-  config: dict[str, Any],
+  config: experiments_config.GRPOConfig,
   repeats: int,
   report_progress: Callable[[str], None],
   axes: dict[str, tuple[str, tuple[int, ...]]] | None = None,
@@ -112,8 +113,8 @@ def measure(
   """Times acting and learning along each axis.
 
   Args:
-    config: valid config with the sizes that are not varied, except that there
-      are 16 SCMs, all with the maximum number of variables.
+    config: config of a training run with the sizes that are not varied, except
+      that there are 16 SCMs, all with the maximum number of variables.
     repeats: number of timed calls of each program.
     report_progress: function that is called with a line for each size.
     axes: axes to measure; `AXES` if None.
@@ -127,9 +128,9 @@ def measure(
   Raises:
     errors.UsageError: interventions may be on several variables.
   """
-  if config['scms']['max_set_size'] > 1:
+  if config.scms.max_set_size > 1:
     raise errors.UsageError(
-      f'config.scms.max_set_size is {config["scms"]["max_set_size"]}; the '
+      f'config.scms.max_set_size is {config.scms.max_set_size}; the '
       'expected cost of an update is known for 1 only'
     )
   results = {}
@@ -137,9 +138,7 @@ def measure(
     seconds, work = [], []
     for size in sizes:
       experiment = builder.from_config(_with_size(config, path, size))
-      architecture = config_lib.NetworkConfig(
-        **experiment.parts_from['network']
-      )
+      architecture = experiment.config.network
       seconds.append(_seconds(experiment.parts, repeats))
       jax.clear_caches()
       work.append(multiply_adds(architecture, experiment.parts))
@@ -173,25 +172,31 @@ def exponent(sizes, costs) -> float:
   return float(slope)
 
 
-def _with_size(config, path, size) -> dict[str, Any]:
+def _with_size(
+  config: experiments_config.GRPOConfig, path: str, size: int
+) -> experiments_config.GRPOConfig:
   """Returns the config with one size changed, and the others made uniform."""
-  varied = copy.deepcopy(config)
-  varied['grpo']['num_tasks'] = _NUM_TASKS
-  section, field = path.split('.')
-  varied[section][field] = size
-  scms, grpo = varied['scms'], varied['grpo']
-  scms['min_variables'] = scms['max_variables']
-  # One pass, in chunks as large as those of the default config.
-  grpo['num_minibatches'] = 1
-  grpo['gradient_accumulation_steps'] = max(1, grpo['num_tasks'] // _CHUNK_SIZE)
-  return varied
+  varied = config_schema.override(
+    config, {'grpo.num_tasks': _NUM_TASKS, path: size}
+  )
+  return config_schema.override(
+    varied,
+    {
+      'scms.min_variables': varied.scms.max_variables,
+      # One pass, in chunks as large as those of the default config.
+      'grpo.num_minibatches': 1,
+      'grpo.gradient_accumulation_steps': max(
+        1, varied.grpo.num_tasks // _CHUNK_SIZE
+      ),
+    },
+  )
 
 
 def _seconds(parts: agent.Parts, repeats: int) -> dict[str, float]:
   """Returns the median seconds of the two halves of an update."""
   key = jax.random.PRNGKey(0)
   state = agent.initial_state(0, parts)
-  tasks = priors.sample(key, parts.prior, parts.num_tasks)
+  tasks = priors.sample(key, parts.prior, parts.update.num_tasks)
   act = agent.programs(parts)['act']
   # Not that of `agent.programs`, which donates the state.
   learn = jax.jit(functools.partial(agent.learn, parts=parts))

@@ -105,7 +105,7 @@ def acting_work(parts: agent.Parts, params: Any, tasks: types.Task) -> Work:
   network, horizon = parts.network, parts.horizon
   problems = tasks.scm.problem
   num_tasks, num_variables = problems.exists.shape
-  group = (num_tasks, parts.num_generations)
+  group = (num_tasks, parts.update.num_generations)
 
   def zeros(shape, like):
     return jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape), x.dtype), like)
@@ -158,15 +158,16 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   key = jax.random.PRNGKey(0)
   state = agent.initial_state(0, parts)
   params = state.params
-  tasks = priors.sample(key, parts.prior, parts.num_tasks)
-  settings = parts.settings
+  tasks = priors.sample(key, parts.prior, parts.update.num_tasks)
+  settings = parts.update
   slow = dataclasses.replace(
     parts,
     network=recompute.without_cache(parts.network),
     # The histories of all tasks together do not fit the memory.
-    settings=dataclasses.replace(
+    update=dataclasses.replace(
       settings,
-      gradient_accumulation_steps=parts.num_tasks // settings.num_minibatches,
+      gradient_accumulation_steps=settings.num_tasks
+      // settings.num_minibatches,
     ),
   )
 
@@ -193,8 +194,8 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   observations, trajectories = act.run(params, key, tasks)
   data = (tasks, observations, trajectories)
   learn = Compiled.from_function(learn_with(parts), state, *data)
-  num_chunks = settings.num_minibatches * settings.gradient_accumulation_steps
-  chunk = jax.tree.map(lambda x: x[: parts.num_tasks // num_chunks], data)
+  num_chunks = settings.num_parts
+  chunk = jax.tree.map(lambda x: x[: settings.num_tasks // num_chunks], data)
   ungrouped_chunk = recompute.ungroup(*chunk)
   optimizer_args = (
     optimizer.stacked(params),
@@ -203,8 +204,11 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   )
   ungrouped = dataclasses.replace(
     parts,
-    num_tasks=parts.num_tasks * parts.num_generations,
-    num_generations=1,
+    update=dataclasses.replace(
+      parts.update,
+      num_tasks=parts.update.num_tasks * parts.update.num_generations,
+      num_generations=1,
+    ),
   )
   ungrouped_tasks = recompute.ungroup(*data)[0]
   ceilings = {
@@ -233,7 +237,7 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   }
   if parts.prior.max_variables <= exact_posterior.MAX_VARIABLES:
     with_exact = dataclasses.replace(
-      parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
+      parts, rewards=dataclasses.replace(parts.rewards, belief='exact')
     )
     variants['act_with_exact_belief'] = _jitted(
       act_with(with_exact), params, key, tasks
@@ -271,7 +275,9 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   }
   seconds_of = median | {'actor': median['act'], 'learner': median['learn']}
   num_interventions = (
-    parts.num_tasks * parts.num_generations * parts.horizon.num_interventions
+    settings.num_tasks
+    * settings.num_generations
+    * parts.horizon.num_interventions
   )
   fast_seconds = median['act'] + median['learn'] + median['prior']
   slow_seconds = (
@@ -279,9 +285,9 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   )
   return {
     'sizes': {
-      'num_tasks': parts.num_tasks,
-      'num_generations': parts.num_generations,
-      **parts.horizon.__dict__,
+      'num_tasks': parts.update.num_tasks,
+      'num_generations': parts.update.num_generations,
+      **vars(parts.horizon),
       'max_variables': parts.prior.max_variables,
     },
     'ceilings': {
@@ -348,8 +354,7 @@ def _loss(params, parts, tasks, observations, trajectories):
     observations,
     trajectories,
     jnp.ones(trajectories.log_prob_cell.shape),
-    parts.settings,
-    parts.grpo,
+    parts.update,
   )
 
 

@@ -86,9 +86,9 @@ def make_evaluator(
     intervention = types.Intervention(trajectory.intervened, trajectory.values)
     components = rewards_lib.components(
       task,
-      parts.kinds,
-      kinds[parts.kinds.belief],
-      belief_states[parts.kinds.belief],
+      parts.rewards,
+      kinds[parts.rewards.belief],
+      belief_states[parts.rewards.belief],
       intervention,
       trajectory.outcomes,
       rewards_lib.expected_outcomes(task, intervention),
@@ -107,7 +107,7 @@ def make_evaluator(
       evaluate_rollout, (None, None, None, None, 0)
     )(params, task, observations, prefix, trajectories)
     advantages, _ = learning.advantages(
-      components[None], parts.weights, parts.grpo
+      components[None], parts.rewards, parts.update
     )
     return Outputs(choice, learned, exact, components, advantages[0])
 

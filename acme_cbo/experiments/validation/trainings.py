@@ -4,6 +4,7 @@ All of them are one program, vectorized over seeds and weights: it is compiled
 once, and many small policies use all cores.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -13,14 +14,13 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import agent
-from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.scms import priors
 
 
 def train(
   parts: agent.Parts,
-  balances: list[config.RewardWeights],
+  balances: Sequence[Sequence[float]],
   seeds: list[int],
   num_updates: int,
 ) -> tuple[Any, Any]:
@@ -43,12 +43,14 @@ def train(
   """
 
   def train_one(weights, seed):
-    own = dataclasses.replace(parts, weights=config.RewardWeights(*weights))
+    own = dataclasses.replace(
+      parts, rewards=parts.rewards.with_weights(tuple(weights))
+    )
     start = agent.init(jax.random.PRNGKey(seed), own)
 
     def update(state, _):
       key, key_tasks, key_act = jax.random.split(state.key, 3)
-      tasks, complete = priors.fill(key_tasks, own.prior, own.num_tasks)
+      tasks, complete = priors.fill(key_tasks, own.prior, own.update.num_tasks)
       data, non_finite = agent.act(state.params, key_act, tasks, own)
       state, metrics = agent.learn(state._replace(key=key), tasks, *data, own)
       finite = jnp.isfinite(jnp.stack([*metrics.values()])).all()
@@ -67,7 +69,7 @@ def train(
     causes = 'the prior rejects nearly every SCM', 'a value is not finite'
     raise FloatingPointError(
       f'validation, update {update + 1} of the training of seed {seeds[s]} '
-      f'with {balances[w]}: {causes[index]}'
+      f'with the weights {balances[w]}: {causes[index]}'
     )
   return jax.tree.map(lambda leaf: leaf[0], before), after
 

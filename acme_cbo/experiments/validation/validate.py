@@ -21,11 +21,11 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import agent
-from acme_cbo.agents.grpo import config as grpo_config
 from acme_cbo.agents.grpo import optimizer
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.beliefs import exact_posterior
+from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import environment
 from acme_cbo.evaluation import held_out
 from acme_cbo.evaluation import statistics
@@ -35,7 +35,6 @@ from acme_cbo.experiments.validation import trainings
 from acme_cbo.infra import errors
 from acme_cbo.scms import config as scms_config
 from acme_cbo.scms import graphs
-from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
 # Confidence level of every interval and test.
@@ -55,7 +54,9 @@ _ALONE_UPDATES = 200
 _ALONE_TASKS = 16
 _ALONE_GENERATIONS = 8
 _ALONE_VARIABLES = 4
-_ALONE_HORIZON = environment.Horizon(num_observations=10, num_interventions=5)
+_ALONE_HORIZON = environments_config.HorizonConfig(
+  num_observations=10, num_interventions=5
+)
 _ALONE_LEARNING_RATE = 1.5e-2
 # Length of the training runs with the given configuration.
 NUM_UPDATES = 120
@@ -277,7 +278,7 @@ def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   num_mixed = len(tasks.scm.family)
   both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), tasks, linear)
   components_by_script = exploits.run_scripts(
-    key, both, parts.horizon, parts.kinds
+    key, both, parts.horizon, parts.rewards
   )
   index = rewards.COMPONENTS.index('optimization')
   optimum = components_by_script['honest optimization'][..., index]
@@ -299,7 +300,7 @@ def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
     f'{curve.min():.4f} to {curve.max():.4f}',
   )
   returns = {
-    name: exploits.returns(components, parts.weights)
+    name: exploits.returns(components, parts.rewards.weights)
     for name, components in components_by_script.items()
   }
   columns = (*rewards.COMPONENTS, 'sum')
@@ -333,7 +334,7 @@ def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
 def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   """Checks that `structure` telescopes to the gain of the whole episode."""
   parts = dataclasses.replace(
-    parts, kinds=dataclasses.replace(parts.kinds, belief='exact')
+    parts, rewards=dataclasses.replace(parts.rewards, belief='exact')
   )
   episodes = _episodes(
     parts, agent.initial_state(_SEED, parts).params, tasks, 8
@@ -350,7 +351,7 @@ def telescoping(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
       rollout.outcomes,
     )
     potentials = jax.vmap(
-      lambda state: rewards.potential(task, parts.kinds, belief, state)
+      lambda state: rewards.potential(task, parts.rewards, belief, state)
     )(states)
     return potentials[-1] - potentials[0]
 
@@ -404,7 +405,7 @@ def invariances(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
 def zero_weights(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   """Checks that a component with weight 0 has no effect on the update."""
   state = agent.initial_state(_SEED, parts)
-  index = np.arange(parts.num_tasks) % len(tasks.scm.family)
+  index = np.arange(parts.update.num_tasks) % len(tasks.scm.family)
   batch = jax.tree.map(lambda leaf: leaf[index], tasks)
   (observations, trajectories), _ = agent.programs(parts)['act'](
     state.params, state.key, batch
@@ -413,7 +414,7 @@ def zero_weights(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   @jax.jit
   def learn(weights, components):
     own = dataclasses.replace(
-      parts, weights=grpo_config.RewardWeights(*weights)
+      parts, rewards=parts.rewards.with_weights(tuple(weights))
     )
     changed = trajectories._replace(components=components)
     new_state, _ = agent.learn(state, batch, observations, changed, own)
@@ -421,7 +422,7 @@ def zero_weights(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
 
   components = trajectories.components
   for i, name in enumerate(rewards.COMPONENTS):
-    weights = jnp.array(parts.weights).at[i].set(0.0)
+    weights = jnp.array(parts.rewards.weights).at[i].set(0.0)
     without = learn(weights, components.at[..., i].set(0.0))
     with_component = learn(weights, components)
     same = all(
@@ -441,7 +442,7 @@ def zero_weights(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
 def single_components(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
   """Checks that training with a single component increases it."""
   parts = _alone(parts)
-  balances = [grpo_config.RewardWeights(*row) for row in np.eye(4)]
+  balances = [tuple(row) for row in np.eye(len(rewards.COMPONENTS)).tolist()]
   seeds = list(range(num_seeds))
   before, after = trainings.train(parts, balances, seeds, _ALONE_UPDATES)
   both = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a]), before, after)
@@ -466,9 +467,9 @@ def learning(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
   reward weights; therefore the control is training with all weights 0.
   """
   seeds = list(range(num_seeds))
-  nothing = grpo_config.RewardWeights(0.0, 0.0, 0.0, 0.0)
+  nothing = (0.0,) * len(rewards.COMPONENTS)
   before, after = trainings.train(
-    parts, [parts.weights, nothing], seeds, NUM_UPDATES
+    parts, [parts.rewards.weights, nothing], seeds, NUM_UPDATES
   )
   trained, control = (
     jax.tree.map(lambda leaf, w=w: leaf[w], after) for w in range(2)
@@ -546,11 +547,11 @@ def _alone(parts: agent.Parts) -> agent.Parts:
       max_variables=min(prior.max_variables, _ALONE_VARIABLES),
     ),
     horizon=_ALONE_HORIZON,
-    num_tasks=_ALONE_TASKS,
-    num_generations=_ALONE_GENERATIONS,
-    kinds=dataclasses.replace(parts.kinds, belief='exact'),
-    settings=dataclasses.replace(
-      parts.settings,
+    rewards=dataclasses.replace(parts.rewards, belief='exact'),
+    update=dataclasses.replace(
+      parts.update,
+      num_tasks=_ALONE_TASKS,
+      num_generations=_ALONE_GENERATIONS,
       num_iterations=1,
       num_minibatches=1,
       gradient_accumulation_steps=1,
@@ -560,11 +561,11 @@ def _alone(parts: agent.Parts) -> agent.Parts:
   )
 
 
-def _linear(prior: scms_config.PriorConfig) -> scms_config.PriorConfig:
+def _linear(prior: scms_config.Prior) -> scms_config.Prior:
   """Returns the prior restricted to linear SCMs."""
-  weights = [0.0] * len(mechanisms.Family)
-  weights[mechanisms.Family.LINEAR] = 1.0
-  return dataclasses.replace(prior, family_weights=tuple(weights))
+  return dataclasses.replace(
+    prior, family_weights=scms_config.FamilyWeights.only('linear')
+  )
 
 
 def _amplify(params):
@@ -578,9 +579,7 @@ def _amplify(params):
   )
 
 
-def _tasks_with_parents(
-  key: jax.Array, prior: scms_config.PriorConfig
-) -> types.Task:
+def _tasks_with_parents(key: jax.Array, prior: scms_config.Prior) -> types.Task:
   """Returns tasks whose target has a parent that can be intervened on."""
   tasks = priors.sample(key, prior, 2 * _NUM_TASKS)
   parents = tasks.scm.problem.settable & graphs.target_parents(tasks.scm)

@@ -50,13 +50,13 @@ def _params():
 
 
 # As unlike the usual ones as can be.
-_OTHER_KINDS = config.RewardKinds(
+_OTHER_KINDS = config.RewardConfig(
   outcome='sampled', potential='entropy', parents='truth', belief='exact'
 )
 
 
 @functools.cache
-def _act(seed=0, kinds=miniature.KINDS):
+def _act(seed=0, kinds=miniature.REWARDS):
   """Observations and trajectories of `_B` tasks, `_G` rollouts each."""
   return _jit_act(jax.random.key(seed), _params(), _tasks(), kinds)
 
@@ -88,7 +88,7 @@ def _said():
   return jax.jit(jax.vmap(group))(_tasks().scm.problem, *_act())
 
 
-def _episodes(kinds=miniature.KINDS):
+def _episodes(kinds=miniature.REWARDS):
   """Yields the indices b, g, the task and the trajectory of each rollout."""
   _, trajectories = jax.tree.map(np.asarray, _act(kinds=kinds))
   for b, g in np.ndindex(_B, _G):
@@ -149,7 +149,7 @@ class ActorTest(parameterized.TestCase):
     self.assertLen(np.unique(observations, axis=0), _B)
 
   def test_one_key_one_experience(self):
-    same = _jit_act(jax.random.key(0), _params(), _tasks(), miniature.KINDS)
+    same = _jit_act(jax.random.key(0), _params(), _tasks(), miniature.REWARDS)
     jax.tree.map(np.testing.assert_array_equal, same, _act())
     other, _ = _act(seed=1)
     self.assertFalse(np.array_equal(other, _act()[0]))
@@ -307,7 +307,7 @@ class FaultsTest(parameterized.TestCase):
 
 
 class ComponentsTest(parameterized.TestCase):
-  def _assert_component(self, name, expected_of, kinds=miniature.KINDS):
+  def _assert_component(self, name, expected_of, kinds=miniature.REWARDS):
     index = rewards.COMPONENTS.index(name)
     seen = []
     for b, g, task, trajectory in _episodes(kinds):

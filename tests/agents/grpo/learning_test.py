@@ -30,7 +30,6 @@ from tests.support import miniature
 _B, _G, _T = 4, 4, miniature.HORIZON.num_interventions
 _NETWORK = miniature.linear_network()
 _ADAM = optax.adam(1e-2)
-_WEIGHTS = config.RewardWeights()
 
 
 def _add_up(updates, state, params=None):
@@ -56,7 +55,7 @@ def _act():
       tasks,
       horizon,
       _G,
-      miniature.KINDS,
+      miniature.REWARDS,
     )
   )
 
@@ -78,9 +77,8 @@ def _experience(seed=0, prior=miniature.PRIOR):
 @functools.cache
 def _updater(
   optimizer=_ADAM,
-  weights=_WEIGHTS,
-  settings=miniature.LEARNER,
-  grpo=miniature.GRPO,
+  reward_config=miniature.REWARDS,
+  update_config=miniature.UPDATE,
 ):
   """The update as a compiled function of a state and experience."""
 
@@ -91,9 +89,8 @@ def _updater(
       _NETWORK,
       optimizer,
       *experience,
-      weights=weights,
-      settings=settings,
-      grpo=grpo,
+      reward_config=reward_config,
+      update_config=update_config,
     )
 
   return update
@@ -138,11 +135,10 @@ _PRIORS = {'one': miniature.PRIOR, 'general': miniature.GENERAL}
 
 
 class LossTest(parameterized.TestCase):
-  settings = dataclasses.replace(
-    miniature.LEARNER, parent_coefficient=0.7, outcome_coefficient=0.4
-  )
-  grpo = dataclasses.replace(
-    miniature.GRPO,
+  update_config = dataclasses.replace(
+    miniature.UPDATE,
+    parent_coefficient=0.7,
+    outcome_coefficient=0.4,
     epsilon=0.1,
     epsilon_high=0.3,
     beta=0.2,
@@ -170,8 +166,7 @@ class LossTest(parameterized.TestCase):
         _NETWORK,
         *self.experience,
         advantages=self.advantages,
-        settings=self.settings,
-        grpo=self.grpo,
+        update_config=self.update_config,
       )
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -421,8 +416,8 @@ class DivergenceTest(parameterized.TestCase):
     def parts_at_levels(params, experience):
       parts = {}
       for level in ('decision', 'factor', 'sequence'):
-        grpo = dataclasses.replace(
-          miniature.GRPO, importance_sampling_level=level
+        update_config = dataclasses.replace(
+          miniature.UPDATE, importance_sampling_level=level
         )
         _, parts[level] = total_loss.loss(
           params,
@@ -430,8 +425,7 @@ class DivergenceTest(parameterized.TestCase):
           _NETWORK,
           *experience,
           advantages=jnp.ones((_B, _G, _T)),
-          settings=miniature.LEARNER,
-          grpo=grpo,
+          update_config=update_config,
         )
       return parts
 
@@ -490,16 +484,16 @@ class UpdateTest(parameterized.TestCase):
 
   def test_the_better_rollouts_become_more_likely(self):
     # The sum of advantage times log probability grows along its gradient.
-    grpo = dataclasses.replace(
-      miniature.GRPO, variable_entropy=0.0, cell_entropy=0.0
-    )
-    settings = dataclasses.replace(
-      miniature.LEARNER,
+    update_config = dataclasses.replace(
+      miniature.UPDATE,
+      variable_entropy=0.0,
+      cell_entropy=0.0,
       num_iterations=5,
       parent_coefficient=0.0,
       outcome_coefficient=0.0,
     )
-    _, metrics = _updater(settings=settings, grpo=grpo)(_init(), _experience())
+    update = _updater(update_config=update_config)
+    _, metrics = update(_init(), _experience())
     # Mean over five passes; it is 0 in the first.
     self.assertLess(metrics['loss/surrogate'], -1e-3)
     self.assertGreater(metrics['policy/log_ratio_max'], 1e-2)
@@ -528,8 +522,8 @@ class UpdateTest(parameterized.TestCase):
     # its deviation within the group; from their sum is or is not taken what it
     # has to do with the best before; and it is divided by its deviation within
     # all groups.
-    grpo = dataclasses.replace(
-      miniature.GRPO,
+    update_config = dataclasses.replace(
+      miniature.UPDATE,
       simple_regret_share=1.0,
       regret_floor=0.1,
       baseline=baseline,
@@ -537,8 +531,8 @@ class UpdateTest(parameterized.TestCase):
       scale_rewards='batch',
       scale_components=scale_components,
     )
-    weights = config.RewardWeights(2.0, 0.0, 0.0, 1.0)
-    update = _updater(_ADD_UP, weights, miniature.LEARNER, grpo)
+    reward_config = config.RewardConfig(2.0, 0.0, 0.0, 1.0)
+    update = _updater(_ADD_UP, reward_config, update_config)
     state, _ = update(_init(_ADD_UP), _experience())
 
     tasks, observations, trajectories = _experience()
@@ -580,8 +574,7 @@ class UpdateTest(parameterized.TestCase):
         observations,
         trajectories,
         jnp.float32(advantages),
-        miniature.LEARNER,
-        grpo,
+        update_config,
       )
       return total
 
@@ -594,13 +587,13 @@ class UpdateTest(parameterized.TestCase):
     # The mean over the minibatches, and over the parts of each of them, is the
     # gradient of the whole batch.
     def mean_gradient(num_minibatches, num_iterations, num_parts=1):
-      settings = dataclasses.replace(
-        miniature.LEARNER,
+      update_config = dataclasses.replace(
+        miniature.UPDATE,
         num_minibatches=num_minibatches,
         num_iterations=num_iterations,
         gradient_accumulation_steps=num_parts,
       )
-      update = _updater(_ADD_UP, settings=settings)
+      update = _updater(_ADD_UP, update_config=update_config)
       state, _ = update(_init(_ADD_UP), _experience())
       count = num_minibatches * num_iterations
       return jax.tree.map(lambda total: total / count, state.opt_state)
@@ -612,7 +605,7 @@ class UpdateTest(parameterized.TestCase):
       mean_gradient(3, 1)
 
   def test_dead_updates_are_counted_in_a_row(self):
-    dead = _updater(weights=config.RewardWeights(0.0, 0.0, 0.0, 0.0))
+    dead = _updater(reward_config=config.RewardConfig(0.0, 0.0, 0.0, 0.0))
     state, metrics = dead(_init(), _experience())
     self.assertEqual(state.dead_updates, 1)
     self.assertEqual(metrics['train/dead_groups'], 1)
@@ -624,9 +617,11 @@ class UpdateTest(parameterized.TestCase):
     self.assertEqual(state.step, 3)
 
   def test_reference_is_renewed_every_second_update(self):
-    settings = dataclasses.replace(miniature.LEARNER, reference_every=2)
-    grpo = dataclasses.replace(miniature.GRPO, beta=0.1)
-    update = _updater(settings=settings, grpo=grpo)
+    update = _updater(
+      update_config=dataclasses.replace(
+        miniature.UPDATE, reference_every=2, beta=0.1
+      )
+    )
     states, divergences = [_init()], []
     for _ in range(3):
       state, metrics = update(states[-1], _experience())

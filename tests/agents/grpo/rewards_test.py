@@ -9,10 +9,10 @@ import numpy as np
 from acme_cbo import types
 from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import rewards
+from acme_cbo.infra import config_schema
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
-from configs import grpo
 from tests.support import drawn_tasks
 from tests.support import hand_made_scms
 
@@ -35,7 +35,7 @@ def _exploration(variables, fractions):
 
 class TotalTest(parameterized.TestCase):
   def test_is_the_weighted_sum(self):
-    weights = config.RewardWeights(
+    weights = config.RewardConfig(
       optimization=2.0, structure=0.5, parent=0.25, exploration=-1.0
     )
     components = jnp.array([[1.0, 4.0, 8.0, 3.0], [0.0, 0.0, 0.0, 1.0]])
@@ -43,18 +43,21 @@ class TotalTest(parameterized.TestCase):
     np.testing.assert_allclose(rewards.total(components, weights), [3.0, -1.0])
 
   def test_weights_stand_in_the_order_of_the_components(self):
-    self.assertEqual(config.RewardWeights._fields, rewards.COMPONENTS)
-
-  def test_the_usual_weights_are_those_of_the_config(self):
-    usual = grpo.get_config().rewards
-    for name, weight in config.RewardWeights()._asdict().items():
-      self.assertEqual(weight, usual[name], name)
+    self.assertEqual(
+      rewards.COMPONENTS,
+      ('optimization', 'structure', 'parent', 'exploration'),
+    )
+    usual = config.RewardConfig()
+    self.assertEqual(usual.weights, (1.0, 0.5, 0.3, 0.1))
+    other = usual.with_weights((2.0, 3.0, 4.0, 5.0))
+    self.assertEqual((other.structure, other.exploration), (3.0, 5.0))
+    self.assertEqual(other.belief, usual.belief)
 
   def test_a_component_of_weight_zero_has_no_effect(self):
     components = jnp.array([0.3, -0.2, 0.7, 0.9])
     for index, name in enumerate(rewards.COMPONENTS):
       with self.subTest(name):
-        without = config.RewardWeights()._replace(**{name: 0.0})
+        without = config_schema.override(config.RewardConfig(), {name: 0.0})
         change = rewards.total(components.at[index].add(1e6), without)
         self.assertEqual(change, rewards.total(components, without))
         gradient = jax.grad(rewards.total)(components, without)

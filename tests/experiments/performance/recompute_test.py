@@ -13,13 +13,13 @@ import pytest
 from acme_cbo.agents.grpo import acting
 from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import total_loss
-from acme_cbo.environments import environment
+from acme_cbo.environments import config
 from acme_cbo.experiments.performance import recompute
 from tests.support import miniature
 
 _NETWORK = miniature.network()
 _SLOW = recompute.without_cache(_NETWORK)
-_HORIZON = environment.Horizon(num_observations=3, num_interventions=2)
+_HORIZON = config.HorizonConfig(num_observations=3, num_interventions=2)
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def _act(network):
       tasks,
       _HORIZON,
       3,
-      miniature.KINDS,
+      miniature.REWARDS,
     )
   )(_params(), miniature.tasks(2))
 
@@ -54,8 +54,7 @@ def _gradient(network, *data):
       observations,
       trajectories,
       advantages,
-      miniature.LEARNER,
-      miniature.GRPO,
+      miniature.UPDATE,
     )[0]
 
   return jax.jit(jax.grad(loss))(_params(), *data)

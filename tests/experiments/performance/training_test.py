@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from unittest import mock
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_cbo.environments import environment
+from acme_cbo.environments import config
 from acme_cbo.experiments.performance import timing
 from acme_cbo.experiments.performance import training
 from acme_cbo.networks import tokens
@@ -35,9 +36,10 @@ class WorkTest(absltest.TestCase):
     def work(num_interventions, num_generations):
       parts = miniature.parts(
         network=network,
-        num_tasks=2,
-        num_generations=num_generations,
-        horizon=environment.Horizon(4, num_interventions),
+        update=dataclasses.replace(
+          miniature.UPDATE, num_tasks=2, num_generations=num_generations
+        ),
+        horizon=config.HorizonConfig(4, num_interventions),
       )
       params = jax.eval_shape(
         lambda key: network.init(
@@ -83,9 +85,10 @@ class MeasureTest(absltest.TestCase):
   def test_results_follow_from_the_seconds(self):
     parts = miniature.parts(
       network=miniature.network(),
-      num_tasks=2,
-      num_generations=3,
-      horizon=environment.Horizon(num_observations=3, num_interventions=2),
+      update=dataclasses.replace(
+        miniature.UPDATE, num_tasks=2, num_generations=3
+      ),
+      horizon=config.HorizonConfig(num_observations=3, num_interventions=2),
     )
     results = training.measure(parts, repeats=2)
     json.dumps(results)

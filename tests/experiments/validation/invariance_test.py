@@ -77,7 +77,11 @@ def _recorded():
   )
   tasks = jax.device_get(miniature.tasks(_NUM_TASKS, miniature.GENERAL))
   rng = np.random.default_rng(0)
-  shape = _NUM_TASKS, parts.num_generations, parts.horizon.num_interventions
+  shape = (
+    _NUM_TASKS,
+    parts.update.num_generations,
+    parts.horizon.num_interventions,
+  )
   scm = tasks.scm
 
   def rows(*axes) -> Any:

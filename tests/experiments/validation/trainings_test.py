@@ -17,7 +17,7 @@ from acme_cbo.experiments.validation import trainings
 from acme_cbo.experiments.validation import validate
 from tests.support import miniature
 
-_BALANCES = [config.RewardWeights(), config.RewardWeights(0.0, 0.0, 0.0, 1.0)]
+_BALANCES = [(1.0, 0.5, 0.3, 0.1), (0.0, 0.0, 0.0, 1.0)]
 _SEEDS = [3, 5]
 _NUM_UPDATES = 2
 
@@ -30,7 +30,9 @@ class TrainingsTest(parameterized.TestCase):
       miniature.parts(), _BALANCES, _SEEDS, _NUM_UPDATES
     )
     steps = [
-      agent.make_step(agent.programs(miniature.parts(weights=weights)))
+      agent.make_step(
+        agent.programs(miniature.parts(rewards=config.RewardConfig(*weights)))
+      )
       for weights in _BALANCES
     ]
     for s, seed in enumerate(_SEEDS):

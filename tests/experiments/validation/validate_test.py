@@ -13,15 +13,17 @@ import pytest
 
 from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import rewards
+from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import environment
 from acme_cbo.experiments import builder
+from acme_cbo.experiments import presets
 from acme_cbo.experiments.commands import validate as command
 from acme_cbo.experiments.validation import exploits
 from acme_cbo.experiments.validation import invariance
 from acme_cbo.experiments.validation import validate as validation_validate
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.scms import priors
-from configs import grpo
 from tests.support import miniature
 
 
@@ -30,9 +32,11 @@ def _failed(checks):
 
 
 def _parts():
-  config = grpo.get_config('smoke')
-  config.training.num_updates = validation_validate.NUM_UPDATES
-  return builder.from_config(config.to_dict()).parts
+  config = config_schema.override(
+    presets.preset('smoke'),
+    {'training.num_updates': validation_validate.NUM_UPDATES},
+  )
+  return builder.from_config(config).parts
 
 
 @pytest.mark.slow
@@ -269,7 +273,9 @@ class CheckTest(parameterized.TestCase):
       next(validation_validate.validate(miniature.parts(), 8))
 
   def test_a_single_intervention_per_episode(self):
-    horizon = environment.Horizon(num_observations=4, num_interventions=1)
+    horizon = environments_config.HorizonConfig(
+      num_observations=4, num_interventions=1
+    )
     with self.assertRaisesRegex(errors.UsageError, 'needs 2 or more'):
       next(validation_validate.validate(miniature.parts(horizon=horizon), 8))
 
@@ -291,7 +297,7 @@ class BrokenTest(parameterized.TestCase):
       for check in checks:
         yield from check(parts, tasks)
 
-    config = grpo.get_config('smoke')
+    config = presets.preset('smoke')
     code = 0
     with (
       mock.patch.object(validation_validate, 'validate', validate),
