@@ -47,7 +47,7 @@ def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
   if (directory / 'policy').is_dir():
     directory = directory / 'policy'
   saved = saving.load(directory)
-  return Policy(saved.network, saved.params, saved.about)
+  return Policy(saved.network, saved.params, saved.metadata)
 
 
 class Policy:
