@@ -39,7 +39,7 @@ def _imported() -> dict[str, set[str]]:
     package = _package(path)
     own = labels.setdefault(package, set())
     text = (source_tree.ROOT / path).read_text()
-    for name in source_tree.imported(text, types_too=True):
+    for name in source_tree.imported(text):
       top = name.partition('.')[0]
       if top == 'acme_cbo':
         own.add(f':{_package(source_tree.module(name, paths))}')
