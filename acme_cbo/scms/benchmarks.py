@@ -183,7 +183,7 @@ TEXTS = {
   # A grid that contains the center of the domain hits dropwave's optimum by
   # chance.
   'dropwave_shifted': _DROPWAVE
-  % ('dropwave_shifted', 'dropwave with its optimum off the centre', 3.7, 3.7,
+  % ('dropwave_shifted', 'dropwave with its optimum off the center', 3.7, 3.7,
      3.7 / 10.24, 3.7 / 10.24),
   'ackley': _ACKLEY,
   'rosenbrock': _ROSENBROCK,

@@ -57,7 +57,7 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
       'settable': per_node,
       'target': per_node,
       'half_width': per_node,
-      'centre': per_node,
+      'center': per_node,
       'scale': per_node,
       'location': per_node,
       'goal': (),
@@ -115,9 +115,9 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     levels['half_width'], prior.min_width, prior.max_width
   )
   offset = sampling.between(
-    levels['centre'], -prior.max_centre, prior.max_centre
+    levels['center'], -prior.max_centre, prior.max_centre
   )
-  half, centre = deviation * half_width, mean + deviation * offset
+  half, center = deviation * half_width, mean + deviation * offset
 
   # Origins and sizes of the units are random, so that they carry no
   # information.
@@ -139,8 +139,8 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     sets=sets,
     target=is_target,
     goal=goal,
-    low=jnp.where(exists, location + scale * (centre - half), 0.0),
-    high=jnp.where(exists, location + scale * (centre + half), 0.0),
+    low=jnp.where(exists, location + scale * (center - half), 0.0),
+    high=jnp.where(exists, location + scale * (center + half), 0.0),
     cost=cost,
     budget=jnp.where(levels['budgeted'] < prior.budgeted, budget, jnp.inf),
     samples=jnp.where(levels['averaged'] < prior.averaged, _MANY_SAMPLES, 1.0),

@@ -31,29 +31,29 @@ _FEW, _MANY = _TOLERANCES
 
 
 def _normal(function, deviation=1.0, nodes=2001):
-  """E function(z), z normal, by the trapezoidal rule."""
+  """Expectation of function(z), z standard normal, by the trapezoidal rule."""
   z = np.linspace(-9, 9, nodes)
   weight = stats.norm.pdf(z)
   return integrate.trapezoid(function(deviation * z) * weight, z, axis=-1)
 
 
 def _uniform(function, low, high):
-  """E function(u), u uniform, by Gauss-Legendre quadrature."""
+  """Expectation of function(u), u uniform, by Gauss-Legendre quadrature."""
   nodes, weights = np.polynomial.legendre.leggauss(64)
   u = low + (high - low) * (nodes + 1) / 2
   return (function(u) * weights).sum(-1) / 2
 
 
 def _toy(x=None, z=None, start=0.0):
-  """Z is normal of deviation 1 around start + exp(-X)."""
+  """Z is normal with mean start + exp(-X) and deviation 1."""
   if z is not None:
     return np.cos(z) - np.exp(-z / 20)
 
-  def given(x):
+  def conditional(x):
     centre = start + np.exp(-x)
     return np.exp(-0.5) * np.cos(centre) - np.exp(-centre / 20 + 1 / 800)
 
-  return _normal(given) if x is None else given(x)
+  return _normal(conditional) if x is None else conditional(x)
 
 
 # E exp(i cos A), A = F^2 + U1 + e: the characteristic function of cos A at 1,
@@ -69,7 +69,7 @@ def _cos_of_a():
 
 
 def _over_b(function, b):
-  """B is normal of variance 2 unless it is set."""
+  """B is normal with variance 2 unless it is set."""
   return _normal(function, 2**0.5) if b is None else function(b)
 
 
@@ -80,12 +80,12 @@ def _part_d(b, d):
     return np.cos(d) - d / 5
   c = np.linspace(-9, 9, 601)
 
-  def given(b):
+  def conditional(b):
     mean = np.exp(-(np.exp(-np.asarray(b))[..., None] + c)) / 10
     value = np.exp(-0.5) * np.cos(mean) - mean / 5
     return integrate.trapezoid(value * stats.norm.pdf(c), c, axis=-1)
 
-  return _over_b(given, b)
+  return _over_b(conditional, b)
 
 
 @functools.cache
@@ -112,7 +112,7 @@ def _complete(b=None, d=None, e=None):
 def _psa(sign, deviation, r=None, s=None):
   """Y = 6.8 + 0.04 A -+ 0.15 M - 0.6 S + 0.55 R + C + e."""
 
-  def given(a):
+  def conditional(a):
     def inner(noise):
       m = 27 - 0.01 * a[:, None] + noise
       aspirin = special.expit(-8 + 0.1 * a[:, None] + 0.03 * m)
@@ -129,7 +129,7 @@ def _psa(sign, deviation, r=None, s=None):
 
     return _normal(inner, deviation, 101)
 
-  return _uniform(given, 55, 75)
+  return _uniform(conditional, 55, 75)
 
 
 def _epidemiology(t=None, r=None):
@@ -175,7 +175,7 @@ _PUBLISHED = {
 
 
 @functools.cache
-def _reached(name, num_draws, hinted=True):
+def _search(name, num_draws, hinted=True):
   system = benchmarks.load(name)
   return optimum.search(
     system if hinted else system._replace(optimum_hint=None), num_draws
@@ -196,39 +196,39 @@ def _settings(names, intervention):
 class OptimumTest(parameterized.TestCase):
   def _check(self, name, num_draws):
     system, mean = benchmarks.load(name), _MEANS[name]
-    reached, tolerance = _reached(name, num_draws), _TOLERANCES[num_draws]
+    result, tolerance = _search(name, num_draws), _TOLERANCES[num_draws]
     problem = system.scm.problem
     low, high = (
       dict(zip(system.variables, map(float, ends), strict=True))
       for ends in (problem.low, problem.high)
     )
-    self.assertAlmostEqual(reached.baseline, float(mean()), delta=tolerance)
+    self.assertAlmostEqual(result.baseline, float(mean()), delta=tolerance)
     published, off = _PUBLISHED[name]
     self.assertContainsSubset(
-      published, [' '.join(one.variables) for one in reached.by_set]
+      published, [' '.join(entry.variables) for entry in result.by_set]
     )
-    for one in reached.by_set:
-      with self.subTest(one.variables):
-        settings = _settings(system.variables, one.choice)
-        self.assertEqual(tuple(settings), one.variables)
-        # What was measured is the outcome of what was chosen.
+    for entry in result.by_set:
+      with self.subTest(entry.variables):
+        settings = _settings(system.variables, entry.choice)
+        self.assertEqual(tuple(settings), entry.variables)
+        # The reported outcome is that of the reported choice.
         exact = float(mean(**settings))
-        self.assertAlmostEqual(one.outcome, exact, delta=tolerance)
-        # Nothing on a fine grid is better, but for what draws leave to chance.
-        number = 401 if len(one.variables) == 1 else 21
-        axes = [np.linspace(low[v], high[v], number) for v in one.variables]
+        self.assertAlmostEqual(entry.outcome, exact, delta=tolerance)
+        # No point of a fine grid is better, up to the sampling error.
+        number = 401 if len(entry.variables) == 1 else 21
+        axes = [np.linspace(low[v], high[v], number) for v in entry.variables]
         grid = np.stack(np.meshgrid(*axes, indexing='ij'), -1)
         points = grid.reshape(-1, len(axes)).tolist()
         best = min(
-          float(mean(**dict(zip(one.variables, point, strict=True))))
+          float(mean(**dict(zip(entry.variables, point, strict=True))))
           for point in points
         )
         self.assertLess(exact, best + 1e-4)
-        if ' '.join(one.variables) in published:
-          outcome = published[' '.join(one.variables)]
+        if ' '.join(entry.variables) in published:
+          outcome = published[' '.join(entry.variables)]
           self.assertAlmostEqual(exact, outcome, delta=off)
-    self.assertEqual(reached.best, min(one.outcome for one in reached.by_set))
-    self.assertGreater(reached.worst, reached.baseline)
+    self.assertEqual(result.best, min(entry.outcome for entry in result.by_set))
+    self.assertGreater(result.worst, result.baseline)
 
   @parameterized.parameters('toy', 'complete', 'psa', 'epidemiology')
   @pytest.mark.oracle
@@ -238,23 +238,23 @@ class OptimumTest(parameterized.TestCase):
   @parameterized.parameters(*_MEANS)
   @pytest.mark.slow
   @pytest.mark.oracle
-  def test_on_as_many_draws_as_are_usual(self, name):
+  def test_with_the_default_number_of_draws(self, name):
     self.assertEqual(optimum.NUM_DRAWS, _MANY)
     self._check(name, _MANY)
 
   def test_choices(self):
-    toy = _settings(('X', 'Z', 'Y'), _reached('toy', _FEW).choice)
+    toy = _settings(('X', 'Z', 'Y'), _search('toy', _FEW).choice)
     self.assertSameElements(toy, ['Z'])
     # sin Z = exp(-Z / 20) / 20.
     z = toy['Z']
     self.assertAlmostEqual(np.sin(z), np.exp(-z / 20) / 20, places=4)
     complete = benchmarks.load('complete')
-    best = _settings(complete.variables, _reached('complete', _FEW).choice)
+    best = _settings(complete.variables, _search('complete', _FEW).choice)
     # At the end of B's domain, and where sin D = -1 / 5.
     self.assertEqual(best['B'], -5.0)
     self.assertAlmostEqual(best['D'], np.pi + np.arcsin(0.2), places=4)
     psa = benchmarks.load('psa')
-    best = _settings(psa.variables, _reached('psa', _FEW).choice)
+    best = _settings(psa.variables, _search('psa', _FEW).choice)
     self.assertEqual(best, {'R': 0.0, 'S': 1.0})
 
   @parameterized.product(
@@ -263,16 +263,16 @@ class OptimumTest(parameterized.TestCase):
   )
   @pytest.mark.slow
   def test_function_networks(self, name, hinted):
-    reached = _reached(name, _FEW, hinted)
+    result = _search(name, _FEW, hinted)
     actions = {'ackley': [0.5] * 6, 'rosenbrock': [0.75] * 5}
     centre = 0.5 if name == 'dropwave' else 3.7 / 10.24
     expected = actions.get(name, [centre] * 2)
     system = benchmarks.load(name)
-    chosen = _settings(system.variables, reached.choice)
+    chosen = _settings(system.variables, result.choice)
     np.testing.assert_allclose(list(chosen.values()), expected, atol=2e-3)
     top = 1.0 if name.startswith('dropwave') else 0.0
-    self.assertAlmostEqual(reached.best, top, delta=1e-5)
-    self.assertLen(reached.by_set, 1)
+    self.assertAlmostEqual(result.best, top, delta=1e-5)
+    self.assertLen(result.by_set, 1)
 
 
 class EquationsTest(parameterized.TestCase):
@@ -282,10 +282,12 @@ class EquationsTest(parameterized.TestCase):
     with jax.enable_x64(True):
       system = benchmarks.load(name)
       size = len(system.variables)
-      one = hand_made_scms.do(dict(enumerate(actions)), size)
+      intervention = hand_made_scms.do(dict(enumerate(actions)), size)
       bank = np.zeros((1, size))
-      reached = jax.jit(simulate.expected_outcome)(system.scm, bank, one)
-    return float(reached)
+      outcome = jax.jit(simulate.expected_outcome)(
+        system.scm, bank, intervention
+      )
+    return float(outcome)
 
   def test_dropwave(self):
     # x = (0, 5.12): 1 + cos 61.44, over 2 + 0.5 26.2144.
@@ -342,14 +344,14 @@ class EquationsTest(parameterized.TestCase):
 
 class LoadTest(parameterized.TestCase):
   @parameterized.parameters(*benchmarks.TEXTS)
-  def test_is_in_order(self, name):
+  def test_variables_are_in_causal_order(self, name):
     system = benchmarks.load(name)
     self.assertEqual(system.name, name)
     self.assertNotEmpty(system.source)
     self.assertIsInstance(system, systems.System)
     yaml_spec.check_finite(system)
 
-  def test_latent_variables_and_what_may_be_set(self):
+  def test_latent_and_settable_variables(self):
     latent, settable = {}, {}
     for name in benchmarks.TEXTS:
       system = benchmarks.load(name)
@@ -377,7 +379,7 @@ class LoadTest(parameterized.TestCase):
       },
     )
 
-  def test_nobody_sees_the_latent_variables_of_complete(self):
+  def test_latent_variables_of_complete_are_not_observed(self):
     system = benchmarks.load('complete')
     rows = jax.jit(simulate.sample, static_argnums=3)(
       jax.random.key(0),

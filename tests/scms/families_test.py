@@ -48,14 +48,14 @@ def _target(system):
 
 
 def _ancestors(parents, j):
-  """By walking every path backwards."""
-  found, open_ = set(), [j]
+  """Ancestors of a node, by walking every path backwards."""
+  result, open_ = set(), [j]
   while open_:
     for i in np.flatnonzero(parents[open_.pop()]).tolist():
-      if i not in found:
-        found.add(i)
+      if i not in result:
+        result.add(i)
         open_.append(i)
-  return found
+  return result
 
 
 _noise_bank = jax.jit(simulate.noise_bank, static_argnums=2)
@@ -107,7 +107,7 @@ class NamesTest(parameterized.TestCase):
     np.testing.assert_array_equal(problem.low, np.full(size, -half))
     np.testing.assert_array_equal(problem.high, np.full(size, half))
     self.assertEqual(problem.goal, -1 if name.startswith('er_') else 1)
-    # All but the target, one at a time; among them an ancestor of it.
+    # All variables except the target, one at a time; one is its ancestor.
     target = np.asarray(problem.target)
     self.assertEqual(target.sum(), 1)
     np.testing.assert_array_equal(problem.sets, np.diag(~target))
@@ -123,8 +123,8 @@ class NamesTest(parameterized.TestCase):
     self.assertEqual(scm.family == mechanisms.Family.LINEAR, linear)
     self.assertEqual(system.optimum_hint is not None, linear)
 
-  def test_no_negative_repeat(self):
-    with self.assertRaisesRegex(errors.UsageError, 'is 0 or more, not -1'):
+  def test_refuses_a_negative_repeat(self):
+    with self.assertRaisesRegex(errors.UsageError, 'must be 0 or more, got -1'):
       families.FAMILIES['chain_3'](-1)
 
 
@@ -143,7 +143,7 @@ class RepeatsTest(parameterized.TestCase):
       double.scm,
     )
 
-  def test_others_differ(self):
+  def test_repeats_differ(self):
     first = [
       np.asarray(families.FAMILIES[name](repeat).scm.mechanism.linear)
       for name in ('sparse_10', 'er_linear_10', 'caasl_10')
@@ -153,8 +153,8 @@ class RepeatsTest(parameterized.TestCase):
       for other in first[:n]:
         self.assertFalse(np.array_equal(one, other))
 
-  def test_what_was_drawn_once_is_drawn_for_ever(self):
-    # Golden: results on a repeat can only be compared if it stays what it is.
+  def test_golden_digests(self):
+    # Results on a repeat are comparable only if its SCM never changes.
     system = families.FAMILIES['sparse_3'](0)
     linear = np.asarray(system.scm.mechanism.linear)
     np.testing.assert_allclose(
@@ -208,7 +208,7 @@ class ShapesTest(parameterized.TestCase):
   @pytest.mark.stat
   @parameterized.parameters('chain_10', 'er_linear_10')
   def test_columns_are_in_random_order(self, name):
-    # By symmetry an edge goes up as often as down, and the target is anywhere.
+    # By symmetry edges go up as often as down, and the target is anywhere.
     parents = np.stack([_parents(system) for system in _many(name)])
     up, down = np.tril(parents).sum(), np.triu(parents).sum()
     self.assertLess(abs(up - down), 4 * np.sqrt(up + down))
@@ -233,7 +233,7 @@ class EquationsTest(parameterized.TestCase):
     self.assertGreater(stats.kstest(values, distribution).pvalue, _LEAST_P)
 
   @pytest.mark.stat
-  def test_of_random_signs(self):
+  def test_weights_have_random_signs(self):
     weights, _, noise = self._pooled('star_10')
     self._follows(np.abs(weights), stats.uniform(0.5, 1).cdf)
     self._follows(noise, stats.uniform(0.8, 0.4).cdf)
@@ -269,7 +269,8 @@ class EquationsTest(parameterized.TestCase):
 
   @pytest.mark.stat
   def test_caasl(self):
-    # The target's own are not: those that do not move it are drawn again.
+    # Equations of the target are excluded: SCMs in which it hardly moves are
+    # rejected.
     weights, fan_in, noise = self._pooled('caasl_10', of_target=False)
     self._follows(weights * np.sqrt(fan_in), stats.norm.cdf)
     self._follows(noise**2, stats.invgamma(10).cdf)
@@ -303,7 +304,7 @@ class OptimumTest(parameterized.TestCase):
         best = outcomes[:, others].max()
         hint = _outcome(scm, bank, _hint(system))
         self.assertAlmostEqual(float(hint), best, delta=1e-9 * abs(best))
-        # It moves the target by more than the noise of it.
+        # It moves the target by more than the noise of the target.
         noise = np.asarray(scm.mechanism.noise_scale)[target]
         spread = outcomes[2, others] - outcomes[0, others]
         self.assertGreaterEqual(np.abs(spread).max(), noise * (1 - 1e-9))
@@ -329,7 +330,7 @@ class OptimumTest(parameterized.TestCase):
         system = families.FAMILIES[name](repeat)
         scm = system.scm
         values = jnp.stack([scm.problem.low, scm.problem.high])
-        # Without noise, and so as it is decided.
+        # Without noise, as in the rejection criterion.
         bank = jnp.zeros((1, len(system.variables)))
         low, high = np.asarray(_outcomes(scm, bank, values))
         others = ~np.asarray(scm.problem.target)
@@ -366,11 +367,11 @@ _SMALL = {
 
 class NetworksTest(parameterized.TestCase):
   def _install(self, text):
-    """A folder that Python takes for the package."""
+    """A folder that Python finds as the package pgmpy."""
     root = self.enterContext(tempfile.TemporaryDirectory())
     models = pathlib.Path(root) / 'pgmpy' / 'utils' / 'example_models'
     models.mkdir(parents=True)
-    # It would fail if anything imported it.
+    # Importing it would fail.
     (models.parents[1] / '__init__.py').write_text('raise RuntimeError')
     (models / 'ecoli70.json').write_text(text)
     self.enterContext(
@@ -420,12 +421,12 @@ class NetworksTest(parameterized.TestCase):
     ),
     ('[]', 'does not contain a linear network'),
   )
-  def test_damaged(self, text, sentence):
+  def test_refuses_a_damaged_file(self, text, sentence):
     self._install(text)
     with self.assertRaisesRegex(errors.UsageError, sentence):
       families.FAMILIES['ecoli70'](0)
 
-  def test_another_version(self):
+  def test_refuses_another_version(self):
     self._install('{}')
     with self.assertRaisesRegex(errors.UsageError, 'cannot be read'):
       families.FAMILIES['magic-irri'](0)

@@ -42,7 +42,7 @@ _EQUATIONS = (
   ('  X\n  + Z  ', lambda x, z, r, e: x + z),
 )  # fmt: skip
 
-# (text, the complaint, its column).
+# (text, error message, its column).
 _REFUSED = (
   ('', 'the equation is empty', 1),
   ('  ', 'the equation is empty', 1),
@@ -88,7 +88,7 @@ _REFUSED = (
   ('2**9999999', 'a power must be an integer', 4),
   ('9**9**9', 'a power must be an integer', 4),
   ('X**(1 + 1)', 'a power must be an integer', 5),
-  # What no equation needs.
+  # Other Python syntax.
   ("__import__('os')", '__import__ is unknown', 1),
   ('X.real', "'.' is not part of an equation", 2),
   ('X . real', "'.' is not part of an equation", 3),
@@ -108,11 +108,11 @@ _REFUSED = (
   ('eval(X)', 'eval is unknown', 1),
   ('X\\', r"'\\\\' is not part", 2),
   ('X\0', r"'\\x00' is not part", 2),
-  # Python would read both as letters of its own.
+  # Python would normalize both to ASCII or read them as digits.
   ('ｅ + 1', "'ｅ' is not part", 1),
   ('X + ²', "'²' is not part", 5),
   ('٣', "'٣' is not part", 1),
-  # Nested, and long.
+  # Deeply nested or long.
   ('(' * 250 + '1' + ')' * 249, 'cannot be read', None),
   ('-' * 21 + 'X', 'operations are nested more than 20 deep', 21),
   ('exp(' * 20 + 'X' + ')' * 20, 'operations are nested more than 20 deep', 81),
@@ -122,7 +122,7 @@ _REFUSED = (
 
 
 def _evaluate(text, dtype=jnp.float32):
-  """An equation on the rows of `_rows`."""
+  """Values of an equation on the rows of `_rows`."""
   x, z, r, e = (jnp.asarray(column, dtype) for column in _rows())
   equation = formulas.parse(text, _NAMES)
   return equation.evaluate({'X': x, 'Z': z, 'rate_2': r, 'e': e}, e)
@@ -145,10 +145,10 @@ class ParseTest(parameterized.TestCase):
     self.assertEqual(_evaluate(text).dtype, jnp.float32)
 
   @parameterized.parameters(*_REFUSED)
-  def test_refuses(self, text, complaint, column):
+  def test_refuses(self, text, message, column):
     with warnings.catch_warnings():
       warnings.simplefilter('error')
-      with self.assertRaisesRegex(formulas.FormulaError, complaint) as caught:
+      with self.assertRaisesRegex(formulas.FormulaError, message) as caught:
         formulas.parse(text, _NAMES)
     if column is not None:
       self.assertEqual(caught.exception.column, column)
@@ -156,19 +156,19 @@ class ParseTest(parameterized.TestCase):
     self.assertIsInstance(caught.exception, errors.UsageError)
     self.assertRegex(str(caught.exception), r'\(column \d+ of the equation\)$')
 
-  def test_takes_what_is_just_within(self):
+  def test_accepts_the_limits(self):
     np.testing.assert_allclose(_evaluate('-' * 18 + 'X'), _rows()[0], rtol=1e-6)
-    # 166 terms lie no deeper than two, and fill 498 characters.
+    # 166 terms are no deeper than two, and have 498 characters.
     text = '+'.join(['X '] * 166)
     np.testing.assert_allclose(_evaluate(text), 166 * _rows()[0], rtol=1e-5)
     text = '*'.join(['pi'] * 30)
     np.testing.assert_allclose(_evaluate(text), np.pi**30, rtol=1e-5)
 
-  def test_says_what_it_mentions(self):
+  def test_names_and_noise_that_it_uses(self):
     equation = formulas.parse('exp(Z) + Z * X', _NAMES)
     self.assertEqual((equation.names, equation.noisy), (('Z', 'X'), False))
     self.assertTrue(formulas.parse('1 + e', _NAMES).noisy)
-    # The e of a number is no noise.
+    # The e of an exponent is not noise.
     self.assertFalse(formulas.parse('1e3', _NAMES).noisy)
 
   @hypothesis.settings(max_examples=300, deadline=None)
@@ -185,7 +185,7 @@ class ParseTest(parameterized.TestCase):
       ).map(''.join),
     )
   )  # fmt: skip
-  def test_anything_is_an_equation_or_refused(self, text):
+  def test_any_text_is_parsed_or_refused(self, text):
     try:
       equation = formulas.parse(text, _NAMES)
     except formulas.FormulaError as error:
@@ -215,8 +215,8 @@ class NameTest(parameterized.TestCase):
     ('lambda', 'a Python keyword'),
     ('None', 'a Python keyword'),
   )
-  def test_refuses(self, name, complaint):
-    with self.assertRaisesRegex(errors.UsageError, complaint):
+  def test_refuses(self, name, message):
+    with self.assertRaisesRegex(errors.UsageError, message):
       formulas.check_name(name)
 
 
@@ -234,7 +234,7 @@ _value = jax.jit(mechanisms.value)
 
 
 class FormulasTest(parameterized.TestCase):
-  def test_is_a_constant_of_programs(self):
+  def test_is_static(self):
     mechanism = _toy()
     self.assertEmpty(jax.tree.leaves(mechanism))
     self.assertEqual(mechanism, _toy())
@@ -270,7 +270,7 @@ class FormulasTest(parameterized.TestCase):
     )(0.0)  # fmt: skip
     self.assertEqual(float(slope), 0.0)
 
-  def test_parents_are_the_names_that_an_equation_mentions(self):
+  def test_parents_are_the_names_that_an_equation_uses(self):
     np.testing.assert_array_equal(
       _toy().parents, [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
     )
@@ -282,8 +282,8 @@ class FormulasTest(parameterized.TestCase):
     (('X', 'e'), ('e', 'e'), 2, 'has a meaning'),
     (('X', 'Y'), ('e', 'Z'), 2, 'Z is unknown'),
   )
-  def test_refuses(self, names, texts, number, complaint):
-    with self.assertRaisesRegex(errors.UsageError, complaint):
+  def test_refuses(self, names, texts, number, message):
+    with self.assertRaisesRegex(errors.UsageError, message):
       formulas.Formulas(names, texts, (_NORMAL,) * number)
 
 
@@ -309,7 +309,7 @@ _MECHANISM = formulas.Formulas(
 class NoiseTest(parameterized.TestCase):
   @pytest.mark.oracle
   def test_quantiles_against_scipy(self):
-    # Up to where `draws` cuts the tails off.
+    # Within the range to which `sampling` truncates the tails.
     tail = np.geomspace(1e-6, 0.5, 2000)
     level = np.concatenate([tail, 1 - tail, np.linspace(0.001, 0.999, 2000)])
     with jax.enable_x64(True):
@@ -377,8 +377,8 @@ class NoiseTest(parameterized.TestCase):
     (('gamma', (1e5, 0.0, 1.0)), 'shape of gamma noise must be 0.05 to'),
     (('gama', (1.0, 0.0, 1.0)), r'did you mean gamma\?; there are normal'),
   )
-  def test_refuses(self, noise, complaint):
-    with self.assertRaisesRegex(errors.UsageError, complaint):
+  def test_refuses(self, noise, message):
+    with self.assertRaisesRegex(errors.UsageError, message):
       formulas.check_noise(formulas.Noise(*noise))
 
 

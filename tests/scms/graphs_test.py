@@ -24,7 +24,7 @@ def _draw(key, kind, size, density):
 
 @functools.cache
 def _many(kind, size, density=0.4):
-  """[_NUM_GRAPHS, D, D] graphs of a kind."""
+  """Samples [_NUM_GRAPHS, D, D] graphs of one kind."""
   drawn = _draw(
     jax.random.key(size),
     jnp.int32(kind),
@@ -36,10 +36,10 @@ def _many(kind, size, density=0.4):
 
 def _reachable(parents, j):
   """The ancestors of j by walking every path backwards."""
-  found = set()
+  ancestors = set()
   for i in np.flatnonzero(parents[j]):
-    found |= {int(i)} | _reachable(parents, i)
-  return found
+    ancestors |= {int(i)} | _reachable(parents, i)
+  return ancestors
 
 
 class ShapesTest(parameterized.TestCase):
@@ -87,7 +87,7 @@ class ShapesTest(parameterized.TestCase):
         edges = _many(kind, size).sum((1, 2))
         np.testing.assert_array_equal(edges, size - 1)
 
-  def test_sample_gives_the_kind_that_is_asked_for(self):
+  def test_sample_returns_the_requested_kind(self):
     size, density = jnp.int32(5), jnp.float32(0.4)
     random = {
       graphs.Graph.ERDOS_RENYI: lambda key: graphs.erdos_renyi(
@@ -116,14 +116,14 @@ class ShapesTest(parameterized.TestCase):
 
 class ErdosRenyiTest(parameterized.TestCase):
   @pytest.mark.stat
-  def test_every_pair_is_joined_with_the_density(self):
+  def test_every_edge_has_probability_density(self):
     density = 0.3
     parents = _many(graphs.Graph.ERDOS_RENYI, 5, density)
     frequency = parents.mean(0)[np.tril_indices(5, -1)]
     error = np.sqrt(density * (1 - density) / _NUM_GRAPHS)
     self.assertLess(np.abs(frequency - density).max(), 4 * error)
-    # Independent: the number of edges has the binomial's variance, known to
-    # sqrt(2 / n) of itself.
+    # Edges are independent: their number has the variance of a binomial, with
+    # a relative standard error of sqrt(2 / n).
     edges = parents.sum((1, 2))
     variance = 10 * density * (1 - density)
     self.assertAlmostEqual(
@@ -132,7 +132,7 @@ class ErdosRenyiTest(parameterized.TestCase):
 
 
 class ScaleFreeTest(parameterized.TestCase):
-  def test_a_node_joins_one_or_two_others(self):
+  def test_node_is_attached_to_one_or_two_others(self):
     parents = _many(graphs.Graph.SCALE_FREE, 6)[:, :6, :6]
     joins = [np.minimum(np.arange(6), links) for links in (1, 2)]
     causes_are_hubs = [(parents.sum(2) == j).all(1) for j in joins]
@@ -147,7 +147,7 @@ class ScaleFreeTest(parameterized.TestCase):
     parents = _many(graphs.Graph.SCALE_FREE, 6)
     most_effects = parents.sum(1).max(1)
     most_causes = parents.sum(2).max(1)
-    # By symmetry either is the larger equally often.
+    # By symmetry each is the larger one equally often.
     out, in_ = (most_effects > most_causes), (most_effects < most_causes)
     difference = int(out.sum()) - int(in_.sum())
     self.assertLess(abs(difference), 4 * np.sqrt((out | in_).sum()))

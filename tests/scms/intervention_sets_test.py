@@ -1,4 +1,4 @@
-"""By hand, and against Python's own sets on sets that are drawn."""
+"""Tests by hand, and against Python sets on random examples."""
 
 import itertools
 
@@ -32,29 +32,31 @@ class SubsetsTest(parameterized.TestCase):
     (9, [{0}, {2}, {3}, {0, 2}, {0, 3}, {2, 3}, {0, 2, 3}]),
   )
   def test_by_hand(self, max_size, expected):
-    found = intervention_sets.subsets(_mask({0, 2, 3}), max_size)
-    self.assertEqual(found.dtype, bool)
-    self.assertEqual([set(np.flatnonzero(row)) for row in found], expected)
+    actual = intervention_sets.subsets(_mask({0, 2, 3}), max_size)
+    self.assertEqual(actual.dtype, bool)
+    self.assertEqual([set(np.flatnonzero(row)) for row in actual], expected)
 
-  def test_of_nothing(self):
-    found = intervention_sets.subsets(np.zeros(3, bool), 2)
-    self.assertEqual(found.shape, (0, 3))
+  def test_without_settable_variables(self):
+    actual = intervention_sets.subsets(np.zeros(3, bool), 2)
+    self.assertEqual(actual.shape, (0, 3))
 
 
 class LargestTest(absltest.TestCase):
   def test_by_hand(self):
-    about = hand_made_scms.problem(4, 3)
+    problem = hand_made_scms.problem(4, 3)
     for sets, size in (([[]], 0), ([{0}, {1}], 1), ([{1}, {0, 1, 2}, {}], 3)):
-      about = about._replace(sets=_sets(*sets))
-      self.assertEqual(intervention_sets.max_size(about), size)
+      problem = problem._replace(sets=_sets(*sets))
+      self.assertEqual(intervention_sets.max_size(problem), size)
 
 
 class AffordableTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    # They cost 1, 2, 3 and 6; the last one is padding.
-    about = hand_made_scms.problem(4, 3, sets=_sets({0}, {1}, {0, 1}, {2}, {}))
-    self.problem = about._replace(
+    # The sets cost 1, 2, 3 and 6; the last one is padding.
+    problem = hand_made_scms.problem(
+      4, 3, sets=_sets({0}, {1}, {0, 1}, {2}, {})
+    )
+    self.problem = problem._replace(
       cost=jnp.array([1.0, 2.0, 6.0, 50.0]), budget=jnp.array(7.0)
     )
 
@@ -69,15 +71,15 @@ class AffordableTest(parameterized.TestCase):
     (9.0, [0, 0, 0, 0]),
   )
   def test_by_hand(self, spent, expected):
-    found = np.asarray(_affordable(self.problem, spent))
+    actual = np.asarray(_affordable(self.problem, spent))
     kept = np.array([*expected, 0], bool)[:, None] & self.problem.sets
-    np.testing.assert_array_equal(found, kept)
+    np.testing.assert_array_equal(actual, kept)
 
-  def test_without_a_budget_everything_is(self):
+  def test_without_a_budget_all_are_affordable(self):
     problem = self.problem._replace(budget=jnp.array(jnp.inf))
     np.testing.assert_array_equal(_affordable(problem, 1e6), problem.sets)
 
-  def test_rounding_does_not_forbid_the_last_one(self):
+  def test_rounding_does_not_forbid_the_last_intervention(self):
     # In float32, 1 less nine times 0.1 is less than 0.1.
     problem = self.problem._replace(
       cost=jnp.full(4, 0.1), budget=jnp.array(1.0)
@@ -108,7 +110,7 @@ class TurnsTest(parameterized.TestCase):
     np.testing.assert_array_equal(_may_add(sets, chosen), _mask(may_add))
     self.assertEqual(_may_stop(sets, chosen), may_stop)
 
-  def test_where_no_set_is_left_nothing_may_be_done(self):
+  def test_without_affordable_sets_nothing_may_be_added(self):
     sets = jnp.zeros((3, 4), bool)
     for chosen in ((), {1}):
       chosen = jnp.asarray(_mask(chosen))

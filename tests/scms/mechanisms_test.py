@@ -13,12 +13,12 @@ from tests.support import hand_made_scms
 _ACTIVATIONS = {
   mechanisms.Activation.COSINE: np.cos,
   mechanisms.Activation.TANH: np.tanh,
-  # z^2 up to its bend, and at most 36.
+  # z^2, saturating at 36.
   mechanisms.Activation.SQUARE: lambda z: 36 * z**2 / (36 + z**2),
   mechanisms.Activation.EXPONENTIAL: lambda z: np.exp(np.minimum(z, 5)),
   mechanisms.Activation.BUMP: lambda z: np.exp(-(z**2) / 2),
 }
-# Kurtosis decides how well a variance is known.
+# The standard error of a variance depends on the kurtosis.
 _NOISE = {
   mechanisms.Noise.NORMAL: (stats.norm(), 3.0),
   mechanisms.Noise.UNIFORM: (stats.uniform(-(3**0.5), 2 * 3**0.5), 1.8),
@@ -48,7 +48,7 @@ def _sample(key, family, parents, min_length_scale):
 
 
 def _draw(family, parents, min_length_scale=0.7):
-  """_NUM_DRAWS mechanisms, all equations of a family, on the same graph."""
+  """Samples _NUM_DRAWS mechanisms of one family on the same graph."""
   parents = jnp.asarray(parents, bool)
   families = jnp.full(len(parents), family, jnp.int32)
   key = jax.random.key(family)
@@ -64,7 +64,7 @@ _signal_of_each = jax.jit(jax.vmap(mechanisms.signal, (0, None, None)))
 
 
 def _signals(drawn, j, u):
-  """[draws, S] signals of node j in each drawn mechanism."""
+  """Signals [draws, S] of node j in each mechanism."""
   return np.asarray(_signal_of_each(drawn, j, jnp.float32(u)))
 
 
@@ -73,7 +73,7 @@ _draw_stratified = jax.jit(mechanisms.stratified_noise, static_argnums=(2, 3))
 
 
 def _noise(kinds, scales):
-  """[50000, D] noise of variables of some kinds."""
+  """Samples [50000, D] noise of the given kinds."""
   number = len(kinds)
   equations = hand_made_scms.mechanism(number, noise=kinds, noise_scale=scales)
   drawn = _draw_noise(jax.random.key(1), equations, 50_000, number)
@@ -151,7 +151,7 @@ class DispatchTest(absltest.TestCase):
         mechanisms.signal(equations, node, u) + noise[:, j],
       )
 
-  def test_what_holds_no_equations_is_refused(self):
+  def test_refuses_unregistered_types(self):
     nothing = jnp.zeros((1, 1))
     with self.assertRaisesRegex(
       TypeError, 'value is not implemented for .*int'
@@ -174,7 +174,7 @@ class NoiseTest(parameterized.TestCase):
       drawn.var(), 1, delta=4 * np.sqrt((kurtosis - 1) / drawn.size)
     )
     self.assertGreater(stats.kstest(drawn, distribution.cdf).pvalue, 1e-4)
-    # 1e-6 is left out on either side, where quantiles are infinite.
+    # Levels within 1e-6 of either end are clipped, as quantiles are infinite.
     self.assertLess(np.abs(drawn).max(), distribution.isf(0.9e-6))
 
   def test_kinds_and_scales_of_columns(self):
@@ -202,14 +202,14 @@ class StratifiedNoiseTest(parameterized.TestCase):
     return np.asarray(drawn, np.float64)
 
   @parameterized.parameters(*mechanisms.Noise)
-  def test_each_part_of_the_distribution_has_one_draw(self, kind):
+  def test_each_stratum_has_one_draw(self, kind):
     distribution, _ = _NOISE[kind]
     level = distribution.cdf(self._drawn(0, scales=2.0)[:, kind] / 2)
     part = np.floor(40 * level).astype(int)
     np.testing.assert_array_equal(np.sort(part), np.arange(40))
 
   @pytest.mark.stat
-  def test_columns_are_independent_and_unbiased_within_a_part(self):
+  def test_columns_are_independent_and_uniform_within_a_stratum(self):
     drawn = np.stack([self._drawn(key) for key in range(200)])
     correlation = np.mean([np.corrcoef(d.T) for d in drawn], 0)
     # The correlation of 40 pairs has a deviation of 1 / sqrt(39).
@@ -262,7 +262,7 @@ class SampleTest(parameterized.TestCase):
     bend = ((a + b) ** 4 + (a - b) ** 4) / 4 / 36
     self.assertLess((np.abs(product - a * b) - bend).max(), 1e-5)
     self.assertLess(bend.mean(), 0.02)
-    # And exactly, by the formula of the bend.
+    # The saturated square gives it exactly.
     square = _ACTIVATIONS[mechanisms.Activation.SQUARE]
     np.testing.assert_allclose(
       product,
@@ -319,7 +319,7 @@ class SampleTest(parameterized.TestCase):
     self.assertBetween(np.abs(rate).max(), 1.49, 1.5 + 1e-3)
     self.assertAlmostEqual((rate[:, 0] > 0).mean(), 0.5, delta=0.07)
 
-  def test_each_variable_is_of_its_own_family(self):
+  def test_each_variable_has_its_own_family(self):
     families = [f for f in _FAMILIES if f != mechanisms.Family.TANH][:4]
     parents = jnp.asarray(_PARENTS, bool)
     drawn, alone = (
@@ -330,7 +330,7 @@ class SampleTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       drawn.activation[0], [kinds.TANH, kinds.COSINE, kinds.TANH, kinds.SQUARE]
     )
-    # And is what it would be among its like.
+    # Each equals its equation in an SCM of that family alone.
     jax.tree.map(
       lambda a, b: np.testing.assert_array_equal(a[:, 3], b[:, 3]), drawn, alone
     )

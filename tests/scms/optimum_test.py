@@ -49,21 +49,21 @@ def _bowl(goal):
 
 class ObjectiveTest(parameterized.TestCase):
   @parameterized.parameters(1.0, -1.0)
-  def test_linear_in_units_of_its_own(self, goal):
+  def test_linear_in_own_units(self, goal):
     # In internal units do(A) gives Y -1 - 2 a and do(B) gives it -b, without
     # an intervention it is -1. Values are location + 5 u; domains are
     # [-1, 2] and [-0.5, 2] in those units, so a lies in [1.2, 1.8] and b in
     # [1.3, 1.8].
-    found = optimum.search(
+    result = optimum.search(
       _chain(goal=goal, location=-7.0, scale=5.0), num_draws=_FEW
     )
     at_low, at_high = -7 + 5 * (-1 - 2 * 1.2), -7 + 5 * (-1 - 2 * 1.8)
     b_low, b_high = -7 - 5 * 1.3, -7 - 5 * 1.8
-    self.assertAlmostEqual(found.baseline, -12, places=5)
+    self.assertAlmostEqual(result.baseline, -12, places=5)
     best, worst = (b_low, at_high) if goal > 0 else (at_high, b_low)
-    self.assertAlmostEqual(found.best, best, places=4)
-    self.assertAlmostEqual(found.worst, worst, places=4)
-    of_a, of_b = found.by_set
+    self.assertAlmostEqual(result.best, best, places=4)
+    self.assertAlmostEqual(result.worst, worst, places=4)
+    of_a, of_b = result.by_set
     self.assertEqual((of_a.variables, of_b.variables), (('A',), ('B',)))
     self.assertAlmostEqual(
       of_a.outcome, at_low if goal > 0 else at_high, places=4
@@ -72,23 +72,23 @@ class ObjectiveTest(parameterized.TestCase):
       of_b.outcome, b_low if goal > 0 else b_high, places=4
     )
     chosen = of_b if goal > 0 else of_a
-    np.testing.assert_array_equal(found.choice.mask, chosen.choice.mask)
-    # Ends are reached to the bit.
+    np.testing.assert_array_equal(result.choice.mask, chosen.choice.mask)
+    # Ends of the domain are attained exactly.
     value = -0.5 if goal > 0 else 2.0
-    self.assertEqual(found.choice.values.sum(), value)
+    self.assertEqual(result.choice.values.sum(), value)
 
   def test_inside_the_domains(self):
     # do(A, B): -(a - 0.3)^2 + 0.5 a at a = 0.55, b = -0.4: 0.2125. do(B):
     # A is standard normal, -1 - 0.09. do(A): B is normal around a:
     # -(a - 0.3)^2 - 2 (a + 0.4)^2 - 2 + 0.5 a, at a = -0.5 / 6.
-    found = _bowl('maximize')
-    by_set = {one.variables: one for one in found.by_set}
+    result = _bowl('maximize')
+    by_set = {one.variables: one for one in result.by_set}
     self.assertCountEqual(by_set, [('A',), ('B',), ('A', 'B')])
-    self.assertAlmostEqual(found.best, 0.2125, delta=1e-3)
+    self.assertAlmostEqual(result.best, 0.2125, delta=1e-3)
     np.testing.assert_allclose(
-      found.choice.values, [0.55, -0.4, 0, 0], atol=2e-3
+      result.choice.values, [0.55, -0.4, 0, 0], atol=2e-3
     )
-    np.testing.assert_array_equal(found.choice.mask, [1, 1, 0, 0])
+    np.testing.assert_array_equal(result.choice.mask, [1, 1, 0, 0])
     a = -0.5 / 6
     self.assertAlmostEqual(
       by_set['A',].outcome,
@@ -100,26 +100,26 @@ class ObjectiveTest(parameterized.TestCase):
     self.assertAlmostEqual(by_set['B',].choice.values[1], -0.4, delta=1e-3)
     # Without an intervention B is of variance 2: -1.09 - 2 (2 + 0.16). What
     # stratified draws leave to chance is 4 A e: 4 / 128, four times.
-    self.assertAlmostEqual(found.baseline, -5.41, delta=0.125)
+    self.assertAlmostEqual(result.baseline, -5.41, delta=0.125)
     # The worst corner of all: a = -1, b = 1, -1.69 - 3.92 - 0.5. do(A = 1)
     # comes to -0.49 - 2 (1.4^2 + 1) + 0.5, and do(B = 1) to -1.09 - 3.92.
-    self.assertAlmostEqual(found.worst, -6.11, delta=0.02)
+    self.assertAlmostEqual(result.worst, -6.11, delta=0.02)
 
   def test_where_less_is_better(self):
-    found = _bowl('minimize')
-    self.assertAlmostEqual(found.best, -6.11, delta=0.02)
-    np.testing.assert_array_equal(found.choice.values, [-1, 1, 0, 0])
-    self.assertAlmostEqual(found.worst, 0.2125, delta=1e-3)
+    result = _bowl('minimize')
+    self.assertAlmostEqual(result.best, -6.11, delta=0.02)
+    np.testing.assert_array_equal(result.choice.values, [-1, 1, 0, 0])
+    self.assertAlmostEqual(result.worst, 0.2125, delta=1e-3)
 
   def test_outcomes_are_those_of_the_bank(self):
-    found = _bowl('maximize')
-    self.assertEqual(found.bank.shape, (optimum.NUM_DRAWS, 4))
-    self.assertEqual(found.bank.dtype, np.float64)
-    self.assertEqual(found.choice.values.dtype, np.float64)
-    a, b = found.choice.values[:2]
-    c, noise = found.bank[:, 2:].T
+    result = _bowl('maximize')
+    self.assertEqual(result.bank.shape, (optimum.NUM_DRAWS, 4))
+    self.assertEqual(result.bank.dtype, np.float64)
+    self.assertEqual(result.choice.values.dtype, np.float64)
+    a, b = result.choice.values[:2]
+    c, noise = result.bank[:, 2:].T
     by_hand = -((a - 0.3) ** 2) - 2 * (b + 0.4) ** 2 + a * c.mean()
-    self.assertAlmostEqual(found.best, by_hand + noise.mean(), places=10)
+    self.assertAlmostEqual(result.best, by_hand + noise.mean(), places=10)
 
   def test_same_seed_same_answer(self):
     system = _chain()
@@ -130,7 +130,7 @@ class ObjectiveTest(parameterized.TestCase):
 
   def test_the_cheapest_of_those_that_are_equally_good(self):
     # B alone decides: A and B together come to the same.
-    found = optimum.search(
+    result = optimum.search(
       _written(
         [
           'A: {equation: e, domain: [0, 1]}',
@@ -141,8 +141,8 @@ class ObjectiveTest(parameterized.TestCase):
       ),
       num_draws=_FEW,
     )
-    np.testing.assert_array_equal(found.choice.mask, [False, True, False])
-    self.assertAlmostEqual(float(found.choice.values[1]), 0.7, places=4)
+    np.testing.assert_array_equal(result.choice.mask, [False, True, False])
+    self.assertAlmostEqual(float(result.choice.values[1]), 0.7, places=4)
 
   def test_what_the_budget_does_not_pay_for(self):
     variables = [
@@ -152,12 +152,12 @@ class ObjectiveTest(parameterized.TestCase):
     ]
     sets = 'interventions: {max_size: 2}\n'
     for budget, best, number in ((5.5, 2, 2), (6, 3, 3), (1, 1, 1)):
-      found = optimum.search(
+      result = optimum.search(
         _written(variables, rest=f'{sets}budget: {budget}'), num_draws=_FEW
       )
       # A and B have the mean 0 unless they are set.
-      self.assertAlmostEqual(found.best, best, delta=0.01)
-      self.assertLen(found.by_set, number)
+      self.assertAlmostEqual(result.best, best, delta=0.01)
+      self.assertLen(result.by_set, number)
 
   def test_hint(self):
     # A needle that no search finds, 1e-8 wide.
@@ -177,26 +177,26 @@ class ObjectiveTest(parameterized.TestCase):
     # 8 + 28 + 56 sets; the best three are X0, X1 and X2 at their upper ends.
     roots = [f'X{i}: {{equation: e, domain: [-1, {8 - i}]}}' for i in range(8)]
     total = ' + '.join(f'X{i}' for i in range(8))
-    found = optimum.search(
+    result = optimum.search(
       _written(
         [*roots, f'Y: {{equation: {total} + e}}'],
         rest='interventions: {max_size: 3}',
       ),
       num_draws=_FEW,
     )
-    self.assertLen(found.by_set, 92)
-    self.assertAlmostEqual(found.best, 21, delta=0.05)
-    self.assertAlmostEqual(found.worst, -3, delta=0.05)
+    self.assertLen(result.by_set, 92)
+    self.assertAlmostEqual(result.best, 21, delta=0.05)
+    self.assertAlmostEqual(result.worst, -3, delta=0.05)
     np.testing.assert_array_equal(
-      found.choice.values, [8, 7, 6, 0, 0, 0, 0, 0, 0]
+      result.choice.values, [8, 7, 6, 0, 0, 0, 0, 0, 0]
     )
-    for one in found.by_set:
+    for one in result.by_set:
       best = sum(8 - int(name[1]) for name in one.variables)
       self.assertAlmostEqual(one.outcome, best, delta=0.05)
 
   def test_no_intervention_changes_the_target(self):
     chain = hand_made_scms.chain()
-    # The target is set to a root by cutting it off.
+    # The target becomes a root.
     cut = chain.mechanism._replace(linear=chain.mechanism.linear.at[2].set(0.0))
     with self.assertRaisesRegex(
       errors.UsageError, '^chain: no allowed intervention changes the'
@@ -204,7 +204,7 @@ class ObjectiveTest(parameterized.TestCase):
       optimum.search(
         _chain()._replace(scm=chain._replace(mechanism=cut)), num_draws=_FEW
       )
-    # Mentioned, and without effect.
+    # X is in the equation, but without effect.
     with self.assertRaisesRegex(errors.UsageError, 'all outcomes are'):
       optimum.search(
         _written(
@@ -234,7 +234,7 @@ class ObjectiveTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'may not be set together'):
       optimum.search(_chain()._replace(optimum_hint=hint), num_draws=_FEW)
 
-  def test_a_hint_that_the_budget_does_not_pay_for_is_left_aside(self):
+  def test_hint_beyond_the_budget_is_ignored(self):
     system = _chain()
     problem = system.scm.problem
     rows = np.flatnonzero(np.asarray(problem.sets).any(-1))
@@ -244,16 +244,16 @@ class ObjectiveTest(parameterized.TestCase):
     cost = jnp.ones(problem.cost.shape).at[dear].set(10.0)
     problem = problem._replace(cost=cost, budget=jnp.array(5.0))
     hint = hand_made_scms.do({dear: float(problem.low[dear])}, cost.size)
-    found = optimum.search(
+    result = optimum.search(
       system._replace(
         scm=system.scm._replace(problem=problem), optimum_hint=hint
       ),
       num_draws=_FEW,
     )
-    self.assertEqual(np.flatnonzero(found.choice.mask).tolist(), [cheap])
+    self.assertEqual(np.flatnonzero(result.choice.mask).tolist(), [cheap])
 
   @parameterized.parameters(0, 100, 700)
-  def test_refuses_draws_that_do_not_fit(self, number):
+  def test_refuses_numbers_of_draws_that_are_not_multiples(self, number):
     with self.assertRaisesRegex(
       errors.UsageError, f'a multiple of 512, got {number}'
     ):
@@ -261,7 +261,7 @@ class ObjectiveTest(parameterized.TestCase):
 
   def test_agrees_with_simulate(self):
     # The same outcome as `simulate.expected_outcome`, with the goal's sign.
-    found = _bowl('minimize')
+    result = _bowl('minimize')
     with jax.enable_x64(True):
       system = _written(
         [
@@ -274,24 +274,24 @@ class ObjectiveTest(parameterized.TestCase):
       )
       outcome = simulate.expected_outcome(
         system.scm,
-        jnp.asarray(found.bank),
-        jax.tree.map(jnp.asarray, found.by_set[0].choice),
+        jnp.asarray(result.bank),
+        jax.tree.map(jnp.asarray, result.by_set[0].choice),
       )
-    self.assertAlmostEqual(found.by_set[0].outcome, -float(outcome), places=10)
+    self.assertAlmostEqual(result.by_set[0].outcome, -float(outcome), places=10)
 
 
 class FamilyTest(absltest.TestCase):
-  def test_a_noisy_chain_is_as_the_linear_one(self):
-    # A family that is not linear gets noise of mean 0 in its bank.
+  def test_noisy_chain_agrees_with_the_closed_form(self):
+    # In a family that is not linear the bank holds noise, of mean 0.
     scm = hand_made_scms.chain()
     noisy = scm._replace(family=jnp.int32(mechanisms.Family.TANH))
-    exact, found = (
+    exact, result = (
       optimum.search(_chain()._replace(scm=one)) for one in (scm, noisy)
     )
     self.assertEqual(np.abs(exact.bank).max(), 0.0)
-    self.assertGreater(found.bank.std(), 0.9)
+    self.assertGreater(result.bank.std(), 0.9)
     self.assertAlmostEqual(exact.best, 1.0, places=6)
-    self.assertAlmostEqual(found.best, 1.0, delta=1e-3)
+    self.assertAlmostEqual(result.best, 1.0, delta=1e-3)
 
 
 if __name__ == '__main__':

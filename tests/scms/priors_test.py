@@ -1,4 +1,4 @@
-"""Tests of the prior that is trained on: what it draws, and what it leaks.
+"""Tests of the training prior: what it draws, and what it leaks.
 
 A leak is anything that tells causes from effects without an experiment.
 """
@@ -56,7 +56,7 @@ def _target_correlations():
 
 
 def _domains():
-  """[M, D] half-widths and centres, in observational deviations."""
+  """[M, D] half-widths and centers, in observational deviations."""
   rows, problem = drawn_tasks.observations(), _scms().problem
   deviation = np.where(problem.exists, rows.std(1), 1)
   low = (problem.low - rows.mean(1)) / deviation
@@ -65,7 +65,7 @@ def _domains():
 
 
 def _sortability(score):
-  """How often a score grows from cause to effect, per SCM with an edge.
+  """Share of paths along which a score grows, per SCM with an edge.
 
   Reisach et al. (2021), https://arxiv.org/abs/2102.13647: the share of the
   directed paths, counted once for every length and pair of ends, along which
@@ -143,7 +143,7 @@ class DrawnTest(parameterized.TestCase):
     causes = _target_ancestors() & _scms().problem.settable
     self.assertTrue(causes.any(1).all())
 
-  def test_gain_is_as_large_as_asked_for(self):
+  def test_gain_is_at_least_the_minimum(self):
     objectives = drawn_tasks.tasks().objective
     gain = objectives.best - objectives.baseline
     self.assertGreaterEqual(gain.min(), _PRIOR.min_gain)
@@ -158,7 +158,7 @@ class DrawnTest(parameterized.TestCase):
     scms, rows = _scms(), drawn_tasks.observations()
     u = (rows - scms.location[:, None]) / scms.scale[:, None]
     exists = scms.problem.exists
-    # 256 draws standardise what 500 rows measure, of kurtosis up to 6 or more:
+    # 256 draws standardize what 500 rows measure, of kurtosis up to 6 or more:
     # errors of about a tenth.
     deviation = u.std(1)[exists]
     self.assertLess(np.abs(deviation - 1).mean(), 0.06)
@@ -166,7 +166,7 @@ class DrawnTest(parameterized.TestCase):
     self.assertLess(np.quantile(np.abs(u.mean(1)[exists]), 0.99), 0.35)
 
   @pytest.mark.stat
-  def test_domains_are_as_wide_as_asked_for(self):
+  def test_domains_are_within_the_limits(self):
     exists = _scms().problem.exists
     half, centre = (x[exists] for x in _domains())
     # The deviations are known to about a tenth, see above.
@@ -183,14 +183,14 @@ class DrawnTest(parameterized.TestCase):
     first = drawn_tasks.some(again.scm.family.size)
     jax.tree.map(np.testing.assert_array_equal, again, first)
 
-  def test_usual_problems_are_of_one_variable_at_no_cost(self):
+  def test_default_problems_set_one_variable_without_costs(self):
     problem = _scms().problem
     np.testing.assert_array_equal(_scms().present, problem.exists)
     self.assertEqual(problem.sets.sum(2).max(), 1)
     np.testing.assert_array_equal(problem.budget, np.inf)
     np.testing.assert_array_equal(problem.samples, 1)
 
-  def test_impossible_prior_is_refused(self):
+  def test_refuses_an_impossible_prior(self):
     impossible = dataclasses.replace(
       _PRIOR,
       max_variables=3,
@@ -204,7 +204,7 @@ class DrawnTest(parameterized.TestCase):
       priors.sample(jax.random.key(0), impossible, 2)
 
   def test_calls_no_lapack(self):
-    # Several batched factorisations in one program deadlock jax 0.10.2 on a
+    # Several batched factorizations in one program deadlock jax 0.10.2 on a
     # CPU of two cores.
     solve = jax.jit(jnp.linalg.solve).lower(jnp.eye(2), jnp.ones(2))
     self.assertNotEmpty(miniature.lapack_calls(solve))
@@ -216,7 +216,7 @@ def _general():
 
 
 class GeneralTest(parameterized.TestCase):
-  """What else a prior can draw: sets, costs, latent causes, means, mixtures."""
+  """Options of a prior: sets, costs, latent causes, means, mixtures."""
 
   def _assert_share(self, happens, probability):
     # What is refused is not drawn evenly: twice as wide as 4 sigma.
@@ -298,7 +298,7 @@ class GeneralTest(parameterized.TestCase):
     self.assertBetween(share[free].min(), 0.3 - 1e-5, 0.4)
     self.assertBetween(share[free].max(), 0.9, 1 + 1e-5)
 
-  def test_each_variable_of_a_mixture_is_of_its_own_family(self):
+  def test_each_variable_of_a_mixture_has_its_own_family(self):
     scms = _general()
     mixed = scms.family == mechanisms.Family.MIXED
     self.assertGreater(mixed.sum(), 100)
@@ -307,15 +307,18 @@ class GeneralTest(parameterized.TestCase):
     linear = (equations.linear != 0).any(2) & ~(equations.hidden != 0).any(
       (2, 3)
     )
-    seen = np.where(linear, -1, equations.activation)
+    activations = np.where(linear, -1, equations.activation)
     numbers = [
-      len(np.unique(row[on])) for row, on in zip(seen, inner, strict=True)
+      len(np.unique(row[on]))
+      for row, on in zip(activations, inner, strict=True)
     ]
     several = inner.sum(1) > 2
     np.testing.assert_array_equal(np.array(numbers)[~mixed], 1)
     self.assertGreater(np.mean(np.array(numbers)[mixed & several] > 1), 0.85)
     # All of them, about as often as each other: two are of a tanh.
-    kinds, counts = np.unique(seen[mixed][inner[mixed]], return_counts=True)
+    kinds, counts = np.unique(
+      activations[mixed][inner[mixed]], return_counts=True
+    )
     np.testing.assert_array_equal(kinds, [-1, 0, 1, 2, 3])
     share = counts / counts.sum()
     np.testing.assert_allclose(
@@ -365,7 +368,7 @@ class GeneralTest(parameterized.TestCase):
 
 @pytest.mark.stat
 class LeaksTest(parameterized.TestCase):
-  def test_target_stands_anywhere_in_the_order(self):
+  def test_target_is_anywhere_in_the_order(self):
     scms = _scms()
     place = np.argsort(scms.order, 1)
     place = (place * scms.problem.target).sum(1)
@@ -381,7 +384,7 @@ class LeaksTest(parameterized.TestCase):
         self.assertLess(share.max(), 0.75)
     self.assertLess((place == sizes - 1).mean(), 0.55)
 
-  def test_columns_tell_nothing(self):
+  def test_columns_carry_no_information(self):
     scms = _scms()
     # Every position of the causal order, and so padding too, and the target.
     for name, column in (
@@ -398,12 +401,12 @@ class LeaksTest(parameterized.TestCase):
     _, j, i = scms.parents.nonzero()
     self.assertLess(abs((j > i).mean() - 0.5), 4 * 0.5 / np.sqrt(_num_scms()))
 
-  def test_variance_tells_nothing(self):
+  def test_variance_carries_no_information(self):
     # Measured: 0.50. The units are arbitrary, so the variances are.
     sortability = _sortability(drawn_tasks.observations().var(1)).mean()
     self.assertBetween(sortability, 0.45, 0.55)
 
-  def test_explained_variance_tells_nothing(self):
+  def test_explained_variance_carries_no_information(self):
     # Reisach et al. (2023), https://arxiv.org/abs/2303.18211. Measured: 0.51, a
     # mixture: 0.15 in forks, 0.99 in stars, 0.4 to 0.5 in the others.
     rows, exists = drawn_tasks.observations(), _scms().problem.exists
@@ -448,12 +451,12 @@ class LeaksTest(parameterized.TestCase):
     self.assertGreater(inside[~linear].mean(), 0.15)
     self.assertEqual(inside[linear].mean(), 0.0)
 
-  def test_many_variables_are_no_causes(self):
+  def test_many_variables_are_not_causes(self):
     # Measured: 40 % of those that may be set.
     settable = _scms().problem.settable
     self.assertLess(_target_ancestors()[settable].mean(), 0.8)
 
-  def test_units_and_domains_tell_nothing(self):
+  def test_units_and_domains_carry_no_information(self):
     scms, others = _scms(), _others()
     is_cause = _target_ancestors()[others]
     half, centre = _domains()
@@ -468,7 +471,7 @@ class LeaksTest(parameterized.TestCase):
         correlation = np.corrcoef(clue[others], is_cause)[0, 1]
         self.assertLess(abs(correlation), 4 / np.sqrt(is_cause.size))
 
-  def test_what_may_be_set_tells_little(self):
+  def test_settable_variables_carry_little_information(self):
     # Measured: 0.04. The target must have a cause that may be set, so what may
     # be set is a little likelier to be one.
     others = _others()

@@ -40,7 +40,7 @@ class QuantilesTest(parameterized.TestCase):
     (sampling.centered, stats.uniform(-1, 2)),
     (lambda level: sampling.between(level, 2.0, 5.0), stats.uniform(2, 3)),
   )
-  def test_are_those_of_the_distribution(self, quantile, distribution):
+  def test_matches_the_distribution(self, quantile, distribution):
     level = jnp.linspace(0.01, 0.99, 99)
     np.testing.assert_allclose(
       quantile(level), distribution.ppf(np.asarray(level)), rtol=1e-4, atol=1e-5
@@ -59,7 +59,7 @@ class QuantilesTest(parameterized.TestCase):
 
 
 class CategoryTest(absltest.TestCase):
-  def test_as_often_as_its_weight_says(self):
+  def test_frequencies_match_the_weights(self):
     weights = (0.0, 3.0, 0.0, 1.0, 4.0, 0.0)
     drawn = np.asarray(sampling.category(_levels()[0], weights))
     share = np.bincount(drawn, minlength=6) / _NUM
@@ -68,7 +68,7 @@ class CategoryTest(absltest.TestCase):
     error = np.sqrt(expected * (1 - expected) / _NUM)
     np.testing.assert_array_less(np.abs(share - expected), 4 * error + 1e-12)
 
-  def test_the_highest_level_is_within(self):
+  def test_highest_level_is_a_valid_index(self):
     level = jnp.array([0.0, 1 - 2**-24], jnp.float32)
     drawn = sampling.category(level, (0.0, 0.1, 0.1, 0.1, 0.0))
     self.assertEqual(drawn.tolist(), [1, 3])

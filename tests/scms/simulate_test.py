@@ -39,7 +39,7 @@ def _do(settings, num_variables=_NUM_VARIABLES):
 
 
 def _doubles(tree):
-  """As numpy, in float64."""
+  """Converts a tree to numpy arrays, floats in float64."""
   return jax.tree.map(
     lambda leaf: (
       np.asarray(leaf, np.float64)
@@ -77,7 +77,7 @@ def _by_recursion(scm, intervention, noise):
 
 
 def _draw_noise(rng, scm, num_draws):
-  """Scaled noise by numpy's own distributions."""
+  """Samples scaled noise from the distributions of numpy."""
   shape = (num_draws, scm.mechanism.noise.size)
   kinds = np.stack(
     [
@@ -92,7 +92,7 @@ def _draw_noise(rng, scm, num_draws):
 
 
 def _some_interventions(rng, problem):
-  """Nothing, one, two and all variables, anywhere in their domains."""
+  """Interventions on 0, 1, 2 and all variables, anywhere in the domains."""
   problem = _doubles(problem)
   settable = rng.permutation(np.flatnonzero(problem.settable))
   for variables in ([], settable[:1], settable[:2], settable):
@@ -101,7 +101,7 @@ def _some_interventions(rng, problem):
 
 
 def _scms(num_per_family):
-  """With latent variables, of every family."""
+  """SCMs of every family, with latent variables."""
   for family in mechanisms.Family:
     batch = drawn_tasks.some(num_per_family, family, drawn_tasks.GENERAL).scm
     for index in range(num_per_family):
@@ -132,7 +132,7 @@ class HandMadeTest(parameterized.TestCase):
     # x1 = 1 + 2 * 0.5 - 1, x2 = -1 + 0.25.
     np.testing.assert_allclose(u, [[0.5, 1.0, -0.75, 0.0]])
 
-  def test_do_cuts_what_is_set_from_its_causes(self):
+  def test_do_removes_the_influence_of_causes(self):
     noise = jnp.array([[0.5, -1.0, 0.25, 7.0]])
     u = _propagate(hand_made_scms.chain(), _do({1: 2.0}, 4), noise)
     np.testing.assert_allclose(u, [[0.5, 2.0, -1.75, 0.0]])
@@ -157,7 +157,7 @@ class HandMadeTest(parameterized.TestCase):
       self.assertAlmostEqual(outcome, goal * expected)
 
   @parameterized.parameters(
-    # The target reaches from -5 at do(x0 = 2) to 1 at do(x0 = -1).
+    # The target ranges from -5 at do(x0 = 2) to 1 at do(x0 = -1).
     (1.0, -5.0, 1.0, -1.0),
     (-1.0, -1.0, 5.0, 2.0),
   )
@@ -170,10 +170,10 @@ class HandMadeTest(parameterized.TestCase):
     mask, values = objective.choice
     np.testing.assert_array_equal(mask, [True, False, False, False])
     np.testing.assert_array_equal(values, [best_value, 0, 0, 0])
-    # The one partial intervention is of nothing.
+    # The only partial intervention sets no variable.
     self.assertFalse(objective.partial.mask.any())
     np.testing.assert_allclose(objective.partial_outcome, [-goal], rtol=1e-6)
-    # The ends of the domains and the centres of their halves.
+    # The ends of the domains and the centers of their halves.
     x0 = np.array([-1.0, -0.25, 1.25, 2.0])
     x1 = np.array([-0.5, 0.125, 1.375, 2.0])
     curve = [-1 - 2 * x0, -x1, [-1.0] * 4, [-1.0] * 4]
@@ -181,7 +181,7 @@ class HandMadeTest(parameterized.TestCase):
       objective.curves, goal * np.array([curve]), atol=1e-5
     )
 
-  def test_objective_leaves_out_what_may_not_be_set(self):
+  def test_objective_excludes_forbidden_variables(self):
     scm = hand_made_scms.chain()
     only_x1 = jnp.array([[False, True, False, False], [False] * 4])
     scm = scm._replace(problem=scm.problem._replace(sets=only_x1))
@@ -219,7 +219,7 @@ class SampleTest(parameterized.TestCase):
           expected = _by_recursion(scm, intervention, noise)
           np.testing.assert_allclose(u, expected, rtol=1e-4, atol=1e-4)
 
-  def test_sample_is_in_own_units_and_sets_to_the_bit(self):
+  def test_sample_is_in_own_units_and_set_values_are_exact(self):
     rng, key = np.random.default_rng(1), jax.random.key(1)
     for _, scm in _scms(2):
       noise = mechanisms.noise(key, scm.mechanism, _NUM_DRAWS, _NUM_VARIABLES)
@@ -234,15 +234,15 @@ class SampleTest(parameterized.TestCase):
           rows[:, mask], np.tile(intervention.values[mask], (_NUM_DRAWS, 1))
         )
         np.testing.assert_array_equal(rows[:, ~exists], 0.0)
-        # Of the same draws, the mean row is their mean.
+        # On the same draws, the expectation is the mean of the rows.
         mean = np.asarray(_expectation(scm, noise, intervention)[0])
         error = np.abs(mean - expected.mean(0)) / scm.scale
         self.assertLess(error.max(), 1e-4)
         np.testing.assert_array_equal(mean[mask], intervention.values[mask])
         np.testing.assert_array_equal(mean[~exists], 0.0)
 
-  def test_latent_variables_are_at_work_where_nobody_sees_them(self):
-    seen = 0
+  def test_latent_variables_have_effects_and_are_not_observed(self):
+    num_latent = 0
     rng, key = np.random.default_rng(2), jax.random.key(2)
     nothing = interventions.no_intervention(_NUM_VARIABLES)
     for _, scm in _scms(4):
@@ -251,25 +251,25 @@ class SampleTest(parameterized.TestCase):
       moved &= scm.problem.exists
       if not moved.any():
         continue
-      seen += 1
+      num_latent += 1
       rows = np.asarray(_sample(key, scm, nothing, _NUM_DRAWS))
       np.testing.assert_array_equal(rows[:, latent], 0.0)
       without = scm._replace(present=scm.problem.exists)
       others = np.asarray(_sample(key, without, nothing, _NUM_DRAWS))
       change = np.abs(rows - others).max(0) / scm.scale
       np.testing.assert_array_equal(change > 1e-3, moved)
-      # They are as large inside as the others.
+      # In internal units they vary as much as the others.
       noise = _draw_noise(rng, scm, 200).astype(np.float32)
       u = np.asarray(_propagate(scm, nothing, noise))
       self.assertBetween(u[:, latent].std(), 0.5, 2.0)
-    self.assertGreater(seen, 5)
+    self.assertGreater(num_latent, 5)
 
 
 class LinearTest(parameterized.TestCase):
   @pytest.mark.oracle
   def test_mean_and_covariance_in_closed_form(self):
-    # Mean and covariance of what is affine in the noise are known by what it
-    # makes of no noise and of each variable's alone.
+    # A linear SCM is affine in the noise: its values without noise and for the
+    # noise of each variable alone determine mean and covariance.
     rng = np.random.default_rng(2)
     unit = np.concatenate(
       [np.zeros((1, _NUM_VARIABLES)), np.eye(_NUM_VARIABLES)]
@@ -349,15 +349,15 @@ class NonlinearTest(parameterized.TestCase):
 
 
 class NothingToReachTest(parameterized.TestCase):
-  def test_worst_as_good_as_best_is_refused(self):
-    # x1 does nothing to the target, and x0 may not be set.
+  def test_refuses_an_scm_in_which_worst_equals_best(self):
+    # x1 has no effect on the target, and x0 may not be set.
     linear = np.zeros((3, 3))
     linear[2, 0] = 1.0
     scm = hand_made_scms.scm(
       hand_made_scms.mechanism(3, linear=linear),
       hand_made_scms.problem(3, 2, (1,)),
     )
-    with self.assertRaisesRegex(ValueError, 'no intervention that is allowed'):
+    with self.assertRaisesRegex(ValueError, 'no allowed intervention changes'):
       objective_lib.objective(scm, jnp.zeros((1, 3)), 4)
 
 
@@ -368,7 +368,7 @@ class ObjectiveTest(parameterized.TestCase):
     scms, objectives = drawn_tasks.some(num_tasks)
 
     def outcomes(task):
-      """[D, points], by brute force."""
+      """Outcomes [D, points] by brute force."""
       scm, objective = task
 
       def at(variable, fraction):
@@ -397,11 +397,11 @@ class ObjectiveTest(parameterized.TestCase):
     for missed in (over, under):
       self.assertLess(missed.max(), 0.01)
       self.assertLess(np.quantile(missed, 0.95), 1e-3)
-      # What it finds is there: the fine grid comes as close.
+      # Its optimum is attainable: the fine grid comes as close.
       self.assertGreater(missed.min(), -1e-3)
 
   @parameterized.parameters(drawn_tasks.PRIOR, drawn_tasks.GENERAL)
-  def test_the_choice_is_allowed_and_reaches_the_best(self, prior):
+  def test_choice_is_allowed_and_attains_the_best(self, prior):
     scms, objectives = drawn_tasks.some(200, prior=prior)
     mask, values = objectives.choice
     self.assertEqual(mask.dtype, bool)
@@ -418,15 +418,17 @@ class ObjectiveTest(parameterized.TestCase):
 
 
 class SetsTest(parameterized.TestCase):
-  """Of two variables and more, by hand and by brute force."""
+  """Sets of two and more variables, by hand and by brute force."""
 
   def _sum_of_three(self, sets, goal=1.0):
     """x3 = x0 + 2 x1 - x2; domains [-1, 1]."""
     linear = np.zeros((4, 4))
     linear[3] = [1, 2, -1, 0]
     sets = [np.isin(np.arange(4), members) for members in sets]
-    about = hand_made_scms.problem(4, 3, goal=goal, sets=sets)
-    return hand_made_scms.scm(hand_made_scms.mechanism(4, linear=linear), about)
+    problem = hand_made_scms.problem(4, 3, goal=goal, sets=sets)
+    return hand_made_scms.scm(
+      hand_made_scms.mechanism(4, linear=linear), problem
+    )
 
   @parameterized.parameters(
     ([[0], [1]], 1, [0, 1, 0], 2, -2),
@@ -448,7 +450,7 @@ class SetsTest(parameterized.TestCase):
     )
     self.assertEqual(objective.curves.shape, (max_size, 4, 6))
 
-  def test_each_is_tried_again_beside_the_others(self):
+  def test_values_are_refined_with_the_others_fixed(self):
     # x2 = (x0 + x1) / 2 - (x0 - x1)^2, on points 1/8 apart. Alone each is best
     # at 1/4; beside x0 there, x1 is at 1/2; beside x1 there, x0 is at 3/4; and
     # beside that, x1 at 1: 7/8 - 1/16. At (1, 1) it would be 1.
@@ -469,14 +471,14 @@ class SetsTest(parameterized.TestCase):
     np.testing.assert_allclose(
       objective.choice.values, [0.75, 1.0, 0.0], rtol=1e-6
     )
-    # The square is bent a little.
+    # The square saturates slightly.
     self.assertAlmostEqual(objective.best, 7 / 8 - 1 / 16, delta=1e-3)
 
-  def test_a_key_is_needed_for_what_is_drawn(self):
+  def test_partial_interventions_need_a_key(self):
     with self.assertRaisesRegex(ValueError, 'max_size > 1 needs a key'):
       _objective(self._sum_of_three([[0], [0, 1]]), jnp.zeros((1, 4)), 4, 2)
 
-  def test_curves_are_outcomes_beside_what_is_given(self):
+  def test_curves_are_outcomes_with_one_more_variable(self):
     scms, objectives = drawn_tasks.some(100, prior=drawn_tasks.GENERAL)
     num_cells = drawn_tasks.GENERAL.num_cells
     places = np.concatenate(
@@ -491,19 +493,22 @@ class SetsTest(parameterized.TestCase):
         task.scm, task.objective.bank, types.Intervention(mask, values)
       )
 
-    problem, given = scms.problem, objectives.partial
+    problem, partial = scms.problem, objectives.partial
     task = types.Task(scms, objectives)
     with self.subTest('as they are'):
-      self.assertFalse(given.mask[:, 0].any())
+      self.assertFalse(partial.mask[:, 0].any())
       np.testing.assert_allclose(
-        outcome(task, *given), objectives.partial_outcome, rtol=1e-4, atol=1e-4
+        outcome(task, *partial),
+        objectives.partial_outcome,
+        rtol=1e-4,
+        atol=1e-4,
       )
       np.testing.assert_allclose(
         objectives.partial_outcome[:, 0], objectives.baseline, atol=1e-6
       )
-    with self.subTest('given is part of a set, at points of the grid or close'):
-      np.testing.assert_array_equal(given.mask[:, 1].sum(1), 1)
-      within = given.mask[:, 1] & ~problem.settable
+    with self.subTest('part of a set, at or close to points of the grid'):
+      np.testing.assert_array_equal(partial.mask[:, 1].sum(1), 1)
+      within = partial.mask[:, 1] & ~problem.settable
       self.assertFalse(within.any())
     # Every variable and point, one call for each point.
     low, high = problem.low[:, None], problem.high[:, None]
@@ -511,14 +516,14 @@ class SetsTest(parameterized.TestCase):
     sizes = np.zeros(3, int)
     for c, place in enumerate(places):
       for p in range(2):
-        mask = given.mask[:, p, None] | variables  # [M, D, D]
+        mask = partial.mask[:, p, None] | variables  # [M, D, D]
         values = (1 - place) * low + place * high
-        values = np.where(variables, values, given.values[:, p, None])
+        values = np.where(variables, values, partial.values[:, p, None])
         values = np.where(mask, values, 0.0).astype(np.float32)
         expected = np.asarray(outcome(task, mask, values))
-        # It may be added if with the given it is part of a set.
+        # It may be added if both together are part of a set.
         part = (~mask[:, :, None] | problem.sets[:, None]).all(-1).any(-1)
-        part &= ~given.mask[:, p]
+        part &= ~partial.mask[:, p]
         expected = np.where(
           part, expected, objectives.partial_outcome[:, p, None]
         )
@@ -528,16 +533,16 @@ class SetsTest(parameterized.TestCase):
         sizes[p] += part.sum()
     self.assertGreater(sizes[:2].min(), 1000)
 
-  def test_half_of_what_is_given_is_on_the_way_to_the_best(self):
+  def test_half_of_the_partial_interventions_are_greedy(self):
     _, objectives = drawn_tasks.some(500, prior=drawn_tasks.GENERAL)
-    given, first = objectives.partial, objectives.curves[:, 0]
+    partial, first = objectives.partial, objectives.curves[:, 0]
     reached = objectives.partial_outcome[:, 1]
     # The greedy one is better than every single point of the grid; any other
     # is so by chance.
     best = first.max((1, 2))
     share = (reached >= best - 1e-4).mean()
     self.assertBetween(share, 0.45, 0.7)
-    self.assertLen(np.unique(given.values[:, 1], axis=0), 500)
+    self.assertLen(np.unique(partial.values[:, 1], axis=0), 500)
 
   @parameterized.parameters(
     # Measured on 40 tasks of each. Of a product each factor alone may do
@@ -572,9 +577,9 @@ def _brute_force():
     variables = jnp.arange(_NUM_VARIABLES)
     mask = (variables == pair[0]) | (variables == pair[1])
 
-    def at(one, other):
+    def at(first, second):
       problem = scm.problem
-      place = jnp.where(variables == pair[0], one, other)
+      place = jnp.where(variables == pair[0], first, second)
       values = (1 - place) * problem.low + place * problem.high
       return simulate.expected_outcome(
         scm, objective.bank, types.Intervention(mask, values)
@@ -602,15 +607,15 @@ class InterveneOnTest(parameterized.TestCase):
     low = rng.normal(size=(1000, 3)) * np.exp(rng.normal(size=(1000, 1)) * 4)
     high = low + np.exp(rng.normal(size=(1000, 3)) * 4)
     self.low, self.high = low.astype(np.float32), high.astype(np.float32)
-    about = hand_made_scms.problem(3, 0)
+    template = hand_made_scms.problem(3, 0)
 
     def value(low, high, fraction):
-      problem = about._replace(low=low, high=high)
+      problem = template._replace(low=low, high=high)
       return _intervene_on(problem, 1, fraction)
 
     self.put = jax.jit(jax.vmap(value))
 
-  def test_ends_to_the_bit(self):
+  def test_ends_are_exact(self):
     for fraction, ends in ((0.0, self.low), (1.0, self.high)):
       chosen = self.put(self.low, self.high, np.full(1000, fraction))
       np.testing.assert_array_equal(chosen.values[:, 1], ends[:, 1])
@@ -630,8 +635,8 @@ class InterveneOnTest(parameterized.TestCase):
       self.assertTrue((values <= self.high[:, 1]).all())
 
   def test_sets_one_variable_in_proportion(self):
-    about = hand_made_scms.problem(3, 0, low=-2.0, high=6.0)
-    chosen = _intervene_on(about, 1, 0.75)
+    problem = hand_made_scms.problem(3, 0, low=-2.0, high=6.0)
+    chosen = _intervene_on(problem, 1, 0.75)
     np.testing.assert_array_equal(chosen.mask, [False, True, False])
     np.testing.assert_array_equal(chosen.values, [0.0, 4.0, 0.0])
 
@@ -658,10 +663,10 @@ class RelabelTest(parameterized.TestCase):
     rng = np.random.default_rng(8)
     for _, scm in _scms(2):
       permutation = rng.permutation(_NUM_VARIABLES)
-      there = _relabel(scm, permutation)
+      relabeled = _relabel(scm, permutation)
       jax.tree.map(
         np.testing.assert_array_equal,
-        _relabel(there, np.argsort(permutation)),
+        _relabel(relabeled, np.argsort(permutation)),
         scm,
       )
 
@@ -670,11 +675,11 @@ class RelabelTest(parameterized.TestCase):
     for _, scm in _scms(3):
       noise = _draw_noise(rng, scm, _NUM_DRAWS).astype(np.float32)
       permutation = rng.permutation(_NUM_VARIABLES)
-      there = _relabel(scm, permutation)
+      relabeled = _relabel(scm, permutation)
       for intervention in _some_interventions(rng, scm.problem):
         moved = jax.tree.map(lambda x: x[permutation], intervention)  # noqa: B023
         np.testing.assert_allclose(
-          _propagate(there, moved, noise[:, permutation]),
+          _propagate(relabeled, moved, noise[:, permutation]),
           _propagate(scm, intervention, noise)[:, permutation],
           atol=1e-4,
         )

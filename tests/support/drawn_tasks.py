@@ -1,4 +1,4 @@
-"""Tasks from the prior that is trained on, drawn once for all tests."""
+"""Tasks from the training prior, drawn once for all tests."""
 
 import dataclasses
 import functools
@@ -23,9 +23,9 @@ def _prior(config: experiments_config.GRPOConfig) -> config_lib.Prior:
   )
 
 
-# Fewer draws of the noise bank leave outcomes rougher, and all else as it is.
+# A smaller noise bank makes outcomes less precise and changes nothing else.
 PRIOR = dataclasses.replace(_prior(presets.preset()), bank_size=32)
-# With sets of variables, costs, latent causes and every family; rougher still.
+# With sets of variables, costs, latent causes and every family; less precise.
 GENERAL = dataclasses.replace(
   _prior(presets.preset('general')),
   bank_size=16,
@@ -38,26 +38,26 @@ GENERAL = dataclasses.replace(
 NUM_ROWS = 500
 _PER_CALL = 500
 
-# The prior's program is long and runs for seconds only: optimised fully it
-# takes twice as long to compile, and not half as long to run.
+# The program of the prior is large and runs for seconds only: full optimization
+# doubles the time of compilation and saves less than half the run time.
 QUICK: dict[str, bool | str] = {'xla_backend_optimization_level': '1'}
 
 
 @functools.cache
 def lowered(prior: config_lib.Prior = PRIOR) -> jax.stages.Lowered:
-  """`priors.fill` of 500 tasks."""
+  """Lowers `priors.fill` for 500 tasks."""
   return priors.fill.lower(jax.random.key(0), prior, _PER_CALL)
 
 
 @functools.cache
 def program(prior: config_lib.Prior = PRIOR) -> jax.stages.Compiled:
-  """The same, compiled."""
+  """Compiles `priors.fill` for 500 tasks."""
   return lowered(prior).compile(compiler_options=QUICK)
 
 
 @functools.cache
 def batch(seed: int, prior: config_lib.Prior = PRIOR) -> types.Task:
-  """500 tasks, as numpy arrays with a leading axis."""
+  """Samples 500 tasks, as numpy arrays with a leading axis."""
   drawn, complete = program(prior)(jax.random.key(seed))
   if not complete:
     raise ValueError(f'the prior does not fill a batch: {prior}')
@@ -66,7 +66,7 @@ def batch(seed: int, prior: config_lib.Prior = PRIOR) -> types.Task:
 
 @functools.cache
 def tasks() -> types.Task:
-  """1,000 tasks of `PRIOR`."""
+  """Returns 1,000 tasks of `PRIOR`."""
   batches = [batch(seed) for seed in range(2)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
@@ -76,24 +76,26 @@ def some(
   family: int | None = None,
   prior: config_lib.Prior = PRIOR,
 ) -> types.Task:
-  """The first tasks of a batch, of one family if it is given."""
+  """Returns the first tasks of a batch, optionally of one family."""
   drawn = batch(0, prior)
   families = drawn.scm.family
   fitting = families >= 0 if family is None else families == family
   first = np.flatnonzero(fitting)[:num_tasks]
   if first.size < num_tasks:
-    raise ValueError(f'{num_tasks} tasks of {_PER_CALL} were asked for')
+    raise ValueError(
+      f'a batch of {_PER_CALL} holds {first.size} such tasks, not {num_tasks}'
+    )
   return jax.tree.map(lambda leaf: leaf[first], drawn)
 
 
 def unstack(tree, index: int):
-  """One of what a tree holds along its leading axis."""
+  """Returns one element of a tree along its leading axis."""
   return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 @functools.cache
 def observations() -> np.ndarray:
-  """[1000, NUM_ROWS, D] passive rows of the tasks, in own units."""
+  """Samples [1000, NUM_ROWS, D] observations of the tasks, in own units."""
   nothing = interventions.no_intervention(PRIOR.max_variables)
   scms = tasks().scm
   keys = jax.random.split(jax.random.key(2), scms.family.size)
@@ -102,7 +104,7 @@ def observations() -> np.ndarray:
 
 
 def closure(parents: jax.typing.ArrayLike) -> np.ndarray:
-  """Ancestors, `[..., j, i]`, by adding one more edge D times over."""
+  """Returns ancestors `[..., j, i]`, by extending paths edge by edge."""
   edges = np.asarray(parents, int)
   reach = edges
   for _ in range(edges.shape[-1]):

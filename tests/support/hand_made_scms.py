@@ -1,4 +1,4 @@
-"""SCMs that a test writes down, small enough to work out by hand."""
+"""SCMs for tests, small enough for calculations by hand."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from acme_cbo.scms import mechanisms
 
 
 def _on_device(arrays: dict[str, Any]) -> dict[str, jax.Array]:
-  """As jax arrays, without a compiled program for each kind of array."""
+  """Converts arrays to jax, without a compiled program for each shape."""
   return jax.tree.map(jnp.asarray, arrays)
 
 
 def mechanism(
   num_variables: int, num_hidden: int = 1, **fields
 ) -> types.Mechanism:
-  """Standard normal noise and nothing else, but for the fields given."""
+  """Builds a mechanism; by default every variable is standard normal noise."""
   units = (num_variables, num_hidden)
   arrays: dict[str, Any] = dict(
     bias=np.zeros(num_variables),
@@ -32,9 +32,9 @@ def mechanism(
     noise_scale=np.ones(num_variables),
   )
   for name, value in fields.items():
-    usual = arrays[name]
-    given = np.asarray(value, usual.dtype)
-    arrays[name] = np.broadcast_to(given, usual.shape)
+    default = arrays[name]
+    array = np.asarray(value, default.dtype)
+    arrays[name] = np.broadcast_to(array, default.shape)
   return types.Mechanism(**_on_device(arrays))
 
 
@@ -49,7 +49,7 @@ def problem(
   sets=None,
   budget: float = np.inf,
 ) -> types.Problem:
-  """All may be set but the target, one at a time; padding from `size` on."""
+  """Builds a problem; by default all but the target may be set, one by one."""
   column = np.arange(num_variables)
   exists = column < (num_variables if size is None else size)
   is_target = column == target
@@ -72,13 +72,13 @@ def problem(
 
 def scm(
   equations: types.Mechanism,
-  about: types.Problem,
+  public: types.Problem,
   order=None,
   location=0.0,
   scale=1.0,
   family: mechanisms.Family = mechanisms.Family.LINEAR,
 ) -> types.SCM:
-  """Puts an SCM together; its parents are read off the weights."""
+  """Builds an SCM, with the parents that have nonzero weights."""
   num_variables = equations.bias.size
   parents = (equations.linear != 0) | (equations.hidden != 0).any(1)
   order = np.arange(num_variables) if order is None else order
@@ -90,16 +90,16 @@ def scm(
     family=np.int32(family),
   )
   return types.SCM(
-    problem=about,
+    problem=public,
     mechanism=equations,
-    present=about.exists,
+    present=public.exists,
     parents=parents,
     **_on_device(arrays),
   )
 
 
 def do(settings: dict[int, float], num_variables: int) -> types.Intervention:
-  """Sets the variables that are keys to their values."""
+  """Returns the intervention {variable: value} on D variables."""
   mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
   for variable, value in settings.items():
     mask[variable], values[variable] = True, value
@@ -107,7 +107,7 @@ def do(settings: dict[int, float], num_variables: int) -> types.Intervention:
 
 
 def chain(goal: float = 1.0, **units) -> types.SCM:
-  """x0 = e0, x1 = 1 + 2 x0 + e1, the target x2 = -x1 + e2, and padding x3.
+  """Returns x0 = e0, x1 = 1 + 2 x0 + e1, target x2 = -x1 + e2, padding x3.
 
   Without an intervention x1 has the mean 1 and the target -1.
   do(x0) in [-1, 2] gives the target the mean -1 - 2 x0, do(x1) in [-0.5, 2]

@@ -1,6 +1,6 @@
-"""Simulators for tests: one that is as it should be, and what can be wrong.
+"""Simulators for tests: a correct one, and faulty ones.
 
-python tests/support/hand_made_simulators.py WHAT is one of them as a process.
+`python tests/support/hand_made_simulators.py FAULT` runs one as a process.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-# Longer than anybody waits, and long enough to be missed.
+# Seconds: longer than any timeout, and long enough for a short one.
 _SLEEPS = {'sleeps': 30, 'hangs': 2}
 
 
 class Slope:
-  """y is x times what the seed says, which is 1 or -1, and z."""
+  """y = sign * x / 300 + z + noise, where the seed determines the sign."""
 
   variables: Any = ('x', 'z', 'y')
   target: Any = 'y'
@@ -25,7 +25,7 @@ class Slope:
   domains: Any = MappingProxyType({'x': (-1000.0, 3000.0), 'z': (0.0, 1.0)})
 
   def reset(self, seed, rollout, num_observations) -> Any:
-    """As `environment.Simulator`."""
+    """See `environment.Simulator`."""
     rng = np.random.default_rng(seed)
     self.sign = rng.choice([-1, 1])
     self.rng = rng
@@ -34,7 +34,7 @@ class Slope:
     return np.array(rows)
 
   def step(self, intervention) -> Any:
-    """As `environment.Simulator`."""
+    """See `environment.Simulator`."""
     return np.array(self._row(intervention))
 
   def _row(self, chosen):
@@ -44,12 +44,12 @@ class Slope:
 
 
 class Faulty(Slope):
-  """The third step of every episode is as `what` says."""
+  """Simulator with the fault `what`, mostly in the third step."""
 
   what = 'raises'
 
   def reset(self, seed, rollout, num_observations):
-    """As `environment.Simulator`."""
+    """See `environment.Simulator`."""
     self.steps = 0
     rows = super().reset(seed, rollout, num_observations)
     if self.what == 'differs':
@@ -57,7 +57,7 @@ class Faulty(Slope):
     return rows[1:] if self.what == 'short' else rows
 
   def step(self, intervention):
-    """As `environment.Simulator`."""
+    """See `environment.Simulator`."""
     self.steps += 1
     row = super().step(intervention)
     if self.steps < 3:
@@ -72,8 +72,8 @@ class Faulty(Slope):
 
 
 def serve(simulator: Slope, what: str) -> None:
-  """Answers lines of JSON."""
-  says = {
+  """Serves a simulator in lines of JSON, with the fault `what`."""
+  description = {
     'variables': simulator.variables,
     'target': simulator.target,
     'goal': simulator.goal,
@@ -83,17 +83,19 @@ def serve(simulator: Slope, what: str) -> None:
     return
   if what == 'is silent':
     time.sleep(30)
-  print('hello' if what == 'is no JSON' else json.dumps(says), flush=True)
+  print(
+    'hello' if what == 'is no JSON' else json.dumps(description), flush=True
+  )
   if what == 'closes':
     os.close(1)
     time.sleep(30)
   for line in sys.stdin:
-    asked = json.loads(line)
-    if 'reset' in asked:
-      rows = simulator.reset(**asked['reset'])
+    request = json.loads(line)
+    if 'reset' in request:
+      rows = simulator.reset(**request['reset'])
       answer = {'observations': rows.tolist()}
     else:
-      answer = {'outcome': list(simulator.step(asked['step']))}
+      answer = {'outcome': list(simulator.step(request['step']))}
     print(json.dumps({} if what == 'forgets' else answer), flush=True)
   if what == 'stays':
     time.sleep(30)
