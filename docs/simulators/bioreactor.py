@@ -1,8 +1,8 @@
-"""A bioreactor: a system of Python and numpy that a policy is trained on.
+"""A bioreactor: a simulator in Python and numpy to train a policy on.
 
-Cells grow on a feed, in a warm and stirred tank, and make a product. How warm
-they like it, how much feed is too much and how much stirring tears them apart
-differs from strain to strain. See docs/simulators.md.
+Cells grow on a feed in a heated and stirred tank and make a product. The best
+temperature, the amount of feed that is too much and the stirring that damages
+cells differ between strains. See docs/simulators.md.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ _HOURS, _STEPS = 24.0, 96
 
 
 class Bioreactor:
-  """One tank; a seed is a strain of cells, and the log of a shift before."""
+  """One tank; a seed is a strain of cells with records of an earlier shift."""
 
   variables = ('temperature', 'feed', 'stirring', 'oxygen', 'cells', 'product')
   target = 'product'
   goal = 'maximize'
-  # Degrees, grams an hour, turns a minute.
+  # Degrees Celsius, grams per hour, revolutions per minute.
   domains = MappingProxyType(
     {
       'temperature': (22.0, 44.0),
@@ -29,7 +29,7 @@ class Bioreactor:
   )
 
   def reset(self, seed: int, rollout: int, num_observations: int) -> np.ndarray:
-    """A new strain, and batches that were run as the operators liked."""
+    """Starts with a new strain; returns records of batches of one shift."""
     strain = np.random.default_rng(seed)
     self._best_temperature = strain.uniform(27.0, 40.0)
     self._width = strain.uniform(3.0, 7.0)
@@ -37,7 +37,7 @@ class Bioreactor:
     self._too_much_feed = strain.uniform(2.0, 12.0)
     self._tearing = strain.uniform(300.0, 900.0)
     self._yield = strain.uniform(0.1, 0.3)
-    # What the records are of: one shift, whose habits are all that is varied.
+    # Mean settings of the shift that the records come from.
     self._habits = strain.uniform((-4, 0.3, 250), (4, 1.2, 500))
     self._habits[0] += self._best_temperature
     self._noise = strain
@@ -46,12 +46,12 @@ class Bioreactor:
     return np.array(observed)
 
   def step(self, intervention: Mapping[str, float]) -> np.ndarray:
-    """A batch in which some of the settings are chosen."""
+    """Returns the outcome of a batch with some of the settings fixed."""
     return np.array(self._batch(intervention))
 
   def _batch(self, chosen):
-    """A day in the tank, by Euler's method."""
-    # On a warm day it is stirred less: settings are not independent.
+    """Simulates a day in the tank by Euler's method."""
+    # Warm days have less stirring: the settings are not independent.
     weather = self._noise.normal()
     habits = self._habits * (
       1

@@ -1,8 +1,8 @@
-"""A ticket office: a simulator that is a program of its own.
+"""A ticket office: a simulator that is a separate program.
 
-It reads and writes lines of JSON, and could be in any language; it needs
-nothing but Python. Customers come at random and leave where the queue is long.
-A seed is a town. See docs/simulators.md.
+It reads and writes lines of JSON, so that it could be written in any language,
+and needs only Python's standard library. Customers arrive at random and leave
+if the queue is long. A seed is a town. See docs/simulators.md.
 """
 
 import json
@@ -10,7 +10,7 @@ import math
 import random
 import sys
 
-_SAYS = {
+_PROBLEM = {
   'variables': ['price', 'advertising', 'clerks', 'queue', 'profit'],
   'target': 'profit',
   'goal': 'maximize',
@@ -20,14 +20,14 @@ _MINUTES = 240
 
 
 class Town:
-  """What differs from town to town."""
+  """Properties that differ between towns, and the simulation."""
 
   def __init__(self, seed):
     rng = random.Random(seed)
-    self.worth = rng.uniform(12, 30)  # What most would pay for a ticket.
-    self.people = rng.uniform(0.5, 2.0)  # Who come by in a minute.
-    self.reach = rng.uniform(20, 150)  # Advertising that reaches most of them.
-    self.patience = rng.uniform(5, 30)  # Minutes.
+    self.worth = rng.uniform(12, 30)  # Price that half of them would pay.
+    self.people = rng.uniform(0.5, 2.0)  # Passers-by per minute.
+    self.reach = rng.uniform(20, 150)  # Advertising with half of its effect.
+    self.patience = rng.uniform(5, 30)  # Minutes of waiting.
     self.wage = rng.uniform(20, 60)
     self.habits = {
       'price': rng.uniform(10, 30),
@@ -36,16 +36,16 @@ class Town:
     }
 
   def evening(self, rng, chosen):
-    """One evening, minute by minute: a row of all variables."""
-    busy = rng.gauss(0, 1)  # More clerks, and dearer tickets, on a busy day.
+    """Simulates one evening by minutes; returns a row of all variables."""
+    busy = rng.gauss(0, 1)  # Busy days have more clerks, higher prices.
     lean = {'price': 0.1, 'advertising': 0.0, 'clerks': 0.15}
     row = {
       name: max(habit * (1 + lean[name] * busy + rng.gauss(0, 0.12)), 0.5)
       for name, habit in self.habits.items()
     } | chosen
-    told = 1 + row['advertising'] / (self.reach + row['advertising'])
+    reached = 1 + row['advertising'] / (self.reach + row['advertising'])
     willing = 1 / (1 + math.exp((row['price'] - self.worth) / 3))
-    rate = self.people * told * willing * math.exp(0.15 * busy)
+    rate = self.people * reached * willing * math.exp(0.15 * busy)
     waiting, sold, queue = 0.0, 0.0, 0.0
     for _ in range(_MINUTES):
       minutes_to_wait = 2 * waiting / row['clerks']
@@ -62,19 +62,20 @@ class Town:
 
 
 def main():
-  """Answers every line."""
-  print(json.dumps(_SAYS), flush=True)
+  """Writes the problem, then answers every line of standard input."""
+  print(json.dumps(_PROBLEM), flush=True)
   for line in sys.stdin:
-    asked = json.loads(line)
-    if 'reset' in asked:
+    request = json.loads(line)
+    if 'reset' in request:
       seed, rollout, number = (
-        asked['reset'][name] for name in ('seed', 'rollout', 'num_observations')
+        request['reset'][name]
+        for name in ('seed', 'rollout', 'num_observations')
       )
       town, rng = Town(seed), random.Random(seed + 1)
       answer = {'observations': [town.evening(rng, {}) for _ in range(number)]}
       rng = random.Random(f'{seed} {rollout}')
     else:
-      answer = {'outcome': town.evening(rng, asked['step'])}
+      answer = {'outcome': town.evening(rng, request['step'])}
     print(json.dumps(answer), flush=True)
 
 
