@@ -1,12 +1,15 @@
 """Tests that README.md and docs/ name what exists, and that examples run."""
 
+import json
 import pathlib
 import re
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
 
+from acme_cbo.experiments import sweep_config
 from tests.support import source_tree
 
 _MAX_README_LINES = 200
@@ -38,6 +41,15 @@ def _anchors(text: str) -> set[str]:
     re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
     for heading in headings
   }
+
+
+def _run_example(page: str) -> dict[str, Any]:
+  """Runs the one Python example of a page and returns its variables."""
+  blocks = _FENCE.findall(_text(page))
+  (example,) = [code for language, code in blocks if language == 'python']
+  scope: dict[str, Any] = {}
+  exec(compile(example, page, 'exec'), scope)  # noqa: S102 - our own page.
+  return scope
 
 
 class DocsTest(parameterized.TestCase):
@@ -90,12 +102,16 @@ class DocsTest(parameterized.TestCase):
       if page.startswith('docs/') and page != 'docs/README.md':
         self.assertIn(pathlib.PurePath(page).name, index)
 
+  def test_sweep_example_is_a_sweep(self):
+    scope = _run_example('docs/comparisons.md')
+    config = scope['get_config']()
+    sweep_config.check(json.loads(config.to_json()))
+    configs = sweep_config.expand(scope['sweep'], config)
+    self.assertLen(configs, 3)
+
   @pytest.mark.slow
   def test_readme_example_runs(self):
-    blocks = _FENCE.findall(_text('README.md'))
-    (example,) = [code for language, code in blocks if language == 'python']
-    scope = {}
-    exec(compile(example, 'README.md', 'exec'), scope)  # noqa: S102
+    scope = _run_example('README.md')
     self.assertNotEmpty(scope['session'].recommend())
 
 
