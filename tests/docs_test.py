@@ -110,6 +110,7 @@ class DocsTest(parameterized.TestCase):
     self.assertLen(configs, 3)
 
   @pytest.mark.slow
+  @pytest.mark.timeout(600)
   def test_readme_example_runs(self):
     scope = _run_example('README.md')
     self.assertNotEmpty(scope['session'].recommend())
