@@ -13,13 +13,20 @@ given their graph:
   session.recommend()
 
 Names are imported when they are first used: importing the package alone loads
-neither jax nor pandas.
+neither jax nor pandas. The first use also sets defaults of jax's environment
+variables, such as the directory of its compilation cache, where they are not
+set; see `acme_cbo.infra.jax_environment`.
 """
 
 import importlib
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
+  from acme_cbo.experiments.api import compare as compare
+  from acme_cbo.experiments.api import evaluate as evaluate
+  from acme_cbo.experiments.api import train as train
+  from acme_cbo.experiments.config import GRPOConfig as GRPOConfig
+  from acme_cbo.experiments.presets import preset as preset
   from acme_cbo.infra.errors import UsageError as UsageError
   from acme_cbo.policies.policy import load_policy as load_policy
   from acme_cbo.policies.policy import Policy as Policy
@@ -32,12 +39,17 @@ __version__ = '0.2.0'
 
 _MODULES = {
   'Callback': 'training.trainer',
+  'GRPOConfig': 'experiments.config',
   'Logger': 'training.loggers',
   'Policy': 'policies.policy',
   'SCM': 'scms.scm',
   'Trainer': 'training.trainer',
   'UsageError': 'infra.errors',
+  'compare': 'experiments.api',
+  'evaluate': 'experiments.api',
   'load_policy': 'policies.policy',
+  'preset': 'experiments.presets',
+  'train': 'experiments.api',
 }
 __all__ = [*_MODULES, '__version__']
 
@@ -46,6 +58,7 @@ def __getattr__(name: str) -> Any:
   """Imports a name of the API when it is first used."""
   if name not in _MODULES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  importlib.import_module(f'{__name__}.infra.jax_environment').set_defaults()
   module = importlib.import_module(f'{__name__}.{_MODULES[name]}')
   globals()[name] = getattr(module, name)
   return globals()[name]

@@ -7,12 +7,15 @@ import sys
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import pytest
 
 import acme_cbo
 
 
 class ApiTest(parameterized.TestCase):
-  @parameterized.parameters('acme_cbo.policies.policy', 'acme_cbo.scms.scm')
+  @parameterized.parameters(
+    'acme_cbo.experiments.api', 'acme_cbo.policies.policy', 'acme_cbo.scms.scm'
+  )
   def test_examples_run(self, name):
     result = doctest.testmod(importlib.import_module(name))
     self.assertEqual(result.failed, 0)

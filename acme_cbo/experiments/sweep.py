@@ -24,8 +24,8 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import executors
 from acme_cbo.experiments import sweep_config
 from acme_cbo.experiments import sweep_progress
-from acme_cbo.infra import cli
 from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
 from acme_cbo.infra import run_directory
 
 _COMPARISON = 'comparison'
@@ -124,7 +124,7 @@ def _check(
 
 def _train(config: dict[str, Any], workdir: str) -> None:
   """A job: begins a training, or goes on with it."""
-  cli.set_environment()
+  jax_environment.set_defaults()
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.experiments import train  # noqa: PLC0415
 
@@ -140,7 +140,7 @@ def _compare(
   comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
 ) -> None:
   """A job: compares runs."""
-  cli.set_environment(small_programs=True)
+  jax_environment.set_defaults(small_programs=True)
   from acme_cbo.evaluation.comparison import run  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
 

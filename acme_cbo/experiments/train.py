@@ -6,7 +6,7 @@ W/checkpoints/        states that training can go on from
 and what `run_directory` and `results` write.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import json
@@ -93,6 +93,7 @@ def train_and_evaluate(
   resume: bool = False,
   resume_step: int | None = None,
   group: process_group.SingleProcess = process_group.SINGLE_PROCESS,
+  more_callbacks: Sequence[trainer_lib.Callback] = (),
 ) -> dict[str, Any]:
   """Trains a policy, scores it beside the heuristics, writes it all down.
 
@@ -104,6 +105,7 @@ def train_and_evaluate(
       the beginning where it has none yet.
     resume_step: go on from the checkpoint of this step; later ones are deleted.
     group: the processes that train together, of which this one leads.
+    more_callbacks: callbacks beside those that the config names.
 
   Returns:
     What `summary.json` holds.
@@ -116,7 +118,7 @@ def train_and_evaluate(
   """
   begun = time.monotonic()
   config, values = experiment.config, experiment.config.to_dict()
-  own = callbacks.load(config.training.callbacks)
+  own = (*callbacks.load(config.training.callbacks), *more_callbacks)
   if not resume:
     run_directory.prepare(workdir)
   facts: dict[str, Any] = {

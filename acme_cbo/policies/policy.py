@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -43,10 +42,7 @@ def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
     >>> policy.metadata['horizon']['num_interventions']
     40
   """
-  directory = saving.SHIPPED if path is None else pathlib.Path(path)
-  if (directory / 'policy').is_dir():
-    directory = directory / 'policy'
-  saved = saving.load(directory)
+  saved = saving.load(saving.directory(path))
   return Policy(saved.network, saved.params, saved.metadata)
 
 

@@ -6,6 +6,7 @@ P/params.npz   parameters, by module and name
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -36,6 +37,19 @@ class TrainedPolicy(NamedTuple):
   network: base.Network
   params: dict[str, dict[str, np.ndarray]]
   metadata: dict[str, Any]
+
+
+def directory(path: str | os.PathLike[str] | None = None) -> pathlib.Path:
+  """Returns the directory of a saved policy.
+
+  Args:
+    path: directory of a run, or of a saved policy; without it, the policy that
+      comes with the package.
+  """
+  if path is None:
+    return SHIPPED
+  of_run = pathlib.Path(path) / 'policy'
+  return of_run if of_run.is_dir() else pathlib.Path(path)
 
 
 def save(

@@ -11,6 +11,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from acme_cbo.infra import cli
+from acme_cbo.infra import jax_environment
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TRAIN = str(_ROOT / 'launchers' / 'train.py')
@@ -134,7 +135,7 @@ class CommandTest(parameterized.TestCase):
 class EnvironmentTest(absltest.TestCase):
   def test_is_below_the_home_directory(self):
     with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
-      cli.set_environment()
+      jax_environment.set_defaults()
       self.assertEqual(
         os.environ['JAX_COMPILATION_CACHE_DIR'], '/home/me/.cache/acme_cbo/jax'
       )
@@ -142,7 +143,7 @@ class EnvironmentTest(absltest.TestCase):
   def test_follows_xdg(self):
     environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': '/fast'}
     with mock.patch.dict(os.environ, environment, clear=True):
-      cli.set_environment()
+      jax_environment.set_defaults()
       self.assertEqual(
         os.environ['JAX_COMPILATION_CACHE_DIR'], '/fast/acme_cbo/jax'
       )
@@ -150,7 +151,7 @@ class EnvironmentTest(absltest.TestCase):
   def test_small_programs_have_one_thread(self):
     for small in (False, True):
       with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
-        cli.set_environment(small)
+        jax_environment.set_defaults(small)
         self.assertEqual('multi_thread' in os.environ['XLA_FLAGS'], small)
         self.assertIn('optimization_level=2', os.environ['XLA_FLAGS'])
         # Raises at a flag that it does not know.
@@ -171,7 +172,7 @@ class EnvironmentTest(absltest.TestCase):
       'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true',
     }
     with mock.patch.dict(os.environ, environment, clear=True):
-      cli.set_environment(small_programs=True)
+      jax_environment.set_defaults(small_programs=True)
       self.assertEqual(dict(os.environ), environment)
 
 

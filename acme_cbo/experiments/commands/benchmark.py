@@ -15,6 +15,7 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
 from acme_cbo.infra import provenance
 
 # It is not part of an installed package.
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
       '--botorch needs tests/peers/botorch_step.py, which is not installed; '
       'run the benchmark from a clone of the project'
     )
-  cli.set_environment()
+  jax_environment.set_defaults()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments.performance import run as benchmark  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ from absl import flags
 
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
+from acme_cbo.infra import jax_environment
 
 experiments_flags.define_evaluation(
   ['chain_5', 'fork_5', 'star_5', 'sparse_5'], 'run'
@@ -32,7 +33,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 def main(argv: Sequence[str]) -> None:
   """Compares what the arguments name, see `evaluation.comparison.run`."""
-  cli.set_environment(small_programs=True)
+  jax_environment.set_defaults(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.evaluation.comparison import run as comparison  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415

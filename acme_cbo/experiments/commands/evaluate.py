@@ -10,6 +10,7 @@ from absl import flags
 
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
+from acme_cbo.infra import jax_environment
 
 experiments_flags.define_evaluation(['benchmarks'], 'method')
 flags.DEFINE_list(
@@ -42,7 +43,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 def main(argv: Sequence[str]) -> None:
   """Evaluates as the flags say, see `evaluation.run`."""
   del argv
-  cli.set_environment(small_programs=True)
+  jax_environment.set_defaults(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.evaluation import run as evaluation  # noqa: PLC0415

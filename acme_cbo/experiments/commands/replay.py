@@ -11,6 +11,7 @@ from absl import flags
 
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory.')
 _UPDATE = flags.DEFINE_integer(
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if not _WORKDIR.value or _UPDATE.value is None:
     raise errors.UsageError('name a run and an update: --workdir=, --update=')
-  cli.set_environment()
+  jax_environment.set_defaults()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import replay  # noqa: PLC0415
 

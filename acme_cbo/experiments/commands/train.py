@@ -14,6 +14,7 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
 
 _CONFIG = experiments_flags.define_config(
   'Path of the config file, optionally followed by a preset: '
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     config = experiments_flags.required_training_config(_CONFIG)
   elif place is None or place.process_id == 0:
     config = config_lib.read(pathlib.Path(str(_WORKDIR.value)))
-  cli.set_environment(several_processes=place is not None)
+  jax_environment.set_defaults(several_processes=place is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import train  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
 
 _CONFIG = experiments_flags.define_config('Path of the config file.')
 _SEEDS = flags.DEFINE_integer(
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints the checks as they finish; exits 1 unless all of them pass."""
   del argv
   config = experiments_flags.required_training_config(_CONFIG)
-  cli.set_environment()
+  jax_environment.set_defaults()
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.experiments.validation import validate  # noqa: PLC0415

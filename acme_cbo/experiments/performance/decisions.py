@@ -51,8 +51,8 @@ def measure(
 ) -> dict[str, Any]:
   """Times decisions of a policy, with and without cache, and of baselines.
 
-  `cli.set_environment(small_programs=True)` must have been called in this
-  process before, as it is wherever policies are evaluated.
+  `jax_environment.set_defaults(small_programs=True)` must have been called in
+  this process before, as it is wherever policies are evaluated.
 
   Args:
     network: network of the policy.

@@ -22,7 +22,7 @@ from acme_cbo.experiments.performance import scaling
 from acme_cbo.experiments.performance import startup
 from acme_cbo.experiments.performance import timing
 from acme_cbo.experiments.performance import training
-from acme_cbo.infra import cli
+from acme_cbo.infra import jax_environment
 from acme_cbo.infra import run_directory
 
 # Number of timed starts of each kind.
@@ -162,7 +162,7 @@ def exchange(config: config_lib.GRPOConfig, repeats: int) -> str:
 
 
 def _set_small_programs() -> None:
-  cli.set_environment(small_programs=True)
+  jax_environment.set_defaults(small_programs=True)
 
 
 def _measure_decisions(config, repeats, botorch):
