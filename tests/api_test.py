@@ -7,7 +7,6 @@ import sys
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import pytest
 
 import acme_cbo
 
