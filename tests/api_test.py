@@ -7,15 +7,22 @@ import sys
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import pytest
 
 import acme_cbo
 
 
 class ApiTest(parameterized.TestCase):
-  @parameterized.parameters(
-    'acme_cbo.experiments.api', 'acme_cbo.policies.policy', 'acme_cbo.scms.scm'
-  )
+  @parameterized.parameters('acme_cbo.policies.policy', 'acme_cbo.scms.scm')
   def test_examples_run(self, name):
+    self._run_examples(name)
+
+  @pytest.mark.slow
+  @pytest.mark.timeout(600)
+  def test_examples_of_commands_run(self):
+    self._run_examples('acme_cbo.experiments.api')
+
+  def _run_examples(self, name):
     result = doctest.testmod(importlib.import_module(name))
     self.assertEqual(result.failed, 0)
     self.assertGreater(result.attempted, 3)
