@@ -1,7 +1,7 @@
-"""Where the jobs of a study run: processes of this machine, or a cluster.
+"""Executors of the jobs of a sweep: local processes or a cluster.
 
-A job is a function of a module with plain values; what it came to is on the
-disk. An executor only knows which of them are at work.
+A job is a call of an importable function with plain values. Jobs write their
+results to disk; an executor only knows which jobs are running.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,48 +27,58 @@ from acme_cbo.infra import run_directory
 if TYPE_CHECKING:
   import submitit
 
-# A training that is told to end takes 8 seconds at most.
+# A training ends within 8 seconds of a signal.
 _EXIT_SECONDS = 15.0
 
 
 class Executor(Protocol):
-  """Where jobs run."""
+  """Interface of executors."""
 
   def start(
     self, name: str, function: Callable[..., Any], *args: Any
   ) -> pathlib.Path:
-    """Starts a job of a name that no job at work has; its log."""
+    """Starts a job.
 
-  def at_work(self) -> dict[str, pathlib.Path]:
-    """{name of a job that has not ended: its log}."""
+    Args:
+      name: name of the job; no running job may have it.
+      function: importable function to call.
+      *args: plain values to call it with.
+
+    Returns:
+      Path of the log.
+    """
+
+  def running(self) -> dict[str, pathlib.Path]:
+    """Returns {name: log} of the jobs that have not ended."""
 
   def stop(self) -> None:
-    """Ends what ends with this process, each in good order."""
+    """Ends gracefully all jobs that must not outlive this process."""
 
 
 class Local:
-  """Processes of this machine, each on cores of its own.
+  """Executor of local processes, each pinned to its own cores.
 
-  They are spawned: a fork of a process that runs jax may hang. They end with
-  this one, however it ends. That only Ctrl-C of this one ends them, not that of
-  the terminal itself, leaves them the time to save what they have.
+  Processes are spawned, because a fork of a process that uses jax may hang.
+  They exit with this process, even if it is killed. Each is in a session of its
+  own, so that Ctrl-C in the terminal reaches only this process, which then
+  gives them time to save their state.
   """
 
   def __init__(self, jobs: int, logs: pathlib.Path):
-    """Parts the cores of this machine.
+    """Creates the executor and divides the cores among jobs.
 
     Args:
-      jobs: that are at work at a time, at most.
-      logs: directory for what they print.
+      jobs: maximum number of jobs that run at a time.
+      logs: directory for the logs.
 
     Raises:
-      errors.UsageError: there are fewer cores.
+      errors.UsageError: there are fewer cores than jobs.
     """
-    number = len(os.sched_getaffinity(0))
-    if jobs > number:
+    num_cores = len(os.sched_getaffinity(0))
+    if jobs > num_cores:
       raise errors.UsageError(
-        f'--jobs is {jobs}, but there are {number} cores here; each job needs '
-        'one'
+        f'--jobs is {jobs}, but this machine has {num_cores} cores; each job '
+        'needs one'
       )
     self._logs = logs
     self._free = cpu.split_cores(jobs)[::-1]
@@ -78,32 +88,32 @@ class Local:
   def start(
     self, name: str, function: Callable[..., Any], *args: Any
   ) -> pathlib.Path:
-    """Starts a job of a name that no job at work has; its log."""
-    own = self._free.pop()
+    """Starts a job and returns its log; see `Executor.start`."""
+    cores = self._free.pop()
     log = _log(self._logs, name)
-    process = self._context.Process(target=_work, args=(log, function, args))
-    # A process inherits those of the thread that starts it, and whatever
-    # library counts them counts what it may use.
+    process = self._context.Process(target=_run_job, args=(log, function, args))
+    # The process inherits the cores of this thread, so that its libraries count
+    # only these cores when they are imported.
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, own)
+    os.sched_setaffinity(0, cores)
     try:
       process.start()
     finally:
       os.sched_setaffinity(0, before)
-    self._processes[name] = process, own
+    self._processes[name] = process, cores
     return log
 
-  def at_work(self) -> dict[str, pathlib.Path]:
-    """{name of a job that has not ended: its log}."""
-    for name, (process, own) in [*self._processes.items()]:
+  def running(self) -> dict[str, pathlib.Path]:
+    """Returns {name: log} of the jobs that have not ended."""
+    for name, (process, cores) in [*self._processes.items()]:
       if process.exitcode is not None:
         process.join()
         del self._processes[name]
-        self._free.append(own)
+        self._free.append(cores)
     return {name: _log(self._logs, name) for name in self._processes}
 
   def stop(self) -> None:
-    """Ends all of them, each in good order."""
+    """Ends all jobs gracefully, and kills those that do not end in time."""
     for process, _ in self._processes.values():
       process.terminate()
     for process, _ in self._processes.values():
@@ -117,13 +127,15 @@ def _log(logs: pathlib.Path, name: str) -> pathlib.Path:
   return logs / f'{urllib.parse.quote(name, safe=" ,()")}.log'
 
 
-def _work(log: pathlib.Path, function: Callable[..., Any], args: Any) -> None:
-  """What a process does: one job, all that it prints into a file."""
+def _run_job(
+  log: pathlib.Path, function: Callable[..., Any], args: Any
+) -> None:
+  """Main function of a process: runs a job with its output in a log."""
   os.setsid()
   with log.open('ab', buffering=0) as file:
     for stream in (sys.stdout, sys.stderr):
       os.dup2(file.fileno(), stream.fileno())
-  # What stands above was said at an earlier start.
+  # Separates the output from that of an earlier start.
   print(f'--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}', flush=True)
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   with child_process.ExitWithParent():
@@ -135,7 +147,7 @@ def _work(log: pathlib.Path, function: Callable[..., Any], args: Any) -> None:
     except errors.UsageError as error:
       print(f'error: {error}', flush=True)
       code = 2
-    except Exception:  # noqa: BLE001 Whoever reads the log can see it.
+    except Exception:  # noqa: BLE001 - the log has the traceback.
       traceback.print_exc()
       code = 1
     else:
@@ -146,12 +158,23 @@ def _work(log: pathlib.Path, function: Callable[..., Any], args: Any) -> None:
 def from_flags(
   kind: str, parameters: Sequence[str]
 ) -> Callable[[int, pathlib.Path], Executor]:
-  """(jobs, logs) -> where jobs run, as --executor and --slurm say."""
+  """Returns the executor that --executor and --slurm specify.
+
+  Args:
+    kind: value of --executor, 'local' or 'slurm'.
+    parameters: value of --slurm.
+
+  Returns:
+    (maximum number of jobs at a time, directory for logs) -> executor.
+
+  Raises:
+    errors.UsageError: there are parameters, but the kind is not 'slurm'.
+  """
   if kind == 'slurm':
     return functools.partial(slurm, parameters)
   if parameters:
     raise errors.UsageError(
-      '--slurm says how jobs run on a cluster; give --executor=slurm as well'
+      '--slurm has parameters of a cluster; add --executor=slurm'
     )
   return Local
 
@@ -159,36 +182,34 @@ def from_flags(
 def slurm(
   parameters: Sequence[str], jobs: int, logs: pathlib.Path
 ) -> 'Cluster':
-  """A `Cluster` of Slurm.
+  """Returns a `Cluster` of Slurm.
 
   Args:
-    parameters: as 'timeout_min=600'; whole numbers are taken as such.
-    jobs: that are at work at a time, which is not the cluster's business.
-    logs: its folder.
-
-  Returns:
-    The `Cluster`.
+    parameters: texts such as 'timeout_min=600'; digits become integers.
+    jobs: maximum number of jobs at a time, which does not concern the cluster.
+    logs: directory for submissions and logs.
 
   Raises:
     errors.UsageError: a parameter has no value, or see `Cluster`.
   """
   del jobs
-  named: dict[str, Any] = {}
+  parsed: dict[str, Any] = {}
   for parameter in parameters:
     name, equals, value = parameter.partition('=')
     if not equals:
       raise errors.UsageError(
-        f'--slurm: {parameter!r} has no value; write timeout_min=600'
+        f'--slurm: {parameter!r} has no value; write for example '
+        'timeout_min=600'
       )
-    named[name] = int(value) if value.isdecimal() else value
-  return Cluster(logs, named)
+    parsed[name] = int(value) if value.isdecimal() else value
+  return Cluster(logs, parsed)
 
 
 class Cluster:
-  """Jobs of Slurm, by submitit; they go on when this process has ended.
+  """Executor of Slurm jobs by submitit; jobs outlive this process.
 
-  F/jobs.json  which job of the cluster each is, for who comes back to them
-  F/*_log.out  what they print
+  F/jobs.json  {name: Slurm job number}, for a later start
+  F/*_log.out  output of the jobs
   """
 
   def __init__(
@@ -197,42 +218,43 @@ class Cluster:
     parameters: Mapping[str, Any],
     cluster: str = 'slurm',
   ):
-    """Finds the jobs that were started before and have not ended.
+    """Creates the executor and reads the jobs of an earlier start.
 
     Args:
-      folder: for submissions and logs, on a disk that all machines see.
-      parameters: of `submitit.AutoExecutor`, as 'timeout_min'.
-      cluster: of submitit; 'local' is for tests.
+      folder: directory for submissions and logs, on a disk shared by all
+        machines.
+      parameters: parameters of `submitit.AutoExecutor`, such as 'timeout_min'.
+      cluster: cluster type of submitit; 'local' is for tests.
 
     Raises:
-      errors.UsageError: there is no such cluster here, or a parameter is not
-        one.
+      errors.UsageError: submitit is not installed, the cluster is not
+        available here, or a parameter is invalid.
     """
     self._submitit = extras.import_module('submitit', '--executor=slurm')
-    # What is submitted finds the package where it is here.
+    # Jobs import the package from the same path as this process.
     os.environ['PYTHONPATH'] = child_process.python_path()
     try:
       self._executor = self._submitit.AutoExecutor(folder, cluster=cluster)
       self._executor.update_parameters(
         **{'stderr_to_stdout': True, **parameters}
       )
-    # The last of these is how submitit says that a type is wrong.
+    # submitit raises an AssertionError for a parameter of the wrong type.
     except (RuntimeError, NameError, ValueError, AssertionError) as error:
       raise errors.UsageError(f'--executor=slurm: {error}') from error
     self._list = folder / 'jobs.json'
-    known = _known(self._list)
-    found = (
+    numbers = _read_job_numbers(self._list)
+    job_class = (
       self._submitit.SlurmJob if cluster == 'slurm' else self._submitit.LocalJob
     )
     self._jobs: dict[str, submitit.Job[Any]] = {
-      name: found(folder=folder, job_id=number)
-      for name, number in known.items()
+      name: job_class(folder=folder, job_id=number)
+      for name, number in numbers.items()
     }
 
   def start(
     self, name: str, function: Callable[..., Any], *args: Any
   ) -> pathlib.Path:
-    """Starts a job of a name that no job at work has; its log."""
+    """Starts a job and returns its log; see `Executor.start`."""
     try:
       self._jobs[name] = self._executor.submit(function, *args)
     except self._submitit.core.utils.FailedJobError as error:
@@ -244,8 +266,8 @@ class Cluster:
     )
     return self._jobs[name].paths.stdout
 
-  def at_work(self) -> dict[str, pathlib.Path]:
-    """{name of a job that has not ended: its log}."""
+  def running(self) -> dict[str, pathlib.Path]:
+    """Returns {name: log} of the jobs that have not ended."""
     return {
       name: job.paths.stdout
       for name, job in self._jobs.items()
@@ -253,17 +275,16 @@ class Cluster:
     }
 
   def stop(self) -> None:
-    """Leaves them to the cluster."""
+    """Does nothing: jobs go on running on the cluster."""
 
 
-def _known(path: pathlib.Path) -> dict[str, str]:
-  """{name: number of a job} of an earlier start."""
+def _read_job_numbers(path: pathlib.Path) -> dict[str, str]:
+  """Returns {name: Slurm job number} of an earlier start."""
   if not path.exists():
     return {}
   try:
     return {str(x): str(y) for x, y in json.loads(path.read_text()).items()}
   except (ValueError, AttributeError) as error:
     raise errors.UsageError(
-      f'{path} is damaged: {error}; where no job of it is at work any more, '
-      'remove it'
+      f'{path} is damaged: {error}; remove it once none of its jobs is running'
     ) from error

@@ -1,11 +1,11 @@
-"""A whole study: trainings, then their comparison; its files in one directory.
+"""Sweep: trainings of several configurations and seeds, and their comparison.
 
-S/config.json  what the study is
-S/runs/        a directory for each training, as launchers/train.py leaves it
-S/logs/        what each job printed
-S/report/      the comparison, as launchers/compare.py leaves it: index.html
+S/config.json  config of the sweep
+S/runs/        one run directory per training, as launchers/train.py writes it
+S/logs/        output of each job
+S/report/      the comparison, as launchers/compare.py writes it: index.html
 
-What is finished is not done again: the same command goes on after a kill.
+Rerunning the same command resumes; finished trainings are not repeated.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,98 +32,89 @@ _COMPARISON = 'comparison'
 _POLL_SECONDS = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """Of a start of a study.
-
-  Attributes:
-    workdir: S.
-    jobs: that are at work at a time.
-    executor: (jobs, directory for logs) -> where they run.
-  """
-
-  workdir: pathlib.Path
-  jobs: int
-  executor: Callable[[int, pathlib.Path], executors.Executor]
-
-
 def run(
   config: Mapping[str, Any],
   configurations: Mapping[str, Mapping[str, Any]],
-  settings: Settings,
+  workdir: pathlib.Path,
+  jobs: int,
+  make_executor: Callable[[int, pathlib.Path], executors.Executor],
 ) -> list[str]:
-  """Trains what was not trained yet, then compares all of it.
+  """Runs the trainings that are not finished, then compares all of them.
 
   Args:
-    config: of the study: `seeds`, and `evaluation` with what `compare` reads.
+    config: config of the sweep: `seeds`, and `evaluation` with the settings of
+      the comparison.
     configurations: {name: config of a training}.
-    settings: how.
+    workdir: directory of the sweep.
+    jobs: number of jobs to run at a time.
+    make_executor: (jobs, directory for logs) -> executor of the jobs.
 
   Returns:
-    A sentence for each job that failed.
+    One sentence for each job that failed.
 
   Raises:
-    errors.UsageError: a setting cannot be used.
-    errors.Interrupted: a signal came in; the same command goes on.
+    errors.UsageError: a setting is invalid.
+    errors.Interrupted: a signal was received; rerunning the command resumes.
   """
-  workdir = settings.workdir
-  if settings.jobs < 1:
-    raise errors.UsageError(f'--jobs is {settings.jobs}; it must be 1 or more')
+  if jobs < 1:
+    raise errors.UsageError(f'--jobs is {jobs}; it must be at least 1')
   sweep_config.check(config)
   trainings = sweep_config.make_trainings(
     configurations, config['seeds'], workdir / 'runs'
   )
   report = workdir / 'report'
-  comparing: dict[str, Any] = {
+  comparison: dict[str, Any] = {
     **config['evaluation'],
     'jobs': 1,
     'out': str(report),
   }
-  sweep_config.check_comparable(trainings, comparing['allow_mismatch'])
-  _check(trainings, comparing)
+  sweep_config.check_comparable(trainings, comparison['allow_mismatch'])
+  _check(trainings, comparison)
   run_directory.prepare_resumable(
     workdir, '--workdir', 'a sweep', 'seeds', ('logs',)
   )
   logs = workdir / 'logs'
   with run_directory.lock(workdir):
     logs.mkdir(exist_ok=True)
-    executor = settings.executor(settings.jobs, logs)
+    executor = make_executor(jobs, logs)
     run_directory.record_start(workdir, json.loads(json.dumps(config)), [])
-    with _Desk(executor, settings.jobs, trainings) as desk:
-      failed = desk.train()
-      if sum(one.is_finished() for one in trainings) > 1:
-        failed += desk.compare(comparing, failed)
+    with _Scheduler(executor, jobs, trainings) as scheduler:
+      failures = scheduler.train()
+      if sum(training.is_finished() for training in trainings) > 1:
+        failures += scheduler.compare(comparison, failures)
       else:
-        failed.append(
-          'nothing is compared: fewer than two trainings are finished'
+        failures.append(
+          'there is no comparison: fewer than two trainings are finished'
         )
-  if desk.has_compared():
-    # Late, as wherever jax comes with it: a job that is a process of its own
-    # imports this module before it has set what jax reads.
+  if scheduler.has_compared():
+    # Imported late because it imports jax: a job in a process of its own
+    # imports this module before it sets the environment that jax reads.
     from acme_cbo.evaluation.comparison import run  # noqa: PLC0415
 
     summary = json.loads((report / 'summary.json').read_text())
-    print(f'\n{run.text(summary)}\n\nread {report / "index.html"}')
-  return failed
+    print(f'\n{run.text(summary)}\n\nreport: {report / "index.html"}')
+  return failures
 
 
 def _check(
-  trainings: Sequence[sweep_config.Training], comparing: Mapping[str, Any]
+  trainings: Sequence[sweep_config.Training], comparison: Mapping[str, Any]
 ) -> None:
-  """Raises at what would be refused only after hours of training."""
+  """Raises early for errors that would show only after hours of training."""
   from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
 
-  for one in trainings:
-    builder.from_config(config_lib.GRPOConfig.from_dict(one.config))
-  playing = config.config_from_flags(types.SimpleNamespace(**comparing))
-  config.check_config(playing)
-  registry.resolve(playing.scms, trainings[0].config)
+  for training in trainings:
+    builder.from_config(config_lib.GRPOConfig.from_dict(training.config))
+  evaluation_config = config.config_from_flags(
+    types.SimpleNamespace(**comparison)
+  )
+  config.check_config(evaluation_config)
+  registry.resolve(evaluation_config.scms, trainings[0].config)
 
 
 def _train(config: dict[str, Any], workdir: str) -> None:
-  """A job: begins a training, or goes on with it."""
+  """Job that starts or resumes a training."""
   jax_environment.set_defaults()
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.experiments import train  # noqa: PLC0415
@@ -137,36 +128,36 @@ def _train(config: dict[str, Any], workdir: str) -> None:
 
 
 def _compare(
-  comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
+  comparison: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
 ) -> None:
-  """A job: compares runs."""
+  """Job that compares finished runs."""
   jax_environment.set_defaults(small_programs=True)
   from acme_cbo.evaluation.comparison import run  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
 
-  settings = run.from_flags(types.SimpleNamespace(**comparing), paths)
+  settings = run.from_flags(types.SimpleNamespace(**comparison), paths)
   settings = dataclasses.replace(settings, left_out=tuple(left_out))
   run.run(settings, registry.resolve)
 
 
-class _Task(NamedTuple):
-  """A job that is to be done.
+class _Job(NamedTuple):
+  """Job of a sweep.
 
   Attributes:
-    name: of it.
-    function: of this module.
-    args: plain values.
-    outcome: (its log) -> how it ended.
+    name: name of the job.
+    function: function of this module.
+    args: arguments of the function, plain values.
+    get_row: log of the ended job -> its row in the progress table.
   """
 
   name: str
   function: Callable[..., Any]
   args: tuple[Any, ...]
-  outcome: Callable[[pathlib.Path], sweep_progress.Row]
+  get_row: Callable[[pathlib.Path], sweep_progress.Row]
 
 
-class _Desk:
-  """Hands jobs to an executor, and shows how all of them stand."""
+class _Scheduler:
+  """Starts jobs on an executor and shows their progress."""
 
   def __init__(
     self,
@@ -175,99 +166,101 @@ class _Desk:
     trainings: Sequence[sweep_config.Training],
   ):
     self._executor = executor
-    self._jobs = jobs
+    self._num_jobs = jobs
     self._trainings = trainings
     self._rows = {
-      one.name: _row_of_training(one, None, pathlib.Path())
-      if one.is_finished()
-      else sweep_progress.Row(one.name, sweep_progress.WAITING, '')
-      for one in trainings
+      training.name: _training_row(training, None, pathlib.Path())
+      if training.is_finished()
+      else sweep_progress.Row(training.name, sweep_progress.WAITING, '')
+      for training in trainings
     }
     self._rows[_COMPARISON] = sweep_progress.Row(
       _COMPARISON, sweep_progress.WAITING, ''
     )
 
-  def __enter__(self) -> '_Desk':
-    self._board = sweep_progress.ProgressTable(
+  def __enter__(self) -> '_Scheduler':
+    self._table = sweep_progress.ProgressTable(
       sys.stderr, [*self._rows.values()]
     )
     return self
 
   def __exit__(self, *unused: object) -> None:
-    self._board.close()
+    self._table.close()
     self._executor.stop()
 
   def train(self) -> list[str]:
-    """Trains what is not finished; a sentence for each that failed."""
-    return self._work_off(
+    """Runs the unfinished trainings; returns a sentence for each failure."""
+    return self._run_jobs(
       [
-        _Task(
-          one.name,
+        _Job(
+          training.name,
           _train,
-          (one.config, str(one.directory)),
-          functools.partial(_row_of_training, one, _stamp(one.directory)),
+          (training.config, str(training.directory)),
+          functools.partial(
+            _training_row, training, _summary_time(training.directory)
+          ),
         )
-        for one in self._trainings
-        if not one.is_finished()
+        for training in self._trainings
+        if not training.is_finished()
       ]
     )
 
   def compare(
-    self, comparing: Mapping[str, Any], failed: Sequence[str]
+    self, comparison: Mapping[str, Any], failures: Sequence[str]
   ) -> list[str]:
-    """Compares what is finished; a sentence if that failed."""
-    report = pathlib.Path(comparing['out'])
-    finished = [one for one in self._trainings if one.is_finished()]
-    return self._work_off(
+    """Compares the finished trainings; returns a sentence if that failed."""
+    report = pathlib.Path(comparison['out'])
+    finished = [x for x in self._trainings if x.is_finished()]
+    return self._run_jobs(
       [
-        _Task(
+        _Job(
           _COMPARISON,
           _compare,
           (
-            dict(comparing),
-            [str(one.directory) for one in finished],
-            [f'{sentence}.' for sentence in failed],
+            dict(comparison),
+            [str(training.directory) for training in finished],
+            [f'{sentence}.' for sentence in failures],
           ),
-          functools.partial(_row_of_report, report, _stamp(report)),
+          functools.partial(_report_row, report, _summary_time(report)),
         )
       ]
     )
 
   def has_compared(self) -> bool:
-    """Whether there is a comparison of now."""
+    """Returns whether this start has finished a comparison."""
     return self._rows[_COMPARISON].state == sweep_progress.FINISHED
 
-  def _work_off(self, tasks: Sequence[_Task]) -> list[str]:
-    """Does some tasks; a sentence for each that failed."""
-    rows, at_work = self._rows, self._executor.at_work()
-    # On a cluster they may be at work since an earlier start.
-    begun = {task.name: task for task in tasks if task.name in at_work}
-    waiting = [task for task in tasks if task.name not in begun]
+  def _run_jobs(self, jobs: Sequence[_Job]) -> list[str]:
+    """Runs jobs; returns a sentence for each failure."""
+    rows, running = self._rows, self._executor.running()
+    # On a cluster, jobs of an earlier start may still be running.
+    started = {job.name: job for job in jobs if job.name in running}
+    waiting = [job for job in jobs if job.name not in started]
     logs: dict[str, pathlib.Path] = {}
-    with _signals() as received:
-      while begun or waiting:
+    with _recorded_signals() as received:
+      while started or waiting:
         if received:
           self._executor.stop()
           raise errors.Interrupted(received[0], self._progress())
-        at_work = self._executor.at_work()
-        logs |= at_work
-        for name in begun.keys() - at_work.keys():
-          rows[name] = begun.pop(name).outcome(logs[name])
-        while waiting and len(begun) < self._jobs:
-          task = waiting.pop(0)
-          logs[task.name] = self._executor.start(
-            task.name, task.function, *task.args
+        running = self._executor.running()
+        logs |= running
+        for name in started.keys() - running.keys():
+          rows[name] = started.pop(name).get_row(logs[name])
+        while waiting and len(started) < self._num_jobs:
+          job = waiting.pop(0)
+          logs[job.name] = self._executor.start(
+            job.name, job.function, *job.args
           )
-          begun[task.name] = task
-        for name in begun:
-          says = sweep_progress.last_line(logs[name])
-          rows[name] = sweep_progress.Row(name, sweep_progress.RUNNING, says)
-        self._board.show([*rows.values()])
-        time.sleep(_POLL_SECONDS if begun else 0)
+          started[job.name] = job
+        for name in started:
+          message = sweep_progress.last_line(logs[name])
+          rows[name] = sweep_progress.Row(name, sweep_progress.RUNNING, message)
+        self._table.show([*rows.values()])
+        time.sleep(_POLL_SECONDS if started else 0)
     return [
-      f'{task.name} failed: {rows[task.name].says}'
-      for task in tasks
-      if rows[task.name].state == sweep_progress.FAILED
+      f'{job.name} failed: {rows[job.name].message}'
+      for job in jobs
+      if rows[job.name].state == sweep_progress.FAILED
     ]
 
   def _progress(self) -> str:
@@ -275,68 +268,88 @@ class _Desk:
       row for row in self._rows.values() if row.state == sweep_progress.FINISHED
     ]
     return (
-      f'with {len(finished)} of {len(self._rows)} jobs finished; the same '
-      'command goes on'
+      f'with {len(finished)} of {len(self._rows)} jobs finished; rerun the '
+      'same command to resume'
     )
 
 
-def _stamp(directory: pathlib.Path) -> int | None:
-  """When the summary in a directory was written; None where there is none."""
+def _summary_time(directory: pathlib.Path) -> int | None:
+  """Returns when `summary.json` was written, or None if it is missing."""
   path = directory / 'summary.json'
   return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _row_of_training(
-  one: sweep_config.Training, stamp: int | None, log: pathlib.Path
+def _training_row(
+  training: sweep_config.Training,
+  previous_time: int | None,
+  log: pathlib.Path,
 ) -> sweep_progress.Row:
-  """How a training ended, whose summary was that of `stamp` when it began."""
-  summary = one.summary() if one.is_begun() else {}
+  """Returns the row of a training that has ended.
+
+  Args:
+    training: the training.
+    previous_time: `_summary_time` before the job was started.
+    log: log of the job.
+  """
+  summary = training.summary() if training.is_started() else {}
   if summary.get('status') == 'finished':
     score = summary['evaluation']['grpo']['score_last']['mean']
     return sweep_progress.Row(
-      one.name,
+      training.name,
       sweep_progress.FINISHED,
       f'held-out score {score:.2f} after {summary["updates"]} updates',
     )
-  # Where it left none, the last that it said is all there is.
-  told = _stamp(one.directory) not in (None, stamp)
-  reason = summary['reason'] if told else sweep_progress.last_line(log)
-  return _failed(one.name, reason, log)
+  # Without a new summary, the last line of the log is the only information.
+  has_summary = _summary_time(training.directory) not in (None, previous_time)
+  reason = summary['reason'] if has_summary else sweep_progress.last_line(log)
+  return _failed_row(training.name, reason, log)
 
 
-def _row_of_report(
-  report: pathlib.Path, stamp: int | None, log: pathlib.Path
+def _report_row(
+  report: pathlib.Path, previous_time: int | None, log: pathlib.Path
 ) -> sweep_progress.Row:
-  """How the comparison ended; that of an earlier start may still be there."""
-  if _stamp(report) not in (None, stamp):
-    says = str(report / 'index.html')
-    return sweep_progress.Row(_COMPARISON, sweep_progress.FINISHED, says)
-  return _failed(_COMPARISON, sweep_progress.last_line(log), log)
+  """Returns the row of a comparison that has ended.
+
+  Args:
+    report: directory of the report, which may hold that of an earlier start.
+    previous_time: `_summary_time` before the job was started.
+    log: log of the job.
+  """
+  if _summary_time(report) not in (None, previous_time):
+    path = str(report / 'index.html')
+    return sweep_progress.Row(_COMPARISON, sweep_progress.FINISHED, path)
+  return _failed_row(_COMPARISON, sweep_progress.last_line(log), log)
 
 
-def _failed(name: str, reason: str, log: pathlib.Path) -> sweep_progress.Row:
+def _failed_row(
+  name: str, reason: str, log: pathlib.Path
+) -> sweep_progress.Row:
   if not reason or reason.startswith('---'):
-    reason = 'it was killed'
+    reason = 'the process was killed'
   return sweep_progress.Row(name, sweep_progress.FAILED, f'{reason} ({log})')
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """While it is entered, a first signal is noted; a second one ends all."""
+def _recorded_signals() -> Iterator[list[int]]:
+  """Context manager that records the first signal; a second ends the process.
+
+  Yields:
+    List that receives the number of the signal.
+  """
   received: list[int] = []
 
-  def note(signal, frame):
+  def record(signal, frame):
     del frame
     received.append(signal)
-    for each in before:
+    for each in handlers:
       signals.signal(each, signals.SIG_DFL)
 
-  before = {
-    signal: signals.signal(signal, note)
+  handlers = {
+    signal: signals.signal(signal, record)
     for signal in (signals.SIGINT, signals.SIGTERM)
   }
   try:
     yield received
   finally:
-    for signal, handler in before.items():
+    for signal, handler in handlers.items():
       signals.signal(signal, handler)

@@ -1,4 +1,4 @@
-"""A study: configurations × seeds that are to be trained and then compared."""
+"""Config of a sweep, and its trainings: configurations × seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -16,33 +16,33 @@ from acme_cbo.infra import run_directory
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """One of the trainings of a study.
+  """One training of a sweep.
 
   Attributes:
-    name: of it, with its seed.
-    config: its settings.
-    directory: where it goes.
+    name: name of the configuration and seed.
+    config: config of the training.
+    directory: run directory.
   """
 
   name: str
   config: dict[str, Any]
   directory: pathlib.Path
 
-  def is_begun(self) -> bool:
-    """Whether there is a run to go on with, or a finished one."""
+  def is_started(self) -> bool:
+    """Returns whether the directory contains a run, finished or not."""
     return (self.directory / 'config.json').exists()
 
   def summary(self) -> dict[str, Any]:
-    """How it ended; its `status` is 'killed' where nothing says."""
-    found = run_directory.read_summary(self.directory)
-    return found or {'status': 'killed', 'reason': 'it ended without a word'}
+    """Returns the summary of the run; `status` is 'killed' if it has none."""
+    summary = run_directory.read_summary(self.directory)
+    return summary or {'status': 'killed', 'reason': 'the run has no summary'}
 
   def is_finished(self) -> bool:
-    """Whether there is nothing left to train."""
-    return self.is_begun() and self.summary()['status'] == 'finished'
+    """Returns whether the training is complete."""
+    return self.is_started() and self.summary()['status'] == 'finished'
 
 
-# What the config of a study has, and which types.
+# Required fields of the config of a sweep, and their types.
 _FIELDS: dict[str, tuple[type, ...]] = {
   'seeds': (tuple, list),
   'evaluation': (dict,),
@@ -59,102 +59,121 @@ _EVALUATION: dict[str, tuple[type, ...]] = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Raises an `errors.UsageError` unless a config is one of a study."""
+  """Raises unless a config is a valid config of a sweep.
+
+  Args:
+    config: config of the sweep.
+
+  Raises:
+    errors.UsageError: a field is missing or invalid.
+  """
   _check_fields(config, _FIELDS, 'config')
   _check_fields(config['evaluation'], _EVALUATION, 'config.evaluation')
   for seed in config['seeds']:
     if type(seed) is not int:
-      raise errors.UsageError(f'config.seeds has {seed!r}; name whole numbers')
+      raise errors.UsageError(f'config.seeds has {seed!r}; use integers')
   for scm in config['evaluation']['scm']:
     if not isinstance(scm, str):
-      raise errors.UsageError(f'config.evaluation.scm has {scm!r}; name texts')
+      raise errors.UsageError(f'config.evaluation.scm has {scm!r}; use strings')
   try:
     json.dumps(config, allow_nan=False)
   except (TypeError, ValueError) as error:
     raise errors.UsageError(
-      f'the config of the study is no plain value: {error}'
+      f'the config of the sweep has a value that JSON cannot hold: {error}'
     ) from error
   for name in config['evaluation'].keys() - _EVALUATION.keys():
     raise errors.UsageError(
-      f'config.evaluation has {name}, which means nothing to a comparison; '
-      f'there are {", ".join(_EVALUATION)}'
+      f'config.evaluation has the unknown field {name}; the fields are '
+      f'{", ".join(_EVALUATION)}'
     )
 
 
-def _check_fields(values, fields, path):
-  for name, kinds in fields.items():
+def _check_fields(
+  values: Mapping[str, Any],
+  fields: Mapping[str, tuple[type, ...]],
+  path: str,
+) -> None:
+  for name, allowed in fields.items():
     if name not in values:
       raise errors.UsageError(
-        f'{path} has no field {name}, as that of a study has: see '
-        'configs/workflow.py'
+        f'{path} lacks the field {name} of a sweep; see configs/workflow.py'
       )
-    # Python's bool is an int.
-    fits = isinstance(values[name], kinds)
-    if not fits or (isinstance(values[name], bool) and bool not in kinds):
+    # bool is a subclass of int.
+    has_type = isinstance(values[name], allowed)
+    if not has_type or (isinstance(values[name], bool) and bool not in allowed):
       raise errors.UsageError(
-        f'{path}.{name} is {values[name]!r}; see configs/workflow.py for what '
-        'it may be'
+        f'{path}.{name} is {values[name]!r}; see configs/workflow.py for '
+        'valid values'
       )
 
 
 def expand(sweep: Callable[[Any], Any], config: Any) -> dict[str, Any]:
-  """What the `sweep` of a config file says, as plain values.
+  """Calls the function `sweep` of a config file.
 
   Args:
-    sweep: config of the study -> {name: config of a training}.
-    config: what it is called with.
+    sweep: config of the sweep -> {name: config of a training}.
+    config: config of the sweep.
 
   Returns:
     {name: {section: {field: value}}}.
 
   Raises:
-    errors.UsageError: it fails, or says something else.
+    errors.UsageError: the function raised an exception or returned something
+      else.
   """
   try:
-    said = sweep(config)
-  except Exception as error:  # Whatever is written there.
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    configurations = sweep(config)
+  except Exception as error:  # User code may raise anything.
+    frame = traceback.extract_tb(error.__traceback__)[-1]
     raise errors.UsageError(
-      f'sweep() of the study failed: {error!r}, in line {place.lineno} of '
-      f'{place.filename}'
+      f'sweep() of the config failed: {error!r}, in line {frame.lineno} of '
+      f'{frame.filename}'
     ) from error
-  if not isinstance(said, Mapping) or not said:
+  if not isinstance(configurations, Mapping) or not configurations:
     raise errors.UsageError(
-      f'sweep() of the study returned {said!r}; it is to return '
+      f'sweep() of the config returned {configurations!r}; it must return '
       '{name: config of a training}'
     )
-  found = {}
-  for name, one in said.items():
-    plain = one.to_dict() if hasattr(one, 'to_dict') else one
+  plain_configs = {}
+  for name, value in configurations.items():
+    plain = value.to_dict() if hasattr(value, 'to_dict') else value
     if not isinstance(name, str) or not isinstance(plain, Mapping):
       raise errors.UsageError(
-        f'sweep() of the study names {name!r}: {one!r}; it is to name a text '
-        'and the config of a training'
+        f'sweep() of the config returned {name!r}: {value!r}; it must map a '
+        'string to the config of a training'
       )
-    found[name] = plain
-  return found
+    plain_configs[name] = plain
+  return plain_configs
 
 
 def check_comparable(
   trainings: Sequence['Training'], allow_mismatch: bool
 ) -> None:
-  """Raises where a comparison would be refused after all of the training."""
+  """Raises if the comparison would refuse the finished trainings.
+
+  Args:
+    trainings: trainings of the sweep.
+    allow_mismatch: whether to compare trainings of different size.
+
+  Raises:
+    errors.UsageError: the trainings cannot be compared.
+  """
   first = trainings[0]
-  for one in trainings:
-    settings, of_first = (
-      config_schema.flat(one.config),
+  for training in trainings:
+    settings, first_settings = (
+      config_schema.flat(training.config),
       config_schema.flat(first.config),
     )
-    found = runs.find_mismatches(settings, of_first, first.name)
+    mismatches = runs.find_mismatches(settings, first_settings, first.name)
     if settings['training.patience']:
-      found.append('training.patience may end it early')
+      mismatches.append('training.patience may end it early')
     if settings['training.stop_when_converged']:
-      found.append('training.stop_when_converged may end it early')
-    if found and not allow_mismatch:
+      mismatches.append('training.stop_when_converged may end it early')
+    if mismatches and not allow_mismatch:
       raise errors.UsageError(
-        f'{one.name} could not be compared: {"; ".join(found)}; '
-        'config.evaluation.allow_mismatch=True compares it all the same, and '
-        'marks it'
+        f'{training.name} cannot be compared: {"; ".join(mismatches)}; set '
+        'config.evaluation.allow_mismatch=True to compare it nevertheless and '
+        'mark it in the report'
       )
 
 
@@ -163,45 +182,45 @@ def make_trainings(
   seeds: Sequence[int],
   directory: pathlib.Path,
 ) -> list[Training]:
-  """The trainings of a study, all configurations of a seed before the next.
+  """Returns the trainings of a sweep, all configurations of a seed in a row.
 
-  What the first of a configuration compiles serves its other seeds.
+  The seeds of a configuration share its compiled programs.
 
   Args:
     configurations: {name: config of a training}.
-    seeds: of each.
-    directory: for the directories of all of them.
+    seeds: random seeds of each configuration.
+    directory: parent of all run directories.
 
   Returns:
-    A `Training` for each configuration and seed.
+    One `Training` per configuration and seed.
 
   Raises:
-    errors.UsageError: a name or a seed cannot be used, or something else was
-      trained in one of the directories.
+    errors.UsageError: a name or a seed is invalid, or a run directory contains
+      a run with another config.
   """
   if not seeds or len({*seeds}) < len(seeds):
     raise errors.UsageError(
-      f'the seeds of the study are {", ".join(map(str, seeds)) or "none"}; '
-      'name one or more, none of them twice'
+      f'config.seeds is {", ".join(map(str, seeds)) or "empty"}; give one or '
+      'more distinct seeds'
     )
-  found = []
+  trainings = []
   for seed in seeds:
     for name, config in configurations.items():
       config = dict(config) | {'name': name, 'seed': seed}
       try:
-        trained = config_lib.GRPOConfig.from_dict(config)
+        parsed = config_lib.GRPOConfig.from_dict(config)
       except errors.UsageError as error:
         raise errors.UsageError(f'{name}: {error}') from error
       training = Training(
         f'{name}, seed {seed}', config, directory / f'{name}-seed{seed}'
       )
-      if training.is_begun():
-        changes = config_lib.differences(training.directory, trained)
+      if training.is_started():
+        changes = config_lib.differences(training.directory, parsed)
         if changes:
           raise errors.UsageError(
-            f'{training.directory} was trained otherwise than the study says: '
-            f'{errors.format_list(changes, 4, "more")}; name another '
-            '--workdir=, or move that directory away'
+            f'{training.directory} has a run with another config: '
+            f'{errors.format_list(changes, 4, "more")}; choose another '
+            '--workdir or move that directory away'
           )
-      found.append(training)
-  return found
+      trainings.append(training)
+  return trainings

@@ -1,4 +1,4 @@
-"""What the jobs of a study do: a table on a terminal, lines elsewhere."""
+"""Progress of the jobs of a sweep: a table on a terminal, lines elsewhere."""
 
 from collections.abc import Sequence
 import datetime as dt
@@ -10,41 +10,41 @@ from rich import console as console_lib
 from rich import live
 from rich import text
 
-FINISHED, FAILED, RUNNING, WAITING = 'finished', 'failed', 'at work', 'waiting'
+FINISHED, FAILED, RUNNING, WAITING = 'finished', 'failed', 'running', 'waiting'
 _STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'cyan', WAITING: 'dim'}
-# What is cut off where a terminal is low, comes last.
+# Order of the rows; a low terminal cuts off the last ones.
 _ORDER = (RUNNING, FAILED, FINISHED, WAITING)
 _LINE_SECONDS = 30.0
 _TAIL_BYTES = 4096
 
 
 class Row(NamedTuple):
-  """A job.
+  """Row of a job.
 
   Attributes:
-    name: of it.
-    state: one of the above.
-    says: what it printed last, or came to.
+    name: name of the job.
+    state: one of the states above.
+    message: last line of its output, or its result.
   """
 
   name: str
   state: str
-  says: str
+  message: str
 
 
 class ProgressTable:
-  """Shows rows while they change."""
+  """Shows the rows of all jobs while they change."""
 
   def __init__(self, stream: TextIO, rows: Sequence[Row]):
     """Starts the clock.
 
     Args:
-      stream: where to show them.
-      rows: as they are at the start.
+      stream: output stream.
+      rows: initial rows, one per job.
     """
     self._stream = stream
-    self._start = self._spoke = time.monotonic()
-    self._before = {row.name: row for row in rows}
+    self._start = self._last_printed = time.monotonic()
+    self._previous = {row.name: row for row in rows}
     self._live: live.Live | None = None
     console = console_lib.Console(file=stream)
     if console.is_terminal and not console.is_dumb_terminal:
@@ -52,10 +52,10 @@ class ProgressTable:
       self._live.start()
 
   def show(self, rows: Sequence[Row]) -> None:
-    """Shows how it stands.
+    """Shows the current rows.
 
     Args:
-      rows: one for each job, always the same ones.
+      rows: one row per job, for the same jobs each time.
     """
     counts = {
       state: sum(row.state == state for row in rows) for state in _STYLES
@@ -71,7 +71,7 @@ class ProgressTable:
         text.Text.assemble(
           f'{row.name:{width}}  ',
           (f'{row.state:8}', _STYLES[row.state]),
-          f'  {row.says}',
+          f'  {row.message}',
           no_wrap=True,
           overflow='ellipsis',
         )
@@ -81,27 +81,31 @@ class ProgressTable:
       self._live.update(grid, refresh=True)
       return
     for row in rows:
-      if row.state != self._before[row.name].state:
-        says = f', {row.says}' if row.says else ''
-        self._say(f'{row.name}: {row.state}{says}  ({caption})')
-    self._before = {row.name: row for row in rows}
-    if time.monotonic() - self._spoke > _LINE_SECONDS:
+      if row.state != self._previous[row.name].state:
+        message = f', {row.message}' if row.message else ''
+        self._print(f'{row.name}: {row.state}{message}  ({caption})')
+    self._previous = {row.name: row for row in rows}
+    if time.monotonic() - self._last_printed > _LINE_SECONDS:
       for row in rows:
         if row.state == RUNNING:
-          self._say(f'{row.name}: {row.says}')
+          self._print(f'{row.name}: {row.message}')
 
   def close(self) -> None:
-    """Leaves the terminal as it was, the table as it was shown last."""
+    """Restores the terminal and leaves the table as last shown."""
     if self._live:
       self._live.stop()
 
-  def _say(self, line: str) -> None:
-    self._spoke = time.monotonic()
+  def _print(self, line: str) -> None:
+    self._last_printed = time.monotonic()
     print(line, file=self._stream, flush=True)
 
 
 def last_line(log: pathlib.Path) -> str:
-  """What a job printed last; empty where it has printed nothing yet."""
+  """Returns the last line of a log that is not blank, or ''.
+
+  Args:
+    log: path of the log, which need not exist.
+  """
   if not log.exists():
     return ''
   with log.open('rb') as file:

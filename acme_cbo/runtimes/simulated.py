@@ -1,9 +1,9 @@
-"""Actors whose systems are simulators that are no JAX programs.
+"""Threaded runtime whose actors run simulators that are not JAX programs.
 
-The learner is that of `threaded`. What the truth would be needed for is not
-there: rewards are of the noisy outcomes that were watched, in deviations of the
-target in the observations, and neither parents nor expected outcomes are
-learnt.
+The learner is that of `threaded`. The true SCM of a simulator is unknown:
+rewards use the observed noisy outcomes, in standard deviations of the target's
+observations, and the losses of the parents and of the expected outcomes do not
+apply.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_SEED = 2**31 - 1
 
 
 class Simulated(threaded.Threaded):
-  """Every actor has simulators of its own, one for each of its rollouts."""
+  """Runtime in which every actor has one simulator for each of its rollouts."""
 
   def __init__(
     self,
@@ -52,15 +52,15 @@ class Simulated(threaded.Threaded):
     problem: types.Problem,
     make: Callable[[], environment.Simulator],
   ):
-    """Chooses how far actors may be ahead.
+    """Creates the runtime.
 
     Args:
-      parts: of the update.
-      num_actors: how many threads act.
-      max_lag: how many updates old their parameters may be.
-      stall_seconds: how long the learner waits for one of them.
-      problem: of all systems.
-      make: makes a simulator.
+      parts: parts of an update.
+      num_actors: number of actor threads.
+      max_lag: largest age of an actor's parameters in updates.
+      stall_seconds: number of seconds that the learner waits for an actor.
+      problem: problem of all simulators.
+      make: factory of simulators.
     """
     super().__init__(parts, num_actors, max_lag, stall_seconds)
     self.layout = f'simulators of {problem.sets.shape}'
@@ -121,6 +121,7 @@ class Simulated(threaded.Threaded):
     programs: Mapping[str, Callable[..., Any]],
     state: types.TrainingState,
   ) -> Iterator[threaded.Actors]:
+    """Yields actors, each with its own pool of simulators."""
     del state
     size = self._parts.update.num_tasks * self._parts.update.num_generations
     with contextlib.ExitStack() as stack:
@@ -147,12 +148,20 @@ class Simulated(threaded.Threaded):
     pool: simulator_pool.Pool,
     item: experience_queue.WorkItem,
   ) -> agent.Experience:
-    """A group of rollouts on every one of B new systems.
+    """Collects a group of rollouts on each of B newly seeded simulators.
+
+    Args:
+      programs: programs by name.
+      pool: B * G simulators of the actor.
+      item: work item.
+
+    Returns:
+      The `agent.Experience`.
 
     Raises:
       errors.NonFiniteError: an observation, an outcome or a logit is not
         finite.
-      errors.UsageError: a simulator is not as it should be.
+      errors.UsageError: a simulator returned an invalid value.
     """
     parts = self._parts
     num_tasks, group = parts.update.num_tasks, parts.update.num_generations
@@ -209,9 +218,22 @@ class Simulated(threaded.Threaded):
 def _programs(
   parts: agent.Parts, max_set_size: int
 ) -> dict[str, stages.Wrapped]:
-  """Returns the programs of acting: begin, choose, observe, end."""
+  """Returns the jitted programs of acting on simulators.
+
+  Args:
+    parts: parts of an update.
+    max_set_size: largest number of variables of one intervention.
+
+  Returns:
+    'begin': (params, problems, observations) -> prefixes and policy states;
+    'choose': (params, key, problems, prefixes, states) -> belief states and
+    choices; 'observe': (params, problems, prefixes, states, which are donated,
+    step, interventions, outcomes) -> policy states; 'end': (problems,
+    observations, history of steps, last policy states) -> tasks, data as those
+    of 'act' in `agent.programs`, and their non-finite mask.
+  """
   network, horizon = parts.network, parts.horizon
-  # Of what stands for the expected outcome below.
+  # `rollout` below passes the sampled outcome as the expected one.
   kinds = dataclasses.replace(parts.rewards, outcome='expected')
 
   def policy(params, problem, prefix):
@@ -248,24 +270,24 @@ def _programs(
     )
 
     def group(keys, problem, prefix, states):
-      acting = policy(params, problem, prefix)
+      network_agent = policy(params, problem, prefix)
 
-      def one(key, state):
-        choice = acting.choose(
+      def rollout(key, state):
+        choice = network_agent.choose(
           jax.random.split(key, max_set_size),
           state,
           action_distribution.sample,
         )
         return belief(state), choice
 
-      return jax.vmap(one)(keys, states)
+      return jax.vmap(rollout)(keys, states)
 
     return jax.vmap(group)(keys, problems, prefixes, states)
 
   def observe(params, problems, prefixes, states, step, made, outcomes):
     def group(problem, prefix, states, made, outcomes):
-      acting = policy(params, problem, prefix)
-      return jax.vmap(acting.observe, (0, None, 0, 0))(
+      network_agent = policy(params, problem, prefix)
+      return jax.vmap(network_agent.observe, (0, None, 0, 0))(
         states, step, made, outcomes
       )
 
@@ -283,15 +305,15 @@ def _programs(
     )
 
     def rollout(task, choice, outcomes, belief_states):
-      # Far ones bent, as the policy sees them: a lucky system must not count
-      # for all others.
-      seen = simulate.sampled_outcome(task.scm, outcomes)
-      seen = normalization.asinh_normalize(
-        normalization.Normalization(jnp.zeros(()), jnp.ones(())), seen
+      # Outcomes are compressed as for the policy, so that extreme outcomes of
+      # one simulator do not dominate the rewards.
+      observed = simulate.sampled_outcome(task.scm, outcomes)
+      observed = normalization.asinh_normalize(
+        normalization.Normalization(jnp.zeros(()), jnp.ones(())), observed
       )
-      # A simulator has no budget: what is chosen is made.
+      # A simulator has no budget: every chosen intervention is made.
       steps = episode.Steps(
-        choice, choice.intervention, outcomes, seen, belief_states
+        choice, choice.intervention, outcomes, observed, belief_states
       )
       return acting.trajectory(task, kinds, steps)
 
@@ -312,10 +334,15 @@ def _programs(
 def _task(
   problem: types.Problem, max_set_size: int, parts: agent.Parts
 ) -> types.Task:
-  """What the learner is told of a system of which nobody knows the equations.
+  """Returns the task of a simulator, whose equations are unknown.
 
-  Its units are those of the observations, and the reward of an outcome is how
-  many deviations better it is than their mean.
+  Its units are those of the observations: the reward of an outcome is the
+  number of standard deviations by which it is better than their mean.
+
+  Args:
+    problem: problem of the simulator, in normalized units.
+    max_set_size: largest number of variables of one intervention.
+    parts: parts of an update.
   """
   size, num_points = problem.exists.size, parts.prior.num_cells + 2
   nothing = interventions.no_intervention(size)

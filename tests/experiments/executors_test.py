@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, and what is left when something ends."""
+"""Tests of the executors of jobs, with real processes."""
 
 import json
 import os
@@ -42,22 +42,22 @@ class LocalTest(_TestCase):
     return executor
 
   def _finish(self, executor):
-    _wait_for(lambda: not executor.at_work())
+    _wait_for(lambda: not executor.running())
 
   @parameterized.parameters(
-    (jobs_that_end.says, ('some words',), 'some words\n'),
-    (jobs_that_end.fails, (), 'RuntimeError: broken on purpose\n'),
-    (jobs_that_end.is_refused, (), 'error: no such thing\n'),
-    (jobs_that_end.dies, (), ''),
+    (jobs_that_end.print_text, ('some words',), 'some words\n'),
+    (jobs_that_end.fail, (), 'RuntimeError: broken on purpose\n'),
+    (jobs_that_end.raise_usage_error, (), 'error: no such thing\n'),
+    (jobs_that_end.kill_itself, (), ''),
   )
-  def test_what_a_job_says_is_in_its_log(self, function, args, end):
+  def test_the_log_has_the_output_of_a_job(self, function, args, end):
     executor = self._executor()
     executor.start('a, seed 0', function, *args)
-    (log,) = executor.at_work().values()
+    (log,) = executor.running().values()
     self._finish(executor)
     self.assertEndsWith(log.read_text(), end)
-    # What is said later stands below.
-    executor.start('a, seed 0', jobs_that_end.says, 'again')
+    # Later output is appended.
+    executor.start('a, seed 0', jobs_that_end.print_text, 'again')
     self._finish(executor)
     self.assertEqual(log.read_text().count('again'), 1)
     self.assertIn(end, log.read_text())
@@ -68,32 +68,34 @@ class LocalTest(_TestCase):
     executor = self._executor(jobs)
     paths = [self.root / f'cores{i}' for i in range(jobs)]
     for path in paths:
-      executor.start(path.name, jobs_that_end.counts_cores, str(path))
+      executor.start(path.name, jobs_that_end.write_cores, str(path))
     self._finish(executor)
-    found = [json.loads(path.read_text()) for path in paths]
-    self.assertEqual(sorted(core for cores in found for core in cores), here)
+    core_sets = [json.loads(path.read_text()) for path in paths]
+    self.assertEqual(
+      sorted(core for cores in core_sets for core in cores), here
+    )
     self.assertEqual(sorted(os.sched_getaffinity(0)), here)
     # A core is free again when its job has ended.
-    executor.start('again', jobs_that_end.counts_cores, str(paths[0]))
+    executor.start('again', jobs_that_end.write_cores, str(paths[0]))
     self._finish(executor)
-    self.assertIn(json.loads(paths[0].read_text()), found)
+    self.assertIn(json.loads(paths[0].read_text()), core_sets)
 
   def test_more_jobs_than_cores(self):
-    with self.assertRaisesRegex(errors.UsageError, '--jobs is 9999, but there'):
+    with self.assertRaisesRegex(errors.UsageError, '--jobs is 9999, but this'):
       executors.Local(9999, self.root)
 
   @pytest.mark.fault
-  def test_stopping_ends_them_in_good_order(self):
+  def test_stop_ends_jobs_gracefully(self):
     executor = self._executor()
     path = self.root / 'pid'
-    executor.start('a', jobs_that_end.lasts, str(path))
+    executor.start('a', jobs_that_end.wait_for_signal, str(path))
     _wait_for(path.exists)
     executor.stop()
-    self.assertEqual(path.read_text(), 'ended in good order')
-    self.assertEmpty(executor.at_work())
+    self.assertEqual(path.read_text(), 'ended gracefully')
+    self.assertEmpty(executor.running())
 
   @pytest.mark.fault
-  def test_they_end_with_whoever_started_them(self):
+  def test_jobs_end_with_their_parent(self):
     path = self.root / 'pid'
     program = (
       'import pathlib, time\n'
@@ -101,7 +103,7 @@ class LocalTest(_TestCase):
       'from tests.experiments import jobs_that_end\n'
       'if __name__ == "__main__":\n'
       f'  executor = executors.Local(1, pathlib.Path({str(self.root)!r}))\n'
-      f'  executor.start("a", jobs_that_end.lasts, {str(path)!r})\n'
+      f'  executor.start("a", jobs_that_end.wait_for_signal, {str(path)!r})\n'
       '  time.sleep(600)\n'
     )
     file = self.root / 'starts_one.py'
@@ -110,7 +112,7 @@ class LocalTest(_TestCase):
     with subprocess.Popen([sys.executable, file], env=environment) as process:
       _wait_for(path.exists)
       job = psutil.Process(int(path.read_text()))
-      # Ctrl-C of the terminal is not the job's.
+      # Ctrl-C in the terminal does not reach the job.
       self.assertNotEqual(os.getpgid(job.pid), os.getpgid(process.pid))
       process.send_signal(signal.SIGKILL)
       process.wait()
@@ -123,26 +125,26 @@ class ClusterTest(_TestCase):
 
   def test_jobs_by_submitit(self):
     cluster = self._cluster()
-    cluster.start('a', jobs_that_end.says, 'some words')
-    cluster.start('b', jobs_that_end.fails)
-    logs = cluster.at_work()
+    cluster.start('a', jobs_that_end.print_text, 'some words')
+    cluster.start('b', jobs_that_end.fail)
+    logs = cluster.running()
     self.assertEqual(set(logs), {'a', 'b'})
-    _wait_for(lambda: not cluster.at_work())
+    _wait_for(lambda: not cluster.running())
     self.assertIn('some words\n', logs['a'].read_text())
     self.assertIn('RuntimeError: broken on purpose', logs['b'].read_text())
 
-  def test_whoever_comes_back_knows_them(self):
+  def test_a_later_start_reads_the_jobs(self):
     cluster = self._cluster()
-    cluster.start('a', jobs_that_end.says, 'some words')
-    _wait_for(lambda: not cluster.at_work())
-    known = json.loads((self.root / 'jobs.json').read_text())
-    self.assertEqual(list(known), ['a'])
+    cluster.start('a', jobs_that_end.print_text, 'some words')
+    _wait_for(lambda: not cluster.running())
+    numbers = json.loads((self.root / 'jobs.json').read_text())
+    self.assertEqual(list(numbers), ['a'])
     again = self._cluster()
-    self.assertEmpty(again.at_work())
-    again.start('b', jobs_that_end.says, 'more')
-    _wait_for(lambda: not again.at_work())
-    known = json.loads((self.root / 'jobs.json').read_text())
-    self.assertEqual(list(known), ['a', 'b'])
+    self.assertEmpty(again.running())
+    again.start('b', jobs_that_end.print_text, 'more')
+    _wait_for(lambda: not again.running())
+    numbers = json.loads((self.root / 'jobs.json').read_text())
+    self.assertEqual(list(numbers), ['a', 'b'])
 
   def test_no_cluster(self):
     with self.assertRaisesRegex(errors.UsageError, '--executor=slurm: .*srun'):
@@ -151,7 +153,7 @@ class ClusterTest(_TestCase):
   @parameterized.parameters(
     ({'timeout': 2}, '--executor=slurm'), ({'timeout_min': 'x'}, '--exec')
   )
-  def test_parameters_that_are_none(self, parameters, sentence):
+  def test_invalid_parameters(self, parameters, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence):
       executors.Cluster(self.root, parameters, cluster='local')
 

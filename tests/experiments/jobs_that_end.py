@@ -1,4 +1,4 @@
-"""Jobs for tests of what runs jobs: functions that a process can import."""
+"""Jobs for tests of executors and sweeps, as importable functions."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -14,59 +14,59 @@ from typing import Any
 
 from acme_cbo.infra import errors
 
-# Learning rates of trainings that do so.
+# Learning rates that make `train` fail, kill itself or wait.
 FAILS, DIES, LASTS = 1.0, 2.0, 3.0
-# Environment variable: directory of the policy that every training ends with.
+# Environment variable with the directory of the policy that `train` copies.
 POLICY = 'POLICY_OF_TESTS'
 
 
-def says(words: str) -> None:
-  """Prints."""
-  print(words)
+def print_text(text: str) -> None:
+  """Prints a text."""
+  print(text)
 
 
-def counts_cores(path: str) -> None:
-  """Writes down on which cores it may run."""
+def write_cores(path: str) -> None:
+  """Writes the cores that this process may use."""
   pathlib.Path(path).write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 
 
-def fails() -> None:
-  """Raises."""
+def fail() -> None:
+  """Raises an exception."""
   raise RuntimeError('broken on purpose')
 
 
-def is_refused() -> None:
-  """Raises what a user can mend."""
+def raise_usage_error() -> None:
+  """Raises a `UsageError`."""
   raise errors.UsageError('no such thing')
 
 
-def dies() -> None:
-  """Is killed."""
+def kill_itself() -> None:
+  """Kills this process."""
   os.kill(os.getpid(), signal.SIGKILL)
 
 
-def lasts(path: str) -> None:
-  """Writes down its process, and stays until it is told to end."""
-  told = threading.Event()
-  signal.signal(signal.SIGTERM, lambda *unused: told.set())
+def wait_for_signal(path: str) -> None:
+  """Writes the pid of this process and waits for SIGTERM."""
+  received = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *unused: received.set())
   new = pathlib.Path(f'{path}.new')
   new.write_text(str(os.getpid()))
   new.rename(path)
-  while not told.wait(0.05):
+  while not received.wait(0.05):
     pass
-  pathlib.Path(path).write_text('ended in good order')
+  pathlib.Path(path).write_text('ended gracefully')
 
 
 def train(config: dict[str, Any], workdir: str) -> None:
-  """Leaves what a training leaves; its learning rate says how it ends."""
+  """Writes the files of a training; its learning rate decides how it ends."""
   path = pathlib.Path(workdir)
   with (path.parent.parent / 'began').open('a') as file:
     file.write(f'{path.name}\n')
   rate = config['optimizer']['learning_rate']
   if rate == FAILS:
-    fails()
+    fail()
   if rate == DIES:
-    dies()
+    kill_itself()
   if rate == LASTS:
     time.sleep(600)
   shutil.copytree(os.environ[POLICY], path / 'policy')
@@ -80,23 +80,23 @@ def train(config: dict[str, Any], workdir: str) -> None:
 
 
 def compare(
-  comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
+  comparison: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
 ) -> None:
-  """Compares on the systems of tests."""
-  # What no other job needs takes the most of their time.
+  """Compares on small environments."""
+  # Imported late: no other job needs it, and it takes most of the time.
   from acme_cbo.evaluation.comparison import run as compare_lib  # noqa: PLC0415
   from tests.support import tiny_environments  # noqa: PLC0415
 
-  settings = compare_lib.from_flags(types.SimpleNamespace(**comparing), paths)
+  settings = compare_lib.from_flags(types.SimpleNamespace(**comparison), paths)
   settings = dataclasses.replace(settings, left_out=tuple(left_out))
   compare_lib.run(settings, tiny_environments.resolve)
 
 
-def names_them(
-  comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
+def write_names(
+  comparison: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
 ) -> None:
-  """Compares nothing, and leaves what a comparison leaves."""
-  report = pathlib.Path(comparing['out'])
+  """Writes the files of a comparison that only names the runs."""
+  report = pathlib.Path(comparison['out'])
   report.mkdir(exist_ok=True)
   summary = {
     'verdict': [f'Compared: {pathlib.Path(path).name}.' for path in paths],
@@ -112,8 +112,8 @@ def names_them(
 
 
 def cannot_compare(
-  comparing: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
+  comparison: Mapping[str, Any], paths: Sequence[str], left_out: Sequence[str]
 ) -> None:
-  """Raises what a user can mend."""
-  del comparing, paths, left_out
-  is_refused()
+  """Raises a `UsageError`."""
+  del comparison, paths, left_out
+  raise_usage_error()

@@ -1,4 +1,4 @@
-"""The trainings of a study, and what may stand in their directories."""
+"""Tests of the config of a sweep and of its trainings."""
 
 import json
 import pathlib
@@ -21,24 +21,26 @@ class TrainingsTest(parameterized.TestCase):
     self.config = grpo.get_config('smoke').to_dict()
 
   def _trainings(self, *names, seeds=(0, 1)):
-    given = dict.fromkeys(names, self.config)
-    return sweep_config.make_trainings(given, seeds, self.root)
+    configurations = dict.fromkeys(names, self.config)
+    return sweep_config.make_trainings(configurations, seeds, self.root)
 
   def test_all_configurations_of_a_seed_before_the_next(self):
-    found = self._trainings('a', 'b')
+    trainings = self._trainings('a', 'b')
     self.assertEqual(
-      [one.name for one in found],
+      [one.name for one in trainings],
       ['a, seed 0', 'b, seed 0', 'a, seed 1', 'b, seed 1'],
     )
-    self.assertEqual(found[3].config, self.config | {'name': 'b', 'seed': 1})
-    self.assertEqual(found[3].directory, self.root / 'b-seed1')
-    self.assertFalse(found[3].is_begun())
+    self.assertEqual(
+      trainings[3].config, self.config | {'name': 'b', 'seed': 1}
+    )
+    self.assertEqual(trainings[3].directory, self.root / 'b-seed1')
+    self.assertFalse(trainings[3].is_started())
 
   def test_how_a_training_stands(self):
     (one,) = self._trainings('a', seeds=(0,))
     one.directory.mkdir()
     (one.directory / 'config.json').write_text(json.dumps(one.config))
-    self.assertTrue(one.is_begun())
+    self.assertTrue(one.is_started())
     self.assertEqual(one.summary()['status'], 'killed')
     for status in ('interrupted', 'failed', 'diverged', 'finished'):
       summary = {'status': status, 'updates': 3}
@@ -49,17 +51,18 @@ class TrainingsTest(parameterized.TestCase):
     (one,) = self._trainings('a', seeds=(0,))
     one.directory.mkdir()
     (one.directory / 'config.json').write_text(json.dumps(one.config))
-    self._trainings('a', 'b')  # More of them is no other study.
+    self._trainings('a', 'b')  # More configurations are not another sweep.
     self.config['optimizer']['learning_rate'] = 1.0
     with self.assertRaisesRegex(
-      errors.UsageError, r'a-seed0 was .*learning_rate: 0.006 -> 1.0; name'
+      errors.UsageError,
+      r'a-seed0 has a run .*learning_rate: 0.006 -> 1.0; choose',
     ):
       self._trainings('a', 'b')
 
   @parameterized.parameters(
     (('a/b',), (0,), "a/b: config.name is 'a/b'"),
-    (('a',), (), 'seeds of the study are none'),
-    (('a',), (1, 1), 'seeds of the study are 1, 1; name one or more'),
+    (('a',), (), 'config.seeds is empty'),
+    (('a',), (1, 1), 'config.seeds is 1, 1; give one or more'),
     (('a',), (-1,), 'a: .*config.seed'),
   )
   def test_refuses(self, names, seeds, sentence):
@@ -69,16 +72,16 @@ class TrainingsTest(parameterized.TestCase):
 
 class CheckTest(parameterized.TestCase):
   @parameterized.parameters(
-    (('seeds',), None, 'config has no field seeds, as that of a study has'),
+    (('seeds',), None, 'config lacks the field seeds of a sweep'),
     (('seeds',), 3, 'config.seeds is 3; see configs/workflow.py'),
-    (('seeds',), (0, 'a'), "config.seeds has 'a'; name whole numbers"),
-    (('seeds',), (True,), 'config.seeds has True; name whole numbers'),
-    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; name texts'),
-    (('notes',), {1, 2}, 'is no plain value'),
-    (('notes',), float('nan'), 'is no plain value'),
+    (('seeds',), (0, 'a'), "config.seeds has 'a'; use integers"),
+    (('seeds',), (True,), 'config.seeds has True; use integers'),
+    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; use strings'),
+    (('notes',), {1, 2}, 'has a value that JSON cannot hold'),
+    (('notes',), float('nan'), 'has a value that JSON cannot hold'),
     (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; see"),
     (('evaluation', 'repeats'), True, 'config.evaluation.repeats is True'),
-    (('evaluation', 'jobs'), 1, 'has jobs, which means nothing'),
+    (('evaluation', 'jobs'), 1, 'has the unknown field jobs'),
   )
   def test_refuses(self, path, value, sentence):
     config = workflow.get_config().to_dict()
@@ -96,18 +99,18 @@ def _fails(config):
   raise KeyError(config)
 
 
-class SweptTest(parameterized.TestCase):
+class ExpandTest(parameterized.TestCase):
   def test_plain_values(self):
     config = grpo.get_config('smoke')
-    found = sweep_config.expand(lambda given: {given: config}, 'a')
-    self.assertEqual(found, {'a': config.to_dict()})
+    configurations = sweep_config.expand(lambda name: {name: config}, 'a')
+    self.assertEqual(configurations, {'a': config.to_dict()})
 
   @parameterized.parameters(
     (_fails, r"failed: KeyError\('a'\), in line \d+ of .*sweep_config_test.py"),
-    (lambda config: None, 'returned None; it is to return'),
-    (lambda config: {}, 'returned {}; it is to return'),
-    (lambda config: {1: {}}, 'names 1: {}; it is to name a text'),
-    (lambda config: {'b': 2}, "names 'b': 2; it is to name a text"),
+    (lambda config: None, 'returned None; it must return'),
+    (lambda config: {}, 'returned {}; it must return'),
+    (lambda config: {1: {}}, 'returned 1: {}; it must map a string'),
+    (lambda config: {'b': 2}, "returned 'b': 2; it must map a string"),
     (lambda: {}, 'failed: TypeError'),
   )
   def test_refuses(self, sweep, sentence):
@@ -117,7 +120,7 @@ class SweptTest(parameterized.TestCase):
 
 class ComparableTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('grpo.num_tasks', 32, 'b, seed 0 could not .* 7,680 interventions, a, se'),
+    ('grpo.num_tasks', 32, 'b, seed 0 cannot .* 7,680 interventions, a, se'),
     ('evaluation.seed', 7, 'evaluation.seed is 7, but 1 in a, seed 0'),
     ('training.patience', 2, 'training.patience may end it early'),
   )
@@ -128,27 +131,29 @@ class ComparableTest(parameterized.TestCase):
       if one == 'b':
         config.update_from_flattened_dict({name: value})
       configs[one] = config.to_dict()
-    found = sweep_config.make_trainings(configs, (0,), pathlib.Path('nowhere'))
+    trainings = sweep_config.make_trainings(
+      configs, (0,), pathlib.Path('nowhere')
+    )
     with self.assertRaisesRegex(errors.UsageError, sentence):
-      sweep_config.check_comparable(found, False)
-    sweep_config.check_comparable(found, True)
-    sweep_config.check_comparable(found[:1], False)
+      sweep_config.check_comparable(trainings, False)
+    sweep_config.check_comparable(trainings, True)
+    sweep_config.check_comparable(trainings[:1], False)
 
 
 class BalancesTest(parameterized.TestCase):
   @parameterized.parameters('', 'short', 'smoke', 'linear')
-  def test_a_study_of_the_balances(self, preset):
-    given = workflow.get_config(preset)
-    found = sweep_config.make_trainings(
-      {name: one.to_dict() for name, one in workflow.sweep(given).items()},
-      given.seeds,
+  def test_a_sweep_of_reward_balances(self, preset):
+    config = workflow.get_config(preset)
+    trainings = sweep_config.make_trainings(
+      {name: one.to_dict() for name, one in workflow.sweep(config).items()},
+      config.seeds,
       pathlib.Path('nowhere'),
     )
-    self.assertLen(found, 4 * len(given.seeds))
-    self.assertLen({str(one.config['rewards']) for one in found}, 4)
+    self.assertLen(trainings, 4 * len(config.seeds))
+    self.assertLen({str(one.config['rewards']) for one in trainings}, 4)
     rest = {
       json.dumps(one.config | {'rewards': None, 'name': '', 'seed': 0})
-      for one in found
+      for one in trainings
     }
     self.assertLen(rest, 1)
 

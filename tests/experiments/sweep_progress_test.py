@@ -1,4 +1,4 @@
-"""What is shown of jobs, on a terminal and elsewhere."""
+"""Tests of the progress of jobs, on a terminal and elsewhere."""
 
 import io
 import os
@@ -22,52 +22,52 @@ class _Terminal(io.StringIO):
     return True
 
 
-class BoardTest(absltest.TestCase):
-  def test_lines_tell_what_changes(self):
+class ProgressTableTest(absltest.TestCase):
+  def test_prints_changes(self):
     stream = io.StringIO()
-    shown = sweep_progress.ProgressTable(stream, _ROWS)
-    shown.show(_ROWS)
+    table = sweep_progress.ProgressTable(stream, _ROWS)
+    table.show(_ROWS)
     self.assertEmpty(stream.getvalue())
     changed = [
       _ROWS[0],
       sweep_progress.Row('b', sweep_progress.FAILED, 'no memory'),
       sweep_progress.Row('c', sweep_progress.RUNNING, ''),
     ]
-    shown.show(changed)
-    shown.show(changed)
-    shown.close()
-    counts = '(1 finished, 1 failed, 1 at work; 0:00:00)'
+    table.show(changed)
+    table.show(changed)
+    table.close()
+    counts = '(1 finished, 1 failed, 1 running; 0:00:00)'
     self.assertEqual(
       stream.getvalue(),
-      f'b: failed, no memory  {counts}\nc: at work  {counts}\n',
+      f'b: failed, no memory  {counts}\nc: running  {counts}\n',
     )
 
-  def test_lines_tell_now_and_then_what_is_at_work(self):
+  def test_prints_running_jobs_periodically(self):
     stream = io.StringIO()
     with mock.patch('time.monotonic') as clock:
       clock.return_value = 0.0
-      shown = sweep_progress.ProgressTable(stream, _ROWS)
+      table = sweep_progress.ProgressTable(stream, _ROWS)
       for seconds in (20, 40, 60, 80):
         clock.return_value = seconds
-        shown.show(_ROWS)
+        table.show(_ROWS)
     self.assertEqual(stream.getvalue(), 'b: 10%\nb: 10%\n')
 
   @mock.patch.dict(os.environ, {'TERM': 'xterm', 'COLUMNS': '60'})
   def test_a_table_on_a_terminal(self):
     stream = _Terminal()
-    shown = sweep_progress.ProgressTable(stream, _ROWS)
-    shown.show(_ROWS)
-    shown.close()
+    table = sweep_progress.ProgressTable(stream, _ROWS)
+    table.show(_ROWS)
+    table.close()
     lines = stream.getvalue().splitlines()
-    first = next(i for i, line in enumerate(lines) if 'at work' in line)
-    # Who is at work stands above: what does not fit is cut off below.
+    first = next(i for i, line in enumerate(lines) if 'running' in line)
+    # Running jobs come first: rows that do not fit are cut off below.
     for line, words in zip(
       lines[first : first + 4],
       (
-        ('b', 'at work', '10%'),
+        ('b', 'running', '10%'),
         ('a', 'finished', 'score 0.5'),
         ('c', 'waiting'),
-        ('1 finished, 1 at work, 1 waiting; 0:00:00',),
+        ('1 finished, 1 running, 1 waiting; 0:00:00',),
       ),
       strict=True,
     ):

@@ -1,4 +1,4 @@
-"""Whole studies: of jobs that only leave what trainings do; slow, real ones."""
+"""Tests of whole sweeps, with stub jobs and (slow) with real ones."""
 
 import contextlib
 import functools
@@ -35,7 +35,7 @@ _EVALUATION = {
 }
 
 
-class WorkflowTest(absltest.TestCase):
+class SweepTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -50,37 +50,38 @@ class WorkflowTest(absltest.TestCase):
     tiny_environments.save_policy(policy)
     environment = {jobs_that_end.POLICY: str(policy)}
     self.enterContext(mock.patch.dict(os.environ, environment))
-    self._becomes('_train', jobs_that_end.train)
-    self._becomes('_compare', jobs_that_end.names_them)
-    # The systems of tests are none that flags may name.
+    self._patch_job('_train', jobs_that_end.train)
+    self._patch_job('_compare', jobs_that_end.write_names)
+    # Flags cannot name the environments of tests.
     self.enterContext(mock.patch.object(sweep, '_check'))
 
   def _run(self, executor=executors.Local, seeds=(0,)):
-    """What failed, and what was printed."""
+    """Returns failures and the printed text."""
     printed = io.StringIO()
     config = {'seeds': seeds, 'evaluation': _EVALUATION}
-    settings = sweep.Settings(self.workdir, 1, executor)
     with (
       contextlib.redirect_stderr(printed),
       contextlib.redirect_stdout(printed),
     ):
-      failed = sweep.run(config, self.configurations, settings)
-    return failed, printed.getvalue()
+      failures = sweep.run(
+        config, self.configurations, self.workdir, 1, executor
+      )
+    return failures, printed.getvalue()
 
-  def _becomes(self, job, function):
+  def _patch_job(self, job, function):
     self.enterContext(mock.patch.object(sweep, job, function))
 
-  def _ends(self, name, how):
-    self.configurations[name]['optimizer']['learning_rate'] = how
+  def _set_ending(self, name, rate):
+    self.configurations[name]['optimizer']['learning_rate'] = rate
 
-  def _begun(self):
+  def _started_runs(self):
     return (self.workdir / 'began').read_text().split()
 
   def test_trains_and_compares(self):
-    self._becomes('_compare', jobs_that_end.compare)
-    failed, printed = self._run()
-    self.assertEmpty(failed)
-    self.assertEqual(self._begun(), ['with-seed0', 'without-seed0'])
+    self._patch_job('_compare', jobs_that_end.compare)
+    failures, printed = self._run()
+    self.assertEmpty(failures)
+    self.assertEqual(self._started_runs(), ['with-seed0', 'without-seed0'])
     summary = json.loads((self.workdir / 'report/summary.json').read_text())
     self.assertEqual(
       [one['configuration'] for one in summary['models'].values()],
@@ -92,71 +93,77 @@ class WorkflowTest(absltest.TestCase):
     self.assertIn(str(page), printed)
     self.assertIn(summary['verdict'][0], page.read_text())
 
-  def test_begins_nothing_twice(self):
+  def test_repeats_nothing(self):
     self._run()
-    failed, _ = self._run()
-    self.assertEmpty(failed)
-    self.assertLen(self._begun(), 2)
-    # More of them is no other study.
-    failed, printed = self._run(seeds=(0, 1))
-    self.assertEqual(self._begun()[2:], ['with-seed1', 'without-seed1'])
+    failures, _ = self._run()
+    self.assertEmpty(failures)
+    self.assertLen(self._started_runs(), 2)
+    # More seeds are not another sweep.
+    failures, printed = self._run(seeds=(0, 1))
+    self.assertEqual(self._started_runs()[2:], ['with-seed1', 'without-seed1'])
     for name in ('with-seed0', 'without-seed1'):
       self.assertIn(f'Compared: {name}.', printed)
 
   @pytest.mark.fault
-  def test_what_fails_is_told_and_stops_no_other(self):
+  def test_a_failure_is_reported_and_stops_no_other_job(self):
     self.configurations |= {
       name: json.loads(json.dumps(self.configurations['with']))
       for name in ('breaks', 'is_killed')
     }
-    self._ends('breaks', jobs_that_end.FAILS)
-    self._ends('is_killed', jobs_that_end.DIES)
-    failed, printed = self._run()
-    self.assertLen(failed, 2)
+    self._set_ending('breaks', jobs_that_end.FAILS)
+    self._set_ending('is_killed', jobs_that_end.DIES)
+    failures, printed = self._run()
+    self.assertLen(failures, 2)
     self.assertRegex(
-      failed[0], r'breaks, seed 0 failed: RuntimeError: broken on .*\.log\)$'
+      failures[0], r'breaks, seed 0 failed: RuntimeError: broken on .*\.log\)$'
     )
-    self.assertRegex(failed[1], r'is_killed, seed 0 failed: it was killed \(')
+    self.assertRegex(
+      failures[1], r'is_killed, seed 0 failed: the process was killed \('
+    )
     self.assertIn('with-seed0', printed)
     self.assertNotIn('breaks-seed0', printed.partition('Compared')[2])
     summary = json.loads((self.workdir / 'report/summary.json').read_text())
-    self.assertEqual(summary['remarks'], [f'{one}.' for one in failed])
-    # It is tried again, and nothing else is.
+    self.assertEqual(summary['remarks'], [f'{x}.' for x in failures])
+    # Only the failed trainings are repeated.
     self.configurations['breaks']['optimizer']['learning_rate'] = 0.01
-    failed, _ = self._run()
-    self.assertEqual(self._begun()[4:], ['breaks-seed0', 'is_killed-seed0'])
-    self.assertLen(failed, 1)
+    failures, _ = self._run()
+    self.assertEqual(
+      self._started_runs()[4:], ['breaks-seed0', 'is_killed-seed0']
+    )
+    self.assertLen(failures, 1)
 
   @pytest.mark.fault
-  def test_a_comparison_that_fails_is_no_old_one(self):
+  def test_a_failed_comparison_shows_no_earlier_one(self):
     self._run()
-    self._becomes('_compare', jobs_that_end.cannot_compare)
-    failed, printed = self._run()
-    self.assertRegex(failed[0], r'comparison failed: error: no such thing \(')
+    self._patch_job('_compare', jobs_that_end.cannot_compare)
+    failures, printed = self._run()
+    self.assertRegex(failures[0], r'comparison failed: error: no such thing \(')
     self.assertNotIn('Compared', printed)
-    # That of before is left where it is.
+    # The earlier report is kept.
     self.assertTrue((self.workdir / 'report' / 'summary.json').exists())
 
   def test_nothing_to_compare(self):
-    self._ends('with', jobs_that_end.FAILS)
-    failed, _ = self._run()
-    self.assertLen(failed, 2)
-    self.assertIn('fewer than two trainings are finished', failed[1])
+    self._set_ending('with', jobs_that_end.FAILS)
+    failures, _ = self._run()
+    self.assertLen(failures, 2)
+    self.assertIn('fewer than two trainings are finished', failures[1])
     self.assertFalse((self.workdir / 'report').exists())
 
   @pytest.mark.fault
-  def test_a_signal_ends_it_in_good_order(self):
-    self._ends('without', jobs_that_end.LASTS)
+  def test_a_signal_ends_it_gracefully(self):
+    self._set_ending('without', jobs_that_end.LASTS)
 
     def interrupt():
-      while not (self.workdir / 'began').exists() or len(self._begun()) < 2:
+      while (
+        not (self.workdir / 'began').exists() or len(self._started_runs()) < 2
+      ):
         time.sleep(0.02)
       os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with self.assertRaisesRegex(
-      errors.Interrupted, 'SIGINT with 1 of 3 jobs finished; the same command'
+      errors.Interrupted, 'SIGINT with 1 of 3 jobs finished; rerun the same'
     ):
       self._run()
     thread.join()
@@ -164,11 +171,11 @@ class WorkflowTest(absltest.TestCase):
 
   def test_on_a_cluster(self):
     cluster = functools.partial(_cluster, self.root / 'cluster')
-    failed, _ = self._run(cluster)
-    self.assertEmpty(failed)
+    failures, _ = self._run(cluster)
+    self.assertEmpty(failures)
     self.assertTrue((self.workdir / 'report' / 'summary.json').exists())
 
-  def test_a_directory_of_something_else(self):
+  def test_refuses_another_directory(self):
     self.workdir.mkdir()
     (self.workdir / 'mine').touch()
     with self.assertRaisesRegex(
@@ -184,7 +191,7 @@ def _cluster(folder, jobs, logs):
 
 
 def _page(workdir):
-  """The report, but for when it was made, and where."""
+  """Returns the report without times and paths."""
   text = (workdir / 'report' / 'index.html').read_text()
   head, _, _ = text.partition('<h2>Date and computing time</h2>')
   return head.replace(str(workdir), 'S')
@@ -193,7 +200,7 @@ def _page(workdir):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 class SmokeTest(absltest.TestCase):
-  """The study that the README shows, as a user starts it."""
+  """Runs the sweep that the README shows, as a user starts it."""
 
   def _start(self, workdir):
     return processes.start(
@@ -207,8 +214,8 @@ class SmokeTest(absltest.TestCase):
       root = pathlib.Path(directory)
       whole, killed = root / 'whole', root / 'killed'
       with self._start(whole) as process:
-        said, _ = process.communicate(timeout=600)
-      self.assertEqual(process.returncode, 0, said)
+        output, _ = process.communicate(timeout=600)
+      self.assertEqual(process.returncode, 0, output)
 
       with self._start(killed) as process:
         while len([*killed.glob('runs/*/summary.json')]) < 5:
@@ -220,8 +227,8 @@ class SmokeTest(absltest.TestCase):
         for path in killed.glob('runs/*/summary.json')
       }
       with self._start(killed) as process:
-        said, _ = process.communicate(timeout=600)
-      self.assertEqual(process.returncode, 0, said)
+        output, _ = process.communicate(timeout=600)
+      self.assertEqual(process.returncode, 0, output)
       for path, before in finished.items():
         self.assertEqual((path.stat().st_mtime_ns, path.read_bytes()), before)
       self.assertEqual(_page(killed), _page(whole))

@@ -1,4 +1,4 @@
-"""Tests of actors on simulators: what they bring, and how they fail."""
+"""Tests of actors on simulators: their experience, and how they fail."""
 
 import dataclasses
 import functools
@@ -49,89 +49,91 @@ def _runtime(make=made.Slope, num_actors=1, max_lag=0, stall_seconds=60.0):
 
 
 @functools.cache
-def _run() -> dict[str, Any]:
+def _programs() -> dict[str, Any]:
   return dict(_runtime().programs)
 
 
 def _state() -> Any:
-  return _run()['init'](jax.random.PRNGKey(0))
+  return _programs()['init'](jax.random.PRNGKey(0))
 
 
 @functools.cache
-def _brought():
-  """An experience, and all that simulators were asked for it."""
-  asked: list[Any] = []
+def _collect():
+  """Returns an experience and all calls of the simulators for it."""
+  calls: list[Any] = []
   step = made.Slope.step
 
-  def noted(simulator, intervention):
+  def recorded(simulator, intervention):
     row = step(simulator, intervention)
-    asked.append((intervention, row))
+    calls.append((intervention, row))
     return row
 
   runtime, state = _runtime(), _state()
   with (
-    mock.patch.object(made.Slope, 'step', noted),
-    runtime._actors(_run(), state) as actors,
+    mock.patch.object(made.Slope, 'step', recorded),
+    runtime._actors(_programs(), state) as actors,
   ):
     item = experience_queue.WorkItem(1, state.key, 0, state.params)
-    return actors.collect[0](item), asked
+    return actors.collect[0](item), calls
 
 
 class ExperienceTest(absltest.TestCase):
-  def test_is_what_simulators_were_asked_and_answered(self):
-    experience, asked = _brought()
-    observations, found = jax.device_get(experience.data)
+  def test_matches_the_calls_of_the_simulators(self):
+    experience, calls = _collect()
+    observations, trajectories = jax.device_get(experience.data)
     self.assertEqual(observations.shape, (4, 4, 3))
-    self.assertEqual(found.outcomes.shape, (4, 4, 3, 3))
-    self.assertLen(asked, 4 * 4 * 3)
+    self.assertEqual(trajectories.outcomes.shape, (4, 4, 3, 3))
+    self.assertLen(calls, 4 * 4 * 3)
     problem = jax.device_get(experience.tasks.scm.problem)
-    # In other units, but as many different ones; and what was set came out.
+    # Variables that were set have the value that was set, in normalized units.
     for i in range(4):
       for g in range(4):
         for t in range(3):
-          mask = found.intervened[i, g, t]
+          mask = trajectories.intervened[i, g, t]
           self.assertTrue(mask.any())
           self.assertFalse(mask[2])
           np.testing.assert_allclose(
-            found.outcomes[i, g, t][mask],
-            found.values[i, g, t][mask],
+            trajectories.outcomes[i, g, t][mask],
+            trajectories.values[i, g, t][mask],
             atol=1e-4,
           )
-          self.assertTrue((found.values[i, g, t] <= problem.high[i]).all())
-    of_x = [x['x'] for x, _ in asked if 'x' in x]
+          self.assertTrue(
+            (trajectories.values[i, g, t] <= problem.high[i]).all()
+          )
+    of_x = [x['x'] for x, _ in calls if 'x' in x]
     self.assertBetween(min(of_x), -1000, 3000)
     self.assertBetween(max(of_x), -1000, 3000)
 
-  def test_rewards_are_of_the_target_in_deviations_of_the_observations(self):
-    experience, _ = _brought()
-    observations, found = jax.device_get(experience.data)
+  def test_rewards_are_in_standard_deviations_of_the_target(self):
+    experience, _ = _collect()
+    observations, trajectories = jax.device_get(experience.data)
     np.testing.assert_allclose(observations.mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(observations.std(1), 1, atol=1e-3)
-    of_target = found.outcomes[..., 2]
+    of_target = trajectories.outcomes[..., 2]
     np.testing.assert_allclose(
-      found.components[..., 0], 3 * np.arcsinh(of_target / 3), rtol=1e-5
+      trajectories.components[..., 0], 3 * np.arcsinh(of_target / 3), rtol=1e-5
     )
-    np.testing.assert_array_equal(found.components[..., 1:3] * 0, 0)
+    np.testing.assert_array_equal(trajectories.components[..., 1:3] * 0, 0)
 
-  def test_a_group_has_one_system_and_an_update_many(self):
-    experience, _ = _brought()
+  def test_a_group_shares_its_observations(self):
+    experience, _ = _collect()
     observations, _ = experience.data
     self.assertLen(np.unique(np.asarray(observations)[:, 0, 0]), 4)
 
-  def test_the_policy_that_acted_is_the_one_that_is_learnt_from(self):
+  def test_the_learner_evaluates_the_policy_that_acted(self):
     state = _state()
-    with _runtime().session(_run(), state) as step:
+    with _runtime().session(_programs(), state) as step:
       for update in range(1, 3):
         state, metrics = step(state)
         self.assertEqual(state.step, update)
         self.assertLess(metrics['policy/log_ratio_max'], 1e-4)
         self.assertGreater(metrics['train/update_norm'], 0)
 
-  def test_lockstep_of_several_actors_is_that_of_one(self):
+  def test_lockstep_does_not_depend_on_the_number_of_actors(self):
     ends = []
     for num_actors in (1, 2):
       state = _state()
-      with _runtime(num_actors=num_actors).session(_run(), state) as step:
+      with _runtime(num_actors=num_actors).session(_programs(), state) as step:
         for _ in range(3):
           state, _ = step(state)
       ends.append(jax.device_get(state.params))
@@ -153,7 +155,7 @@ class FaultTest(parameterized.TestCase):
     begin = time.monotonic()
     with (
       self.assertRaisesRegex(error, sentence),
-      runtime.session(_run(), _state()) as step,
+      runtime.session(_programs(), _state()) as step,
     ):
       step(_state())
     self.assertLess(time.monotonic() - begin, 10)
@@ -185,7 +187,7 @@ class FaultTest(parameterized.TestCase):
         self.assertRaisesRegex(
           errors.PeerError, r'\(pid \d+\) exited with code'
         ),
-        _runtime(make, max_lag=2).session(_run(), state) as step,
+        _runtime(make, max_lag=2).session(_programs(), state) as step,
       ):
         state, _ = step(state)
         os.kill(pids[5], signal.SIGKILL)
@@ -194,7 +196,7 @@ class FaultTest(parameterized.TestCase):
       for pid in pids:
         self.assertFalse(pathlib.Path('/proc', str(pid)).exists())
 
-  def test_one_that_hangs_is_named_and_ended(self):
+  def test_a_simulator_that_hangs_is_reported_and_ended(self):
     for _ in range(self.tries):
       make = functools.partial(
         simulator_process.Process, [sys.executable, _PROGRAM, 'sleeps']

@@ -59,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
   failures = sweep_lib.run(
     config,
     sweep_config.expand(sweep, _CONFIG.value),
-    sweep_lib.Settings(pathlib.Path(_WORKDIR.value), jobs, executor),
+    pathlib.Path(_WORKDIR.value),
+    jobs,
+    executor,
   )
   for sentence in failures:
     print(f'error: {sentence}', file=sys.stderr)
