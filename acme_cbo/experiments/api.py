@@ -48,15 +48,15 @@ def train(
     UsageError: the config or the directory cannot be used.
 
   Example:
-    >>> import dataclasses, tempfile
+    >>> import contextlib, dataclasses, tempfile
     >>> import acme_cbo
     >>> config = acme_cbo.preset('smoke')
     >>> config = dataclasses.replace(
     ...   config, training=dataclasses.replace(config.training, num_updates=2))
-    >>> with tempfile.TemporaryDirectory() as workdir:
-    ...   summary = acme_cbo.train(config, workdir)  # doctest: +ELLIPSIS
+    >>> quiet = contextlib.redirect_stdout(None)
+    >>> with tempfile.TemporaryDirectory() as workdir, quiet:
+    ...   summary = acme_cbo.train(config, workdir)
     ...   policy = acme_cbo.load_policy(workdir)
-    grpo-smoke: ...
     >>> summary['updates']
     2
   """
@@ -115,13 +115,12 @@ def evaluate(
     UsageError: an argument cannot be used.
 
   Example:
-    >>> import tempfile
+    >>> import contextlib, tempfile
     >>> import acme_cbo
-    >>> with tempfile.TemporaryDirectory() as out:
+    >>> quiet = contextlib.redirect_stdout(None)
+    >>> with tempfile.TemporaryDirectory() as out, quiet:
     ...   results = acme_cbo.evaluate(
-    ...     ['toy'], ['slope'], out=out, repeats=1, interventions=2
-    ...   )  # doctest: +ELLIPSIS
-    2 ...
+    ...     ['toy'], ['slope'], out=out, repeats=1, interventions=2)
     >>> sorted(set(results['method']))
     ['slope']
   """
@@ -183,17 +182,16 @@ def compare(
     UsageError: an argument cannot be used.
 
   Example:
-    >>> import pathlib, tempfile
+    >>> import contextlib, pathlib, tempfile
     >>> import acme_cbo
-    >>> with tempfile.TemporaryDirectory() as root:
+    >>> quiet = contextlib.redirect_stdout(None)
+    >>> with tempfile.TemporaryDirectory() as root, quiet:
     ...   outs = [pathlib.Path(root) / name for name in ('a', 'b')]
     ...   for method, out in zip(('slope', 'random'), outs):
     ...     _ = acme_cbo.evaluate(
-    ...       ['toy'], [method], out=out, repeats=2, interventions=2
-    ...     )  # doctest: +ELLIPSIS
+    ...       ['toy'], [method], out=out, repeats=2, interventions=2)
     ...   summary = acme_cbo.compare(outs, out=pathlib.Path(root) / 'report')
     ...   report_exists = (pathlib.Path(root) / 'report/index.html').exists()
-    2 ...
     >>> report_exists
     True
   """
