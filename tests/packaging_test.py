@@ -203,7 +203,7 @@ class WheelTest(absltest.TestCase):
     for arguments, expected in (
       (['--version'], f'acme-cbo {acme_cbo.__version__}\n'),
       (['train', '--help'], 'acme-cbo train --config=configs/grpo.py'),
-      (['train', '--config=configs/grpo.py:x'], "has no preset 'x'"),
+      (['train', '--config=configs/grpo.py:x'], "no preset 'x'"),
       (['workflow', '--config=configs/workflow.py:smoke'], '--workdir='),
     ):
       with self.subTest(arguments):

@@ -93,7 +93,7 @@ class MainTest(parameterized.TestCase):
 
   def test_a_shipped_config_is_found_from_anywhere(self):
     done = self._run('train', '--config=configs/grpo.py:no_preset', code=2)
-    self.assertRegex(done.stderr, "^error: .*has no preset 'no_preset'")
+    self.assertRegex(done.stderr, "^error: .*no preset 'no_preset'")
     # A file of the working directory comes first.
     (self.directory / 'configs').mkdir()
     mine = self.directory / 'configs' / 'grpo.py'
