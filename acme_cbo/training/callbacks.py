@@ -55,15 +55,37 @@ def _make(name: str, arguments: Mapping[str, Any]) -> trainer_lib.Callback:
       f'{field} has {name!r}, which is no subclass of '
       'acme_cbo.training.trainer.Callback'
     )
+  _check_arguments(field, name, callback, arguments)
+  return callback(**arguments)
+
+
+def _check_arguments(
+  field: str,
+  name: str,
+  callback: type[trainer_lib.Callback],
+  arguments: Mapping[str, Any],
+) -> None:
+  """Raises unless the constructor of a callback takes these arguments."""
   signature = inspect.signature(callback)
+  parameters = signature.parameters
+  takes_any = any(
+    parameter.kind is inspect.Parameter.VAR_KEYWORD
+    for parameter in parameters.values()
+  )
+  for argument in arguments:
+    if argument not in parameters and not takes_any:
+      hint = errors.did_you_mean(argument, list(parameters))
+      raise errors.UsageError(
+        f'{field} has {name!r} with the argument {argument!r}, which '
+        f'{callback.__name__}{signature} does not take{hint}'
+      )
   try:
     signature.bind(**arguments)
   except TypeError as error:
     raise errors.UsageError(
-      f'{field} has {name!r} with wrong arguments: {error}; its signature is '
-      f'{callback.__name__}{signature}'
+      f'{field} has {name!r} with wrong arguments for '
+      f'{callback.__name__}{signature}: {error}'
     ) from error
-  return callback(**arguments)
 
 
 class Evaluation(trainer_lib.Callback):

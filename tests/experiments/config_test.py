@@ -335,6 +335,23 @@ class EarlierVersionsTest(parameterized.TestCase):
       ['config.scms.noise_weights.gumbel: 3.0 -> 0.5'],
     )
 
+  def test_arguments_of_callbacks_are_the_same_after_json(self):
+    config = config_schema.override(
+      config_lib.GRPOConfig(),
+      {
+        'training.callbacks': (
+          ('a:B', {'every': 5, 'names': ('x', 'y')}),
+          'c:D',
+        )
+      },
+    )
+    self.values = config.to_dict()
+    self._write()
+    self.assertEmpty(config_lib.differences(self.root, config))
+    self.assertEmpty(
+      config_lib.differences(self.root, config_lib.read(self.root))
+    )
+
   @parameterized.parameters(3, 5)
   def test_another_number_of_weights_is_refused(self, number):
     self.values['scms']['noise_weights'] = [1.0] * number

@@ -45,7 +45,14 @@ class CallbackTest(absltest.TestCase):
 
 
 class Mine(trainer_lib.Callback):
-  """What a user would write."""
+  """A callback as a user would write it."""
+
+
+class Every(trainer_lib.Callback):
+  """A callback with arguments."""
+
+  def __init__(self, every: int, name: str = 'x'):
+    self.arguments = every, name
 
 
 class LoadTest(parameterized.TestCase):
@@ -53,6 +60,34 @@ class LoadTest(parameterized.TestCase):
     one, two = callbacks.load((f'{__name__}:Mine', f'{__name__}:Mine'))
     self.assertIsInstance(one, Mine)
     self.assertIsNot(one, two)
+
+  def test_arguments_are_passed_as_keywords(self):
+    name = f'{__name__}:Every'
+    one, two = callbacks.load(
+      ((name, {'every': 5}), [name, {'name': 'y', 'every': 2}])
+    )
+    assert isinstance(one, Every) and isinstance(two, Every)
+    self.assertEqual(one.arguments, (5, 'x'))
+    self.assertEqual(two.arguments, (2, 'y'))
+
+  @parameterized.parameters(
+    (
+      'Every',
+      {},
+      r"wrong arguments for Every\(.*\): missing a required argument: 'every'$",
+    ),
+    (
+      'Every',
+      {'evry': 2},
+      r"the argument 'evry', which Every\(.*\) does not take; did you mean ev",
+    ),
+    ('Mine', {'every': 1}, r"'every', which Mine\(\) does not take$"),
+  )
+  def test_wrong_arguments_are_named(self, cls, arguments, sentence):
+    with self.assertRaisesRegex(
+      errors.UsageError, f"has '{__name__}:{cls}' with .*{sentence}"
+    ):
+      callbacks.load(((f'{__name__}:{cls}', arguments),))
 
   @parameterized.parameters(
     (
