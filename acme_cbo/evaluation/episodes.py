@@ -142,7 +142,10 @@ _sample_outcome = jax.jit(_mean_outcome, static_argnums=3)
 
 
 def run_episode(
-  key: jax.Array, policy: base.Policy, scm: types.SCM, protocol: Protocol
+  key: jax.Array,
+  policy: base.PolicyFunctions,
+  scm: types.SCM,
+  protocol: Protocol,
 ) -> tuple[list[StepRecord], Any]:
   """Runs an episode; 64-bit precision has to be enabled.
 
@@ -322,7 +325,9 @@ def evaluate_episode(
   )
 
 
-def final_beliefs(policy: base.Policy, memory: Any) -> dict[str, np.ndarray]:
+def final_beliefs(
+  policy: base.PolicyFunctions, memory: Any
+) -> dict[str, np.ndarray]:
   """Returns the beliefs of a policy about the parents of the target.
 
   Args:

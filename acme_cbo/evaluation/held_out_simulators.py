@@ -137,7 +137,7 @@ class HeldOutSimulators:
     return pd.DataFrame([], columns=held_out.BELIEF_COLUMNS)
 
   def _make_scorer(
-    self, make_policy: Callable[[Any], policies_base.Policy]
+    self, make_policy: Callable[[Any], policies_base.PolicyFunctions]
   ) -> Callable[[Any, int], rollouts.Outcome]:
     """Returns a compiled evaluation of a policy on all systems.
 

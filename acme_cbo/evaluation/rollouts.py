@@ -54,7 +54,7 @@ def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
 
 def run_episode(
   key: jax.Array,
-  policy: base.Policy,
+  policy: base.PolicyFunctions,
   task: types.Task,
   num_observations: int,
   num_interventions: int,

@@ -84,7 +84,7 @@ class _SetUp(NamedTuple):
   system: systems.System
   best: optimum_lib.Optimum
   expected_outcome: episodes_lib.ExpectedOutcome
-  policies: dict[str, base.Policy]
+  policies: dict[str, base.PolicyFunctions]
 
 
 class EpisodeRunner:
@@ -130,8 +130,8 @@ class EpisodeRunner:
       'methods': digests,
       'scms': {each.name: each.digest for each in environments},
     }
-    self._programs: dict[Any, Callable[[Any], base.Policy]] = {}
-    self._traced: dict[Any, base.Policy] = {}
+    self._programs: dict[Any, Callable[[Any], base.PolicyFunctions]] = {}
+    self._traced: dict[Any, base.PolicyFunctions] = {}
     self._warm: set[tuple[Any, str, str]] = set()
     self._last_set_up: tuple[Any, _SetUp] | None = None
 
@@ -225,7 +225,7 @@ class EpisodeRunner:
       self._last_set_up = key, _SetUp(system, best, expected_outcome, {})
     return self._last_set_up[1]
 
-  def _policy(self, set_up: _SetUp, name: str) -> base.Policy:
+  def _policy(self, set_up: _SetUp, name: str) -> base.PolicyFunctions:
     """Returns the policy of a method, made for the system if on the host."""
     method, scm = self._methods[name], set_up.system.scm
     if isinstance(method, policy_registry.HostMethod):

@@ -1,4 +1,4 @@
-"""The interface of a policy."""
+"""The interface that all policies share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,16 +9,17 @@ import jax.numpy as jnp
 from acme_cbo import types
 
 
-class Policy(NamedTuple):
-  """How to choose interventions.
+class PolicyFunctions(NamedTuple):
+  """Pure functions of a policy that chooses interventions.
+
+  `policy.Policy` wraps those of a trained policy for use from Python.
 
   Attributes:
     init: (problem, observations [N, D], num_interventions T) -> memory.
     choose: (key, memory) -> `Intervention`; the key is consumed.
     observe: (memory, step, intervention, outcome [D]) -> memory, after the
       intervention of number `step`, counted from 0.
-    recommend: memory -> the `Intervention` that it would make if there were no
-      more to learn from.
+    recommend: memory -> the `Intervention` with the best expected outcome.
     belief_states: memory -> {name of a belief: its state}; empty if the policy
       has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
@@ -33,11 +34,13 @@ class Policy(NamedTuple):
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
 
 
-# Makes a policy for a task. All but the oracle ignore the task.
-Factory = Callable[[types.Task], Policy]
+# Makes a policy for a task. Only the oracle looks at the task.
+Factory = Callable[[types.Task], PolicyFunctions]
 
 
-def select(candidates: Sequence[Policy], index: jax.Array) -> Policy:
+def select(
+  candidates: Sequence[PolicyFunctions], index: jax.Array
+) -> PolicyFunctions:
   """Returns a policy that acts as `candidates[index]`, in one program for all.
 
   Args:
@@ -74,6 +77,6 @@ def select(candidates: Sequence[Policy], index: jax.Array) -> Policy:
       [p.belief_states(m) for p, m in zip(candidates, memories, strict=True)]
     )
 
-  return Policy(
+  return PolicyFunctions(
     init, choose, observe, recommend, belief_states, candidates[0].parents
   )

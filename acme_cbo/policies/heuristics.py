@@ -76,7 +76,7 @@ def _set_scores(memory, sets):
   return jnp.where(sets.any(-1), size, -1.0)
 
 
-def random() -> base.Policy:
+def random() -> base.PolicyFunctions:
   """Returns a policy that draws sets and values uniformly.
 
   It recommends the intervention with the best single, noisy outcome.
@@ -91,10 +91,12 @@ def random() -> base.Policy:
     fractions = jax.random.uniform(key_fractions, problem.low.shape)
     return interventions.intervene(problem, chosen, fractions)
 
-  return base.Policy(_init, choose, _observe, lambda memory: memory.best)
+  return base.PolicyFunctions(
+    _init, choose, _observe, lambda memory: memory.best
+  )
 
 
-def slope() -> base.Policy:
+def slope() -> base.PolicyFunctions:
   """Returns a policy that always makes one intervention, chosen by slopes.
 
   It sets the affordable set with the largest sum of standardized marginal
@@ -110,7 +112,7 @@ def slope() -> base.Policy:
   def recommend(memory):
     return choose(None, memory._replace(spent=jnp.zeros_like(memory.spent)))
 
-  return base.Policy(_init, choose, _observe, recommend)
+  return base.PolicyFunctions(_init, choose, _observe, recommend)
 
 
 class _ExploreMemory(NamedTuple):
@@ -127,7 +129,7 @@ class _ExploreMemory(NamedTuple):
   outcomes: jax.Array
 
 
-def explore_then_commit() -> base.Policy:
+def explore_then_commit() -> base.PolicyFunctions:
   """Returns a policy that intervenes on each set once, then on the best one.
 
   Values are the ends of the domains that the slopes suggest. Sets of large
@@ -178,12 +180,12 @@ def explore_then_commit() -> base.Policy:
       memory.common.problem, sets[index], _better_ends(memory.common)
     )
 
-  return base.Policy(init, choose, observe, recommend)
+  return base.PolicyFunctions(init, choose, observe, recommend)
 
 
-def constant(intervention: types.Intervention) -> base.Policy:
+def constant(intervention: types.Intervention) -> base.PolicyFunctions:
   """Returns a policy that always makes the same intervention."""
-  return base.Policy(
+  return base.PolicyFunctions(
     init=lambda problem, observations, num_interventions: (),
     choose=lambda key, memory: intervention,
     observe=lambda memory, step, done, outcome: memory,
@@ -191,6 +193,6 @@ def constant(intervention: types.Intervention) -> base.Policy:
   )
 
 
-def oracle(task: types.Task) -> base.Policy:
+def oracle(task: types.Task) -> base.PolicyFunctions:
   """Returns a policy that makes the best intervention of a task."""
   return constant(task.objective.choice)

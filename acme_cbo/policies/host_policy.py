@@ -1,4 +1,4 @@
-"""Policies that `jit` can trace, compiled for data in float64 on the host."""
+"""Policies compiled for use on the host, on data in float64."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,25 +13,25 @@ from acme_cbo.policies import base
 
 
 def compiled(
-  make: Callable[[Any], base.Policy], like: Any = ()
-) -> Callable[[Any], base.Policy]:
-  """Policies as ones of the host, to be called where float64 is in force.
+  make: Callable[[Any], base.PolicyFunctions], like: Any = ()
+) -> Callable[[Any], base.PolicyFunctions]:
+  """Returns a function that makes compiled policies for the host.
 
-  They differ in their parameters alone and share their programs. Data are
-  brought to units in which they are of size 1 before they become float32: a
-  policy loses no digits of a variable that is far from 0 or hardly moves. It
-  must not depend on units, as none in `policies` does.
+  The policies differ only in their parameters and share their programs. Data
+  are normalized by `normalization.UnitConverter` before they become float32, so
+  that a variable that is far from 0 or hardly varies loses no digits. The
+  policy must not depend on units; no policy of this package does.
 
   Args:
-    make: parameters -> a policy whose programs are of float32, as in training.
-    like: any such parameters.
+    make: parameters -> a policy in float32, as in training, that `jit` can
+      trace.
+    like: example of the parameters.
 
   Returns:
-    Parameters -> a policy of numpy arrays, compiled inside. `observe` consumes
-    the memory.
+    Parameters -> a policy on numpy arrays. Its `observe` consumes the memory.
   """
   with jax.enable_x64(False):
-    # One array: each one that is handed over costs as much as some layers do.
+    # One array: passing an array costs as much as some layers do.
     _, unravel = flatten_util.ravel_pytree(like)
 
   def program(name, **options):
@@ -44,8 +44,8 @@ def compiled(
     program('init', static_argnums=3),
     program('choose'),
     program('recommend'),
-    # Written in place: copies of what has not changed would cost as much as a
-    # small network does.
+    # Updated in place: copying the unchanged part of the memory would cost as
+    # much as a small network.
     program('observe', donate_argnums=1),
   )
 
@@ -58,7 +58,7 @@ def compiled(
 
 
 class _Programs(NamedTuple):
-  """Functions of a policy, compiled, of parameters in one array before all."""
+  """Compiled functions of a policy; the first argument is the parameters."""
 
   init: Callable[..., Any]
   choose: Callable[..., Any]
@@ -67,9 +67,9 @@ class _Programs(NamedTuple):
 
 
 def _on_host(
-  programs: _Programs, flat: jax.Array, policy: base.Policy
-) -> base.Policy:
-  """The policy of some parameters."""
+  programs: _Programs, flat: jax.Array, policy: base.PolicyFunctions
+) -> base.PolicyFunctions:
+  """Returns the policy with these parameters."""
 
   def init(problem, observations, num_interventions):
     units = normalization.UnitConverter.fit(problem, observations)
@@ -107,7 +107,7 @@ def _on_host(
     with jax.enable_x64(False):
       return policy.parents(states)
 
-  return base.Policy(
+  return base.PolicyFunctions(
     init,
     choose,
     observe,

@@ -89,7 +89,7 @@ class Policy:
     self.metadata = metadata
     self._network = network
     self._params = params
-    self._functions: dict[int, base.Policy] = {}
+    self._functions: dict[int, base.PolicyFunctions] = {}
 
   def start(
     self,
@@ -167,7 +167,7 @@ class Session:
 
   def __init__(
     self,
-    functions: base.Policy,
+    functions: base.PolicyFunctions,
     problem: types.Problem,
     variables: Sequence[str],
     observations: np.ndarray,

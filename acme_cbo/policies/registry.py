@@ -48,7 +48,7 @@ class HostMethod(NamedTuple):
       empty string.
   """
 
-  make: Callable[[types.SCM, optimum.Optimum], policies_base.Policy]
+  make: Callable[[types.SCM, optimum.Optimum], policies_base.PolicyFunctions]
   unsupported_reason: Callable[[types.Problem], str] = lambda problem: ''
 
 
@@ -64,7 +64,7 @@ class TracedMethod(NamedTuple):
       empty string.
   """
 
-  make: Callable[[int, Any], policies_base.Policy]
+  make: Callable[[int, Any], policies_base.PolicyFunctions]
   params: Any
   kind: Hashable
   unsupported_reason: Callable[[types.Problem], str] = lambda problem: ''
@@ -108,7 +108,9 @@ def make(
   return {name: makers[name] for name in names}
 
 
-def _heuristic(make: Callable[[], policies_base.Policy]) -> TracedMethod:
+def _heuristic(
+  make: Callable[[], policies_base.PolicyFunctions],
+) -> TracedMethod:
   return TracedMethod(lambda max_set_size, params: make(), (), make)
 
 

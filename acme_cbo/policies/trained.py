@@ -14,7 +14,7 @@ from acme_cbo.policies import network_policy
 
 
 class _Memory(NamedTuple):
-  """What the policy keeps between its calls."""
+  """Memory of the policy between its calls."""
 
   problem: types.Problem
   prefix: networks_base.Prefix
@@ -29,13 +29,13 @@ def trained(
   kinds: Sequence[str],
   max_set_size: int,
   pick: Callable[..., Any],
-) -> base.Policy:
+) -> base.PolicyFunctions:
   """Returns the policy of a trained network.
 
   Args:
     network: functions of the network.
     params: parameters of the network.
-    kinds: of `beliefs.FACTORIES`, the beliefs to update beside it.
+    kinds: beliefs to update after every row, keys of `beliefs.FACTORIES`.
     max_set_size: Z, number of variables that one intervention sets at most.
     pick: `action_distribution.sample` to draw decisions as in training, so that
       different ones are made, `action_distribution.mode` for the most probable
@@ -88,7 +88,7 @@ def trained(
       for kind, belief in followed.items()
     }
 
-  return base.Policy(
+  return base.PolicyFunctions(
     init,
     choose,
     observe,

@@ -30,7 +30,7 @@ _PROTOCOL = episodes.Protocol(
 def _constant(settings):
   """Returns a policy that always makes the same intervention."""
   choice = hand_made_scms.do(settings, 4)
-  return base.Policy(
+  return base.PolicyFunctions(
     init=lambda problem, observations, num_interventions: [observations],
     choose=lambda key, memory: choice,
     observe=lambda memory, step, intervention, outcome: [*memory, outcome],

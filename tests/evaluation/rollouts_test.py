@@ -55,7 +55,7 @@ def _chain(goal) -> types.Task:
   return types.Task(scm, objective_lib.objective(scm, bank, 6))
 
 
-def _scripted(script: types.Intervention) -> policies_base.Policy:
+def _scripted(script: types.Intervention) -> policies_base.PolicyFunctions:
   """Returns a policy that makes the interventions of a script.
 
   Its belief is the last row that it observed, at first the mean of the
@@ -74,7 +74,7 @@ def _scripted(script: types.Intervention) -> policies_base.Policy:
     del memory, intervention
     return jnp.int32(step + 1), outcome
 
-  return policies_base.Policy(
+  return policies_base.PolicyFunctions(
     init,
     choose,
     observe,

@@ -1,4 +1,4 @@
-"""Rollouts: the prefix once per SCM, then T cached steps in each rollout."""
+"""Rollouts: encodes the prefix once per SCM, then takes T cached steps each."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def rollout(
   prefix: base.Prefix,
   observations: jax.Array,
   num_interventions: int,
-  kinds: config.RewardConfig,
+  rewards_config: config.RewardConfig,
 ) -> types.Trajectory:
   """Samples one episode.
 
@@ -37,7 +37,7 @@ def rollout(
     prefix: encoded observations, shared by the group.
     observations: [N, D] rows that `prefix` encodes.
     num_interventions: T.
-    kinds: variants of the rewards.
+    rewards_config: config of the rewards.
 
   Returns:
     The `Trajectory`.
@@ -50,7 +50,7 @@ def rollout(
     prefix,
     num_interventions,
     max_set_size,
-    {kinds.belief: beliefs.FACTORIES[kinds.belief]()},
+    {rewards_config.belief: beliefs.FACTORIES[rewards_config.belief]()},
   )
 
   def choose(keys, state):
@@ -63,23 +63,23 @@ def rollout(
   steps = episode.on_device(
     choose,
     policy.observe,
-    lambda state: state.belief_states[kinds.belief],
+    lambda state: state.belief_states[rewards_config.belief],
     policy.begin(observations),
     task,
     keys[:, :-1],
     keys[:, -1],
   )
-  return trajectory(task, kinds, steps)
+  return trajectory(task, rewards_config, steps)
 
 
 def trajectory(
-  task: types.Task, kinds: config.RewardConfig, steps: episode.Steps
+  task: types.Task, rewards_config: config.RewardConfig, steps: episode.Steps
 ) -> types.Trajectory:
   """Returns an episode as the learner needs it, with its rewards.
 
   Args:
     task: the SCM and its objective.
-    kinds: variants of the rewards.
+    rewards_config: config of the rewards.
     steps: T steps, whose choices are `network_policy.Choice`.
   """
   return types.Trajectory(
@@ -92,8 +92,8 @@ def trajectory(
     log_prob_cell=steps.choice.log_prob_cell,
     components=rewards.components(
       task,
-      kinds,
-      beliefs.FACTORIES[kinds.belief](),
+      rewards_config,
+      beliefs.FACTORIES[rewards_config.belief](),
       steps.belief_states,
       steps.intervention,
       steps.outcomes,
@@ -103,7 +103,7 @@ def trajectory(
   )
 
 
-# What an episode is made of, causes first.
+# Names of the rows of `non_finite_mask`, causes before their effects.
 CHECKED_NAMES = (
   'observation',
   'outcome',
@@ -115,19 +115,19 @@ CHECKED_NAMES = (
 def non_finite_mask(
   observations: jax.Array, trajectories: types.Trajectory
 ) -> jax.Array:
-  """On which tasks something is not finite.
+  """Finds the tasks whose episodes contain values that are not finite.
 
   Args:
-    observations: [B, N, D].
-    trajectories: with leading axes [B, G].
+    observations: [B, N, D] observations of each task.
+    trajectories: trajectories with leading axes [B, G].
 
   Returns:
-    [len(FAULTS), B] bool.
+    [len(CHECKED_NAMES), B] bool.
   """
   parts = (
     observations,
     trajectories.outcomes,
-    # NaN where any logit of the decision is.
+    # NaN if any logit of the decision is NaN.
     trajectories.log_prob_variable + trajectories.log_prob_cell,
     *jnp.moveaxis(trajectories.components, -1, 0),
   )
@@ -143,18 +143,18 @@ def act(
   tasks: types.Task,
   horizon: environments_config.HorizonConfig,
   num_generations: int,
-  kinds: config.RewardConfig,
+  rewards_config: config.RewardConfig,
 ) -> tuple[jax.Array, types.Trajectory]:
-  """A group of rollouts on every task.
+  """Samples a group of rollouts on every task.
 
   Args:
-    keys: [B] of each task, consumed.
+    keys: [B] random keys, consumed.
     params: parameters of the network.
-    network: its functions.
+    network: functions of the network.
     tasks: B tasks.
-    horizon: N and T.
-    num_generations: G.
-    kinds: of the rewards.
+    horizon: numbers of observations and interventions, N and T.
+    num_generations: G, number of rollouts per task.
+    rewards_config: config of the rewards.
 
   Returns:
     [B, N, D] observations and trajectories with leading axes [B, G].
@@ -176,7 +176,7 @@ def act(
         prefix,
         observations,
         horizon.num_interventions,
-        kinds,
+        rewards_config,
       )
     )(keys)
     return observations, trajectories

@@ -16,7 +16,7 @@ from acme_cbo.policies.baselines import search
 _NUM_DRAWS = 64
 
 
-def cbo(scm: types.SCM) -> base.Policy:
+def cbo(scm: types.SCM) -> base.PolicyFunctions:
   """Returns the policy of causal Bayesian optimization, given the true graph.
 
   It follows Aglietti et al., "Causal Bayesian Optimization" (2020). Each

@@ -7,7 +7,7 @@ from acme_cbo.policies.baselines import identification
 from acme_cbo.policies.baselines import search
 
 
-def gp_bo() -> base.Policy:
+def gp_bo() -> base.PolicyFunctions:
   """Returns the policy of Bayesian optimization without a causal graph.
 
   Each step intervenes on all settable variables, or on one of the largest

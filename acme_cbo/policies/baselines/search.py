@@ -128,9 +128,9 @@ class Search(NamedTuple):
   own_units: bool
 
 
-def policy(search: Search) -> base.Policy:
+def policy(search: Search) -> base.PolicyFunctions:
   """Returns the policy of a search."""
-  return base.Policy(
+  return base.PolicyFunctions(
     init=functools.partial(_init, search),
     choose=functools.partial(_choose, search),
     observe=functools.partial(_observe, search),

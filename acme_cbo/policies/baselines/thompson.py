@@ -61,7 +61,7 @@ class _Memory(NamedTuple):
   spent: float
 
 
-def posterior_thompson() -> base.Policy:
+def posterior_thompson() -> base.PolicyFunctions:
   """Returns a policy that samples from the exact posterior over linear SCMs.
 
   Each step draws an SCM, including its graph, and makes the best intervention
@@ -75,7 +75,7 @@ def posterior_thompson() -> base.Policy:
     The policy. It recommends the intervention with the largest mean of
     E[Y | do] over 128 posterior draws.
   """
-  return base.Policy(
+  return base.PolicyFunctions(
     init=_init, choose=_choose, observe=_observe, recommend=_recommend
   )
 
