@@ -52,6 +52,18 @@ def _run(event, size=_SIZE):
   return _finish(members), time.monotonic() - begin
 
 
+def _wait_for_port(address):
+  deadline = time.monotonic() + 10
+  while True:
+    try:
+      socket.create_connection(address, 5).close()
+      return
+    except ConnectionRefusedError:
+      if time.monotonic() > deadline:
+        raise
+      time.sleep(0.05)
+
+
 class SpecFromFlagsTest(parameterized.TestCase):
   def test_is_none_without_flags(self):
     self.assertIsNone(process_group.spec_from_flags(None, None, None))
@@ -199,8 +211,8 @@ class GroupTest(parameterized.TestCase):
   def test_other_clients_are_ignored(self):
     port = process_group.free_port()
     coordinator = _start(0, 2, port, '-')
-    time.sleep(0.3)
     address = ('127.0.0.1', port)
+    _wait_for_port(address)
     for sent in (
       b'',
       b'GET / HTTP/1.1\r\n\r\n',
