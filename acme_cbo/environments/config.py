@@ -37,7 +37,7 @@ class SimulatorConfig(config_schema.Section):
   )
 
   def __bool__(self) -> bool:
-    """Whether there is a simulator."""
+    """Returns whether there is a simulator."""
     return bool(self.make or self.command)
 
   def check(self, path: str) -> None:

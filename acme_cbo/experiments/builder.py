@@ -49,7 +49,7 @@ class Experiment:
 
   @property
   def can_be_replayed(self) -> bool:
-    """Whether its updates depend on nothing but the config and the seed."""
+    """Returns whether the updates depend on the config and the seed alone."""
     runtime = self.config.runtime
     in_lockstep = runtime.kind != 'threaded' or not runtime.max_lag
     return in_lockstep and not self.config.simulator

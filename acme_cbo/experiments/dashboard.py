@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, beside its curves."""
+"""Figures, histograms and layout of a run in TensorBoard."""
 
 from collections.abc import Callable, Mapping
 import re
@@ -61,7 +61,7 @@ def hparams(
 def histograms(
   tasks: results.HeldOut, outcomes: Mapping[str, rollouts.Outcome]
 ) -> dict[str, Callable[[types.TrainingState], dict[str, np.ndarray]]]:
-  """What is shown as a distribution, with every evaluation.
+  """Returns a function that computes the histograms of an evaluation.
 
   Args:
     tasks: the held-out SCMs.
@@ -113,7 +113,7 @@ def _short(module: str) -> str:
 def figures(
   tasks: results.HeldOut, outcomes: Mapping[str, rollouts.Outcome]
 ) -> dict[str, Callable[[dict[str, Any]], figure_lib.Figure | None]]:
-  """What is drawn with every evaluation.
+  """Returns a function that draws the figures of an evaluation.
 
   Args:
     tasks: the held-out SCMs.

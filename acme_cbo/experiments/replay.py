@@ -134,7 +134,7 @@ def describe(task: types.Task) -> str:
 def _met_with(
   exists: np.ndarray, observations: np.ndarray, rollouts: types.Trajectory
 ) -> str:
-  """What was observed and what a group of rollouts did, as text."""
+  """Describes the observations and a group of rollouts as text."""
   lines = [
     f'  x{j}  observed {_range(observations[:, j])}, '
     f'after interventions {_range(rollouts.outcomes[..., j])}'
@@ -146,7 +146,7 @@ def _met_with(
 
 
 def _range(values):
-  """As `-1.2 to 3.4`, and how many are not finite."""
+  """Formats a range as `-1.2 to 3.4`, with the number of non-finite values."""
   finite = values[np.isfinite(values)]
   lost = values.size - finite.size
   text = f'{finite.min():.4g} to {finite.max():.4g}' if finite.size else ''
@@ -184,7 +184,7 @@ def _after(update: int, experiment: builder.Experiment, workdir: pathlib.Path):
 def _updates(
   experiment: builder.Experiment, workdir: pathlib.Path, begun: bool
 ) -> int:
-  """How many updates a run has made, or begun; all of them if it was killed."""
+  """Returns the number of updates that a run has made or begun."""
   summary = run_directory.read_summary(workdir)
   if summary is None:
     return experiment.config.training.num_updates

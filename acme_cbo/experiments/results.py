@@ -1,4 +1,4 @@
-"""What a run came to: scores, tables, figures, and the policy itself.
+"""Results of a run: scores, tables, figures and the policy.
 
 W/policy/             the trained policy, without what trained it
 W/results.csv         a row per policy and held-out SCM
@@ -112,7 +112,7 @@ def _analyse(
   rows: list[dict[str, Any]],
   workdir: pathlib.Path,
 ) -> dict[str, Any] | None:
-  """What each reward came to, and a figure of it; nothing of a short run."""
+  """Analyzes and draws each reward; returns nothing for a short run."""
   rows = [row for row in rows if 'reward/total' in row]
   if len(rows) < analysis.MIN_VALUES:
     return None
@@ -151,7 +151,7 @@ def _analyse(
 
 
 def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
-  """As JSON can hold it; nothing where too few values tell."""
+  """Converts an estimate to JSON values; None where there are too few."""
   if not np.isfinite(estimate).all():
     return None
   return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}

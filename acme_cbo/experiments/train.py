@@ -160,7 +160,8 @@ def train_and_evaluate(
     )
     for difference in run_directory.environment_changes(starts):
       print(
-        f'not as at the last start, so that numbers may differ: {difference}',
+        'warning: the environment changed since the last start; results may '
+        f'differ: {difference}',
         flush=True,
       )
     with (
@@ -243,7 +244,7 @@ def train_and_evaluate(
 
 
 class _Record(trainer_lib.Callback):
-  """Keeps what is said of a run up to date, whenever it ends; the last one."""
+  """Keeps the facts of a run up to date; the last of its callbacks."""
 
   def __init__(
     self, facts: dict[str, Any], checkpointer: checkpoints.Checkpointer
@@ -336,7 +337,7 @@ def _what_to_do_next(
 
 
 def _flag(workdir: pathlib.Path) -> str:
-  """As it may be pasted into a shell."""
+  """Returns the flag of the directory, quoted for a shell."""
   return shlex.quote(f'--workdir={workdir}')
 
 

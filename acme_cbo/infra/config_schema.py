@@ -71,7 +71,7 @@ class Field:
 
   @property
   def is_number(self) -> bool:
-    """Whether the value is a number with a range."""
+    """Returns whether the value is a number with a range."""
     return self.kind in (int, float)
 
   def allowed(self) -> str:

@@ -8,7 +8,7 @@ from acme_cbo.infra import config_schema
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig(config_schema.Section):
-  """How actor and learner run: see `runtimes.factory`."""
+  """Settings of actor and learner, see `runtimes.factory`."""
 
   kind: Literal['fused', 'mesh', 'threaded'] = config_schema.field(
     'fused',

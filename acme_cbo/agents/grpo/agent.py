@@ -32,7 +32,7 @@ _MAX_DEAD_UPDATES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """What an update is made of.
+  """Parts of an update.
 
   Attributes:
     network: functions of the policy.
@@ -52,35 +52,35 @@ class Parts:
 
 
 def init(key: jax.Array, parts: Parts) -> types.TrainingState:
-  """The state before the first update. The key is consumed."""
+  """Returns the state before the first update. The key is consumed."""
   shapes, _ = priors.sample_task.eval_shape(key, parts.prior)
   task = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
   return learning.init(key, parts.network, parts.optimizer, task)
 
 
 def initial_state(seed: int, parts: Parts) -> types.TrainingState:
-  """`init` from a seed, compiled."""
+  """Returns `init` of a seed, compiled."""
   return programs(parts)['init'](jax.random.PRNGKey(seed))
 
 
 def task_keys(key: jax.Array, tasks: types.Task) -> jax.Array:
-  """[B] what the rollouts on each task are drawn from; `key` is consumed."""
+  """Returns [B] keys, one for the rollouts on each task; `key` is consumed."""
   return jax.random.split(key, len(tasks.scm.order))
 
 
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
-  """`act_on_each` with the `task_keys` of a key, which is consumed."""
+  """Returns `act_on_each` with the `task_keys` of a key, which is consumed."""
   return act_on_each(params, task_keys(key, tasks), tasks, parts)
 
 
 def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):
-  """A group of rollouts on every task, and what of it is not finite.
+  """Samples a group of rollouts on every task, and checks them.
 
   Args:
     params: parameters of the network.
-    keys: [B] of each task, consumed.
+    keys: [B] random keys of the tasks, consumed.
     tasks: B tasks.
-    parts: of the update.
+    parts: parts of the update.
 
   Returns:
     Observations and trajectories, see `acting.act`, and their
@@ -106,7 +106,7 @@ def learn(
   parts: Parts,
   axis: str | None = None,
 ):
-  """Updates the state from what `act` brought, see `learning.update`."""
+  """Updates the state with the experience of `act`, see `learning.update`."""
   return learning.update(
     state,
     parts.network,
@@ -123,7 +123,7 @@ def learn(
 def learner_faults(
   state: types.TrainingState, tasks, observations, trajectories, parts: Parts
 ) -> jax.Array:
-  """Where an update would not be finite, see `learning.non_finite_mask`."""
+  """Returns the `learning.non_finite_mask` of an update."""
   return learning.non_finite_mask(
     state.params,
     state.reference,
@@ -137,10 +137,10 @@ def learner_faults(
 
 
 def programs(parts: Parts) -> dict[str, stages.Wrapped]:
-  """What is compiled of an update, each for itself.
+  """Returns the programs of an update, each compiled on its own.
 
   Args:
-    parts: of the update.
+    parts: parts of the update.
 
   Returns:
     'init': key -> state; 'fill': key -> tasks and whether they are all there,
@@ -204,7 +204,7 @@ def trace(
 
 
 class Experience(NamedTuple):
-  """What an actor brings to a learner.
+  """Experience that an actor hands to the learner.
 
   Attributes:
     tasks: B tasks.
@@ -262,8 +262,8 @@ def update(
 
   Raises:
     errors.NonFiniteError: a loss or a gradient is not finite.
-    FloatingPointError: the policy has left the data behind, or no group has
-      told anything for a long time.
+    FloatingPointError: the policy has diverged from the one that acted, or
+      every group had zero advantage for many updates.
   """
   update = int(state.step) + 1
   tasks, data, seed, key = experience

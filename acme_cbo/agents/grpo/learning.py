@@ -58,7 +58,7 @@ def advantages(
   reward_config: config.RewardConfig,
   update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, jax.Array]:
-  """How much better than its group each decision did.
+  """Computes the advantage of each decision over its group.
 
   Args:
     components: [B, G, T, 4] rewards.
@@ -251,7 +251,7 @@ def update(
 
 
 def _of_all_tasks(of_own: jax.Array, axis: str | None) -> jax.Array:
-  """What every device has of its own tasks, one after the other: [B, ...]."""
+  """Gathers [B, ...] values of all tasks from the devices, in order."""
   if axis is None:
     return of_own
   return jax.lax.all_gather(of_own, axis, tiled=True)

@@ -45,7 +45,7 @@ def by_factors(optimization: jax.Array, regret_floor: float) -> jax.Array:
 def regret_rewards(
   optimization: jax.Array, simple_regret_share: float
 ) -> jax.Array:
-  """What each step's `optimization` reward counts for.
+  """Weighs each step's `optimization` reward by the regret it leaves.
 
   At a share of 1 an improvement on the best so far counts once for each step
   from then on, so that an episode adds up to the sum of the best so far.
@@ -96,7 +96,7 @@ def without_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:
 
 
 def returns(components: jax.Array, supervision: str) -> jax.Array:
-  """What each decision is judged by.
+  """Computes the return of each decision.
 
   Args:
     components: [..., T, 4] rewards, each on its own.

@@ -74,7 +74,7 @@ def unstacked(stacks: dict[str, jax.Array], like: Any) -> Any:
 
 
 def _of_matrices(stacks: Any) -> dict[str, Any]:
-  """Which axes of each stack are those of matrices; None if they are not."""
+  """Returns the axes of each stack that hold matrices; None without any."""
   return {
     shape: contrib.MuonDimensionNumbers(1, 2) if shape.count('x') == 1 else None
     for shape in stacks

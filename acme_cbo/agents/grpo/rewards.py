@@ -33,7 +33,7 @@ def total(
 
 
 def optimization(outcome: jax.Array, objective: types.Objective) -> jax.Array:
-  """Where the outcome lies between the worst and the best that can be reached.
+  """Normalizes an outcome by the worst and the best reachable one.
 
   `(E[Y | do] - worst) / (best - worst)`: 1 at the best intervention, to the
   resolution of the search for it (see `objective.objective`).
@@ -100,7 +100,7 @@ def structure(before: jax.Array, after: jax.Array) -> jax.Array:
 
 
 def parent(probability: jax.Array, intervened: jax.Array) -> jax.Array:
-  """How probable it is that what was set is a parent of the target.
+  """Returns the probability that the variables set are parents of the target.
 
   Args:
     probability: [D] that a variable is a parent of the target: the belief
@@ -150,7 +150,7 @@ def potential(
   belief: beliefs.Belief,
   state: Any,
 ) -> jax.Array:
-  """What a state of a belief is worth to `structure`: [], see `rewards`."""
+  """Returns [] the potential of a belief state, for `structure`."""
   candidates = beliefs.candidates(task.scm.problem)
   if kinds.potential == 'entropy':
     return certainty(belief.entropy(state), candidates)
@@ -172,7 +172,7 @@ def components(
   task: types.Task,
   kinds: config.RewardConfig,
   belief: beliefs.Belief,
-  believed: Any,
+  belief_states: Any,
   intervention: types.Intervention,
   outcomes: jax.Array,
   expected: jax.Array,
@@ -183,7 +183,7 @@ def components(
     task: the SCM and its objective.
     kinds: of the rewards.
     belief: that the states are of.
-    believed: T + 1 states of the belief, before each intervention and after
+    belief_states: T + 1 belief states, before each intervention and after
       the last.
     intervention: [T, D] what each step set.
     outcomes: [T, D] what was watched.
@@ -195,13 +195,13 @@ def components(
   scm, objective = task
 
   def known(state):
-    """What a belief is worth, and what it says of each variable."""
+    """Returns the potential and the parent probabilities of a belief state."""
     worth = potential(task, kinds, belief, state)
     if kinds.parents == 'truth':
       return worth, graphs.target_parents(scm).astype(worth.dtype)
     return worth, belief.parents(state)
 
-  worth, probability = jax.vmap(known)(believed)  # [T + 1], [T + 1, D]
+  worth, probability = jax.vmap(known)(belief_states)  # [T + 1], [T + 1, D]
   if kinds.outcome == 'sampled':
     reached = simulate.sampled_outcome(scm, outcomes)
   else:

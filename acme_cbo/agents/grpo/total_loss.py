@@ -24,7 +24,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def after_every_row(
-  said: Callable[..., Any],
+  head: Callable[..., Any],
   params,
   problem: types.Problem,
   prefix: base.Prefix,
@@ -32,23 +32,23 @@ def after_every_row(
   partials: action_distribution.PartialIntervention,
   of_each_row: bool = True,
 ) -> Any:
-  """What a network says in one turn after each of R rows.
+  """Evaluates a head of the network after each of R rows.
 
   Args:
-    said: its `turn` or its `predict`.
-    params: its parameters.
-    problem: of D variables.
-    prefix: of the observations.
-    encodings: after each row, from `Network.full`.
-    partials: [R, ...] what is chosen already then.
-    of_each_row: whether there is one for each row; else it is without the
-      leading axis, the same for all.
+    head: `action_head` or `predict` of the network.
+    params: parameters of the network.
+    problem: problem of D variables.
+    prefix: encoded observations.
+    encodings: network state after each row, from `Network.full`.
+    partials: [R, ...] partial intervention after each row.
+    of_each_row: whether `partials` has the leading axis; without it, one
+      partial intervention serves all rows.
 
   Returns:
-    What it says with a leading axis R.
+    Outputs of the head with a leading axis R.
   """
   return jax.vmap(
-    lambda encoding, partial: said(params, problem, prefix, encoding, partial),
+    lambda encoding, partial: head(params, problem, prefix, encoding, partial),
     (base.ENCODING_IN_AXES, 0 if of_each_row else None),
   )(encodings, partials)
 
@@ -62,16 +62,17 @@ def choices(
   trajectory: types.Trajectory,
   first: base.ActionHeadOutput | None = None,
 ) -> action_distribution.StepDistribution:
-  """The distributions that the decisions of an episode were drawn from.
+  """Returns the distributions that the decisions of an episode were drawn from.
 
   Args:
-    network: its functions.
-    params: its parameters.
-    problem: of D variables.
-    prefix: of the observations.
-    encodings: after each of R rows, from `Network.full`.
+    network: functions of the network.
+    params: parameters of the network.
+    problem: problem of D variables.
+    prefix: encoded observations.
+    encodings: network state after each of R rows, from `Network.full`.
     trajectory: the episode.
-    first: [T, ...] the first turns, of nothing chosen yet, if they are known.
+    first: [T, ...] outputs of the first action steps, where they are computed
+      already.
 
   Returns:
     `StepDistribution` with the leading axes T and Z.
@@ -81,24 +82,24 @@ def choices(
     trajectory.decision, problem.exists.size
   )  # [T, Z, ...]
   acting = base.select_rows(encodings, slice(-1))
-  known = [] if first is None else [first]
-  num_turns = trajectory.decision.variable.shape[-1]
-  said = known + [
+  computed = [] if first is None else [first]
+  max_set_size = trajectory.decision.variable.shape[-1]
+  outputs = computed + [
     after_every_row(
       network.action_head,
       params,
       problem,
       prefix,
       acting,
-      jax.tree.map(lambda leaf, turn=turn: leaf[:, turn], partials),
+      jax.tree.map(lambda leaf, step=step: leaf[:, step], partials),
     )
-    for turn in range(len(known), num_turns)
+    for step in range(len(computed), max_set_size)
   ]
   joint_logits, none_logits = jax.tree.map(
-    lambda *leaves: jnp.stack(leaves, 1), *[turn.logits for turn in said]
+    lambda *leaves: jnp.stack(leaves, 1), *[output.logits for output in outputs]
   )
-  every_turn = jax.vmap(action_distribution.step_distribution, (0, 0, None, 0))
-  return jax.vmap(every_turn)(joint_logits, none_logits, sets, partials)
+  every_step = jax.vmap(action_distribution.step_distribution, (0, 0, None, 0))
+  return jax.vmap(every_step)(joint_logits, none_logits, sets, partials)
 
 
 def _one_before_each(num_steps: int) -> np.ndarray:
