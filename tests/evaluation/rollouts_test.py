@@ -585,7 +585,7 @@ class HeldOutTest(parameterized.TestCase):
       self.assertEqual(set(done), {int(variable)})
 
   def test_shares_no_draw_with_training(self):
-    parts = miniature.parts(num_tasks=4)
+    parts = miniature.parts()
     num_updates = 50
 
     def record(tasks, complete):

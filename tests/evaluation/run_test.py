@@ -268,7 +268,7 @@ class InProcessTest(parameterized.TestCase):
       self._run(scms=('wide',), methods=methods[:1])
 
   def test_a_missing_policy_is_refused(self):
-    with self.assertRaisesRegex(errors.UsageError, 'holds no policy'):
+    with self.assertRaisesRegex(errors.UsageError, 'cannot read a policy from'):
       self._run(methods=('grpo',), policies={'grpo': self.root / 'none'})
     self.assertFalse((self.root / 'out').exists())
 

@@ -430,7 +430,9 @@ class SizeTest(parameterized.TestCase):
     self.assertEqual(few, many)
 
   def test_one_observation_is_an_error(self):
-    with self.assertRaisesRegex(ValueError, '1 observational row.*needs 2'):
+    with self.assertRaisesRegex(
+      ValueError, 'at least 2 observational rows, got 1'
+    ):
       _outputs(_episode(4, 1, 2))
 
   def test_a_variable_that_was_constant_stays_finite(self):
