@@ -1,4 +1,4 @@
-"""Figures, histograms and layout of a run in TensorBoard."""
+"""TensorBoard layout, hyperparameters, histograms and figures of a run."""
 
 from collections.abc import Callable, Mapping
 import re
@@ -19,31 +19,42 @@ from acme_cbo.experiments import results
 from acme_cbo.infra import config_schema
 from acme_cbo.training import analysis
 
-# Of the metrics whose curves are drawn.
+# Prefix of the metrics in the figure of the rewards.
 REWARDS = 'reward/'
-# Of a leaf of the optimizer's state: .mu['48x48'].
-_MEAN = re.compile(r"\.mu\['([^']+)'\]$")
+# Path of a momentum in the state of the optimizer: .mu['48x48'].
+_MOMENTUM = re.compile(r"\.mu\['([^']+)'\]$")
 
 
 def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
-  """The charts of the custom scalars tab: {category: {chart: tags}}."""
+  """Returns the charts of the custom scalars tab.
+
+  Args:
+    num_interventions: number of interventions of an episode.
+
+  Returns:
+    {category: {chart: [regular expressions of tags]}}.
+  """
   last = f'after_{num_interventions:02d}'
   return {
-    'Is it good?': {
+    'Performance': {
       'held-out score': ['eval/score_(first|mean|last)$'],
-      'last choice, by family': ['eval/score_last_.*'],
+      'held-out score of the last intervention, by family': [
+        'eval/score_last_.*'
+      ],
       'rewards': [f'{REWARDS}({"|".join(rewards_lib.COMPONENTS)})$'],
     },
-    'Does it know the causes?': {
+    'Beliefs about the parents': {
       'F1 after the last intervention': [f'belief/.*_f1_{last}'],
       'AUROC after the last intervention': [f'belief/.*_auroc_{last}'],
-      'calibration error after the last': [f'belief/.*_ece_{last}'],
+      'calibration error after the last intervention': [
+        f'belief/.*_ece_{last}'
+      ],
     },
-    'Is it well?': {
+    'Optimization': {
       'entropy': ['policy/entropy_.*'],
-      'divergence': ['policy/kl_.*'],
-      'sizes': ['train/.*_norm'],
-      'groups that tell nothing': ['train/dead_groups'],
+      'KL divergence': ['policy/kl_.*'],
+      'norms': ['train/.*_norm'],
+      'share of groups without advantages': ['train/dead_groups'],
     },
   }
 
@@ -51,7 +62,7 @@ def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
 def hparams(
   config: config_lib.GRPOConfig,
 ) -> dict[str, bool | float | str]:
-  """Every setting as the hparams tab can show it: {'grpo.beta': 0.0}."""
+  """Returns all settings for the hparams tab: {'grpo.beta': 0.0}."""
   return {
     path: value if isinstance(value, bool | int | float | str) else str(value)
     for path, value in config_schema.flat(config.to_dict()).items()
@@ -61,14 +72,14 @@ def hparams(
 def histograms(
   tasks: results.HeldOut, outcomes: Mapping[str, rollouts.Outcome]
 ) -> dict[str, Callable[[types.TrainingState], dict[str, np.ndarray]]]:
-  """Returns a function that computes the histograms of an evaluation.
+  """Returns the histograms that are logged with every evaluation.
 
   Args:
-    tasks: the held-out SCMs.
-    outcomes: whose 'grpo' is that of the latest evaluation.
+    tasks: held-out SCMs.
+    outcomes: outcomes by policy; 'grpo' is that of the latest evaluation.
 
   Returns:
-    {prefix of the tags: state -> {rest of the tag: numbers}}.
+    {prefix of the tags: state -> {rest of the tag: values}}.
   """
 
   def choices(state):
@@ -84,7 +95,7 @@ def histograms(
       'share_of_domain': (values[mask] - low) / (high - low),
     }
 
-  def named(tree):
+  def flatten(tree):
     return {
       f'{_short(module)}/{name}': np.asarray(array)
       for module, arrays in tree.items()
@@ -92,41 +103,43 @@ def histograms(
     }
 
   def gradients(state):
-    """The optimizer's exponential mean of them."""
+    """Returns the momenta, exponential means of the gradients."""
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
-    found = ((_MEAN.search(jax.tree_util.keystr(p)), x) for p, x in leaves)
-    means = {match[1]: stack for match, stack in found if match}
-    return named(optimizer.unstacked(means, state.params))
+    matches = (
+      (_MOMENTUM.search(jax.tree_util.keystr(p)), x) for p, x in leaves
+    )
+    momenta = {match[1]: stack for match, stack in matches if match}
+    return flatten(optimizer.unstack(momenta, state.params))
 
   return {
     'choices': choices,
-    'parameters': lambda state: named(state.params),
+    'parameters': lambda state: flatten(state.params),
     'gradients': gradients,
   }
 
 
 def _short(module: str) -> str:
-  """The last name of a module of Haiku, which is its own."""
+  """Returns the last part of the name of a Haiku module."""
   return module.split('/')[-1]
 
 
 def figures(
   tasks: results.HeldOut, outcomes: Mapping[str, rollouts.Outcome]
 ) -> dict[str, Callable[[dict[str, Any]], figure_lib.Figure | None]]:
-  """Returns a function that draws the figures of an evaluation.
+  """Returns the figures that are logged with every evaluation.
 
   Args:
-    tasks: the held-out SCMs.
-    outcomes: whose 'grpo' is that of the latest evaluation.
+    tasks: held-out SCMs.
+    outcomes: outcomes by policy; 'grpo' is that of the latest evaluation.
 
   Returns:
-    {tag: curves of the rewards -> figure, or None where it has nothing yet}.
+    {tag: curves of the rewards -> figure, or None if there is nothing to draw}.
   """
 
   def example(curves):
     del curves
     if isinstance(tasks, held_out_simulators.HeldOutSimulators):
-      return None  # Nobody knows the parents.
+      return None  # The true parents are unknown.
     scm = jax.tree.map(lambda leaf: leaf[0], tasks.scm)
     exists = scm.problem.exists
     outcome = outcomes['grpo']
@@ -143,10 +156,10 @@ def figures(
     )
 
   def rewards(curves):
-    named = {tag.removeprefix(REWARDS): x for tag, x in curves.items()}
-    if not named:
+    by_name = {tag.removeprefix(REWARDS): x for tag, x in curves.items()}
+    if not by_name:
       return None
-    smoothed = {name: analysis.smooth(x) for name, x in named.items()}
-    return plots.rewards(named, smoothed, dict.fromkeys(named))
+    smoothed = {name: analysis.smooth(x) for name, x in by_name.items()}
+    return plots.rewards(by_name, smoothed, dict.fromkeys(by_name))
 
   return {'figures/example_episode': example, 'figures/rewards': rewards}

@@ -1,6 +1,6 @@
-"""One update or evaluation of a run again, and what one of its SCMs met with.
+"""Repeats an update or an evaluation of a run, and describes one of its SCMs.
 
-The updates are as they were: a run is a function of its config and its seed.
+The numbers are the same: a run is a function of its config and its seed.
 """
 
 from collections.abc import Iterator
@@ -29,62 +29,66 @@ from acme_cbo.training import checkpoints
 
 
 def replay(workdir: pathlib.Path, update: int, index: int) -> str:
-  """Makes an update of a run again and describes one of its SCMs.
+  """Repeats an update of a run and describes one of its SCMs.
 
   Args:
-    workdir: of the run.
-    update: its number, counted from 1.
-    index: of the SCM in the batch of the update.
+    workdir: run directory.
+    update: number of the update, from 1.
+    index: index of the SCM in the batch of the update.
 
   Returns:
-    What was drawn and what came of it, as text.
+    Description of the SCM and of the rollouts on it.
 
   Raises:
-    errors.UsageError: there is no run in `workdir`, or no such SCM in it.
-    errors.NonFiniteError: something of the update is not finite, as in the run;
-      the description is a note on it.
+    errors.UsageError: there is no run in `workdir`, no such update or SCM, or
+      the run is not reproducible.
+    errors.NonFiniteError: a value of the update is not finite, as in the run;
+      the description is added as a note.
   """
-  experiment = _experiment(workdir)
+  experiment = _read_experiment(workdir)
   parts = experiment.parts
-  _check('--update', update, 1, _updates(experiment, workdir, begun=True))
+  _check('--update', update, 1, _num_updates(experiment, workdir, begun=True))
   _check('--scm', index, 0, parts.update.num_tasks - 1)
-  state, step, run = _after(update - 1, experiment, workdir)
+  state, step, programs = _repeat_until(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
-  tasks = priors.require_complete(*run['fill'](key_tasks))
-  (observations, trajectories), _ = run['act'](state.params, key_act, tasks)
+  tasks = priors.require_complete(*programs['fill'](key_tasks))
+  (observations, trajectories), _ = programs['act'](
+    state.params, key_act, tasks
+  )
   task, rows, rollouts = jax.device_get(
     jax.tree.map(lambda leaf: leaf[index], (tasks, observations, trajectories))
   )
   text = (
     f'update {update}, SCM {index}\n{describe(task)}\n'
-    f'{_met_with(task.scm.problem.exists, rows, rollouts)}'
+    f'{_describe_rollouts(task.scm.problem.exists, rows, rollouts)}'
   )
-  with _noting(text):
+  with _add_note(text):
     step(state)
-  return f'{text}\nAll of the update is finite.'
+  return f'{text}\nAll values of the update are finite.'
 
 
 def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
-  """Makes the evaluation after an update again and describes one of its SCMs.
+  """Repeats the evaluation after an update and describes one of its SCMs.
 
   Args:
-    workdir: of the run.
-    update: its number; 0 is before training.
-    index: of the SCM among those held out.
+    workdir: run directory.
+    update: number of the update; 0 is before training.
+    index: index of the held-out SCM.
 
   Returns:
-    What was drawn and how every policy scored, as text.
+    Description of the SCM and the scores of all policies on it.
 
   Raises:
-    errors.UsageError: there is no run in `workdir`, or no such SCM in it.
-    errors.NonFiniteError: something of the evaluation is not finite, as in the
-      run; the description is a note on it.
+    errors.UsageError: there is no run in `workdir`, no such update or SCM, or
+      the run is not reproducible.
+    errors.NonFiniteError: a value of the evaluation is not finite, as in the
+      run; the description is added as a note.
   """
-  experiment = _experiment(workdir)
-  _check('--update', update, 0, _updates(experiment, workdir, begun=False))
+  experiment = _read_experiment(workdir)
+  _check('--update', update, 0, _num_updates(experiment, workdir, begun=False))
   _check('--scm', index, 0, experiment.config.evaluation.num_tasks - 1)
-  state, *_ = _after(update, experiment, workdir)
+  state, *_ = _repeat_until(update, experiment, workdir)
   held_out_tasks = train.held_out_tasks(experiment)
   assert not isinstance(held_out_tasks, held_out_simulators.HeldOutSimulators)
   task = jax.device_get(
@@ -92,7 +96,7 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
   )
   text = f'after update {update}, held-out SCM {index}\n{describe(task)}'
   score = held_out_tasks.network_scorer(experiment.parts.network)
-  with _noting(text):
+  with _add_note(text):
     outcomes = {
       'grpo': score(state.params, update),
       **held_out_tasks.scores(held_out.HEURISTICS),
@@ -106,15 +110,15 @@ def replay_held_out(workdir: pathlib.Path, update: int, index: int) -> str:
 
 
 def describe(task: types.Task) -> str:
-  """A task of D variables, given as numpy arrays, as lines of text."""
+  """Returns a description of a task of D variables, in numpy arrays."""
   scm, objective = task
   problem = scm.problem
   lines = [
     f'{mechanisms.Family(scm.family).name.lower()} mechanisms, '
     f'{graphs.Graph(scm.graph).name.lower()} graph, '
-    f'{"maximise" if problem.goal > 0 else "minimise"} the target; '
+    f'{"maximize" if problem.goal > 0 else "minimize"} the target; '
     f'E[Y | do] from {objective.worst:.4g} to {objective.best:.4g}, '
-    f'{objective.baseline:.4g} if nothing is done (internal units)'
+    f'{objective.baseline:.4g} without an intervention (internal units)'
   ]
   for j in np.flatnonzero(problem.exists):
     parents = ', '.join(f'x{i}' for i in np.flatnonzero(scm.parents[j]))
@@ -124,17 +128,17 @@ def describe(task: types.Task) -> str:
       else (
         f'in [{problem.low[j]:.4g}, {problem.high[j]:.4g}]'
         if problem.settable[j]
-        else 'may not be set'
+        else 'cannot be intervened on'
       )
     )
     lines.append(f'  x{j}  {role}; parents: {parents or "none"}')
   return '\n'.join(lines)
 
 
-def _met_with(
+def _describe_rollouts(
   exists: np.ndarray, observations: np.ndarray, rollouts: types.Trajectory
 ) -> str:
-  """Describes the observations and a group of rollouts as text."""
+  """Returns the ranges of observations, outcomes and rewards, as text."""
   lines = [
     f'  x{j}  observed {_range(observations[:, j])}, '
     f'after interventions {_range(rollouts.outcomes[..., j])}'
@@ -146,45 +150,53 @@ def _met_with(
 
 
 def _range(values):
-  """Formats a range as `-1.2 to 3.4`, with the number of non-finite values."""
+  """Returns '-1.2 to 3.4', and the number of values that are not finite."""
   finite = values[np.isfinite(values)]
-  lost = values.size - finite.size
+  num_lost = values.size - finite.size
   text = f'{finite.min():.4g} to {finite.max():.4g}' if finite.size else ''
-  return f'{text} ({lost} of {values.size} not finite)' if lost else text
+  return (
+    f'{text} ({num_lost} of {values.size} not finite)' if num_lost else text
+  )
 
 
-def _experiment(workdir: pathlib.Path) -> builder.Experiment:
+def _read_experiment(workdir: pathlib.Path) -> builder.Experiment:
+  """Returns the experiment of a run, which has to be reproducible."""
   experiment = builder.from_config(config_lib.read(workdir))
   if not experiment.can_be_replayed:
     raise errors.UsageError(
-      f'the updates of the run in --workdir={workdir} cannot be made again: '
-      'which parameters its actors had was a matter of time'
+      f'the run in --workdir={workdir} is not reproducible: it used '
+      'asynchronous actors (config.runtime.max_lag > 0) or a simulator'
     )
   return experiment
 
 
-def _after(update: int, experiment: builder.Experiment, workdir: pathlib.Path):
-  """The state after an update of a run, what goes on from it, its programs."""
-  run = factory.compile_programs(
+def _repeat_until(
+  update: int, experiment: builder.Experiment, workdir: pathlib.Path
+):
+  """Returns the state after an update, the next step, and the programs."""
+  programs = factory.compile_programs(
     fused.Fused(experiment.parts),
     experiment.parts_from,
     experiment.config.training.quick_compile,
   )
-  state = run['init'](jax.random.PRNGKey(experiment.config.seed))
+  state = programs['init'](jax.random.PRNGKey(experiment.config.seed))
   with checkpoints.Checkpointer(workdir / 'checkpoints') as checkpointer:
     nearest = checkpointer.latest_step(before=update + 1)
     if nearest:
       state, _ = checkpointer.restore(state, nearest)
-  step = agent.make_step(run)
+  step = agent.make_step(programs)
   while int(state.step) < update:
     state, _ = step(state)
-  return state, step, run
+  return state, step, programs
 
 
-def _updates(
+def _num_updates(
   experiment: builder.Experiment, workdir: pathlib.Path, begun: bool
 ) -> int:
-  """Returns the number of updates that a run has made or begun."""
+  """Returns the number of updates that a run has made, or begun.
+
+  It is that of the config if the run was killed.
+  """
   summary = run_directory.read_summary(workdir)
   if summary is None:
     return experiment.config.training.num_updates
@@ -195,13 +207,14 @@ def _updates(
 
 
 def _check(flag: str, value: int, least: int, most: int) -> None:
+  """Raises unless the value of a flag is within a range."""
   if not least <= value <= most:
     raise errors.UsageError(f'{flag} is {value}; the run has {least} to {most}')
 
 
 @contextlib.contextmanager
-def _noting(text: str) -> Iterator[None]:
-  """Adds the text to an error that something is not finite."""
+def _add_note(text: str) -> Iterator[None]:
+  """Adds a note to a `NonFiniteError`."""
   try:
     yield
   except errors.NonFiniteError as error:

@@ -1,10 +1,10 @@
-"""Results of a run: scores, tables, figures and the policy.
+"""Results of a run: scores, tables, figures and the trained policy.
 
-W/policy/             the trained policy, without what trained it
+W/policy/             trained policy, independent of the other files
 W/results.csv         a row per policy and held-out SCM
-W/learning_curve.png  the held-out score over updates
-W/rewards.png         each reward over updates, of runs of 10 or more
-W/README.md           what the policy is for and how good it is
+W/learning_curve.png  held-out score over updates
+W/rewards.png         reward components over updates, for 10 or more updates
+W/README.md           model card: use and performance of the policy
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ HeldOut = held_out.HeldOut | held_out_simulators.HeldOutSimulators
 
 
 def metrics(tasks: HeldOut, outcome: rollouts.Outcome) -> dict[str, float]:
-  """Scalars of one evaluation, for the loggers.
+  """Computes the scalars of one evaluation, for the loggers.
 
   Args:
-    tasks: the held-out SCMs.
-    outcome: of a policy on them.
+    tasks: held-out SCMs.
+    outcome: outcome of a policy on them.
 
   Returns:
     {tag: value}.
   """
   score = np.asarray(outcome.score)
   scalars: dict[str, float] = {}
-  for group, chosen in tasks.groups().items():
+  for group, selection in tasks.groups().items():
     suffix = '' if group == 'all' else f'_{group}'
-    part = score[chosen]
+    part = score[selection]
     scalars[f'eval/score_first{suffix}'] = part[:, 0].mean()
     scalars[f'eval/score_mean{suffix}'] = part.mean()
     scalars[f'eval/score_best{suffix}'] = part.max(1).mean()
@@ -65,13 +65,13 @@ def write(
   """Writes the table and the figures of a run.
 
   Args:
-    experiment: of the run.
-    tasks: the held-out SCMs.
-    outcomes: 'grpo', 'untrained' and the heuristics on them.
-    workdir: of the run.
+    experiment: experiment of the run.
+    tasks: held-out SCMs.
+    outcomes: outcomes of 'grpo', 'untrained' and the heuristics on them.
+    workdir: run directory.
 
   Returns:
-    What they come to, as `summary.json` holds it.
+    Results for `summary.json`.
   """
   config = experiment.config
   table = pd.concat(
@@ -83,7 +83,7 @@ def write(
   )
   table.to_csv(workdir / 'results.csv', index=False)
   confidence = config.evaluation.confidence
-  found = {
+  summary = {
     'rewards': dataclasses.asdict(config.rewards),
     'simple_regret_share': config.grpo.simple_regret_share,
     'regret_floor': config.grpo.regret_floor,
@@ -96,23 +96,23 @@ def write(
     'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),
     'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }
-  rows = _rows(workdir)
-  _draw_learning_curve(workdir, rows, found['evaluation'], tasks)
-  return found | {'analysis': _analyse(experiment, rows, workdir)}
+  rows = _read_metrics(workdir)
+  _draw_learning_curve(workdir, rows, summary['evaluation'], tasks)
+  return summary | {'analysis': _analyze(experiment, rows, workdir)}
 
 
-def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """All that was logged."""
+def _read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns all rows of the log of a run."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]
 
 
-def _analyse(
+def _analyze(
   experiment: builder.Experiment,
   rows: list[dict[str, Any]],
   workdir: pathlib.Path,
 ) -> dict[str, Any] | None:
-  """Analyzes and draws each reward; returns nothing for a short run."""
+  """Analyzes and plots the reward components; returns None for a short run."""
   rows = [row for row in rows if 'reward/total' in row]
   if len(rows) < analysis.MIN_VALUES:
     return None
@@ -123,7 +123,7 @@ def _analyse(
     for tag in rows[0]
     if tag.startswith('reward/')
   }
-  found = {
+  analyses = {
     name: analysis.analyze(
       values,
       confidence,
@@ -135,7 +135,7 @@ def _analyse(
   figure = plots.rewards(
     curves,
     {name: analysis.smooth(values) for name, values in curves.items()},
-    {name: entry.converged_at for name, entry in found.items()},
+    {name: entry.converged_at for name, entry in analyses.items()},
   )
   plots.save(workdir / 'rewards.png', figure)
   return {
@@ -146,12 +146,12 @@ def _analyse(
       'noise': entry.noise,
       'largest_fall': entry.largest_fall,
     }
-    for name, entry in found.items()
+    for name, entry in analyses.items()
   }
 
 
 def _estimate(estimate: analysis.Estimate) -> dict[str, Any] | None:
-  """Converts an estimate to JSON values; None where there are too few."""
+  """Returns an estimate for JSON; None if there were too few values."""
   if not np.isfinite(estimate).all():
     return None
   return {'mean': estimate.mean, 'interval': [estimate.low, estimate.high]}
@@ -164,17 +164,17 @@ def save_policy(
   facts: dict[str, Any],
   workdir: pathlib.Path,
 ) -> None:
-  """Writes what others need of a run: the policy, and a page about it.
+  """Writes the trained policy and its model card.
 
   Args:
     experiment: experiment of the run.
-    starts: of the run, from `run_directory.record_start`.
-    params: of the policy.
-    facts: of the run, with what `write` returned.
-    workdir: of the run.
+    starts: starts of the run, from `run_directory.record_start`.
+    params: parameters of the policy.
+    facts: facts about the run, with the results of `write`.
+    workdir: run directory.
   """
   values = experiment.config.to_dict()
-  about = {
+  metadata = {
     'name': facts['name'],
     'seed': facts['seed'],
     'updates': facts['updates'],
@@ -185,7 +185,7 @@ def save_policy(
     'simple_regret_share': facts['simple_regret_share'],
     'regret_floor': facts['regret_floor'],
   }
-  saving.save(workdir / 'policy', experiment.config.network, params, about)
+  saving.save(workdir / 'policy', experiment.config.network, params, metadata)
   page = report.model_card(facts, values, starts, str(workdir / 'policy'))
   run_directory.write_text(workdir / 'README.md', page)
 

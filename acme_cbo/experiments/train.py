@@ -1,9 +1,9 @@
-"""One training run, from its parts to its table, its files in one directory.
+"""A training run, with all its files in one directory.
 
-W/metrics.jsonl, tb/  every metric of every update and evaluation
-W/checkpoints/        states that training can go on from
+W/metrics.jsonl, tb/  metrics of every update and evaluation
+W/checkpoints/        states that training can resume from
 
-and what `run_directory` and `results` write.
+The other files are written by `run_directory` and `results`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,9 +43,9 @@ from acme_cbo.training import progress
 from acme_cbo.training import stopping
 from acme_cbo.training import trainer as trainer_lib
 
-# By which the best checkpoints are kept.
+# Metric that the best checkpoints are selected by.
 _SCORE = 'eval/score_last'
-# What is shown beside the settings of a run.
+# Metrics beside the hyperparameters in TensorBoard.
 _SHOWN = ('eval/score_first', 'eval/score_mean', _SCORE, 'reward/total')
 
 
@@ -60,22 +60,22 @@ def run(
 
   Args:
     config: config of the run; None is the config of process 0.
-    workdir: see `train_and_evaluate`; None is one of the name of the run.
+    workdir: see `train_and_evaluate`; None for a directory named after the run.
     resume: see `train_and_evaluate`.
     resume_step: see `train_and_evaluate`.
-    place: of this process among several; None where it is alone.
+    place: index of this process among several, and how they connect; None for
+      a single process.
 
   Raises:
-    errors.UsageError: see `train_and_evaluate`, or the processes do not fit
-      each other.
+    errors.UsageError: see `train_and_evaluate`, or the processes do not match.
     errors.Interrupted: see `train_and_evaluate`.
-    errors.PeerError: another process has not come, or was lost.
+    errors.PeerError: another process did not connect, or was lost.
   """
   values = config.to_dict() if config else None
   with process_group.join(place, values) as group:
     if isinstance(group, process_group.Worker):
-      same = config_lib.GRPOConfig.from_dict(group.config)
-      follow(builder.from_config(same), group)
+      worker_config = config_lib.GRPOConfig.from_dict(group.config)
+      run_worker(builder.from_config(worker_config), group)
       return
     assert config is not None
     train_and_evaluate(
@@ -95,28 +95,28 @@ def train_and_evaluate(
   group: process_group.SingleProcess = process_group.SINGLE_PROCESS,
   more_callbacks: Sequence[trainer_lib.Callback] = (),
 ) -> dict[str, Any]:
-  """Trains a policy, scores it beside the heuristics, writes it all down.
+  """Trains a policy, evaluates it, and writes all files of the run.
 
   Args:
-    experiment: the wired parts.
-    workdir: an empty directory or one that does not exist; that of a run, where
-      it is resumed.
-    resume: go on with the run in `workdir` from its latest checkpoint, or from
-      the beginning where it has none yet.
-    resume_step: go on from the checkpoint of this step; later ones are deleted.
-    group: the processes that train together, of which this one leads.
+    experiment: config and parts.
+    workdir: run directory. It must be missing or empty, unless its run is
+      resumed.
+    resume: whether to resume the run in `workdir` from its latest checkpoint,
+      or from the beginning if it has none yet.
+    resume_step: step of the checkpoint to resume from; later ones are deleted.
+    group: the processes that train together; this one coordinates them.
     more_callbacks: callbacks beside those that the config names.
 
   Returns:
-    What `summary.json` holds.
+    Contents of `summary.json`.
 
   Raises:
     errors.UsageError: the directory cannot be used, or holds no run of this
-      config that could go on.
-    errors.Interrupted: a signal came in; the run can be resumed.
+      config that can be resumed.
+    errors.Interrupted: a signal was received; the run can be resumed.
     errors.PeerError: another process was lost; the run can be resumed.
   """
-  begun = time.monotonic()
+  start_time = time.monotonic()
   config, values = experiment.config, experiment.config.to_dict()
   own = (*callbacks.load(config.training.callbacks), *more_callbacks)
   if not resume:
@@ -142,15 +142,15 @@ def train_and_evaluate(
     runtime = factory.make_runtime(
       experiment.parts, config.runtime, config.simulator, group
     )
-    run = factory.compile_programs(
+    programs = factory.compile_programs(
       runtime, experiment.parts_from, config.training.quick_compile
     )
-    # Training that could not begin is refused before all is written.
-    beginning = runtime.init_state(run, config.seed)
-    # An update takes the state away.
-    untrained = jax.tree.map(np.array, beginning.params)
+    # Errors of the first state are raised before any file is written.
+    initial = runtime.init_state(programs, config.seed)
+    # A copy, since an update donates the state.
+    untrained = jax.tree.map(np.array, initial.params)
     state, metadata = _starting_point(
-      checkpointer, beginning, resume, resume_step, workdir
+      checkpointer, initial, resume, resume_step, workdir
     )
     state = runtime.device_put(state)
     starts = run_directory.record_start(
@@ -160,14 +160,14 @@ def train_and_evaluate(
     )
     for difference in run_directory.environment_changes(starts):
       print(
-        'warning: the environment changed since the last start; results may '
+        'warning: environment changed since the last start; results may '
         f'differ: {difference}',
         flush=True,
       )
     with (
-      run_directory.summary_on_exit(workdir, facts, begun) as guard,
-      _what_to_do_next(workdir, experiment.can_be_replayed),
-      runtime.session(run, state) as step,
+      run_directory.summary_on_exit(workdir, facts, start_time) as guard,
+      _note_next_command(workdir, experiment.can_be_replayed),
+      runtime.session(programs, state) as step,
     ):
       group.on_peer_loss(guard.record_failure)
       facts['parameters'] = _announce(experiment, state, workdir)
@@ -176,7 +176,7 @@ def train_and_evaluate(
       outcomes: dict[str, rollouts.Outcome] = {}
 
       def evaluate_state(state):
-        """Scores a policy; the first time also those it is compared to."""
+        """Evaluates a policy; the first call also evaluates the baselines."""
         if not outcomes:
           outcomes['untrained'] = score(untrained, 0)
           outcomes.update(tasks.scores(tasks.heuristics))
@@ -224,7 +224,7 @@ def train_and_evaluate(
       state = runtime.to_local(trainer.fit(state))
       if signal := guard.get_signal():
         raise errors.Interrupted(signal, f'after update {trainer.updates}')
-      if not outcomes:  # It went on from its end.
+      if not outcomes:  # It was resumed after the last update.
         evaluate_state(state)
       facts['finished_by'] = trainer.stop_reason or 'all updates were made'
       if trainer.stop_reason:
@@ -237,14 +237,15 @@ def train_and_evaluate(
   summary = json.loads((workdir / 'summary.json').read_text())
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
-    f'{" since it went on" if resume else ""}; all of it in {workdir}',
+    f'{" since the run was resumed" if resume else ""}; all files are in '
+    f'{workdir}',
     flush=True,
   )
   return summary
 
 
 class _Record(trainer_lib.Callback):
-  """Keeps the facts of a run up to date; the last of its callbacks."""
+  """Keeps the facts for `summary.json` up to date; the last callback."""
 
   def __init__(
     self, facts: dict[str, Any], checkpointer: checkpoints.Checkpointer
@@ -253,19 +254,19 @@ class _Record(trainer_lib.Callback):
     self._checkpointer = checkpointer
 
   def on_fit_start(self, trainer, state):
-    """Keeps it."""
+    """Updates the facts."""
     self._keep(trainer)
 
   def on_after_log(self, trainer, state, metrics):
-    """Keeps it."""
+    """Updates the facts."""
     self._keep(trainer)
 
   def on_fit_end(self, trainer, state):
-    """Keeps it."""
+    """Updates the facts."""
     self._keep(trainer)
 
   def on_exception(self, trainer, exception):
-    """Keeps it."""
+    """Updates the facts."""
     self._keep(trainer)
 
   def _keep(self, trainer):
@@ -273,30 +274,32 @@ class _Record(trainer_lib.Callback):
     self._facts['latest_checkpoint'] = self._checkpointer.latest_step()
 
 
-def follow(experiment: builder.Experiment, group: process_group.Worker) -> None:
-  """Trains as `train_and_evaluate` does in the process that leads.
+def run_worker(
+  experiment: builder.Experiment, group: process_group.Worker
+) -> None:
+  """Takes part in the training run that the coordinator leads.
 
   Args:
-    experiment: the wired parts.
-    group: what this process is among the others.
+    experiment: config and parts.
+    group: connection of this process to the coordinator.
 
   Raises:
-    errors.Interrupted: the run was.
+    errors.Interrupted: the run was interrupted.
   """
   config = experiment.config
   runtime = factory.make_runtime(
     experiment.parts, config.runtime, config.simulator, group
   )
-  run = factory.compile_programs(
+  programs = factory.compile_programs(
     runtime, experiment.parts_from, config.training.quick_compile
   )
-  state = runtime.init_state(run, config.seed)
-  with signals.SignalGuard(lambda signal: None) as interrupted:
-    runtime.run_worker(interrupted, run, state)
+  state = runtime.init_state(programs, config.seed)
+  with signals.SignalGuard(lambda signal: None) as get_signal:
+    runtime.run_worker(get_signal, programs, state)
 
 
 def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
-  """The tasks that policies of a run are scored on."""
+  """Returns the tasks that the policies of a run are evaluated on."""
   config, prior = experiment.config, experiment.parts.prior
   if config.simulator:
     return held_out_simulators.HeldOutSimulators(
@@ -315,34 +318,34 @@ def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
 
 
 @contextlib.contextmanager
-def _what_to_do_next(
+def _note_next_command(
   workdir: pathlib.Path, can_be_replayed: bool
 ) -> Iterator[None]:
-  """Adds to an error the command that shows its cause, or that goes on."""
+  """Adds a note to an error: the command that inspects it, or resumes."""
   try:
     yield
   except errors.NonFiniteError as error:
     if can_be_replayed:
       error.add_note(
-        f'see what it met with: {cli.command("replay")} '
+        f'inspect the failing SCM with: {cli.command("replay")} '
         f'{_flag(workdir)} --update={error.update} --scm={error.task}'
         f'{" --held_out" if error.held_out else ""}'
       )
     raise
   except (errors.Interrupted, errors.PeerError) as error:
     error.add_note(
-      f'go on with: {cli.command("train")} --resume {_flag(workdir)}'
+      f'resume with: {cli.command("train")} --resume {_flag(workdir)}'
     )
     raise
 
 
 def _flag(workdir: pathlib.Path) -> str:
-  """Returns the flag of the directory, quoted for a shell."""
+  """Returns the flag --workdir, quoted for a shell."""
   return shlex.quote(f'--workdir={workdir}')
 
 
 def _announce(experiment, state, workdir) -> int:
-  """Says what is trained and where; returns its number of parameters."""
+  """Prints what is trained and where; returns the number of parameters."""
   config = experiment.config
   kind = 'simulated systems' if config.simulator else 'SCMs'
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -350,9 +353,8 @@ def _announce(experiment, state, workdir) -> int:
     f'{config.name}: a policy of {size:,} parameters, '
     f'{config.training.num_updates} updates '
     f'of {config.grpo.num_tasks} {kind} x {config.grpo.num_generations} '
-    f'episodes on '
-    f'{jax.devices()[0].platform}\n'
-    f'watch it with: {cli.executable("tensorboard")} '
+    f'episodes on {jax.devices()[0].platform}\n'
+    f'monitor it with: {cli.executable("tensorboard")} '
     f'{shlex.quote(f"--logdir={workdir}")}',
     flush=True,
   )
@@ -366,14 +368,14 @@ def _starting_point(
   resume_step: int | None,
   workdir: pathlib.Path,
 ) -> tuple[types.TrainingState, dict[str, Any]]:
-  """The state to go on from and its metadata, which a new run has not."""
+  """Returns the first state, and the metadata of its checkpoint if any."""
   if not resume:
     return state, {}
   if resume_step is None and checkpointer.latest_step() is None:
     run_directory.clear(workdir)
     return state, {}
   state, metadata = checkpointer.restore(state, resume_step)
-  print(f'going on after update {int(state.step)}', flush=True)
+  print(f'resuming after update {int(state.step)}', flush=True)
   return state, metadata
 
 
@@ -387,14 +389,14 @@ def _trainer(
   runtime: fused.Fused,
   step: agent.Step,
 ) -> trainer_lib.Trainer:
-  """The trainer of a run: the callbacks of its config, and then the `last`."""
+  """Returns the trainer of a run, with `last` as its last callbacks."""
   config, cadence = experiment.config, experiment.config.training
   evaluation = callbacks.Evaluation(evaluate_state, cadence.eval_every)
-  if_wanted: list[trainer_lib.Callback] = []
+  optional: list[trainer_lib.Callback] = []
   if cadence.patience:
-    if_wanted.append(stopping.EarlyStopping(_SCORE, cadence.patience))
+    optional.append(stopping.EarlyStopping(_SCORE, cadence.patience))
   if cadence.profile_from:
-    if_wanted.append(
+    optional.append(
       monitors.Profile(
         workdir / 'profile', cadence.profile_from, cadence.profile_updates
       )
@@ -427,7 +429,7 @@ def _trainer(
         cadence.convergence_tolerance,
         cadence.stop_when_converged,
       ),
-      *if_wanted,
+      *optional,
       *last,
     ),
   )

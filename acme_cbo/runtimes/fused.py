@@ -43,7 +43,7 @@ class Fused:
     Yields:
       Name and traced program of each.
     """
-    return agent.trace(self.programs)
+    return agent.trace_programs(self.programs)
 
   def init_state(
     self, programs: Mapping[str, Callable[..., Any]], seed: int

@@ -193,7 +193,7 @@ def _programs(
 
   def act(params, key, tasks):
     data, faults = over_devices(
-      lambda params, keys, tasks: agent.act_on_each(
+      lambda params, keys, tasks: agent.act_with_keys(
         params, select_shard(keys), select_shard(tasks), parts
       ),
       (replicated, replicated, replicated),
@@ -210,7 +210,7 @@ def _programs(
       replicated,
     )(state, tasks, observations, trajectories)
 
-  def learner_faults(state, tasks, observations, trajectories):
+  def learner_non_finite_mask(state, tasks, observations, trajectories):
     # Advantages may depend on all tasks, so that their data are gathered first.
     def gather_in_task_order(leaf):
       by_device = leaf.reshape(size, num_parts, -1, *leaf.shape[1:])
@@ -219,7 +219,9 @@ def _programs(
     observations, trajectories = jax.tree.map(
       gather_in_task_order, (observations, trajectories)
     )
-    return agent.learner_faults(state, tasks, observations, trajectories, parts)
+    return agent.learner_non_finite_mask(
+      state, tasks, observations, trajectories, parts
+    )
 
   def jit(function, in_shardings, out_shardings, **kwargs):
     return jax.jit(
@@ -239,5 +241,5 @@ def _programs(
     ),
     'act': jit(act, (whole, whole, whole), (by_task, whole)),
     'learn': jit(learn, data_shardings, whole, donate_argnums=0),
-    'faults': jit(learner_faults, data_shardings, whole),
+    'faults': jit(learner_non_finite_mask, data_shardings, whole),
   }

@@ -82,7 +82,7 @@ class Simulated(threaded.Threaded):
     )
     outcomes = jax.ShapeDtypeStruct((*batch, size), jnp.float32)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    traced = functools.partial(agent.traced_with, self.programs)
+    traced = functools.partial(agent.trace_program, self.programs)
     program, state = traced('init', key)
     yield program
     program, (prefixes, states) = traced('begin', state.params, problems, rows)

@@ -132,7 +132,7 @@ class BuiltPartsTest(absltest.TestCase):
         {'optimizer.warmup_updates': 5, 'training.num_updates': updates},
       )
       optimizer = builder.from_config(config).parts.optimizer
-      params = optimizer_lib.stacked({'w': jnp.ones(2)})
+      params = optimizer_lib.stack_by_shape({'w': jnp.ones(2)})
       optimizer.update(params, optimizer.init(params), params)
 
 

@@ -98,9 +98,9 @@ class HistogramsTest(absltest.TestCase):
     state = jax.jit(lambda key: agent.init(key, parts))(jax.random.PRNGKey(0))
     gradient = jax.tree.map(lambda x: jnp.full_like(x, 2.0), state.params)
     _, opt_state = jax.jit(optimizer.update)(
-      optimizer_lib.stacked(gradient),
+      optimizer_lib.stack_by_shape(gradient),
       state.opt_state,
-      optimizer_lib.stacked(state.params),
+      optimizer_lib.stack_by_shape(state.params),
     )
     state = state._replace(opt_state=opt_state)
     tasks = held_out.HeldOut(0, miniature.PRIOR, 2, miniature.HORIZON)

@@ -145,7 +145,7 @@ class ResumeTest(parameterized.TestCase):
     self.assertGreaterEqual(summary['updates'], 9)
     self.assertEqual(summary['latest_checkpoint'], summary['updates'])
     self.assertIn(f'after update {summary["updates"]}', said)
-    (command,) = (x for x in said.splitlines() if x.startswith('go on with: '))
+    (command,) = (x for x in said.splitlines() if x.startswith('resume with: '))
     self.assertEndsWith(command, f"--resume '--workdir={workdir}'")
     code, said = _finish('--resume', f'--workdir={workdir}')
     self.assertEqual(code, 0, said)
@@ -239,7 +239,7 @@ class ResumeTest(parameterized.TestCase):
     steps = sorted(int(x.name) for x in (workdir / 'checkpoints').iterdir())
     code, said = _finish(f'--resume_step={steps[-2]}', f'--workdir={workdir}')
     self.assertEqual(code, 0, said)
-    self.assertIn(f'going on after update {steps[-2]}\n', said)
+    self.assertIn(f'resuming after update {steps[-2]}\n', said)
     self._assert_same(workdir)
 
   def test_another_config_and_a_finished_run_are_refused(self):

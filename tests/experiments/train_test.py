@@ -368,7 +368,7 @@ class RunTest(parameterized.TestCase):
     text = replay.replay(self.run_0.workdir, update=5, index=2)
     self.assertStartsWith(text, 'update 5, SCM 2\n')
     self.assertIn('reward/exploration', text)
-    self.assertEndsWith(text, 'All of the update is finite.')
+    self.assertEndsWith(text, 'All values of the update are finite.')
 
   @pytest.mark.fault
   def test_replay_meets_what_the_run_met(self):
@@ -552,7 +552,7 @@ class RunTest(parameterized.TestCase):
     self.assertIn('24 held-out SCMs, 4 observations, 3 interventions', printed)
     for policy in _POLICIES:
       self.assertRegex(printed, rf'(?m)^{policy} .* \[.*, .*\]')
-    self.assertEndsWith(printed, f'all of it in {self.run_0.workdir}\n')
+    self.assertEndsWith(printed, f'all files are in {self.run_0.workdir}\n')
 
 
 class UnfillablePriorTest(absltest.TestCase):

@@ -141,7 +141,7 @@ class RefusalTest(parameterized.TestCase):
       for _ in range(19):
         state, metrics = step(state)
         self.assertEqual(metrics['train/dead_groups'], 1)
-      message = 'update 20: for 20 updates.*weights of the rewards'
+      message = 'update 20: zero advantage: .* 20 updates.*reward weights'
       with self.assertRaisesRegex(FloatingPointError, message):
         step(state)
 

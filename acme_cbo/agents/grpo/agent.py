@@ -26,7 +26,7 @@ TreeT = TypeVar('TreeT')
 Step = Callable[
   [types.TrainingState], tuple[types.TrainingState, Mapping[str, Any]]
 ]
-# So many updates in a row without one live group are an error.
+# Number of consecutive updates without a live group that is an error.
 _MAX_DEAD_UPDATES = 20
 
 
@@ -36,10 +36,10 @@ class Parts:
 
   Attributes:
     network: functions of the policy.
-    optimizer: the gradient transformation.
-    prior: the distribution of SCMs.
+    optimizer: optimizer of stacked parameters.
+    prior: distribution of SCMs.
     horizon: size of an episode, N and T.
-    rewards: weights and kinds of the reward components.
+    rewards: weights and variants of the reward components.
     update: sizes and options of the update.
   """
 
@@ -59,26 +59,26 @@ def init(key: jax.Array, parts: Parts) -> types.TrainingState:
 
 
 def initial_state(seed: int, parts: Parts) -> types.TrainingState:
-  """Returns `init` of a seed, compiled."""
+  """Returns the state before the first update, from a seed; compiled."""
   return programs(parts)['init'](jax.random.PRNGKey(seed))
 
 
 def task_keys(key: jax.Array, tasks: types.Task) -> jax.Array:
-  """Returns [B] keys, one for the rollouts on each task; `key` is consumed."""
+  """Returns a key for the rollouts on each task: [B]; `key` is consumed."""
   return jax.random.split(key, len(tasks.scm.order))
 
 
 def act(params, key: jax.Array, tasks: types.Task, parts: Parts):
-  """Returns `act_on_each` with the `task_keys` of a key, which is consumed."""
-  return act_on_each(params, task_keys(key, tasks), tasks, parts)
+  """Samples rollouts from one key, which is consumed; see `act_with_keys`."""
+  return act_with_keys(params, task_keys(key, tasks), tasks, parts)
 
 
-def act_on_each(params, keys: jax.Array, tasks: types.Task, parts: Parts):
+def act_with_keys(params, keys: jax.Array, tasks: types.Task, parts: Parts):
   """Samples a group of rollouts on every task, and checks them.
 
   Args:
     params: parameters of the network.
-    keys: [B] random keys of the tasks, consumed.
+    keys: [B] random key of each task, consumed.
     tasks: B tasks.
     parts: parts of the update.
 
@@ -106,7 +106,7 @@ def learn(
   parts: Parts,
   axis: str | None = None,
 ):
-  """Updates the state with the experience of `act`, see `learning.update`."""
+  """Updates the state from the output of `act`, see `learning.update`."""
   return learning.update(
     state,
     parts.network,
@@ -120,10 +120,10 @@ def learn(
   )
 
 
-def learner_faults(
+def learner_non_finite_mask(
   state: types.TrainingState, tasks, observations, trajectories, parts: Parts
 ) -> jax.Array:
-  """Returns the `learning.non_finite_mask` of an update."""
+  """Finds the tasks of a failed update, see `learning.non_finite_mask`."""
   return learning.non_finite_mask(
     state.params,
     state.reference,
@@ -137,17 +137,17 @@ def learner_faults(
 
 
 def programs(parts: Parts) -> dict[str, stages.Wrapped]:
-  """Returns the programs of an update, each compiled on its own.
+  """Returns the programs of an update, which are compiled separately.
 
   Args:
     parts: parts of the update.
 
   Returns:
-    'init': key -> state; 'fill': key -> tasks and whether they are all there,
-    see `priors.fill`; 'act': (params, key, tasks) -> what `act` returns;
+    'init': key -> state; 'fill': key -> tasks and whether the batch is
+    complete, see `priors.fill`; 'act': (params, key, tasks) -> output of `act`;
     'learn': (state, tasks, observations, trajectories) -> state and metrics,
-    where the state that is given is donated; 'faults': the same ->
-    `learner_faults`, for when an update has failed.
+    and the state is donated; 'faults': the same arguments -> mask from
+    `learner_non_finite_mask`, after a failed update.
   """
   return {
     'init': jax.jit(lambda key: init(key, parts)),
@@ -162,37 +162,37 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
       donate_argnums=0,
     ),
     'faults': jax.jit(
-      lambda state, tasks, observations, trajectories: learner_faults(
+      lambda state, tasks, observations, trajectories: learner_non_finite_mask(
         state, tasks, observations, trajectories, parts
       )
     ),
   }
 
 
-def traced_with(
+def trace_program(
   programs: Mapping[str, stages.Wrapped], name: str, *args: Any
 ) -> tuple[tuple[str, stages.Traced], Any]:
-  """Traces one of the programs: its name and itself, and what it returns."""
+  """Traces a program; returns (name, traced program) and its output shapes."""
   program = programs[name].trace(*args)
-  made = jax.tree.map(
+  output = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), program.out_info
   )
-  return (name, program), made
+  return (name, program), output
 
 
-def trace(
+def trace_programs(
   programs: Mapping[str, stages.Wrapped],
 ) -> Iterator[tuple[str, stages.Traced]]:
-  """Traces what every update calls, one after the other, without a call.
+  """Traces the programs that every update calls, without calling them.
 
   Args:
-    programs: as `programs` gives them.
+    programs: programs of an update, from `programs`.
 
   Yields:
-    The name of each and what it was traced to.
+    Name and traced program of each, in the order of the calls.
   """
   key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-  traced = functools.partial(traced_with, programs)
+  traced = functools.partial(trace_program, programs)
   program, state = traced('init', key)
   yield program
   program, (tasks, _) = traced('fill', key)
@@ -204,13 +204,13 @@ def trace(
 
 
 class Experience(NamedTuple):
-  """Experience that an actor hands to the learner.
+  """Experience that an actor passes to a learner.
 
   Attributes:
     tasks: B tasks.
-    data: observations and trajectories on them.
-    seed: from which the tasks were drawn.
-    next_key: from which the next update is drawn.
+    data: observations and trajectories on the tasks.
+    seed: seed that the tasks were drawn from, for error messages.
+    next_key: random key of the next update.
   """
 
   tasks: types.Task
@@ -220,15 +220,18 @@ class Experience(NamedTuple):
 
 
 def collect(
-  run: Mapping[str, Callable[..., Any]], params, key: jax.Array, update: int
+  programs: Mapping[str, Callable[..., Any]],
+  params,
+  key: jax.Array,
+  update: int,
 ) -> Experience:
-  """The first half of an update: tasks are drawn, and rollouts made on them.
+  """Draws tasks and samples rollouts on them, the first half of an update.
 
   Args:
-    run: the `programs`.
-    params: of the policy that acts.
-    key: of the update, consumed.
-    update: its number, counted from 1.
+    programs: programs of the update.
+    params: parameters of the policy that acts.
+    key: random key of the update, consumed.
+    update: number of the update, from 1.
 
   Returns:
     The `Experience`.
@@ -239,79 +242,82 @@ def collect(
   """
   key, key_tasks, key_act = jax.random.split(key, 3)
   seed = str(jax.random.key_data(key_tasks).tolist())
-  tasks = priors.require_complete(*run['fill'](key_tasks))
-  data, faults = run['act'](params, key_act, tasks)
-  errors.check_finite(update, acting.CHECKED_NAMES, np.asarray(faults), seed)
+  tasks = priors.require_complete(*programs['fill'](key_tasks))
+  data, non_finite = programs['act'](params, key_act, tasks)
+  errors.check_finite(
+    update, acting.CHECKED_NAMES, np.asarray(non_finite), seed
+  )
   return Experience(tasks, data, seed, key)
 
 
 def update(
-  run: Mapping[str, Callable[..., Any]],
+  programs: Mapping[str, Callable[..., Any]],
   state: types.TrainingState,
   experience: Experience,
 ) -> tuple[types.TrainingState, dict[str, jax.Array]]:
-  """The second half of an update: what it does to the state, and metrics.
+  """Updates the state from experience, the second half of an update.
 
   Args:
-    run: the `programs`.
-    state: before the update; donated.
-    experience: of the update.
+    programs: programs of the update.
+    state: state before the update; donated.
+    experience: experience of the update.
 
   Returns:
-    The state after it, whose key is the next one, and the metrics.
+    State after the update, with the key of the next one, and metrics.
 
   Raises:
     errors.NonFiniteError: a loss or a gradient is not finite.
-    FloatingPointError: the policy has diverged from the one that acted, or
-      every group had zero advantage for many updates.
+    FloatingPointError: the data are too far off-policy, or all groups were dead
+      in too many consecutive updates.
   """
   update = int(state.step) + 1
   tasks, data, seed, key = experience
-  state, metrics = run['learn'](state._replace(key=key), tasks, *data)
-  lost = [
+  state, metrics = programs['learn'](state._replace(key=key), tasks, *data)
+  non_finite = [
     name
     for name, value in jax.device_get(metrics).items()
     if not np.isfinite(value)
   ]
-  if lost:
-    faults = np.asarray(run['faults'](state, tasks, *data))
-    errors.check_finite(update, learning.CHECKED_NAMES, faults, seed)
+  if non_finite:
+    mask = np.asarray(programs['faults'](state, tasks, *data))
+    errors.check_finite(update, learning.CHECKED_NAMES, mask, seed)
   largest = float(metrics['policy/log_ratio_max'])
-  # Also where it is NaN.
+  # True for NaN as well.
   if not largest <= losses.MAX_LOG_RATIO:
     raise FloatingPointError(
       f'update {update}: a log importance ratio of {largest:.1f} '
       f'is beyond {losses.MAX_LOG_RATIO}; lower optimizer.learning_rate or '
       'grpo.num_iterations'
     )
-  if lost:
+  if non_finite:
     raise FloatingPointError(
-      f'update {update}: not finite: {", ".join(lost)}, though the loss and '
-      'the gradient of each SCM are; lower optimizer.learning_rate'
+      f'update {update}: not finite: {", ".join(non_finite)}, though the loss '
+      'and the gradient of each SCM are; lower optimizer.learning_rate'
     )
   if int(state.dead_updates) >= _MAX_DEAD_UPDATES:
     raise FloatingPointError(
-      f'update {update}: for {_MAX_DEAD_UPDATES} updates in a row '
-      'all rollouts of every group have earned the same; raise the weights '
-      'of the entropy, or check the weights of the rewards'
+      f'update {update}: zero advantage: every rollout in every group got the '
+      f'same return for {_MAX_DEAD_UPDATES} updates; increase the entropy '
+      'weights, or check the reward weights'
     )
   return state, metrics
 
 
 def make_step(
-  run: Mapping[str, Callable[..., Any]],
+  programs: Mapping[str, Callable[..., Any]],
 ) -> Step:
-  """One update as a function of the state, which it donates.
+  """Returns an update as a function of the state, which it donates.
 
   Args:
-    run: the `programs`.
+    programs: programs of the update.
 
   Returns:
-    `step(state) -> (state, metrics)`. It raises as `acted` and `learned` do.
+    `step(state) -> (state, metrics)`. It raises as `collect` and `update` do.
   """
 
   def step(state):
     number = int(state.step) + 1
-    return update(run, state, collect(run, state.params, state.key, number))
+    experience = collect(programs, state.params, state.key, number)
+    return update(programs, state, experience)
 
   return step

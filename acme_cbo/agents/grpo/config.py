@@ -93,7 +93,7 @@ class UpdateConfig(config_schema.Section):
   differ by a constant factor.
 
   - `baseline`: the mean return of the group; or also the part of a return that
-    follows from what was reached before, see `losses.without_reached`.
+    follows from what was reached before, see `losses.subtract_reached`.
   - `scale_rewards`: deviation within the group (DeepSeekMath) or the batch, or
     no division at all (Dr. GRPO, Liu et al., 2025).
   - `scale_components`: where 'group', the returns of each component are divided

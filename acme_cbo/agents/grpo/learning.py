@@ -1,4 +1,4 @@
-"""From trajectories to new parameters."""
+"""The learner: from trajectories to new parameters."""
 
 from typing import Any
 
@@ -24,13 +24,13 @@ def init(
   optimizer: optax.GradientTransformation,
   task: types.Task,
 ) -> types.TrainingState:
-  """The state before the first update.
+  """Returns the state before the first update.
 
   Args:
-    key: consumed.
-    network: whose parameters are drawn.
-    optimizer: of `stacked` parameters, whose state is begun.
-    task: any one task; only its shapes are used.
+    key: random key, consumed.
+    network: functions of the network.
+    optimizer: optimizer of stacked parameters.
+    task: any task; only its shapes are used.
 
   Returns:
     The `TrainingState`.
@@ -46,19 +46,19 @@ def init(
   return types.TrainingState(
     params=params,
     reference=jax.tree.map(jnp.copy, params),
-    opt_state=optimizer.init(optimizer_lib.stacked(params)),
+    opt_state=optimizer.init(optimizer_lib.stack_by_shape(params)),
     key=key,
     step=jnp.int32(0),
     dead_updates=jnp.int32(0),
   )
 
 
-def advantages(
+def compute_advantages(
   components: jax.Array,
   reward_config: config.RewardConfig,
   update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the advantage of each decision over its group.
+  """Computes how much better than its group each decision was.
 
   Args:
     components: [B, G, T, 4] rewards.
@@ -66,30 +66,30 @@ def advantages(
     update_config: options of the update.
 
   Returns:
-    [B, G, T] advantages and [B, T] bool, where the group is dead.
+    [B, G, T] advantages, and [B, T] bool, True where the group is dead.
   """
-  # The other components are of the path to the best, so all their steps count,
-  # whichever regret does.
-  earned = losses.by_factors(
+  # Only `optimization` depends on the kind of regret: the other components
+  # reward the path to the best, so that all their steps count.
+  optimization = losses.logarithmic_rewards(
     components[..., _OPTIMIZATION], update_config.regret_floor
   )
   counted = components.at[..., _OPTIMIZATION].set(
-    losses.regret_rewards(earned, update_config.simple_regret_share)
+    losses.regret_rewards(optimization, update_config.simple_regret_share)
   )
   returns = losses.returns(counted, update_config.supervision)  # [B, G, T, 4]
   if update_config.scale_components == 'group':
     returns, _ = jax.vmap(
-      lambda of_one: losses.group_advantages(of_one, 'group'), -1, -1
+      lambda component: losses.group_advantages(component, 'group'), -1, -1
     )(returns)
   group_returns = rewards.total(returns, reward_config)
   if update_config.baseline == 'reached':
-    group_returns = losses.without_reached(
-      group_returns, losses.best_before(earned)
+    group_returns = losses.subtract_reached(
+      group_returns, losses.best_before(optimization)
     )
   return losses.group_advantages(group_returns, update_config.scale_rewards)
 
 
-# What can be not finite in a loss, causes first.
+# Names of the quantities that `non_finite_mask` checks, causes first.
 CHECKED_NAMES = (
   'loss/surrogate',
   'loss/parent',
@@ -115,24 +115,26 @@ def non_finite_mask(
   reward_config: config.RewardConfig,
   update_config: config.UpdateConfig,
 ) -> jax.Array:
-  """On which tasks a part of the loss, or its gradient, is not finite.
+  """Finds the tasks on which a term of the loss or its gradient is not finite.
 
-  Slow, task by task: for when an update has failed.
+  It is slow, task by task, and meant for an update that has failed.
 
   Args:
-    params: at which the loss is taken.
+    params: parameters of the policy.
     reference: parameters of the reference policy.
-    network: its functions.
+    network: functions of the network.
     tasks: B tasks.
-    observations: [B, N, D].
-    trajectories: with leading axes [B, G].
+    observations: [B, N, D] observations.
+    trajectories: trajectories with leading axes [B, G].
     reward_config: weights of the reward components.
     update_config: options of the update.
 
   Returns:
-    [len(FAULTS), B] bool.
+    [len(CHECKED_NAMES), B] bool, True where a quantity is not finite.
   """
-  judged, _ = advantages(trajectories.components, reward_config, update_config)
+  advantages, _ = compute_advantages(
+    trajectories.components, reward_config, update_config
+  )
 
   def finite(data):
     batch = jax.tree.map(lambda leaf: leaf[None], data)
@@ -142,7 +144,7 @@ def non_finite_mask(
     parts['gradient'] = optax.tree.norm(gradient)
     return jnp.isfinite(jnp.stack([parts[name] for name in CHECKED_NAMES]))
 
-  data = (tasks, observations, trajectories, judged)
+  data = (tasks, observations, trajectories, advantages)
   return ~jax.lax.map(finite, data).T
 
 
@@ -157,70 +159,73 @@ def update(
   update_config: config.UpdateConfig,
   axis: str | None = None,
 ) -> tuple[types.TrainingState, dict[str, jax.Array]]:
-  """One update: `num_iterations` passes of `num_minibatches` gradient steps.
+  """Makes `num_iterations` passes of `num_minibatches` gradient steps.
 
-  Where a loss or a gradient is not finite the parameters stay what they were
-  before that step, so that `faults` finds it; the metrics show it.
+  Where a loss or a gradient is not finite, the parameters stay as they were
+  before that step, so that `non_finite_mask` can find the task; the metrics are
+  not finite.
 
   Args:
-    state: before the update.
-    network: its functions.
-    optimizer: the gradient transformation, of `stacked` parameters.
+    state: state before the update.
+    network: functions of the network.
+    optimizer: optimizer of stacked parameters.
     tasks: B tasks.
-    observations: [B, N, D].
-    trajectories: with leading axes [B, G].
+    observations: [B, N, D] observations.
+    trajectories: trajectories with leading axes [B, G].
     reward_config: weights of the reward components.
     update_config: options of the update.
-    axis: of devices, within `jax.shard_map`, each of which is given other
-      tasks, as many for every part of a minibatch, and the same state; None
-      where all tasks are here.
+    axis: axis of devices within `jax.shard_map`. Each device has other tasks,
+      the same number for every part of a minibatch, and the same state. None if
+      all tasks are on this device.
 
   Returns:
     The state after the update, the same on every device, and scalars to log.
   """
-  components = _of_all_tasks(trajectories.components, axis)  # [B, G, T, 4]
-  judged, dead = advantages(components, reward_config, update_config)
-  data = (tasks, observations, trajectories, _of_own_tasks(judged, axis))
-  parts_of_passes = (
+  components = _gather_tasks(trajectories.components, axis)  # [B, G, T, 4]
+  advantages, dead = compute_advantages(
+    components, reward_config, update_config
+  )
+  data = (tasks, observations, trajectories, _own_tasks(advantages, axis))
+  batch_shape = (
     update_config.num_minibatches,
     update_config.gradient_accumulation_steps,
   )
   batches = jax.tree.map(
-    lambda leaf: leaf.reshape(*parts_of_passes, -1, *leaf.shape[1:]), data
+    lambda leaf: leaf.reshape(*batch_shape, -1, *leaf.shape[1:]), data
   )
 
   def gradient_step(carry, batch):
-    params, opt_state, sound = carry
-    tree = optimizer_lib.unstacked(params, state.params)
+    params, opt_state, finite = carry
+    tree = optimizer_lib.unstack(params, state.params)
 
-    def gradient_of(part):
+    def part_gradient(part):
       gradient, parts = jax.grad(total_loss.loss, has_aux=True)(
         tree, state.reference, network, *part, update_config
       )
-      return optimizer_lib.stacked(gradient), parts
+      return optimizer_lib.stack_by_shape(gradient), parts
 
-    gradients, parts = jax.lax.map(gradient_of, batch)
+    gradients, parts = jax.lax.map(part_gradient, batch)
     gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
-    gradient, parts = _over_devices(gradient, parts, axis)
+    gradient, parts = _reduce_over_devices(gradient, parts, axis)
     parts['train/gradient_norm'] = optax.tree.norm(gradient)
     updates, new_opt_state = optimizer.update(gradient, opt_state, params)
     new = optax.apply_updates(params, updates), new_opt_state
     parts['train/update_norm'] = optax.tree.norm(updates)
     for name in ('loss/total', 'train/gradient_norm', 'train/update_norm'):
-      sound &= jnp.isfinite(parts[name]).all()
+      finite &= jnp.isfinite(parts[name]).all()
     params, opt_state = jax.tree.map(
-      lambda after, before: jnp.where(sound, after, before),
+      lambda after, before: jnp.where(finite, after, before),
       new,
       (params, opt_state),
     )
-    return (params, opt_state, sound), parts
+    return (params, opt_state, finite), parts
 
   def one_pass(carry, _):
     return jax.lax.scan(gradient_step, carry, batches)
 
   (params, opt_state, _), parts = jax.lax.scan(
     one_pass,
-    (optimizer_lib.stacked(state.params), state.opt_state, True),
+    (optimizer_lib.stack_by_shape(state.params), state.opt_state, True),
     length=update_config.num_iterations,
   )
   metrics: dict[str, Any] = jax.tree.map(jnp.mean, parts)
@@ -229,12 +234,12 @@ def update(
   metrics['reward/total'] = rewards.total(components, reward_config).mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = components[..., i].mean()
-  earned = components[..., _OPTIMIZATION]
-  metrics['reward/optimization_last'] = earned[..., -1].mean()
-  metrics['reward/optimization_best'] = earned.max(-1).mean()
+  optimization = components[..., _OPTIMIZATION]
+  metrics['reward/optimization_last'] = optimization[..., -1].mean()
+  metrics['reward/optimization_best'] = optimization.max(-1).mean()
   metrics['train/dead_groups'] = dead.mean()
 
-  params = optimizer_lib.unstacked(params, state.params)
+  params = optimizer_lib.unstack(params, state.params)
   step = state.step + 1
   reference = jax.lax.cond(
     step % update_config.reference_every == 0,
@@ -250,24 +255,26 @@ def update(
   ), metrics
 
 
-def _of_all_tasks(of_own: jax.Array, axis: str | None) -> jax.Array:
-  """Gathers [B, ...] values of all tasks from the devices, in order."""
+def _gather_tasks(own: jax.Array, axis: str | None) -> jax.Array:
+  """Gathers the values of the tasks of all devices: [B, ...]."""
   if axis is None:
-    return of_own
-  return jax.lax.all_gather(of_own, axis, tiled=True)
+    return own
+  return jax.lax.all_gather(own, axis, tiled=True)
 
 
-def _of_own_tasks(of_all: jax.Array, axis: str | None) -> jax.Array:
-  """The part of this device, of what `_of_all_tasks` made."""
+def _own_tasks(gathered: jax.Array, axis: str | None) -> jax.Array:
+  """Returns the values of this device's tasks; inverts `_gather_tasks`."""
   if axis is None:
-    return of_all
-  size = len(of_all) // jax.lax.axis_size(axis)
+    return gathered
+  size = len(gathered) // jax.lax.axis_size(axis)
   start = jax.lax.axis_index(axis) * size
-  return jax.lax.dynamic_slice_in_dim(of_all, start, size)
+  return jax.lax.dynamic_slice_in_dim(gathered, start, size)
 
 
-def _over_devices(gradient: Any, parts: dict[str, jax.Array], axis: str | None):
-  """Means over the devices, and of the log ratio the largest."""
+def _reduce_over_devices(
+  gradient: Any, parts: dict[str, jax.Array], axis: str | None
+):
+  """Returns means over the devices, and the maximum of the log ratio."""
   if axis is None:
     return gradient, parts
   largest = jax.lax.pmax(parts['policy/log_ratio_max'], axis)

@@ -1,8 +1,8 @@
-"""Group relative policy optimisation on rlax.
+"""Losses of group relative policy optimization (GRPO), on rlax.
 
 Shao et al., "DeepSeekMath", 2024, section 4.1: the baseline of a rollout is
-the mean return of its group, so that no value function is needed. Here the
-group are the G rollouts on one SCM from the same observational rows.
+the mean return of its group, so that no value function is needed. Here a group
+is the G rollouts on one SCM, from the same observational rows.
 """
 
 import math
@@ -13,49 +13,54 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-# Beyond this a log ratio means that policy and data have come apart; the
-# caller raises. Inside, `exp` and its gradient stay finite.
+# A larger log ratio means that the data are too far off-policy, and the caller
+# raises. Up to here, `exp` and its gradient stay finite.
 MAX_LOG_RATIO = 20.0
-# A group whose returns differ by rounding alone has nothing to tell.
+# Returns of a group that differ by less than this, relative to the largest,
+# differ by rounding only.
 _DEAD_SPREAD = 1e-5
 
 
-def by_factors(optimization: jax.Array, regret_floor: float) -> jax.Array:
-  """Rewards that rise as much wherever a regret shrinks by a factor.
+def logarithmic_rewards(
+  optimization: jax.Array, regret_floor: float
+) -> jax.Array:
+  """Returns rewards that are linear in the logarithm of the regret.
 
-  `1 - log(1 + regret / floor) / log(1 + 1 / floor)`, so that 0 and 1 stay what
-  they are. What is left to be gained is as large from .9 to .99 as from 0 to
-  .9, for a floor that is small.
+  `1 - log(1 + regret / floor) / log(1 + 1 / floor)`, which leaves 0 and 1
+  unchanged. With a small floor, the step from .9 to .99 is worth as much as the
+  step from 0 to .9.
 
   Args:
-    optimization: [..., T] rewards; the regret is what is missing to 1.
-    regret_floor: 0 leaves them.
+    optimization: [..., T] rewards; the regret is 1 minus the reward.
+    regret_floor: regret below which the scale is linear; 0 leaves the rewards
+      unchanged.
 
   Returns:
-    [..., T].
+    [..., T] rewards.
   """
   if not regret_floor:
     return optimization
-  # The search for the best misses a little now and then.
+  # The search for the best intervention is inexact: a regret may be negative.
   regret = jnp.maximum(1 - optimization, 0.0)
-  whole = math.log1p(1 / regret_floor)
-  return 1 - jnp.log1p(regret / regret_floor) / whole
+  largest = math.log1p(1 / regret_floor)
+  return 1 - jnp.log1p(regret / regret_floor) / largest
 
 
 def regret_rewards(
   optimization: jax.Array, simple_regret_share: float
 ) -> jax.Array:
-  """Weighs each step's `optimization` reward by the regret it leaves.
+  """Mixes the rewards of cumulative regret and of simple regret.
 
-  At a share of 1 an improvement on the best so far counts once for each step
-  from then on, so that an episode adds up to the sum of the best so far.
+  At a share of 1, an improvement on the best so far counts once for each step
+  from then on, so that the rewards of an episode add up to the sum of the best
+  so far.
 
   Args:
     optimization: [..., T] rewards.
-    simple_regret_share: in [0, 1].
+    simple_regret_share: share of the simple regret, in [0, 1].
 
   Returns:
-    [..., T].
+    [..., T] rewards.
   """
   gained = jnp.maximum(optimization - best_before(optimization), 0.0)
   steps_left = gained.shape[-1] - jnp.arange(gained.shape[-1])
@@ -64,28 +69,28 @@ def regret_rewards(
 
 
 def best_before(optimization: jax.Array) -> jax.Array:
-  """The best of the rewards before each step, at least 0: [..., T]."""
+  """Returns the best of the rewards before each step, at least 0: [..., T]."""
   best = jax.lax.cummax(optimization, optimization.ndim - 1)
   best = jnp.zeros_like(best).at[..., 1:].set(best[..., :-1])
   return jnp.maximum(best, 0.0)
 
 
-def without_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:
-  """Returns without what is owed to what had been reached before.
+def subtract_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:
+  """Subtracts the part of the returns that earlier rewards explain.
 
-  Rollouts of a group drift apart. Who has found less has more left to find,
-  which is not to the credit of the next decision. Subtracted is what the
-  returns change with what was reached, by least squares over the batch within
-  the groups: a control variate (Glasserman, "Monte Carlo Methods in Financial
-  Engineering", 2003, section 4.1), which depends on no later decision but
-  through its one coefficient for each step.
+  A rollout that has reached less has more left to gain, which is no merit of
+  its next decision. The part of the returns that is linear in what was reached
+  is estimated by least squares over the batch, within the groups: a control
+  variate (Glasserman, "Monte Carlo Methods in Financial Engineering", 2003,
+  section 4.1). It depends on later decisions only through its coefficient, one
+  per step.
 
   Args:
-    group_returns: [B, G, T].
-    reached: [B, G, T] before each step.
+    group_returns: [B, G, T] returns.
+    reached: [B, G, T] best reward before each step.
 
   Returns:
-    [B, G, T].
+    [B, G, T] returns.
   """
   returns, reached = (
     leaf - leaf.mean(1, keepdims=True) for leaf in (group_returns, reached)
@@ -96,16 +101,17 @@ def without_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:
 
 
 def returns(components: jax.Array, supervision: str) -> jax.Array:
-  """Computes the return of each decision.
+  """Computes the return of each step, for each reward component.
 
   Args:
-    components: [..., T, 4] rewards, each on its own.
-    supervision: 'process' or 'outcome'.
+    components: [..., T, 4] rewards.
+    supervision: 'process' for the return-to-go, 'outcome' for the return of the
+      episode.
 
   Returns:
-    [..., T, 4] sums of the rewards from each step on, or from the first one on.
+    [..., T, 4] returns.
   """
-  # Of one episode or of all groups; without its last axis T would be mistaken.
+  # One episode or all groups: an array without the last axis is an error.
   chex.assert_rank(components, {2, 4})
   if supervision == 'outcome':
     total = components.sum(-2, keepdims=True)
@@ -116,22 +122,23 @@ def returns(components: jax.Array, supervision: str) -> jax.Array:
 def group_advantages(
   group_returns: jax.Array, scale_rewards: str
 ) -> tuple[jax.Array, jax.Array]:
-  """`(R - mean over the group) / deviation`, per step.
+  """Computes `(R - mean of the group) / standard deviation`, per step.
 
-  A group is dead at a step if its deviation is at most 1e-5 of its largest
-  absolute return: its advantages are 0 exactly, and never a division by a
-  rounding error.
+  A group is dead at a step if its standard deviation is at most 1e-5 of its
+  largest absolute return. Its advantages are exactly 0 there, instead of a
+  division by rounding errors.
 
   Args:
-    group_returns: [B, G, T].
-    scale_rewards: 'group', 'batch' or 'none'.
+    group_returns: [B, G, T] returns.
+    scale_rewards: returns whose standard deviation divides the advantages:
+      'group', 'batch' or 'none'.
 
   Returns:
-    [B, G, T] advantages and [B, T] bool, where the group is dead.
+    [B, G, T] advantages, and [B, T] bool, True where the group is dead.
   """
   chex.assert_rank(group_returns, 3)
-  centred = group_returns - group_returns.mean(1, keepdims=True)
-  spread = jnp.sqrt(jnp.square(centred).mean(1, keepdims=True))
+  centered = group_returns - group_returns.mean(1, keepdims=True)
+  spread = jnp.sqrt(jnp.square(centered).mean(1, keepdims=True))
   largest = jnp.abs(group_returns).max(1, keepdims=True)
   dead = spread <= _DEAD_SPREAD * largest
   live = ~dead
@@ -144,7 +151,7 @@ def group_advantages(
     scale = jnp.where(scale > 0, scale, 1.0)
   else:
     scale = jnp.ones_like(spread)
-  return jnp.where(dead, 0.0, centred / scale), dead[:, 0]
+  return jnp.where(dead, 0.0, centered / scale), dead[:, 0]
 
 
 def log_ratios(
@@ -154,14 +161,16 @@ def log_ratios(
   old_log_prob_cell: jax.Array,
   level: str,
 ) -> jax.Array:
-  """Log importance ratios of one episode.
+  """Computes the log importance ratios of one episode.
 
   Args:
-    log_prob_variable: [T] under the policy that is trained.
-    log_prob_cell: [T] likewise.
-    old_log_prob_variable: [T] under the policy that acted.
-    old_log_prob_cell: [T] likewise.
-    level: 'decision', 'factor' or 'sequence'.
+    log_prob_variable: [T] log probability of the variables, under the policy
+      that is trained.
+    log_prob_cell: [T] log probability of the cells, under the same policy.
+    old_log_prob_variable: [T] log probability of the variables, under the
+      policy that acted.
+    old_log_prob_cell: [T] log probability of the cells, under the same policy.
+    level: level of the ratio: 'decision', 'factor' or 'sequence'.
 
   Returns:
     [F, T], where F = 2 for 'factor' and 1 otherwise.
@@ -176,8 +185,8 @@ def log_ratios(
     return factors
   joint = factors.sum(0, keepdims=True)
   if level == 'sequence':
-    # The value of the mean, the gradient of each step's own share (GSPO-token),
-    # so that each step is credited with its own advantage.
+    # The value is that of the mean, the gradient that of each step's own share
+    # (GSPO-token): each step is credited with its own advantage.
     mean = jax.lax.stop_gradient(joint.mean())
     return mean + (joint - jax.lax.stop_gradient(joint))
   return joint
@@ -189,20 +198,20 @@ def clipped_surrogate(
   epsilon: float,
   epsilon_high: float,
 ) -> jax.Array:
-  """`-mean min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)`.
+  """Computes `-mean min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)`.
 
-  The upper bound acts on positive advantages alone and the lower one on
-  negative, so a symmetric bound chosen by the sign of each advantage gives
-  asymmetric clipping exactly.
+  The upper bound only acts on positive advantages and the lower one on negative
+  advantages. A symmetric bound, chosen by the sign of each advantage, therefore
+  clips asymmetrically and exactly.
 
   Args:
     log_ratio_t: [T] log importance ratios.
-    advantages_t: [T].
+    advantages_t: [T] advantages.
     epsilon: distance of the lower bound from 1.
     epsilon_high: distance of the upper bound from 1.
 
   Returns:
-    [] the loss. At ratio 1 its value is minus the mean advantage.
+    [] loss. At ratio 1 it is minus the mean advantage.
   """
   chex.assert_rank([log_ratio_t, advantages_t], 1)
   ratio = jnp.exp(jnp.clip(log_ratio_t, -MAX_LOG_RATIO, MAX_LOG_RATIO))
@@ -217,7 +226,7 @@ def clip_fraction(
   epsilon: float,
   epsilon_high: float,
 ) -> jax.Array:
-  """Share of steps whose gradient the clipping has cut off: []."""
+  """Returns the share of steps whose gradient is clipped to 0: []."""
   ratio = jnp.exp(log_ratio_t)
   above = (advantages_t > 0) & (ratio > 1 + epsilon_high)
   below = (advantages_t < 0) & (ratio < 1 - epsilon)
@@ -227,15 +236,15 @@ def clip_fraction(
 def parent_loss(
   parent_logits: jax.Array, is_parent: jax.Array, candidates: jax.Array
 ) -> jax.Array:
-  """Cross-entropy of the learned belief, over the possible parents.
+  """Computes the cross-entropy of the learned belief, over the candidates.
 
   Args:
-    parent_logits: [D] log odds.
-    is_parent: [D] bool, the truth.
-    candidates: [D] bool, the variables that could be one.
+    parent_logits: [D] log odds that a variable is a parent of the target.
+    is_parent: [D] bool, the true parents.
+    candidates: [D] bool, variables that could be parents.
 
   Returns:
-    [] in nats.
+    [] mean cross-entropy in nats.
   """
   return _mean_cross_entropy(parent_logits, is_parent, candidates)
 
@@ -244,55 +253,57 @@ def outcome_loss(
   outcome_logits: jax.Array,
   none_outcome: jax.Array,
   rewards: jax.Array,
-  given_rewards: jax.Array,
+  partial_rewards: jax.Array,
   may_add: jax.Array,
 ) -> jax.Array:
-  """Cross-entropy of the predicted rewards of interventions.
+  """Computes the cross-entropy of the predicted rewards of interventions.
 
-  Its minimum is the posterior mean of the reward, as a squared error's.
+  As for a squared error, the minimum is at the posterior mean of the reward.
 
   Args:
-    outcome_logits: [P, R, D, C] logits of the predicted rewards of one more
-      variable beside each of P partial interventions, after each of R rows.
-    none_outcome: [P, R] the same of each alone.
-    rewards: [P, D, C] the `optimization` rewards. They are in [0, 1], but for
-      what the search for the best and the worst has missed.
-    given_rewards: [P] the same of each partial intervention alone; the first is
-      of no variable, which is no intervention.
-    may_add: [P, D] bool, the variables that may be added.
+    outcome_logits: [P, R, D, C] logits of the predicted rewards of adding one
+      variable to each of P partial interventions, after each of R rows.
+    none_outcome: [P, R] logits of the predicted rewards of each partial
+      intervention as it is.
+    rewards: [P, D, C] `optimization` rewards. They are in [0, 1], except where
+      the search for the best and the worst intervention was inexact.
+    partial_rewards: [P] `optimization` rewards of each partial intervention as
+      it is; the first one is empty, which is not an intervention.
+    may_add: [P, D] bool, variables that may be added.
 
   Returns:
-    [] in nats.
+    [] mean cross-entropy in nats.
   """
 
-  def each(logits, nones, rewards, given_reward, may_add, is_one):
-    whole = jnp.append(logits.flatten(), nones)
+  def one_loss(logits, none_logit, rewards, partial_reward, may_add, is_one):
+    all_logits = jnp.append(logits.flatten(), none_logit)
     mask = jnp.broadcast_to(may_add[:, None], rewards.shape)
     return _mean_cross_entropy(
-      whole,
-      jnp.clip(jnp.append(rewards.flatten(), given_reward), 0.0, 1.0),
+      all_logits,
+      jnp.clip(jnp.append(rewards.flatten(), partial_reward), 0.0, 1.0),
       jnp.append(mask.flatten(), is_one),
     )
 
-  after_rows = jax.vmap(each, (0, 0, None, None, None, None))
-  is_one = jnp.arange(len(given_rewards)) > 0
+  after_rows = jax.vmap(one_loss, (0, 0, None, None, None, None))
+  is_one = jnp.arange(len(partial_rewards)) > 0
   return jax.vmap(after_rows)(
-    outcome_logits, none_outcome, rewards, given_rewards, may_add, is_one
+    outcome_logits, none_outcome, rewards, partial_rewards, may_add, is_one
   ).mean()
 
 
-def made_loss(logits: jax.Array, earned: jax.Array) -> jax.Array:
-  """`outcome_loss` of interventions that were made.
+def past_outcome_loss(logits: jax.Array, rewards: jax.Array) -> jax.Array:
+  """Computes the cross-entropy of the predicted rewards of past interventions.
 
   Args:
-    logits: [R] logits of the predicted reward of one of them, after each row.
-    earned: [R] the `optimization` rewards of these.
+    logits: [R] logits of the predicted reward of one past intervention, after
+      each row.
+    rewards: [R] `optimization` rewards of these interventions.
 
   Returns:
-    [] in nats.
+    [] mean cross-entropy in nats.
   """
-  everything = jnp.ones(logits.shape, bool)
-  return _mean_cross_entropy(logits, jnp.clip(earned, 0.0, 1.0), everything)
+  mask = jnp.ones(logits.shape, bool)
+  return _mean_cross_entropy(logits, jnp.clip(rewards, 0.0, 1.0), mask)
 
 
 def _mean_cross_entropy(logits, labels, mask):

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-# Root mean square of Adam's steps, in learning rates: Muon's are made like it.
+# Root mean square of the steps of Adam, in learning rates. Those of Muon are
+# scaled to it.
 _ADAM_STEP = 0.2
-# Coefficients of an iteration of Newton and Schulz (Jordan et al., "Muon: An
-# optimizer for hidden layers", 2024), once for each: given one by one they are
-# looped over, and what an iteration does is compiled once.
-_ORTHOGONALISATION = ((3.4445, -4.7750, 2.0315),) * 5
+# Coefficients of the Newton-Schulz iteration (Jordan et al., "Muon: An
+# optimizer for hidden layers", 2024), one row per iteration: optax then runs a
+# loop, whose body is compiled once.
+_NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 def schedule(
@@ -21,8 +22,18 @@ def schedule(
   total_steps: int,
   final_fraction: float,
 ) -> optax.Schedule:
-  """Learning rate by gradient step: a linear warm-up and a cosine decay."""
-  # Also looked at on its own: a dozen small programs otherwise.
+  """Returns a schedule with a linear warm-up and a cosine decay.
+
+  Args:
+    learning_rate: peak learning rate.
+    warmup_steps: number of gradient steps of the warm-up.
+    total_steps: number of gradient steps, with those of the warm-up.
+    final_fraction: ratio of the last learning rate to the peak.
+
+  Returns:
+    Learning rate as a function of the number of gradient steps.
+  """
+  # Also called outside of an update, where it would be a dozen small programs.
   return jax.jit(
     optax.warmup_cosine_decay_schedule(
       init_value=0.0,
@@ -37,29 +48,37 @@ def schedule(
 def make_optimizer(
   schedule: optax.Schedule, max_grad_norm: float, weight_decay: float
 ) -> optax.GradientTransformation:
-  """Muon with clipping by global norm, for `stacked` parameters.
+  """Returns Muon with clipping by global norm, for stacked parameters.
 
-  Matrices take steps along their orthogonalised momentum, scaled to the size
-  of Adam's (Liu et al., "Muon is Scalable for LLM Training", 2025, section
-  2.2); vectors take Adam's. The weight decay is that of the matrices.
+  Matrices take steps along their orthogonalized momentum, scaled to the size of
+  the steps of Adam (Liu et al., "Muon is Scalable for LLM Training", 2025,
+  section 2.2). Vectors take the steps of Adam.
+
+  Args:
+    schedule: learning rate as a function of the number of gradient steps.
+    max_grad_norm: global norm that gradients are clipped to.
+    weight_decay: weight decay of the matrices.
+
+  Returns:
+    The optimizer, for parameters from `stack_by_shape`.
   """
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
     contrib.muon(
       schedule,
-      ns_coeffs=_ORTHOGONALISATION,
+      ns_coeffs=_NEWTON_SCHULZ,
       weight_decay=weight_decay,
       consistent_rms=_ADAM_STEP,
-      muon_weight_dimension_numbers=_of_matrices,
+      muon_weight_dimension_numbers=_matrix_axes,
     ),
   )
 
 
-def stacked(tree: Any) -> dict[str, jax.Array]:
-  """All arrays of a shape as one: {'2x3': [number of them, 2, 3]}.
+def stack_by_shape(tree: Any) -> dict[str, jax.Array]:
+  """Stacks arrays of the same shape: {'2x3': [number of arrays, 2, 3]}.
 
-  What is done to each of many small parameters makes a program that takes
-  longer to compile than the gradient of the network.
+  Operations on each of many small parameters would take longer to compile than
+  the gradient of the network.
   """
   groups: dict[str, list[jax.Array]] = {}
   for leaf in jax.tree.leaves(tree):
@@ -67,14 +86,14 @@ def stacked(tree: Any) -> dict[str, jax.Array]:
   return {shape: jnp.stack(group) for shape, group in groups.items()}
 
 
-def unstacked(stacks: dict[str, jax.Array], like: Any) -> Any:
-  """The tree of which `stacked` made stacks; `like` is of its structure."""
-  of_shape = {shape: iter(stack) for shape, stack in stacks.items()}
-  return jax.tree.map(lambda leaf: next(of_shape[_shape(leaf)]), like)
+def unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
+  """Inverts `stack_by_shape`, for a tree with the structure of `like`."""
+  arrays = {shape: iter(stack) for shape, stack in stacks.items()}
+  return jax.tree.map(lambda leaf: next(arrays[_shape(leaf)]), like)
 
 
-def _of_matrices(stacks: Any) -> dict[str, Any]:
-  """Returns the axes of each stack that hold matrices; None without any."""
+def _matrix_axes(stacks: Any) -> dict[str, Any]:
+  """Returns the axes of the matrices in each stack; None for vectors."""
   return {
     shape: contrib.MuonDimensionNumbers(1, 2) if shape.count('x') == 1 else None
     for shape in stacks

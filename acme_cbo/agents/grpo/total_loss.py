@@ -20,40 +20,40 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
-def after_every_row(
+def apply_after_rows(
   head: Callable[..., Any],
   params,
   problem: types.Problem,
   prefix: base.Prefix,
   encodings: base.Encoding,
   partials: action_distribution.PartialIntervention,
-  of_each_row: bool = True,
+  partial_per_row: bool = True,
 ) -> Any:
-  """Evaluates a head of the network after each of R rows.
+  """Applies a head of the network after each of R rows.
 
   Args:
-    head: `action_head` or `predict` of the network.
+    head: `Network.action_head` or `Network.predict`.
     params: parameters of the network.
     problem: problem of D variables.
     prefix: encoded observations.
-    encodings: network state after each row, from `Network.full`.
+    encodings: encodings after each row, from `Network.full`.
     partials: [R, ...] partial intervention after each row.
-    of_each_row: whether `partials` has the leading axis; without it, one
-      partial intervention serves all rows.
+    partial_per_row: whether there is a partial intervention for each row; else
+      there is one for all rows, without the leading axis.
 
   Returns:
-    Outputs of the head with a leading axis R.
+    Output of the head, with a leading axis R.
   """
   return jax.vmap(
     lambda encoding, partial: head(params, problem, prefix, encoding, partial),
-    (base.ENCODING_IN_AXES, 0 if of_each_row else None),
+    (base.ENCODING_IN_AXES, 0 if partial_per_row else None),
   )(encodings, partials)
 
 
-def choices(
+def step_distributions(
   network: base.Network,
   params,
   problem: types.Problem,
@@ -62,30 +62,30 @@ def choices(
   trajectory: types.Trajectory,
   first: base.ActionHeadOutput | None = None,
 ) -> action_distribution.StepDistribution:
-  """Returns the distributions that the decisions of an episode were drawn from.
+  """Computes the distributions of the action steps of an episode.
 
   Args:
     network: functions of the network.
     params: parameters of the network.
     problem: problem of D variables.
     prefix: encoded observations.
-    encodings: network state after each of R rows, from `Network.full`.
+    encodings: encodings after each of R rows, from `Network.full`.
     trajectory: the episode.
-    first: [T, ...] outputs of the first action steps, where they are computed
-      already.
+    first: [T, ...] output of the action head for the first action step, with an
+      empty partial intervention, if it has been computed already.
 
   Returns:
-    `StepDistribution` with the leading axes T and Z.
+    `StepDistribution` with leading axes T and Z.
   """
   sets = problem.sets & trajectory.affordable[..., None]  # [T, M, D]
   partials = jax.vmap(action_distribution.partial_before_each_step, (0, None))(
     trajectory.decision, problem.exists.size
   )  # [T, Z, ...]
   acting = base.select_rows(encodings, slice(-1))
-  computed = [] if first is None else [first]
+  outputs = [] if first is None else [first]
   max_set_size = trajectory.decision.variable.shape[-1]
-  outputs = computed + [
-    after_every_row(
+  outputs += [
+    apply_after_rows(
       network.action_head,
       params,
       problem,
@@ -93,7 +93,7 @@ def choices(
       acting,
       jax.tree.map(lambda leaf, step=step: leaf[:, step], partials),
     )
-    for step in range(len(computed), max_set_size)
+    for step in range(len(outputs), max_set_size)
   ]
   joint_logits, none_logits = jax.tree.map(
     lambda *leaves: jnp.stack(leaves, 1), *[output.logits for output in outputs]
@@ -102,13 +102,13 @@ def choices(
   return jax.vmap(every_step)(joint_logits, none_logits, sets, partials)
 
 
-def _one_before_each(num_steps: int) -> np.ndarray:
-  """One step of those up to each, of all ages: [T] of 0 to t.
+def _past_steps(num_steps: int) -> np.ndarray:
+  """Returns one past step for each step t: [T] numbers from 0 to t.
 
-  The golden ratio spreads them evenly, however many there are.
+  The golden ratio spreads their ages evenly, for any number of steps.
   """
   step = np.arange(num_steps)
-  return ((step + 1) * ((step + 1) * _GOLDEN % 1)).astype(np.int32)
+  return ((step + 1) * ((step + 1) * _GOLDEN_RATIO % 1)).astype(np.int32)
 
 
 def loss(
@@ -121,28 +121,28 @@ def loss(
   advantages: jax.Array,
   update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss over B groups, and its parts.
+  """Computes the loss over B groups, and its terms.
 
   Args:
-    params: parameters that are differentiated.
+    params: parameters of the policy.
     reference: parameters of the reference policy.
-    network: its functions.
+    network: functions of the network.
     tasks: B tasks.
-    observations: [B, N, D].
-    trajectories: with leading axes [B, G].
-    advantages: [B, G, T].
+    observations: [B, N, D] observations.
+    trajectories: trajectories with leading axes [B, G].
+    advantages: [B, G, T] advantages.
     update_config: options of the update.
 
   Returns:
-    [] the loss, and scalars to log.
+    [] loss, and scalars to log.
   """
 
-  def made(problem, prefix, encodings, trajectory):
-    """The loss of what is predicted of one intervention made, after each."""
-    steps = _one_before_each(len(trajectory.intervened))
+  def past_outcome(problem, prefix, encodings, trajectory):
+    """Returns the loss of predicting one past reward after each step."""
+    steps = _past_steps(len(trajectory.intervened))
     intervened = trajectory.intervened[steps]
-    done = types.Intervention(intervened, trajectory.values[steps])
-    predicted = after_every_row(
+    past = types.Intervention(intervened, trajectory.values[steps])
+    predicted = apply_after_rows(
       network.predict,
       params,
       problem,
@@ -150,11 +150,13 @@ def loss(
       base.select_rows(encodings, slice(1, None)),
       action_distribution.PartialIntervention(
         intervened,
-        interventions.to_fractions(problem, done),
+        interventions.to_fractions(problem, past),
         jnp.zeros(len(steps), bool),
       ),
     )
-    return losses.made_loss(predicted, trajectory.expected_reward[steps])
+    return losses.past_outcome_loss(
+      predicted, trajectory.expected_reward[steps]
+    )
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -162,26 +164,26 @@ def loss(
       problem, trajectory.intervened, trajectory.outcomes
     )
     encoding = network.full(params, problem, prefix, rows)
-    # What is predicted of each partial intervention, after each row.
-    given = action_distribution.PartialIntervention(
+    # Predictions for each partial intervention, after each row.
+    partials = action_distribution.PartialIntervention(
       objective.partial.mask,
       interventions.to_fractions(problem, objective.partial),
       jnp.zeros(len(objective.partial_outcome), bool),
     )
     predicted = jax.vmap(
-      lambda partial: after_every_row(
+      lambda partial: apply_after_rows(
         network.action_head,
         params,
         problem,
         prefix,
         encoding,
         partial,
-        of_each_row=False,
+        partial_per_row=False,
       )
-    )(given)  # [P, R, ...]
-    # The first of them is of no variable, with which every decision begins.
+    )(partials)  # [P, R, ...]
+    # The first partial intervention is empty: every decision begins with it.
     first = jax.tree.map(lambda leaf: leaf[0, :-1], predicted)
-    log_probs = choices(
+    log_probs = step_distributions(
       network, params, problem, prefix, encoding, trajectory, first
     )
     variable, cell = jax.tree.map(
@@ -201,7 +203,7 @@ def loss(
       )
 
     log_ratio = log_ratios(update_config.importance_sampling_level)
-    # Of whole decisions, at whatever level the ratios are clipped.
+    # Whole decisions, at any level of the clipped ratios.
     decision_log_ratio = log_ratios('decision')
     bounds = (update_config.epsilon, update_config.epsilon_high)
     surrogate = jax.vmap(
@@ -215,7 +217,7 @@ def loss(
     )(log_probs)
     if update_config.beta:
       old_encoding = network.full(reference, problem, old_prefix, rows)
-      old_log_probs = choices(
+      old_log_probs = step_distributions(
         network, reference, problem, old_prefix, old_encoding, trajectory
       )
       divergence = jax.vmap(jax.vmap(action_distribution.kl))(
@@ -235,13 +237,15 @@ def loss(
       predicted.none_outcome,
       rewards.optimization(objective.curves, objective),
       rewards.optimization(objective.partial_outcome, objective),
-      jax.vmap(intervention_sets.may_add, (None, 0))(problem.sets, given.mask),
+      jax.vmap(intervention_sets.may_add, (None, 0))(
+        problem.sets, partials.mask
+      ),
     )
     return {
       'loss/surrogate': surrogate,
       'loss/parent': parent,
       'loss/outcome': outcome,
-      'loss/made': made(problem, prefix, encoding, trajectory),
+      'loss/made': past_outcome(problem, prefix, encoding, trajectory),
       'policy/kl_reference': divergence,
       'policy/entropy_variable': variable_entropy.sum(1).mean(),
       'policy/entropy_cell': cell_entropy.sum(1).mean(),

@@ -198,9 +198,9 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   chunk = jax.tree.map(lambda x: x[: settings.num_tasks // num_chunks], data)
   ungrouped_chunk = recompute.ungroup(*chunk)
   optimizer_args = (
-    optimizer.stacked(params),
+    optimizer.stack_by_shape(params),
     state.opt_state,
-    optimizer.stacked(params),
+    optimizer.stack_by_shape(params),
   )
   ungrouped = dataclasses.replace(
     parts,

@@ -66,7 +66,7 @@ def make_evaluator(
       problem, trajectory.intervened, trajectory.outcomes
     )
     encodings = network.full(params, problem, prefix, rows)
-    log_probs = total_loss.choices(
+    log_probs = total_loss.step_distributions(
       network, params, problem, prefix, encodings, trajectory
     )
     choice = jnp.exp(log_probs.variable[..., :-1, None] + log_probs.cell)
@@ -106,7 +106,7 @@ def make_evaluator(
     choice, learned, exact, components = jax.vmap(
       evaluate_rollout, (None, None, None, None, 0)
     )(params, task, observations, prefix, trajectories)
-    advantages, _ = learning.advantages(
+    advantages, _ = learning.compute_advantages(
       components[None], parts.rewards, parts.update
     )
     return Outputs(choice, learned, exact, components, advantages[0])

@@ -79,7 +79,7 @@ def _said():
     )
     prefix = network.prefix(_params(), problem, observations)
     encodings = network.full(_params(), problem, prefix, rows)
-    choices = total_loss.choices(
+    choices = total_loss.step_distributions(
       network, _params(), problem, prefix, encodings, trajectory
     )
     return encodings.parent_logits, choices

@@ -365,10 +365,10 @@ class ChoicesTest(parameterized.TestCase):
           task.scm.problem, trajectory.intervened, trajectory.outcomes
         )
         encodings = _NETWORK.full(params, task.scm.problem, prefix, rows)
-        found = total_loss.choices(
+        found = total_loss.step_distributions(
           _NETWORK, params, task.scm.problem, prefix, encodings, trajectory
         )
-        first = total_loss.after_every_row(
+        first = total_loss.apply_after_rows(
           _NETWORK.action_head,
           params,
           task.scm.problem,
@@ -380,7 +380,7 @@ class ChoicesTest(parameterized.TestCase):
           ),
         )
         # The first turns may be known.
-        again = total_loss.choices(
+        again = total_loss.step_distributions(
           _NETWORK,
           params,
           task.scm.problem,
@@ -580,7 +580,7 @@ class UpdateTest(parameterized.TestCase):
 
     expected = gradient(_init().params)
     chex.assert_trees_all_close(
-      state.opt_state, optimizer_lib.stacked(expected), atol=1e-5
+      state.opt_state, optimizer_lib.stack_by_shape(expected), atol=1e-5
     )
 
   def test_minibatches_hold_every_scm_once(self):
@@ -644,13 +644,13 @@ class StackedTest(absltest.TestCase):
       name: jnp.float32(rng.normal(size=shape))
       for name, shape in (('a', (2, 3)), ('b', (3,)), ('c', (2, 3)), ('d', ()))
     }
-    stacks = optimizer_lib.stacked(tree)
+    stacks = optimizer_lib.stack_by_shape(tree)
     self.assertEqual(
       {shape: stack.shape for shape, stack in stacks.items()},
       {'2x3': (2, 2, 3), '3': (1, 3), '': (1,)},
     )
     np.testing.assert_array_equal(stacks['2x3'][1], tree['c'])
-    chex.assert_trees_all_equal(optimizer_lib.unstacked(stacks, tree), tree)
+    chex.assert_trees_all_equal(optimizer_lib.unstack(stacks, tree), tree)
 
 
 class OptimizerTest(absltest.TestCase):
@@ -660,8 +660,8 @@ class OptimizerTest(absltest.TestCase):
     optimizer = optimizer_lib.make_optimizer(
       optimizer_lib.schedule(0.4, 4, 12, 0.25), 1.0, 0.0
     )
-    params = optimizer_lib.stacked(jnp.zeros((1, 1)))
-    gradient = optimizer_lib.stacked(jnp.full((1, 1), 0.5))
+    params = optimizer_lib.stack_by_shape(jnp.zeros((1, 1)))
+    gradient = optimizer_lib.stack_by_shape(jnp.full((1, 1), 0.5))
     update = jax.jit(optimizer.update)
     state, rates = optimizer.init(params), []
     for _ in range(13):
@@ -683,11 +683,13 @@ class OptimizerTest(absltest.TestCase):
     gradient = jnp.float32(left * [5, 2, 1] @ right.T)
     # Each on its own: the other of the same shape is as it were alone.
     other = jnp.float32(rng.normal(size=(8, 3)))
-    params = optimizer_lib.stacked([jnp.zeros((8, 3))] * 2)
+    params = optimizer_lib.stack_by_shape([jnp.zeros((8, 3))] * 2)
     steps, _ = jax.jit(optimizer.update)(
-      optimizer_lib.stacked([gradient, other]), optimizer.init(params), params
+      optimizer_lib.stack_by_shape([gradient, other]),
+      optimizer.init(params),
+      params,
     )
-    step, _ = optimizer_lib.unstacked(steps, [gradient, other])
+    step, _ = optimizer_lib.unstack(steps, [gradient, other])
     # A step of root mean square 0.2 x 0.4 has the Frobenius norm of 3 values.
     expected = -0.2 * 0.4 * np.sqrt(8 * 3 / 3)
     singular = np.diag(left.T @ np.asarray(step) @ right)

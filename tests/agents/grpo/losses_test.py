@@ -46,14 +46,14 @@ class ReturnsTest(parameterized.TestCase):
 
   def test_by_factors(self):
     earned = np.array([0.0, 0.5, 0.9, 0.99, 1.0])
-    actual = losses.by_factors(jnp.array(earned), 0.01)
+    actual = losses.logarithmic_rewards(jnp.array(earned), 0.01)
     regret = 1 - earned
     expected = 1 - np.log((regret + 0.01) / 0.01) / np.log(1.01 / 0.01)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     self.assertEqual((actual[0], actual[-1]), (0.0, 1.0))
     # More than the best that was found is the best.
-    self.assertEqual(losses.by_factors(jnp.array(1.01), 0.01), 1.0)
-    linear = losses.by_factors(jnp.array(earned), 0.0)
+    self.assertEqual(losses.logarithmic_rewards(jnp.array(1.01), 0.01), 1.0)
+    linear = losses.logarithmic_rewards(jnp.array(earned), 0.0)
     np.testing.assert_array_equal(linear, jnp.array(earned))
 
 
@@ -68,11 +68,13 @@ class WithoutReachedTest(absltest.TestCase):
     slopes = np.array([-2.0, 0.0, 3.0])
     within = self.reached - self.reached.mean(1, keepdims=True)
     returns = 5 + slopes * within
-    actual = losses.without_reached(jnp.array(returns), jnp.array(self.reached))
+    actual = losses.subtract_reached(
+      jnp.array(returns), jnp.array(self.reached)
+    )
     np.testing.assert_allclose(actual, 5.0, rtol=1e-5)
 
   def test_it_is_least_squares_within_the_groups(self):
-    actual = losses.without_reached(
+    actual = losses.subtract_reached(
       jnp.array(self.own), jnp.array(self.reached)
     )
     for step in range(3):
@@ -87,7 +89,7 @@ class WithoutReachedTest(absltest.TestCase):
       np.testing.assert_allclose(left.flatten(), expected, atol=1e-5)
 
   def test_before_the_first_step_nothing_was_reached(self):
-    actual = losses.without_reached(
+    actual = losses.subtract_reached(
       jnp.array(self.own), jnp.zeros(self.own.shape)
     )
     np.testing.assert_allclose(actual, self.own, rtol=1e-6)
@@ -330,7 +332,9 @@ class AuxiliaryLossesTest(absltest.TestCase):
   def test_made_loss_by_hand(self):
     # Of 1/2 from 1/4, and what the search has missed, beyond 1, counts as 1.
     log_3 = np.log(3)
-    actual = losses.made_loss(jnp.array([-log_3, log_3]), jnp.array([0.5, 1.1]))
+    actual = losses.past_outcome_loss(
+      jnp.array([-log_3, log_3]), jnp.array([0.5, 1.1])
+    )
     first = -(np.log(1 / 4) + np.log(3 / 4)) / 2
     expected = (first - np.log(3 / 4)) / 2
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
