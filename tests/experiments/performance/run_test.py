@@ -23,7 +23,7 @@ class LauncherTest(absltest.TestCase):
           'import runpy, sys\n'
           'from acme_cbo.experiments.performance import report, run\n'
           'run.measure = lambda config, repeats, botorch, _: {\n'
-          '  "tasks": config["grpo"]["num_tasks"], "repeats": repeats,\n'
+          '  "tasks": config.grpo.num_tasks, "repeats": repeats,\n'
           '  "botorch": [path[-15:] for path in botorch]}\n'
           'report.table = lambda results: f"a table of {len(results)}"\n'
           f'sys.argv = [{launcher!r}, "--out=figures.json", "--repeats=3",\n'
