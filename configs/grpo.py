@@ -1,18 +1,19 @@
 """Trains a policy for causal Bayesian optimization with GRPO.
 
   python launchers/train.py --config=configs/grpo.py           the quick start
-  python launchers/train.py --config=configs/grpo.py:smoke     does it run?
-  python launchers/train.py --config=configs/grpo.py:linear    linear SCMs alone
-  python launchers/train.py --config=configs/grpo.py:large     an hour, the best
+  python launchers/train.py --config=configs/grpo.py           quick start
+  python launchers/train.py --config=configs/grpo.py:smoke     a minute's test
+  python launchers/train.py --config=configs/grpo.py:linear    only linear SCMs
+  python launchers/train.py --config=configs/grpo.py:large     an hour
   python launchers/train.py --config=configs/grpo.py:general   for a GPU
 
-:general trained the policy of the package: it may set several variables at
-once, pays for them, meets latent causes, and searches for long.
+:large gives the best policy for the SCMs of the quick start. :general trained
+the shipped policy; its SCMs have latent variables, costs, interventions on two
+variables at once, and budgets of up to 40 interventions.
 
-A field is overridden by --config.grpo.num_generations=16; --config_help lists
-all fields with their defaults. The presets are in
-acme_cbo/experiments/presets.py. This file is Python and is run: trust it as
-you trust a program.
+--config.grpo.num_generations=16 overrides a field; --config_help lists all
+fields with their defaults. acme_cbo/experiments/presets.py holds the presets.
+A config file is Python and is run: use only those you trust.
 """
 
 import ml_collections

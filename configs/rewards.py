@@ -1,4 +1,4 @@
-"""Balances of the components of the reward, ready for a comparison.
+"""Trains with another balance of the components of the reward.
 
   python launchers/train.py --config=configs/rewards.py:balanced
   python launchers/train.py --config=configs/rewards.py:optimization_only

@@ -1,4 +1,4 @@
-"""Trains a policy on a simulator of yours instead of random SCMs.
+"""Trains a policy on your own simulator instead of random SCMs.
 
   python launchers/train.py
     --config=configs/simulator.py:docs.simulators.bioreactor:Bioreactor

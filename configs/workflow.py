@@ -5,7 +5,7 @@
   python launchers/workflow.py --config=configs/workflow.py:smoke --workdir=S
 
 The first takes some three hours on two cores; :short trains for 60 updates
-instead of 260, and takes half an hour; :smoke only shows that it runs.
+instead of 260, and takes 40 minutes; :smoke only shows that it runs.
 
 A sweep of your own is a file like this one: `get_config` returns the seeds and
 how the policies are evaluated, `sweep` the configs to train. Any other preset

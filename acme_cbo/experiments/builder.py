@@ -9,7 +9,7 @@ import numpy as np
 from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import optimizer as optimizer_lib
 from acme_cbo.experiments import config as config_lib
-from acme_cbo.networks import transformer
+from acme_cbo.networks import factory as network_factory
 from acme_cbo.scms import config as scms_config
 
 # Sections that decide nothing of what an update computes.
@@ -78,7 +78,7 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
     final_fraction=optimizer.final_fraction,
   )
   parts = agent.Parts(
-    network=transformer.make(config.network),
+    network=network_factory.make(config.network),
     optimizer=optimizer_lib.make_optimizer(
       schedule, optimizer.max_grad_norm, optimizer.weight_decay
     ),

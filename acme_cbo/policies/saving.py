@@ -16,7 +16,7 @@ from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.networks import base
 from acme_cbo.networks import config
-from acme_cbo.networks import transformer
+from acme_cbo.networks import factory
 from acme_cbo.scms import config as scms_config
 
 # The policy that ships with the package: the default where none is given.
@@ -125,7 +125,7 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
       for path, array in arrays.items():
         module, _, name = path.rpartition(':')
         params.setdefault(module, {})[name] = array
-    return TrainedPolicy(transformer.make(architecture), params, metadata)
+    return TrainedPolicy(factory.make(architecture), params, metadata)
   except errors.UsageError:
     raise
   except OSError as error:

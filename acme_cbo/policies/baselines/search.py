@@ -206,7 +206,7 @@ def check_observations(observations: Any) -> np.ndarray:
     )
   if len(observations) < 2:
     raise errors.UsageError(
-      f'{len(observations)} observational row(s); a deviation needs 2'
+      f'observations have {len(observations)} row(s); this policy needs at least 2'
     )
   return np.asarray(observations)
 
