@@ -206,7 +206,7 @@ def check_observations(observations: Any) -> np.ndarray:
     )
   if len(observations) < 2:
     raise errors.UsageError(
-      f'observations have {len(observations)} row(s); this policy needs at least 2'
+      f'observations have {len(observations)} row(s); at least 2 are needed'
     )
   return np.asarray(observations)
 

@@ -215,7 +215,7 @@ class BaselinesTest(parameterized.TestCase):
       rows = _rows(_TOY)
     with self.assertRaisesRegex(errors.UsageError, 'float32.*enable_x64'):
       policy.init(scm.problem, rows, 3)
-    with self.assertRaisesRegex(errors.UsageError, '1 observational row'):
+    with self.assertRaisesRegex(errors.UsageError, 'observations have 1 row'):
       policy.init(scm.problem, _rows(_TOY)[:1], 3)
     memory = policy.init(scm.problem, _rows(_TOY), 1)
     both = hand_made_scms.do({0: 1.0, 1: 1.0}, 3)
