@@ -16,6 +16,7 @@ Shapes, used in every docstring and trailing comment:
   S  draws of the noise bank
   K  cells that a domain is divided into
   C  cells plus the two ends of the domain, C = K + 2
+  E  components of the reward
 
 Every structure is an immutable pytree. Field shapes are documented unbatched;
 `jax.vmap` adds leading axes.
@@ -199,7 +200,7 @@ class Trajectory(NamedTuple):
       exclude the set that was chosen.
     log_prob_variable: [T] log probability of the chosen variables.
     log_prob_cell: [T] log probability of the cells, given the variables.
-    components: [T, 4] rewards, in the order of `rewards.COMPONENTS`.
+    components: [T, E] rewards, in the order of `rewards.COMPONENTS`.
     expected_reward: [T] `optimization` reward of the expected outcome.
   """
 

@@ -234,7 +234,7 @@ def _programs(
   """
   network, horizon = parts.network, parts.horizon
   # `rollout` below passes the sampled outcome as the expected one.
-  kinds = dataclasses.replace(parts.rewards, outcome='expected')
+  reward_config = dataclasses.replace(parts.rewards, outcome='expected')
 
   def policy(params, problem, prefix):
     return network_policy.NetworkPolicy(
@@ -244,11 +244,11 @@ def _programs(
       prefix,
       horizon.num_interventions,
       max_set_size,
-      {kinds.belief: beliefs.FACTORIES[kinds.belief]()},
+      {reward_config.belief: beliefs.FACTORIES[reward_config.belief]()},
     )
 
   def belief(state):
-    return state.belief_states[kinds.belief]
+    return state.belief_states[reward_config.belief]
 
   def begin(params, problems, observations):
     def group(problem, rows):
@@ -315,7 +315,7 @@ def _programs(
       steps = episode.Steps(
         choice, choice.intervention, outcomes, observed, belief_states
       )
-      return acting.trajectory(task, kinds, steps)
+      return acting.trajectory(task, reward_config, steps)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(
       tasks, choices, jnp.stack(outcomes, 2), belief_states

@@ -25,7 +25,7 @@ def rollout(
   prefix: base.Prefix,
   observations: jax.Array,
   num_interventions: int,
-  rewards_config: config.RewardConfig,
+  reward_config: config.RewardConfig,
 ) -> types.Trajectory:
   """Samples one episode.
 
@@ -37,7 +37,7 @@ def rollout(
     prefix: encoded observations, shared by the group.
     observations: [N, D] rows that `prefix` encodes.
     num_interventions: T.
-    rewards_config: config of the rewards.
+    reward_config: config of the rewards.
 
   Returns:
     The `Trajectory`.
@@ -50,7 +50,7 @@ def rollout(
     prefix,
     num_interventions,
     max_set_size,
-    {rewards_config.belief: beliefs.FACTORIES[rewards_config.belief]()},
+    {reward_config.belief: beliefs.FACTORIES[reward_config.belief]()},
   )
 
   def choose(keys, state):
@@ -63,23 +63,23 @@ def rollout(
   steps = episode.on_device(
     choose,
     policy.observe,
-    lambda state: state.belief_states[rewards_config.belief],
+    lambda state: state.belief_states[reward_config.belief],
     policy.begin(observations),
     task,
     keys[:, :-1],
     keys[:, -1],
   )
-  return trajectory(task, rewards_config, steps)
+  return trajectory(task, reward_config, steps)
 
 
 def trajectory(
-  task: types.Task, rewards_config: config.RewardConfig, steps: episode.Steps
+  task: types.Task, reward_config: config.RewardConfig, steps: episode.Steps
 ) -> types.Trajectory:
   """Returns an episode as the learner needs it, with its rewards.
 
   Args:
     task: the SCM and its objective.
-    rewards_config: config of the rewards.
+    reward_config: config of the rewards.
     steps: T steps, whose choices are `network_policy.Choice`.
   """
   return types.Trajectory(
@@ -92,8 +92,8 @@ def trajectory(
     log_prob_cell=steps.choice.log_prob_cell,
     components=rewards.components(
       task,
-      rewards_config,
-      beliefs.FACTORIES[rewards_config.belief](),
+      reward_config,
+      beliefs.FACTORIES[reward_config.belief](),
       steps.belief_states,
       steps.intervention,
       steps.outcomes,
@@ -143,7 +143,7 @@ def act(
   tasks: types.Task,
   horizon: environments_config.HorizonConfig,
   num_generations: int,
-  rewards_config: config.RewardConfig,
+  reward_config: config.RewardConfig,
 ) -> tuple[jax.Array, types.Trajectory]:
   """Samples a group of rollouts on every task.
 
@@ -154,7 +154,7 @@ def act(
     tasks: B tasks.
     horizon: numbers of observations and interventions, N and T.
     num_generations: G, number of rollouts per task.
-    rewards_config: config of the rewards.
+    reward_config: config of the rewards.
 
   Returns:
     [B, N, D] observations and trajectories with leading axes [B, G].
@@ -176,7 +176,7 @@ def act(
         prefix,
         observations,
         horizon.num_interventions,
-        rewards_config,
+        reward_config,
       )
     )(keys)
     return observations, trajectories

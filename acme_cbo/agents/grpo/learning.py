@@ -61,7 +61,7 @@ def compute_advantages(
   """Computes how much better than its group each decision was.
 
   Args:
-    components: [B, G, T, 4] rewards.
+    components: [B, G, T, E] rewards.
     reward_config: weights of the components.
     update_config: options of the update.
 
@@ -76,7 +76,7 @@ def compute_advantages(
   counted = components.at[..., _OPTIMIZATION].set(
     losses.regret_rewards(optimization, update_config.simple_regret_share)
   )
-  returns = losses.returns(counted, update_config.supervision)  # [B, G, T, 4]
+  returns = losses.returns(counted, update_config.supervision)  # [B, G, T, E]
   if update_config.scale_components == 'group':
     returns, _ = jax.vmap(
       lambda component: losses.group_advantages(component, 'group'), -1, -1
@@ -181,7 +181,7 @@ def update(
   Returns:
     The state after the update, the same on every device, and scalars to log.
   """
-  components = _gather_tasks(trajectories.components, axis)  # [B, G, T, 4]
+  components = _gather_tasks(trajectories.components, axis)  # [B, G, T, E]
   advantages, dead = compute_advantages(
     components, reward_config, update_config
   )

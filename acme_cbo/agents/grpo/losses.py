@@ -104,12 +104,12 @@ def returns(components: jax.Array, supervision: str) -> jax.Array:
   """Computes the return of each step, for each reward component.
 
   Args:
-    components: [..., T, 4] rewards.
+    components: [..., T, E] rewards.
     supervision: 'process' for the return-to-go, 'outcome' for the return of the
       episode.
 
   Returns:
-    [..., T, 4] returns.
+    [..., T, E] returns.
   """
   # One episode or all groups: an array without the last axis is an error.
   chex.assert_rank(components, {2, 4})

@@ -31,7 +31,7 @@ _NUM_REGIONS = 4
 def total(
   components: jax.Array, reward_config: config.RewardConfig
 ) -> jax.Array:
-  """Returns the weighted sum over the last axis: [..., 4] -> [...]."""
+  """Returns the weighted sum over the last axis: [..., E] -> [...]."""
   return components @ jnp.array(reward_config.weights, components.dtype)
 
 
@@ -197,7 +197,7 @@ def components(
     expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
 
   Returns:
-    [T, 4] components, in the order of `COMPONENTS`.
+    [T, E] components, in the order of `COMPONENTS`.
   """
   scm, objective = task
 

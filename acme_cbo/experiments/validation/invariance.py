@@ -43,7 +43,7 @@ class Outputs(NamedTuple):
       step.
     learned: [G, T + 1, D] probability of being a parent, by the network.
     exact: [G, T + 1, D] probability of being a parent, by the exact belief.
-    rewards: [G, T, 4] reward components.
+    rewards: [G, T, E] reward components.
     advantages: [G, T] advantages.
   """
 
