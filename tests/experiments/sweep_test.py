@@ -16,6 +16,10 @@ from absl.testing import absltest
 import psutil
 import pytest
 
+# Imported before `_run` redirects stderr: its import closes the handlers of all
+# loggers, and absl's then closes a stream that sys.stderr does not refer to.
+import submitit  # noqa: F401
+
 from acme_cbo.experiments import executors
 from acme_cbo.experiments import sweep
 from acme_cbo.infra import errors
