@@ -1,7 +1,7 @@
-"""Compiles quickly rather than well, and keeps what was compiled.
+"""Makes XLA compile the tests' programs quickly, and caches the programs.
 
-What the tests run is small, so that compiling it is most of their time. Only
-the slow ones, which train, are compiled as a user's run is. XLA_FLAGS and
+Tests run small programs, so that compilation takes most of their time. Only the
+slow tests, which train, compile with all optimizations. XLA_FLAGS and
 JAX_COMPILATION_CACHE_DIR hold where they are set.
 
 Environment variables, because jax reads them when it is imported. Workers do
@@ -13,7 +13,7 @@ import os
 import pathlib
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Numbers are as exact with as without.
+# They make compilation quick without making numbers less exact.
 _QUICK = (
   '--xla_backend_optimization_level=0',
   '--xla_llvm_disable_expensive_passes=true',

@@ -26,11 +26,16 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
 
+
+def _factory(
+  make: Callable[[], policies_base.PolicyFunctions],
+) -> policies_base.Factory:
+  return lambda task: make()
+
+
 # Policies without training, and the oracle as an upper bound.
 HEURISTICS: dict[str, policies_base.Factory] = {
-  'random': lambda task: heuristics_lib.random(),
-  'slope': lambda task: heuristics_lib.slope(),
-  'explore_then_commit': lambda task: heuristics_lib.explore_then_commit(),
+  **{name: _factory(make) for name, make in heuristics_lib.BY_NAME.items()},
   'oracle': heuristics_lib.oracle,
 }
 

@@ -82,7 +82,7 @@ parameters and was trained by GRPO for {results['updates']} updates.
 ## Training distribution
 
 {systems}
-- at most {scms['max_set_size']} variables set at a time
+- number of variables set at a time: at most {scms['max_set_size']}
 - {horizon['num_observations']} observations before the first experiment,
   {horizon['num_interventions']} experiments
 - rewards: {weights}; simple_regret_share {results['simple_regret_share']:g},

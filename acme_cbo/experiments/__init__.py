@@ -1,1 +1,1 @@
-"""The programs behind the launchers."""
+"""Commands, and what they run: training, sweeps, replay, validation, speed."""

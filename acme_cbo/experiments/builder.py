@@ -1,4 +1,4 @@
-"""From a config to the wired parts of a run."""
+"""Builds the parts of a training run from its config."""
 
 from collections.abc import Callable
 import dataclasses

@@ -23,6 +23,7 @@ from acme_cbo.evaluation import rollouts
 from acme_cbo.evaluation import statistics
 from acme_cbo.experiments import builder
 from acme_cbo.infra import run_directory
+from acme_cbo.policies import heuristics
 from acme_cbo.policies import saving
 from acme_cbo.training import analysis
 
@@ -203,7 +204,7 @@ def _draw_learning_curve(workdir, rows, evaluation, tasks):
       ]['mean']
       for group in curves
     }
-    for name in ('explore_then_commit', 'slope', 'random')
+    for name in reversed(heuristics.BY_NAME)
   }
   figure = plots.learning_curve(steps, curves, baselines, tasks.unit)
   plots.save(workdir / 'learning_curve.png', figure)

@@ -9,7 +9,11 @@ from acme_cbo.infra import errors
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(config_schema.Section):
-  """Size of the transformer, and its inputs."""
+  """Size of the transformer, and its inputs.
+
+  The default of a field that is added must leave the network as it was: saved
+  policies lack the field.
+  """
 
   width: int = config_schema.field(
     48, 'width of the residual stream, W', low=4, high=4096

@@ -4,6 +4,7 @@ A policy observes a `types.Problem` and rows of data, nothing else; only the
 `oracle` is constructed from the task itself.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -181,6 +182,14 @@ def explore_then_commit() -> base.PolicyFunctions:
     )
 
   return base.PolicyFunctions(init, choose, observe, recommend)
+
+
+# Trained policies are evaluated beside each of these.
+BY_NAME: dict[str, Callable[[], base.PolicyFunctions]] = {
+  'random': random,
+  'slope': slope,
+  'explore_then_commit': explore_then_commit,
+}
 
 
 def constant(intervention: types.Intervention) -> base.PolicyFunctions:

@@ -1,7 +1,7 @@
 """The acting core: how a network begins, chooses, observes and recommends.
 
-Actors scan it, with gradients to come; hosts step it. Nothing else turns the
-outputs of a network into interventions.
+The actor scans it over the steps of an episode; host programs call it step by
+step. Only this module turns outputs of a network into interventions.
 """
 
 from collections.abc import Callable, Mapping, Sequence

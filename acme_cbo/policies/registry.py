@@ -94,9 +94,7 @@ def make(
     {name: method}, in the order of `names`.
   """
   makers: dict[str, HostMethod | TracedMethod] = {
-    'explore_then_commit': _heuristic(heuristics.explore_then_commit),
-    'slope': _heuristic(heuristics.slope),
-    'random': _heuristic(heuristics.random),
+    **{name: _heuristic(make) for name, make in heuristics.BY_NAME.items()},
     'oracle': HostMethod(lambda scm, best: heuristics.constant(best.choice)),
     'cbo': HostMethod(lambda scm, best: cbo.cbo(scm)),
     'gp_bo': HostMethod(lambda scm, best: gp_bo.gp_bo()),

@@ -114,9 +114,11 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
       raise errors.UsageError(
         f'the policy in {directory} is damaged: its checksum does not match'
       )
+    # A policy lacks the fields that were added after it was saved. Their
+    # defaults give the network that it was trained with.
     architecture = config_schema.from_dict(
       config.NetworkConfig,
-      content['architecture'],
+      vars(config.NetworkConfig()) | content['architecture'],
       f'{directory / "policy.json"} is damaged: architecture',
     )
     metadata = scms_config.with_named_weights(content['about'])

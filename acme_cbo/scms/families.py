@@ -1,4 +1,4 @@
-"""Families of random SCMs, and networks of genes and crops.
+"""Families of random SCMs, and three published networks of genes and crops.
 
 `FAMILIES[name](repeat)` returns an SCM. It depends on the name and the repeat
 only, not on the precision: numpy draws it, because draws of `jax.random` depend

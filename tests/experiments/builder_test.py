@@ -17,7 +17,7 @@ from acme_cbo.infra import errors
 
 
 class BuiltPartsTest(absltest.TestCase):
-  """What is built carries the values of the config, each in its place."""
+  """Each value of the config reaches the part that it configures."""
 
   def setUp(self):
     super().setUp()

@@ -1,4 +1,4 @@
-"""What TensorBoard shows is what was done."""
+"""The pages for TensorBoard show the interventions that were made."""
 
 import re
 

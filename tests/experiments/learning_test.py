@@ -1,4 +1,4 @@
-"""A policy learns with our losses, and every broken learner is found out.
+"""Tests that a policy learns with our losses, and with no faulty learner.
 
 The policy is a table of logits, so that a second trains one for 64 seeds: a
 bar that one seed misses by bad luck would let the broken ones pass as well.
@@ -33,7 +33,7 @@ _SHIFT = 2.0
 
 
 class _Learner(NamedTuple):
-  """What can be wrong with a learner; by default nothing is.
+  """Faults of a learner; by default it has none.
 
   Attributes:
     learning_rate: of Adam.
@@ -155,7 +155,7 @@ _train_all = jax.jit(jax.vmap(_train, (None, 0)))
 
 
 def _failures(learner):
-  """Which parts of the bar a learner misses, and its scores: one a seed."""
+  """Returns the bounds that a learner misses, and its score of each seed."""
   keys = jax.random.split(jax.random.key(0), _NUM_SEEDS)
   scores = _score(_train_all(jax.tree.map(jnp.array, learner), keys))
   gain = scores - 0.5  # What the uniform policy scores.

@@ -34,7 +34,7 @@ _finish = functools.partial(processes.finish, 'launchers/train.py')
 
 
 def _rows(workdir):
-  """What was logged, without what the clock says."""
+  """Returns the logged rows without measured times."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [
     {
@@ -87,8 +87,8 @@ class ResumeTest(parameterized.TestCase):
     cls.addClassCleanup(root.cleanup)
     cls.root = pathlib.Path(root.name)
     cls.whole = cls.root / 'whole'
-    code, said = _finish(*_CONFIG, f'--workdir={cls.whole}')
-    assert code == 0, said
+    code, output = _finish(*_CONFIG, f'--workdir={cls.whole}')
+    assert code == 0, output
 
   def _updates(self, workdir):
     path = workdir / 'metrics.jsonl'
@@ -124,8 +124,8 @@ class ResumeTest(parameterized.TestCase):
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
       flags = ['--resume']
-    code, said = _finish('--resume', f'--workdir={workdir}')
-    self.assertEqual(code, 0, said)
+    code, output = _finish('--resume', f'--workdir={workdir}')
+    self.assertEqual(code, 0, output)
     self._assert_same(workdir)
 
   @parameterized.parameters((signal.SIGINT, 130), (signal.SIGTERM, 143))
@@ -136,19 +136,21 @@ class ResumeTest(parameterized.TestCase):
         time.sleep(0.01)
       begin = time.monotonic()
       process.send_signal(number)
-      said, _ = process.communicate(timeout=60)
+      output, _ = process.communicate(timeout=60)
       self.assertLess(time.monotonic() - begin, 10)
-    self.assertEqual(process.returncode, code, said)
-    self.assertNotIn('Traceback', said)
+    self.assertEqual(process.returncode, code, output)
+    self.assertNotIn('Traceback', output)
     summary = json.loads((workdir / 'summary.json').read_text())
     self.assertEqual(summary['status'], 'interrupted')
     self.assertGreaterEqual(summary['updates'], 9)
     self.assertEqual(summary['latest_checkpoint'], summary['updates'])
-    self.assertIn(f'after update {summary["updates"]}', said)
-    (command,) = (x for x in said.splitlines() if x.startswith('resume with: '))
+    self.assertIn(f'after update {summary["updates"]}', output)
+    (command,) = (
+      x for x in output.splitlines() if x.startswith('resume with: ')
+    )
     self.assertEndsWith(command, f"--resume '--workdir={workdir}'")
-    code, said = _finish('--resume', f'--workdir={workdir}')
-    self.assertEqual(code, 0, said)
+    code, output = _finish('--resume', f'--workdir={workdir}')
+    self.assertEqual(code, 0, output)
     self._assert_same(workdir)
 
   def test_a_second_signal_ends_it_at_once(self):
@@ -162,9 +164,9 @@ class ResumeTest(parameterized.TestCase):
       time.sleep(0.5)
       begin = time.monotonic()
       process.send_signal(signal.SIGTERM)
-      said, _ = process.communicate(timeout=60)
+      output, _ = process.communicate(timeout=60)
       self.assertLess(time.monotonic() - begin, 1)
-    self.assertEqual(process.returncode, 143, said)
+    self.assertEqual(process.returncode, 143, output)
     summary = json.loads((workdir / 'summary.json').read_text())
     self.assertEqual(summary['status'], 'interrupted')
 
@@ -196,9 +198,9 @@ class ResumeTest(parameterized.TestCase):
   )
   def test_every_end_is_told_and_quick(self, flags, code, status, reason):
     workdir = self.root / f'{status} {len(flags)}'
-    found, said = _finish(*_CONFIG, *flags, f'--workdir={workdir}')
+    found, output = _finish(*_CONFIG, *flags, f'--workdir={workdir}')
     ended = time.time()
-    self.assertEqual(found, code, said)
+    self.assertEqual(found, code, output)
     summary = json.loads((workdir / 'summary.json').read_text())
     self.assertEqual(summary['status'], status)
     self.assertIn(reason, summary['reason'])
@@ -209,11 +211,11 @@ class ResumeTest(parameterized.TestCase):
     with _start(*_CONFIG, f'--workdir={workdir}') as process:
       while self._updates(workdir) < 5:
         time.sleep(0.01)
-      code, said = _finish('--resume', f'--workdir={workdir}')
+      code, output = _finish('--resume', f'--workdir={workdir}')
       self.assertIsNone(process.poll())
       process.kill()
     self.assertEqual(code, 2)
-    self.assertIn('another process is using', said)
+    self.assertIn('another process is using', output)
 
   def test_what_is_gone_is_said_and_nothing_else_is_lost(self):
     workdir = self.root / 'robbed'
@@ -224,9 +226,9 @@ class ResumeTest(parameterized.TestCase):
     (workdir / 'metrics.jsonl').unlink()
     steps = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
     whole = [x for x in steps if x.isdigit()]
-    code, said = _finish(f'--resume_step={whole[0]}', f'--workdir={workdir}')
+    code, output = _finish(f'--resume_step={whole[0]}', f'--workdir={workdir}')
     self.assertEqual(code, 2)
-    self.assertIn('metrics.jsonl has 0 bytes', said)
+    self.assertIn('metrics.jsonl has 0 bytes', output)
     left = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
     self.assertContainsSubset(whole, left)
 
@@ -237,24 +239,24 @@ class ResumeTest(parameterized.TestCase):
         time.sleep(0.01)
       process.kill()
     steps = sorted(int(x.name) for x in (workdir / 'checkpoints').iterdir())
-    code, said = _finish(f'--resume_step={steps[-2]}', f'--workdir={workdir}')
-    self.assertEqual(code, 0, said)
-    self.assertIn(f'resuming after update {steps[-2]}\n', said)
+    code, output = _finish(f'--resume_step={steps[-2]}', f'--workdir={workdir}')
+    self.assertEqual(code, 0, output)
+    self.assertIn(f'resuming after update {steps[-2]}\n', output)
     self._assert_same(workdir)
 
   def test_another_config_and_a_finished_run_are_refused(self):
-    code, said = _finish('--resume', f'--workdir={self.whole}')
+    code, output = _finish('--resume', f'--workdir={self.whole}')
     self.assertEqual(code, 2)
-    self.assertIn('is finished', said)
+    self.assertIn('is finished', output)
     workdir = self.root / 'changed'
     workdir.mkdir()
     (workdir / 'config.json').write_text(
       (self.whole / 'config.json').read_text()
     )
     flags = [*_CONFIG, '--config.grpo.beta=0.1', '--config.seed=3']
-    code, said = _finish(*flags, '--resume', f'--workdir={workdir}')
+    code, output = _finish(*flags, '--resume', f'--workdir={workdir}')
     self.assertEqual(code, 2)
-    self.assertIn('config.grpo.beta: 0.0 -> 0.1; config.seed: 0 -> 3', said)
+    self.assertIn('config.grpo.beta: 0.0 -> 0.1; config.seed: 0 -> 3', output)
     self.assertEqual([x.name for x in workdir.iterdir()], ['config.json'])
 
 

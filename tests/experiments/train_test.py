@@ -558,16 +558,18 @@ class RunTest(parameterized.TestCase):
 class UnfillablePriorTest(absltest.TestCase):
   def test_leaves_the_directory_to_the_next_attempt(self):
     config = _config(seed=0, **{'scms.min_gain': 50.0})
-    tried = builder.from_config(config)
+    experiment = builder.from_config(config)
     # Of its programs only the one that fills a bank is used, and compiled.
     self.enterContext(
       mock.patch.object(
-        compilation, 'load_or_compile', lambda *_: agent.programs(tried.parts)
+        compilation,
+        'load_or_compile',
+        lambda *_: agent.programs(experiment.parts),
       )
     )
     directory = self.enterContext(tempfile.TemporaryDirectory())
     with self.assertRaisesRegex(errors.UsageError, 'lower scms.min_gain'):
-      train.train_and_evaluate(tried, pathlib.Path(directory))
+      train.train_and_evaluate(experiment, pathlib.Path(directory))
     self.assertEmpty(list(pathlib.Path(directory).iterdir()))
 
 

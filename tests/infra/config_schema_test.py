@@ -1,4 +1,4 @@
-"""The mechanism of configs, on a small one."""
+"""Tests of config sections, on a small config."""
 
 import dataclasses
 import json

@@ -280,8 +280,8 @@ class OracleTest(PoliciesTestCase):
 
 
 class TrainedTest(PoliciesTestCase):
-  def _network(self, said, rows=None):
-    """Logits of (position, partial) that are told beforehand."""
+  def _network(self, head, rows=None):
+    """A network whose action head is `head(params, position, partial)`."""
 
     def append(params, problem, prefix, cache, position, row):
       del params, problem, prefix
@@ -294,7 +294,7 @@ class TrainedTest(PoliciesTestCase):
 
     def turn(params, problem, prefix, encoding, partial):
       del problem, prefix
-      joint, none = said(params, encoding.tokens[0, 0], partial)
+      joint, none = head(params, encoding.tokens[0, 0], partial)
       return base.ActionHeadOutput(joint, none, joint, none)
 
     return miniature.linear_network()._replace(
@@ -306,14 +306,14 @@ class TrainedTest(PoliciesTestCase):
   def test_appends_its_rows_and_takes_the_mode(self):
     rows = []
 
-    def said(params, position, partial):
+    def head(params, position, partial):
       del partial
       # Prefers the target, then cell number `position` of variable 1.
       logits = jnp.zeros((5, 4)).at[2].set(9.0)
       return logits.at[1, position.astype(int)].set(params), jnp.array(99.0)
 
     policy = trained.trained(
-      self._network(said, rows), 2.0, ('learned',), 1, action_distribution.mode
+      self._network(head, rows), 2.0, ('learned',), 1, action_distribution.mode
     )
     memory = policy.init(_problem(), _ROWS, 2)
     # Cells of [-2, 4]: the lower end, two halves and the upper end.
@@ -323,10 +323,10 @@ class TrainedTest(PoliciesTestCase):
       states = jax.tree.map(
         lambda leaf: leaf[None], policy.belief_states(memory)
       )
-      believed = policy.parents(states)
-      self.assertEqual(list(believed), ['learned'])
+      probabilities = policy.parents(states)
+      self.assertEqual(list(probabilities), ['learned'])
       np.testing.assert_allclose(
-        believed['learned'][0, _problem().exists & ~_problem().target],
+        probabilities['learned'][0, _problem().exists & ~_problem().target],
         1 / (1 + np.exp(-step)),
         rtol=1e-6,
       )
@@ -345,7 +345,7 @@ class TrainedTest(PoliciesTestCase):
   def test_chooses_one_after_the_other_what_it_can_pay_for(self):
     rows = []
 
-    def said(params, position, partial):
+    def head(params, position, partial):
       del params, position
       # First 1 at its upper end, then 0 at its lower end; less than a second
       # one, but more than any other first one, it likes none.
@@ -354,7 +354,7 @@ class TrainedTest(PoliciesTestCase):
       return jnp.where(partial.mask[1], second, first), jnp.array(4.0)
 
     policy = trained.trained(
-      self._network(said, rows), None, (), 2, action_distribution.mode
+      self._network(head, rows), None, (), 2, action_distribution.mode
     )
     memory = policy.init(_sets_and_costs(budget=20.0), _ROWS, 10)
     both = {0: -700.0, 1: 4.0}
@@ -382,13 +382,13 @@ class TrainedTest(PoliciesTestCase):
     probable decision is the upper end.
     """
 
-    def said(params, position, partial):
+    def head(params, position, partial):
       del params, position
       logits = jnp.full((5, 4), -99.0).at[1, 1:4].set([1.0, 1.0, 1.2])
       return logits, -jnp.abs(partial.fractions[1] - 0.25)
 
     policy = trained.trained(
-      self._network(said, []), None, (), 1, action_distribution.sample
+      self._network(head, []), None, (), 1, action_distribution.sample
     )
     problem = _problem()._replace(samples=jnp.float32(samples))
     return policy, policy.init(problem, _ROWS, 8)
@@ -432,7 +432,7 @@ class TrainedTest(PoliciesTestCase):
 
 
 class ScoresTest(parameterized.TestCase):
-  """On drawn tasks: nobody beats the oracle."""
+  """Scores on drawn tasks: no policy beats the oracle."""
 
   @pytest.mark.stat
   def test_scores(self):

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import tempfile
+import types as py_types
+from typing import Any, cast
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -61,6 +63,17 @@ class PolicyTest(parameterized.TestCase):
     network = saving.load(self.directory).network
     caches = [x.empty_cache(5, 4) for x in (network, miniature.network())]
     self.assertEqual(*(jax.tree.map(np.shape, cache) for cache in caches))
+
+  def test_a_field_added_later_has_its_default(self):
+    older = {
+      name: value
+      for name, value in vars(_ARCHITECTURE).items()
+      if name != 'belief_input'
+    }
+    architecture = py_types.SimpleNamespace(**older)
+    saving.save(self.directory, cast(Any, architecture), self.params, {})
+    network = saving.load(self.directory).network
+    self.assertIsNone(network.empty_cache(5, 4).evidence)
 
   @parameterized.parameters(
     ('policy.json', b'', 'policy.json is damaged'),

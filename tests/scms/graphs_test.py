@@ -43,7 +43,7 @@ def _reachable(parents, j):
 
 
 class ShapesTest(parameterized.TestCase):
-  """By hand: three nodes in use of four."""
+  """Three of four nodes are in use; expected graphs are written by hand."""
 
   def test_chain(self):
     np.testing.assert_array_equal(

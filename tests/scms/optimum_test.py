@@ -168,10 +168,10 @@ class ObjectiveTest(parameterized.TestCase):
     blind = optimum.search(_written(variables), num_draws=_FEW)
     self.assertAlmostEqual(blind.best, 0.1, places=3)
     with jax.enable_x64(True):
-      told = _written(variables, rest='optimum: {X: 0.123456}')
-    hinted = optimum.search(told, num_draws=_FEW)
-    self.assertAlmostEqual(hinted.best, 1.0123456, places=5)
-    self.assertAlmostEqual(float(hinted.choice.values[0]), 0.123456, places=9)
+      scm = _written(variables, rest='optimum: {X: 0.123456}')
+    result = optimum.search(scm, num_draws=_FEW)
+    self.assertAlmostEqual(result.best, 1.0123456, places=5)
+    self.assertAlmostEqual(float(result.choice.values[0]), 0.123456, places=9)
 
   def test_many_sets(self):
     # 8 + 28 + 56 sets; the best three are X0, X1 and X2 at their upper ends.

@@ -1,6 +1,6 @@
-"""The smallest parts that show everything: a prior, networks, an update.
+"""A small prior, small networks and a small update, which tests share.
 
-What is costly to draw or to compile is kept, so that tests share it.
+Functions whose results are slow to draw or to compile are cached.
 """
 
 import dataclasses
@@ -228,5 +228,5 @@ def parts(**changes) -> agent.Parts:
 
 
 def lapack_calls(lowered: jax.stages.Lowered) -> list[str]:
-  """Which factorisations a program leaves to LAPACK."""
+  """Returns the calls of LAPACK in a program."""
   return re.findall(r'custom_call @lapack\w*', lowered.as_text())

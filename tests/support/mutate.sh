@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How many mutants of a module its tests let live, on a copy of the last commit.
+# Counts the mutants of a module that survive its tests, in a copy of HEAD.
 #
 #   tests/support/mutate.sh acme_cbo/agents/grpo/losses.py tests/agents/grpo/losses_test.py 100
 #
@@ -10,7 +10,7 @@ if (($# < 2)); then
   echo "usage: tests/support/mutate.sh MODULE TESTS [NUMBER_OF_MUTANTS]" >&2
   exit 2
 fi
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 module="$1" tests="$2" number="${3:-1000000}"
 copy="$(mktemp -d)"
 trap 'rm -rf "$copy"' EXIT

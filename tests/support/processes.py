@@ -25,7 +25,7 @@ def start(
 def finish(
   program: str, *flags: str, timeout: float = 300, **kwargs
 ) -> tuple[int, str]:
-  """Runs a program to its end: its exit code and what it said."""
+  """Runs a program to its end; returns its exit code and its output."""
   with start(program, *flags, **kwargs) as process:
-    said, _ = process.communicate(timeout=timeout)
-  return process.returncode, said
+    output, _ = process.communicate(timeout=timeout)
+  return process.returncode, output

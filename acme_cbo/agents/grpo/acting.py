@@ -1,4 +1,4 @@
-"""Rollouts: encodes the prefix once per SCM, then takes T cached steps each."""
+"""Rollouts of a policy: G episodes per SCM, which share its observations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The learner: from trajectories to new parameters."""
+"""The learner: updates the parameters from trajectories."""
 
 from typing import Any
 

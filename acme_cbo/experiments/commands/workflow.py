@@ -18,7 +18,7 @@ from acme_cbo.infra import errors
 _CONFIG = experiments_flags.define_config(
   'Path of the config file of a sweep, optionally followed by a preset: '
   'configs/workflow.py compares balances of the rewards, '
-  'configs/workflow.py:short takes half an hour, :smoke checks that it runs.'
+  'configs/workflow.py:short takes 40 minutes, :smoke checks that it runs.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep.')
 _JOBS = flags.DEFINE_integer(

@@ -1,7 +1,7 @@
-"""Tests that a trajectory says what happened.
+"""Tests that a trajectory records the interventions, outcomes and rewards.
 
-What the network said is computed again by `network.full`, and the rewards by
-numpy from what was set and seen alone.
+The outputs of the network are computed again by `network.full`, and the
+rewards by numpy from the interventions and outcomes alone.
 """
 
 import functools
@@ -33,7 +33,7 @@ _D = miniature.GENERAL.max_variables
 
 
 def _tasks():
-  """With sets of one and two, budgets, means of many, latent causes."""
+  """Draws tasks with pairs of variables, budgets, samples, latent causes."""
   return miniature.tasks(_B, miniature.GENERAL)
 
 
@@ -98,7 +98,7 @@ def _episodes(kinds=miniature.REWARDS):
 
 
 def _interventions(trajectory):
-  """What was set, read off the outcomes: a set value comes out as it is."""
+  """Yields the intervention of each step, its values read off the outcome."""
   for mask, outcome in zip(
     trajectory.intervened, trajectory.outcomes, strict=True
   ):
@@ -106,7 +106,7 @@ def _interventions(trajectory):
 
 
 def _sets_in_reach(problem, trajectory):
-  """By Python's own numbers: which sets each step could still pay for."""
+  """Returns the sets that the budget allows at each step, by Python floats."""
   cost, left = np.asarray(problem.cost, np.float64), float(problem.budget)
   sets = [frozenset(np.flatnonzero(row)) for row in problem.sets if row.any()]
   found = []

@@ -105,7 +105,7 @@ def _parents(params, problem, observations, rows):
 
 @jax.jit
 def _turn(params, problem, observations, rows, row, mask, fractions):
-  """What is said after one row beside what is chosen."""
+  """Output of the action head after `row`, given a partial intervention."""
   prefix = _NETWORK.prefix(params, problem, observations)
   encodings = _NETWORK.full(params, problem, prefix, rows)
   partial = action_distribution.PartialIntervention(
@@ -178,15 +178,15 @@ class LossTest(parameterized.TestCase):
     rows = tokens.episode_rows(
       problem, trajectory.intervened, trajectory.outcomes
     )
-    said_of = (problem, observations, rows)
-    parent_logits = np.asarray(_parents(self.params, *said_of))
+    inputs = (problem, observations, rows)
+    parent_logits = np.asarray(_parents(self.params, *inputs))
     truth = np.asarray(task.scm.parents)[np.argmax(problem.target)]
     others = np.asarray(problem.exists & ~problem.target)
     sets = [set(np.flatnonzero(row)) for row in problem.sets if row.any()]
     cost = np.asarray(problem.cost, float)
 
     def following(members, allowed):
-      """What may be added to a part of a set, in order."""
+      """Variables that may join `members` within an allowed set, in order."""
       more = {j for s in allowed if s > members for j in s - members}
       return sorted(more)
 
@@ -194,7 +194,7 @@ class LossTest(parameterized.TestCase):
       return (outcome - objective.worst) / (objective.best - objective.worst)
 
     def predictions():
-      """The mean over what may be predicted of each given, after each row."""
+      """Loss of the predictions given each partial intervention and row."""
       width = np.where(others, problem.high - problem.low, 1)
       for p, mask in enumerate(objective.partial.mask):
         members = set(np.flatnonzero(mask))
@@ -202,27 +202,27 @@ class LossTest(parameterized.TestCase):
         place = np.where(mask, np.clip(place, 0, 1), 0.0)
         more = following(members, sets)
         for row in range(_T + 1):
-          said = _turn(self.params, *said_of, row, mask, place)
-          logits: list[Any] = [np.asarray(said.outcome_logits)[more].ravel()]
+          output = _turn(self.params, *inputs, row, mask, place)
+          logits: list[Any] = [np.asarray(output.outcome_logits)[more].ravel()]
           labels = [earned(objective.curves[p][more]).ravel()]
           if members:
-            logits.append([said.none_outcome])
+            logits.append([output.none_outcome])
             labels.append([earned(objective.partial_outcome[p])])
-          told, true = np.concatenate(logits), np.concatenate(labels)
+          logit, label = np.concatenate(logits), np.concatenate(labels)
           # Nothing may be added to one variable, and alone it is predicted.
-          yield _cross_entropy(told, true) if len(told) else 0.0
+          yield _cross_entropy(logit, label) if len(logit) else 0.0
 
     def afterwards():
-      """What is predicted after each row of one that was made before it."""
+      """Loss of the prediction of an intervention made before each row."""
       width = np.where(others, problem.high - problem.low, 1)
       # floor(0.618), floor(2 * 0.236), floor(3 * 0.854).
       for row, step in enumerate([0, 0, 2], start=1):
         mask = trajectory.intervened[step]
         place = (trajectory.values[step] - problem.low) / width
         place = np.where(mask, np.clip(place, 0, 1), 0.0)
-        said = _turn(self.params, *said_of, row, mask, place)
+        output = _turn(self.params, *inputs, row, mask, place)
         yield _cross_entropy(
-          said.none_outcome, trajectory.expected_reward[step]
+          output.none_outcome, trajectory.expected_reward[step]
         )
 
     parts = {
@@ -253,14 +253,14 @@ class LossTest(parameterized.TestCase):
         more = [] if closed else following(members, allowed)
         stops = closed or not more or members in allowed
         now, before = (
-          _turn(params, *said_of, t, mask, place)
+          _turn(params, *inputs, t, mask, place)
           for params in (self.params, self.reference)
         )
 
-        def joint(said, more=more, stops=stops):
+        def joint(output, more=more, stops=stops):
           # One softmax over all pairs of a variable and a cell, and none.
-          logits = np.asarray(said.joint_logits)[more].ravel()
-          return _log_softmax(np.append(logits, [said.none_logit] * stops))
+          logits = np.asarray(output.joint_logits)[more].ravel()
+          return _log_softmax(np.append(logits, [output.none_logit] * stops))
 
         log_p, log_q = joint(now), joint(before)
         p = np.exp(log_p)

@@ -16,7 +16,7 @@ from acme_cbo.networks import action_distribution
 
 
 class ReturnsTest(parameterized.TestCase):
-  """By hand."""
+  """Expected values are computed by hand."""
 
   @parameterized.parameters(
     ('process', [[6.0, 15], [5, 5], [3, 5]]), ('outcome', [[6.0, 15]] * 3)
@@ -96,7 +96,7 @@ class WithoutReachedTest(absltest.TestCase):
 
 
 class GroupAdvantagesTest(parameterized.TestCase):
-  """By hand: groups [1, 2, 3] and [0, 0, 6] of variance 2/3 and 8."""
+  """The groups [1, 2, 3] and [0, 0, 6] have variances 2/3 and 8."""
 
   def setUp(self):
     super().setUp()

@@ -26,7 +26,7 @@ _structure = jax.jit(rewards.structure)
 
 @jax.jit
 def _exploration(variables, fractions):
-  """Of steps that set one of at most 5 variables each: [T] and [T]."""
+  """Rewards [T] of T steps; step t sets variable `variables[t]` of 5."""
   intervened = variables[:, None] == jnp.arange(5)
   return rewards.exploration(
     intervened, jnp.where(intervened, fractions[:, None], 0.0)
