@@ -11,7 +11,10 @@ class HorizonConfig(config_schema.Section):
   """Size of an episode: N observations, then T interventions."""
 
   num_observations: int = config_schema.field(
-    20, 'number of records before the first intervention', low=2, high=10000
+    20,
+    'number of observations before the first intervention',
+    low=2,
+    high=10000,
   )
   num_interventions: int = config_schema.field(
     10, 'number of interventions of an episode', low=1, high=1000
@@ -24,14 +27,14 @@ class SimulatorConfig(config_schema.Section):
 
   make: str = config_schema.field(
     '',
-    "simulator to train on instead of SCMs, as 'module:function' without "
-    'arguments',
+    'function that returns a simulator to train on instead of SCMs; needs '
+    'runtime.kind=threaded',
     pattern=r'|[\w.]+:\w+',
     form="empty or 'module:function'",
   )
   command: str = config_schema.field(
     '',
-    'command that starts a process which is such a simulator',
+    'command that starts a simulator process; not together with make',
     pattern=r'.*',
     form='a command on one line',
   )

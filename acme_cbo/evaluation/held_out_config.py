@@ -18,8 +18,14 @@ class HeldOutConfig(config_schema.Section):
     1, 'random seed of the held-out SCMs', low=0, high=2**31 - 1
   )
   bank_size: int = config_schema.field(
-    64, 'number of noise draws that E[Y | do] averages over', low=8, high=65536
+    64,
+    'number of noise draws behind the expected outcome of an intervention',
+    low=8,
+    high=65536,
   )
   confidence: float = config_schema.field(
-    0.99, 'confidence level of every interval', low=0.5, high=0.9999
+    0.99,
+    'confidence level of the intervals in the results',
+    low=0.5,
+    high=0.9999,
   )

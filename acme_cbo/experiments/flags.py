@@ -29,8 +29,8 @@ def define_config(meaning: str) -> flags.FlagHolder[Any]:
   """
   holder = config_flags.DEFINE_config_file(
     'config',
-    help_string=f'{meaning} A relative path that does not exist is looked up '
-    'among the files of the package.',
+    help_string=f'{meaning} A relative path is searched in the working '
+    'directory, then in the package.',
   )
   flags.FLAGS[holder.name].parser = _ConfigFileParser(holder.name)
   return holder
@@ -71,12 +71,12 @@ def define_evaluation(scms: list[str], unit: str) -> None:
     scms: Default of --scm.
     unit: What is evaluated, such as 'method'.
   """
-  flags.DEFINE_string('out', None, 'Output directory.')
+  flags.DEFINE_string('out', None, 'Output directory; required.')
   flags.DEFINE_list(
     'scm',
     scms,
-    'SCMs to evaluate on: benchmarks, random families, groups of them, YAML '
-    'files.',
+    'SCMs to evaluate on: names, such as toy and chain_5; the groups '
+    'benchmarks, families and shifts; YAML files.',
   )
   for name, default, meaning in (
     ('repeats', 20, f'Number of episodes of each {unit} on each SCM.'),
@@ -88,13 +88,13 @@ def define_evaluation(scms: list[str], unit: str) -> None:
   flags.DEFINE_float(
     'budget',
     None,
-    'Total cost of interventions allowed per episode; the default is the '
-    "SCM's own budget.",
+    'Maximum total cost of the interventions of an episode; the default is '
+    "the SCM's own budget.",
   )
   flags.DEFINE_float(
     'confidence',
     0.95,
-    'Confidence level of intervals and of the decisions based on them.',
+    'Confidence level of intervals and verdicts.',
   )
 
 
@@ -103,8 +103,8 @@ def define_processes() -> None:
   flags.DEFINE_string(
     'coordinator',
     None,
-    "Address of process 0, 'host:port', where several processes train "
-    "together; the same for all of them; 'slurm' under srun.",
+    "'host:port' of process 0, the same in all processes that train together; "
+    "needs the next two flags. Or 'slurm' under srun.",
   )
   flags.DEFINE_integer('num_processes', None, 'Number of processes.')
   flags.DEFINE_integer(

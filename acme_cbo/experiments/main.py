@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from acme_cbo.experiments import commands
 from acme_cbo.infra import errors
+from acme_cbo.infra import signals
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
   word, *rest = sys.argv[1:] or ['--help']
   modules = _modules()
   if word in ('--help', '-h', 'help'):
-    print(_usage(modules))
+    with signals.ending_at_closed_pipe():
+      print(_usage(modules), flush=True)
   elif word == '--version':
     print(f'acme-cbo {version()}')
   elif word not in modules:

@@ -25,6 +25,7 @@ from absl import logging
 
 from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
+from acme_cbo.infra import signals
 
 # The console script of the installed package.
 PROGRAM = 'acme-cbo'
@@ -77,10 +78,14 @@ def run(
     )
 
   def guarded(argv):
-    with _ending_actors():
+    with _ending_actors(), signals.ending_at_closed_pipe():
       _guard(main, argv, takes_arguments or passes_on, config_help)
 
-  app.run(guarded, argv, flags_parser=lambda argv: _parse(argv, passes_on))
+  def parse(argv):
+    with signals.ending_at_closed_pipe():
+      return _parse(argv, passes_on)
+
+  app.run(guarded, argv, flags_parser=parse)
 
 
 class _HelpFlag(flags.BooleanFlag):
@@ -101,7 +106,7 @@ class _HelpFlag(flags.BooleanFlag):
   def parse(self, argument: Any) -> None:
     super().parse(argument)
     if self.value:
-      print(_help(self._module, self._program, self._full))
+      print(_help(self._module, self._program, self._full), flush=True)
       sys.exit(0)
 
 
@@ -177,7 +182,7 @@ def _parse(argv, passes_on):
     # The error of a config file contains a traceback, the cause last.
     message = str(error)
     if 'Traceback' in message:
-      message = message.strip().splitlines()[-1]
+      message = message.strip().splitlines()[-1].removeprefix('ValueError: ')
     _fail(message)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     # ml_collections raises these where an override names a missing field or has
@@ -221,10 +226,6 @@ def _guard(main, argv, takes_arguments, config_help):
       print(config_help(), flush=True)
       return
     main(argv)
-  except BrokenPipeError:
-    # The reader, such as `head`, has closed the pipe; drop buffered output.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(128 + signal.SIGPIPE)
   except errors.UsageError as error:
     _fail(str(error))
   except errors.PeerError as error:

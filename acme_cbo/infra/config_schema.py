@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import json
 import re
+import shlex
+import textwrap
 import typing
 from typing import Any, TypeVar
 
@@ -20,8 +22,6 @@ from acme_cbo.infra import errors
 
 SectionT = TypeVar('SectionT', bound='Section')
 _KEY = 'config_schema'
-# Width beyond which a default is not shown whole.
-_MAX_DEFAULT = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Field:
     if self.options:
       return ', '.join(map(repr, self.options))
     if self.kind is tuple:
-      return 'tuple of texts'
+      return f'tuple of {self.form}'
     if self.kind is str:
-      return 'text'
+      return self.form
     spec = ',' if self.kind is int else 'g'
     return f'{self.kind.__name__}, {self.low:{spec}} to {self.high:{spec}}'
 
@@ -370,38 +370,22 @@ def _check_arguments(path: str, pair: Any) -> Any:
 
 
 def table(cls: type[Section], flag: str = '--config') -> str:
-  """Returns the fields as text: a line with flag, default, range, meaning.
+  """Returns the fields as text of 80 columns.
 
   Args:
     cls: root section.
     flag: flag that the paths are appended to.
 
   Returns:
-    A table with a head.
+    For each field its flag with the default and the values that are allowed,
+    then, indented, its meaning.
   """
-  rows = [('flag', 'default', 'allowed', 'meaning')]
-  for path, specification in fields(cls).items():
-    default = repr(specification.default)
-    if len(default) > _MAX_DEFAULT:
-      default = f'{default[: _MAX_DEFAULT - 1]}…'
-    rows.append(
-      (
-        f'{flag}.{path}',
-        default,
-        specification.allowed(),
-        specification.meaning,
-      )
-    )
-  *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-  return '\n'.join(
-    '  '.join(
-      [
-        *(
-          cell.ljust(width)
-          for cell, width in zip(row[:-1], widths, strict=True)
-        ),
-        row[-1],
-      ]
-    )
-    for row in rows
+  wrap = functools.partial(
+    textwrap.fill, width=80, subsequent_indent='    ', break_on_hyphens=False
   )
+  lines = []
+  for path, specification in fields(cls).items():
+    default = shlex.quote(str(specification.default))
+    lines.append(wrap(f'{flag}.{path}={default}  ({specification.allowed()})'))
+    lines.append(wrap(specification.meaning, initial_indent='    '))
+  return '\n'.join(lines)

@@ -1,11 +1,13 @@
-"""Graceful shutdown on SIGINT and SIGTERM, within seconds."""
+"""Graceful shutdown: on SIGINT and SIGTERM, and when a pipe is closed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import os
 import select
 import signal as signals
+import sys
 import threading
 from typing import Any
 
@@ -87,3 +89,14 @@ class SignalGuard:
         return 0
       if number[0] in _SIGNALS:
         return number[0]
+
+
+@contextlib.contextmanager
+def ending_at_closed_pipe() -> Iterator[None]:
+  """Ends the process quietly when the reader, such as `head`, has gone."""
+  try:
+    yield
+  except BrokenPipeError:
+    # Output that is still buffered would fail again at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signals.SIGPIPE)

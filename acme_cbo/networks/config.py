@@ -34,7 +34,7 @@ class NetworkConfig(config_schema.Section):
   belief_input: Literal['none', 'exact'] = config_schema.field(
     'none',
     'whether tokens carry the exact probability that their variable is a '
-    'parent',
+    'parent, as if the SCM was linear (at most 8 variables, 100 rows)',
   )
 
   def check(self, path: str) -> None:

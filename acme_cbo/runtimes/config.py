@@ -12,20 +12,25 @@ class RuntimeConfig(config_schema.Section):
 
   kind: Literal['fused', 'mesh', 'threaded'] = config_schema.field(
     'fused',
-    'actor and learner in turn on one device, or on all, or in threads',
+    'fused: acting and learning take turns on one device; mesh: on all '
+    'devices; threaded: they run at once in threads',
   )
   num_actors: int = config_schema.field(
-    1, 'number of actor threads, if threaded', low=1, high=1024
+    1,
+    'number of actor threads; threaded runs of one process only',
+    low=1,
+    high=1024,
   )
   max_lag: int = config_schema.field(
     1,
-    'largest age of the parameters of an actor, in updates; 0: lockstep',
+    'largest age of the parameters of an actor, in updates; 0: actors wait for '
+    'the learner',
     low=0,
     high=1024,
   )
   stall_seconds: float = config_schema.field(
     300.0,
-    'seconds that the learner waits for an actor before it fails',
+    'seconds that the learner waits for an actor before the run fails',
     low=0.1,
     high=1e6,
   )

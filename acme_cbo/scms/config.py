@@ -9,7 +9,9 @@ from acme_cbo.infra import errors
 
 
 def _weight(default: float, kind: str) -> Any:
-  return config_schema.field(default, f'weight of {kind}', low=0.0, high=1000.0)
+  return config_schema.field(
+    default, f'relative frequency of {kind}', low=0.0, high=1000.0
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,8 @@ class GraphWeights(_Weights):
   """Relative frequency of each `graphs.Graph`."""
 
   chain: float = _weight(1.0, 'chains')
-  fork: float = _weight(1.0, 'forks')
-  star: float = _weight(1.0, 'stars')
+  fork: float = _weight(1.0, 'forks: one variable causes all others')
+  star: float = _weight(1.0, 'stars: all others cause one variable')
   erdos_renyi: float = _weight(2.0, 'Erdos-Renyi graphs')
   scale_free: float = _weight(1.0, 'scale-free graphs')
 
@@ -63,7 +65,7 @@ class FamilyWeights(_Weights):
   sigmoid: float = _weight(1.0, 'SCMs with equations of sigmoid units')
   product: float = _weight(1.0, 'SCMs with equations of products of causes')
   exponential: float = _weight(0.0, 'SCMs with equations of exponential units')
-  mixed: float = _weight(0.0, 'SCMs with a family for each equation')
+  mixed: float = _weight(0.0, 'SCMs whose equations mix the six kinds above')
   bumps: float = _weight(0.0, 'SCMs with equations of Gaussian bumps')
 
 
@@ -115,31 +117,34 @@ class PriorConfig(config_schema.Section):
   )
   min_width: float = config_schema.field(
     1.0,
-    'smallest half-width of a domain, in observational deviations',
+    'smallest half-width of a domain, in standard deviations',
     low=1e-2,
     high=100.0,
   )
   max_width: float = config_schema.field(
     3.0,
-    'largest half-width of a domain, in observational deviations',
+    'largest half-width of a domain, in standard deviations',
     low=1e-2,
     high=100.0,
   )
   max_centre: float = config_schema.field(
     1.0,
-    'largest distance of the center of a domain from the mean, in deviations',
+    'largest distance of the center of a domain from the mean, in standard '
+    'deviations',
     low=0.0,
     high=100.0,
   )
   min_gain: float = config_schema.field(
     0.1,
-    'smallest gain of the best intervention, in deviations of the target',
+    'smallest gain of the best intervention, in standard deviations of the '
+    'target',
     low=1e-3,
     high=100.0,
   )
   min_length_scale: float = config_schema.field(
     0.7,
-    'shortest length scale of Fourier equations, in deviations of the causes',
+    'shortest length scale of Fourier equations, in standard deviations of the '
+    'causes',
     low=0.05,
     high=2.5,
   )
@@ -151,7 +156,7 @@ class PriorConfig(config_schema.Section):
   )
   averaged: float = config_schema.field(
     0.0,
-    'share of SCMs that return the mean of many outcomes, not one outcome',
+    'share of SCMs whose outcomes are means of about 1000 samples',
     low=0.0,
     high=1.0,
   )
@@ -159,10 +164,16 @@ class PriorConfig(config_schema.Section):
     0.0, 'share of SCMs with a budget for costs', low=0.0, high=1.0
   )
   num_hidden: int = config_schema.field(
-    8, 'number of hidden units of an equation', low=2, high=256
+    8,
+    'number of hidden units of a Fourier, tanh or bumps equation',
+    low=2,
+    high=256,
   )
   bank_size: int = config_schema.field(
-    32, 'number of noise draws that E[Y | do] averages over', low=8, high=65536
+    32,
+    'number of noise draws behind the expected outcome of an intervention',
+    low=8,
+    high=65536,
   )
 
   def check(self, path: str) -> None:

@@ -27,30 +27,31 @@ class TrainingConfig(config_schema.Section):
   )
   best_checkpoints: int = config_schema.field(
     1,
-    'number of checkpoints to keep for the best held-out score (last '
-    'intervention)',
+    'number of checkpoints with the best held-out scores (last intervention) '
+    'to keep as well',
     low=0,
     high=10**4,
   )
   # Half the time to compile, and half the speed after it: for a few updates.
   quick_compile: bool = config_schema.field(
-    False, 'whether to compile quickly rather than well'
+    False, 'whether programs compile in half the time and run at half the speed'
   )
   patience: int = config_schema.field(
     0,
-    'number of evaluations without a better one before the run stops; 0: never',
+    'number of evaluations without a better held-out score before the run '
+    'stops; 0: never',
     low=0,
     high=_MANY,
   )
   convergence_window: int = config_schema.field(
     100,
-    'number of updates over which a converged reward stands still',
+    'number of updates over which a converged reward does not change',
     low=40,
     high=_MANY,
   )
   convergence_tolerance: float = config_schema.field(
     0.02,
-    'largest change of the reward over a window that counts as standing still',
+    'largest change of the reward over a window that counts as no change',
     low=1e-12,
     high=1e6,
   )
@@ -58,10 +59,13 @@ class TrainingConfig(config_schema.Section):
     False, 'whether the run stops once the reward has converged'
   )
   profile_from: int = config_schema.field(
-    0, 'first update in the profile; 0: no profile', low=0, high=_MANY
+    0,
+    'first update that is profiled, from 2 on; 0: no profile',
+    low=0,
+    high=_MANY,
   )
   profile_updates: int = config_schema.field(
-    3, 'number of updates in the profile', low=1, high=_MANY
+    3, 'number of updates that are profiled', low=1, high=_MANY
   )
   callbacks: tuple[str | tuple[str, dict[str, Any]], ...] = config_schema.field(
     (),

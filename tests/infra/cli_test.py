@@ -56,7 +56,10 @@ class MistakesTest(LauncherTestCase):
       '[Dd]id you mean .?grpo',
     ),
     (['--config=mine.py'], '--config: .*No such file.*mine.py'),
-    ([_SMOKE.replace('smoke', 'smok')], "no preset 'smok'; there are .*smoke"),
+    (
+      [_SMOKE.replace('smoke', 'smok')],
+      "error: there is no preset 'smok'; .*smoke",
+    ),
     ([_SMOKE, 'seed=3'], "unexpected argument 'seed=3'; flags begin with --"),
     ([], '--config: no config; give one as --config='),
     ([_SMOKE, '--config.seed=1.5'], 'config.seed=1.5'),
@@ -206,10 +209,16 @@ cli.run(main)
     self.assertEndsWith(done.stderr.strip(), sentence)
 
 
-class PipeTest(absltest.TestCase):
-  def test_a_closed_pipe_is_not_an_error(self):
+class PipeTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ([_TRAIN, '--config_help'],),
+    ([_TRAIN, '--help'],),
+    (['-m', 'acme_cbo.experiments.main', '--help'],),
+  )
+  def test_a_closed_pipe_is_not_an_error(self, arguments):
     with subprocess.Popen(
-      [sys.executable, _TRAIN, '--config_help'],
+      [sys.executable, *arguments],
+      cwd=_ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

@@ -84,16 +84,11 @@ class FieldsTest(parameterized.TestCase):
       config_schema.field(1.0, 'of it', low=0.0)
 
   def test_table(self):
-    lines = config_schema.table(_Config).splitlines()
-    self.assertLen(lines, 1 + len(config_schema.fields(_Config)))
-    self.assertEqual(
-      lines[0].split(), ['flag', 'default', 'allowed', 'meaning']
-    )
-    self.assertRegex(lines[2], '^--config.loss.size +4 +int, 2 to 8 +number of')
-    self.assertRegex(lines[3], "^--config.loss.kind +'mean' +'mean', 'sum' +k")
-    column = lines[0].index('default')
-    self.assertEqual(lines[2][column:].split()[0], '4')
-    self.assertEqual(lines[3].index("'mean'"), column)
+    table = config_schema.table(_Config)
+    self.assertIn('\n--config.loss.size=4  (int, 2 to 8)\n    number of', table)
+    self.assertIn("\n--config.loss.kind=mean  ('mean', 'sum')\n    k", table)
+    self.assertIn('\n--config.hooks=', table)
+    self.assertLessEqual(max(map(len, table.splitlines())), 80)
 
 
 class DictsTest(parameterized.TestCase):

@@ -42,8 +42,8 @@ class RewardConfig(config_schema.Section):
   )
   potential: Literal['log_posterior', 'entropy'] = config_schema.field(
     'log_posterior',
-    'whether structure rewards the log posterior of the true parents or low '
-    'entropy',
+    'what the structure reward pays for: a higher log posterior of the true '
+    'parents, or lower entropy of the belief',
   )
   parents: Literal['belief', 'truth'] = config_schema.field(
     'belief',
@@ -52,8 +52,8 @@ class RewardConfig(config_schema.Section):
   )
   belief: Literal['learned', 'exact'] = config_schema.field(
     'learned',
-    "the network's belief, or the exact one of linear SCMs of at most 8 "
-    'variables',
+    'belief behind the structure and parent rewards: that of the network, or '
+    'exact inference as if the SCM was linear (at most 8 variables, 100 rows)',
   )
 
   @property
@@ -127,31 +127,47 @@ class UpdateConfig(config_schema.Section):
     high=_MANY,
   )
   epsilon: float = config_schema.field(
-    0.2, 'clip range of the importance ratio below 1', low=1e-6, high=1.0
+    0.2, 'importance ratios are clipped below 1 - epsilon', low=1e-6, high=1.0
   )
   epsilon_high: float = config_schema.field(
-    0.2, 'clip range of the importance ratio above 1', low=1e-6, high=100.0
+    0.2,
+    'importance ratios are clipped above 1 + epsilon_high',
+    low=1e-6,
+    high=100.0,
   )
   beta: float = _weight(0.0, 'KL(policy || reference)')
   reference_every: int = config_schema.field(
-    50, 'number of updates between two reference policies', low=1, high=_MANY
+    50,
+    'number of updates until the policy becomes the reference policy again',
+    low=1,
+    high=_MANY,
   )
   baseline: Literal['group', 'reached'] = config_schema.field(
     'group',
-    'baseline of a return: the mean of the group, or also what was reached '
-    'before',
+    'what is subtracted from a return: the mean of the group; or also the part '
+    'that follows from the best outcome so far',
   )
   scale_rewards: Literal['group', 'batch', 'none'] = config_schema.field(
-    'group', 'set of returns whose deviation divides the advantages'
+    'group',
+    'whether advantages are divided by the standard deviation of the returns '
+    'in the group, in the batch, or not at all',
   )
   scale_components: Literal['group', 'none'] = config_schema.field(
-    'none', 'set of returns whose deviation divides each component'
+    'none',
+    'whether each component is divided by its standard deviation in the group '
+    'before it is weighted',
   )
   supervision: Literal['process', 'outcome'] = config_schema.field(
-    'process', 'whether a step gets its return-to-go or the whole return'
+    'process',
+    'return of an intervention: the rewards from it on (process), or of the '
+    'whole episode (outcome)',
   )
   importance_sampling_level: Literal['decision', 'factor', 'sequence'] = (
-    config_schema.field('decision', 'level of the importance ratio')
+    config_schema.field(
+      'decision',
+      'whether a decision, each of its factors (variable, cell) or the whole '
+      'episode has an importance ratio',
+    )
   )
   simple_regret_share: float = config_schema.field(
     0.0,
@@ -161,12 +177,13 @@ class UpdateConfig(config_schema.Section):
   )
   regret_floor: float = config_schema.field(
     0.0,
-    'regret down to which ratios of regrets count; 0: differences count',
+    '0: reward is linear in the regret; above 0: logarithmic for regrets above '
+    'about this value',
     low=0.0,
     high=1.0,
   )
-  variable_entropy: float = _weight(0.003, 'the entropy of the variable')
-  cell_entropy: float = _weight(0.003, 'the expected entropy of the cell')
+  variable_entropy: float = _weight(0.003, 'the entropy bonus of the variable')
+  cell_entropy: float = _weight(0.003, 'the expected entropy bonus of the cell')
   parent_coefficient: float = _weight(0.5, 'the loss of the learned belief')
   outcome_coefficient: float = _weight(
     2.0, 'the losses of the predicted outcomes'

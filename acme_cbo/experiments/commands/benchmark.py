@@ -1,6 +1,7 @@
 """Measures the speed of a config: acting, learning, decisions, startup.
 
 acme-cbo benchmark --config=configs/grpo.py --out=benchmark.json
+
 --botorch=PYTHON compares with BoTorch too: see tests/peers/requirements.txt.
 --scaling=DIR measures instead how costs grow with each size, with a figure.
 --exchange measures instead what processes that train together exchange.
@@ -21,12 +22,12 @@ from acme_cbo.infra import provenance
 # It is not part of an installed package.
 _PEER = provenance.PACKAGE.parent / 'tests' / 'peers' / 'botorch_step.py'
 _CONFIG = experiments_flags.define_config(
-  'Path of the config file, optionally followed by a preset: '
-  'configs/grpo.py:smoke.'
+  'Path of the config file, optionally followed by a preset, such as '
+  'configs/grpo.py:smoke; required.'
 )
 _OUT = flags.DEFINE_string('out', None, 'JSON file for the measurements.')
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 7, 'Number of timings of each program.', lower_bound=1
+  'repeats', 7, 'Number of timings of each measurement.', lower_bound=1
 )
 _BOTORCH = flags.DEFINE_string(
   'botorch',
@@ -34,10 +35,10 @@ _BOTORCH = flags.DEFINE_string(
   'Python executable of an environment with BoTorch, to compare with.',
 )
 _SCALING = flags.DEFINE_string(
-  'scaling', None, 'Output directory; measure how costs grow with sizes only.'
+  'scaling', None, 'Output directory; measure only how costs grow with sizes.'
 )
 _EXCHANGE = flags.DEFINE_bool(
-  'exchange', False, 'Measure communication cost only.'
+  'exchange', False, 'Measure only the cost of communication.'
 )
 
 

@@ -3,8 +3,10 @@
 acme-cbo compare runs/a runs/b --out=runs/a_and_b
 acme-cbo compare 'runs/sweep/runs/*' --out=runs/sweep/again
 acme-cbo compare runs/evaluated mine/results.csv --out=runs/compared
-Runs whose settings differ only in the seed belong to one configuration. Writes
-index.html, summary.json and units.csv.
+
+Runs that differ only in the seed count as one configuration. Policies of runs
+are evaluated on the SCMs of --scm; existing evaluations are taken as they are.
+Writes index.html, summary.json and units.csv.
 """
 
 from collections.abc import Sequence
@@ -21,8 +23,8 @@ experiments_flags.define_evaluation(
 flags.DEFINE_bool(
   'allow_mismatch',
   False,
-  'Include runs that were stopped early, and runs that were trained or '
-  'evaluated differently, and mark them.',
+  'Compare and mark runs that were stopped early, or were trained or evaluated '
+  'differently, instead of failing.',
 )
 
 

@@ -14,7 +14,10 @@ from acme_cbo.infra import jax_environment
 
 experiments_flags.define_evaluation(['benchmarks'], 'method')
 flags.DEFINE_list(
-  'methods', ['grpo', 'cbo', 'gp_bo', 'random'], 'Methods to evaluate.'
+  'methods',
+  ['grpo', 'cbo', 'gp_bo', 'random'],
+  'Methods to evaluate: grpo, cbo, gp_bo, posterior_thompson, '
+  'explore_then_commit, slope, random, oracle.',
 )
 flags.DEFINE_string(
   'workdir', None, 'Run directory of the policy that is evaluated as grpo.'
@@ -22,13 +25,13 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'policy',
   None,
-  'Directory of a saved policy that is evaluated as grpo; the default is the '
-  'policy shipped with the package.',
+  'Directory of a saved policy that is evaluated as grpo, instead of '
+  '--workdir; the default is the policy shipped with the package.',
 )
 flags.DEFINE_integer(
   'observations',
   100,
-  'Number of observational samples before the first intervention.',
+  'Number of observations before the first intervention.',
 )
 flags.DEFINE_integer(
   'interventions', 40, 'Maximum number of interventions per episode.'

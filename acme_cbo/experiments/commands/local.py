@@ -1,10 +1,11 @@
-"""Trains in several processes of this machine, started and ended together.
+r"""Trains in several processes of this machine, started and ended together.
 
-acme-cbo local --processes=3 --config=configs/grpo.py
+acme-cbo local --processes=3 --config=configs/grpo.py \
   --config.runtime.kind=threaded --workdir=runs/mine
 
-All other flags are those of acme-cbo train. With runtime.kind=threaded, process
-0 learns and the others act; with mesh, all do both on their own devices.
+All other flags are those of the command train. With runtime.kind=threaded, the
+first process learns and the others act; with mesh, all do both, each on its own
+devices.
 """
 
 from collections.abc import Sequence

@@ -13,15 +13,15 @@ from acme_cbo.infra import cli
 from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; required.')
 _UPDATE = flags.DEFINE_integer(
-  'update', None, 'Number of the update, counted from 1.'
+  'update', None, 'Number of the update, counted from 1; required.'
 )
 _SCM = flags.DEFINE_integer(
-  'scm', 0, 'Index of the SCM in its batch, counted from 0.'
+  'scm', 0, 'Index of the SCM in its batch or held-out set, counted from 0.'
 )
 _HELD_OUT = flags.DEFINE_bool(
-  'held_out', False, 'Repeat the evaluation after the update instead.'
+  'held_out', False, 'Repeat the evaluation on the held-out SCMs instead.'
 )
 
 

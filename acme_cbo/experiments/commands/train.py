@@ -2,7 +2,9 @@
 
 acme-cbo train --config=configs/grpo.py --workdir=runs/mine
 acme-cbo train --resume --workdir=runs/mine
-A field is overridden by --config.grpo.beta=0.01; --config_help lists them all.
+
+SCMs are structural causal models. --config.grpo.beta=0.01 overrides a field of
+the config; --config_help lists all fields.
 """
 
 from collections.abc import Sequence
@@ -17,16 +19,19 @@ from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
 
 _CONFIG = experiments_flags.define_config(
-  'Path of the config file, optionally followed by a preset: '
-  'configs/grpo.py (quick start), configs/grpo.py:smoke (checks that training '
-  'runs), :linear, :large, :general.'
+  'Path of the config file, optionally followed by a preset; required unless '
+  'a run is resumed. configs/grpo.py trains for minutes, configs/grpo.py:smoke '
+  'checks that training runs, :linear has linear SCMs alone, :large a larger '
+  'network, :general is for a GPU.'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Run directory; the default is runs/<name>-<time>.'
 )
 _RESUME = flags.DEFINE_bool('resume', False, 'Resume the run in --workdir.')
 _RESUME_STEP = flags.DEFINE_integer(
-  'resume_step', None, 'Resume the run from the checkpoint of this step.'
+  'resume_step',
+  None,
+  'Resume the run from the checkpoint of this update; deletes later ones.',
 )
 experiments_flags.define_processes()
 

@@ -1,6 +1,9 @@
-"""Validates a configuration against every requirement; exits 1 if one fails.
+"""Checks a configuration: rewards, invariances, and learning, by trainings.
 
 acme-cbo validate --config=configs/grpo.py:smoke
+
+Prints a line for each check, and exits with 1 if one fails. Trainings have 120
+updates, whatever training.num_updates is.
 """
 
 from collections.abc import Sequence
@@ -16,7 +19,9 @@ from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
 
-_CONFIG = experiments_flags.define_config('Path of the config file.')
+_CONFIG = experiments_flags.define_config(
+  'Path of the config file, optionally followed by a preset; required.'
+)
 _SEEDS = flags.DEFINE_integer(
   'seeds',
   8,

@@ -1,6 +1,7 @@
 """Trains configurations with several seeds each and compares them.
 
 acme-cbo workflow --config=configs/workflow.py --workdir=runs/sweep
+
 Rerunning the same command resumes; finished trainings are kept.
 """
 
@@ -16,11 +17,14 @@ from acme_cbo.infra import cli
 from acme_cbo.infra import errors
 
 _CONFIG = experiments_flags.define_config(
-  'Path of the config file of a sweep, optionally followed by a preset: '
-  'configs/workflow.py compares balances of the rewards, '
-  'configs/workflow.py:short takes 40 minutes, :smoke checks that it runs.'
+  'Path of the config file of a sweep, optionally followed by a preset; '
+  'required. configs/workflow.py compares weights of the rewards (three hours '
+  'on two cores), configs/workflow.py:short does so in 40 minutes, :smoke '
+  'checks that a sweep runs.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the sweep.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory of the sweep; required.'
+)
 _JOBS = flags.DEFINE_integer(
   'jobs',
   None,
@@ -33,7 +37,7 @@ _EXECUTOR = flags.DEFINE_enum(
 _SLURM = flags.DEFINE_list(
   'slurm',
   [],
-  'Parameters of Slurm jobs, such as timeout_min=600,cpus_per_task=8.',
+  "submitit's Slurm parameters, such as timeout_min=600,cpus_per_task=8.",
 )
 
 
