@@ -1,4 +1,4 @@
-"""Checks a configuration: rewards, invariances, and learning, by trainings.
+"""Checks the rewards, the invariances and the learning of a configuration.
 
 acme-cbo validate --config=configs/grpo.py:smoke
 
