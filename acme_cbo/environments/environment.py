@@ -108,7 +108,10 @@ def apply_budget(
   chosen: types.Intervention,
   last: types.Intervention,
 ) -> tuple[types.Intervention, jax.Array]:
-  """Repeats the last intervention once the budget affords no set.
+  """Repeats the last intervention once the budget is exhausted.
+
+  Episodes on the device have T steps. Those after the end of the budget repeat
+  the last one.
 
   Args:
     problem: the problem that defines costs and budget.
@@ -119,9 +122,9 @@ def apply_budget(
   Returns:
     The intervention to perform, and [] the total cost after it.
   """
-  can_afford = intervention_sets.affordable(problem, spent).any()
+  is_over = intervention_sets.is_exhausted(problem, spent)
   performed = jax.tree.map(
-    lambda new, old: jnp.where(can_afford, new, old), chosen, last
+    lambda new, old: jnp.where(is_over, old, new), chosen, last
   )
   return performed, spent + performed.mask @ problem.cost
 
@@ -151,13 +154,16 @@ def sample_outcome(
 
 
 def check_intervention(
-  problem: types.Problem, intervention: types.Intervention
+  problem: types.Problem,
+  intervention: types.Intervention,
+  names: Sequence[str] | None = None,
 ) -> None:
   """Raises unless the problem allows an intervention.
 
   Args:
     problem: the problem that defines allowed sets and domains.
     intervention: the intervention; concrete arrays, not traced ones.
+    names: names of the variables for error messages, instead of their numbers.
 
   Raises:
     ValueError: the arrays have a wrong shape, no variable is set, a variable is
@@ -174,24 +180,29 @@ def check_intervention(
     )
   if not mask.any():
     raise ValueError('the intervention sets no variable; set at least one')
+
+  def label(j):
+    return f'variable {j}' if names is None else repr(names[j])
+
   for j in np.flatnonzero(mask):
     low, high = float(problem.low[j]), float(problem.high[j])
     value = float(values[j])
+    name = label(j)
     if not problem.exists[j]:
       raise ValueError(
-        f'variable {j} is padding or latent; the problem has '
+        f'{name} is padding or latent; the problem has '
         f'{int(jnp.sum(problem.exists))} observed variables'
       )
     if problem.target[j]:
-      raise ValueError(f'variable {j} is the target, which may not be set')
+      raise ValueError(f'{name} is the target, which may not be set')
     if not np.asarray(problem.settable)[j]:
-      raise ValueError(f'variable {j} may not be set')
+      raise ValueError(f'{name} may not be set')
     if not np.isfinite(value):
-      raise ValueError(f'variable {j} is set to {value}; set a finite value')
+      raise ValueError(f'{name} is set to {value}; set a finite value')
     if not low <= value <= high:
       raise ValueError(
-        f'variable {j} is set to {value}, outside its domain [{low}, {high}]'
+        f'{name} is set to {value}, outside its domain [{low}, {high}]'
       )
   if not (np.asarray(problem.sets) == mask).all(-1).any():
-    together = ', '.join(map(str, np.flatnonzero(mask)))
-    raise ValueError(f'variables {together} may not be set together')
+    together = ', '.join(map(label, np.flatnonzero(mask)))
+    raise ValueError(f'{together} may not be set together')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from acme_cbo.environments import environment
 from acme_cbo.environments import simulator_process
 from acme_cbo.infra import errors
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
 
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
 
@@ -35,7 +37,7 @@ def make(
     domains: {variable: (low, high)} of each variable that may be set.
     max_set_size: number of variables that one intervention sets at most.
     costs: {variable: cost of setting it once}; 1 where it is left out.
-    budget: what all interventions together may cost; None is unlimited.
+    budget: maximum total cost of all interventions; None is unlimited.
 
   Returns:
     The `Problem`, of numpy arrays in float64.
@@ -43,12 +45,20 @@ def make(
   Raises:
     errors.UsageError: an argument is wrong, or does not fit the others.
   """
-  costs = costs or {}
+  costs = {} if costs is None else costs
   if message := _complaint(
     variables, target, goal, domains, max_set_size, costs, budget
   ):
     raise errors.UsageError(message)
   settable = np.array([name in domains for name in variables])
+  sets = intervention_sets.subsets(settable, max_set_size)
+  cost = np.array([float(costs.get(name, 1.0)) for name in variables])
+  if budget is not None and not intervention_sets.is_within_budget(
+    budget, (cheapest := (sets @ cost).min())
+  ):
+    raise errors.UsageError(
+      f'the budget is {budget}; the cheapest intervention costs {cheapest:g}'
+    )
   low, high = (
     np.array([float(domains.get(name, (0, 0))[i]) for name in variables])
     for i in (0, 1)
@@ -56,12 +66,12 @@ def make(
   return types.Problem._make(
     (
       np.ones(len(variables), bool),
-      intervention_sets.subsets(settable, max_set_size),
+      sets,
       np.array([name == target for name in variables]),
       np.float64(_GOALS[goal]),
       low,
       high,
-      np.array([float(costs.get(name, 1.0)) for name in variables]),
+      cost,
       np.float64(np.inf if budget is None else budget),
       np.float64(1.0),
     )
@@ -94,14 +104,23 @@ def _complaint(
   variables, target, goal, domains, max_set_size, costs, budget
 ) -> str:
   """Returns what is wrong with the arguments of `make`; empty if nothing is."""
-  unknown = [x for x in (target, *domains, *costs) if x not in variables]
-  if unknown:
-    return (
-      f'{unknown[0]!r}, the target or a name in the domains or costs, is none '
-      f'of the variables, {", ".join(map(repr, variables))}'
-    )
-  if len(set(variables)) < len(variables):
-    return 'two variables have the same name'
+  for name in variables:
+    if variables.count(name) > 1:
+      return f'two variables have the same name, {name!r}'
+  for what, named in (('domains', domains), ('costs', costs)):
+    if not isinstance(named, Mapping):
+      return f'the {what} are {named!r}; they must be a dict by variable'
+  for what, names in (
+    ('the target is', [target]),
+    ('there is a domain of', domains),
+    ('there is a cost of', costs),
+  ):
+    for name in names:
+      if name not in variables:
+        return (
+          f'{what} {name!r}, which is none of the variables, '
+          f'{", ".join(map(repr, variables))}'
+        )
   if goal not in list(_GOALS):
     return f"the goal is {goal!r}; it must be 'maximize' or 'minimize'"
   if target in domains:
@@ -114,13 +133,13 @@ def _complaint(
         f'the domain of {name!r} is {domain}; it must be two finite numbers, '
         'the lower first'
       )
-  if max_set_size < 1:
-    return f'max_set_size is {max_set_size}; it must be 1 or more'
+  if not isinstance(max_set_size, numbers.Integral) or max_set_size < 1:
+    return f'max_set_size is {max_set_size!r}; it must be an int of 1 or more'
   for name, cost in costs.items():
-    if not 0 < float(cost) < np.inf:
-      return f'the cost of {name!r} is {cost}; it must be finite and above 0'
-  if budget is not None and not 0 < budget < np.inf:
-    return f'the budget is {budget}; it must be finite and above 0'
+    if not _is_positive(cost):
+      return f'the cost of {name!r} is {cost!r}; it must be finite and above 0'
+  if budget is not None and not _is_positive(budget):
+    return f'the budget is {budget!r}; it must be finite and above 0'
   return ''
 
 
@@ -140,10 +159,15 @@ def describe(simulator: environment.Simulator):
     ) from error
 
 
+def _is_positive(value) -> bool:
+  """Returns whether it is a finite number above 0."""
+  return 0 < interventions.to_float(value) < np.inf
+
+
 def _is_domain(domain) -> bool:
   """Returns whether it is two finite numbers, the lower first."""
   try:
-    low, high = map(float, domain)
+    low, high = map(interventions.to_float, domain)
   except (TypeError, ValueError):
     return False
   return -np.inf < low < high < np.inf

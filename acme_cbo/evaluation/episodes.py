@@ -176,7 +176,7 @@ def run_episode(
 
   def choose(step, memory):
     nonlocal spent, seconds
-    if not intervention_sets.affordable(problem, jnp.asarray(spent)).any():
+    if intervention_sets.is_exhausted(problem, jnp.asarray(spent)):
       return None
     key_choice = jax.random.fold_in(key_policy, step)
     start = time.perf_counter()
@@ -273,7 +273,7 @@ def evaluate_episode(
     expected_outcome: intervention -> E[Y | do].
     records: result of `run_episode`.
     parent_probabilities: {belief: [D] probability that each variable is a
-      parent of the target}, see `final_beliefs`.
+      parent of the target}, see `policies.base.parent_probabilities`.
 
   Returns:
     The `Episode`.
@@ -323,27 +323,6 @@ def evaluate_episode(
       for belief, probability in parent_probabilities.items()
     },
   )
-
-
-def final_beliefs(
-  policy: base.PolicyFunctions, memory: Any
-) -> dict[str, np.ndarray]:
-  """Returns the beliefs of a policy about the parents of the target.
-
-  Args:
-    policy: the policy.
-    memory: its memory after an episode.
-
-  Returns:
-    {belief: [D] probability that each variable is a parent of the target}.
-  """
-  states = jax.tree.map(
-    lambda x: jnp.asarray(x)[None], policy.belief_states(memory)
-  )
-  return {
-    belief: np.asarray(probability)[0]
-    for belief, probability in policy.parents(states).items()
-  }
 
 
 def _check_finite(name: str, values: Any) -> None:

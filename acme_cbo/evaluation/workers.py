@@ -206,7 +206,7 @@ class EpisodeRunner:
         set_up.best,
         set_up.expected_outcome,
         records,
-        episodes_lib.final_beliefs(policy, memory),
+        base.parent_probabilities(policy, memory),
       )
 
   def _set_up(self, scm: str, repeat: int) -> _SetUp:

@@ -34,19 +34,22 @@ _OF_THE_TRUTH = (
 class GRPOConfig(config_schema.Section):
   """Config of a GRPO training run.
 
-  Every field has a default, and the defaults are the quick start:
-
-      from acme_cbo.experiments import config as config_lib
-      from acme_cbo.training import config as training_config
-
-      config = config_lib.GRPOConfig(
-        name='short',
-        seed=1,
-        training=training_config.TrainingConfig(num_updates=5),
-      )
-
-  Values are checked by `validate`, which `builder.from_config` calls. The flag
+  Every field has a default; the defaults are those of configs/grpo.py. The flag
   `--config_help` of the launchers lists every field with its range.
+
+  Example:
+    >>> import acme_cbo
+    >>> config = acme_cbo.GRPOConfig(name='short', seed=1)
+    >>> config.grpo.num_tasks
+    64
+    >>> config = config.override({'training.num_updates': 5})
+    >>> config.training.num_updates
+    5
+    >>> try:
+    ...   config.override({'seed': -5})
+    ... except acme_cbo.UsageError as error:
+    ...   print(error)
+    config.seed is -5; it must be at least 0 and at most 2147483647
 
   Attributes:
     name: name of the run.
@@ -120,6 +123,22 @@ class GRPOConfig(config_schema.Section):
         its range, or does not fit another one. The sentence names it.
     """
     config = config_schema.from_dict(cls, values)
+    config.validate()
+    return config
+
+  def override(self, values: Mapping[str, Any]) -> 'GRPOConfig':
+    """Returns a config with some values replaced, and validates it.
+
+    Args:
+      values: new values by path: {'grpo.beta': 0.1}.
+
+    Returns:
+      The new config; this one is left as it is.
+
+    Raises:
+      errors.UsageError: there is no such path, or the values cannot be used.
+    """
+    config = config_schema.override(self, values)
     config.validate()
     return config
 

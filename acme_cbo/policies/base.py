@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import types
 
@@ -36,6 +37,27 @@ class PolicyFunctions(NamedTuple):
 
 # Makes a policy for a task. Only the oracle looks at the task.
 Factory = Callable[[types.Task], PolicyFunctions]
+
+
+def parent_probabilities(
+  policy: PolicyFunctions, memory: Any
+) -> dict[str, np.ndarray]:
+  """Returns the beliefs of a policy about the parents of the target.
+
+  Args:
+    policy: the policy.
+    memory: its memory.
+
+  Returns:
+    {belief: [D] probability that each variable is a parent of the target}.
+  """
+  states = jax.tree.map(
+    lambda leaf: jnp.asarray(leaf)[None], policy.belief_states(memory)
+  )
+  return {
+    belief: np.asarray(probability)[0]
+    for belief, probability in policy.parents(states).items()
+  }
 
 
 def select(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import numbers
 import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from acme_cbo import types
 from acme_cbo.environments import environment
@@ -21,6 +23,7 @@ from acme_cbo.policies import host_policy
 from acme_cbo.policies import saving
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
 
 
 def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
@@ -57,14 +60,15 @@ class Policy:
 
     >>> import acme_cbo
     >>> import numpy as np
+    >>> import pandas as pd
     >>> rng = np.random.default_rng(0)
     >>> def experiment(do):
     ...   x = do.get('x', rng.normal())
     ...   z = do.get('z', -x + 0.1 * rng.normal())
     ...   return {'x': x, 'z': z, 'y': -((z - 1) ** 2) + 0.1 * rng.normal()}
-    >>> records = [list(experiment({}).values()) for _ in range(50)]
+    >>> records = pd.DataFrame([experiment({}) for _ in range(50)])
     >>> session = acme_cbo.load_policy().start(
-    ...   records, ['x', 'z', 'y'], target='y', goal='maximize',
+    ...   records, target='y', goal='maximize',
     ...   domains={'x': (-3, 3), 'z': (-3, 3)}, num_interventions=10)
     >>> for _ in range(10):
     ...   do = session.choose()
@@ -109,15 +113,16 @@ class Policy:
 
     Args:
       observations: [N, D] passive records, at least 2: an array, or a DataFrame
-        whose columns are the variables.
-      variables: names of the D columns; a DataFrame has its own.
+        with a column for each variable.
+      variables: names of the D columns of an array; of a DataFrame, names of
+        the columns to use, by default all of them.
       target: name of the variable to optimize.
       domains: {variable: (low, high)} of each variable that may be set.
       num_interventions: T, number of interventions that are planned.
       goal: 'maximize' or 'minimize'.
       max_set_size: number of variables that one intervention sets at most.
       costs: {variable: cost of setting it once}; 1 where it is left out.
-      budget: what all interventions together may cost; None is unlimited.
+      budget: maximum total cost of all interventions; None is unlimited.
       seed: seed of the policy's draws.
 
     Returns:
@@ -126,20 +131,32 @@ class Policy:
     Raises:
       UsageError: an argument cannot be used; the sentence names it.
     """
-    names = list(getattr(observations, 'columns', ()))
-    if variables is None and not names:
+    columns = list(getattr(observations, 'columns', ()))
+    if variables is None and not columns:
       raise errors.UsageError(
         'name the columns of the observations: variables=[...]'
       )
-    names = names if variables is None else list(variables)
-    rows = _rows(observations, names)
-    if num_interventions < 1:
+    names = columns if variables is None else list(variables)
+    if (
+      not isinstance(num_interventions, numbers.Integral)
+      or num_interventions < 1
+    ):
       raise errors.UsageError(
-        f'num_interventions is {num_interventions}; it must be 1 or more'
+        f'num_interventions is {num_interventions!r}; it must be an int of 1 '
+        'or more'
       )
     problem = problem_lib.make(
       names, target, goal, domains, max_set_size, costs, budget
     )
+    for name in names if columns else []:
+      if name not in columns:
+        hint = errors.did_you_mean_or_options(
+          str(name), list(map(str, columns))
+        )
+        raise errors.UsageError(
+          f'the observations have no column {name!r}{hint}'
+        )
+    rows = _rows(observations[names] if columns else observations, names)
     size = intervention_sets.max_size(problem)
     if size not in self._functions:
       self._functions[size] = host_policy.compiled(
@@ -177,8 +194,8 @@ class Session:
     """Takes in the passive records.
 
     Args:
-      functions: of the policy, for the host.
-      problem: what may be set, and what for.
+      functions: functions of the policy, for the host.
+      problem: target, goal, domains, costs and budget.
       variables: names of the D variables.
       observations: [N, D] passive records.
       num_interventions: T, number of interventions that are planned.
@@ -191,6 +208,7 @@ class Session:
     self._num_interventions = num_interventions
     self._key = jax.random.PRNGKey(seed)
     self._chosen: types.Intervention | None = None
+    self._made: list[types.Intervention] = []
     self._spent = 0.0
     self._memory = functions.init(problem, observations, num_interventions)
 
@@ -202,8 +220,7 @@ class Session:
         pays for none.
     """
     self._check_open()
-    left = intervention_sets.affordable(self._problem, jnp.asarray(self._spent))
-    if not left.any():
+    if intervention_sets.is_exhausted(self._problem, jnp.asarray(self._spent)):
       raise errors.UsageError(
         f'the budget is spent: {self._spent:g} of '
         f'{float(self._problem.budget):g}'
@@ -220,13 +237,15 @@ class Session:
     """Takes in the outcome of an intervention.
 
     Args:
-      outcome: values of all variables, by name or in the order of `variables`.
+      outcome: values of all variables: a dict or a Series by name, or values in
+        the order of `variables`.
       do: the intervention that was made: {variable: value}; the one that was
         chosen last where it is left out.
 
     Raises:
       UsageError: a value is missing or not finite, the intervention is not
-        allowed, or there is none to observe the outcome of.
+        allowed or costs more than the rest of the budget, or there is none to
+        observe the outcome of.
     """
     self._check_open()
     row = _row(outcome, self.variables)
@@ -236,32 +255,51 @@ class Session:
         'no intervention was chosen since the last outcome: choose() first, or '
         'say which one was made, as do={...}'
       )
+    cost = float(np.asarray(made.mask) @ self._problem.cost)
+    budget = float(self._problem.budget)
+    if not intervention_sets.is_within_budget(budget, self._spent + cost):
+      raise errors.UsageError(
+        f'the intervention costs {cost:g}; of the budget of {budget:g}, '
+        f'{budget - self._spent:g} is left'
+      )
     self._memory = self._functions.observe(
       self._memory, self.num_observed, made, row
     )
-    self._spent += float(np.asarray(made.mask) @ np.asarray(self._problem.cost))
+    self._made.append(made)
+    self._spent += cost
     self.num_observed += 1
     self._chosen = None
 
   def recommend(self) -> dict[str, float]:
-    """Returns the best intervention found: {variable: value}."""
-    return self._named(self._functions.recommend(self._memory))
+    """Returns the best intervention found: {variable: value}.
+
+    It is one of those that were made, or, before the first one, the one that
+    the policy holds to be best.
+    """
+    found = self._functions.recommend(self._memory)
+    # The policy computes in float32, which moves the values a little.
+    made = [x for x in self._made if np.array_equal(x.mask, found.mask)]
+    return self._named(
+      min(
+        made,
+        key=lambda x: np.abs(np.subtract(x.values, found.values)).max(),
+        default=found,
+      )
+    )
 
   def parent_probabilities(self) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.
 
     It is the belief of the network, after the latest outcome.
     """
-    states = jax.tree.map(
-      lambda leaf: np.asarray(leaf)[None],
-      self._functions.belief_states(self._memory),
-    )
-    (belief,) = self._functions.parents(states).values()
+    (belief,) = base.parent_probabilities(
+      self._functions, self._memory
+    ).values()
     candidates = ~np.asarray(self._problem.target)
     return {
       name: float(probability)
       for name, probability, is_candidate in zip(
-        self.variables, np.asarray(belief)[0], candidates, strict=True
+        self.variables, belief, candidates, strict=True
       )
       if is_candidate
     }
@@ -278,18 +316,11 @@ class Session:
     return {self.variables[j]: float(values[j]) for j in np.flatnonzero(mask)}
 
   def _intervention(self, do):
-    unknown = [name for name in do if name not in self.variables]
-    if unknown:
-      hint = errors.did_you_mean(unknown[0], self.variables)
-      raise errors.UsageError(f'there is no variable {unknown[0]!r}{hint}')
-    intervention = types.Intervention._make(
-      (
-        np.array([name in do for name in self.variables]),
-        np.array([float(do.get(name, 0.0)) for name in self.variables]),
-      )
-    )
+    intervention = interventions.from_names(do, self.variables)
     try:
-      environment.check_intervention(self._problem, intervention)
+      environment.check_intervention(
+        self._problem, intervention, self.variables
+      )
     except ValueError as error:
       raise errors.UsageError(f'do={dict(do)}: {error}') from error
     return intervention
@@ -298,8 +329,8 @@ class Session:
 def _rows(observations: Any, names: Sequence[str]) -> np.ndarray:
   """Returns [N, D] observations as floats, checked."""
   try:
-    rows = np.asarray(observations, np.float64)
-  except (TypeError, ValueError) as error:
+    rows = np.asarray(observations)
+  except ValueError as error:
     raise errors.UsageError(f'observations: {error}') from error
   if rows.ndim != 2 or rows.shape[1] != len(names):
     raise errors.UsageError(
@@ -310,15 +341,21 @@ def _rows(observations: Any, names: Sequence[str]) -> np.ndarray:
     raise errors.UsageError(
       f'{len(rows)} observations; there must be 2 or more'
     )
+  if not np.issubdtype(rows.dtype, np.number):
+    rows = np.vectorize(interventions.to_float, [float])(rows)
   for i, j in np.argwhere(~np.isfinite(rows)):
+    value = np.asarray(observations)[i, j]
     raise errors.UsageError(
-      f'observation {i} of {names[j]!r} is {rows[i, j]}; it must be finite'
+      f'observation {i} of {names[j]!r} is {_shown(value)}; it must be a '
+      'finite number'
     )
-  return rows
+  return rows.astype(np.float64)
 
 
 def _row(outcome: Any, names: Sequence[str]) -> np.ndarray:
   """Returns [D] an outcome as floats, checked."""
+  if isinstance(outcome, pd.Series):
+    outcome = outcome.to_dict()
   if isinstance(outcome, Mapping):
     missing = [name for name in names if name not in outcome]
     unknown = [name for name in outcome if name not in names]
@@ -329,14 +366,21 @@ def _row(outcome: Any, names: Sequence[str]) -> np.ndarray:
         else f'the outcome has a value of {unknown[0]!r}, which is no variable'
       )
     outcome = [outcome[name] for name in names]
-  row = np.asarray(outcome, np.float64)
-  if row.shape != (len(names),):
+  values = list(outcome) if isinstance(outcome, Iterable) else [outcome]
+  if len(values) != len(names):
     raise errors.UsageError(
-      f'the outcome has the shape {row.shape}; it must be {len(names)} values, '
-      f'one for each of {", ".join(names)}'
+      f'the outcome has {len(values)} values; it must have {len(names)}, one '
+      f'for each of {", ".join(map(str, names))}'
     )
-  for j in np.flatnonzero(~np.isfinite(row)):
-    raise errors.UsageError(
-      f'the outcome of {names[int(j)]!r} is {row[j]}; it must be finite'
-    )
-  return row
+  for name, value in zip(names, values, strict=True):
+    if not np.isfinite(interventions.to_float(value)):
+      raise errors.UsageError(
+        f'the outcome of {name!r} is {_shown(value)}; it must be a finite '
+        'number'
+      )
+  return np.array(values, np.float64)
+
+
+def _shown(value: Any) -> str:
+  """Returns a wrong value for an error message: nan, but 'nan' in quotes."""
+  return str(value) if isinstance(value, float) else repr(value)

@@ -65,6 +65,19 @@ def affordable(problem: types.Problem, spent: jax.Array) -> jax.Array:
   return problem.sets & is_within_budget(problem.budget, total)[:, None]
 
 
+def is_exhausted(problem: types.Problem, spent: jax.Array) -> jax.Array:
+  """Returns whether the rest of the budget affords no set: the episode is over.
+
+  Args:
+    problem: the problem that defines the sets, their costs and the budget.
+    spent: [] cost of all interventions so far.
+
+  Returns:
+    [] bool.
+  """
+  return ~affordable(problem, spent).any()
+
+
 def may_add(sets: jax.Array, chosen: jax.Array) -> jax.Array:
   """Returns the variables that may be added to the chosen ones.
 

@@ -1,9 +1,15 @@
 """Construction of interventions, and conversions of their values."""
 
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_cbo import types
+from acme_cbo.infra import errors
 
 
 def intervene(
@@ -25,6 +31,50 @@ def intervene(
   values = (1 - fractions) * problem.low + fractions * problem.high
   values = jnp.clip(values, problem.low, problem.high)
   return types.Intervention(mask=mask, values=jnp.where(mask, values, 0.0))
+
+
+def from_names(
+  do: Mapping[str, float], names: Sequence[str]
+) -> types.Intervention:
+  """Returns the intervention that a dict describes.
+
+  Args:
+    do: {variable: value} of the variables to set.
+    names: names of the D variables.
+
+  Returns:
+    The intervention, of numpy arrays in float64.
+
+  Raises:
+    errors.UsageError: `do` is no such dict, names no variable, or has a value
+      that is not finite.
+  """
+  if not isinstance(do, Mapping):
+    raise errors.UsageError(
+      f'the intervention is {do!r}; it must be a dict {{variable: value}}'
+    )
+  for name, value in do.items():
+    if name not in names:
+      hint = errors.did_you_mean_or_options(str(name), list(names))
+      raise errors.UsageError(f'there is no variable {name!r}{hint}')
+    if not math.isfinite(to_float(value)):
+      raise errors.UsageError(
+        f'{name!r} is set to {value!r}; set it to a finite number'
+      )
+  return types.Intervention._make(
+    (
+      np.array([name in do for name in names]),
+      np.array([to_float(do.get(name, 0.0)) for name in names]),
+    )
+  )
+
+
+def to_float(value: Any) -> float:
+  """Returns a number as a float, and NaN for anything else, texts included."""
+  try:
+    return math.nan if isinstance(value, str | bytes) else float(value)
+  except (TypeError, ValueError):
+    return math.nan
 
 
 def intervene_on(

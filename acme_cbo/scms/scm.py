@@ -13,6 +13,7 @@ import pandas as pd
 from acme_cbo import types
 from acme_cbo.infra import errors
 from acme_cbo.scms import benchmarks
+from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
@@ -84,7 +85,7 @@ class SCM:
 
   @classmethod
   def named(cls, name: str) -> SCM:
-    """Returns a benchmark of the literature, as 'toy' or 'ackley'.
+    """Returns a benchmark of the literature, such as 'toy' or 'ackley'.
 
     Raises:
       UsageError: there is no benchmark of that name.
@@ -104,7 +105,7 @@ class SCM:
     """Samples rows of the observed variables.
 
     Args:
-      num_samples: number of rows.
+      num_samples: number of rows, at least 1.
       do: {variable: value} of an intervention; nothing is set without it.
       seed: seed of the noise.
 
@@ -112,7 +113,7 @@ class SCM:
       A DataFrame of `num_samples` rows, one column for each of `variables`.
 
     Raises:
-      UsageError: `do` names no variable.
+      UsageError: `do` sets what may not be set, or outside its domain.
     """
     with jax.enable_x64(True):
       rows = simulate.sample(
@@ -131,7 +132,7 @@ class SCM:
       do: {variable: value} of an intervention; nothing is set without it.
 
     Raises:
-      UsageError: `do` names no variable.
+      UsageError: `do` sets what may not be set, or outside its domain.
     """
     scm = self._system.scm
     with jax.enable_x64(True):
@@ -142,12 +143,15 @@ class SCM:
       return float(simulate.in_target_units(scm, outcome))
 
   def _intervention(self, do: Mapping[str, float]) -> types.Intervention:
-    names = self._system.variables
-    for name in do:
-      if name not in names:
-        hint = errors.did_you_mean_or_options(name, list(names))
-        raise errors.UsageError(f'{self.name} has no variable {name!r}{hint}')
-    return types.Intervention(
-      mask=jnp.array([name in do for name in names]),
-      values=jnp.array([float(do.get(name, 0.0)) for name in names]),
-    )
+    intervention = interventions.from_names(do, self._system.variables)
+    for name, value in do.items():
+      if name not in self.domains:
+        raise errors.UsageError(
+          f'{name!r} may not be set; {", ".join(map(repr, self.domains))} may'
+        )
+      low, high = self.domains[name]
+      if not low <= value <= high:
+        raise errors.UsageError(
+          f'{name!r} is set to {value}, outside its domain [{low:g}, {high:g}]'
+        )
+    return jax.tree.map(jnp.asarray, intervention)

@@ -24,7 +24,16 @@ _SessionLog = event_pb2.SessionLog  # pyrefly: ignore[missing-attribute]
 
 
 class Logger(Protocol):
-  """Interface of loggers of metrics, texts, images and histograms."""
+  """Interface of loggers of metrics, texts, images and histograms.
+
+  Example:
+    >>> import acme_cbo
+    >>> class Printer(acme_cbo.Logger):
+    ...   def write(self, step, metrics):
+    ...     print(step, metrics)
+    >>> Printer().write(1, {'reward/total': 0.5})
+    1 {'reward/total': 0.5}
+  """
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes the metrics of one step.

@@ -49,6 +49,18 @@ class Callback:
   Instead of Lightning's module and batch, hooks receive the training state.
   They may use it only until they return: the next update may donate its
   buffers.
+
+  Example:
+    A callback in a module `my_callbacks`, and a config that names it:
+
+    >>> import acme_cbo
+    >>> class Entropy(acme_cbo.Callback):
+    ...   def on_train_batch_end(self, trainer, state, metrics):
+    ...     parts = 'policy/entropy_variable', 'policy/entropy_cell'
+    ...     metrics['policy/entropy'] = sum(metrics[part] for part in parts)
+    >>> config = acme_cbo.preset('smoke').override(
+    ...   {'training.callbacks': ('my_callbacks:Entropy',)}
+    ... )
   """
 
   def on_fit_start(self, trainer: Trainer[Any], state: Any) -> None:
@@ -150,6 +162,20 @@ class Trainer(Generic[StateT]):
     updates: number of updates made.
     state: converted state after the latest update; None during an update.
     stop_reason: reason to end before `num_updates`, or None.
+
+  Example:
+    `acme_cbo.train` makes the trainer of a run. It runs other updates as well:
+
+    >>> import acme_cbo
+    >>> import collections
+    >>> import jax.numpy as jnp
+    >>> State = collections.namedtuple('State', 'step total')
+    >>> def update(state):
+    ...   after = State(state.step + 1, state.total + 2)
+    ...   return after, {'total': after.total}
+    >>> trainer = acme_cbo.Trainer(update, num_updates=3)
+    >>> float(trainer.fit(State(jnp.int32(0), jnp.float32(0))).total)
+    6.0
   """
 
   step: Callable[[StateT], tuple[StateT, Mapping[str, Any]]]

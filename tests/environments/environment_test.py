@@ -53,11 +53,15 @@ class CheckInterventionTest(parameterized.TestCase):
     ('infinite', {0: np.inf}, 'variable 0 is set to inf; set a finite value'),
     ('minus_infinite', {1: -np.inf}, 'set to -inf; set a finite value'),
     ('nothing', {}, 'sets no variable; set at least one'),
-    ('together', {0: 0.5, 1: 0.5}, '^variables 0, 1 may not be set together$'),
+    ('together', {0: 0.5, 1: 0.5}, '^variable 0, variable 1 may not be'),
   )  # fmt: skip
   def test_refuses(self, settings, sentence):
     with self.assertRaisesRegex(ValueError, sentence):
       environment.check_intervention(_problem(), _do(settings))
+
+  def test_names_the_variables(self):
+    with self.assertRaisesRegex(ValueError, "^'c' is the target"):
+      environment.check_intervention(_problem(), _do({2: 0.0}), 'abcde')
 
   def test_step_outside_jit_checks_the_intervention(self):
     scm = hand_made_scms.scm(hand_made_scms.mechanism(5), _problem())
@@ -101,7 +105,7 @@ class CheckInterventionTest(parameterized.TestCase):
     problem = _problem()._replace(sets=jnp.array(sets, bool))
     for settings in ({1: 0.5}, {0: 0.5, 1: 0.5}):
       environment.check_intervention(problem, _do(settings))
-    with self.assertRaisesRegex(ValueError, 'variables 0 may not be set toget'):
+    with self.assertRaisesRegex(ValueError, 'variable 0 may not be set toget'):
       environment.check_intervention(problem, _do({0: 0.5}))
     with self.assertRaisesRegex(ValueError, 'sets no variable'):
       environment.check_intervention(problem, _do({}))

@@ -82,15 +82,11 @@ class ProblemTest(parameterized.TestCase):
       self.assertEqual(problem_lib.from_simulator(made.Slope(), 1).goal, -1)
 
   @parameterized.parameters(
-    (
-      'target',
-      'w',
-      "Slope: 'w', the target or a name in the domains or costs,",
-    ),
+    ('target', 'w', "Slope: the target is 'w', which is none of the variables"),
     ('goal', 'more', "goal is 'more'; it must be 'maximize' or 'minimize'"),
     ('goal', ['maximize'], "goal is ['maximize']; it must be"),
-    ('variables', ('x', 'x', 'y'), "is none of the variables, 'x', 'x', 'y'"),
-    ('variables', ('x', 'z', 'y', 'z'), 'the same name'),
+    ('variables', ('x', 'x', 'y'), "two variables have the same name, 'x'"),
+    ('variables', ('x', 'w', 'y'), "there is a domain of 'z', which is none"),
     ('domains', {'y': (0, 1)}, "target 'y' has a domain"),
     ('domains', {}, 'no variable has a domain'),
     ('domains', {'x': (1, 0)}, "the domain of 'x' is (1, 0); it must be two"),
@@ -98,7 +94,7 @@ class ProblemTest(parameterized.TestCase):
     ('domains', {'x': (0, 1, 2)}, "the domain of 'x'"),
     ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
     ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),
-    ('domains', {'v': (0, 1)}, "'v', the target or a name in the domains"),
+    ('domains', {'v': (0, 1)}, "there is a domain of 'v', which is none of"),
     ('domains', None, 'lacks an attribute'),
   )
   def test_refuses_an_invalid_description(self, attribute, value, sentence):

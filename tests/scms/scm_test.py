@@ -1,0 +1,78 @@
+"""Tests of SCMs with named variables."""
+
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+
+from acme_cbo.infra import errors
+from acme_cbo.scms import scm as scm_lib
+
+_TEXT = """
+name: mine
+target: y
+goal: minimize
+variables:
+  x: {equation: "e", domain: [-2, 2]}
+  u: {equation: "e", latent: true}
+  z: {equation: "2 * x + u"}
+  y: {equation: "z + 0.1 * e"}
+"""
+
+
+class ScmTest(parameterized.TestCase):
+  def test_describes_the_system(self):
+    scm = scm_lib.SCM.from_text(_TEXT)
+    self.assertEqual(
+      (scm.name, scm.target, scm.goal), ('mine', 'y', 'minimize')
+    )
+    self.assertEqual(scm.variables, ('x', 'z', 'y'))
+    self.assertEqual(scm.domains, {'x': (-2.0, 2.0)})
+
+  def test_a_file_is_the_same_as_its_text(self):
+    with tempfile.TemporaryDirectory() as root:
+      path = pathlib.Path(root) / 'mine.yaml'
+      path.write_text(_TEXT)
+      from_file = scm_lib.SCM.from_yaml(path).sample(4)
+    from_text = scm_lib.SCM.from_text(_TEXT).sample(4)
+    np.testing.assert_array_equal(from_file, from_text)
+
+  def test_samples(self):
+    rows = scm_lib.SCM.from_text(_TEXT).sample(2000, {'x': 1.5})
+    np.testing.assert_array_equal(rows['x'], 1.5)
+    # z = 3 + u, y = z + 0.1 e; 4 standard errors.
+    self.assertAlmostEqual(rows['z'].mean(), 3.0, delta=4 / 2000**0.5)
+    residual = rows['y'] - rows['z']
+    self.assertAlmostEqual(residual.std(), 0.1, delta=0.01)
+
+  def test_expected_outcome(self):
+    scm = scm_lib.SCM.from_text(_TEXT)
+    # 4 standard errors of the mean of 4,096 draws.
+    self.assertAlmostEqual(scm.expected_outcome({'x': 2.0}), 4.0, delta=0.07)
+    self.assertAlmostEqual(scm.expected_outcome(), 0.0, delta=0.15)
+
+  def test_named(self):
+    self.assertEqual(scm_lib.SCM.named('toy').goal, 'minimize')
+    with self.assertRaisesRegex(errors.UsageError, "no benchmark 'tou'; did"):
+      scm_lib.SCM.named('tou')
+
+  @parameterized.parameters(
+    ({'w': 1}, "there is no variable 'w'"),
+    ({'x': np.nan}, "'x' is set to nan; set it to a finite number"),
+    ({'x': 'a'}, "'x' is set to 'a'"),
+    ({'x': 3}, r"'x' is set to 3, outside its domain \[-2, 2\]"),
+    ({'y': 0}, "'y' may not be set; 'x' may"),
+    (5, 'the intervention is 5; it must be a dict'),
+  )
+  def test_bad_interventions(self, do, sentence):
+    scm = scm_lib.SCM.from_text(_TEXT)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      scm.sample(1, do)
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      scm.expected_outcome(do)
+
+
+if __name__ == '__main__':
+  absltest.main()
