@@ -18,6 +18,7 @@ import ml_collections
 
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import presets
+from acme_cbo.experiments import sweep_config
 from acme_cbo.infra import config_schema
 
 
@@ -34,17 +35,15 @@ def get_config(preset: str = '') -> ml_collections.ConfigDict:
   config.preset = preset
   # Of every configuration; fewer than five decide nothing.
   config.seeds = (0, 1, 2, 3, 4)
-  # The flags of launchers/compare.py.
+  # The flags of launchers/compare.py with their defaults. Below it,
+  # `config.evaluation.scm = ('toy', 'my.yaml')` would choose other SCMs.
   config.evaluation = ml_collections.ConfigDict(
-    dict(
-      scm=('chain_5', 'fork_5', 'star_5', 'sparse_5'),
-      repeats=20,
-      samples=1,
-      budget=ml_collections.config_dict.placeholder(float),
-      seed=0,
-      confidence=0.95,
-      allow_mismatch=False,
-    )
+    {
+      name: ml_collections.config_dict.placeholder(field.kind)
+      if field.default is None
+      else field.default
+      for name, field in sweep_config.EVALUATION.items()
+    }
   )
   if preset == 'smoke':
     config.seeds = (0, 1, 2)

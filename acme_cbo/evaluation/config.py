@@ -1,67 +1,149 @@
-"""Configs of evaluations, and the flags they are read from."""
+"""Configs of evaluations and comparisons. Needs no jax.
+
+A field made by `config_schema.field` is a setting: it has a default, a range
+and a meaning, and with them a flag, see `experiments.flags.define_evaluation`.
+"""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
-from acme_cbo.policies import registry
-from acme_cbo.policies import saving
+
+ConfigT = TypeVar('ConfigT', bound='EvaluationConfig')
+_MANY = 10**9
+
+
+def _scms(*default: str) -> Any:
+  return config_schema.field(
+    default,
+    'SCMs to evaluate on: names, such as toy and chain_5; the groups '
+    'benchmarks, families and shifts; YAML files',
+    pattern='.+',
+    form='the name of an SCM, of a group or of a file',
+  )
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-  """Settings that evaluations and comparisons share.
+class EvaluationConfig(config_schema.Section):
+  """Settings that evaluations and comparisons share."""
 
-  Attributes:
-    scms: names of SCMs and paths of YAML files, see `registry.resolve`.
-    repeats: number of episodes of each method on each SCM.
-    samples: number of draws that each outcome is the mean of.
-    budget: maximum total cost of the interventions of an episode; None for the
-      budget of the SCM.
-    seed: random seed of data and noise.
-    confidence: confidence level of the intervals.
-    jobs: number of processes.
-    out: output directory.
-  """
+  scms: tuple[str, ...] = _scms('benchmarks')
+  repeats: int = config_schema.field(
+    20, 'number of episodes of each policy on each SCM', low=1, high=_MANY
+  )
+  samples: int = config_schema.field(
+    1,
+    'number of samples averaged into each observed outcome',
+    low=1,
+    high=_MANY,
+  )
+  budget: float | None = config_schema.field(
+    None,
+    'maximum total cost of the interventions of an episode; the default is the '
+    "SCM's own budget",
+    low=1e-12,
+    high=1e12,
+  )
+  seed: int = config_schema.field(
+    0, 'random seed for data and noise', low=0, high=2**32 - 1
+  )
+  confidence: float = config_schema.field(
+    0.95,
+    'confidence level of intervals and verdicts',
+    low=1e-6,
+    high=0.999999,
+  )
+  jobs: int = config_schema.field(
+    1, 'number of worker processes', low=1, high=_MANY
+  )
+  out: pathlib.Path = config_schema.argument('output directory')  # noqa: RUF009
 
-  scms: tuple[str, ...]
-  repeats: int
-  samples: int
-  budget: float | None
-  seed: int
-  confidence: float
-  jobs: int
-  out: pathlib.Path
+  def validate(self) -> None:
+    """Raises an `errors.UsageError` unless every setting can be used."""
+    config_schema.check(self, path='')
+
+  def check(self, path: str) -> None:
+    """Raises unless one or more SCMs are named, each once."""
+    _check_distinct('scms', self.scms)
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodEvaluationConfig(EvaluationConfig):
-  """Settings of an evaluation of several methods.
+  """Settings of an evaluation of several methods."""
 
-  Attributes:
-    methods: names from `registry.NAMES`, or keys of `policies`.
-    policies: {method: directory of its trained policy}.
-    observations: number N of observations before the first intervention.
-    interventions: maximum number T of interventions per episode.
-  """
+  methods: tuple[str, ...] = config_schema.field(
+    ('grpo', 'cbo', 'gp_bo', 'random'),
+    'methods to evaluate: grpo, cbo, gp_bo, posterior_thompson, '
+    'explore_then_commit, slope, random, oracle',
+    pattern='.+',
+    form='the name of a method',
+  )
+  # Methods standardize by a standard deviation, which needs two observations.
+  observations: int = config_schema.field(
+    100,
+    'number of observations before the first intervention',
+    low=2,
+    high=_MANY,
+  )
+  interventions: int = config_schema.field(
+    40, 'maximum number of interventions per episode', low=1, high=_MANY
+  )
+  policies: Mapping[str, pathlib.Path] = config_schema.argument(
+    '{method: directory of its trained policy}'
+  )
 
-  methods: tuple[str, ...]
-  policies: Mapping[str, pathlib.Path]
-  observations: int
-  interventions: int
+  def check(self, path: str) -> None:
+    """Raises unless the methods and the trained policies fit each other."""
+    super().check(path)
+    _check_distinct('methods', self.methods)
+    if 'grpo' in self.methods and 'grpo' not in self.policies:
+      raise errors.UsageError(
+        'the method grpo needs a trained policy, and none is given'
+      )
+    for name, directory in self.policies.items():
+      if name not in self.methods:
+        raise errors.UsageError(
+          f'a trained policy is given, {directory}, but {name} is not among '
+          'the methods; add it, or leave the policy out'
+        )
 
 
-def config_from_flags(flags: Any) -> EvaluationConfig:
-  """Returns the settings that the launchers of evaluations share.
+@dataclasses.dataclass(frozen=True)
+class ComparisonConfig(EvaluationConfig):
+  """Settings of a comparison of runs and evaluations."""
+
+  scms: tuple[str, ...] = _scms('chain_5', 'fork_5', 'star_5', 'sparse_5')
+  allow_mismatch: bool = config_schema.field(
+    False,
+    'compare and mark runs that were stopped early, or were trained or '
+    'evaluated differently, instead of failing',
+  )
+  paths: tuple[pathlib.Path, ...] = config_schema.argument(
+    'run directories, and directories or tables of evaluations'
+  )
+  left_out: tuple[str, ...] = config_schema.argument(
+    'sentences about models that should be compared but are missing', ()
+  )
+
+
+def flag(field: str) -> str:
+  """Returns the name of a field as a flag, and in the config of a sweep."""
+  return 'scm' if field == 'scms' else field
+
+
+def from_flags(cls: type[ConfigT], flags: Any, **arguments: Any) -> ConfigT:
+  """Returns the config that flags describe.
 
   Args:
+    cls: class of the config.
     flags: an object with the flags as attributes.
+    arguments: values of the fields that are no settings, without `out`.
 
   Returns:
-    The `EvaluationConfig`, not checked.
+    The config, not validated.
 
   Raises:
     errors.UsageError: `--out` is not set.
@@ -70,98 +152,16 @@ def config_from_flags(flags: Any) -> EvaluationConfig:
     raise errors.UsageError(
       '--out is not set; name an output directory, as --out=DIRECTORY'
     )
-  names = ('repeats', 'samples', 'budget', 'seed', 'confidence', 'jobs')
-  return EvaluationConfig(
-    scms=tuple(flags.scm),
-    out=pathlib.Path(flags.out),
-    **{name: getattr(flags, name) for name in names},
-  )
+  settings: dict[str, Any] = {}
+  for name in config_schema.fields(cls):
+    value = getattr(flags, flag(name))
+    settings[name] = tuple(value) if isinstance(value, list) else value
+  return cls(out=pathlib.Path(flags.out), **settings, **arguments)
 
 
-def method_config_from_flags(flags: Any) -> MethodEvaluationConfig:
-  """Returns the config of the command `evaluate`.
-
-  Args:
-    flags: an object with the flags as attributes.
-
-  Returns:
-    The `MethodEvaluationConfig`, checked.
-
-  Raises:
-    errors.UsageError: a flag is missing or has an invalid value.
-  """
-  if flags.workdir and flags.policy:
-    raise errors.UsageError(
-      '--workdir and --policy both name a trained policy; give one of them'
-    )
-  policy = saving.SHIPPED if 'grpo' in flags.methods else None
-  if flags.policy:
-    policy = pathlib.Path(flags.policy)
-  if flags.workdir:
-    policy = pathlib.Path(flags.workdir) / 'policy'
-  config = MethodEvaluationConfig(
-    **vars(config_from_flags(flags)),
-    methods=tuple(flags.methods),
-    policies={'grpo': policy} if policy else {},
-    observations=flags.observations,
-    interventions=flags.interventions,
-  )
-  check_method_config(config)
-  return config
-
-
-def check_config(config: EvaluationConfig) -> None:
-  """Raises an `errors.UsageError` if a shared setting is invalid."""
-  _check_list('--scm', config.scms)
-  for name, least in (('repeats', 1), ('samples', 1), ('seed', 0), ('jobs', 1)):
-    _check_least(config, name, least)
-  if config.seed >= 2**32:
-    raise errors.UsageError(
-      f'--seed is {config.seed}; it must be below {2**32}'
-    )
-  budget = config.budget
-  if budget is not None and not (budget > 0 and math.isfinite(budget)):
-    raise errors.UsageError(
-      f'--budget is {budget}; it must be a finite number above 0'
-    )
-  if not 0 < config.confidence < 1:
-    raise errors.UsageError(
-      f'--confidence is {config.confidence}; it must be between 0 and 1'
-    )
-
-
-def check_method_config(config: MethodEvaluationConfig) -> None:
-  """Raises an `errors.UsageError` if a setting is invalid."""
-  check_config(config)
-  _check_list('--methods', config.methods)
-  registry.check([x for x in config.methods if x not in config.policies])
-  # Methods standardize by a standard deviation, which needs two observations.
-  for name, least in (('observations', 2), ('interventions', 1)):
-    _check_least(config, name, least)
-  if 'grpo' in config.methods and 'grpo' not in config.policies:
-    raise errors.UsageError(
-      'the method grpo needs a trained policy, and none is given'
-    )
-  for name, directory in config.policies.items():
-    if name not in config.methods:
-      raise errors.UsageError(
-        f'a trained policy is given, {directory}, but {name} is not among '
-        '--methods; add it, or leave the policy out'
-      )
-
-
-def _check_list(flag: str, items: Sequence[str]) -> None:
-  if not items or not all(items):
-    raise errors.UsageError(
-      f'{flag}={",".join(items)} has an empty entry; name one or more, '
-      'separated by commas'
-    )
-  for item in items:
-    if items.count(item) > 1:
-      raise errors.UsageError(f'{flag} names {item} twice')
-
-
-def _check_least(config: EvaluationConfig, name: str, least: int) -> None:
-  value = getattr(config, name)
-  if value < least:
-    raise errors.UsageError(f'--{name} is {value}; it must be {least} or more')
+def _check_distinct(name: str, values: Sequence[str]) -> None:
+  if not values:
+    raise errors.UsageError(f'{name} is empty; name one or more')
+  for value in values:
+    if values.count(value) > 1:
+      raise errors.UsageError(f'{name} names {value} twice')

@@ -35,11 +35,40 @@ from acme_cbo.evaluation import workers
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 from acme_cbo.policies import registry as policy_registry
+from acme_cbo.policies import saving
 from acme_cbo.scms import registry as scm_registry
 from acme_cbo.scms import systems
 
 # Maximum number of methods that a warning names.
 _MAX_NAMES = 3
+
+
+def from_flags(flags: Any) -> config_lib.MethodEvaluationConfig:
+  """Returns the config that the command line specifies.
+
+  Args:
+    flags: the parsed flags, or any object with attributes of their names.
+
+  Returns:
+    The config, not validated.
+
+  Raises:
+    errors.UsageError: there is no output directory, or there are two policies.
+  """
+  if flags.workdir and flags.policy:
+    raise errors.UsageError(
+      '--workdir and --policy both name a trained policy; give one of them'
+    )
+  policy = saving.SHIPPED if 'grpo' in flags.methods else None
+  if flags.policy:
+    policy = pathlib.Path(flags.policy)
+  if flags.workdir:
+    policy = pathlib.Path(flags.workdir) / 'policy'
+  return config_lib.from_flags(
+    config_lib.MethodEvaluationConfig,
+    flags,
+    policies={'grpo': policy} if policy else {},
+  )
 
 
 def run(
@@ -105,7 +134,8 @@ def run_episodes(
     errors.UsageError: a setting is invalid, or the directory holds another
       evaluation.
   """
-  config_lib.check_method_config(config)
+  config.validate()
+  policy_registry.check([x for x in config.methods if x not in config.policies])
   spec = workers.EvaluationSpec(
     protocol=episodes_lib.Protocol(
       num_observations=config.observations,
@@ -135,8 +165,8 @@ def run_episodes(
   for warning in warnings:
     logging.warning('%s', warning)
   out = config.out
-  run_directory.prepare_resumable(out, '--out', 'an evaluation', 'methods')
-  with run_directory.lock(out, '--out'):
+  run_directory.prepare_resumable(out, 'out', 'an evaluation', 'methods')
+  with run_directory.lock(out, 'out'):
     log = episode_store.EpisodeLog(out)
     settings = _episode_settings(config, runner)
     starts = episode_store.record_start(
@@ -252,7 +282,7 @@ def _refusals(
     reasons = [refusals.get((method, scm)) for method in config.methods]
     if all(reasons):
       raise errors.UsageError(
-        f'--methods: none of them can be run on {scm}: {reasons[0]}'
+        f'none of the methods can be run on {scm}: {reasons[0]}'
       )
   return refusals
 

@@ -124,7 +124,7 @@ class EpisodeRunner:
     names = [each.name for each in environments]
     for name in names:
       if names.count(name) > 1:
-        raise errors.UsageError(f'--scm: the SCM {name} is named twice')
+        raise errors.UsageError(f'the SCM {name} is named twice')
     self._methods = policy_registry.make(spec.methods, trained)
     self.digests = {
       'methods': digests,
@@ -196,7 +196,7 @@ class EpisodeRunner:
         raise errors.UsageError(
           'the budget of '
           f'{float(model.problem.budget):g} does not cover the first '
-          'intervention; raise --budget'
+          'intervention; raise the budget'
         )
       return episodes_lib.evaluate_episode(
         method,
@@ -218,7 +218,7 @@ class EpisodeRunner:
       gain = float(system.scm.problem.goal) * (best.best - best.baseline)
       if not gain > 0:
         raise errors.UsageError(
-          f'--scm: no allowed intervention on {scm} is better than none, so '
+          f'no allowed intervention on {scm} is better than none, so '
           'that scores are undefined'
         )
       expected_outcome = episodes_lib.ExpectedOutcome(system.scm, best)

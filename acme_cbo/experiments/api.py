@@ -1,11 +1,17 @@
-"""Training, evaluation and comparison as functions: the commands for Python."""
+"""Training, evaluation and comparison as functions: the commands for Python.
+
+Defaults and meanings of the settings of an evaluation come from the fields of
+its config, here as in the flags of the commands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
 import os
 import pathlib
-from typing import Any
+import textwrap
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -15,10 +21,16 @@ from acme_cbo.evaluation.comparison import run as comparison
 from acme_cbo.experiments import builder
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import train as train_lib
+from acme_cbo.infra import config_schema
+from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 from acme_cbo.policies import saving
 from acme_cbo.scms import registry
 from acme_cbo.training import trainer
+
+_Evaluation = evaluation_config.MethodEvaluationConfig
+_Comparison = evaluation_config.ComparisonConfig
+_FunctionT = TypeVar('_FunctionT', bound=Callable[..., Any])
 
 
 def train(
@@ -48,11 +60,9 @@ def train(
     UsageError: the config or the directory cannot be used.
 
   Example:
-    >>> import contextlib, dataclasses, tempfile
+    >>> import contextlib, tempfile
     >>> import acme_cbo
-    >>> config = acme_cbo.preset('smoke')
-    >>> config = dataclasses.replace(
-    ...   config, training=dataclasses.replace(config.training, num_updates=2))
+    >>> config = acme_cbo.preset('smoke').override({'training.num_updates': 2})
     >>> quiet = contextlib.redirect_stdout(None)
     >>> with tempfile.TemporaryDirectory() as workdir, quiet:
     ...   summary = acme_cbo.train(config, workdir)
@@ -62,9 +72,15 @@ def train(
   """
   if resume and config is None:
     if workdir is None:
-      raise ValueError('name the run to resume: workdir=...')
+      raise errors.UsageError('name the run to resume: workdir=...')
     config = config_lib.read(pathlib.Path(workdir))
-  config = config or config_lib.GRPOConfig()
+  if config is None:
+    config = config_lib.GRPOConfig()
+  if not isinstance(config, config_lib.GRPOConfig):
+    raise errors.UsageError(
+      f'config is of type {type(config).__name__}; it must be a GRPOConfig, as '
+      "acme_cbo.preset('smoke') and acme_cbo.GRPOConfig.from_dict() return it"
+    )
   return train_lib.train_and_evaluate(
     builder.from_config(config),
     pathlib.Path(workdir or run_directory.default_workdir(config.name)),
@@ -73,40 +89,63 @@ def train(
   )
 
 
+def _with_arguments_of(
+  cls: type[config_schema.Section], **others: str
+) -> Callable[[_FunctionT], _FunctionT]:
+  """Returns a decorator that adds `Args:` to a docstring, before `Returns:`.
+
+  Args:
+    cls: class of a config, whose fields have the meanings of the parameters.
+    others: meanings of the parameters that are no fields.
+  """
+  meanings = config_schema.meanings(cls) | others
+
+  def decorate(function: _FunctionT) -> _FunctionT:
+    lines = [
+      textwrap.fill(
+        f'{name}: {meanings[name]}.',
+        width=76,
+        initial_indent='  ',
+        subsequent_indent='    ',
+      )
+      for name in inspect.signature(function).parameters
+    ]
+    head, returns, tail = (inspect.getdoc(function) or '').partition('Returns:')
+    function.__doc__ = '\n'.join([f'{head}Args:', *lines, '', returns + tail])
+    return function
+
+  return decorate
+
+
+def _names(values: Any) -> tuple[Any, ...]:
+  """Returns several names or paths, or a single one, as a tuple."""
+  is_single = isinstance(values, str | os.PathLike)
+  return (values,) if is_single else tuple(values)
+
+
+@_with_arguments_of(
+  _Evaluation,
+  policy="directory of a run or of a saved policy to evaluate as 'grpo'; the "
+  'default is the policy shipped with the package',
+)
 def evaluate(
-  scms: Sequence[str],
-  methods: Sequence[str] = ('grpo', 'random'),
+  scms: str | Iterable[str],
+  methods: str | Iterable[str] = _Evaluation.methods,
   *,
   out: str | os.PathLike[str],
   policy: str | os.PathLike[str] | None = None,
-  observations: int = 100,
-  interventions: int = 40,
-  repeats: int = 20,
-  samples: int = 1,
-  budget: float | None = None,
-  seed: int = 0,
-  confidence: float = 0.95,
-  jobs: int = 1,
+  observations: int = _Evaluation.observations,
+  interventions: int = _Evaluation.interventions,
+  repeats: int = _Evaluation.repeats,
+  samples: int = _Evaluation.samples,
+  budget: float | None = _Evaluation.budget,
+  seed: int = _Evaluation.seed,
+  confidence: float = _Evaluation.confidence,
+  jobs: int = _Evaluation.jobs,
 ) -> pd.DataFrame:
   """Evaluates methods on the same SCMs, with the same data and noise.
 
   Episodes that `out` already holds are not run again.
-
-  Args:
-    scms: names of benchmarks, families or groups of them, and YAML files.
-    methods: names of methods; 'grpo' is the trained policy.
-    out: output directory.
-    policy: directory of a run or of a saved policy to evaluate as 'grpo'; the
-      default is the policy that comes with the package.
-    observations: number of passive records before the first intervention.
-    interventions: maximum number of interventions per episode.
-    repeats: number of episodes of each method on each SCM.
-    samples: number of draws of which each outcome is the mean.
-    budget: what the interventions of an episode may cost; the default is the
-      budget of the SCM.
-    seed: random seed for data and noise.
-    confidence: confidence level of all intervals.
-    jobs: number of worker processes.
 
   Returns:
     One row for each step of each episode, as in `results.csv`.
@@ -120,15 +159,16 @@ def evaluate(
     >>> quiet = contextlib.redirect_stdout(None)
     >>> with tempfile.TemporaryDirectory() as out, quiet:
     ...   results = acme_cbo.evaluate(
-    ...     ['toy'], ['slope'], out=out, repeats=1, interventions=2)
+    ...     'toy', 'slope', out=out, repeats=1, interventions=2)
     >>> sorted(set(results['method']))
     ['slope']
   """
+  methods = _names(methods)
   policies: dict[str, pathlib.Path] = {}
   if 'grpo' in methods or policy is not None:
     policies['grpo'] = saving.directory(policy)
-  config = evaluation_config.MethodEvaluationConfig(
-    scms=tuple(scms),
+  config = _Evaluation(
+    scms=_names(scms),
     repeats=repeats,
     samples=samples,
     budget=budget,
@@ -136,44 +176,30 @@ def evaluate(
     confidence=confidence,
     jobs=jobs,
     out=pathlib.Path(out),
-    methods=tuple(methods),
+    methods=methods,
     policies=policies,
     observations=observations,
     interventions=interventions,
   )
-  evaluation_config.check_method_config(config)
   evaluation.run(config, registry.resolve)
   return pd.read_csv(config.out / 'results.csv')
 
 
+@_with_arguments_of(_Comparison)
 def compare(
-  paths: Sequence[str | os.PathLike[str]],
+  paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
   *,
   out: str | os.PathLike[str],
-  scms: Sequence[str] = ('chain_5', 'fork_5', 'star_5', 'sparse_5'),
-  repeats: int = 20,
-  samples: int = 1,
-  budget: float | None = None,
-  seed: int = 0,
-  confidence: float = 0.95,
-  jobs: int = 1,
-  allow_mismatch: bool = False,
+  scms: str | Iterable[str] = _Comparison.scms,
+  repeats: int = _Comparison.repeats,
+  samples: int = _Comparison.samples,
+  budget: float | None = _Comparison.budget,
+  seed: int = _Comparison.seed,
+  confidence: float = _Comparison.confidence,
+  jobs: int = _Comparison.jobs,
+  allow_mismatch: bool = _Comparison.allow_mismatch,
 ) -> Mapping[str, Any]:
-  """Compares trained models, or evaluations, and writes a report.
-
-  Args:
-    paths: run directories, output directories of `evaluate`, or CSV tables.
-    out: output directory; its `index.html` is the report.
-    scms: names of SCMs to evaluate the models on.
-    repeats: number of episodes of each model on each SCM.
-    samples: number of draws of which each outcome is the mean.
-    budget: what the interventions of an episode may cost; the default is the
-      budget of the SCM.
-    seed: random seed for data and noise.
-    confidence: confidence level of all intervals and decisions.
-    jobs: number of worker processes.
-    allow_mismatch: include runs that were stopped early, or that were trained
-      or evaluated differently, and mark them.
+  """Compares trained models, or evaluations, and writes `index.html` to `out`.
 
   Returns:
     The content of the report's `summary.json`.
@@ -189,14 +215,14 @@ def compare(
     ...   outs = [pathlib.Path(root) / name for name in ('a', 'b')]
     ...   for method, out in zip(('slope', 'random'), outs):
     ...     _ = acme_cbo.evaluate(
-    ...       ['toy'], [method], out=out, repeats=2, interventions=2)
+    ...       'toy', method, out=out, repeats=2, interventions=2)
     ...   summary = acme_cbo.compare(outs, out=pathlib.Path(root) / 'report')
     ...   report_exists = (pathlib.Path(root) / 'report/index.html').exists()
     >>> report_exists
     True
   """
-  config = comparison.ComparisonConfig(
-    scms=tuple(scms),
+  config = _Comparison(
+    scms=_names(scms),
     repeats=repeats,
     samples=samples,
     budget=budget,
@@ -204,7 +230,7 @@ def compare(
     confidence=confidence,
     jobs=jobs,
     out=pathlib.Path(out),
-    paths=tuple(map(pathlib.Path, paths)),
+    paths=tuple(map(pathlib.Path, _names(paths))),
     allow_mismatch=allow_mismatch,
   )
   return comparison.run(config, registry.resolve)

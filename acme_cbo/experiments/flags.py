@@ -8,7 +8,9 @@ from typing import Any
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from acme_cbo.evaluation import config as evaluation_config
 from acme_cbo.experiments import config as config_lib
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
 from acme_cbo.runtimes import process_group
@@ -64,38 +66,26 @@ def _existing(path: str) -> str:
   return path
 
 
-def define_evaluation(scms: list[str], unit: str) -> None:
-  """Defines the flags of an evaluation, see `evaluation.config`.
+def define_evaluation(cls: type[evaluation_config.EvaluationConfig]) -> None:
+  """Defines --out, and a flag for each setting of an evaluation.
 
   Args:
-    scms: Default of --scm.
-    unit: What is evaluated, such as 'method'.
+    cls: Class of the config, for `evaluation.config.from_flags`.
   """
   flags.DEFINE_string('out', None, 'Output directory; required.')
-  flags.DEFINE_list(
-    'scm',
-    scms,
-    'SCMs to evaluate on: names, such as toy and chain_5; the groups '
-    'benchmarks, families and shifts; YAML files.',
-  )
-  for name, default, meaning in (
-    ('repeats', 20, f'Number of episodes of each {unit} on each SCM.'),
-    ('samples', 1, 'Number of samples averaged into each observed outcome.'),
-    ('seed', 0, 'Random seed for data and noise.'),
-    ('jobs', 1, 'Number of worker processes.'),
-  ):
-    flags.DEFINE_integer(name, default, meaning)
-  flags.DEFINE_float(
-    'budget',
-    None,
-    'Maximum total cost of the interventions of an episode; the default is '
-    "the SCM's own budget.",
-  )
-  flags.DEFINE_float(
-    'confidence',
-    0.95,
-    'Confidence level of intervals and verdicts.',
-  )
+  define: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    float: flags.DEFINE_float,
+    int: flags.DEFINE_integer,
+    tuple: flags.DEFINE_list,
+  }
+  for name, field in config_schema.fields(cls).items():
+    is_list = field.kind is tuple
+    define[field.kind](
+      evaluation_config.flag(name),
+      [*field.default] if is_list else field.default,
+      f'{field.meaning[0].upper()}{field.meaning[1:]}.',
+    )
 
 
 def define_processes() -> None:

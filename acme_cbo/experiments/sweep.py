@@ -106,11 +106,11 @@ def _check(
 
   for training in trainings:
     builder.from_config(config_lib.GRPOConfig.from_dict(training.config))
-  evaluation_config = config.config_from_flags(
-    types.SimpleNamespace(**comparison)
+  comparison_config = config.from_flags(
+    config.ComparisonConfig, types.SimpleNamespace(**comparison), paths=()
   )
-  config.check_config(evaluation_config)
-  registry.resolve(evaluation_config.scms, trainings[0].config)
+  comparison_config.validate()
+  registry.resolve(comparison_config.scms, trainings[0].config)
 
 
 def _train(config: dict[str, Any], workdir: str) -> None:

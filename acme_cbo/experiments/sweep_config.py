@@ -1,12 +1,13 @@
 """Config of a sweep, and its trainings: configurations × seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
 import traceback
 from typing import Any
 
+from acme_cbo.evaluation import config as evaluation_config
 from acme_cbo.evaluation.comparison import runs
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.infra import config_schema
@@ -47,14 +48,13 @@ _FIELDS: dict[str, tuple[type, ...]] = {
   'seeds': (tuple, list),
   'evaluation': (dict,),
 }
-_EVALUATION: dict[str, tuple[type, ...]] = {
-  'scm': (tuple, list),
-  'repeats': (int,),
-  'samples': (int,),
-  'budget': (float, int, type(None)),
-  'seed': (int,),
-  'confidence': (float,),
-  'allow_mismatch': (bool,),
+# Fields of `evaluation` by the names of their flags. A sweep has its own jobs.
+EVALUATION = {
+  evaluation_config.flag(name): field
+  for name, field in config_schema.fields(
+    evaluation_config.ComparisonConfig
+  ).items()
+  if name != 'jobs'
 }
 
 
@@ -67,43 +67,42 @@ def check(config: Mapping[str, Any]) -> None:
   Raises:
     errors.UsageError: a field is missing or invalid.
   """
-  _check_fields(config, _FIELDS, 'config')
-  _check_fields(config['evaluation'], _EVALUATION, 'config.evaluation')
+  _check_present(config, _FIELDS, 'config')
+  for name, kinds in _FIELDS.items():
+    if not isinstance(config[name], kinds):
+      raise errors.UsageError(
+        f'config.{name} is {config[name]!r}; see configs/workflow.py for valid '
+        'values'
+      )
   for seed in config['seeds']:
     if type(seed) is not int:
       raise errors.UsageError(f'config.seeds has {seed!r}; use integers')
-  for scm in config['evaluation']['scm']:
-    if not isinstance(scm, str):
-      raise errors.UsageError(f'config.evaluation.scm has {scm!r}; use strings')
+  evaluation = config['evaluation']
+  _check_present(evaluation, EVALUATION, 'config.evaluation')
+  for name, value in evaluation.items():
+    if name not in EVALUATION:
+      raise errors.UsageError(
+        f'config.evaluation has the unknown field {name}; the fields are '
+        f'{", ".join(EVALUATION)}'
+      )
+    config_schema.check_value(
+      f'config.evaluation.{name}', value, EVALUATION[name]
+    )
   try:
     json.dumps(config, allow_nan=False)
   except (TypeError, ValueError) as error:
     raise errors.UsageError(
       f'the config of the sweep has a value that JSON cannot hold: {error}'
     ) from error
-  for name in config['evaluation'].keys() - _EVALUATION.keys():
-    raise errors.UsageError(
-      f'config.evaluation has the unknown field {name}; the fields are '
-      f'{", ".join(_EVALUATION)}'
-    )
 
 
-def _check_fields(
-  values: Mapping[str, Any],
-  fields: Mapping[str, tuple[type, ...]],
-  path: str,
+def _check_present(
+  values: Mapping[str, Any], names: Iterable[str], path: str
 ) -> None:
-  for name, allowed in fields.items():
+  for name in names:
     if name not in values:
       raise errors.UsageError(
         f'{path} lacks the field {name} of a sweep; see configs/workflow.py'
-      )
-    # bool is a subclass of int.
-    has_type = isinstance(values[name], allowed)
-    if not has_type or (isinstance(values[name], bool) and bool not in allowed):
-      raise errors.UsageError(
-        f'{path}.{name} is {values[name]!r}; see configs/workflow.py for '
-        'valid values'
       )
 
 

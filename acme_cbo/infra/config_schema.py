@@ -2,9 +2,10 @@
 
 A section of a config is a frozen dataclass that derives from `Section`. Each of
 its fields is either another section, with a `default_factory`, or made by
-`field`, which holds the default, the range and the meaning of a value. Nothing
-else repeats them: the checks, the table of `--config_help` and the dataclass
-itself all come from there.
+`field`, which holds the default, the range and the meaning of a value, or by
+`argument`, which holds the meaning alone. Nothing else repeats them: the
+checks, the table of `--config_help`, flags and the dataclass itself all come
+from there.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import re
 import shlex
 import textwrap
 import typing
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from acme_cbo.infra import errors
 
@@ -44,7 +45,8 @@ class Field:
   """Specification of one value.
 
   Attributes:
-    default: default value; its type is the type of the field.
+    default: default value; its type is the type of the field. None for a float
+      that may be None.
     meaning: description in one line.
     low: lowest number allowed.
     high: highest number allowed.
@@ -67,7 +69,7 @@ class Field:
   @property
   def kind(self) -> type:
     """Type of the value."""
-    return type(self.default)
+    return float if self.default is None else type(self.default)
 
   @property
   def is_number(self) -> bool:
@@ -83,7 +85,14 @@ class Field:
     if self.kind is str:
       return self.form
     spec = ',' if self.kind is int else 'g'
-    return f'{self.kind.__name__}, {self.low:{spec}} to {self.high:{spec}}'
+    kind = 'None or float' if self.default is None else self.kind.__name__
+    return f'{kind}, {self.low:{spec}} to {self.high:{spec}}'
+
+
+class Argument(NamedTuple):
+  """Specification of a value that is no setting, see `argument`."""
+
+  meaning: str
 
 
 def field(
@@ -102,7 +111,8 @@ def field(
   annotation, `Literal['group', 'batch']`.
 
   Args:
-    default: default value, an int, float, bool, str or tuple.
+    default: default value, an int, float, bool, str or tuple; None for a float
+      that may be None.
     meaning: description in one line, for `--config_help`.
     low: lowest number allowed; required for numbers.
     high: highest number allowed; required for numbers.
@@ -114,8 +124,6 @@ def field(
   Returns:
     The field, with its specification in the metadata.
   """
-  if type(default) in (int, float) and (low is None or high is None):
-    raise TypeError(f'the number of {meaning!r} needs low and high')
   specification = Field(
     default=default,
     meaning=meaning,
@@ -126,7 +134,36 @@ def field(
     form=form,
     with_arguments=with_arguments,
   )
+  if specification.is_number and (low is None or high is None):
+    raise TypeError(f'the number of {meaning!r} needs low and high')
   return dataclasses.field(default=default, metadata={_KEY: specification})
+
+
+def argument(meaning: str, default: Any = dataclasses.MISSING) -> Any:
+  """Returns the `dataclasses.field` of a value that is no setting.
+
+  Neither plain values, nor the checks, nor `fields` have it. It is given by
+  keyword: a path, or an object that only Python code makes.
+
+  Args:
+    meaning: description in one line.
+    default: default value; without it, a value must be given.
+
+  Returns:
+    The field, with its meaning in the metadata.
+  """
+  return dataclasses.field(
+    default=default, kw_only=True, metadata={_KEY: Argument(meaning)}
+  )
+
+
+def meanings(cls: type[Section]) -> dict[str, str]:
+  """Returns {name: meaning} of the values and arguments of a section."""
+  return {
+    member.name: member.metadata[_KEY].meaning
+    for member in dataclasses.fields(cls)
+    if _KEY in member.metadata
+  }
 
 
 @functools.cache
@@ -137,6 +174,8 @@ def _members(cls: type[Section]) -> dict[str, Field | type[Section]]:
   for member in dataclasses.fields(cls):
     hint = hints[member.name]
     specification = member.metadata.get(_KEY)
+    if isinstance(specification, Argument):
+      continue
     if specification is None:
       members[member.name] = hint
     elif typing.get_origin(hint) is typing.Literal:
@@ -173,8 +212,12 @@ def flat(values: Any, path: str = '') -> dict[str, Any]:
     return {path: values}
   table: dict[str, Any] = {}
   for name, value in values.items():
-    table |= flat(value, f'{path}.{name}' if path else name)
+    table |= flat(value, _join(path, name))
   return table
+
+
+def _join(path: str, name: str) -> str:
+  return f'{path}.{name}' if path else name
 
 
 def to_dict(section: Section) -> dict[str, Any]:
@@ -259,7 +302,7 @@ def check(section: Section, path: str = 'config') -> None:
 
   Args:
     section: section, and those in it.
-    path: path of the section, for error messages.
+    path: path of the section, for error messages; may be empty.
 
   Raises:
     errors.UsageError: a value is of the wrong type, out of its range, or does
@@ -272,25 +315,37 @@ def check(section: Section, path: str = 'config') -> None:
 def _check_values(section: Section, path: str) -> None:
   for name, member in _members(type(section)).items():
     value = getattr(section, name)
+    where = _join(path, name)
     if isinstance(member, Field):
-      _check_value(f'{path}.{name}', value, member)
+      check_value(where, value, member)
     elif isinstance(value, member):
-      _check_values(value, f'{path}.{name}')
+      _check_values(value, where)
     else:
       raise errors.UsageError(
-        f'{path}.{name} is {value!r}; it must be a {member.__name__}'
+        f'{where} is {value!r}; it must be a {member.__name__}'
       )
 
 
 def _check_fit(section: Section, path: str) -> None:
   for name, member in _members(type(section)).items():
     if not isinstance(member, Field):
-      _check_fit(getattr(section, name), f'{path}.{name}')
+      _check_fit(getattr(section, name), _join(path, name))
   section.check(path)
 
 
-def _check_value(path: str, value: Any, specification: Field) -> None:
-  """Raises unless a value has the type and the range of its field."""
+def check_value(path: str, value: Any, specification: Field) -> None:
+  """Raises unless a value has the type and the range of its field.
+
+  Args:
+    path: path of the value, for error messages.
+    value: the value.
+    specification: specification of the field.
+
+  Raises:
+    errors.UsageError: the value does not fit. The sentence names the path.
+  """
+  if value is None and specification.default is None:
+    return
   if specification.options:
     # 1 == True, but 1 is not a truth value.
     if not any(

@@ -122,7 +122,7 @@ def _environment(name: str, metadata: Mapping[str, Any]) -> Environment:
   if file.exists():
     hint = f'; did you mean the file {file}?'
   raise errors.UsageError(
-    f'--scm: there is no SCM {name!r}{hint}; use one of '
+    f'there is no SCM {name!r}{hint}; use one of '
     f'{", ".join([*GROUPS, *benchmarks.TEXTS, *shifts.NAMES])}, one of the '
     'families in acme_cbo/scms/families.py, or a file that ends in .yaml'
   )
@@ -132,8 +132,8 @@ def _shifted(name: str, metadata: Mapping[str, Any]) -> Environment:
   """Returns the environment of a shift of the training prior."""
   if not metadata:
     raise errors.UsageError(
-      f'--scm: {name} is a shift of the training distribution of a policy; '
-      'select a policy with --workdir= or --policy= and include the method grpo'
+      f'{name} is a shift of the training distribution of a policy; '
+      'include the method grpo, and name a policy unless it is the shipped one'
     )
   prior = shifts.prior(metadata, name)
   return Environment(

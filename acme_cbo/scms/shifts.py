@@ -82,7 +82,7 @@ def prior(metadata: Mapping[str, Any], name: str) -> config.Prior:
   missing = [field for field in fields if field not in settings]
   if missing:
     raise errors.UsageError(
-      f'--scm: {name} is a shift of the training prior, and the saved policy '
+      f'{name} is a shift of the training prior, and the saved policy '
       f'lacks these settings of it: {", ".join(missing)}; train a policy with '
       'this version'
     )

@@ -76,11 +76,15 @@ class CheckTest(parameterized.TestCase):
     (('seeds',), 3, 'config.seeds is 3; see configs/workflow.py'),
     (('seeds',), (0, 'a'), "config.seeds has 'a'; use integers"),
     (('seeds',), (True,), 'config.seeds has True; use integers'),
-    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; use strings'),
+    (('evaluation', 'scm'), (1,), 'config.evaluation.scm has 1; each entry'),
+    (('evaluation', 'scm'), None, 'config.evaluation lacks the field scm'),
     (('notes',), {1, 2}, 'has a value that JSON cannot hold'),
     (('notes',), float('nan'), 'has a value that JSON cannot hold'),
-    (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; see"),
+    (('evaluation', 'scm'), 'toy', "config.evaluation.scm is 'toy'; it "),
     (('evaluation', 'repeats'), True, 'config.evaluation.repeats is True'),
+    (('evaluation', 'repeats'), 0, 'config.evaluation.repeats is 0; it must'),
+    (('evaluation', 'budget'), -1.0, 'config.evaluation.budget is -1.0; it '),
+    (('evaluation', 'allow_mismatch'), 1, 'allow_mismatch is 1; it must be'),
     (('evaluation', 'jobs'), 1, 'has the unknown field jobs'),
   )
   def test_refuses(self, path, value, sentence):
@@ -138,6 +142,28 @@ class ComparableTest(parameterized.TestCase):
       sweep_config.check_comparable(trainings, False)
     sweep_config.check_comparable(trainings, True)
     sweep_config.check_comparable(trainings[:1], False)
+
+
+class DefaultsTest(absltest.TestCase):
+  def test_are_those_of_a_comparison(self):
+    evaluation = workflow.get_config().to_dict()['evaluation']
+    self.assertEqual(
+      evaluation,
+      {
+        'scm': ('chain_5', 'fork_5', 'star_5', 'sparse_5'),
+        'repeats': 20,
+        'samples': 1,
+        'budget': None,
+        'seed': 0,
+        'confidence': 0.95,
+        'allow_mismatch': False,
+      },
+    )
+
+  def test_a_budget_can_be_set(self):
+    config = workflow.get_config()
+    config.evaluation.budget = 5.0
+    sweep_config.check(config.to_dict())
 
 
 class BalancesTest(parameterized.TestCase):

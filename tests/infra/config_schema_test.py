@@ -59,6 +59,14 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
   return values
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task(config_schema.Section):
+  limit: float | None = config_schema.field(None, 'a limit', low=0.5, high=2.0)
+  # The text stands for anything that is no setting.
+  out: str = config_schema.argument('output')
+  note: str = config_schema.argument('remark', '')
+
+
 class FieldsTest(parameterized.TestCase):
   def test_are_in_order_with_default_range_and_options(self):
     fields = config_schema.fields(_Config)
@@ -82,6 +90,27 @@ class FieldsTest(parameterized.TestCase):
   def test_a_number_needs_a_range(self):
     with self.assertRaisesRegex(TypeError, "'of it' needs low and high"):
       config_schema.field(1.0, 'of it', low=0.0)
+    with self.assertRaisesRegex(TypeError, "'of it' needs low and high"):
+      config_schema.field(None, 'of it')
+
+  def test_a_float_that_may_be_none(self):
+    field = config_schema.fields(_Task)['limit']
+    self.assertIs(field.kind, float)
+    self.assertEqual(field.allowed(), 'None or float, 0.5 to 2')
+    for value in (None, 0.5, 2):
+      config_schema.check(_Task(limit=value, out=''))
+    with self.assertRaisesRegex(errors.UsageError, '^limit is 0.1; it must be'):
+      config_schema.check(_Task(limit=0.1, out=''), path='')
+
+  def test_arguments_are_no_settings(self):
+    self.assertEqual([*config_schema.fields(_Task)], ['limit'])
+    self.assertEqual(
+      config_schema.meanings(_Task),
+      {'limit': 'a limit', 'out': 'output', 'note': 'remark'},
+    )
+    self.assertEqual(_Task(out='o').note, '')
+    with self.assertRaises(TypeError):
+      _Task()  # pyrefly: ignore[missing-argument]
 
   def test_table(self):
     table = config_schema.table(_Config)

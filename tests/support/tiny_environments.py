@@ -174,5 +174,5 @@ def resolve(
     elif text in environments:
       resolved.append(environments[text])
     else:
-      raise errors.UsageError(f'--scm: there is no SCM {text!r}')
+      raise errors.UsageError(f'there is no SCM {text!r}')
   return resolved

@@ -19,13 +19,10 @@ def main(argv: Sequence[str]) -> None:
   """Runs the evaluation that the flags describe."""
   del argv
   # Imported here because the worker processes do not need all of it.
-  from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.evaluation import run  # noqa: PLC0415
   from tests.support import tiny_environments  # noqa: PLC0415
 
-  run.run(
-    config.method_config_from_flags(flags.FLAGS), tiny_environments.resolve
-  )
+  run.run(run.from_flags(flags.FLAGS), tiny_environments.resolve)
 
 
 if __name__ == '__main__':

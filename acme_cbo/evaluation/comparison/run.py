@@ -40,24 +40,9 @@ from acme_cbo.scms import registry
 _WITHOUT_EFFECT = ('out', 'jobs', 'confidence')
 
 
-@dataclasses.dataclass(frozen=True)
-class ComparisonConfig(config_lib.EvaluationConfig):
-  """Config of a comparison.
-
-  Attributes:
-    paths: directories of training runs, and directories or tables of
-      evaluations.
-    allow_mismatch: whether to compare models that were trained or evaluated
-      differently, with a warning in the report.
-    left_out: sentences about models that should be compared but are missing.
-  """
-
-  paths: tuple[pathlib.Path, ...]
-  allow_mismatch: bool
-  left_out: tuple[str, ...] = ()
-
-
-def from_flags(flags: Any, arguments: Sequence[str]) -> ComparisonConfig:
+def from_flags(
+  flags: Any, arguments: Sequence[str]
+) -> config_lib.ComparisonConfig:
   """Returns the config that the command line specifies.
 
   Args:
@@ -65,7 +50,7 @@ def from_flags(flags: Any, arguments: Sequence[str]) -> ComparisonConfig:
     arguments: paths or glob patterns.
 
   Returns:
-    The `ComparisonConfig`.
+    The config, not validated.
 
   Raises:
     errors.UsageError: there is no output directory, or a path does not exist.
@@ -79,14 +64,14 @@ def from_flags(flags: Any, arguments: Sequence[str]) -> ComparisonConfig:
         f'{argument} does not exist, and matches no file or directory'
       )
     paths += map(pathlib.Path, matches)
-  return ComparisonConfig(
-    **vars(config_lib.config_from_flags(flags)),
-    paths=tuple(paths),
-    allow_mismatch=flags.allow_mismatch,
+  return config_lib.from_flags(
+    config_lib.ComparisonConfig, flags, paths=tuple(paths)
   )
 
 
-def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
+def run(
+  config: config_lib.ComparisonConfig, resolve: registry.Resolve
+) -> dict[str, Any]:
   """Evaluates the runs, compares all models, and writes the report.
 
   Policies of runs are evaluated on the same SCMs with the same data and noise,
@@ -103,7 +88,7 @@ def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
   Raises:
     errors.UsageError: a setting is invalid, or the models do not match.
   """
-  config_lib.check_config(config)
+  config.validate()
   _check_paths(config.paths)
   existing = [
     evaluations.read(path)
@@ -124,9 +109,9 @@ def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
   learning_curves = _learning_curves(runs)
   out = config.out
   run_directory.prepare_resumable(
-    out, '--out', 'a comparison', 'paths', ('evaluation',)
+    out, 'out', 'a comparison', 'paths', ('evaluation',)
   )
-  with run_directory.lock(out, '--out'):
+  with run_directory.lock(out, 'out'):
     models = _models(runs, existing, config, resolve)
     table = _table(models)
     summary = _summary(config, models, table, runs)
@@ -149,7 +134,7 @@ def run(config: ComparisonConfig, resolve: registry.Resolve) -> dict[str, Any]:
 def _check_same_scms(
   existing: Sequence[evaluations.Evaluation],
   run: runs_lib.Run,
-  config: ComparisonConfig,
+  config: config_lib.ComparisonConfig,
   resolve: registry.Resolve,
 ) -> None:
   """Raises unless runs are to be evaluated on the SCMs of the evaluations."""
@@ -166,8 +151,8 @@ def _check_same_scms(
         raise errors.UsageError(
           f'{evaluation.path}: {method} was evaluated with {repeats} repeats '
           f'on {", ".join(sorted(scms))}, but the runs would be evaluated with '
-          f'{config.repeats} on {", ".join(sorted(names))}; set --scm= and '
-          '--repeats= to those of the evaluation'
+          f'{config.repeats} on {", ".join(sorted(names))}; choose the '
+          'SCMs and repeats of the evaluation'
         )
 
 
@@ -224,7 +209,7 @@ class _Model:
 def _models(
   runs: Sequence[runs_lib.Run],
   existing: Sequence[evaluations.Evaluation],
-  config: ComparisonConfig,
+  config: config_lib.ComparisonConfig,
   resolve: registry.Resolve,
 ) -> list[_Model]:
   """Returns all models that are compared, with their episodes.
@@ -299,14 +284,14 @@ def _with_mismatches(
   if differing and not allow_mismatch:
     raise errors.UsageError(
       f'{model.name} was not evaluated like {reference.name}: '
-      f'{"; ".join(differing)}; pass --allow_mismatch to compare it anyway, '
+      f'{"; ".join(differing)}; set allow_mismatch to compare it anyway, '
       'with a warning'
     )
   return dataclasses.replace(model, mismatches=(*model.mismatches, *differing))
 
 
 def _evaluate(
-  config: ComparisonConfig,
+  config: config_lib.ComparisonConfig,
   runs: Sequence[runs_lib.Run],
   resolve: registry.Resolve,
 ) -> evaluations.Evaluation:
@@ -361,7 +346,7 @@ def _table(models: Sequence[_Model]) -> pd.DataFrame:
 
 
 def _summary(
-  config: ComparisonConfig,
+  config: config_lib.ComparisonConfig,
   models: Sequence[_Model],
   table: pd.DataFrame,
   runs: Sequence[runs_lib.Run],

@@ -92,7 +92,7 @@ def read(
       raise errors.UsageError(
         f'{run.directory}: '
         f'{errors.format_list(mismatches, _MAX_SHOWN, "more")}; '
-        'pass --allow_mismatch to compare it anyway, with a warning'
+        'set allow_mismatch to compare it anyway, with a warning'
       )
     runs.append(dataclasses.replace(run, mismatches=mismatches))
   return _assign_names(runs)

@@ -13,19 +13,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from acme_cbo.evaluation import config
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import jax_environment
 
-experiments_flags.define_evaluation(
-  ['chain_5', 'fork_5', 'star_5', 'sparse_5'], 'run'
-)
-flags.DEFINE_bool(
-  'allow_mismatch',
-  False,
-  'Compare and mark runs that were stopped early, or were trained or evaluated '
-  'differently, instead of failing.',
-)
+experiments_flags.define_evaluation(config.ComparisonConfig)
 
 
 def run(argv: Sequence[str] | None = None) -> None:

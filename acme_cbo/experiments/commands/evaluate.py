@@ -8,17 +8,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from acme_cbo.evaluation import config
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import jax_environment
 
-experiments_flags.define_evaluation(['benchmarks'], 'method')
-flags.DEFINE_list(
-  'methods',
-  ['grpo', 'cbo', 'gp_bo', 'random'],
-  'Methods to evaluate: grpo, cbo, gp_bo, posterior_thompson, '
-  'explore_then_commit, slope, random, oracle.',
-)
+experiments_flags.define_evaluation(config.MethodEvaluationConfig)
 flags.DEFINE_string(
   'workdir', None, 'Run directory of the policy that is evaluated as grpo.'
 )
@@ -27,14 +22,6 @@ flags.DEFINE_string(
   None,
   'Directory of a saved policy that is evaluated as grpo, instead of '
   '--workdir; the default is the policy shipped with the package.',
-)
-flags.DEFINE_integer(
-  'observations',
-  100,
-  'Number of observations before the first intervention.',
-)
-flags.DEFINE_integer(
-  'interventions', 40, 'Maximum number of interventions per episode.'
 )
 
 
@@ -48,8 +35,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   jax_environment.set_defaults(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
-  from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.evaluation import run as evaluation  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
 
-  evaluation.run(config.method_config_from_flags(flags.FLAGS), registry.resolve)
+  evaluation.run(evaluation.from_flags(flags.FLAGS), registry.resolve)

@@ -13,6 +13,7 @@ from typing import Any
 from absl.testing import absltest
 import pandas as pd
 
+from acme_cbo.evaluation import config as config_lib
 from acme_cbo.evaluation.comparison import run
 from acme_cbo.infra import errors
 from tests.evaluation.comparison import run_directories
@@ -63,7 +64,7 @@ class CompareTest(absltest.TestCase):
       )
       for name, seed, parent in (('one', 0, 0.3), ('other', 1, 0.0))
     )
-    cls.config = run.ComparisonConfig(
+    cls.config = config_lib.ComparisonConfig(
       paths=cls.runs,
       allow_mismatch=False,
       scms=('chain',),
