@@ -1,6 +1,5 @@
 """Trains a policy for causal Bayesian optimization with GRPO.
 
-  python launchers/train.py --config=configs/grpo.py           the quick start
   python launchers/train.py --config=configs/grpo.py           quick start
   python launchers/train.py --config=configs/grpo.py:smoke     a minute's test
   python launchers/train.py --config=configs/grpo.py:linear    only linear SCMs

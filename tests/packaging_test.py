@@ -21,7 +21,8 @@ import acme_cbo
 from tests.support import source_tree
 
 _ROOT = source_tree.ROOT
-_PROJECT = tomllib.loads((_ROOT / 'pyproject.toml').read_text())['project']
+_PYPROJECT = tomllib.loads((_ROOT / 'pyproject.toml').read_text())
+_PROJECT = _PYPROJECT['project']
 # A program beside the package, which shows what a training writes.
 _PROGRAMS = {'tensorboard'}
 # Commands of test.sh that are not imported.
@@ -91,6 +92,14 @@ class DependenciesTest(absltest.TestCase):
           self.assertTrue(requirement.specifier.contains(pins[name]))
           self.assertStartsWith(str(requirement.specifier), '>=')
 
+  def test_the_lock_satisfies_the_bound_of_the_build_backend(self):
+    ((name, requirement),) = _declared(
+      _PYPROJECT['build-system']['requires']
+    ).items()
+    self.assertStartsWith(str(requirement.specifier), '>=')
+    pins = {k: v for section in self.lock.values() for k, v in section.items()}
+    self.assertTrue(requirement.specifier.contains(pins[name]))
+
   def test_sections_of_the_lock_are_the_declared_groups(self):
     self.assertSameElements(
       self.lock['Dependencies of acme_cbo'], self.dependencies
@@ -118,6 +127,12 @@ class MetadataTest(absltest.TestCase):
 
   def test_version_is_in_one_place(self):
     self.assertIn('version', _PROJECT['dynamic'])
+    module, _, name = _PYPROJECT['tool']['setuptools']['dynamic']['version'][
+      'attr'
+    ].rpartition('.')
+    self.assertEqual(
+      getattr(importlib.import_module(module), name), acme_cbo.__version__
+    )
     self.assertRegex(acme_cbo.__version__, r'^\d+\.\d+\.\d+$')
     version.Version(acme_cbo.__version__)
 

@@ -10,15 +10,6 @@ from matplotlib.backends import backend_agg
 import numpy as np
 
 _COLOR = '#1b6ca8'
-_ORDER = (
-  'total',
-  'optimization',
-  'optimization_last',
-  'optimization_best',
-  'structure',
-  'parent',
-  'exploration',
-)
 # Maximum number of steps whose values are shown as labels.
 _MAX_LABELS = 12
 # Okabe and Ito's palette for color-blind readers. The line styles differ too,
@@ -104,7 +95,8 @@ def rewards(
   """Draws each reward over updates, raw and smoothed.
 
   Args:
-    curves: {reward: [n] values, the first after update 1}.
+    curves: {reward: [n] values, the first after update 1}. They are drawn in
+      this order, but for `total`, which is the first.
     smoothed: {reward: [n] smoothed values}.
     converged_at: {reward: update at which it had converged, None if it had
       not}.
@@ -112,7 +104,7 @@ def rewards(
   Returns:
     The figure.
   """
-  curves = dict(sorted(curves.items(), key=lambda item: _rank(item[0])))
+  curves = dict(sorted(curves.items(), key=lambda item: item[0] != 'total'))
   columns = 3
   figure = empty(9, 4.8)
   axes = figure.subplots(-(-len(curves) // columns), columns, squeeze=False)
@@ -134,11 +126,6 @@ def rewards(
   figure.supxlabel('updates (thin: raw; thick: smoothed)', fontsize=10)
   figure.supylabel('reward per step', fontsize=10)
   return figure
-
-
-def _rank(name: str) -> int:
-  """Returns the position of a reward: the total first, unknown ones last."""
-  return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
 def episode(

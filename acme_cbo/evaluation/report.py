@@ -102,22 +102,27 @@ on the same systems, with the same data and noise.
 
 ## Usage
 
-From the root directory of the code:
-
 ```python
-import pathlib
-from acme_cbo.policies import saving
+import acme_cbo
 
-network, params, metadata = saving.load(
-  pathlib.Path({directory!r})
+policy = acme_cbo.load_policy({directory!r})
+session = policy.start(
+  records,
+  target='y',
+  goal='maximize',
+  domains={{'x': (-3, 3), 'z': (-3, 3)}},
+  num_interventions={horizon['num_interventions']},
 )
+for _ in range({horizon['num_interventions']}):
+  do = session.choose()
+  session.observe(experiment(do))
+print(session.recommend())
 ```
 
-`acme_cbo.policies.trained.trained(network, params, (), max_set_size, decide)`
-returns the policy for `acme_cbo.evaluation.rollouts.run_episode`.
-`max_set_size` is the maximum number of variables set at a time. `decide` is
-`sample` or `mode` of `acme_cbo.networks.action_distribution`. No other file of
-this run is needed.
+`records` is a DataFrame of observations, with a column for each variable.
+`domains` are the ranges of the variables that may be set. `experiment` carries
+out `do`, such as `{{'z': 0.9}}`, and returns the value of every variable. No
+other file of this run is needed.
 
 ## Reproduction
 

@@ -14,9 +14,9 @@ import sys
 import textwrap
 from typing import NoReturn
 
-from acme_cbo.experiments import commands
 from acme_cbo.infra import errors
 from acme_cbo.infra import signals
+from acme_cbo.infra import version
 
 
 def main() -> None:
@@ -27,20 +27,14 @@ def main() -> None:
     with signals.ending_at_closed_pipe():
       print(_usage(modules), flush=True)
   elif word == '--version':
-    print(f'acme-cbo {version()}')
+    print(f'acme-cbo {version.__version__}')
   elif word not in modules:
     _fail(word, sorted(modules))
   else:
     # Flags name Python modules of the user, such as --config=...:module:Class.
     sys.path.append(os.getcwd())
-    command = importlib.import_module(f'{commands.__name__}.{word}')
+    command = importlib.import_module(f'acme_cbo.experiments.commands.{word}')
     command.run([f'acme-cbo {word}', *rest])
-
-
-def version() -> str:
-  """Returns the version of the package."""
-  # No import statement: no module of the package depends on its public names.
-  return importlib.import_module('acme_cbo').__version__
 
 
 def child_command(word: str) -> list[str]:
@@ -59,12 +53,8 @@ def child_command(word: str) -> list[str]:
 
 def _modules() -> dict[str, pathlib.Path]:
   """Returns {command: its module}; no module is imported."""
-  paths = [pathlib.Path(path) for path in commands.__path__]
-  return {
-    module.stem: module
-    for path in paths
-    for module in sorted(path.glob('[!_]*.py'))
-  }
+  directory = pathlib.Path(__file__).parent / 'commands'
+  return {module.stem: module for module in sorted(directory.glob('[!_]*.py'))}
 
 
 def _usage(modules: Mapping[str, pathlib.Path]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import re
 from typing import Any
 
+from acme_cbo.agents.grpo import config as grpo_config
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.infra import config_schema
 
@@ -62,9 +63,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     'horizon.num_observations': 100,
     'horizon.num_interventions': 40,
     'network.num_cells': 32,
-    # What was found counts, and how near it is to the best, more than what is
-    # earned on the way. The belief in parents pays little: what is best to set
-    # is often a cause of a cause.
+    # The best outcome so far counts more than that of each step, and its
+    # regret on a logarithmic scale. Parents have small weights: the best
+    # variable to set is often a cause of a parent.
     'grpo.simple_regret_share': 0.95,
     'grpo.regret_floor': 0.03,
     'grpo.baseline': 'reached',
@@ -82,7 +83,8 @@ PRESETS: dict[str, dict[str, Any]] = {
   },
 }
 
-# Balances of the reward by name, as weights of its components.
+# Balances of the reward by name, as weights of its components; the weight of a
+# component that a balance does not name is 0.
 BALANCES: dict[str, dict[str, float]] = {
   'balanced': {
     'optimization': 1.0,
@@ -90,12 +92,7 @@ BALANCES: dict[str, dict[str, float]] = {
     'parent': 0.3,
     'exploration': 0.1,
   },
-  'optimization_only': {
-    'optimization': 1.0,
-    'structure': 0.0,
-    'parent': 0.0,
-    'exploration': 0.0,
-  },
+  'optimization_only': {'optimization': 1.0},
   'structure_heavy': {
     'optimization': 0.5,
     'structure': 1.0,
@@ -136,6 +133,11 @@ def preset(name: str = '') -> config_lib.GRPOConfig:
 
   Raises:
     ValueError: there is no such preset.
+
+  Example:
+    >>> import acme_cbo
+    >>> acme_cbo.preset('smoke').training.num_updates
+    6
   """
   _check_name('preset', name, PRESETS)
   overrides = {'name': f'grpo-{name}' if name else 'grpo', **PRESETS[name]}
@@ -157,12 +159,10 @@ def balance(name: str, preset_name: str = '') -> config_lib.GRPOConfig:
   """
   _check_name('balance', name, BALANCES)
   config = preset(preset_name)
-  weights = {
-    f'rewards.{component}': weight
-    for component, weight in BALANCES[name].items()
-  }
+  weights = dict.fromkeys(grpo_config.COMPONENTS, 0.0) | BALANCES[name]
+  overrides = {f'rewards.{key}': weight for key, weight in weights.items()}
   return config_schema.override(
-    config, {'name': f'{config.name}-{name}', **weights}
+    config, {'name': f'{config.name}-{name}', **overrides}
   )
 
 

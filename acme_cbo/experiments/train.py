@@ -54,7 +54,7 @@ def run(
   workdir: str | None,
   resume: bool,
   resume_step: int | None,
-  place: process_group.ProcessSpec | None,
+  process_spec: process_group.ProcessSpec | None,
 ) -> None:
   """Trains in this process, alone or as one of several.
 
@@ -63,8 +63,8 @@ def run(
     workdir: see `train_and_evaluate`; None for a directory named after the run.
     resume: see `train_and_evaluate`.
     resume_step: see `train_and_evaluate`.
-    place: index of this process among several, and how they connect; None for
-      a single process.
+    process_spec: index of this process among several, and how they connect;
+      None for a single process.
 
   Raises:
     errors.UsageError: see `train_and_evaluate`, or the processes do not match.
@@ -72,7 +72,7 @@ def run(
     errors.PeerError: another process did not connect, or was lost.
   """
   values = config.to_dict() if config else None
-  with process_group.join(place, values) as group:
+  with process_group.join(process_spec, values) as group:
     if isinstance(group, process_group.Worker):
       worker_config = config_lib.GRPOConfig.from_dict(group.config)
       run_worker(builder.from_config(worker_config), group)

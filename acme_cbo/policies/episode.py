@@ -16,7 +16,7 @@ class Steps(NamedTuple):
   """T steps of an episode.
 
   Attributes:
-    choice: what the policy chose.
+    choice: T choices of the policy.
     intervention: `Intervention` of [T, D] arrays that was made.
     outcomes: [T, D] outcome of each.
     expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
@@ -46,10 +46,10 @@ def on_device(
       choice.
     observe: (state, step, intervention, outcome [D]) -> state.
     belief_states: state -> states of the policy's beliefs.
-    state: of the policy, before the first step.
+    state: state of the policy before the first step.
     task: the SCM and its objective.
-    choice_keys: [T, ...] for the choices, consumed.
-    outcome_keys: [T] for the noise, consumed.
+    choice_keys: [T, ...] keys of the choices, consumed.
+    outcome_keys: [T] keys of the noise, consumed.
 
   Returns:
     The `Steps`.
@@ -106,7 +106,7 @@ def on_host(
     choose: (step, state) -> the choice; None ends the episode.
     respond: (step, choice) -> the outcome; None ends the episode.
     observe: (state, step, choice, outcome) -> state.
-    state: of the policy, before the first step.
+    state: state of the policy before the first step.
     num_interventions: T, the most steps that are made.
 
   Yields:

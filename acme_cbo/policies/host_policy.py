@@ -49,12 +49,12 @@ def compiled(
     program('observe', donate_argnums=1),
   )
 
-  def of(params):
+  def with_params(params):
     with jax.enable_x64(False):
       flat, _ = flatten_util.ravel_pytree(params)
     return _on_host(programs, flat, make(params))
 
-  return of
+  return with_params
 
 
 class _Programs(NamedTuple):

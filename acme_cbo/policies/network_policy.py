@@ -121,11 +121,11 @@ class NetworkPolicy:
     """Returns a decision among the sets that the rest of the budget pays for.
 
     Where it pays for none, the decision means nothing: the episode is over,
-    see `environment.apply_budget`.
+    see `intervention_sets.is_exhausted`.
 
     Args:
       keys: Z keys, one for each action step; consumed.
-      state: of the episode.
+      state: state of the episode.
       pick: `action_distribution.sample` or `action_distribution.mode`.
     """
     sets = intervention_sets.affordable(self.problem, state.spent)
@@ -141,7 +141,7 @@ class NetworkPolicy:
     """Returns the state after an intervention.
 
     Args:
-      state: before it.
+      state: state before the intervention.
       step: number of the intervention, from 0.
       intervention: the one that was made, chosen by the policy or not.
       outcome: [D] its outcome.
@@ -170,13 +170,13 @@ class NetworkPolicy:
   def recommend(self, state: State, history: History) -> types.Intervention:
     """Returns the intervention of the best predicted outcome among those made.
 
-    Interventions whose outcome was worse than the best one by more than noise
-    is likely to make of it are left out. Before the first intervention it
-    returns the most probable decision.
+    An intervention does not count if its observed outcome was so much worse
+    than the best one that noise is unlikely to explain the difference. Before
+    the first intervention the most probable decision is returned.
 
     Args:
-      state: of the episode.
-      history: of the episode.
+      state: state of the episode after its latest row.
+      history: interventions of the episode, with their outcomes.
     """
     problem = self.problem
     keys = [None] * self.max_set_size

@@ -231,7 +231,7 @@ class Session:
 
   def observe(
     self,
-    outcome: Mapping[str, float] | Sequence[float] | np.ndarray,
+    outcome: Mapping[str, float] | pd.Series | Sequence[float] | np.ndarray,
     do: Mapping[str, float] | None = None,
   ) -> None:
     """Takes in the outcome of an intervention.

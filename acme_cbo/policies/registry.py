@@ -42,8 +42,8 @@ class HostMethod(NamedTuple):
   """A method that runs on the host in float64, with one policy per SCM.
 
   Attributes:
-    make: (SCM, its optimum) -> `Policy`. The method may use only what it is
-      entitled to, see the docstring of this module.
+    make: (SCM, its optimum) -> `PolicyFunctions`. The method may use only what
+      it is entitled to, see the docstring of this module.
     unsupported_reason: problem -> why the method does not support it, or an
       empty string.
   """
@@ -56,8 +56,8 @@ class TracedMethod(NamedTuple):
   """A method in float32 that `jit` can trace; one policy serves all SCMs.
 
   Attributes:
-    make: (max_set_size, parameters) -> `Policy`; `max_set_size` is the largest
-      number of variables of an intervention.
+    make: (max_set_size, parameters) -> `PolicyFunctions`; `max_set_size` is the
+      largest number of variables of an intervention.
     params: parameters of the method.
     kind: equal for methods that differ in their parameters alone.
     unsupported_reason: problem -> why the method does not support it, or an
@@ -76,8 +76,7 @@ def check(names: Sequence[str]) -> None:
     if name not in NAMES:
       hint = errors.did_you_mean(name, NAMES)
       raise errors.UsageError(
-        f'--methods: unknown method {name!r}{hint}; available methods: '
-        f'{", ".join(NAMES)}'
+        f'unknown method {name!r}{hint}; available methods: {", ".join(NAMES)}'
       )
 
 

@@ -176,10 +176,10 @@ def _programs(
 
     return jax.tree.map(select, tree)
 
-  def in_task_order(faults: jax.Array) -> jax.Array:
+  def in_task_order(mask: jax.Array) -> jax.Array:
     """Reorders a [C, B] mask from the order of devices to that of tasks."""
-    by_device = faults.reshape(len(faults), size, num_parts, -1)
-    return by_device.swapaxes(1, 2).reshape(faults.shape)
+    by_device = mask.reshape(len(mask), size, num_parts, -1)
+    return by_device.swapaxes(1, 2).reshape(mask.shape)
 
   def over_devices(function, in_specs, out_specs):
     # Tests check instead that replicated results are equal on all devices.
@@ -192,14 +192,14 @@ def _programs(
     )
 
   def act(params, key, tasks):
-    data, faults = over_devices(
+    data, non_finite_mask = over_devices(
       lambda params, keys, tasks: agent.act_with_keys(
         params, select_shard(keys), select_shard(tasks), parts
       ),
       (replicated, replicated, replicated),
       (sharded, by_column),
     )(params, agent.task_keys(key, tasks), tasks)
-    return data, in_task_order(faults)
+    return data, in_task_order(non_finite_mask)
 
   def learn(state, tasks, observations, trajectories):
     return over_devices(

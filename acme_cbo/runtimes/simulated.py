@@ -208,9 +208,12 @@ class Simulated(threaded.Threaded):
     steps = list(episode.on_host(choose, respond, observe, states, num_steps))
     history = [(*chosen, outcomes) for chosen, outcomes, _ in steps]
     *_, end = steps[-1]
-    tasks, data, faults = programs['end'](problems, rows, history, end)
+    tasks, data, non_finite_mask = programs['end'](problems, rows, history, end)
     errors.check_finite(
-      item.update, acting.CHECKED_NAMES, np.asarray(faults), str(seeds)
+      item.update,
+      acting.CHECKED_NAMES,
+      np.asarray(non_finite_mask),
+      str(seeds),
     )
     return agent.Experience(tasks, data, str(seeds), key)
 

@@ -60,6 +60,14 @@ class RewardsTest(parameterized.TestCase):
     self.assertEqual(figure.axes[0].get_title('right'), 'converged at 7')
     self.assertEqual(figure.axes[0].lines[2].get_xdata(), [7, 7])
 
+  def test_the_total_is_first(self):
+    curves = {name: np.zeros(20) for name in ('novelty', 'parent', 'total')}
+    figure = plots.rewards(curves, curves, dict.fromkeys(curves))
+    self.assertEqual(
+      [axis.get_title('left') for axis in figure.axes],
+      ['total', 'novelty', 'parent'],
+    )
+
 
 class EpisodeTest(absltest.TestCase):
   def test_shows_interventions_outcomes_and_beliefs(self):

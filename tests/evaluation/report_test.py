@@ -1,8 +1,15 @@
+import contextlib
+import io
 import re
+from typing import Any
 
 from absl.testing import absltest
+import numpy as np
+import pandas as pd
 
 from acme_cbo.evaluation import report
+from acme_cbo.experiments import presets
+from acme_cbo.policies import saving
 
 
 def _score(mean, low, high):
@@ -130,6 +137,54 @@ class DifferenceTableTest(absltest.TestCase):
         'a', {'b': {'score_mean': score, 'score_last': score}}, 0.9
       )
       self.assertEndsWith(text, 'undecided')
+
+
+class ModelCardTest(absltest.TestCase):
+  def test_its_code_runs(self):
+    config = presets.preset().to_dict()
+    config['horizon']['num_interventions'] = 3
+    card = report.model_card(
+      {
+        'name': 'grpo',
+        'seed': 0,
+        'updates': 1,
+        'parameters': 1,
+        'simple_regret_share': 0.0,
+        'regret_floor': 0.0,
+        'described': '',
+        'confidence': 0.99,
+        'evaluation': {},
+        'grpo_minus': {},
+        'belief': {},
+      },
+      config,
+      [
+        {
+          'command': 'acme-cbo train',
+          'git': None,
+          'versions': {'jax': '1'},
+          'devices': ['cpu'],
+        }
+      ],
+      str(saving.SHIPPED),
+    )
+    (code,) = re.findall('```python\n(.*?)```', card, re.DOTALL)
+    made = []
+
+    def experiment(do):
+      made.append(do)
+      return {'x': 0.0, 'z': 0.0, 'y': 0.0} | do
+
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    names: dict[str, Any] = {
+      'records': pd.DataFrame(rows, columns=['x', 'z', 'y']),
+      'experiment': experiment,
+    }
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+      exec(code, names)  # noqa: S102
+    self.assertLen(made, 3)
+    self.assertEqual(names['session'].num_observed, 3)
+    self.assertRegex(printed.getvalue(), r"^\{'[xz]': ")
 
 
 class BeliefTableTest(absltest.TestCase):

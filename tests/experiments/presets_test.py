@@ -1,15 +1,19 @@
 """The presets, and the files of configs/ that name them."""
 
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import ml_collections
 
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import presets
+from acme_cbo.infra import errors
 from configs import grpo
 from configs import rewards
 from configs import simulator
 from configs import workflow
+from tests.support import made_up_component
 
 # The presets that configs/grpo.py names.
 _PRESETS = ('', 'smoke', 'linear', 'large', 'general')
@@ -65,6 +69,25 @@ class BalancesTest(parameterized.TestCase):
       config.to_dict() | {'name': '', 'rewards': {}},
       usual.to_dict() | {'name': '', 'rewards': {}},
     )
+
+  def test_a_component_that_none_names_has_weight_0(self):
+    defaults = made_up_component.GRPOConfig()
+    with (
+      made_up_component.added(),
+      mock.patch.object(presets, '_DEFAULTS', defaults),
+    ):
+      self.assertEqual(presets.preset().rewards.weights[-1], 0.7)
+      for name in presets.BALANCES:
+        with self.subTest(name):
+          *_, weight = presets.balance(name).rewards.weights
+          self.assertEqual(weight, 0.0)
+
+  def test_a_component_that_does_not_exist_is_refused(self):
+    with (
+      mock.patch.dict(presets.BALANCES, {'odd': {'novelty': 1.0}}),
+      self.assertRaisesRegex(errors.UsageError, 'novelty'),
+    ):
+      presets.balance('odd')
 
   def test_a_preset_stands_behind_it(self):
     config = _from(rewards.get_config('structure_heavy:smoke'))

@@ -340,6 +340,8 @@ class RunTest(parameterized.TestCase):
     page = (self.run_0.workdir / 'README.md').read_text()
     self.assertStartsWith(page, '# grpo-smoke, seed 0\n')
     self.assertIn('systems of 3 to 4 variables', page)
+    policy = str(self.run_0.workdir / 'policy')
+    self.assertIn(f'acme_cbo.load_policy({policy!r})', page)
     printed = self.run_0.printed
     table = printed[printed.index('24 held-out SCMs') :].rsplit('\n\n', 1)[0]
     self.assertIn(table, page)

@@ -25,7 +25,7 @@ def imported(source: str, types_too: bool = False) -> set[str]:
   """Returns the dotted names that a source text imports, wherever in it.
 
   Args:
-    source: Python source. Imports in it are absolute, which ruff sees to.
+    source: Python source. Imports in it are absolute, as `imports_test` checks.
     types_too: Whether to count what stands under `if typing.TYPE_CHECKING`.
 
   Returns:

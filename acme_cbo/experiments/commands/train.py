@@ -49,14 +49,14 @@ def main(argv: Sequence[str]) -> None:
   resume = _RESUME.value or _RESUME_STEP.value is not None
   if resume and _WORKDIR.value is None:
     raise errors.UsageError('name the run to resume: --workdir=')
-  place = experiments_flags.process_spec()
+  process_spec = experiments_flags.process_spec()
   config: config_lib.GRPOConfig | None = None  # Sent by process 0.
   if not resume or _CONFIG.value is not None:
     config = experiments_flags.required_training_config(_CONFIG)
-  elif place is None or place.process_id == 0:
+  elif process_spec is None or process_spec.process_id == 0:
     config = config_lib.read(pathlib.Path(str(_WORKDIR.value)))
-  jax_environment.set_defaults(several_processes=place is not None)
+  jax_environment.set_defaults(several_processes=process_spec is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import train  # noqa: PLC0415
 
-  train.run(config, _WORKDIR.value, resume, _RESUME_STEP.value, place)
+  train.run(config, _WORKDIR.value, resume, _RESUME_STEP.value, process_spec)

@@ -39,7 +39,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Prints the checks as they finish; exits 1 unless all of them pass."""
+  """Prints the checks as they finish; exits 1 if one fails."""
   del argv
   config = experiments_flags.required_training_config(_CONFIG)
   jax_environment.set_defaults()
@@ -64,5 +64,5 @@ def main(argv: Sequence[str]) -> None:
   print(f'\n{validate.total(checks)}')
   if report:
     report.write_text(validate.report(cli.invocation(), checks))
-  if not all(check.passed for check in checks):
+  if any(check.verdict == 'FAIL' for check in checks):
     sys.exit(1)

@@ -86,7 +86,7 @@ def measure(
     tasks: M tasks.
 
   Returns:
-    [W, S, 4] mean reward components per step; `structure` is per episode.
+    [W, S, E] mean reward components per step; `structure` is per episode.
   """
 
   def mean_components(params):

@@ -68,18 +68,26 @@ class Check(NamedTuple):
   Attributes:
     requirement: name of the requirement.
     claim: claim that is checked.
-    passed: whether the claim holds.
-    figure: evidence, as text.
+    passed: whether the claim holds; None if it could not be checked.
+    figure: evidence, or why there is none, as text.
   """
 
   requirement: str
   claim: str
-  passed: bool
+  passed: bool | None
   figure: str
 
+  @property
+  def verdict(self) -> str:
+    """'pass', 'FAIL', or 'skip' if the claim could not be checked."""
+    if self.passed is None:
+      return 'skip'
+    return 'pass' if self.passed else 'FAIL'
+
   def __str__(self) -> str:
-    verdict = 'pass' if self.passed else 'FAIL'
-    return f'{verdict}  {self.requirement:<18}  {self.claim}: {self.figure}'
+    return (
+      f'{self.verdict}  {self.requirement:<18}  {self.claim}: {self.figure}'
+    )
 
 
 def validate(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
@@ -132,8 +140,11 @@ def validate(parts: agent.Parts, num_seeds: int) -> Iterator[Check]:
 
 def total(checks: Sequence[Check]) -> str:
   """Returns the number of checks that passed, in words."""
+  verdicts = [check.verdict for check in checks]
+  skipped = verdicts.count('skip')
   return (
-    f'{sum(check.passed for check in checks)} of {len(checks)} checks passed'
+    f'{verdicts.count("pass")} of {len(checks) - skipped} checks passed'
+    + (f', {skipped} skipped' if skipped else '')
   )
 
 
@@ -149,7 +160,7 @@ def report(command: str, checks: Sequence[Check]) -> str:
   """
   rows = [
     f'| {check.requirement} | {check.claim} | {check.figure} '
-    f'| {"pass" if check.passed else "**FAIL**"} |'
+    f'| {check.verdict.replace("FAIL", "**FAIL**")} |'
     for check in checks
   ]
   return f"""# Validation
@@ -303,6 +314,14 @@ def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
     name: exploits.returns(components, parts.rewards.weights)
     for name, components in components_by_script.items()
   }
+  for component in rewards.COMPONENTS:
+    if component not in exploits.HONEST:
+      yield Check(
+        'exploits',
+        f'no exploit pays off in {component}',
+        None,
+        'exploits.HONEST has no script for it to compare with',
+      )
   columns = (*rewards.COMPONENTS, 'sum')
   best_honest = max(
     exploits.HONEST,
@@ -310,6 +329,8 @@ def scripts(parts: agent.Parts, tasks: types.Task) -> Iterator[Check]:
   )
   for name, (_, targets) in exploits.EXPLOITS.items():
     for column, component in enumerate(columns):
+      if component not in (*exploits.HONEST, 'sum'):
+        continue
       honest = best_honest if component == 'sum' else component
       deficit = (
         returns[f'honest {honest}'][:, column] - returns[name][:, column]

@@ -153,9 +153,9 @@ def predict(
   """Predicts mean and standard deviation of the target under do().
 
   Args:
-    regressions: from `fit`.
+    regressions: result of `fit`.
     mask: [D] bool, the variables that are intervened on.
-    role: [D] int32, from `roles`.
+    role: [D] int32, result of `roles`.
     values: [C, D] values of the interventions; used where the mask is True.
 
   Returns:

@@ -434,8 +434,8 @@ def _ridges(causes, features, effect):
     effect: [N] values of the variable.
 
   Returns:
-    For each penalty the mean squared leave-one-out error, and [1 + C + H]
-    weights: of the constant, of the causes and of the features.
+    For each penalty the mean squared leave-one-out error, and the [1 + C + H]
+    weights of the constant, the causes and the features, in that order.
   """
   num_features = features.shape[1]
   plain = np.concatenate([np.ones((len(causes), 1)), causes], 1)

@@ -1,6 +1,7 @@
 """Tests that the smoke preset passes the validation, and faults fail it."""
 
 import contextlib
+import dataclasses
 import io
 from unittest import mock
 
@@ -24,11 +25,16 @@ from acme_cbo.experiments.validation import validate as validation_validate
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.scms import priors
+from tests.support import made_up_component
 from tests.support import miniature
 
 
 def _failed(checks):
-  return [f'{check.claim}: {check.figure}' for check in checks if not check[2]]
+  return [
+    f'{check.claim}: {check.figure}'
+    for check in checks
+    if check.verdict == 'FAIL'
+  ]
 
 
 def _parts():
@@ -59,16 +65,18 @@ class ReportTest(absltest.TestCase):
         validation_validate.Check(
           'reward weights', 'parent alone', False, '0.3 -> 0.2'
         ),
+        validation_validate.Check('exploits', 'novelty', None, 'no script'),
       ],
     )
     self.assertIn('\npython launchers/validate.py --config=mine.py\n', page)
-    self.assertIn('\n1 of 2 checks passed.\n', page)
-    rows = page.splitlines()[-2:]
+    self.assertIn('\n1 of 2 checks passed, 1 skipped.\n', page)
+    rows = page.splitlines()[-3:]
     self.assertEqual(
       rows,
       [
         '| exploits | zigzag earns less in sum | by 0.4 | pass |',
         '| reward weights | parent alone | 0.3 -> 0.2 | **FAIL** |',
+        '| exploits | novelty | no script | skip |',
       ],
     )
 
@@ -129,24 +137,30 @@ class CheckTest(parameterized.TestCase):
     self.assertLen(checks, 6)
     self.assertLen(_failed(checks), 6)
 
-  def _passed_by_claim(self, deficits):
+  def _passed_by_claim(self, deficits, reward_config=None):
     """Runs `scripts` with given returns; those of honest scripts are 0.6.
 
     Args:
-      deficits: {exploit: what it earns less in each of the four components};
-        0.4 everywhere if missing.
+      deficits: {exploit: what it earns less in each of the components}; 0.4
+        everywhere if missing.
+      reward_config: weights of the components, by default those of `miniature`.
 
     Returns:
       {claim: whether the check passed}.
     """
     tasks = miniature.tasks(8)
-    per_step = np.full((16, 5, 4), 0.6)
+    parts = miniature.parts()
+    if reward_config is not None:
+      parts = dataclasses.replace(parts, rewards=reward_config)
+    number = len(rewards.COMPONENTS)
+    per_step = np.full((16, 5, number), 0.6)
     per_step[..., 1] /= 5  # The return of `structure` is a total.
+    divisor = np.where(np.arange(number) == 1, 5, 1)
     components = {}
     for name in exploits.scripts():
-      deficit = np.array(deficits.get(name, (0.4,) * 4))
+      deficit = np.array(deficits.get(name, (0.4,) * number))
       deficit = 0.0 * deficit if name.startswith('honest') else deficit
-      components[name] = per_step - deficit / (1, 5, 1, 1)
+      components[name] = per_step - deficit / divisor
     components['honest optimization'][..., 0] = 1.0
     with (
       mock.patch.object(
@@ -154,7 +168,7 @@ class CheckTest(parameterized.TestCase):
       ),
       mock.patch.object(exploits, 'run_scripts', lambda *_: components),
     ):
-      checks = validation_validate.scripts(miniature.parts(), tasks)
+      checks = validation_validate.scripts(parts, tasks)
       return {check.claim: check.passed for check in checks}
 
   def test_exploits_that_earn_enough_less_pass(self):
@@ -162,6 +176,18 @@ class CheckTest(parameterized.TestCase):
     # Four components and their sum, and two claims about the range.
     self.assertLen(passed_by_claim, 5 * len(exploits.EXPLOITS) + 2)
     self.assertTrue(all(passed_by_claim.values()), passed_by_claim)
+
+  def test_a_component_without_honest_script_is_named(self):
+    with made_up_component.added():
+      passed_by_claim = self._passed_by_claim(
+        {}, made_up_component.RewardConfig()
+      )
+    skipped = [
+      claim for claim, passed in passed_by_claim.items() if passed is None
+    ]
+    self.assertEqual(skipped, ['no exploit pays off in novelty'])
+    # The other components are compared as without it.
+    self.assertLen(passed_by_claim, 5 * len(exploits.EXPLOITS) + 2 + 1)
 
   def test_an_exploit_that_earns_too_much_fails(self):
     # Boundary hugging does not try to exploit `structure` and `exploration`.
