@@ -92,6 +92,8 @@ def run(
 def _set_up(cores: set[int]) -> None:
   """Pins a forked process to cores and makes it end with its parent."""
   os.sched_setaffinity(0, cores)
+  # A shell's background job ignores SIGINT, and so would its children.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 from acme_cbo.infra import errors
 from acme_cbo.policies import policy as policy_lib
 
+# Always the same, so that the programs are compiled once.
+_NUM_INTERVENTIONS = 4
 _DOMAINS = {'x': (-3.0, 3.0), 'z': (-900.0, 900.0)}
 _shipped = functools.cache(policy_lib.load_policy)
 
@@ -25,7 +27,7 @@ def _records(num_rows=20):
 
 def _start(observations=None, variables=None, **changes):
   arguments: dict[str, Any] = dict(
-    target='y', domains=_DOMAINS, num_interventions=4
+    target='y', domains=_DOMAINS, num_interventions=_NUM_INTERVENTIONS
   )
   return _shipped().start(
     _records() if observations is None else observations,
@@ -39,7 +41,7 @@ def _outcome(do):
   return {'x': do.get('x', 0.0), 'z': z, 'y': -((z / 300 - 1) ** 2)}
 
 
-def _play(session, num_steps=4):
+def _play(session, num_steps=_NUM_INTERVENTIONS):
   """Returns the interventions that a session chooses."""
   made = []
   for _ in range(num_steps):
@@ -142,8 +144,8 @@ class SessionTest(parameterized.TestCase):
     self.assertEqual(session.recommend(), {'z': value})
 
   def test_interventions_are_allowed(self):
-    session = _start(num_interventions=8, max_set_size=2)
-    for do in _play(session, 8):
+    session = _start(max_set_size=2)
+    for do in _play(session):
       for name, value in do.items():
         low, high = _DOMAINS[name]
         self.assertBetween(value, low, high)
@@ -185,10 +187,10 @@ class SessionTest(parameterized.TestCase):
       _start().observe(_outcome({}), do)
 
   def test_ends_after_the_planned_interventions(self):
-    session = _start(num_interventions=1)
-    _play(session, 1)
+    session = _start()
+    _play(session)
     for call in (session.choose, lambda: session.observe(_outcome({}))):
-      with self.assertRaisesRegex(errors.UsageError, 'all 1 interventions'):
+      with self.assertRaisesRegex(errors.UsageError, 'all 4 interventions'):
         call()
 
   def test_ends_with_the_budget(self):
