@@ -37,7 +37,6 @@ at least the deviation of the target's own noise.
 from collections.abc import Callable
 import functools
 import importlib.util
-import json
 import pathlib
 from typing import Any, NamedTuple
 import zlib
@@ -46,6 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.scms import assemble
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -265,9 +265,8 @@ def _network(name: str, repeat: int) -> systems.System:
     'example_models',
     f'{name}.json',
   )
-  text = graph_files.read_text(path, _MAX_BYTES)
+  network = files.read_json(path, _MAX_BYTES, f'run {_INSTALL}')
   try:
-    network = json.loads(text)
     names = list(network['nodes'])
     bias, linear, variance = _parse_cpds(names, network['cpds'])
   except (KeyError, TypeError, ValueError) as error:

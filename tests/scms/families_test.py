@@ -412,7 +412,7 @@ class NetworksTest(parameterized.TestCase):
   @parameterized.parameters(
     (
       '{',
-      'not contain a linear network .*; install the supported version: pip',
+      'is damaged: Expecting .*; run pip install --no-deps pgmpy',
     ),
     ('{"nodes": ["A"], "cpds": {}}', 'does not contain a linear network'),
     (

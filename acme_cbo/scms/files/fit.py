@@ -30,6 +30,7 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.scms import assemble
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -89,7 +90,7 @@ def read_csv(path: str | pathlib.Path) -> Table:
       or not a finite number.
   """
   path = pathlib.Path(path)
-  text = graph_files.read_text(path, _MAX_BYTES)
+  text = files.read_text(path, _MAX_BYTES)
   reader = csv.reader(
     io.StringIO(text, newline=''), strict=True, skipinitialspace=True
   )

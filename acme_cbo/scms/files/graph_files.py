@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 
 _MAX_BYTES = 10**7
 _MAX_VARIABLES = 256
@@ -80,42 +81,7 @@ def read(path: str | pathlib.Path) -> Graph:
       f'{path} is not in a supported graph format; its name must end in '
       f'{", ".join(_READERS)}'
     )
-  return parse(read_text(path, _MAX_BYTES), path.suffix, str(path))
-
-
-def read_text(path: pathlib.Path, max_bytes: int) -> str:
-  """Reads a text file that a user provides.
-
-  Args:
-    path: the file.
-    max_bytes: largest allowed size.
-
-  Returns:
-    The text.
-
-  Raises:
-    errors.UsageError: the file cannot be read, is too large, or is not UTF-8.
-  """
-  try:
-    with path.open('rb') as file:
-      content = file.read(max_bytes + 1)
-  except OSError as error:
-    raise errors.UsageError(
-      f'{path} cannot be read: {error.strerror}'
-    ) from error
-  except ValueError as error:  # A path with a null character in it.
-    raise errors.UsageError(f'{str(path)!r} is not a valid path') from error
-  if len(content) > max_bytes:
-    raise errors.UsageError(
-      f'{path} is too large: at most {max_bytes:,} bytes are allowed'
-    )
-  try:
-    return content.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    line = content[: error.start].count(b'\n') + 1
-    raise errors.UsageError(
-      f'{path}, line {line}: not valid UTF-8; save the file as UTF-8'
-    ) from error
+  return parse(files.read_text(path, _MAX_BYTES), path.suffix, str(path))
 
 
 def parse(text: str, suffix: str, source: str) -> Graph:

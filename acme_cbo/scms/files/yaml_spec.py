@@ -54,6 +54,7 @@ import yaml
 
 from acme_cbo import types
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.scms import assemble
 from acme_cbo.scms import formulas
 from acme_cbo.scms import graphs
@@ -103,7 +104,7 @@ def read(path: str | os.PathLike[str]) -> systems.System:
       The message is one line and names file, line and column.
   """
   path = pathlib.Path(path)
-  return parse(graph_files.read_text(path, _MAX_BYTES), str(path))
+  return parse(files.read_text(path, _MAX_BYTES), str(path))
 
 
 def parse(text: str, file: str = 'text') -> systems.System:

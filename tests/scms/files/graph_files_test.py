@@ -270,7 +270,7 @@ class ErrorsTest(parameterized.TestCase):
     ):
       graph_files.read(folder / 'a.png')
     (folder / 'a.txt').mkdir()
-    with self.assertRaisesRegex(errors.UsageError, 'Is a directory'):
+    with self.assertRaisesRegex(errors.UsageError, 'it is a directory'):
       graph_files.read(folder / 'a.txt')
 
   def test_file_that_is_not_utf_8(self):

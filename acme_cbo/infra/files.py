@@ -1,0 +1,182 @@
+"""Reads files that another program or person may have written.
+
+Every reader takes only regular files, so that it never waits for a pipe or a
+device, and none that is larger than its caller allows. Everything that is wrong
+with a file is a `errors.UsageError` that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import stat
+from typing import Any, BinaryIO
+
+from acme_cbo.infra import errors
+
+# Largest whole number in a JSON file; larger ones fit into no array.
+_MAX_INT = 2**64
+_KINDS = {
+  stat.S_IFDIR: 'a directory',
+  stat.S_IFIFO: 'a pipe',
+  stat.S_IFSOCK: 'a socket',
+  stat.S_IFCHR: 'a device',
+  stat.S_IFBLK: 'a device',
+}
+
+
+def open_regular(
+  path: pathlib.Path, max_bytes: int, flags: int = 0
+) -> BinaryIO:
+  """Opens a regular file for reading, without waiting.
+
+  Args:
+    path: the file.
+    max_bytes: largest allowed size.
+    flags: further flags of `os.open`, such as `os.O_NOFOLLOW`.
+
+  Returns:
+    The open file. It may grow beyond `max_bytes` while it is read.
+
+  Raises:
+    errors.UsageError: the file cannot be opened, is not a regular file, or is
+      too large.
+  """
+  try:
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+  except OSError as error:
+    raise errors.UsageError(
+      f'{path} cannot be read: {error.strerror}'
+    ) from error
+  except ValueError as error:  # A path with a null character in it.
+    raise errors.UsageError(f'{str(path)!r} is not a valid path') from error
+  status = os.fstat(descriptor)
+  kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+  if kind or status.st_size > max_bytes:
+    os.close(descriptor)
+    raise errors.UsageError(
+      f'{path} cannot be read: it is {kind}; name a regular file'
+      if kind
+      else f'{path} is too large: at most {max_bytes:,} bytes are allowed'
+    )
+  return open(descriptor, 'rb')
+
+
+def read_bytes(path: pathlib.Path, max_bytes: int) -> bytes:
+  """Reads a file.
+
+  Args:
+    path: the file.
+    max_bytes: largest allowed size.
+
+  Returns:
+    Its content.
+
+  Raises:
+    errors.UsageError: the file cannot be read, is not a regular file, or is too
+      large.
+  """
+  with open_regular(path, max_bytes) as file:
+    try:
+      content = file.read(max_bytes + 1)
+    except OSError as error:
+      raise errors.UsageError(
+        f'{path} cannot be read: {error.strerror}'
+      ) from error
+  if len(content) > max_bytes:  # Some files of the system report no size.
+    raise errors.UsageError(
+      f'{path} is too large: at most {max_bytes:,} bytes are allowed'
+    )
+  return content
+
+
+def read_text(path: pathlib.Path, max_bytes: int) -> str:
+  """Reads a text file in UTF-8, with or without a byte order mark.
+
+  Args:
+    path: the file.
+    max_bytes: largest allowed size.
+
+  Returns:
+    The text.
+
+  Raises:
+    errors.UsageError: as for `read_bytes`, or the file is not UTF-8.
+  """
+  content = read_bytes(path, max_bytes)
+  try:
+    return content.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = content[: error.start].count(b'\n') + 1
+    raise errors.UsageError(
+      f'{path}, line {line}: not valid UTF-8; save the file as UTF-8'
+    ) from error
+
+
+def read_json(path: pathlib.Path, max_bytes: int, advice: str = '') -> Any:
+  """Reads a JSON file.
+
+  Args:
+    path: the file.
+    max_bytes: largest allowed size.
+    advice: what to do about a damaged file, the end of the error message.
+
+  Returns:
+    The value.
+
+  Raises:
+    errors.UsageError: as for `read_bytes`, or `parse_json` fails.
+  """
+  try:
+    return parse_json(read_bytes(path, max_bytes))
+  except errors.UsageError:
+    raise
+  except ValueError as error:
+    raise errors.UsageError(
+      f'{path} is damaged: {error}{advice and f"; {advice}"}'
+    ) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+  """Parses JSON in which every number is finite and fits into 64 bits.
+
+  Args:
+    text: JSON value.
+
+  Returns:
+    The value.
+
+  Raises:
+    ValueError: the text is not JSON, is nested too deeply, or has a number that
+      is too large or not finite.
+  """
+  try:
+    return json.loads(
+      text, parse_int=_int, parse_float=_float, parse_constant=_float
+    )
+  except RecursionError as error:
+    raise ValueError('the JSON value is nested too deeply') from error
+  except UnicodeDecodeError as error:
+    raise ValueError('the JSON value is not valid UTF-8') from error
+
+
+def _int(text: str) -> int:
+  # Python refuses to convert thousands of digits, with advice for programmers.
+  value = int(text) if len(text) < 30 else _MAX_INT
+  if abs(value) >= _MAX_INT:
+    raise ValueError(f'the number {_short(text)} is too large')
+  return value
+
+
+def _float(text: str) -> float:
+  value = float(text)
+  if not math.isfinite(value):
+    raise ValueError(f'the number {_short(text)} is not finite')
+  return value
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= 20 else f'{text[:20]}... ({len(text)} digits)'
