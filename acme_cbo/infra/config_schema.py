@@ -268,6 +268,42 @@ def from_dict(
   )
 
 
+def from_partial_dict(
+  cls: type[SectionT], values: Mapping[str, Any], path: str
+) -> SectionT:
+  """Builds a section from plain values of some members; others have defaults.
+
+  Args:
+    cls: class of the section, in which every member has a default.
+    values: value or dict of some members, by name.
+    path: path of the section, for error messages.
+
+  Returns:
+    The section, in which every value has the type and the range of its field.
+    Whether the values fit each other is left to `check`.
+
+  Raises:
+    errors.UsageError: a member is unknown, no section although it should be, or
+      a value is of the wrong type or out of its range.
+  """
+  if isinstance(values, Mapping):
+    values = _with_defaults(to_dict(cls()), values)
+  section = from_dict(cls, values, path)
+  _check_values(section, path)
+  return section
+
+
+def _with_defaults(
+  defaults: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns nested values, completed by the defaults that they lack."""
+  merged = {**defaults, **values}
+  for name, default in defaults.items():
+    if isinstance(default, dict) and isinstance(merged[name], Mapping):
+      merged[name] = _with_defaults(default, merged[name])
+  return merged
+
+
 def _immutable(value: Any) -> Any:
   if isinstance(value, list | tuple):
     return tuple(map(_immutable, value))

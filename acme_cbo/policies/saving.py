@@ -5,24 +5,34 @@ P/params.npz   parameters, by module and name
 """
 
 import hashlib
+import io
 import json
 import os
 import pathlib
 from typing import Any, NamedTuple
+import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo import types
+from acme_cbo.environments import config as environments_config
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.networks import base
 from acme_cbo.networks import config
 from acme_cbo.networks import factory
+from acme_cbo.networks import tokens
 from acme_cbo.scms import config as scms_config
 
 # The policy that ships with the package: the default where none is given.
 SHIPPED = pathlib.Path(__file__).parent / 'pretrained' / 'general'
 
 _FORMAT = 1
+_MAX_JSON_BYTES = 10**6
+_MAX_ARRAY_BYTES = 2**30
 
 
 class TrainedPolicy(NamedTuple):
@@ -85,13 +95,18 @@ def save(
     'architecture': vars(architecture),
     'about': metadata,
   }
-  content['sha256'] = _digest(content, directory)
+  parameters = (directory / 'params.npz').read_bytes()
+  content['sha256'] = _digest(content, parameters)
   text = json.dumps(content, indent=2, allow_nan=False)
   (directory / 'policy.json').write_text(text + '\n')
 
 
 def load(directory: pathlib.Path) -> TrainedPolicy:
   """Reads a policy that `save` wrote.
+
+  Nothing in it is trusted: the architecture and the metadata must have the
+  types and the ranges of their configs, and the parameters the names, shapes
+  and dtypes of the network, and finite values.
 
   Args:
     directory: directory of the policy.
@@ -103,45 +118,173 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
     errors.UsageError: there is no policy, it is of another format, or it is
       damaged.
   """
-  try:
-    content = json.loads((directory / 'policy.json').read_text())
-    if content['format'] != _FORMAT:
-      raise errors.UsageError(
-        f'the policy in {directory} has format {content["format"]}; this '
-        f'version reads format {_FORMAT}'
-      )
-    if content.pop('sha256') != _digest(content, directory):
-      raise errors.UsageError(
-        f'the policy in {directory} is damaged: its checksum does not match'
-      )
-    # A policy lacks the fields that were added after it was saved. Their
-    # defaults give the network that it was trained with.
-    architecture = config_schema.from_dict(
-      config.NetworkConfig,
-      vars(config.NetworkConfig()) | content['architecture'],
-      f'{directory / "policy.json"} is damaged: architecture',
+  path, arrays = directory / 'policy.json', directory / 'params.npz'
+  if not path.exists():
+    raise errors.UsageError(
+      f'cannot read a policy from {directory}: it has no policy.json'
     )
-    metadata = scms_config.with_named_weights(content['about'])
-    params: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(directory / 'params.npz') as arrays:
-      for path, array in arrays.items():
-        module, _, name = path.rpartition(':')
-        params.setdefault(module, {})[name] = array
-    return TrainedPolicy(factory.make(architecture), params, metadata)
-  except errors.UsageError:
-    raise
-  except OSError as error:
+  content = files.read_json(path, _MAX_JSON_BYTES)
+  if not isinstance(content, dict) or content.get('format') != _FORMAT:
+    found = content.get('format') if isinstance(content, dict) else None
     raise errors.UsageError(
-      f'cannot read a policy from {directory}: {error.strerror}'
-    ) from error
-  except (KeyError, TypeError, ValueError) as error:
+      f'the policy in {directory} has format {found!r}; this version reads '
+      f'format {_FORMAT}'
+    )
+  parameters = files.read_bytes(arrays, _MAX_ARRAY_BYTES)
+  if content.pop('sha256', None) != _digest(content, parameters):
     raise errors.UsageError(
-      f'{directory / "policy.json"} is damaged: {error!r}'
-    ) from error
+      f'the policy in {directory} is damaged: its checksum does not match'
+    )
+  # A policy lacks the fields that were added after it was saved. Their
+  # defaults give the network that it was trained with.
+  architecture = config_schema.from_partial_dict(
+    config.NetworkConfig,
+    content.get('architecture'),
+    f'{path} is damaged: architecture',
+  )
+  architecture.check(f'{path} is damaged: architecture')
+  network = factory.make(architecture)
+  metadata = _checked_metadata(
+    content.get('about'), f'{path} is damaged: about'
+  )
+  return TrainedPolicy(
+    network, _read_arrays(arrays, parameters, _shapes(network)), metadata
+  )
 
 
-def _digest(content: dict[str, Any], directory: pathlib.Path) -> str:
-  """Returns the SHA-256 of the JSON content and of the parameters."""
+def _checked_metadata(metadata: Any, path: str) -> dict[str, Any]:
+  """Returns the metadata in their present form.
+
+  Args:
+    metadata: value from a file.
+    path: path of the value, for error messages.
+
+  Raises:
+    errors.UsageError: something that is read of them is missing or wrong.
+  """
+  if not isinstance(metadata, dict):
+    raise errors.UsageError(f'{path} is no object')
+  metadata = scms_config.with_named_weights(metadata)
+  for name, cls, required in (
+    (
+      'scms',
+      scms_config.PriorConfig,
+      ('max_variables', 'graph_weights', 'family_weights'),
+    ),
+    (
+      'horizon',
+      environments_config.HorizonConfig,
+      ('num_observations', 'num_interventions'),
+    ),
+  ):
+    section = metadata.get(name)
+    config_schema.from_partial_dict(cls, section, f'{path}.{name}')
+    for field in required:
+      if field not in section:
+        raise errors.UsageError(f'{path}.{name}.{field} is missing')
+  return metadata
+
+
+def _shapes(network: base.Network) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shape and dtype of each parameter: {'module:name': ...}.
+
+  They do not depend on the numbers of variables and rows.
+  """
+  struct = jax.ShapeDtypeStruct
+  column, columns = struct((2,), jnp.float32), struct((2, 2), jnp.float32)
+  mask, number = struct((2,), bool), struct((), jnp.float32)
+  problem = types.Problem(
+    exists=mask,
+    sets=struct((2, 2), bool),
+    target=mask,
+    goal=number,
+    low=column,
+    high=column,
+    cost=column,
+    budget=number,
+    samples=number,
+  )
+  params = jax.eval_shape(
+    network.init, jax.random.key(0), problem, columns, tokens.start_row(2)
+  )
+  return {
+    f'{module}:{name}': array
+    for module, arrays in params.items()
+    for name, array in arrays.items()
+  }
+
+
+def _read_arrays(
+  path: pathlib.Path, content: bytes, shapes: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, dict[str, np.ndarray]]:
+  """Reads the parameters of a network.
+
+  Args:
+    path: path of the file, for error messages.
+    content: content of the file.
+    shapes: expected shape and dtype by `module:name`.
+
+  Returns:
+    {module: {name: array}}.
+
+  Raises:
+    errors.UsageError: the file is damaged, or an array is not as expected.
+  """
+  params: dict[str, dict[str, np.ndarray]] = {}
+  try:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+      members = {x.filename.removesuffix('.npy'): x for x in archive.infolist()}
+      if members.keys() != shapes.keys():
+        odd = sorted(members.keys() ^ shapes.keys())
+        raise ValueError(
+          f'{odd[0]} is {"unknown to" if odd[0] in members else "missing for"} '
+          'the network'
+        )
+      # Nothing is compressed, so that no more is read than the file holds.
+      if sum(x.file_size for x in members.values()) > len(content):
+        raise ValueError('its arrays are larger than the file')
+      for name, expected in shapes.items():
+        module, _, short = name.rpartition(':')
+        params.setdefault(module, {})[short] = _read_array(
+          name, archive.read(members[name]), expected
+        )
+  # zipfile and numpy raise errors of many types.
+  except Exception as error:
+    raise errors.UsageError(f'{path} is damaged: {error}') from error
+  return params
+
+
+def _read_array(
+  name: str, content: bytes, expected: jax.ShapeDtypeStruct
+) -> np.ndarray:
+  """Returns an array in numpy's format; see `_read_arrays`.
+
+  Args:
+    name: name of the array, for error messages.
+    content: content of its file.
+    expected: expected shape and dtype.
+
+  Raises:
+    ValueError: the array is not as expected, or damaged.
+  """
+  stream = io.BytesIO(content)
+  np.lib.format.read_magic(stream)
+  # Before anything is allocated for the shape that the file claims.
+  shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+  if shape != expected.shape or dtype != expected.dtype:
+    raise ValueError(
+      f'{name} is {dtype}{list(shape)}, but the network has '
+      f'{expected.dtype}{list(expected.shape)}'
+    )
+  stream.seek(0)
+  array = np.lib.format.read_array(stream, allow_pickle=False)
+  if not np.isfinite(array).all():
+    raise ValueError(f'{name} has values that are not finite')
+  return array
+
+
+def _digest(content: dict[str, Any], parameters: bytes) -> str:
+  """Returns the SHA-256 of the JSON content and of the file of parameters."""
   sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-  sha256.update((directory / 'params.npz').read_bytes())
+  sha256.update(parameters)
   return sha256.hexdigest()

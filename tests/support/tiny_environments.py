@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.networks import config
 from acme_cbo.networks import tokens
 from acme_cbo.networks import transformer
 from acme_cbo.policies import saving
+from acme_cbo.scms import config as scms_config
 from acme_cbo.scms import optimum
 from acme_cbo.scms import registry
 from acme_cbo.scms import systems
@@ -123,7 +125,7 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
     num_blocks=1,
     num_heads=2,
     mlp_factor=1,
-    num_cells=3,
+    num_cells=8,
     belief_input='none',
   )
   params = jax.jit(transformer.make(architecture).init)(
@@ -133,7 +135,9 @@ def save_policy(directory: pathlib.Path, seed: int = 0) -> None:
     tokens.start_row(2),
   )
   metadata = {
-    'scms': {'max_variables': 2},
+    'scms': config_schema.to_dict(
+      scms_config.PriorConfig(min_variables=2, max_variables=2)
+    ),
     'horizon': {'num_observations': 20, 'num_interventions': 2},
   }
   saving.save(directory, architecture, params, metadata)
