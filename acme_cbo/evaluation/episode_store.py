@@ -11,14 +11,23 @@ import os
 import pathlib
 from typing import Any
 
+from acme_cbo.evaluation import config as evaluation_config
 from acme_cbo.evaluation import episodes as episodes_lib
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 
 _FILE = 'episodes.jsonl'
 
 # Fields of `Episode` whose keys in the file differ from their names.
 _KEYS = {'parent_probabilities': 'believed'}
+
+# Columns of steps that are not numbers.
+_TEXTS = ('variables', 'values')
+# Settings that determine an episode, together with its SCM.
+PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
+_MAX_BYTES = 4 * 10**9
 
 # Method, SCM and repeat of an episode.
 Key = tuple[str, str, int]
@@ -51,8 +60,35 @@ def record_start(
     errors.UsageError: the directory holds episodes with other settings.
   """
   if (out / 'config.json').exists():
-    _check_extends(out, run_directory.read_config(out), config, finished)
+    _check_extends(out, read_config(out), config, finished)
   return run_directory.record_start(out, config, devices)
+
+
+def read_config(out: pathlib.Path) -> dict[str, Any]:
+  """Reads the settings of an evaluation; see `record_start`.
+
+  Args:
+    out: output directory.
+
+  Raises:
+    errors.UsageError: they cannot be read, or one is missing or wrong.
+  """
+  config = run_directory.read_config(out)
+  path = f'{out / "config.json"} is damaged: '
+  fields = config_schema.fields(evaluation_config.MethodEvaluationConfig)
+  for name in (*PROTOCOL, 'repeats'):
+    if name not in config:
+      raise errors.UsageError(f'{path}{name} is missing')
+    config_schema.check_value(f'{path}{name}', config[name], fields[name])
+  for name in ('methods', 'scms'):
+    digests = config.get(name)
+    if not isinstance(digests, dict) or not all(
+      isinstance(digest, str) for digest in digests.values()
+    ):
+      raise errors.UsageError(
+        f'{path}{name} is {digests!r:.200}; it must be an object of digests'
+      )
+  return config
 
 
 def _check_extends(
@@ -74,7 +110,7 @@ def _check_extends(
     for name in dict.fromkeys(names):
       if name not in new[kind]:
         changes.append(f'{name} was among the {kind} and is not')
-      elif new[kind][name] != old[kind][name]:
+      elif new[kind][name] != old[kind].get(name):
         changes.append(f'{_source(kind, name)} has changed')
   if max(repeats) >= new['repeats']:
     changes.append(f'repeats was {old["repeats"]} and is {new["repeats"]}')
@@ -160,7 +196,7 @@ def _read(
   path: pathlib.Path,
 ) -> tuple[dict[Key, episodes_lib.Episode], int | None]:
   """Returns the episodes in a file and the offset of its incomplete line."""
-  content = path.read_bytes() if path.exists() else b''
+  content = files.read_bytes(path, _MAX_BYTES) if path.exists() else b''
   complete = content.rfind(b'\n') + 1
   episodes: dict[Key, episodes_lib.Episode] = {}
   for number, line in enumerate(content[:complete].splitlines(), 1):
@@ -195,10 +231,54 @@ def encode(episode: episodes_lib.Episode) -> bytes:
 
 def _decode(line: bytes) -> episodes_lib.Episode:
   """Decodes a line; raises a `TypeError` or a `ValueError` if it is damaged."""
-  values = json.loads(line)
+  values = files.parse_json(line)
   if not isinstance(values, dict):
     raise ValueError('it is no object')
   fields = {key: field for field, key in _KEYS.items()}
-  return episodes_lib.Episode(
+  episode = episodes_lib.Episode(
     **{fields.get(key, key): value for key, value in values.items()}
+  )
+  _check(episode)
+  return episode
+
+
+def _check(episode: episodes_lib.Episode) -> None:
+  """Raises a `ValueError` unless the values have the types of an episode."""
+  # Numbers of a file that was parsed are finite.
+  for field, is_valid in (
+    ('method', isinstance(episode.method, str)),
+    ('scm', isinstance(episode.scm, str)),
+    ('repeat', type(episode.repeat) is int and episode.repeat >= 0),
+    ('goal', episode.goal in (1, -1)),
+    ('no_intervention', _are_numbers([episode.no_intervention])),
+    ('optimum', _are_numbers([episode.optimum])),
+    ('causes', _are(bool, episode.causes)),
+    ('steps', isinstance(episode.steps, dict)),
+    ('parent_probabilities', isinstance(episode.parent_probabilities, dict)),
+  ):
+    if not is_valid:
+      key = _KEYS.get(field, field)
+      raise ValueError(f'{key} is {getattr(episode, field)!r:.80}')
+  length = len(episode.steps.get('score', ()))
+  for name, column in episode.steps.items():
+    are_valid = _are(str, column) if name in _TEXTS else _are_numbers(column)
+    if not are_valid or len(column) != length:
+      raise ValueError(f'{name} is {column!r:.80}, for {length} scores')
+  for name, belief in episode.parent_probabilities.items():
+    if not _are_numbers(belief) or len(belief) != len(episode.causes):
+      raise ValueError(
+        f'the belief {name} is {belief!r:.80}, for {len(episode.causes)} '
+        'candidates'
+      )
+
+
+def _are(kind: type, values: Any) -> bool:
+  """Returns whether it is a list of values of one type."""
+  return isinstance(values, list) and all(type(x) is kind for x in values)
+
+
+def _are_numbers(values: Any) -> bool:
+  """Returns whether it is a list of numbers."""
+  return isinstance(values, list) and all(
+    type(x) in (int, float) for x in values
   )

@@ -232,9 +232,8 @@ def _episode_settings(
   config: config_lib.MethodEvaluationConfig, runner: workers.EpisodeRunner
 ) -> dict[str, Any]:
   """Returns the settings that determine the episodes, with digests."""
-  names = ('observations', 'interventions', 'samples', 'budget', 'seed')
   return {
-    **{name: getattr(config, name) for name in names},
+    **{name: getattr(config, name) for name in episode_store.PROTOCOL},
     'repeats': config.repeats,
     **runner.digests,
   }

@@ -112,9 +112,8 @@ class EpisodeRunner:
     for method, directory in spec.policies.items():
       network, params, self.metadata[method] = saving.load(directory)
       trained[method] = network, params
-      # The file includes a digest of the parameters.
-      content = (directory / 'policy.json').read_bytes()
-      digests[method] = hashlib.sha256(content).hexdigest()
+      description = saving.read_description(directory)
+      digests[method] = hashlib.sha256(description.encode()).hexdigest()
     with jax.enable_x64(True):
       # With several policies, the first defines which SCMs are held out.
       environments = spec.resolve(

@@ -7,7 +7,6 @@ results to disk; an executor only knows which jobs are running.
 from collections.abc import Callable, Mapping, Sequence
 import datetime
 import functools
-import json
 import multiprocessing
 from multiprocessing import context as contexts
 import os
@@ -22,6 +21,7 @@ from acme_cbo.infra import child_process
 from acme_cbo.infra import cpu
 from acme_cbo.infra import errors
 from acme_cbo.infra import extras
+from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # A training ends within 8 seconds of a signal.
 _EXIT_SECONDS = 15.0
+_MAX_JOBS_BYTES = 10**7
 
 
 class Executor(Protocol):
@@ -282,9 +283,13 @@ def _read_job_numbers(path: pathlib.Path) -> dict[str, str]:
   """Returns {name: Slurm job number} of an earlier start."""
   if not path.exists():
     return {}
-  try:
-    return {str(x): str(y) for x, y in json.loads(path.read_text()).items()}
-  except (ValueError, AttributeError) as error:
+  advice = 'remove it once none of its jobs is running'
+  numbers = files.read_json(path, _MAX_JOBS_BYTES, advice)
+  if not isinstance(numbers, dict) or not all(
+    isinstance(number, str) and number.isdecimal()
+    for number in numbers.values()
+  ):
     raise errors.UsageError(
-      f'{path} is damaged: {error}; remove it once none of its jobs is running'
-    ) from error
+      f'{path} is damaged: it is not an object of job numbers; {advice}'
+    )
+  return numbers

@@ -8,7 +8,6 @@ W/README.md           model card: use and performance of the policy
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -97,15 +96,9 @@ def write(
     'grpo_minus': statistics.paired_differences(table, 'grpo', confidence),
     'belief': statistics.by_step(tasks.belief_quality(outcomes['grpo'])),
   }
-  rows = _read_metrics(workdir)
+  rows = run_directory.read_metrics(workdir)
   _draw_learning_curve(workdir, rows, summary['evaluation'], tasks)
   return summary | {'analysis': _analyze(experiment, rows, workdir)}
-
-
-def _read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns all rows of the log of a run."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
 
 
 def _analyze(

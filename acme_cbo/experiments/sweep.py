@@ -25,11 +25,13 @@ from acme_cbo.experiments import executors
 from acme_cbo.experiments import sweep_config
 from acme_cbo.experiments import sweep_progress
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
 from acme_cbo.infra import run_directory
 
 _COMPARISON = 'comparison'
 _POLL_SECONDS = 0.2
+_MAX_SUMMARY_BYTES = 10**9
 
 
 def run(
@@ -91,7 +93,7 @@ def run(
     # imports this module before it sets the environment that jax reads.
     from acme_cbo.evaluation.comparison import run  # noqa: PLC0415
 
-    summary = json.loads((report / 'summary.json').read_text())
+    summary = files.read_json(report / 'summary.json', _MAX_SUMMARY_BYTES)
     print(f'\n{run.text(summary)}\n\nreport: {report / "index.html"}')
   return failures
 

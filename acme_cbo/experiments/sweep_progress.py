@@ -16,6 +16,7 @@ _STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'cyan', WAITING: 'dim'}
 _ORDER = (RUNNING, FAILED, FINISHED, WAITING)
 _LINE_SECONDS = 30.0
 _TAIL_BYTES = 4096
+_MAX_LOG_BYTES = 10**11
 
 
 class Row(NamedTuple):

@@ -234,7 +234,8 @@ def train_and_evaluate(
         )
       facts |= results.write(experiment, tasks, outcomes, workdir)
       results.save_policy(experiment, starts, state.params, facts, workdir)
-  summary = json.loads((workdir / 'summary.json').read_text())
+  summary = run_directory.read_summary(workdir)
+  assert summary  # Written when the run ended.
   print(
     f'\n{report.summary(summary)}\n\n{summary["seconds"] / 60:.1f} minutes'
     f'{" since the run was resumed" if resume else ""}; all files are in '

@@ -65,6 +65,30 @@ def open_regular(
   return open(descriptor, 'rb')
 
 
+def check_tree(directory: pathlib.Path) -> None:
+  """Raises unless a directory holds nothing but regular files and directories.
+
+  Whoever writes into a directory that somebody else has made would follow its
+  links out of it, or wait for its pipes.
+
+  Args:
+    directory: the directory; it may itself be a link.
+
+  Raises:
+    errors.UsageError: something in it is a link, a pipe or a device.
+  """
+  for folder, folders, names in os.walk(directory):
+    for name in (*folders, *names):
+      path = os.path.join(folder, name)
+      mode = os.lstat(path).st_mode
+      if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = 'a link' if stat.S_ISLNK(mode) else 'no regular file'
+        raise errors.UsageError(
+          f'{path} is {kind}; only a directory of regular files can be '
+          'continued: remove it, or put a copy in its place'
+        )
+
+
 def read_bytes(path: pathlib.Path, max_bytes: int) -> bytes:
   """Reads a file.
 

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import signal as signals
 import subprocess
@@ -26,13 +27,20 @@ from typing import Any, NamedTuple
 
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import provenance
 from acme_cbo.infra import signals as infra_signals
 
 # Number of config differences that an error message lists.
 _MAX_SHOWN = 8
 # Outputs of a run without a checkpoint, which starts from the beginning.
-_OUTPUTS = ('metrics.jsonl', 'texts.jsonl', 'tb')
+_OUTPUTS = ('metrics.jsonl', 'texts.jsonl')
+# Names that `training.loggers` gives to event files end in a time in
+# nanoseconds and a process id.
+_EVENT_FILE = re.compile(r'events\..+\.[0-9]{19}\.[0-9]+')
+_MAX_JSON_BYTES = 10**7
+_MAX_LOG_BYTES = 4 * 10**9
+_MOVE_AWAY = 'move it away to continue without it'
 # Files that a command may leave if it is killed while it starts.
 _STARTUP_FILES = ('config.json.new', 'environment.json', 'environment.json.new')
 _VERSIONS = (
@@ -163,6 +171,8 @@ def prepare_resumable(
         f'{flag}={directory} contains something other than {kind}; nothing in '
         f'it was changed: choose a directory that is new, empty, or of {kind}'
       )
+    if is_resumed:
+      files.check_tree(directory)
 
 
 def check_resumable(workdir: pathlib.Path, changes: Sequence[str]) -> None:
@@ -174,9 +184,11 @@ def check_resumable(workdir: pathlib.Path, changes: Sequence[str]) -> None:
       texts such as 'config.seed: 0 -> 1'.
 
   Raises:
-    errors.UsageError: there is no run, it is finished, or the config differs.
+    errors.UsageError: there is no run, it is finished, the config differs, or
+      the directory holds a link.
   """
   read_config(workdir)  # Raises if no run was started here.
+  files.check_tree(workdir)
   summary = read_summary(workdir)
   if summary and summary['status'] == 'finished':
     raise errors.UsageError(
@@ -202,22 +214,12 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     errors.UsageError: the file is missing or cannot be read.
   """
-  try:
-    values = json.loads((workdir / 'config.json').read_text())
-  except OSError as error:
+  path = workdir / 'config.json'
+  if not path.exists():
     raise errors.UsageError(
-      f'{workdir} has no readable config.json ({error.strerror}): no run was '
-      'started there'
-    ) from error
-  except ValueError as error:
-    raise errors.UsageError(
-      f'{workdir / "config.json"} is damaged: {error}'
-    ) from error
-  if not isinstance(values, dict):
-    raise errors.UsageError(
-      f'{workdir / "config.json"} is damaged: it is not a JSON object'
+      f'{workdir} has no config.json: no run was started there'
     )
-  return values
+  return _read_object(path)
 
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -235,12 +237,58 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   path = workdir / 'summary.json'
   if not path.exists():
     return None
-  try:
-    summary = json.loads(path.read_text())
-    summary['status'], summary['updates']
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.UsageError(f'{path} is damaged: {error!r}') from error
+  summary = _read_object(path)
+  if not isinstance(summary.get('status'), str) or not isinstance(
+    summary.get('updates'), int
+  ):
+    raise errors.UsageError(
+      f'{path} is damaged: it lacks the status or the number of updates'
+    )
   return summary
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads the log of a run.
+
+  Args:
+    workdir: directory of the run.
+
+  Returns:
+    Complete rows of `metrics.jsonl`; none if the file does not exist.
+
+  Raises:
+    errors.UsageError: the file cannot be read, or a line is damaged.
+  """
+  path = workdir / 'metrics.jsonl'
+  content = files.read_bytes(path, _MAX_LOG_BYTES) if path.exists() else b''
+  rows = []
+  # A kill may have cut off the last line.
+  complete = content[: content.rfind(b'\n') + 1]
+  for number, line in enumerate(complete.splitlines(), 1):
+    try:
+      row = files.parse_json(line)
+      numbers = isinstance(row, dict) and all(
+        isinstance(value, int | float) for value in row.values()
+      )
+      if not numbers or not isinstance(row.get('step'), int):
+        raise ValueError('it is no row of numbers with a step')
+    except ValueError as error:
+      raise errors.UsageError(
+        f'{path}, line {number}, is damaged: {error}; move the file away to '
+        'continue without the learning curve'
+      ) from error
+    rows.append(row)
+  return rows
+
+
+def _read_object(path: pathlib.Path, advice: str = '') -> dict[str, Any]:
+  """Reads a JSON object; see `files.read_json`."""
+  value = files.read_json(path, _MAX_JSON_BYTES, advice)
+  if not isinstance(value, dict):
+    raise errors.UsageError(
+      f'{path} is damaged: it is not a JSON object{advice and f"; {advice}"}'
+    )
+  return value
 
 
 def revision(workdir: pathlib.Path) -> str | None:
@@ -257,13 +305,14 @@ def revision(workdir: pathlib.Path) -> str | None:
     errors.UsageError: `environment.json` cannot be read.
   """
   starts = _read_starts(workdir)
+  git = starts[-1].get('git') if starts else None
+  if git is None:
+    return None
   try:
-    git = starts[-1]['git'] if starts else None
-    return git and f'{git["revision"][:12]}{" changed" if git["dirty"] else ""}'
+    return f'{git["revision"][:12]}{" changed" if git["dirty"] else ""}'
   except (KeyError, TypeError) as error:
     raise errors.UsageError(
-      f'{workdir / "environment.json"} is damaged: {error!r}; move it away to '
-      'continue without it'
+      f'{workdir / "environment.json"} is damaged: {error!r}; {_MOVE_AWAY}'
     ) from error
 
 
@@ -282,12 +331,14 @@ def _read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
   path = workdir / 'environment.json'
   if not path.exists():
     return []
-  try:
-    return list(json.loads(path.read_text())['starts'])
-  except (ValueError, KeyError, TypeError) as error:
+  starts = _read_object(path, _MOVE_AWAY).get('starts')
+  if not isinstance(starts, list) or not all(
+    isinstance(start, dict) for start in starts
+  ):
     raise errors.UsageError(
-      f'{path} is damaged: {error!r}; move it away to continue without it'
-    ) from error
+      f'{path} is damaged: it has no list of starts; {_MOVE_AWAY}'
+    )
+  return starts
 
 
 def environment_changes(starts: list[dict[str, Any]]) -> list[str]:
@@ -322,19 +373,28 @@ def clear(workdir: pathlib.Path) -> None:
   Raises:
     errors.UsageError: the run has made updates.
   """
-  metrics = workdir / 'metrics.jsonl'
-  if metrics.exists() and '\n' in metrics.read_text():
+  if read_metrics(workdir):
     raise errors.UsageError(
       f'the run in --workdir={workdir} has made updates but has no '
       'checkpoints; start a new run in another directory'
     )
   for name in _OUTPUTS:
-    path = workdir / name
-    if path.is_dir():
-      for file in path.iterdir():
-        file.unlink()
-    else:
-      path.unlink(missing_ok=True)
+    (workdir / name).unlink(missing_ok=True)
+  for path in event_files(workdir):
+    path.unlink()
+
+
+def event_files(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the event files of a run, without those of other programs.
+
+  Args:
+    workdir: directory of the run.
+  """
+  return [
+    path
+    for path in (workdir / 'tb').glob('events.*')
+    if _EVENT_FILE.fullmatch(path.name)
+  ]
 
 
 def record_start(

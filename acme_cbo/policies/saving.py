@@ -144,7 +144,7 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
   )
   architecture.check(f'{path} is damaged: architecture')
   network = factory.make(architecture)
-  metadata = _checked_metadata(
+  metadata = check_training_settings(
     content.get('about'), f'{path} is damaged: about'
   )
   return TrainedPolicy(
@@ -152,15 +152,30 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
   )
 
 
-def _checked_metadata(metadata: Any, path: str) -> dict[str, Any]:
-  """Returns the metadata in their present form.
+def read_description(directory: pathlib.Path) -> str:
+  """Returns the text of `policy.json`, which identifies a saved policy.
+
+  It includes a digest of the parameters.
 
   Args:
-    metadata: value from a file.
+    directory: directory of the policy.
+
+  Raises:
+    errors.UsageError: the policy cannot be read.
+  """
+  return files.read_text(directory / 'policy.json', _MAX_JSON_BYTES)
+
+
+def check_training_settings(metadata: Any, path: str) -> dict[str, Any]:
+  """Returns the settings that a policy was trained with, in present form.
+
+  Args:
+    metadata: metadata of a policy, or config of a run, from a file.
     path: path of the value, for error messages.
 
   Raises:
-    errors.UsageError: something that is read of them is missing or wrong.
+    errors.UsageError: the sizes of the episodes or the distribution of SCMs are
+      missing, or wrong.
   """
   if not isinstance(metadata, dict):
     raise errors.UsageError(f'{path} is no object')

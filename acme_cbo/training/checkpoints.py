@@ -21,11 +21,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 
 StateT = TypeVar('StateT')
 
 # Number of differences that an error message lists.
 _MAX_SHOWN = 5
+# The metadata hold the rewards of every update.
+_MAX_JSON_BYTES = 10**9
 
 
 class Checkpointer:
@@ -50,9 +53,11 @@ class Checkpointer:
         be among the latest.
 
     Raises:
-      errors.UsageError: the score of a checkpoint cannot be read.
+      errors.UsageError: the score of a checkpoint cannot be read, or something
+        in the directory is no regular file.
     """
     self._directory = pathlib.Path(directory).absolute()
+    files.check_tree(self._directory)
     _check_scores(self._directory)
     keep = ocp.checkpoint_managers
     self._manager = ocp.CheckpointManager(
@@ -189,20 +194,29 @@ class Checkpointer:
 
   def _load(self, template: StateT, step: int) -> tuple[StateT, dict[str, Any]]:
     path = self._directory / str(step)
-    items = self._read(
-      step,
-      digests=ocp.args.JsonRestore(),
-      metadata=ocp.args.JsonRestore(),
-    )
-    digests, metadata = items['digests'], items['metadata']
+    for item in ('state', 'digests', 'metadata'):
+      if not (path / item).is_dir():
+        raise _DamageError(f'it has no {item}')
+    digests = _read_object(path, 'digests')
+    metadata = _read_object(path, 'metadata')
     if digests.pop('sha256', None) != _digest(digests):
       raise _DamageError('the digests do not match their SHA-256')
-    if digests['metadata'] != _digest(metadata):
+    if digests.get('metadata') != _digest(metadata):
       raise _DamageError('the metadata do not match their SHA-256')
-    leaves = digests['leaves']
+    leaves = digests.get('leaves')
     _check_match(path, leaves, template)
     abstract = jax.tree.map(_like_on_host, template)
-    state = self._read(step, state=ocp.args.StandardRestore(abstract))['state']
+    try:
+      state = self._manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      )['state']
+    except Exception as error:
+      # Orbax and the libraries below it raise errors of many types here.
+      cause = (str(error).splitlines() or [''])[0]
+      raise _DamageError(
+        f'state cannot be read: {type(error).__name__}: {cause}'
+      ) from error
     actual = _digests(state)
     damaged = [leaf for leaf in actual if actual[leaf] != leaves[leaf]]
     if damaged:
@@ -212,19 +226,6 @@ class Checkpointer:
     # Orbax commits a restored key to its device, for which programs compiled
     # for uncommitted arrays would be compiled again.
     return jax.tree.map(jnp.asarray, jax.device_get(state)), metadata
-
-  def _read(self, step, **items):
-    for name in items:
-      if not (self._directory / str(step) / name).is_dir():
-        raise _DamageError(f'it has no {name}')
-    try:
-      return self._manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:
-      # Orbax and the libraries below it raise errors of many types here.
-      cause = (str(error).splitlines() or [''])[0]
-      raise _DamageError(
-        f'{" and ".join(items)} cannot be read: {type(error).__name__}: {cause}'
-      ) from error
 
   def _latest_intact(self, template: Any, before: int) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
@@ -243,13 +244,13 @@ class Checkpointer:
 def _check_scores(directory: pathlib.Path) -> None:
   """Raises an `errors.UsageError` unless Orbax can read all scores."""
   # Checkpoints that a kill left unfinished have other names, which Orbax skips.
-  files = directory.glob('*/metrics/metrics')
-  paths = {int(x.parts[-3]): x for x in files if x.parts[-3].isdecimal()}
+  found = directory.glob('*/metrics/metrics')
+  paths = {int(x.parts[-3]): x for x in found if x.parts[-3].isdecimal()}
   for step, path in sorted(paths.items()):
     try:
-      score = json.loads(path.read_bytes())['score']
-      if score is not None:
-        math.isfinite(score)
+      metrics = files.parse_json(files.read_bytes(path, _MAX_JSON_BYTES))
+      if metrics['score'] is not None:
+        math.isfinite(metrics['score'])
     except (KeyError, TypeError, ValueError) as error:
       earlier = [x for x in paths if x < step]
       raise errors.UsageError(
@@ -271,6 +272,18 @@ def _rank(metrics: Mapping[str, float | None]) -> float:
 
 class _DamageError(Exception):
   """A checkpoint is not as it was saved."""
+
+
+def _read_object(checkpoint: pathlib.Path, item: str) -> dict[str, Any]:
+  """Reads a JSON item of a checkpoint, as Orbax stores it."""
+  try:
+    content = files.read_bytes(checkpoint / item / 'metadata', _MAX_JSON_BYTES)
+    value = files.parse_json(content)
+    if not isinstance(value, dict):
+      raise ValueError('it is not a JSON object')
+  except ValueError as error:
+    raise _DamageError(f'{item} cannot be read: {error}') from error
+  return value
 
 
 def _digest(value: Any) -> str:
@@ -340,9 +353,13 @@ def _check_leaves(state: Any) -> None:
       )
 
 
-def _check_match(path: pathlib.Path, leaves: dict[str, Any], template: Any):
+def _check_match(path: pathlib.Path, leaves: Any, template: Any):
   """Raises unless the leaves of a checkpoint match those of a template."""
-  saved = {leaf: entry['array'] for leaf, entry in leaves.items()}
+  try:
+    saved = {leaf: entry['array'] for leaf, entry in leaves.items()}
+    {entry['sha256'] for entry in leaves.values()}
+  except (AttributeError, KeyError, TypeError) as error:
+    raise _DamageError('the digests are of another form') from error
   expected = {leaf: _describe(x) for leaf, x in _by_path(template).items()}
   differences = [
     f'{leaf} is {saved.get(leaf, "missing")} and should be'

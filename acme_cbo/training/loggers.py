@@ -16,6 +16,7 @@ from tensorboardX import summary as summary_lib
 from tensorboardX.proto import event_pb2
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
 
 # Protobuf creates these at import time, where a type checker cannot see them.
 _Event = event_pb2.Event  # pyrefly: ignore[missing-attribute]
@@ -132,13 +133,14 @@ class TensorBoardLogger(Logger):
       flush_seconds: number of seconds between two flushes, the most that a
         killed run loses.
     """
-    self._directory = pathlib.Path(workdir) / 'tb'
-    self._directory.mkdir(parents=True, exist_ok=True)
+    self._workdir = pathlib.Path(workdir)
+    directory = self._workdir / 'tb'
+    directory.mkdir(parents=True, exist_ok=True)
     # The writer's own names have a resolution of one second: a quick resume
-    # would overwrite the file.
+    # would overwrite the file. `run_directory.event_files` knows them by this.
     self._suffix = f'.{time.time_ns()}.{os.getpid()}'
     self._writer = event_file_writer.EventsWriter(
-      str(self._directory / 'events'), self._suffix
+      str(directory / 'events'), self._suffix
     )
     self._writer.flush()  # Creates the file.
     self._flush_seconds = flush_seconds
@@ -203,20 +205,24 @@ class TensorBoardLogger(Logger):
   def state_dict(self) -> dict[str, Any]:
     """Returns the sizes of the event files and the latest step in them."""
     self._writer.flush()
-    sizes = {path.name: _sync(path) for path in self._files()}
-    return {'step': self._step, 'sizes': sizes}
+    files = run_directory.event_files(self._workdir)
+    return {
+      'step': self._step,
+      'sizes': {path.name: _sync(path) for path in files},
+    }
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
     """Raises an `errors.UsageError` if an event file is missing or shorter."""
     for name, size in state['sizes'].items():
-      _check_size(self._directory / name, size)
+      _check_size(self._workdir / 'tb' / name, size)
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Truncates the event files and writes a session start.
 
-    The session start makes an open TensorBoard drop the later events.
+    The session start makes an open TensorBoard drop the later events. Event
+    files of other programs are left as they are.
     """
-    for path in self._files():
+    for path in run_directory.event_files(self._workdir):
       if path.name in state['sizes']:
         os.truncate(path, state['sizes'][path.name])
       elif not path.name.endswith(self._suffix):
@@ -224,9 +230,6 @@ class TensorBoardLogger(Logger):
     self._step = state['step']
     start = _SessionLog(status=_SessionLog.START)
     self._add(_Event(step=self._step + 1, session_log=start))
-
-  def _files(self):
-    return list(self._directory.glob('events.*'))
 
   def _add(self, event: Any) -> None:
     event.wall_time = time.time()
@@ -345,7 +348,7 @@ def _sync(path: pathlib.Path) -> int:
 def _check_size(path: pathlib.Path, size: int) -> None:
   """Raises an `errors.UsageError` if a file is shorter than `size` bytes."""
   actual = path.stat().st_size if path.exists() else 0
-  if actual < size:
+  if not 0 <= size <= actual:
     raise errors.UsageError(
       f'{path} has {actual} bytes; it had {size} when the checkpoint was '
       'saved, and the run cannot be resumed without them'

@@ -272,14 +272,15 @@ class Trainer(Generic[StateT]):
       state: return value of `state_dict`.
 
     Raises:
-      errors.UsageError: data logged before `state_dict` is missing; nothing
-        was changed.
+      errors.UsageError: data logged before `state_dict` is missing, and nothing
+        was changed; or the state is not that of this logger and callbacks.
     """
-    self.logger.check_state_dict(state['logger'])
-    self.logger.load_state_dict(state['logger'])
-    self.stop_reason = state['stop_reason']
+    with _refuse_foreign_state('the logger'):
+      self.logger.check_state_dict(state['logger'])
+      self.logger.load_state_dict(state['logger'])
+      self.stop_reason = state['stop_reason']
     for key, callback in self._callbacks_by_key():
-      with _note_callback(callback, 'load_state_dict'):
+      with _refuse_foreign_state(f'the callback {type(callback).__name__}'):
         callback.load_state_dict(state['callbacks'][key])
 
   def _fit(self, state: StateT) -> StateT:
@@ -319,6 +320,26 @@ class Trainer(Generic[StateT]):
       name = type(callback).__name__
       counts[name] = counts.get(name, 0) + 1
       yield f'{name} {counts[name]}', callback
+
+
+@contextlib.contextmanager
+def _refuse_foreign_state(owner: str) -> Iterator[None]:
+  """Turns the errors of a state of another form into an `errors.UsageError`."""
+  try:
+    yield
+  except errors.UsageError:
+    raise
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise errors.UsageError(
+      f'the checkpoint has no state that {owner} can restore ({error!r}); '
+      'resume from another one with --resume_step, or start a new run'
+    ) from error
 
 
 @contextlib.contextmanager

@@ -96,6 +96,29 @@ class EpisodeLogTest(_TestCase):
     ):
       episode_store.EpisodeLog(self.out)
 
+  @parameterized.parameters(
+    ({'method': 5}, 'method is 5'),
+    ({'repeat': -1}, 'repeat is -1'),
+    ({'repeat': True}, 'repeat is True'),
+    ({'goal': 0}, 'goal is 0'),
+    ({'optimum': '1'}, "optimum is '1'"),
+    ({'causes': [1]}, r'causes is \[1\]'),
+    ({'steps': []}, r'steps is \[\]'),
+    ({'steps': {'score': ['1']}}, r"score is \['1'\], for 1 scores"),
+    ({'steps': {'score': [1.0], 'seconds': []}}, r'seconds is \[\], for 1 s'),
+    ({'steps': {'score': [1.0], 'values': [0.5]}}, r'values is \[0.5\], for'),
+    ({'believed': {'learned': 'x'}}, "the belief learned is 'x', for 1 cand"),
+    ({'believed': {'learned': [0.1, 0.2]}}, r'\[0.1, 0.2\], for 1 candidates'),
+    ({'more': 1}, "unexpected keyword argument 'more'"),
+  )
+  def test_a_value_of_another_type_is_named(self, change, sentence):
+    values = json.loads(episode_store.encode(_episode(score=[1.0])))
+    self.path.write_text(json.dumps(values | change) + '\n')
+    with self.assertRaisesRegex(
+      errors.UsageError, f'jsonl, line 1, is damaged: .*{sentence}'
+    ):
+      episode_store.EpisodeLog(self.out)
+
   @pytest.mark.fault
   def test_the_same_episode_twice_is_refused(self):
     self._append(_episode())
@@ -130,6 +153,30 @@ class DirectoryTest(_TestCase):
     self._begin()
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG)
+
+  @parameterized.parameters(
+    ({'scms': 5}, 'scms is 5; it must be an object of digests'),
+    ({'methods': {'a': 1}}, "methods is {'a': 1}; it must be an object of"),
+    ({'interventions': 10**12}, 'interventions is 1000000000000; it must be'),
+    ({'interventions': None}, 'interventions is None; it must be a number'),
+    ({'repeats': 'all'}, "repeats is 'all'; it must be a number"),
+  )
+  def test_a_config_of_another_form_is_damaged(self, change, sentence):
+    self._begin()
+    (self.out / 'config.json').write_text(json.dumps(_CONFIG | change))
+    with self.assertRaisesRegex(
+      errors.UsageError, f'config.json is damaged: {sentence}'
+    ):
+      self._begin()
+
+  def test_a_directory_with_a_link_is_not_continued(self):
+    self._begin()
+    outside = self.out.parent / 'mine'
+    outside.write_text('mine')
+    (self.out / 'episodes.jsonl').symlink_to(outside)
+    with self.assertRaisesRegex(errors.UsageError, 'episodes.jsonl is a link'):
+      self._begin()
+    self.assertEqual(outside.read_text(), 'mine')
 
   @parameterized.parameters(
     {},

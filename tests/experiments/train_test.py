@@ -458,9 +458,7 @@ class RunTest(parameterized.TestCase):
         replay.replay(workdir, update, index)
     with self.assertRaisesRegex(errors.UsageError, 'the run has 0 to 23'):
       replay.replay_held_out(workdir, 0, 24)
-    with self.assertRaisesRegex(
-      errors.UsageError, 'has no readable config.json'
-    ):
+    with self.assertRaisesRegex(errors.UsageError, 'has no config.json'):
       replay.replay(workdir / 'tb', 1, 0)
     for text in ('{"name"', '[]'):
       damaged = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))

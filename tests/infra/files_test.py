@@ -66,6 +66,28 @@ class FilesTest(parameterized.TestCase):
     link.symlink_to(self._write(b'1'))
     self.assertEqual(files.read_bytes(link, 10), b'1')
 
+  def test_a_tree_of_regular_files(self):
+    (self._folder / 'a' / 'b').mkdir(parents=True)
+    (self._folder / 'a' / 'b' / 'c').write_text('x')
+    files.check_tree(self._folder)
+    files.check_tree(self._folder / 'none')
+    link = self._folder.parent / f'{self._folder.name}.link'
+    link.symlink_to(self._folder)
+    self.addCleanup(link.unlink)
+    files.check_tree(link)
+
+  @parameterized.parameters(
+    (lambda path: path.symlink_to('/tmp'), 'a link'),
+    (lambda path: path.symlink_to('nowhere'), 'a link'),
+    (os.mkfifo, 'no regular file'),
+  )
+  def test_a_tree_with_something_else(self, make, kind):
+    (self._folder / 'a').mkdir()
+    path = self._folder / 'a' / 'odd'
+    make(path)
+    with self.assertRaisesRegex(errors.UsageError, f'{path} is {kind}; only'):
+      files.check_tree(self._folder)
+
   def test_text_is_utf8_with_or_without_a_byte_order_mark(self):
     self.assertEqual(files.read_text(self._write(b'\xef\xbb\xbfa'), 9), 'a')
     with self.assertRaisesRegex(errors.UsageError, 'line 2: not valid UTF-8'):

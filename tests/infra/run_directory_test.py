@@ -85,7 +85,7 @@ class ResumableTest(DirectoryTestCase):
       run_directory.check_resumable(self.directory, differences)
 
   @parameterized.parameters(
-    ('', 'has no readable config.json'),
+    ('', 'has no config.json'),
     ('{"seed": 0', 'config.json is damaged'),
     ('[]', 'config.json is damaged'),
   )
@@ -141,7 +141,10 @@ class ResumableTest(DirectoryTestCase):
 
   def test_clears_only_a_run_without_updates(self):
     (self.directory / 'tb').mkdir()
-    (self.directory / 'tb' / 'events.1').write_text('x')
+    own = 'events.out.tfevents.1700000000.host.1700000000123456789.42'
+    foreign = 'events.out.tfevents.1700000000.host.42.0'
+    for name in (own, foreign):
+      (self.directory / 'tb' / name).write_text('x')
     metrics = self.directory / 'metrics.jsonl'
     metrics.write_text('{"step": 1}\n')
     with self.assertRaisesRegex(errors.UsageError, 'but has no checkpoints'):
@@ -150,7 +153,8 @@ class ResumableTest(DirectoryTestCase):
     metrics.write_text('{"st')
     run_directory.clear(self.directory)
     self.assertFalse(metrics.exists())
-    self.assertEmpty(list((self.directory / 'tb').iterdir()))
+    left = [path.name for path in (self.directory / 'tb').iterdir()]
+    self.assertEqual(left, [foreign])
 
 
 class LockedTest(DirectoryTestCase):

@@ -189,7 +189,10 @@ class PolicyTest(parameterized.TestCase):
     ({'architecture': {'width': '8'}}, "width is '8'; it must be a number"),
     ({'architecture': {'width': 9, 'num_heads': 2}}, 'must divide'),
     ({'architecture': {'layers': 1}}, 'architecture.layers is unknown'),
-    ({'architecture': {'belief_input': ['none']}}, "must be one of 'none', 'exact'"),
+    (
+      {'architecture': {'belief_input': ['none']}},
+      "must be one of 'none', 'exact'",
+    ),
     ({'about': []}, 'about is no object'),
     ({'about': {}}, 'about.scms is None; it must be a section'),
     ({'about': {'scms': 5}}, 'about.scms is 5; it must be a section'),

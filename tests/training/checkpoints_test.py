@@ -1,4 +1,5 @@
 import gc
+import hashlib
 import json
 import pathlib
 import shutil
@@ -263,6 +264,41 @@ class RestoreErrorTest(CheckpointsTestCase):
       errors.UsageError,
       f'5 is damaged: it has no {item}; no earlier checkpoint',
     ):
+      self.restore(_state())
+
+  @parameterized.product(
+    item=('digests', 'metadata'),
+    damage=(
+      ('[]', 'it is not a JSON object'),
+      ('null', 'it is not a JSON object'),
+      ('[' * 10**5, 'nested too deeply'),
+      (f'{{"x": 1{"0" * 400}}}', r'the number 10+\.\.\. \(401 digits\) is too'),
+    ),
+  )
+  def test_an_item_of_another_form_is_damage(self, item, damage):
+    content, reason = damage
+    (self.directory / '5' / item / 'metadata').write_text(content)
+    with self.assertRaisesRegex(
+      errors.UsageError, f'5 is damaged: {item} cannot be read: .*{reason}'
+    ):
+      self.restore(_state())
+
+  def test_digests_of_another_form_are_damage(self):
+    path = self.directory / '5' / 'digests' / 'metadata'
+    for leaves in (5, {'a': 1}, {'a': {'array': 'x'}}):
+      digests = json.loads(path.read_text()) | {'leaves': leaves}
+      del digests['sha256']
+      text = json.dumps(digests, sort_keys=True)
+      digests['sha256'] = hashlib.sha256(text.encode()).hexdigest()
+      path.write_text(json.dumps(digests))
+      with self.assertRaisesRegex(
+        errors.UsageError, 'the digests are of another form'
+      ):
+        self.restore(_state())
+
+  def test_a_link_is_not_followed(self):
+    (self.directory / '5' / 'state' / 'more').symlink_to('/etc')
+    with self.assertRaisesRegex(errors.UsageError, 'state/more is a link'):
       self.restore(_state())
 
   def test_an_empty_directory_is_not_taken_for_a_checkpoint(self):

@@ -9,6 +9,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.training import callbacks
+from acme_cbo.training import loggers
 from acme_cbo.training import trainer as trainer_lib
 from tests.training import toy
 
@@ -131,6 +132,22 @@ class OrderTest(parameterized.TestCase):
     trainer = _trainer(toy.Recorder(), logger=Gone())
     with self.assertRaisesRegex(errors.UsageError, 'it is gone'):
       trainer.load_state_dict(saved)
+
+  @parameterized.parameters(
+    ({'logger': None, 'callbacks': {}, 'stop_reason': None}, 'Curves'),
+    ({'callbacks': {}}, 'the logger'),
+    ([], 'the logger'),
+  )
+  def test_a_state_of_another_form_is_refused(self, state, owner):
+    class Curves(trainer_lib.Callback):
+      def load_state_dict(self, state):
+        self.values = list(state['values'])
+
+    trainer = _trainer(toy.Recorder(), (Curves(),), logger=loggers.NoopLogger())
+    with self.assertRaisesRegex(
+      errors.UsageError, f'no state that .*{owner} can restore'
+    ):
+      trainer.load_state_dict(state)
 
   def test_a_signal_ends_it_after_the_update(self):
     recorder = toy.Recorder()

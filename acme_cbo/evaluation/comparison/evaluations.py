@@ -10,13 +10,11 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from acme_cbo.evaluation import episode_store
 from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.infra import errors
-from acme_cbo.infra import run_directory
 
 # Required columns of a table; all others are ignored. `no_intervention` and
 # `optimum` are E[Y | do] of no intervention and of the best one.
@@ -34,8 +32,6 @@ COLUMNS = (
 _NUMBERS = COLUMNS[2:]
 # Sums of larger numbers may overflow.
 _MAX_NUMBER = 1e100
-# Settings that determine an episode, together with its SCM.
-_PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 
 
 class Evaluation(NamedTuple):
@@ -82,12 +78,7 @@ def read(path: pathlib.Path) -> Evaluation:
     return Evaluation(
       path, _by_method(episodes), {'interventions': longest}, {}
     )
-  config = run_directory.read_config(path)
-  missing = {'scms', 'repeats', *_PROTOCOL} - config.keys()
-  if missing:
-    raise errors.UsageError(
-      f'{path / "config.json"} is damaged: it lacks {", ".join(missing)}'
-    )
+  config = episode_store.read_config(path)
   episodes = episode_store.read(path)
   for episode in episodes:
     if not _is_valid(episode):
@@ -115,31 +106,17 @@ def read(path: pathlib.Path) -> Evaluation:
         remarks.append(
           f'{method} of {path} was not evaluated on {scm}, and is left out.'
         )
-  protocol = {name: config[name] for name in _PROTOCOL}
+  protocol = {name: config[name] for name in episode_store.PROTOCOL}
   return Evaluation(path, methods, protocol, config['scms'], tuple(remarks))
 
 
 def _is_valid(episode: episodes_lib.Episode) -> bool:
-  """Returns whether all values that a comparison reads exist and are finite."""
-  try:
-    steps = np.array(
-      [
-        episode.steps[name] for name in ('expected_outcome', 'score', 'seconds')
-      ],
-      float,
-    )
-    ends = np.array([episode.no_intervention, episode.optimum], float)
-    beliefs = [len(belief) for belief in episode.parent_probabilities.values()]
-    return bool(
-      steps.shape[1]
-      and np.isfinite(steps).all()
-      and np.isfinite(ends).all()
-      and ends[0] != ends[1]
-      and {*beliefs} <= {len(episode.causes)}
-      and isinstance(episode.repeat, int)
-    )
-  except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-    return False
+  """Returns whether all values that a comparison reads exist."""
+  columns = ('expected_outcome', 'score', 'seconds')
+  return (
+    all(episode.steps.get(name) for name in columns)
+    and episode.no_intervention != episode.optimum
+  )
 
 
 def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
@@ -150,7 +127,7 @@ def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
   shared = first.protocol.keys() & other.protocol.keys()
   return [
     f'{name} is {other.protocol[name]}, not {first.protocol[name]}'
-    for name in _PROTOCOL
+    for name in episode_store.PROTOCOL
     if name in shared and first.protocol[name] != other.protocol[name]
   ] + [
     f'{scm} is another SCM of that name'

@@ -34,6 +34,7 @@ from acme_cbo.evaluation.comparison import runs as runs_lib
 from acme_cbo.evaluation.comparison import verdict
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
+from acme_cbo.policies import saving
 from acme_cbo.scms import registry
 
 # Fields of `config.EvaluationConfig` that do not affect the episodes.
@@ -305,10 +306,7 @@ def _evaluate(
   # Every combination of policies and settings has a directory of its own, so
   # that the episodes of earlier comparisons stay.
   key = [
-    [
-      (name, (path / 'policy.json').read_text())
-      for name, path in policies.items()
-    ],
+    [(name, saving.read_description(path)) for name, path in policies.items()],
     {k: _as_json(v) for k, v in shared.items() if k not in _WITHOUT_EFFECT},
   ]
   digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()

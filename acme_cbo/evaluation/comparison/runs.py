@@ -15,7 +15,7 @@ from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
-from acme_cbo.scms import config as scms_config
+from acme_cbo.policies import saving
 
 # Settings that do not affect what is learned.
 _CADENCE = (
@@ -100,27 +100,31 @@ def read(
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
   """Returns the config of a run, in its present form."""
-  return scms_config.with_named_weights(run_directory.read_config(directory))
+  return saving.check_training_settings(
+    run_directory.read_config(directory),
+    f'{directory / "config.json"} is damaged: config',
+  )
 
 
 def _read(directory: pathlib.Path) -> tuple[Run, list[str]]:
   """Returns a run without a name, and the reasons why it is unfinished."""
-  config = read_config(directory)
   for field, kind, parts, pattern in (
     ('seeds', 'sweep', 'runs', 'runs/*'),
     ('paths', 'comparison', 'evaluations', 'evaluation/*'),
   ):
-    if field in config:
+    if field in run_directory.read_config(directory):
       raise errors.UsageError(
         f'{directory} is a {kind}, not a run; name the {parts} in it: '
         f'{directory}/{pattern}'
       )
-  flat = config_schema.flat(config)
-  missing = [name for name in _NEEDED if name not in flat]
-  if missing:
-    raise errors.UsageError(
-      f'{directory / "config.json"}: config.{missing[0]} is missing'
-    )
+  flat = config_schema.flat(read_config(directory))
+  for name in _NEEDED:
+    kind = str if name == 'name' else int
+    if not isinstance(flat.get(name), kind):
+      raise errors.UsageError(
+        f'{directory / "config.json"} is damaged: config.{name} is '
+        f'{flat.get(name)!r}; it must be of type {kind.__name__}'
+      )
   summary = run_directory.read_summary(directory)
   if not (directory / 'policy' / 'policy.json').exists():
     status = summary['status'] if summary else 'has not ended'
@@ -235,15 +239,8 @@ def learning_curve(run: Run) -> dict[str, list[float]]:
 
   The score is that of the last intervention on the held-out SCMs.
   """
-  log = run.directory / 'metrics.jsonl'
-  lines = log.read_text().splitlines() if log.exists() else []
-  try:
-    updates, curves = plots.extract_curves([*map(json.loads, lines)], _TAGS)
-  except (KeyError, TypeError, ValueError) as error:
-    raise errors.UsageError(
-      f'{log} is damaged: {error!r}; move it away to compare without the '
-      'learning curve'
-    ) from error
+  rows = run_directory.read_metrics(run.directory)
+  updates, curves = plots.extract_curves(rows, _TAGS)
   return {'updates': [*map(float, updates)], **curves}
 
 

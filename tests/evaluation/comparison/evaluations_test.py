@@ -33,8 +33,8 @@ def _episode(method='slope', repeat=0, goal=-1.0):
     no_intervention=1.0,
     optimum=-1.0,
     steps={
-      'variables': [['A'], ['B']],
-      'values': [[0.5], [1.0]],
+      'variables': ['A', 'B'],
+      'values': ['0.5', '1'],
       'outcome': [0.1, -1.2],
       'expected_outcome': expected,
       'best_expected': expected,
@@ -56,7 +56,11 @@ class EvaluationsTest(parameterized.TestCase):
   def _write(self, *written, repeats=1, scms=('toy',)):
     lines = b''.join(episode_store.encode(x) + b'\n' for x in written)
     (self.out / 'episodes.jsonl').write_bytes(lines)
-    config = _PROTOCOL | {'scms': dict.fromkeys(scms, ''), 'repeats': repeats}
+    config = _PROTOCOL | {
+      'methods': dict.fromkeys((x.method for x in written), ''),
+      'scms': dict.fromkeys(scms, ''),
+      'repeats': repeats,
+    }
     (self.out / 'config.json').write_text(json.dumps(config))
     aggregate.table(written).to_csv(self.csv, index=False)
 
@@ -196,7 +200,8 @@ class EvaluationsTest(parameterized.TestCase):
     with (self.out / 'episodes.jsonl').open('a') as file:
       file.write(f'{json.dumps(values)}\n')
     with self.assertRaisesRegex(
-      errors.UsageError, 'the episode of slope on toy, repeat .*0.*, is damaged'
+      errors.UsageError,
+      '(the episode of slope on toy, repeat 0|jsonl, line 2), is damaged',
     ):
       evaluations.read(self.out)
 

@@ -54,7 +54,9 @@ class ReadTest(parameterized.TestCase):
       {'step': 1, 'reward/total': 0.2},
       {'step': 2, 'eval/score_last': 0.3},
     ]
-    (path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    (path / 'metrics.jsonl').write_text(
+      ''.join(f'{json.dumps(row)}\n' for row in rows)
+    )
     self.assertEqual(
       runs.learning_curve(run), {'updates': [0.0, 2.0], 'scores': [0.1, 0.3]}
     )
@@ -72,8 +74,10 @@ class ReadTest(parameterized.TestCase):
   @parameterized.parameters(
     ('{"seeds": []}', 'is a sweep, not a run; name the runs in it: .*/runs/'),
     ('{"paths": []}', 'is a comparison, not a run; name the evaluations in it'),
-    ('{}', 'config.json: '),
-    ('[]', 'is damaged'),
+    ('{}', 'config.json is damaged: config.scms is None; it must be a sect'),
+    ('{"scms": 5}', 'is damaged: config.scms is 5; it must be a section'),
+    ('[]', 'is damaged: it is not a JSON object'),
+    ('[' * 10**5, 'is damaged: the JSON value is nested too deeply'),
   )
   def test_directories_of_something_else(self, config, sentence):
     paths = [self._write('a'), self._write('b')]
@@ -83,8 +87,10 @@ class ReadTest(parameterized.TestCase):
 
   def test_a_damaged_log(self):
     (run,) = runs.read([self._write('a')], False)
-    (run.directory / 'metrics.jsonl').write_text('{"step": 1}\n{"st')
-    with self.assertRaisesRegex(errors.UsageError, 'metrics.jsonl is damaged'):
+    (run.directory / 'metrics.jsonl').write_text('{"step": 1}\n{"st\n')
+    with self.assertRaisesRegex(
+      errors.UsageError, 'metrics.jsonl, line 2, is damaged'
+    ):
       runs.learning_curve(run)
 
   def test_cadence_does_not_distinguish_configurations(self):
@@ -133,9 +139,7 @@ class ReadTest(parameterized.TestCase):
     path, same = self._write('a'), self._write('b')
     with self.assertRaisesRegex(errors.UsageError, 'are not independent'):
       runs.read([path, same], False)
-    with self.assertRaisesRegex(
-      errors.UsageError, 'has no readable config.json'
-    ):
+    with self.assertRaisesRegex(errors.UsageError, 'has no config.json'):
       runs.read([path, self.root], False)
 
 
