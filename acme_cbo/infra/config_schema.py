@@ -268,9 +268,7 @@ def from_dict(
   )
 
 
-def from_partial_dict(
-  cls: type[SectionT], values: Mapping[str, Any], path: str
-) -> SectionT:
+def from_partial_dict(cls: type[SectionT], values: Any, path: str) -> SectionT:
   """Builds a section from plain values of some members; others have defaults.
 
   Args:

@@ -65,6 +65,60 @@ def open_regular(
   return open(descriptor, 'rb')
 
 
+def make_private(directory: pathlib.Path) -> None:
+  """Creates a directory in which nobody else can write.
+
+  Args:
+    directory: path; missing parents are created too.
+
+  Raises:
+    errors.UsageError: it cannot be created, or it exists, and others own it or
+      can write there.
+  """
+  try:
+    for path in (*reversed(directory.parents), directory):
+      if not path.exists():
+        path.mkdir(mode=0o700, exist_ok=True)
+    status = directory.stat()
+  except OSError as error:
+    raise errors.UsageError(
+      f'{directory} cannot be created: {error.strerror}'
+    ) from error
+  if message := _foreign(status):
+    raise errors.UsageError(
+      f'{directory} {message}; remove it, or run: chmod go-w {directory}'
+    )
+
+
+def read_own(path: pathlib.Path, max_bytes: int) -> bytes:
+  """Reads a file that nobody else can have written.
+
+  Args:
+    path: the file; links are not followed.
+    max_bytes: largest allowed size.
+
+  Returns:
+    Its content.
+
+  Raises:
+    errors.UsageError: as for `read_bytes`, or the file is a link, others own it
+      or can write to it.
+  """
+  with open_regular(path, max_bytes, os.O_NOFOLLOW) as file:
+    if message := _foreign(os.fstat(file.fileno())):
+      raise errors.UsageError(f'{path} {message}')
+    return file.read()
+
+
+def _foreign(status: os.stat_result) -> str:
+  """Returns how others control a file or directory; '' if they do not."""
+  if status.st_uid not in (0, os.geteuid()):
+    return 'belongs to another user'
+  if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    return 'can be written to by others'
+  return ''
+
+
 def check_tree(directory: pathlib.Path) -> None:
   """Raises unless a directory holds nothing but regular files and directories.
 

@@ -2,6 +2,10 @@
 
 import os
 import pathlib
+import sys
+
+from acme_cbo.infra import errors
+from acme_cbo.infra import files
 
 
 def set_defaults(
@@ -9,7 +13,9 @@ def set_defaults(
 ) -> None:
   """Sets the environment variables of jax and numpy; call it before both.
 
-  Compiled programs are cached on disk for the next start. numpy's linear
+  Compiled programs are cached on disk for the next start, in a directory that
+  is created for this user alone; where others can write, the cache is disabled
+  with a warning, because cached programs are run. numpy's linear
   algebra uses one thread: on the small matrices of this project several threads
   wait for each other, on a busy machine a hundred times as long as they work.
   Matrix products are in full float32: the default of a GPU has the digits of
@@ -28,7 +34,8 @@ def set_defaults(
   """
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
-  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
+  directory = os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
+  _check_cache(directory)
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
@@ -42,3 +49,19 @@ def set_defaults(
   if small_programs:
     xla_flags.append('--xla_cpu_multi_thread_eigen=false')
   os.environ.setdefault('XLA_FLAGS', ' '.join(xla_flags))
+
+
+def _check_cache(directory: str) -> None:
+  """Creates the directory of the cache; disables the cache if it is unsafe."""
+  enabled = os.environ.get('JAX_ENABLE_COMPILATION_CACHE', 'true')
+  if not directory or enabled.lower() in ('0', 'false', 'no', 'n', 'off', 'f'):
+    return
+  try:
+    files.make_private(pathlib.Path(directory).absolute())
+  except errors.UsageError as error:
+    print(
+      f'warning: compiled programs are not cached: {error}',
+      file=sys.stderr,
+      flush=True,
+    )
+    os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'

@@ -123,7 +123,7 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
     raise errors.UsageError(
       f'cannot read a policy from {directory}: it has no policy.json'
     )
-  content = files.read_json(path, _MAX_JSON_BYTES)
+  content: Any = files.read_json(path, _MAX_JSON_BYTES)
   if not isinstance(content, dict) or content.get('format') != _FORMAT:
     found = content.get('format') if isinstance(content, dict) else None
     raise errors.UsageError(
@@ -192,7 +192,7 @@ def check_training_settings(metadata: Any, path: str) -> dict[str, Any]:
       ('num_observations', 'num_interventions'),
     ),
   ):
-    section = metadata.get(name)
+    section: Any = metadata.get(name)
     config_schema.from_partial_dict(cls, section, f'{path}.{name}')
     for field in required:
       if field not in section:
@@ -205,7 +205,7 @@ def _shapes(network: base.Network) -> dict[str, jax.ShapeDtypeStruct]:
 
   They do not depend on the numbers of variables and rows.
   """
-  struct = jax.ShapeDtypeStruct
+  struct: Any = jax.ShapeDtypeStruct
   column, columns = struct((2,), jnp.float32), struct((2, 2), jnp.float32)
   mask, number = struct((2,), bool), struct((), jnp.float32)
   problem = types.Problem(

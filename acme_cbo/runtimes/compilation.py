@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import tempfile
 from typing import Any
 
@@ -27,11 +28,14 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jaxlib import xla_client
 
+from acme_cbo.infra import files
 from acme_cbo.infra import provenance
 
 # Number of most recently used sets to keep, about 20 MB each.
 _MAX_SETS = 16
 _DIGEST_SIZE = 32
+_NAME = re.compile('[0-9a-f]{64}')
+_MAX_BYTES = 4 * 10**9
 
 
 def load_or_compile(
@@ -138,14 +142,18 @@ def _load(
 ) -> dict[str, stages.Compiled] | None:
   """Returns the programs in a file; None if it is missing or unusable."""
   try:
-    content = path.read_bytes()
+    if not path.exists():
+      return None
+    files.make_private(path.parent)
+    content = files.read_own(path, _MAX_BYTES)
     with contextlib.suppress(OSError):
-      os.utime(path)  # Fails harmlessly in a read-only cache.
+      # Fails harmlessly in a read-only cache.
+      os.utime(path, follow_symlinks=False)
     digest, serialized = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(serialized).digest() != digest:
       raise ValueError('it is damaged')
-    # jax serializes programs with Python types. Pickle adds no risk: whoever
-    # can write here can replace the program itself.
+    # jax serializes programs with Python types. Nobody else can have written
+    # the file, and whoever could would not need pickle to run a program.
     programs = pickle.loads(serialized)  # noqa: S301
     return {
       name: serialize_executable.deserialize_and_load(
@@ -153,8 +161,6 @@ def _load(
       )
       for name, program in programs.items()
     }
-  except FileNotFoundError:
-    return None
   # Another version of jax may raise any exception.
   except Exception as error:  # noqa: BLE001
     logging.warning('%s cannot be used; compiling again: %s', path, error)
@@ -170,10 +176,11 @@ def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
         for name, program in programs.items()
       }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_private(path.parent)
     # Written outside the folder of sets, so that no process sees it incomplete.
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as directory:
       new = pathlib.Path(directory) / path.name
+      new.touch(mode=0o600)
       new.write_bytes(hashlib.sha256(serialized).digest() + serialized)
       new.replace(path)
     for old in _by_last_use(path.parent)[:-_MAX_SETS]:
@@ -185,7 +192,9 @@ def _save(path: pathlib.Path, programs: Mapping[str, stages.Compiled]) -> None:
 def _by_last_use(directory: pathlib.Path) -> list[pathlib.Path]:
   """Returns the sets in a directory, the least recently used one first."""
   last_used = {}
-  for path in filter(pathlib.Path.is_file, directory.iterdir()):
+  for path in directory.iterdir():
+    if not _NAME.fullmatch(path.name) or not path.is_file():
+      continue  # It is the user's own.
     with contextlib.suppress(FileNotFoundError):  # Another process removed it.
       last_used[path] = path.stat().st_mtime
   return sorted(last_used, key=last_used.__getitem__)

@@ -203,7 +203,7 @@ class Checkpointer:
       raise _DamageError('the digests do not match their SHA-256')
     if digests.get('metadata') != _digest(metadata):
       raise _DamageError('the metadata do not match their SHA-256')
-    leaves = digests.get('leaves')
+    leaves: Any = digests.get('leaves')
     _check_match(path, leaves, template)
     abstract = jax.tree.map(_like_on_host, template)
     try:

@@ -1,5 +1,7 @@
 """Tests of the launchers as processes of their own."""
 
+import contextlib
+import io
 import os
 import pathlib
 import subprocess
@@ -135,25 +137,50 @@ class CommandTest(parameterized.TestCase):
     self.assertEqual(cli.executable('no_such_program'), 'no_such_program')
 
 
-class EnvironmentTest(absltest.TestCase):
+class EnvironmentTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self._home = self.enterContext(tempfile.TemporaryDirectory())
+
   def test_is_below_the_home_directory(self):
-    with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
+    with mock.patch.dict(os.environ, {'HOME': self._home}, clear=True):
       jax_environment.set_defaults()
-      self.assertEqual(
-        os.environ['JAX_COMPILATION_CACHE_DIR'], '/home/me/.cache/acme_cbo/jax'
-      )
+      cache = pathlib.Path(self._home, '.cache', 'acme_cbo', 'jax')
+      self.assertEqual(os.environ['JAX_COMPILATION_CACHE_DIR'], str(cache))
+      self.assertNotIn('JAX_ENABLE_COMPILATION_CACHE', os.environ)
+    for directory in (cache, cache.parent, cache.parent.parent):
+      self.assertEqual(directory.stat().st_mode & 0o777, 0o700)
 
   def test_follows_xdg(self):
-    environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': '/fast'}
+    environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': f'{self._home}/fast'}
     with mock.patch.dict(os.environ, environment, clear=True):
       jax_environment.set_defaults()
       self.assertEqual(
-        os.environ['JAX_COMPILATION_CACHE_DIR'], '/fast/acme_cbo/jax'
+        os.environ['JAX_COMPILATION_CACHE_DIR'],
+        f'{self._home}/fast/acme_cbo/jax',
       )
+
+  @parameterized.parameters(0o777, 0o775, 0o1777)
+  def test_a_directory_that_others_can_write_to_is_not_used(self, mode):
+    cache = pathlib.Path(self._home, 'cache')
+    cache.mkdir()
+    cache.chmod(mode)
+    environment = {'JAX_COMPILATION_CACHE_DIR': str(cache)}
+    with (
+      mock.patch.dict(os.environ, environment, clear=True),
+      contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+      jax_environment.set_defaults()
+      self.assertEqual(os.environ['JAX_ENABLE_COMPILATION_CACHE'], 'false')
+    self.assertEqual(
+      stderr.getvalue(),
+      f'warning: compiled programs are not cached: {cache} can be written to '
+      f'by others; remove it, or run: chmod go-w {cache}\n',
+    )
 
   def test_small_programs_have_one_thread(self):
     for small in (False, True):
-      with mock.patch.dict(os.environ, {'HOME': '/home/me'}, clear=True):
+      with mock.patch.dict(os.environ, {'HOME': self._home}, clear=True):
         jax_environment.set_defaults(small)
         self.assertEqual('multi_thread' in os.environ['XLA_FLAGS'], small)
         self.assertIn('optimization_level=2', os.environ['XLA_FLAGS'])
@@ -168,7 +195,7 @@ class EnvironmentTest(absltest.TestCase):
   def test_values_that_are_set_are_kept(self):
     environment = {
       'HOME': '/home/me',
-      'JAX_COMPILATION_CACHE_DIR': '/mine',
+      'JAX_COMPILATION_CACHE_DIR': f'{self._home}/mine',
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '7',
       'OPENBLAS_NUM_THREADS': '3',
       'JAX_DEFAULT_MATMUL_PRECISION': 'tensorfloat32',

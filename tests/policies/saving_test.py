@@ -50,7 +50,7 @@ def _parameters():
     )
   )
   params = jax.tree.map(np.array, params)
-  first = max(jax.tree.leaves(params), key=np.size)
+  first: Any = max(jax.tree.leaves(params), key=np.size)
   first.flat[:2] = [-0.0, 1e-30]
   return params
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import pickle
 import tempfile
 from unittest import mock
 
@@ -159,10 +160,74 @@ class LoadOrCompileTest(parameterized.TestCase):
     self.assertEqual(self.compiled, 1)
 
   def test_leaves_other_files_alone(self):
-    (self.cache / 'sets' / 'other').mkdir(parents=True)
+    self.enterContext(mock.patch.object(compilation, '_MAX_SETS', 1))
+    own = self.cache / 'sets' / 'thesis.txt'
+    own.parent.mkdir(mode=0o700)
+    own.write_text('mine')
+    os.utime(own, (0, 0))
+    (own.parent / f'{0:064}').mkdir()
     with self.assertNoLogs(level='WARNING'):
+      self._programs('a')
+      self._programs('b')
+    self.assertLen(self._sets(), 3)
+    self.assertEqual(own.read_text(), 'mine')
+
+  def test_is_for_this_user_alone(self):
+    self.addCleanup(os.umask, os.umask(0))
+    self._programs()
+    (path,) = self._sets()
+    self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
+    self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+
+  def _plant(self, path, kind):
+    """Replaces a set by one that would create a file when it is loaded."""
+    proof = self.cache / 'proof'
+
+    class Exploit:
+      def __reduce__(self):
+        return pathlib.Path.touch, (proof,)
+
+    content = pickle.dumps(Exploit())
+    content = hashlib.sha256(content).digest() + content
+    path.unlink()
+    if kind == 'link':
+      (self.cache / 'target').write_bytes(content)
+      path.symlink_to(self.cache / 'target')
+    elif kind == 'pipe':
+      os.mkfifo(path)
+    elif kind == 'device':
+      path.symlink_to('/dev/zero')
+    else:
+      path.write_bytes(content)
+      path.chmod(0o666 if kind == 'file' else 0o600)
+      path.parent.chmod(0o777 if kind == 'directory' else 0o700)
+    return proof
+
+  @parameterized.parameters(
+    ('file', 'can be written to by others'),
+    ('directory', 'sets can be written to by others; remove it, or run: chmod'),
+    ('link', 'Too many levels of symbolic links'),
+    ('device', 'Too many levels of symbolic links'),
+    ('pipe', 'it is a pipe'),
+  )
+  def test_a_planted_file_is_not_run(self, kind, reason):
+    self._programs()
+    (path,) = self._sets()
+    proof = self._plant(path, kind)
+    with self.assertLogs(level='WARNING') as logs:
+      programs = self._programs()
+    self.assertIn('cannot be used; compiling again', logs.output[0])
+    self.assertIn(reason, logs.output[0])
+    self.assertFalse(proof.exists())
+    np.testing.assert_array_equal(programs['line'](jnp.ones(3))['y'], [2.0] * 3)
+
+  def test_the_planted_file_would_run(self):
+    self._programs()
+    (path,) = self._sets()
+    proof = self._plant(path, 'none')
+    with self.assertLogs(level='WARNING'):
       self._programs()
-    self.assertLen(self._sets(), 2)
+    self.assertTrue(proof.exists())
 
   def test_settings_are_compared_as_json(self):
     self._programs({'b': (1, 2), 'a': None})
