@@ -49,7 +49,8 @@ def train(
       the default is runs/<name>-<time>. The directory of an earlier run, where
       that is resumed.
     resume: continue the run in `workdir` from its latest checkpoint, with the
-      config that it was started with unless another one is given.
+      config that it was started with. A config that names a simulator or
+      callbacks has to be given again.
     callbacks: callbacks to call beside those that `config` names; they are not
       part of the config, and are to be given again to resume.
 
@@ -73,7 +74,7 @@ def train(
   if resume and config is None:
     if workdir is None:
       raise errors.UsageError('name the run to resume: workdir=...')
-    config = config_lib.read(pathlib.Path(workdir))
+    config = config_lib.read_to_resume(pathlib.Path(workdir))
   if config is None:
     config = config_lib.GRPOConfig()
   if not isinstance(config, config_lib.GRPOConfig):

@@ -150,6 +150,16 @@ class GRPOConfig(config_schema.Section):
     """Raises an `errors.UsageError` unless every value can be used."""
     config_schema.check(self)
 
+  @property
+  def programs(self) -> dict[str, Any]:
+    """Programs that a run starts or imports: {field: value}."""
+    named = {
+      'simulator.make': self.simulator.make,
+      'simulator.command': self.simulator.command,
+      'training.callbacks': self.training.callbacks,
+    }
+    return {field: value for field, value in named.items() if value}
+
   def check(self, path: str) -> None:
     """Raises unless the sections fit each other."""
     self._check_exact_belief(path)
@@ -205,6 +215,29 @@ def read(workdir: pathlib.Path) -> GRPOConfig:
     errors.UsageError: there is no run, or its config cannot be used.
   """
   return GRPOConfig.from_dict(_values(workdir))
+
+
+def read_to_resume(workdir: pathlib.Path) -> GRPOConfig:
+  """Returns the config of a run that is to be resumed.
+
+  A run directory may come from somebody else: what its config.json names is not
+  run.
+
+  Args:
+    workdir: directory of the run.
+
+  Raises:
+    errors.UsageError: there is no run, its config cannot be used, or it names a
+      program.
+  """
+  config = read(workdir)
+  for field, value in config.programs.items():
+    raise errors.UsageError(
+      f'the run in {workdir} would run a program that its config.json names, '
+      f'config.{field} = {value!r}; if you trust it, name it yourself: resume '
+      'with the config and the overrides that the run was started with'
+    )
+  return config
 
 
 def differences(workdir: pathlib.Path, config: GRPOConfig) -> list[str]:

@@ -166,7 +166,7 @@ def train_and_evaluate(
       )
     with (
       run_directory.summary_on_exit(workdir, facts, start_time) as guard,
-      _note_next_command(workdir, experiment.can_be_replayed),
+      _note_next_command(workdir, experiment),
       runtime.session(programs, state) as step,
     ):
       group.on_peer_loss(guard.record_failure)
@@ -320,13 +320,13 @@ def held_out_tasks(experiment: builder.Experiment) -> results.HeldOut:
 
 @contextlib.contextmanager
 def _note_next_command(
-  workdir: pathlib.Path, can_be_replayed: bool
+  workdir: pathlib.Path, experiment: builder.Experiment
 ) -> Iterator[None]:
   """Adds a note to an error: the command that inspects it, or resumes."""
   try:
     yield
   except errors.NonFiniteError as error:
-    if can_be_replayed:
+    if experiment.can_be_replayed:
       error.add_note(
         f'inspect the failing SCM with: {cli.command("replay")} '
         f'{_flag(workdir)} --update={error.update} --scm={error.task}'
@@ -336,6 +336,8 @@ def _note_next_command(
   except (errors.Interrupted, errors.PeerError) as error:
     error.add_note(
       f'resume with: {cli.command("train")} --resume {_flag(workdir)}'
+      # `config.read_to_resume` does not run what a directory names.
+      + (' and its config' if experiment.config.programs else '')
     )
     raise
 

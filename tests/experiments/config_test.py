@@ -5,6 +5,7 @@ import json
 import pathlib
 import tempfile
 from typing import Any
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -305,6 +306,36 @@ class BadValuesTest(parameterized.TestCase):
     config.validate()
     with self.assertRaisesRegex(errors.UsageError, sentence):
       config_schema.override(config, {path: value}).validate()
+
+
+class ResumeTest(parameterized.TestCase):
+  """Run directories that somebody else may have made."""
+
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+  @parameterized.parameters(
+    ('simulator.command', 'touch proof'),
+    ('simulator.make', 'os:getcwd'),
+    ('training.callbacks', ['antigravity:Fly']),
+  )
+  def test_a_directory_runs_no_program(self, field, value):
+    values = _changed((field, value))
+    (self.root / 'config.json').write_text(json.dumps(values))
+    with (
+      mock.patch.object(config_lib.GRPOConfig, 'validate', autospec=True),
+      self.assertRaisesRegex(
+        errors.UsageError,
+        f'{self.root} would run a program .*config.{field} = ',
+      ),
+    ):
+      config_lib.read_to_resume(self.root)
+
+  def test_a_directory_without_programs(self):
+    (self.root / 'config.json').write_text(json.dumps(_changed()))
+    config = config_lib.read_to_resume(self.root)
+    self.assertEqual(config, config_lib.read(self.root))
 
 
 class EarlierVersionsTest(parameterized.TestCase):

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
   if not resume or _CONFIG.value is not None:
     config = experiments_flags.required_training_config(_CONFIG)
   elif process_spec is None or process_spec.process_id == 0:
-    config = config_lib.read(pathlib.Path(str(_WORKDIR.value)))
+    config = config_lib.read_to_resume(pathlib.Path(str(_WORKDIR.value)))
   jax_environment.set_defaults(several_processes=process_spec is not None)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments import train  # noqa: PLC0415
