@@ -162,8 +162,9 @@ class EpisodeLog:
       The episode.
     """
     episode = _add(self.episodes, line)
-    with self._path.open('ab', buffering=0) as file:
+    with files.naming(self._path), self._path.open('ab') as file:
       file.write(line + b'\n')
+      file.flush()
       os.fsync(file.fileno())
     return episode
 

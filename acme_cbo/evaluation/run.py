@@ -33,6 +33,7 @@ from acme_cbo.evaluation import statistics
 from acme_cbo.evaluation import tables
 from acme_cbo.evaluation import workers
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.policies import registry as policy_registry
 from acme_cbo.policies import saving
@@ -206,7 +207,7 @@ def run_episodes(
     progress.close()
     episodes = log.ordered(scms, config.methods)
     table = aggregate.table(episodes)
-    run_directory.write_text(out / 'results.csv', table.to_csv(index=False))
+    run_directory.write_text(out / 'results.csv', tables.to_csv(table))
     yield EvaluationResult(
       runner.environments, largest, episodes, settings, warnings, refusals
     )
@@ -218,11 +219,11 @@ def _results_file(
 ) -> Iterator[Callable[[pd.DataFrame], None]]:
   """Writes `results.csv` and yields a function that appends rows to it."""
   path = out / 'results.csv'
-  run_directory.write_text(path, table.to_csv(index=False))
-  with path.open('a') as file:
+  run_directory.write_text(path, tables.to_csv(table))
+  with files.naming(path), path.open('a', encoding='utf-8') as file:
 
     def append(rows):
-      file.write(rows.to_csv(index=False, header=False))
+      file.write(tables.to_csv(rows, header=False))
       file.flush()
 
     yield append

@@ -3,8 +3,11 @@
 import math
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import statistics
+from acme_cbo.infra import text
 from acme_cbo.policies import registry
 
 
@@ -241,3 +244,22 @@ def _markdown(lines):
   )
   rule = '|---' * len(lines[0]) + '|'
   return '\n'.join([head, rule, *rows])
+
+
+def to_csv(table: pd.DataFrame, header: bool = True) -> str:
+  """Returns a table as CSV; cells that a spreadsheet would run are quoted.
+
+  Args:
+    table: any table.
+    header: whether the first line has the names of the columns.
+  """
+  quoted = table.apply(
+    lambda column: (
+      column.map(
+        lambda cell: text.quote_cell(cell) if isinstance(cell, str) else cell
+      )
+      if column.dtype == object
+      else column
+    )
+  )
+  return quoted.to_csv(index=False, header=header)

@@ -20,6 +20,7 @@ from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import rollouts
 from acme_cbo.evaluation import statistics
+from acme_cbo.evaluation import tables
 from acme_cbo.experiments import builder
 from acme_cbo.infra import run_directory
 from acme_cbo.policies import heuristics
@@ -81,7 +82,7 @@ def write(
     ],
     ignore_index=True,
   )
-  table.to_csv(workdir / 'results.csv', index=False)
+  run_directory.write_text(workdir / 'results.csv', tables.to_csv(table))
   confidence = config.evaluation.confidence
   summary = {
     'rewards': dataclasses.asdict(config.rewards),

@@ -10,6 +10,9 @@ from rich import console as console_lib
 from rich import live
 from rich import text
 
+from acme_cbo.infra import files
+from acme_cbo.infra import text as text_lib
+
 FINISHED, FAILED, RUNNING, WAITING = 'finished', 'failed', 'running', 'waiting'
 _STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'cyan', WAITING: 'dim'}
 # Order of the rows; a low terminal cuts off the last ones.
@@ -109,7 +112,8 @@ def last_line(log: pathlib.Path) -> str:
   """
   if not log.exists():
     return ''
-  with log.open('rb') as file:
+  with files.open_regular(log, _MAX_LOG_BYTES) as file:
     file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
     lines = file.read().decode(errors='replace').split('\n')
-  return next((line.strip() for line in lines[::-1] if line.strip()), '')
+  last = next((line.strip() for line in lines[::-1] if line.strip()), '')
+  return text_lib.printable(last)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import errno
+import io
 import logging as std_logging
 import os
 import pathlib
@@ -26,12 +28,16 @@ from absl import logging
 from acme_cbo.infra import errors
 from acme_cbo.infra import provenance
 from acme_cbo.infra import signals
+from acme_cbo.infra import text
 
 # The console script of the installed package.
 PROGRAM = 'acme-cbo'
 # Prefix of the names of threads that act and may hang: they do not keep a
 # process that fails from ending.
 ACTOR_THREAD = 'actor'
+
+# Errors of a write for which there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _CONFIG_HELP = flags.DEFINE_bool(
   'config_help', False, 'List every field of a config and exit.'
@@ -67,9 +73,11 @@ def run(
   # modules are imported it would print a traceback, or be swallowed.
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   # Log lines are for users: no thread names, no source lines.
-  logging.get_absl_handler().setFormatter(
-    std_logging.Formatter('%(levelname)s: %(message)s')
-  )
+  logging.get_absl_handler().setFormatter(_Formatter())
+  # What the encoding of a terminal or of a log lacks is escaped.
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
   argv = list(sys.argv if argv is None else argv)
   app.define_help_flags()
   for name, full in (('help', False), ('helpshort', False), ('helpfull', True)):
@@ -86,6 +94,16 @@ def run(
       return _parse(argv, passes_on)
 
   app.run(guarded, argv, flags_parser=parse)
+
+
+class _Formatter(std_logging.Formatter):
+  """Formats log lines, which may quote files of others."""
+
+  def __init__(self):
+    super().__init__('%(levelname)s: %(message)s')
+
+  def format(self, record: std_logging.LogRecord) -> str:
+    return text.printable(super().format(record))
 
 
 class _HelpFlag(flags.BooleanFlag):
@@ -229,15 +247,30 @@ def _guard(main, argv, takes_arguments, config_help):
   except errors.UsageError as error:
     _fail(str(error))
   except errors.PeerError as error:
-    print(f'error: {error}', *errors.notes(error), sep='\n', file=sys.stderr)
+    _print([f'error: {error}', *errors.notes(error)])
     sys.exit(1)
   except errors.Interrupted as error:
-    lines = [f'interrupted: {error}', *errors.notes(error)]
-    print(*lines, sep='\n', file=sys.stderr)
+    _print([f'interrupted: {error}', *errors.notes(error)])
     sys.exit(128 + error.signal)
+  except OSError as error:
+    if error.errno not in _FULL:
+      raise
+    file = error.filename or 'a file'
+    _print(
+      [
+        f'error: {file} could not be written: {error.strerror}; make room, '
+        'and resume',
+        *errors.notes(error),
+      ]
+    )
+    sys.exit(1)
 
 
 def _fail(message: str) -> NoReturn:
-  line = ' '.join(message.split())
-  print(f'error: {line}', file=sys.stderr)
+  _print([f'error: {" ".join(message.split())}'])
   sys.exit(2)
+
+
+def _print(lines: Sequence[str]) -> None:
+  """Prints lines, which may quote files of others, to standard error."""
+  print(*map(text.printable, lines), sep='\n', file=sys.stderr)

@@ -7,10 +7,13 @@ with a file is a `errors.UsageError` that names it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import json
 import math
 import os
 import pathlib
+import re
 import stat
 from typing import Any, BinaryIO
 
@@ -18,6 +21,12 @@ from acme_cbo.infra import errors
 
 # Largest whole number in a JSON file; larger ones fit into no array.
 _MAX_INT = 2**64
+# An escaped control character other than a newline, return or tab, after an
+# even number of backslashes; or one of those that JSON allows unescaped.
+_CONTROL = re.compile(
+  rb'(?<!\\)(?:\\\\)*(\\u00(?:0[0-8bBcCeEfF]|1[0-9a-fA-F]|7[fF]'
+  rb'|[89][0-9a-fA-F])|\\[bf]|\x7f|\xc2[\x80-\x9f])'
+)
 _KINDS = {
   stat.S_IFDIR: 'a directory',
   stat.S_IFIFO: 'a pipe',
@@ -117,6 +126,16 @@ def _foreign(status: os.stat_result) -> str:
   if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
     return 'can be written to by others'
   return ''
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """Adds the path to an `OSError` that lacks it, as of a failed write."""
+  try:
+    yield
+  except OSError as error:
+    error.filename = error.filename or str(path)
+    raise
 
 
 def check_tree(directory: pathlib.Path) -> None:
@@ -219,7 +238,7 @@ def read_json(path: pathlib.Path, max_bytes: int, advice: str = '') -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-  """Parses JSON in which every number is finite and fits into 64 bits.
+  """Parses JSON with finite numbers of 64 bits and texts that can be shown.
 
   Args:
     text: JSON value.
@@ -229,8 +248,15 @@ def parse_json(text: str | bytes) -> Any:
 
   Raises:
     ValueError: the text is not JSON, is nested too deeply, or has a number that
-      is too large or not finite.
+      is too large or not finite, or a control character.
   """
+  content = text.encode(errors='replace') if isinstance(text, str) else text
+  # Most values have none of these bytes, and the search takes longer.
+  suspicious = any(byte in content for byte in (b'\\', b'\x7f', b'\xc2'))
+  if suspicious and (control := _CONTROL.search(content)):
+    raise ValueError(
+      f'the JSON value has a control character ({control[1].decode()!r})'
+    )
   try:
     return json.loads(
       text, parse_int=_int, parse_float=_float, parse_constant=_float

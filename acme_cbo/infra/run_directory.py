@@ -535,8 +535,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
     text: contents.
   """
   new = path.with_name(f'{path.name}.new')
-  new.write_text(text, encoding='utf-8')
-  new.replace(path)
+  with files.naming(path):
+    new.write_text(text, encoding='utf-8')
+    new.replace(path)
 
 
 def _environment(devices: list[str]) -> dict[str, Any]:

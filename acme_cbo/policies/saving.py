@@ -98,7 +98,7 @@ def save(
   parameters = (directory / 'params.npz').read_bytes()
   content['sha256'] = _digest(content, parameters)
   text = json.dumps(content, indent=2, allow_nan=False)
-  (directory / 'policy.json').write_text(text + '\n')
+  (directory / 'policy.json').write_text(text + '\n', encoding='utf-8')
 
 
 def load(directory: pathlib.Path) -> TrainedPolicy:

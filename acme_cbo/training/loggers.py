@@ -16,6 +16,7 @@ from tensorboardX import summary as summary_lib
 from tensorboardX.proto import event_pb2
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 
 # Protobuf creates these at import time, where a type checker cannot see them.
@@ -205,10 +206,10 @@ class TensorBoardLogger(Logger):
   def state_dict(self) -> dict[str, Any]:
     """Returns the sizes of the event files and the latest step in them."""
     self._writer.flush()
-    files = run_directory.event_files(self._workdir)
+    paths = run_directory.event_files(self._workdir)
     return {
       'step': self._step,
-      'sizes': {path.name: _sync(path) for path in files},
+      'sizes': {path.name: _sync(path) for path in paths},
     }
 
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,8 +258,9 @@ class JsonlLogger(Logger):
     if reserved := {'step', 'time'} & metrics.keys():
       raise ValueError(f'{sorted(reserved)} cannot be tags of metrics.')
     row = {'step': step, 'time': time.time(), **metrics}
-    self._file.write(json.dumps(row, allow_nan=False) + '\n')
-    self._file.flush()
+    with files.naming(pathlib.Path(self._file.name)):
+      self._file.write(json.dumps(row, allow_nan=False) + '\n')
+      self._file.flush()
 
   def write_text(self, tag: str, text: str) -> None:
     """Appends a line to `texts.jsonl`."""

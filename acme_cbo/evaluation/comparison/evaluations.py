@@ -7,6 +7,7 @@ with the columns `COLUMNS`.
 
 import collections
 from collections.abc import Sequence
+import io
 import pathlib
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ import pandas as pd
 from acme_cbo.evaluation import episode_store
 from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
+from acme_cbo.infra import text
 
 # Required columns of a table; all others are ignored. `no_intervention` and
 # `optimum` are E[Y | do] of no intervention and of the best one.
@@ -30,8 +33,11 @@ COLUMNS = (
   'seconds',
 )
 _NUMBERS = COLUMNS[2:]
+# The optimum is found by a search: a method may come out a little better.
+_MAX_SCORE = 1.01
 # Sums of larger numbers may overflow.
 _MAX_NUMBER = 1e100
+_MAX_BYTES = 10**9
 
 
 class Evaluation(NamedTuple):
@@ -74,18 +80,27 @@ def read(path: pathlib.Path) -> Evaluation:
   """
   if path.suffix == '.csv':
     episodes = _read_table(path)
-    longest = max(len(episode.steps['score']) for episode in episodes)
-    return Evaluation(
-      path, _by_method(episodes), {'interventions': longest}, {}
-    )
+    methods = _by_method(episodes)
+    longest = {
+      method: max(len(episode.steps['score']) for episode in own)
+      for method, own in methods.items()
+    }
+    first, *others = longest
+    for other in others:
+      if longest[other] != longest[first]:
+        raise errors.UsageError(
+          f'{path}: {first} has {longest[first]} interventions and {other} '
+          f'{longest[other]}; leave out the steps that the other lacks, or, if '
+          'a budget ends the episodes, name the directory of the evaluation'
+        )
+    return Evaluation(path, methods, {'interventions': longest[first]}, {})
   config = episode_store.read_config(path)
   episodes = episode_store.read(path)
   for episode in episodes:
-    if not _is_valid(episode):
+    if complaint := _complaint(episode):
       raise errors.UsageError(
-        f'{path}: the episode of {episode.method} on {episode.scm}, repeat '
-        f'{episode.repeat}, is damaged; remove its line from episodes.jsonl '
-        'and rerun the evaluation'
+        f'{path}: {complaint}; remove its line from episodes.jsonl and rerun '
+        'the evaluation'
       )
   methods = _by_method(episodes)
   num_episodes = {
@@ -110,13 +125,35 @@ def read(path: pathlib.Path) -> Evaluation:
   return Evaluation(path, methods, protocol, config['scms'], tuple(remarks))
 
 
-def _is_valid(episode: episodes_lib.Episode) -> bool:
-  """Returns whether all values that a comparison reads exist."""
-  columns = ('expected_outcome', 'score', 'seconds')
-  return (
-    all(episode.steps.get(name) for name in columns)
-    and episode.no_intervention != episode.optimum
+def _complaint(episode: episodes_lib.Episode) -> str:
+  """Returns what is wrong with the values of an episode; '' if nothing is."""
+  episode_name = (
+    f'the episode of {episode.method} on {episode.scm}, repeat '
+    f'{episode.repeat},'
   )
+  for name in ('expected_outcome', 'score', 'seconds'):
+    if not episode.steps.get(name):
+      return f'{episode_name} is damaged: it has no {name}'
+  gain = episode.optimum - episode.no_intervention
+  if not gain:
+    return (
+      f'{episode_name} has nothing to gain: the optimum and the outcome of no '
+      f'intervention are both {episode.optimum:g}'
+    )
+  if (score := max(episode.steps['score'])) > _MAX_SCORE:
+    return (
+      f'{episode_name} has a score of {score:g}, but the best is 1; a score is '
+      'a share of the possible gain, no per cent'
+    )
+  for outcome in episode.steps['expected_outcome']:
+    if (outcome - episode.no_intervention) / gain > _MAX_SCORE:
+      return (
+        f'{episode_name} has an expected outcome of {outcome:g}, which is '
+        f'better than the optimum, {episode.optimum:g}'
+      )
+  if (seconds := min(episode.steps['seconds'])) < 0:
+    return f'{episode_name} has a decision of {seconds:g} seconds'
+  return ''
 
 
 def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
@@ -149,9 +186,13 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
   try:
     # By default, pandas reads a method called NA as a missing value.
     table = pd.read_csv(
-      path, dtype={'method': str, 'scm': str}, keep_default_na=False
+      io.BytesIO(files.read_bytes(path, _MAX_BYTES)),
+      dtype={'method': str, 'scm': str},
+      keep_default_na=False,
     )
-  except (OSError, ValueError) as error:
+  except errors.UsageError:
+    raise
+  except ValueError as error:
     raise errors.UsageError(f'{path} cannot be read: {error}') from error
   missing = [name for name in COLUMNS if name not in table.columns]
   if missing:
@@ -171,13 +212,16 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
         expected = 'a whole number'
       table[name] = numbers.mask(invalid, table[name])
     else:
-      invalid, expected = table[name] == '', 'a name'
+      table[name] = table[name].map(text.unquote_cell)
+      invalid = (table[name] == '') | table[name].map(text.has_control)
+      expected = 'a name without control characters'
     if invalid.any():
       row = int(invalid.to_numpy().argmax())
       value = table[name][row]
       raise errors.UsageError(
         f'{path}, line {row + 2}: {name} is '
-        f'{"empty" if value == "" else value}; it must be {expected}'
+        f'{"empty" if value == "" else f"{value!s:.100}"}; it must be '
+        f'{expected}'
       )
   return [
     _episode(path, key, rows.sort_values('step'))
@@ -203,12 +247,7 @@ def _episode(path, key, rows) -> episodes_lib.Episode:
       )
   no_intervention = float(rows['no_intervention'].iloc[0])
   optimum = float(rows['optimum'].iloc[0])
-  if optimum == no_intervention:
-    raise errors.UsageError(
-      f'{path}: on {scm}, repeat {repeat}, nothing can be gained: the optimum '
-      f'and the outcome of no intervention are both {optimum:g}'
-    )
-  return episodes_lib.Episode(
+  episode = episodes_lib.Episode(
     method=method,
     scm=scm,
     repeat=int(repeat),
@@ -222,3 +261,6 @@ def _episode(path, key, rows) -> episodes_lib.Episode:
     causes=[],
     parent_probabilities={},
   )
+  if complaint := _complaint(episode):
+    raise errors.UsageError(f'{path}: {complaint}')
+  return episode

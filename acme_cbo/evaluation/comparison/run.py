@@ -26,6 +26,7 @@ from acme_cbo.evaluation import episodes as episodes_lib
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import run as run_lib
+from acme_cbo.evaluation import tables
 from acme_cbo.evaluation.comparison import evaluations
 from acme_cbo.evaluation.comparison import figures
 from acme_cbo.evaluation.comparison import measures
@@ -396,7 +397,7 @@ def _write(
   out: pathlib.Path, summary: Mapping[str, Any], table: pd.DataFrame
 ) -> None:
   """Writes the table, the figures, the report and the summary."""
-  run_directory.write_text(out / 'units.csv', table.to_csv(index=False))
+  run_directory.write_text(out / 'units.csv', tables.to_csv(table))
   result, confidence = summary['measures']['score'], summary['confidence']
   ranking = page.ranking(summary)
   figure_by_name = {

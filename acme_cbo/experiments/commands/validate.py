@@ -18,6 +18,7 @@ from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
+from acme_cbo.infra import run_directory
 
 _CONFIG = experiments_flags.define_config(
   'Path of the config file, optionally followed by a preset; required.'
@@ -63,6 +64,6 @@ def main(argv: Sequence[str]) -> None:
     print(check, flush=True)
   print(f'\n{validate.total(checks)}')
   if report:
-    report.write_text(validate.report(cli.invocation(), checks))
+    run_directory.write_text(report, validate.report(cli.invocation(), checks))
   if any(check.verdict == 'FAIL' for check in checks):
     sys.exit(1)

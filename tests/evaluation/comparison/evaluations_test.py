@@ -1,6 +1,7 @@
 """Tests of reading evaluations from directories and tables."""
 
 import json
+import os
 import pathlib
 import tempfile
 
@@ -10,6 +11,7 @@ from absl.testing import parameterized
 from acme_cbo.evaluation import aggregate
 from acme_cbo.evaluation import episode_store
 from acme_cbo.evaluation import episodes
+from acme_cbo.evaluation import tables
 from acme_cbo.evaluation.comparison import evaluations
 from acme_cbo.evaluation.comparison import measures
 from acme_cbo.infra import errors
@@ -88,6 +90,28 @@ class EvaluationsTest(parameterized.TestCase):
     self.assertNotEqual(from_table['parent_f1'], from_table.pop('parent_f1'))
     self.assertEqual(from_table, expected)
 
+  def test_methods_of_a_table_with_unequal_steps(self):
+    short = _episode('random')
+    short = short._replace(steps={n: x[:1] for n, x in short.steps.items()})
+    self._write(_episode(), short)
+    with self.assertRaisesRegex(
+      errors.UsageError, 'slope has 2 interventions and random 1; leave out'
+    ):
+      evaluations.read(self.csv)
+
+  def test_a_name_like_a_formula_is_the_same_in_the_table(self):
+    name = "=cmd|' /C calc'!A0"
+    self._write(_episode(name))
+    self.csv.write_text(tables.to_csv(aggregate.table([_episode(name)])))
+    self.assertIn(f"\n'{name}", self.csv.read_text())
+    for path in (self.out, self.csv):
+      self.assertEqual(list(evaluations.read(path).methods), [name])
+
+  def test_a_pipe_is_no_table(self):
+    os.mkfifo(self.csv)
+    with self.assertRaisesRegex(errors.UsageError, 'results.csv .* is a pipe'):
+      evaluations.read(self.csv)
+
   def test_a_method_may_be_called_na(self):
     self._write(_episode('NA'), _episode('None'))
     self.assertEqual(list(evaluations.read(self.csv).methods), ['NA', 'None'])
@@ -126,6 +150,10 @@ class EvaluationsTest(parameterized.TestCase):
     ('score', 'high', 'line 3: score is high; it must be a finite number'),
     ('seconds', float('inf'), 'line 3: seconds is inf'),
     ('method', '', 'line 3: method is empty; it must be a name'),
+    ('method', 'a\x1b[2J', 'it must be a name without control characters'),
+    ('score', 70.0, 'has a score of 70, but the best is 1; a score is a sha'),
+    ('expected_outcome', -2.0, 'outcome of -2, which is better than the opt'),
+    ('seconds', -1.0, 'has a decision of -1 seconds'),
     ('repeat', 0.5, 'line 3: repeat is 0.5; it must be a whole number'),
     ('score', 1e308, r'line 3: score is 1e\+308; it must be a finite number'),
     ('optimum', 2.0, 'optimum is not the same in all steps of slope on toy'),
@@ -151,7 +179,7 @@ class EvaluationsTest(parameterized.TestCase):
 
   def test_nothing_to_gain(self):
     self._write(_episode()._replace(optimum=1.0))
-    with self.assertRaisesRegex(errors.UsageError, 'nothing can be gained'):
+    with self.assertRaisesRegex(errors.UsageError, 'has nothing to gain'):
       evaluations.read(self.csv)
 
   def test_mismatches(self):
@@ -201,7 +229,7 @@ class EvaluationsTest(parameterized.TestCase):
       file.write(f'{json.dumps(values)}\n')
     with self.assertRaisesRegex(
       errors.UsageError,
-      '(the episode of slope on toy, repeat 0|jsonl, line 2), is damaged',
+      '(the episode of slope on toy, repeat 0|jsonl, line 2), (is d|has n)',
     ):
       evaluations.read(self.out)
 
