@@ -137,6 +137,47 @@ class CommandTest(parameterized.TestCase):
     self.assertEqual(cli.executable('no_such_program'), 'no_such_program')
 
 
+class OutputTest(LauncherTestCase):
+  def _run(self, main, encoding='utf-8'):
+    """Runs the source of a main function as a command; returns its output."""
+    lines = (
+      'import os',
+      'from acme_cbo.infra import cli, errors',
+      f'def main(argv): {main}',
+      'cli.run(main)',
+    )
+    return subprocess.run(
+      [sys.executable, '-c', '\n'.join(lines)],
+      env={
+        **os.environ,
+        'PYTHONIOENCODING': encoding,
+        'PYTHONPATH': str(_ROOT),
+      },
+      capture_output=True,
+      check=False,
+    )
+
+  @parameterized.parameters('ascii', 'latin-1')
+  def test_any_encoding_of_the_terminal(self, encoding):
+    done = self._run('print("compiling \u2026")', encoding)
+    self.assertEqual((done.returncode, done.stderr), (0, b''))
+    self.assertEqual(done.stdout, b'compiling \\u2026\n')
+
+  def test_control_characters_are_escaped(self):
+    done = self._run('raise errors.UsageError("a\\x1b[2J")')
+    self.assertEqual(done.returncode, 2)
+    self.assertEqual(done.stderr, b'error: a\\x1b[2J\n')
+
+  def test_a_full_disk_is_told(self):
+    done = self._run('raise OSError(28, os.strerror(28), "runs/x")')
+    self.assertEqual(done.returncode, 1)
+    self.assertEqual(
+      done.stderr,
+      b'error: runs/x could not be written: No space left on device; make '
+      b'room, and resume\n',
+    )
+
+
 class EnvironmentTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
