@@ -12,12 +12,15 @@ from acme_cbo.evaluation import config as evaluation_config
 from acme_cbo.experiments import config as config_lib
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import provenance
 from acme_cbo.runtimes import process_group
 
 # A flag belongs to the command that calls a function of this module, and is
 # listed by its --help.
 flags.disclaim_key_flags()
+
+_MAX_CONFIG_BYTES = 10**6
 
 
 def define_config(meaning: str) -> flags.FlagHolder[Any]:
@@ -43,7 +46,11 @@ class _ConfigFileParser(config_flags.ConfigFileFlagParser):
 
   def parse(self, path: str) -> Any:
     """Returns the config of 'path' or 'path:preset'."""
-    return super().parse(_existing(path))
+    existing = _existing(path)
+    file = pathlib.Path(existing.partition(':')[0])
+    if file.exists():  # A missing one is reported with the places searched.
+      files.open_regular(file, _MAX_CONFIG_BYTES).close()
+    return super().parse(existing)
 
 
 def _existing(path: str) -> str:
