@@ -287,6 +287,34 @@ def lower_bound(values: np.ndarray, confidence: float) -> float:
   return float(np.mean(values) - quantile * error)
 
 
+def lower_bound_of_difference(
+  values: np.ndarray, others: np.ndarray, confidence: float
+) -> float:
+  """Computes a one-sided lower confidence bound on a difference of means.
+
+  It is Welch's: the samples are independent and may differ in variance.
+
+  Args:
+    values: [n] values of n independent units, n >= 5, finite and not all the
+      same.
+    others: [m] values whose mean is subtracted, as `values`.
+    confidence: confidence level, such as 0.99.
+
+  Returns:
+    The lower bound of the mean of `values` minus the mean of `others`.
+
+  Raises:
+    ValueError: fewer than 5 units in a sample, a value that is not finite, or
+      no variance.
+  """
+  for sample in (values, others):
+    lower_bound(sample, confidence)  # Raises at the same faults.
+  test = scipy.stats.ttest_ind(
+    values, others, equal_var=False, alternative='greater'
+  )
+  return float(test.confidence_interval(confidence).low)
+
+
 def summarize(results: pd.DataFrame, confidence: float) -> dict[str, Any]:
   """Computes the scores of every policy, overall and by group.
 

@@ -29,6 +29,7 @@ G processes (one per pair of a length scale and a noise level) and B kernel
 widths.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -367,7 +368,11 @@ def _nearness_to_partial(rows, partial):
   It is 0 for rows that are masked.
   """
   closeness = _nearness(rows.fractions - partial.fractions)  # [B, R, D]
-  return jnp.where(partial.mask, closeness, 1.0).prod(-1) * rows.row_mask
+  factors = jnp.where(partial.mask, closeness, 1.0)
+  # Factor by factor: where nothing is chosen yet, they are constants, and XLA
+  # takes seconds to compute a reduction of constants when it compiles.
+  product = functools.reduce(jnp.multiply, jnp.unstack(factors, axis=-1))
+  return product * rows.row_mask
 
 
 def _sums(rows, partial):

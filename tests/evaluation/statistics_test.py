@@ -380,6 +380,17 @@ class LowerBoundTest(absltest.TestCase):
     test = scipy.stats.ttest_1samp(values, bound, alternative='greater')
     self.assertAlmostEqual(test.pvalue, 0.01, places=9)
 
+  def test_of_a_difference_matches_welchs_test(self):
+    rng = np.random.default_rng(0)
+    values, others = rng.normal(1.0, 0.1, 8), rng.normal(0.0, 2.0, 30)
+    bound = statistics.lower_bound_of_difference(values, others, 0.99)
+    test = scipy.stats.ttest_ind(
+      values - bound, others, equal_var=False, alternative='greater'
+    )
+    self.assertAlmostEqual(test.pvalue, 0.01, places=9)
+    with self.assertRaisesRegex(ValueError, 'no bound on the mean'):
+      statistics.lower_bound_of_difference(values, np.ones(8), 0.99)
+
   def test_refuses_values_without_a_bound(self):
     for values, sentence in (
       (np.arange(4.0), '4 values; a bound needs 5'),

@@ -29,6 +29,14 @@ _SEEDS = flags.DEFINE_integer(
   'Number of trainings behind each claim about learning.',
   lower_bound=8,
 )
+_FIRST_SEED = flags.DEFINE_integer(
+  'first_seed',
+  0,
+  'Seed of the first training and of the SCMs; the trainings have this one and '
+  'the next ones.',
+  lower_bound=0,
+  upper_bound=2**31 - 2**20,
+)
 _REPORT = flags.DEFINE_string(
   'report', '', 'Markdown file that the checks are also written to.'
 )
@@ -59,7 +67,8 @@ def main(argv: Sequence[str]) -> None:
       'directory'
     )
   checks = []
-  for check in validate.validate(parts, _SEEDS.value):
+  seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
+  for check in validate.validate(parts, seeds):
     checks.append(check)
     print(check, flush=True)
   print(f'\n{validate.total(checks)}')

@@ -21,7 +21,7 @@ from acme_cbo.scms import priors
 def train(
   parts: agent.Parts,
   balances: Sequence[Sequence[float]],
-  seeds: list[int],
+  seeds: Sequence[int],
   num_updates: int,
 ) -> tuple[Any, Any]:
   """Trains a policy from each seed with each balance of the rewards.

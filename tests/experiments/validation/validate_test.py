@@ -49,7 +49,7 @@ def _parts():
 @pytest.mark.timeout(3600)
 class ValidateTest(absltest.TestCase):
   def test_smoke_passes(self):
-    checks = list(validation_validate.validate(_parts(), num_seeds=8))
+    checks = list(validation_validate.validate(_parts(), range(8)))
     self.assertEmpty(_failed(checks))
     self.assertGreater(len(checks), 50)
 
@@ -317,8 +317,8 @@ class BrokenTest(parameterized.TestCase):
       validation_validate.telescoping,
     ]
 
-    def validate(parts, num_seeds):
-      del num_seeds
+    def validate(parts, seeds):
+      del seeds
       tasks = validation_validate.tasks_of(parts)
       for check in checks:
         yield from check(parts, tasks)
@@ -329,6 +329,7 @@ class BrokenTest(parameterized.TestCase):
       mock.patch.object(validation_validate, 'validate', validate),
       mock.patch.object(command, '_CONFIG', mock.Mock(value=config)),
       mock.patch.object(command, '_SEEDS', mock.Mock(value=8)),
+      mock.patch.object(command, '_FIRST_SEED', mock.Mock(value=0)),
       mock.patch.object(command, '_REPORT', mock.Mock(value='')),
       contextlib.redirect_stdout(io.StringIO()) as printed,
     ):
