@@ -1,6 +1,7 @@
 """Tests of simulators: Python objects and processes."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shlex
@@ -36,6 +37,38 @@ def _process(what='fine', pids=None):
   return process
 
 
+# Description of a simulator of two variables.
+_DESCRIPTION = json.dumps(
+  {
+    'variables': ['x', 'y'],
+    'target': 'y',
+    'goal': 'maximize',
+    'domains': {'x': [0, 1]},
+  }
+)
+
+
+def _script(text):
+  """Returns a simulator process that is a program of bash."""
+  return simulator_process.Process(['bash', '-c', text])
+
+
+def _is_running(argument):
+  """Returns whether a process with an argument has not ended."""
+  return any(
+    argument in (process.info['cmdline'] or [])
+    for process in psutil.process_iter(['cmdline'])
+  )
+
+
+def _happens(condition, *args):
+  """Returns whether a condition becomes true within two seconds."""
+  deadline = time.monotonic() + 2
+  while not (is_true := condition(*args)) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  return is_true
+
+
 def _pool(make, size, stall_seconds=60.0):
   return contextlib.closing(simulator_pool.Pool(make, size, stall_seconds))
 
@@ -51,7 +84,7 @@ class MakeFactoryTest(parameterized.TestCase):
     command = f'{sys.executable} {_PROGRAM} fine'
     process = simulators.make_factory(config.SimulatorConfig('', command))()
     assert isinstance(process, simulator_process.Process)
-    self.assertEqual(process.variables, made.Slope.variables)
+    self.assertEqual(process.variables, ['x', 'z', 'y'])
     process.close()
 
   @parameterized.parameters(
@@ -242,7 +275,11 @@ class FaultTest(parameterized.TestCase):
       errors.UsageError,
       "must be an object with an array of numbers 'observations'",
     ),
-    ('is no JSON', errors.UsageError, "wrote 'hello', which is not JSON"),
+    (
+      'is no JSON',
+      errors.UsageError,
+      "wrote 'hello', which cannot be read as JSON",
+    ),
     ('says nothing', errors.PeerError, 'exited with code 0'),
   )
   def test_faulty_process(self, what, error, sentence):
@@ -262,6 +299,110 @@ class FaultTest(parameterized.TestCase):
       ),
     ):
       _process('is silent')
+
+  @parameterized.parameters(
+    '["x", "y"]',
+    '5',
+    '{"variables": ["x", "y"]}',
+  )
+  def test_process_without_a_description(self, line):
+    with self.assertRaisesRegex(
+      errors.UsageError, 'must be an object with variables, target, goal and'
+    ):
+      _script(f"echo '{line}'; read")
+
+  @parameterized.parameters(
+    ('{"outcome": ["0.5", 1]}', "an array of numbers 'outcome', not texts"),
+    ('{"outcome": [true, 1]}', "numbers 'outcome', not truth values"),
+    ('{"outcome": [[1], [1, 2]]}', 'not rows of different lengths'),
+    ('{"outcome": "12"}', 'not texts'),
+    (f'{{"outcome": [1{"0" * 400}]}}', 'not a number that is too large for'),
+    (f'{{"outcome": [{"1" * 5000}]}}', 'which cannot be read as JSON'),
+    ('[' * 5000, 'which cannot be read as JSON'),
+    (f'{{"outcome": {"[" * 90}{"]" * 90}}}', "numbers 'outcome', not rows of"),
+    (
+      f'{{"result": {"[" * 900}{"]" * 900}}}',
+      'must be an object with an array',
+    ),
+  )
+  def test_process_with_an_invalid_answer(self, line, sentence):
+    with (
+      contextlib.closing(
+        _script(f"echo '{_DESCRIPTION}'; read; echo '{line}'; read")
+      ) as process,
+      self.assertRaisesRegex(errors.UsageError, sentence) as caught,
+    ):
+      process.step({'x': 0.5})
+    self.assertLess(len(str(caught.exception)), 8000)
+
+  def test_process_that_writes_its_answer_in_parts_and_exits(self):
+    with contextlib.closing(
+      _script(
+        f"printf '{_DESCRIPTION[:9]}'; sleep .2; echo '{_DESCRIPTION[9:]}';"
+        'read; printf \'{"outcome": [1,\'; sleep .2; printf " 2]}"'
+      )
+    ) as process:
+      np.testing.assert_array_equal(process.step({'x': 1.0}), [1, 2])
+      with self.assertRaisesRegex(errors.PeerError, 'exited with code 0'):
+        process.step({'x': 1.0})
+
+  def test_line_without_an_end(self):
+    with (
+      contextlib.closing(
+        _script(f"echo '{_DESCRIPTION}'; read; tr '\\000' a </dev/zero")
+      ) as process,
+      self.assertRaisesRegex(
+        errors.UsageError, 'wrote a line of more than 4,194,504 bytes, b.aaa'
+      ),
+    ):
+      process.step({'x': 0.5})
+
+  def test_observations_may_be_longer_than_other_lines(self):
+    with (
+      mock.patch.object(simulator_process, '_LINE_BYTES', 300),
+      contextlib.closing(_process()) as process,
+    ):
+      self.assertEqual(process.reset(1, 0, 400).shape, (400, 3))
+
+  def test_line_that_is_never_complete(self):
+    drips = 'while printf a; do sleep .02; done'
+    begin = time.monotonic()
+    with (
+      mock.patch.object(simulator_process, '_START_SECONDS', 0.5),
+      self.assertRaisesRegex(errors.PeerError, 'sent no line within'),
+    ):
+      _script(drips)
+    with (
+      _pool(
+        lambda: _script(f"echo '{_DESCRIPTION}'; {drips}"), 1, stall_seconds=0.5
+      ) as pool,
+      self.assertRaisesRegex(errors.PeerError, 'timed out'),
+    ):
+      pool.reset([1], [0], 3)
+    self.assertLess(time.monotonic() - begin, 5)
+
+  @parameterized.parameters(
+    ('exit 3', 'exited with code 3'),
+    ('sleep 60', 'timed out after 1 s'),
+    ('while printf a; do sleep .02; done', 'timed out after 1 s'),
+  )
+  def test_children_that_leave_the_group_end_with_it(self, rest, sentence):
+    # It keeps the output open, in a session of its own and without a parent.
+    seconds = f'60.{os.getpid()}'
+    daemon = f"setsid bash -c 'sleep {seconds} & wait' &"
+    begin = time.monotonic()
+    with (
+      _pool(
+        lambda: _script(f"echo '{_DESCRIPTION}'; ({daemon}) ; read; {rest}"),
+        1,
+        stall_seconds=1.0,
+      ) as pool,
+      self.assertRaisesRegex(errors.PeerError, sentence),
+    ):
+      self.assertTrue(_happens(_is_running, seconds))
+      pool.reset([1], [0], 3)
+    self.assertLess(time.monotonic() - begin, 8)
+    self.assertTrue(_happens(lambda: not _is_running(seconds)))
 
   def test_process_that_closes_its_output(self):
     with (
