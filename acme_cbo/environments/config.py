@@ -29,7 +29,7 @@ class SimulatorConfig(config_schema.Section):
     '',
     'function that returns a simulator to train on instead of SCMs; needs '
     'runtime.kind=threaded',
-    pattern=r'|[\w.]+:\w+',
+    pattern=r'|\w+(\.\w+)*:\w+',
     form="empty or 'module:function'",
   )
   command: str = config_schema.field(

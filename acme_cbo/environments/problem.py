@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import collections
+from collections.abc import Collection, Mapping, Sequence, Set
 import numbers
+import reprlib
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -17,6 +18,10 @@ from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
+# Maximum number of variables that a message names.
+_MAX_NAMES = 20
+# Attributes of a simulator.
+_ATTRIBUTES = ('variables', 'target', 'goal', 'domains', 'reset', 'step')
 
 
 def make(
@@ -81,7 +86,7 @@ def make(
 def from_simulator(
   simulator: environment.Simulator, max_set_size: int
 ) -> types.Problem:
-  """Returns the problem of a simulator, of jax arrays.
+  """Returns the problem of a simulator; see `make`.
 
   Args:
     simulator: any one of its kind.
@@ -90,49 +95,69 @@ def from_simulator(
   Raises:
     errors.UsageError: an attribute of the simulator is missing, or wrong.
   """
-  description = describe(simulator)
-  try:
-    problem = make(*description, max_set_size)
-  except errors.UsageError as error:
+  return make(*describe(simulator), max_set_size)
+
+
+class Description(NamedTuple):
+  """Description that a simulator gives of itself, as equal types.
+
+  Attributes:
+    variables: names of the D variables.
+    target: name of the variable to optimize.
+    goal: 'maximize' or 'minimize'.
+    domains: {variable: (low, high)} of each variable that may be set.
+  """
+
+  variables: list[str]
+  target: str
+  goal: str
+  domains: dict[str, tuple[float, float]]
+
+
+def describe(simulator: environment.Simulator) -> Description:
+  """Returns the description of a simulator.
+
+  Args:
+    simulator: the simulator.
+
+  Raises:
+    errors.UsageError: an attribute of it is missing, or wrong.
+  """
+  name = simulator_process.display_name(simulator)
+  for attribute in _ATTRIBUTES:
+    if not hasattr(simulator, attribute):
+      raise errors.UsageError(
+        f'{name} has no attribute {attribute!r} of '
+        'acme_cbo.environments.environment.Simulator'
+      )
+  variables, domains = simulator.variables, simulator.domains
+  if not _is_ordered(variables) or not all(
+    isinstance(one, str) for one in variables
+  ):
     raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)}: {error}'
-    ) from error
-  return jax.tree.map(jnp.asarray, problem)
+      f'{name}: the variables are {_shown(variables)}; they must be a list of '
+      'names'
+    )
+  variables = [str(one) for one in variables]
+  target, goal = simulator.target, simulator.goal
+  if message := _description_complaint(variables, target, goal, domains):
+    raise errors.UsageError(f'{name}: {message}')
+  return Description(
+    variables,
+    target,
+    goal,
+    {name: (float(low), float(high)) for name, (low, high) in domains.items()},
+  )
 
 
 def _complaint(
   variables, target, goal, domains, max_set_size, costs, budget
 ) -> str:
   """Returns what is wrong with the arguments of `make`; empty if nothing is."""
-  for name in variables:
-    if variables.count(name) > 1:
-      return f'two variables have the same name, {name!r}'
-  for what, named in (('domains', domains), ('costs', costs)):
-    if not isinstance(named, Mapping):
-      return f'the {what} are {named!r}; they must be a dict by variable'
-  for what, names in (
-    ('the target is', [target]),
-    ('there is a domain of', domains),
-    ('there is a cost of', costs),
-  ):
-    for name in names:
-      if name not in variables:
-        return (
-          f'{what} {name!r}, which is none of the variables, '
-          f'{", ".join(map(repr, variables))}'
-        )
-  if goal not in list(_GOALS):
-    return f"the goal is {goal!r}; it must be 'maximize' or 'minimize'"
-  if target in domains:
-    return f'the target {target!r} has a domain, but it cannot be set'
-  if not domains:
-    return 'no variable has a domain, so that none can be set'
-  for name, domain in domains.items():
-    if not _is_domain(domain):
-      return (
-        f'the domain of {name!r} is {domain}; it must be two finite numbers, '
-        'the lower first'
-      )
+  if message := _description_complaint(variables, target, goal, domains):
+    return message
+  if message := _named_complaint('cost', costs, variables):
+    return message
   if not isinstance(max_set_size, numbers.Integral) or max_set_size < 1:
     return f'max_set_size is {max_set_size!r}; it must be an int of 1 or more'
   for name, cost in costs.items():
@@ -143,20 +168,60 @@ def _complaint(
   return ''
 
 
-def describe(simulator: environment.Simulator):
-  """Returns its variables, target, goal and domains, unchecked.
+def _description_complaint(variables, target, goal, domains) -> str:
+  """Returns what is wrong with the names and the domains."""
+  for name, count in collections.Counter(map(repr, variables)).items():
+    if count > 1:
+      return f'two variables have the same name, {name}'
+  if target not in list(variables):
+    return f'the target is {_is_none_of(target, variables)}'
+  if goal not in list(_GOALS):
+    return f"the goal is {_shown(goal)}; it must be 'maximize' or 'minimize'"
+  if message := _named_complaint('domain', domains, variables):
+    return message
+  if target in domains:
+    return f'the target {target!r} has a domain, but it cannot be set'
+  if not domains:
+    return 'no variable has a domain, so that none can be set'
+  for name, domain in domains.items():
+    if not _is_domain(domain):
+      return (
+        f'the domain of {name!r} is {_shown(domain)}; it must be two finite '
+        'numbers, the lower first'
+      )
+  return ''
 
-  Raises:
-    errors.UsageError: one of them is missing.
-  """
-  try:
-    names, target = list(simulator.variables), simulator.target
-    return names, target, simulator.goal, dict(simulator.domains)
-  except (AttributeError, TypeError, ValueError) as error:
-    raise errors.UsageError(
-      f'{simulator_process.display_name(simulator)} lacks an attribute of '
-      f'acme_cbo.environments.environment.Simulator: {error}'
-    ) from error
+
+def _named_complaint(what: str, named: Any, variables: Sequence[str]) -> str:
+  """Returns what is wrong with a dict by variable."""
+  if not isinstance(named, Mapping):
+    return f'the {what}s are {_shown(named)}; they must be a dict by variable'
+  for name in named:
+    if name not in variables:
+      return f'there is a {what} of {_is_none_of(name, variables)}'
+  return ''
+
+
+def _is_none_of(name: Any, variables: Sequence[str]) -> str:
+  """Returns the end of a sentence about a name that is no variable."""
+  known = errors.format_list(
+    list(map(repr, variables)), _MAX_NAMES, 'more', ', '
+  )
+  return f'{_shown(name)}, which is none of the variables, {known}'
+
+
+def _shown(value: Any) -> str:
+  """Returns a wrong value for a message, shortened."""
+  short = reprlib.Repr()
+  short.maxstring = short.maxother = 100
+  return short.repr(value)
+
+
+def _is_ordered(value: Any) -> bool:
+  """Returns whether it is a list of some kind: no text, dict or set."""
+  return isinstance(value, Collection) and not isinstance(
+    value, str | bytes | Mapping | Set
+  )
 
 
 def _is_positive(value) -> bool:
@@ -166,8 +231,12 @@ def _is_positive(value) -> bool:
 
 def _is_domain(domain) -> bool:
   """Returns whether it is two finite numbers, the lower first."""
+  if not _is_ordered(domain) or len(domain) != 2:
+    return False
+  if any(isinstance(end, bool | np.bool_ | complex) for end in domain):
+    return False
   try:
     low, high = map(interventions.to_float, domain)
-  except (TypeError, ValueError):
+  except OverflowError:  # An int beyond the range of floats.
     return False
   return -np.inf < low < high < np.inf

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 import contextlib
 import importlib
+import inspect
+import reprlib
 import shlex
-
-import numpy as np
 
 from acme_cbo.environments import config
 from acme_cbo.environments import environment
@@ -32,19 +32,48 @@ def make_factory(
     Function without arguments that returns a new simulator.
 
   Raises:
-    errors.UsageError: `settings.make` cannot be imported.
+    errors.UsageError: `settings.make` cannot be imported or called without
+      arguments, or `settings.command` is not a command.
   """
   if settings.command:
-    return lambda: simulator_process.Process(shlex.split(settings.command))
+    command = _split(settings.command)
+    return lambda: simulator_process.Process(command)
   module, _, name = settings.make.partition(':')
+  path = f'config.simulator.make is {settings.make!r}, which'
   try:
     factory = getattr(importlib.import_module(module), name)
-  except (ImportError, AttributeError, ValueError) as error:
+  except (ImportError, AttributeError) as error:
+    raise errors.UsageError(f'{path} cannot be imported: {error}') from error
+  if not callable(factory):
     raise errors.UsageError(
-      f'config.simulator.make is {settings.make!r}, which cannot be imported: '
-      f'{error}'
+      f'{path} is {reprlib.repr(factory)}; name a function or a class'
+    )
+  try:
+    parameters = inspect.signature(factory)
+  except ValueError:  # Some functions written in C have no signature.
+    return factory
+  try:
+    parameters.bind()
+  except TypeError as error:
+    raise errors.UsageError(
+      f'{path} cannot be called without arguments: {error}'
     ) from error
   return factory
+
+
+def _split(command: str) -> list[str]:
+  """Splits a command into the program and its arguments."""
+  try:
+    words = shlex.split(command)
+  except ValueError as error:
+    raise errors.UsageError(
+      f'config.simulator.command is {command!r}: {error}'
+    ) from error
+  if not words:
+    raise errors.UsageError(
+      f'config.simulator.command is {command!r}; it must name a program'
+    )
+  return words
 
 
 def matching_factory(
@@ -60,22 +89,17 @@ def matching_factory(
     Factory that raises errors.UsageError, and closes the new simulator, if its
     variables, target, goal or domains differ from those of `first`.
   """
-
-  def comparable(simulator):
-    *rest, domains = problem.describe(simulator)
-    return *rest, {name: np.asarray(x).tolist() for name, x in domains.items()}
-
-  expected = comparable(first)
+  expected = problem.describe(first)
 
   def make_checked():
     with contextlib.ExitStack() as stack:
       simulator = make()
       stack.callback(close, simulator)
-      if (description := comparable(simulator)) != expected:
+      if (description := problem.describe(simulator)) != expected:
         raise errors.UsageError(
           f'{simulator_process.display_name(simulator)} has the variables, '
-          f'target, goal and domains {description}, an earlier one had '
-          f'{expected}; they must be the same for all instances'
+          f'target, goal and domains {tuple(description)}, an earlier one had '
+          f'{tuple(expected)}; they must be the same for all instances'
         )
       stack.pop_all()  # Keeps the simulator open.
     return simulator

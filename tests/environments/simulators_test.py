@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any, cast
 from unittest import mock
 
 from absl.testing import absltest
@@ -23,6 +24,7 @@ from acme_cbo.environments import problem as problem_lib
 from acme_cbo.environments import simulator_pool
 from acme_cbo.environments import simulator_process
 from acme_cbo.environments import simulators
+from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from tests.support import hand_made_simulators as made
 
@@ -96,6 +98,29 @@ class MakeFactoryTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'cannot be imported'):
       simulators.make_factory(config.SimulatorConfig(name, ''))
 
+  @parameterized.parameters(
+    ('os:sep', "'os:sep', which is '/'; name a function or a class"),
+    ('os:getenv', "without arguments: missing a required argument: 'key'"),
+  )
+  def test_refuses_what_cannot_be_called(self, name, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      simulators.make_factory(config.SimulatorConfig(name, ''))
+
+  @parameterized.parameters('.made:Slope', 'made.:Slope', ':Slope', 'made')
+  def test_config_refuses_a_path_that_is_none(self, name):
+    with self.assertRaisesRegex(ValueError, "empty or 'module:function'"):
+      config_schema.check(config.SimulatorConfig(name, ''))
+
+  @parameterized.parameters(
+    ("python 'open", 'is "python \'open": No closing quotation'),
+    ('  ', "is '  '; it must name a program"),
+    ('a\0b', 'cannot be started: embedded null byte'),
+    ("''", 'cannot be started'),
+  )
+  def test_refuses_a_command_that_is_none(self, command, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      simulators.make_factory(config.SimulatorConfig('', command))()
+
   def test_config_is_true_if_simulators_are_used(self):
     self.assertFalse(config.SimulatorConfig('', ''))
     self.assertTrue(config.SimulatorConfig('a:b', ''))
@@ -128,7 +153,21 @@ class ProblemTest(parameterized.TestCase):
     ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
     ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),
     ('domains', {'v': (0, 1)}, "there is a domain of 'v', which is none of"),
-    ('domains', None, 'lacks an attribute'),
+    ('domains', None, 'the domains are None; they must be a dict by variable'),
+    ('domains', [['x', (0, 1)]], "the domains are [['x', (0, 1)]]; they must"),
+    ('domains', {'x': '05'}, "the domain of 'x' is '05'; it must be two"),
+    ('domains', {'x': ('0', '5')}, "the domain of 'x' is ('0', '5'); it must"),
+    ('domains', {'x': (False, True)}, "the domain of 'x' is (False, True); it"),
+    ('domains', {'x': {0: 1, 5: 2}}, "the domain of 'x' is {0: 1, 5: 2}; it"),
+    ('domains', {'x': np.array([0, 1j])}, "the domain of 'x' is array([0.+0.j"),
+    ('domains', {'x': (0, 10**400)}, "the domain of 'x' is (0, 1000000"),
+    ('domains', {'x': (2**53, 2**53 + 1)}, "the domain of 'x' is (9007199254"),
+    ('variables', 'xzy', "Slope: the variables are 'xzy'; they must be a list"),
+    ('variables', {'x': 0, 'z': 1, 'y': 2}, "the variables are {'x': 0, 'y': "),
+    ('variables', {'y'}, "the variables are {'y'}; they must be a list"),
+    ('variables', ('x', 'z', 5), "the variables are ('x', 'z', 5); they must"),
+    ('variables', None, 'the variables are None; they must be a list of names'),
+    ('target', ['y'], "the target is ['y'], which is none of the variables"),
   )
   def test_refuses_an_invalid_description(self, attribute, value, sentence):
     with (
@@ -137,6 +176,20 @@ class ProblemTest(parameterized.TestCase):
     ):
       problem_lib.from_simulator(made.Slope(), 1)
     self.assertIn(sentence, str(caught.exception))
+
+  def test_refuses_an_object_without_the_interface(self):
+    with self.assertRaisesRegex(
+      errors.UsageError, "simulator object has no attribute 'variables'"
+    ):
+      problem_lib.from_simulator(cast(Any, object()), 1)
+
+  def test_ends_of_domains_have_all_digits(self):
+    with mock.patch.object(
+      made.Slope, 'domains', {'x': (-0.7, 0.3), 'z': [10**8, 10**8 + 1]}
+    ):
+      problem = problem_lib.from_simulator(made.Slope(), 1)
+    self.assertEqual(list(problem.low), [-0.7, 1e8, 0])
+    self.assertEqual(list(problem.high), [0.3, 1e8 + 1, 0])
 
 
 class MatchingFactoryTest(absltest.TestCase):
