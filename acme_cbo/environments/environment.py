@@ -12,6 +12,12 @@ from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 
+# Largest seed of a simulator: seeds fit a signed integer of 32 bits.
+MAX_SEED = 2**31 - 1
+# The seeds from this one on are never used in training. There are as many as
+# held-out systems, or more.
+FIRST_HELD_OUT_SEED = 2**31 - 2**20
+
 
 class Simulator(Protocol):
   """Interface of a system that is not a JAX program."""
@@ -40,9 +46,10 @@ class Simulator(Protocol):
     """Starts an episode.
 
     Args:
-      seed: random seed that determines the system and its observations.
-      rollout: index of the episode on this system; episodes differ only in the
-        noise of their outcomes.
+      seed: random seed that determines the system and its observations, from 0
+        to 2**31 - 1.
+      rollout: index of the episode on this system, 0 or more; episodes differ
+        only in the noise of their outcomes.
       num_observations: number of observational rows, N.
 
     Returns:
@@ -57,7 +64,8 @@ class Simulator(Protocol):
       intervention: mapping from variable to its value, within its domain.
 
     Returns:
-      [D] one noisy outcome of all variables, in the variables' own units.
+      [D] one noisy outcome of all variables, in the variables' own units; the
+      variables of `intervention` have the values that they are set to.
     """
     ...
 

@@ -6,6 +6,7 @@ of a variable's own units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -15,6 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
+from acme_cbo.infra import errors
+
+# Least width of a domain in normalized units, in steps of float32 at its ends.
+_MIN_STEPS = 100
 
 
 class Normalization(NamedTuple):
@@ -84,6 +89,7 @@ class UnitConverter:
     scale: [..., D] size of the normalized units, float64.
     low: [D] lower ends of the domains in the variables' own units, float64.
     high: [D] upper ends of the domains in the variables' own units, float64.
+    names: names of the variables for error messages, or None.
   """
 
   problem: types.Problem
@@ -91,52 +97,108 @@ class UnitConverter:
   scale: np.ndarray
   low: np.ndarray
   high: np.ndarray
+  names: Sequence[str] | None
 
   @classmethod
   def fit(
-    cls, problem: types.Problem, observations: np.ndarray
+    cls,
+    problem: types.Problem,
+    observations: np.ndarray,
+    names: Sequence[str] | None = None,
   ) -> UnitConverter:
     """Fits the normalized units to observations.
 
     Args:
       problem: problem that all systems share, in the variables' own units.
       observations: [..., N, D] observational rows of each system, N at least 2.
+      names: names of the variables for error messages, instead of their
+        numbers.
 
     Returns:
       The converter.
+
+    Raises:
+      errors.UsageError: float32 cannot hold a domain in normalized units.
     """
     problem = jax.tree.map(np.asarray, problem)
-    with jax.enable_x64(True):
-      fit_each = functools.partial(fit, problem)
-      for _ in np.shape(observations)[:-2]:
-        fit_each = jax.vmap(fit_each)
-      location, scale = map(
-        np.asarray, fit_each(jnp.asarray(observations, jnp.float64))
-      )
     low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
-    copies = jax.tree.map(
-      lambda leaf: np.broadcast_to(
-        leaf if leaf.dtype == bool else np.float32(leaf),
-        (*location.shape[:-1], *leaf.shape),
-      ),
-      problem,
-    )
-    # Variables that may not be set have no domain; their ends may be infinite.
-    normalized = {
-      name: np.float32(
-        np.where(problem.settable, (end - location) / scale, 0.0)
+    with np.errstate(over='ignore', invalid='ignore'):
+      with jax.enable_x64(True):
+        fit_each = functools.partial(fit, problem)
+        for _ in np.shape(observations)[:-2]:
+          fit_each = jax.vmap(fit_each)
+        location, scale = map(
+          np.asarray, fit_each(jnp.asarray(observations, jnp.float64))
+        )
+      # Variables that may not be set have no domain; their ends may be
+      # infinite.
+      normalized = {
+        name: np.float32(
+          np.where(problem.settable, (end - location) / scale, 0.0)
+        )
+        for name, end in (('low', low), ('high', high))
+      }
+      copies = jax.tree.map(
+        lambda leaf: np.broadcast_to(
+          leaf if leaf.dtype == bool else np.float32(leaf),
+          (*location.shape[:-1], *leaf.shape),
+        ),
+        problem,
       )
-      for name, end in (('low', low), ('high', high))
-    }
-    return cls(copies._replace(**normalized), location, scale, low, high)
+    units = cls(
+      copies._replace(**normalized), location, scale, low, high, names
+    )
+    units._check(np.asarray(np.isfinite(observations).all(-2)))
+    return units
+
+  def _check(self, is_finite: np.ndarray) -> None:
+    """Raises if a variable cannot be normalized.
+
+    Args:
+      is_finite: [..., D] bool, whether all observations are finite. The caller
+        handles the others.
+    """
+    for *system, j in np.argwhere(is_finite & ~np.isfinite(self.scale)):
+      raise errors.UsageError(
+        f'{self._name(j)} cannot be normalized: its observations, of mean '
+        f'{self.location[*system, j]:.3g}, or its domain are too large'
+      )
+    low, high = self.problem.low, self.problem.high
+    step = np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    is_held = high - low >= _MIN_STEPS * step
+    for *system, j in np.argwhere(is_finite & self.problem.settable & ~is_held):
+      raise errors.UsageError(
+        f'the domain of {self._name(j)} is [{self.low[j]:.12g}, '
+        f'{self.high[j]:.12g}], which float32 cannot resolve in units of the '
+        f'observations, of mean {self.location[*system, j]:.6g} and standard '
+        f'deviation {self.scale[*system, j]:.3g}; it must be wider, or the '
+        'observations closer to it'
+      )
 
   def to_normalized(self, values: np.ndarray) -> np.ndarray:
-    """Converts [..., D] values in own units to normalized ones, float32."""
+    """Converts [..., D] values in own units to normalized ones, float32.
+
+    Args:
+      values: [..., D] values in own units; normalized, they may be not finite
+        only where they are not.
+
+    Raises:
+      errors.UsageError: a value is too large for float32.
+    """
     values = np.asarray(values)
     location, scale = (
       self._add_axes(values, x) for x in (self.location, self.scale)
     )
-    return ((values - location) / scale).astype(np.float32)
+    with np.errstate(over='ignore'):
+      normalized = ((values - location) / scale).astype(np.float32)
+    for *index, j in np.argwhere(
+      np.isfinite(values) & ~np.isfinite(normalized)
+    ):
+      raise errors.UsageError(
+        f'{self._name(j)} is {values[*index, j]:.6g}, which is too large for '
+        'float32 in units of its observations'
+      )
+    return normalized
 
   def to_own_units(self, values: np.ndarray) -> np.ndarray:
     """Converts [..., D] normalized values to own units, float64.
@@ -171,6 +233,10 @@ class UnitConverter:
     )
     return types.Intervention._make((mask, values))
 
+  def _name(self, j):
+    """Returns the name of variable j in messages."""
+    return f'variable {j}' if self.names is None else repr(self.names[j])
+
   def _add_axes(self, values, array):
     """Reshapes a [..., D] array so that it broadcasts to values."""
     lead = array.shape[:-1]
@@ -179,7 +245,7 @@ class UnitConverter:
 
 
 def stack_copies(problem: types.Problem, times: int) -> types.Problem:
-  """Stacks copies of a problem along a new leading axis."""
+  """Stacks copies of a problem of numpy arrays along a new leading axis."""
   return jax.tree.map(
-    lambda leaf: jnp.broadcast_to(leaf, (times, *jnp.shape(leaf))), problem
+    lambda leaf: np.broadcast_to(leaf, (times, *np.shape(leaf))), problem
   )

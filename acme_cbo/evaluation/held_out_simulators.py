@@ -26,8 +26,6 @@ from acme_cbo.policies import episode
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 
-# Seeds below this are those of training.
-_FIRST_SEED = 2**31
 # Maximum number of systems that are run at once.
 _CHUNK = 64
 
@@ -73,7 +71,11 @@ class HeldOutSimulators:
       stall_seconds: maximum time for a step of the simulators.
     """
     self._stall_seconds = stall_seconds
-    self._seeds = [_FIRST_SEED + seed * num_tasks + i for i in range(num_tasks)]
+    first = environment.FIRST_HELD_OUT_SEED
+    num_seeds = environment.MAX_SEED + 1 - first
+    self._seeds = [
+      first + (seed * num_tasks + i) % num_seeds for i in range(num_tasks)
+    ]
     self._key = jax.random.fold_in(jax.random.PRNGKey(seed), 0x51A)
     self._make, self._horizon = make, horizon
     self._problem = problem
@@ -170,7 +172,9 @@ class HeldOutSimulators:
       own_rows = pool.reset(
         seeds, [0] * len(seeds), self._horizon.num_observations
       )
-      units = normalization.UnitConverter.fit(self._problem, own_rows)
+      units = normalization.UnitConverter.fit(
+        self._problem, own_rows, pool.variables
+      )
       rows = units.to_normalized(own_rows)
 
       def choose_each(step, memory):

@@ -37,8 +37,6 @@ from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
-_MAX_SEED = 2**31 - 1
-
 
 class Simulated(threaded.Threaded):
   """Runtime in which every actor has one simulator for each of its rollouts."""
@@ -167,16 +165,17 @@ class Simulated(threaded.Threaded):
     num_tasks, group = parts.update.num_tasks, parts.update.num_generations
     num_steps = parts.horizon.num_interventions
     key, key_seeds, key_act = jax.random.split(item.key, 3)
-    seeds = np.asarray(
-      jax.random.randint(key_seeds, (num_tasks,), 0, _MAX_SEED)
-    ).tolist()
+    drawn = jax.random.randint(key_seeds, (num_tasks,), 0, environment.MAX_SEED)
+    seeds = (np.asarray(drawn) % environment.FIRST_HELD_OUT_SEED).tolist()
     own = pool.reset(
       np.repeat(seeds, group).tolist(),
       list(range(group)) * num_tasks,
       parts.horizon.num_observations,
     )
     observations = own[::group]
-    units = normalization.UnitConverter.fit(self._problem, observations)
+    units = normalization.UnitConverter.fit(
+      self._problem, observations, pool.variables
+    )
     problems, rows = units.problem, units.to_normalized(observations)
     choice_keys = jax.random.split(key_act, num_steps)
     prefixes, states = programs['begin'](item.params, problems, rows)

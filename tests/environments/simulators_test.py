@@ -214,7 +214,7 @@ class MatchingFactoryTest(absltest.TestCase):
     self.assertTrue(closed)
 
 
-class UnitConverterTest(absltest.TestCase):
+class UnitConverterTest(parameterized.TestCase):
   def test_no_digits_are_lost_far_from_zero(self):
     problem = problem_lib.from_simulator(made.Slope(), 1)
     rng = np.random.default_rng(0)
@@ -233,6 +233,59 @@ class UnitConverterTest(absltest.TestCase):
       np.testing.assert_array_equal(
         own[:, :2], np.broadcast_to(getattr(problem, end)[:2], (4, 2))
       )
+
+  def _fit(self, rows, **domains):
+    with mock.patch.object(made.Slope, 'domains', domains):
+      problem = problem_lib.from_simulator(made.Slope(), 1)
+    return normalization.UnitConverter.fit(
+      problem, np.asarray(rows), made.Slope.variables
+    )
+
+  @parameterized.parameters(
+    (-0.7, 0.3, 0.0),
+    (1e8, 1e8 + 1, 1e8 + 0.4),
+    (0.0, 1e-50, 4e-51),
+    (0.0, 1e39, 3e38),
+  )
+  def test_values_are_in_the_domain_to_the_bit(self, low, high, value):
+    rng = np.random.default_rng(0)
+    rows = rng.normal([value, 0, 0], [(high - low) / 5, 1, 1], (2, 30, 3))
+    units = self._fit(rows, x=(low, high))
+    for end, expected in (('low', low), ('high', high)):
+      own = units.to_own_units(getattr(units.problem, end))
+      np.testing.assert_array_equal(own[:, 0], [expected, expected])
+    low_and_high = np.stack([units.problem.low, units.problem.high])
+    middle = units.to_own_units(low_and_high.mean(0))
+    np.testing.assert_allclose(
+      middle[:, 0], (low + high) / 2, rtol=0, atol=1e-5 * (high - low)
+    )
+
+  @parameterized.parameters(
+    (0.0, 1e-50, r"of 'x' is \[0, 1e-50\], which float32 cannot resolve"),
+    (1e8, 1e8 + 1, r"of 'x' is \[100000000, 100000001\], .* mean 0.5 and"),
+    (-1.5e308, 1.5e308, "'x' cannot be normalized: .*domain are too large"),
+  )
+  def test_refuses_a_domain_beyond_float32(self, low, high, sentence):
+    rows = [[0.25, 0, 1], [0.75, 1, 2]]
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      self._fit([rows, rows], x=(low, high))
+
+  def test_refuses_values_beyond_float32(self):
+    rows = [[0.25, 0, 1], [0.75, 1, 2]]
+    units = self._fit(rows, x=(0, 1))
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      "'y' is 1e\\+39, which is too large for float32 in units",
+    ):
+      units.to_normalized(np.array([[0.5, 0.5, 1e39]]))
+    np.testing.assert_array_equal(
+      units.to_normalized(np.array([0.5, 0.5, np.inf])), [0, 0, np.inf]
+    )
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      "'y' cannot be normalized: its observations, of mean 5e\\+199, or",
+    ):
+      self._fit([[0.25, 0, 0], [0.75, 1, 1e200]], x=(0, 1))
 
 
 class PoolTest(parameterized.TestCase):

@@ -104,6 +104,33 @@ class ExperienceTest(absltest.TestCase):
     self.assertBetween(min(of_x), -1000, 3000)
     self.assertBetween(max(of_x), -1000, 3000)
 
+  def test_seeds_fit_32_bits_and_are_not_those_of_held_out_systems(self):
+    drawn = np.array([5, 2**31 - 2, 2**31 - 2**20, 2**31 - 2**20 - 1])
+    pool = mock.Mock()
+    pool.reset.side_effect = InterruptedError  # Nothing else is of interest.
+    state = _state()
+    item = experience_queue.WorkItem(1, state.key, 0, state.params)
+    with (
+      mock.patch.object(jax.random, 'randint', return_value=drawn),
+      self.assertRaises(InterruptedError),
+    ):
+      _runtime()._collect(_programs(), pool, item)
+    seeds, rollouts, _ = pool.reset.call_args.args
+    kept = 2**31 - 2**20 - 1
+    self.assertEqual(seeds[::4], [5, 2**20 - 2, 0, kept])
+    self.assertEqual(rollouts, [0, 1, 2, 3] * 4)
+
+  def test_a_set_value_that_does_not_come_back(self):
+    step = made.Slope.step
+    with (
+      mock.patch.object(
+        made.Slope, 'step', lambda *args: step(*args)[[1, 0, 2]]
+      ),
+      self.assertRaisesRegex(errors.UsageError, "as '[xz]', which was set to"),
+      _runtime().session(_programs(), _state()) as update,
+    ):
+      update(_state())
+
   def test_rewards_are_in_standard_deviations_of_the_target(self):
     experience, _ = _collect()
     observations, trajectories = jax.device_get(experience.data)
