@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent import futures
 import contextlib
+import functools
 import threading
 
+from absl import logging
 import numpy as np
 
 from acme_cbo.environments import environment
+from acme_cbo.environments import real_numbers
 from acme_cbo.environments import simulator_process
 from acme_cbo.environments import simulators
 from acme_cbo.infra import cli
@@ -55,7 +58,11 @@ class Pool:
       for _ in range(size):
         self._simulators.append(make())
       stack.pop_all()  # Keeps the pool open.
-    self.variables = tuple(self._simulators[0].variables)
+    first = self._simulators[0]
+    self.variables = tuple(first.variables)
+    self._target = self.variables.index(first.target)
+    ends = [first.domains.get(name, (0, 0)) for name in self.variables]
+    self._tolerance = _tolerance(np.array(ends, np.float64))
 
   def reset(
     self, seeds: Sequence[int], rollouts: Sequence[int], num_observations: int
@@ -72,8 +79,8 @@ class Pool:
 
     Raises:
       errors.PeerError: a simulator does not answer.
-      errors.UsageError: observations have the wrong shape, are not finite, or
-        differ between rollouts with the same seed.
+      errors.UsageError: observations are not finite real numbers, have the
+        wrong shape, or differ between rollouts with the same seed.
     """
 
     def describe_call(i):
@@ -98,6 +105,7 @@ class Pool:
           f'{self._name(i)}: {describe_call(i)} returned other observations '
           'than another rollout; they must depend on the seed alone'
         )
+    self._warn_of_observations(list(first.values()))
     return observations
 
   def step(self, mask: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -112,7 +120,8 @@ class Pool:
 
     Raises:
       errors.PeerError: a simulator does not answer.
-      errors.UsageError: outcomes have the wrong shape or are not finite.
+      errors.UsageError: outcomes are not finite real numbers, have the wrong
+        shape, or do not have the values that were set.
     """
     interventions = [
       {
@@ -132,7 +141,9 @@ class Pool:
       lambda simulator, intervention: simulator.step(intervention),
       interventions,
     )
-    return self._stack(describe_call, results, (self._width,))
+    outcomes = self._stack(describe_call, results, (self._width,))
+    self._check_set_values(describe_call, mask, values, outcomes)
+    return outcomes
 
   def stop(self) -> None:
     """Cancels calls in progress: processes at once, objects after a step."""
@@ -198,14 +209,22 @@ class Pool:
     return results
 
   def _stack(self, describe_call, results, shape) -> np.ndarray:
-    """Checks the shape and the values of all results, and stacks them."""
+    """Checks the types, shape and values of all results, and stacks them."""
+    arrays = []
     for i, result in enumerate(results):
-      if np.shape(result) != shape:
+      try:
+        arrays.append(real_numbers.to_array(result))
+      except ValueError as error:
+        raise errors.UsageError(
+          f'{self._name(i)}: {describe_call(i)} returned {error}; it must '
+          'return an array of real numbers'
+        ) from error
+      if arrays[-1].shape != shape:
         raise errors.UsageError(
           f'{self._name(i)}: {describe_call(i)} returned an array of shape '
-          f'{np.shape(result)}; the shape must be {shape}'
+          f'{arrays[-1].shape}; the shape must be {shape}'
         )
-    stacked = np.stack([np.asarray(result, np.float64) for result in results])
+    stacked = np.stack(arrays)
     for i, *_, j in np.argwhere(~np.isfinite(stacked)):
       raise errors.UsageError(
         f'{self._name(i)}: {describe_call(i)} returned a value of '
@@ -213,5 +232,66 @@ class Pool:
       )
     return stacked
 
+  def _check_set_values(self, describe_call, mask, values, outcomes) -> None:
+    """Raises unless all outcomes have the values that were set."""
+    is_other = np.abs(outcomes - values) > self._tolerance
+    for i, j in np.argwhere(mask & is_other):
+      matches = np.abs(outcomes[i] - values[i, j]) <= self._tolerance[j]
+      hint = ''.join(
+        f'; {self.variables[k]!r} has that value: the columns must be in the '
+        f'order {", ".join(self.variables)}'
+        for k in np.flatnonzero(matches)[:1]
+      )
+      raise errors.UsageError(
+        f'{self._name(i)}: {describe_call(i)} returned {outcomes[i, j]} as '
+        f'{self.variables[j]!r}, which was set to {values[i, j]}'
+        f'{hint or "; an outcome must have the values that were set"}'
+      )
+
+  def _warn_of_observations(self, systems: list[np.ndarray]) -> None:
+    """Warns of observations that make scores or intervals meaningless.
+
+    Args:
+      systems: observations of each seed, arrays of [N, D].
+    """
+    if len(systems) > 1 and all(
+      np.array_equal(rows, systems[0]) for rows in systems
+    ):
+      _warn_once(
+        'the simulator returned the same observations for '
+        f'{len(systems)} different seeds: if the seed does not determine the '
+        'system, all systems are the same one, and intervals over systems mean '
+        'nothing'
+      )
+    target = self._target
+    if any((rows[:, target] == rows[0, target]).all() for rows in systems):
+      _warn_once(
+        f'the target {self.variables[target]!r} does not vary in the '
+        'observations of a seed: there is no standard deviation to measure its '
+        'improvement by, so that it is measured in units of the target itself'
+      )
+
   def _name(self, i):
     return simulator_process.display_name(self._simulators[i])
+
+
+def _tolerance(ends: np.ndarray) -> np.ndarray:
+  """Returns the largest deviations of set values in outcomes.
+
+  It allows for simulators in float32 or that print six digits.
+
+  Args:
+    ends: [D, 2] ends of the domains; zeros where there is none.
+
+  Returns:
+    [D] a hundred-thousandth of the largest value of the domain, but at most a
+    hundredth of its width.
+  """
+  width = ends[:, 1] - ends[:, 0]
+  return np.minimum(1e-5 * np.abs(ends).max(1), 0.01 * width)
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+  """Logs a warning, the first time that it is called with it."""
+  logging.warning('%s', sentence)

@@ -317,6 +317,91 @@ class PoolTest(parameterized.TestCase):
       pool.reset([0] * 16, range(16), 2)
       self.assertLess(time.monotonic() - begin, 1.6)
 
+  def _step(self, change, values=(0.25, 0.75)):
+    """Steps a pool with x and z set, whose outcomes are changed."""
+    step = made.Slope.step
+    with (
+      mock.patch.object(
+        made.Slope, 'domains', {'x': (0.0, 1.0), 'z': (1e3, 1e3 + 10)}
+      ),
+      mock.patch.object(made.Slope, 'step', lambda *args: change(step(*args))),
+      _pool(made.Slope, 1) as pool,
+    ):
+      pool.reset([5], [0], 3)
+      return pool.step(
+        np.array([[True, True, False]]), np.array([[*values, 0]])
+      )
+
+  @parameterized.parameters(
+    (
+      lambda row: row[[1, 0, 2]],
+      r"returned 1003.0 as 'x', which was set to 0.25"
+      r"; 'z' has that value: the columns must be in the order x, z, y",
+    ),
+    (
+      lambda row: np.minimum(row, 0.1),
+      "returned 0.1 as 'x', which was set to "
+      '0.25; an outcome must have the values that were set',
+    ),
+    (
+      lambda row: np.add(row, [0, 0.2, 0]),
+      "returned 1003.2 as 'z', which was set to 10",
+    ),
+    (lambda row: [1, 2, 3], "returned 1.0 as 'x', which was set to 0.25"),
+  )
+  def test_set_values_have_to_come_back(self, change, sentence):
+    with self.assertRaisesRegex(errors.UsageError, sentence):
+      self._step(change, (0.25, 1003.0))
+
+  @parameterized.parameters(
+    np.float32, lambda row: [float(f'{value:.6g}') for value in row]
+  )
+  def test_set_values_may_be_rounded(self, change):
+    x, z, _ = self._step(change, (1 / 3, 1000 + 1 / 3))[0]
+    np.testing.assert_allclose([x, z], [1 / 3, 1000 + 1 / 3], rtol=1e-5)
+
+  @parameterized.parameters(
+    (lambda row: row + 0j, 'returned complex numbers; it must return an array'),
+    (lambda row: [str(x) for x in row], 'returned texts'),
+    (lambda row: np.ma.masked_less(row, 1e9), r'masked \(missing\) values'),
+    (lambda row: [*row[:2], True], 'returned truth values'),
+  )
+  def test_outcomes_are_real_numbers(self, change, noun):
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      rf"Slope: step\({{'x': 0.25, 'z': 1003.0}}\) of seed 5, .*{noun}",
+    ):
+      self._step(change, (0.25, 1003.0))
+
+  def _warnings(self, rows, seeds=(1, 2)):
+    """Returns what is logged while observations are returned twice."""
+    simulator_pool._warn_once.cache_clear()
+
+    def reset(simulator, seed, rollout, number):
+      del simulator, rollout, number
+      return np.array(rows(seed))
+
+    with (
+      mock.patch.object(made.Slope, 'reset', reset),
+      mock.patch.object(simulator_pool.logging, 'warning') as warning,
+      _pool(made.Slope, len(seeds)) as pool,
+    ):
+      for _ in range(2):
+        pool.reset(seeds, [0] * len(seeds), 2)
+    return [call.args[1] for call in warning.call_args_list]
+
+  def test_warns_of_an_ignored_seed(self):
+    (warning,) = self._warnings(lambda seed: [[1, 2, 3], [4, 5, 6]])
+    self.assertRegex(warning, 'same observations for 2 different seeds: if')
+    self.assertEmpty(self._warnings(lambda seed: [[1, 2, 3], [4, 5, seed]]))
+    self.assertEmpty(
+      self._warnings(lambda seed: [[1, 2, 3], [4, 5, 6]], [7, 7])
+    )
+
+  def test_warns_of_a_constant_target(self):
+    (warning,) = self._warnings(lambda seed: [[1, 2, seed], [4, 5, 2]])
+    self.assertRegex(warning, "target 'y' does not vary in the observations of")
+
   def test_closes_all_processes(self):
     pids = []
     with _pool(lambda: _process(pids=pids), 3):
