@@ -12,6 +12,8 @@ _KINDS = {
   'S': 'texts',
   'U': 'texts',
 }
+# Types that have no mask.
+_PLAIN = (float, int, list)
 
 
 def to_array(values: Any) -> np.ndarray:
@@ -29,7 +31,8 @@ def to_array(values: Any) -> np.ndarray:
   """
   has_dtype = hasattr(values, '__array__')
   rows = values if isinstance(values, list | tuple) else [values]
-  if any(map(np.ma.is_masked, rows)):
+  # Rows of a list may be masked arrays, whose masks numpy would drop.
+  if any(np.ma.is_masked(row) for row in rows if type(row) not in _PLAIN):
     raise ValueError('masked (missing) values')
   try:
     # As objects, the elements of a list keep types that numpy would merge.
