@@ -100,8 +100,9 @@ def define_processes() -> None:
   flags.DEFINE_string(
     'coordinator',
     None,
-    "'host:port' of process 0, the same in all processes that train together; "
-    "needs the next two flags. Or 'slurm' under srun.",
+    "'host:port' of process 0, with the next two flags, or 'slurm' under srun. "
+    'All processes that train together need the same, and the same secret in '
+    'the environment variable ACME_CBO_SECRET.',
   )
   flags.DEFINE_integer('num_processes', None, 'Number of processes.')
   flags.DEFINE_integer(

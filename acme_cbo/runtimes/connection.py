@@ -1,6 +1,5 @@
 """Message connection of two processes that detects the loss of the peer."""
 
-from collections.abc import Iterator
 import json
 import socket
 import threading
@@ -9,6 +8,28 @@ from typing import Any
 
 # A peer that has sent nothing for this many seconds counts as lost.
 SILENCE_SECONDS = 30.0
+# Largest number of bytes of a line; a line holds a config at most.
+MAX_LINE = 1 << 20
+# Largest number of bytes of a payload whose size the receiver cannot know.
+MAX_PAYLOAD = 1 << 30
+# Largest number of characters of a peer's text in a message to the user.
+_MAX_TEXT = 500
+
+
+def printable(text: Any) -> str:
+  """Returns text of a peer in a form that is safe to print.
+
+  Args:
+    text: value that a peer sent, usually a string.
+
+  Returns:
+    The text without control characters, which are escaped, and cut off if it is
+    long.
+  """
+  return ''.join(
+    character if character.isprintable() else ascii(character)[1:-1]
+    for character in str(text)[:_MAX_TEXT]
+  )
 
 
 class Connection:
@@ -20,15 +41,16 @@ class Connection:
 
   Attributes:
     socket: connected socket.
+    max_payload: largest number of bytes of a payload to receive.
   """
 
-  def __init__(self, connection: socket.socket):
+  def __init__(self, connection: socket.socket, max_payload: int = 0):
     self.socket = connection
+    self.max_payload = max_payload
     self.socket.settimeout(SILENCE_SECONDS)
     self._buffer = bytearray()
     self._header: dict[str, Any] | None = None
-    self._pending: list[dict[str, Any]] = []
-    self._last_received = time.monotonic()
+    self._last_received = self._message_begin = time.monotonic()
     self._send_lock = threading.Lock()
     self._is_broken = False
 
@@ -65,29 +87,56 @@ class Connection:
     except OSError:
       self._is_broken = True
 
-  def receive_first(self, seconds: float) -> dict[str, Any]:
-    """Waits for the first object that is not a heartbeat.
+  def receive_line(self, deadline: float, limit: int = MAX_LINE) -> bytes:
+    """Waits for a whole line.
 
     Args:
-      seconds: timeout in seconds.
+      deadline: value of `time.monotonic()` by which the line has to be
+        complete.
+      limit: largest number of bytes of the line.
+
+    Returns:
+      The line, without its newline.
+
+    Raises:
+      ConnectionError: the peer has disconnected, or the line is too long; the
+        message continues a sentence that begins with the peer's name.
+      TimeoutError: the line was not complete in time; likewise.
+    """
+    try:
+      while (line := self._take_line(limit)) is None:
+        # A timeout of 0 would make the socket non-blocking.
+        self.socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+        received = self.socket.recv(limit + 1)
+        if not received:
+          raise ConnectionError('disconnected unexpectedly')
+        self._buffer += received
+        if time.monotonic() > deadline:
+          raise TimeoutError
+    except TimeoutError:
+      raise TimeoutError('did not send a whole line in time') from None
+    except ConnectionResetError:
+      raise ConnectionError('disconnected unexpectedly') from None
+    finally:
+      self.socket.settimeout(SILENCE_SECONDS)
+    return line
+
+  def receive_first(self, deadline: float) -> dict[str, Any]:
+    """Waits for the first object, which has no payload.
+
+    Args:
+      deadline: see `receive_line`.
 
     Returns:
       The object.
 
     Raises:
-      ConnectionError: the peer has disconnected.
-      TimeoutError: nothing was received in time.
+      ConnectionError: see `receive_line`, or the line is not a JSON object.
+      TimeoutError: see `receive_line`.
     """
-    deadline = time.monotonic() + seconds
-    while True:
-      self.socket.settimeout(max(deadline - time.monotonic(), 0.01))
-      messages, cause = self.receive(True)
-      self.socket.settimeout(SILENCE_SECONDS)
-      if messages:
-        first, *self._pending = messages
-        return first
-      if cause:
-        raise ConnectionError(cause)
+    message = _parse_object(self.receive_line(deadline))
+    self._last_received = self._message_begin = time.monotonic()
+    return message
 
   def receive(self, is_ready: bool) -> tuple[list[dict[str, Any]], str]:
     """Receives the available objects, without heartbeats.
@@ -96,46 +145,98 @@ class Connection:
       is_ready: whether the socket is readable; if so, this reads from it.
 
     Returns:
-      Objects, and the reason if the peer is lost, else ''.
-
-    Raises:
-      TimeoutError: the socket was not readable within its timeout.
+      Objects, and the reason if the peer is lost, else ''. The reason continues
+      a sentence that begins with the peer's name.
     """
-    pending, self._pending = self._pending, []
-    if not is_ready and pending:
-      return pending, ''
-    if not is_ready:
-      silence = time.monotonic() - self._last_received
-      is_lost = silence > SILENCE_SECONDS
-      return [], f'sent nothing for {silence:.0f} s' if is_lost else ''
-    self._last_received = time.monotonic()
+    now, cause = time.monotonic(), ''
+    if is_ready:
+      try:
+        received = self.socket.recv(1 << 20)
+      except OSError:  # The peer reset the connection.
+        received = b''
+      self._buffer += received
+      self._last_received = now
+      if not received:
+        cause = 'disconnected unexpectedly'
+    elif now - self._last_received > SILENCE_SECONDS:
+      cause = f'sent nothing for {now - self._last_received:.0f} s'
+    messages: list[dict[str, Any]] = []
     try:
-      received = self.socket.recv(1 << 20)
-    except TimeoutError:
-      raise
-    except OSError:  # The peer reset the connection.
-      received = b''
-    self._buffer += received
-    messages = [*pending, *filter(None, self._parse())]
-    return messages, '' if received else 'disconnected unexpectedly'
+      while (message := self._take_message()) is not None:
+        self._message_begin = now
+        if message:
+          messages.append(message)
+    except ConnectionError as error:
+      return messages, str(error)
+    if not self._buffer and self._header is None:
+      self._message_begin = now
+    # The sender gives up line and payload after `SILENCE_SECONDS` each.
+    elif not cause and now - self._message_begin > 2 * SILENCE_SECONDS:
+      cause = f'did not complete a message within {2 * SILENCE_SECONDS:.0f} s'
+    return messages, cause
+
+  def shut_down(self) -> None:
+    """Makes a thread that receives find the peer disconnected."""
+    try:
+      self.socket.shutdown(socket.SHUT_RDWR)
+    except OSError:
+      self._is_broken = True  # The peer has disconnected already.
 
   def close(self) -> None:
     """Closes the connection."""
     self.socket.close()
 
-  def _parse(self) -> Iterator[dict[str, Any]]:
-    """Removes complete objects from the buffer and yields them."""
-    while True:
-      if self._header is None:
-        line, newline, rest = self._buffer.partition(b'\n')
-        if not newline:
-          return
-        self._header, self._buffer = dict(json.loads(line)), rest
-      size = self._header.get('bytes', 0)
-      if len(self._buffer) < size:
-        return
-      header, self._header = self._header, None
-      if 'bytes' in header:
-        header['payload'] = bytes(self._buffer[:size])
-        del self._buffer[:size]
-      yield header
+  def _take_line(self, limit: int) -> bytes | None:
+    """Removes a line from the buffer; returns None if it is not complete."""
+    end = self._buffer.find(b'\n', 0, limit + 1)
+    if end >= 0:
+      line = bytes(self._buffer[:end])
+      del self._buffer[: end + 1]
+      return line
+    if len(self._buffer) > limit:
+      raise ConnectionError(f'sent a line of more than {limit:,} bytes')
+    return None
+
+  def _take_message(self) -> dict[str, Any] | None:
+    """Removes an object from the buffer; returns None if it is incomplete."""
+    if self._header is None:
+      line = self._take_line(MAX_LINE)
+      if line is None:
+        return None
+      self._header = _parse_object(line)
+      self._check_size(self._header.get('bytes', 0))
+    size = self._header.get('bytes', 0)
+    if len(self._buffer) < size:
+      return None
+    header, self._header = self._header, None
+    if 'bytes' in header:
+      header['payload'] = bytes(self._buffer[:size])
+      del self._buffer[:size]
+    return header
+
+  def _check_size(self, size: Any) -> None:
+    """Checks the size of a payload before any of it is stored."""
+    if type(size) is not int or not 0 <= size <= self.max_payload:
+      raise ConnectionError(
+        f'announced {printable(size)} bytes where at most '
+        f'{self.max_payload:,} are expected'
+      )
+
+
+def _parse_object(line: bytes) -> dict[str, Any]:
+  """Returns the JSON object of a line.
+
+  Args:
+    line: line that a peer sent.
+
+  Raises:
+    ConnectionError: the line is not a JSON object of the protocol.
+  """
+  try:
+    message = json.loads(line)
+  except (ValueError, RecursionError):
+    message = None
+  # The payload follows the line; it is never in it.
+  if not isinstance(message, dict) or 'payload' in message:
+    raise ConnectionError(f'sent an invalid message: {line[:60]!r}')
+  return message

@@ -13,7 +13,8 @@ from typing import IO
 
 from acme_cbo.infra import cpu
 from acme_cbo.infra import errors
-from acme_cbo.runtimes import process_group
+from acme_cbo.runtimes import addresses
+from acme_cbo.runtimes import handshake
 
 # Linux: option of prctl that sets the signal sent when the parent exits.
 _PR_SET_PDEATHSIG = 1
@@ -29,8 +30,9 @@ def run(
 ) -> int:
   """Runs a program in several processes until all have ended.
 
-  Prints their output, with the name of the process before each line. Signals
-  are forwarded to process 0, which shuts down the others.
+  They listen on this machine alone, and get a common secret. Prints their
+  output, with the name of the process before each line. Signals are forwarded
+  to process 0, which shuts down the others.
 
   Args:
     command: program and first arguments of each process.
@@ -47,7 +49,8 @@ def run(
     raise errors.UsageError(
       f'--processes is {num_processes}; it must be at least 1'
     )
-  port = process_group.free_port()
+  port = addresses.free_port()
+  environment = {**os.environ, handshake.VARIABLE: handshake.new_secret()}
   cores = cpu.split_cores(num_processes)
   processes = [
     subprocess.Popen(
@@ -60,6 +63,7 @@ def run(
       ],
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
+      env=environment,
       # Otherwise Ctrl-C in a terminal would reach all of them.
       process_group=0,
       # Safe after a fork: this process has not started any threads yet.

@@ -1,29 +1,35 @@
 """Groups of processes, on one or several machines, that train together.
 
 Process 0 is the coordinator: it alone reads and writes files, and commands the
-updates of the workers. Commands use one connection of each worker to process 0.
-XLA exchanges arrays over connections of its own, which do not report a lost
-process: they end this process without naming it, or wait forever.
+updates of the workers. Commands use one connection of each worker to process 0;
+both sides first prove that they know the secret of the run. XLA exchanges
+arrays over connections of its own, which do not report a lost process: they end
+this process without naming it, or wait forever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+import dataclasses
 import json
 import os
 import queue
 import select
+import signal as signals
 import socket
 import sys
 import threading
 import time
-from typing import Any, NamedTuple, NoReturn
+import traceback
+from typing import Any, NoReturn
 
 from acme_cbo.infra import errors
 from acme_cbo.infra import extras
 from acme_cbo.infra import provenance
+from acme_cbo.runtimes import addresses
 from acme_cbo.runtimes import connection
+from acme_cbo.runtimes import handshake
 
 # Seconds between two heartbeats.
 _BEAT_SECONDS = 2.0
@@ -34,20 +40,22 @@ _CAUSE_SECONDS = 5.0
 _LEAVE_SECONDS = 30.0
 # Seconds between two checks for signals.
 _POLL_SECONDS = 0.2
-# Seconds that a new connection has to introduce itself.
-_HELLO_SECONDS = 5.0
 # Exceptions of XLA if an exchange of arrays fails.
 _EXCHANGE_ERRORS = (ValueError, RuntimeError)
+# Reply of a worker at a barrier; other replies name their update.
+_BARRIER = 'barrier'
 
 
-class ProcessSpec(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ProcessSpec:
   """Specification of one process of a group.
 
   Attributes:
-    host: host of process 0.
+    host: host of process 0, and the only address on which it listens.
     port: port on which process 0 listens.
     num_processes: number of processes of the group.
     process_id: number of this process, from 0.
+    secret: secret that only the processes of the group know.
     join_seconds: number of seconds to wait for all processes to join.
   """
 
@@ -55,6 +63,7 @@ class ProcessSpec(NamedTuple):
   port: int
   num_processes: int
   process_id: int
+  secret: str = dataclasses.field(repr=False)
   join_seconds: float = 300.0
 
 
@@ -73,7 +82,8 @@ def spec_from_flags(
     The `ProcessSpec`, or None if no flag is set.
 
   Raises:
-    errors.UsageError: a flag is missing or invalid.
+    errors.UsageError: a flag is missing or invalid, or the environment has no
+      secret.
   """
   if coordinator == 'slurm':
     if num_processes is not None or process_id is not None:
@@ -89,19 +99,25 @@ def spec_from_flags(
       'several processes need all three of --coordinator=host:port, '
       '--num_processes and --process_id'
     )
-  host, _, port = coordinator.rpartition(':')
-  host = host.removeprefix('[').removesuffix(']')
-  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+  try:
+    host, port = addresses.parse(coordinator)
+  except ValueError as error:
     raise errors.UsageError(
       f'--coordinator={coordinator} is not an address; give one that all '
       "processes can reach, such as 10.0.0.1:8476, or 'slurm'"
-    )
+    ) from error
   if num_processes < 1 or not 0 <= process_id < num_processes:
     raise errors.UsageError(
       f'--process_id is {process_id} and --num_processes is {num_processes}; '
       'processes are numbered from 0 to --num_processes - 1'
     )
-  return ProcessSpec(host, int(port), num_processes, process_id)
+  return ProcessSpec(
+    host,
+    port,
+    num_processes,
+    process_id,
+    handshake.secret_from_environment(),
+  )
 
 
 def _slurm() -> ProcessSpec:
@@ -115,7 +131,13 @@ def _slurm() -> ProcessSpec:
   job = slurm.SlurmJobEnvironment()
   # All processes know the job number; two jobs may share a machine.
   port = 20000 + int(job.job_id.partition('_')[0]) % 20000
-  return ProcessSpec(job.hostnames[0], port, job.num_tasks, job.global_rank)
+  return ProcessSpec(
+    job.hostnames[0],
+    port,
+    job.num_tasks,
+    job.global_rank,
+    handshake.secret_from_environment(),
+  )
 
 
 class SingleProcess:
@@ -151,6 +173,7 @@ class Coordinator(SingleProcess):
   Attributes:
     size: number of processes.
     config: config of the run.
+    names: names of the processes that have joined, by number.
   """
 
   def __init__(self, spec: ProcessSpec, welcome: dict[str, Any]):
@@ -167,22 +190,23 @@ class Coordinator(SingleProcess):
     self.size, self.config = spec.num_processes, welcome['config']
     self._signal: int | None = None
     self._lost: str | None = None
+    self._has_monitor_failed = False
     self._is_lost, self._is_leaving = threading.Event(), threading.Event()
     self._write: Callable[[str], Any] = lambda reason: None
     self._peers: dict[int, connection.Connection] = {}
-    self._names = {0: _name(0)}
+    self.names = {0: _name(0)}
     self._replies: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {
       i: queue.SimpleQueue() for i in range(1, self.size)
     }
     try:
-      with _listen(spec.port) as server:
+      with addresses.listen(spec.host, spec.port) as server:
         self._accept_workers(server, spec)
     except BaseException as error:
-      self._broadcast({'lost': _failure_message(self._names[0], error)})
+      self._broadcast({'lost': f'{self.names[0]} {_failure(error)}'})
       for peer in self._peers.values():
         peer.close()
       raise
-    self._broadcast({'name': self._names[0], **welcome})
+    self._broadcast({'name': self.names[0], **welcome})
     self._wake_reader, self._wake_writer = socket.socketpair()
     self._thread = threading.Thread(target=self._monitor, name='processes')
     self._thread.start()
@@ -200,24 +224,33 @@ class Coordinator(SingleProcess):
     self._broadcast(message)
 
   def request(
-    self, process_id: int, message: dict[str, Any], payload: bytes
+    self, process_id: int, update: int, payload: bytes, reply_bytes: int
   ) -> dict[str, Any]:
-    """Sends a command to one worker and waits for its reply.
+    """Asks one worker for its part of an update and waits for its reply.
 
     Args:
       process_id: number of the worker.
-      message: JSON object that `Worker.commands` yields.
+      update: number of the update; `Worker.commands` yields it as `update`.
       payload: raw bytes to send with it.
+      reply_bytes: number of bytes of the reply's payload.
 
     Returns:
       Message of `Worker.reply`.
 
     Raises:
-      errors.PeerError: a worker is lost.
+      errors.PeerError: a worker is lost, or this one sent another reply.
     """
     self._check_peers()
-    self._peers[process_id].send(message, payload)
-    return self._wait_for_reply(process_id)
+    peer = self._peers[process_id]
+    peer.max_payload = reply_bytes
+    peer.send({'update': update}, payload)
+    reply = self._wait_for_reply(process_id, update)
+    if len(reply['payload']) != reply_bytes:
+      raise errors.PeerError(
+        f'{self.names[process_id]} sent {len(reply["payload"]):,} bytes for '
+        f'update {update}, which takes {reply_bytes:,}'
+      )
+    return reply
 
   def barrier(self) -> None:
     """Waits until all workers have called `Worker.barrier`.
@@ -229,7 +262,7 @@ class Coordinator(SingleProcess):
       errors.PeerError: a worker is lost.
     """
     for process_id in self._peers:
-      self._wait_for_reply(process_id)
+      self._wait_for_reply(process_id, _BARRIER)
     self.command({'met': True})
 
   def received_signal(self) -> int | None:
@@ -280,7 +313,7 @@ class Coordinator(SingleProcess):
     if isinstance(error, errors.Interrupted):
       self._broadcast({'interrupted': error.signal})
     elif error is not None:
-      message = self._lost or _failure_message(self._names[0], error)
+      message = self._lost or f'{self.names[0]} {_failure(error)}'
       self._broadcast({'lost': message})
     else:
       self._broadcast({'end': True})
@@ -292,33 +325,23 @@ class Coordinator(SingleProcess):
       peer.close()
     if self._lost is None:
       leave_xla()
+    if error is None and self._has_monitor_failed:
+      raise errors.PeerError(self._lost)
 
   def _accept_workers(self, server: socket.socket, spec: ProcessSpec) -> None:
     """Accepts connections until all workers have joined."""
     deadline = time.monotonic() + spec.join_seconds
-    while missing := {*range(1, self.size)} - self._peers.keys():
-      left = deadline - time.monotonic()
-      if left <= 0:
-        numbers = errors.format_list(
-          [*map(str, sorted(missing))], 5, 'more', ', '
-        )
-        raise errors.PeerError(
-          f'process {numbers} of {self.size} did not connect to {spec.host}:'
-          f'{spec.port} within {spec.join_seconds:.0f} s'
-        )
-      server.settimeout(left)
-      try:
-        peer = connection.Connection(server.accept()[0])
-      except TimeoutError:
-        continue
-      try:
-        process_id, size, name = _parse_introduction(
-          peer.receive_first(_HELLO_SECONDS)
-        )
-      except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        peer.close()  # The client is not one of the workers.
-        continue
-      if size != self.size or process_id not in missing:
+    with contextlib.closing(
+      handshake.accept(server, spec.secret, self.size, deadline)
+    ) as accepted:
+      while missing := {*range(1, self.size)} - self._peers.keys():
+        peer, message = next(accepted, (None, {}))
+        if peer is None:
+          raise errors.PeerError(_not_joined_message(missing, server, spec))
+        process_id, size, name = _parse_introduction(message)
+        if size == self.size and process_id in missing:
+          self._peers[process_id], self.names[process_id] = peer, name
+          continue
         peer.send(
           {
             'lost': f'process 0 has {self.size} processes and waits for '
@@ -326,13 +349,20 @@ class Coordinator(SingleProcess):
           }
         )
         peer.close()
-        continue
-      self._peers[process_id], self._names[process_id] = peer, name
 
-  def _wait_for_reply(self, process_id: int) -> dict[str, Any]:
+  def _wait_for_reply(
+    self, process_id: int, answers: int | str
+  ) -> dict[str, Any]:
+    """Waits for the reply of a worker to a request or a barrier."""
     reply = self._replies[process_id].get()
     if reply is None:
       raise errors.PeerError(self._lost)
+    if reply['answer'] != answers:
+      raise errors.PeerError(
+        f'{self.names[process_id]} sent its reply to '
+        f'{connection.printable(reply["answer"])} where that to {answers} was '
+        'expected'
+      )
     return reply
 
   def _broadcast(self, message: dict[str, Any], exclude: int = 0) -> None:
@@ -345,7 +375,16 @@ class Coordinator(SingleProcess):
       raise errors.PeerError(self._lost)
 
   def _monitor(self) -> None:
-    """Main loop of the thread that receives messages and detects losses."""
+    """Main function of the thread that receives messages and detects losses."""
+    try:
+      self._watch()
+    except BaseException as error:  # noqa: BLE001 - the main thread raises it.
+      traceback.print_exc()
+      self._has_monitor_failed = True
+      self._end_all(_monitor_failure(self.names[0], error))
+
+  def _watch(self) -> None:
+    """Receives messages and detects losses until all workers have left."""
     active = dict(self._peers)
     last_heartbeat = 0.0
     while active:
@@ -364,22 +403,32 @@ class Coordinator(SingleProcess):
       for process_id, peer in [*active.items()]:
         messages, cause = peer.receive(peer.socket in ready)
         for message in messages:
+          if invalid := _invalid_part(message):
+            cause = f'sent an invalid message: {invalid}'
+            break
           self._signal = message.get('signal', self._signal)
           if 'left' in message:
             active.pop(process_id, None)
           if 'answer' in message:
             self._replies[process_id].put(message)
-          cause = message.get('failed', cause)
+          if 'failed' in message:
+            cause = connection.printable(message['failed'])
         if cause and process_id in active:
           active.pop(process_id)
           if not self._is_leaving.is_set():
-            self._handle_loss(process_id, cause)
+            self._end_all(f'{self.names[process_id]} {cause}', process_id)
 
-  def _handle_loss(self, process_id: int, cause: str) -> None:
+  def _end_all(self, reason: str, exclude: int = 0) -> None:
+    """Ends all processes.
+
+    Args:
+      reason: message that says which process is lost, and why.
+      exclude: number of the lost process.
+    """
     if self._lost is not None:
       return  # Later losses are consequences of the first one.
-    self._lost = f'{self._names[process_id]} {cause}'
-    self._broadcast({'lost': self._lost}, exclude=process_id)
+    self._lost = reason
+    self._broadcast({'lost': reason}, exclude)
     self._is_lost.set()
     for replies in self._replies.values():
       replies.put(None)
@@ -403,6 +452,7 @@ class Worker:
   Attributes:
     size: number of processes.
     config: config of process 0.
+    coordinator: name of process 0.
     welcome: message that process 0 sent when this process joined.
   """
 
@@ -425,15 +475,11 @@ class Worker:
       }
     )
     try:
-      self.welcome = self._connection.receive_first(spec.join_seconds)
-    except (OSError, ValueError) as error:
-      raise errors.PeerError(
-        f'process 0 at {spec.host}:{spec.port} has ended, or does not wait '
-        'for this process'
-      ) from error
-    if lost := self.welcome.get('lost'):
-      raise errors.PeerError(lost)
-    self._coordinator = self.welcome['name']
+      self.welcome = _receive_welcome(self._connection, spec)
+    except BaseException:
+      self._connection.close()
+      raise
+    self.coordinator = connection.printable(self.welcome['name'])
     self.config = self.welcome['config']
     self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     self._has_left = threading.Event()
@@ -478,20 +524,23 @@ class Worker:
       errors.Interrupted: a signal ended the run.
       errors.PeerError: process 0 has ended.
     """
-    self.reply({}, b'')
+    self.reply(_BARRIER, {}, b'')
     for message in self.commands(lambda: None):
       if 'met' in message:
         return
-    raise errors.PeerError(f'{self._coordinator} has ended')
+    raise errors.PeerError(f'{self.coordinator} has ended')
 
-  def reply(self, message: dict[str, Any], payload: bytes) -> None:
+  def reply(
+    self, answers: int | str, message: dict[str, Any], payload: bytes
+  ) -> None:
     """Sends the reply to a request of process 0.
 
     Args:
+      answers: number of the requested update.
       message: JSON object.
       payload: raw bytes to send with it.
     """
-    self._connection.send({**message, 'answer': True}, payload)
+    self._connection.send({**message, 'answer': answers}, payload)
 
   @contextlib.contextmanager
   def explain_failures(self) -> Iterator[None]:
@@ -519,16 +568,22 @@ class Worker:
       leave_xla()
       self._connection.send({'left': True})
     else:
-      self._connection.send(
-        {'failed': f'failed: {type(error).__name__}: {error}'}
-      )
+      self._connection.send({'failed': _failure(error)})
       leave_xla()
     self._has_left.set()
     self._thread.join()
     self._connection.close()
 
   def _monitor(self) -> None:
-    """Main loop of the thread that receives commands and detects losses."""
+    """Main function of the thread that receives commands and detects losses."""
+    try:
+      self._watch()
+    except BaseException as error:  # noqa: BLE001 - it ends the process.
+      traceback.print_exc()
+      _exit(_monitor_failure('this process', error))
+
+  def _watch(self) -> None:
+    """Receives commands and detects losses until this process has left."""
     last_heartbeat = 0.0
     while not self._has_left.is_set():
       ready, _, _ = select.select(
@@ -539,14 +594,17 @@ class Worker:
         last_heartbeat = time.monotonic()
       messages, cause = self._connection.receive(bool(ready))
       for message in messages:
+        if invalid := _invalid_part(message):
+          cause = f'sent an invalid message: {invalid}'
+          break
         if 'lost' in message:
-          _exit(message['lost'])
+          _exit(connection.printable(message['lost']))
         self._commands.put(message)
         if 'end' in message or 'interrupted' in message:
           self._has_left.wait()
           return
       if cause:
-        _exit(f'{self._coordinator} {cause}')
+        _exit(f'{self.coordinator} {cause}')
 
 
 SINGLE_PROCESS = SingleProcess()
@@ -576,7 +634,7 @@ def join(
     return
   group: Coordinator | Worker
   if spec.process_id == 0:
-    port = free_port()
+    port = addresses.free_port(spec.host)
     assert config is not None
     welcome = {'config': config, 'port': port, 'installed': provenance.digest()}
     group = Coordinator(spec, welcome)
@@ -610,11 +668,17 @@ def _join_xla(spec: ProcessSpec, port: int) -> Callable[[], None]:
   jax.config.update('jax_enable_recoverability', True)
   jax.config.update('jax_enable_preemption_service', False)
   jax.distributed.initialize(
-    f'{spec.host}:{port}',
+    addresses.to_text(spec.host, port),
     spec.num_processes,
     spec.process_id,
     initialization_timeout=int(spec.join_seconds),
     heartbeat_timeout_seconds=int(2 * connection.SILENCE_SECONDS),
+    # By default it listens at all addresses of this machine.
+    coordinator_bind_address=(
+      addresses.to_text(addresses.resolve(spec.host), port)
+      if spec.process_id == 0
+      else None
+    ),
   )
   return jax.distributed.shutdown
 
@@ -640,20 +704,73 @@ def _check_same_config(own: dict[str, Any], expected: dict[str, Any]) -> None:
     )
 
 
-def _parse_introduction(message: dict[str, Any]) -> tuple[int, int, str]:
+def _parse_introduction(message: dict[str, Any]) -> tuple[Any, Any, str]:
   """Returns the process id, group size and name that a worker sent."""
-  process_id, size, name = (message[x] for x in ('process', 'of', 'name'))
-  if type(process_id) is not int:
-    raise TypeError(f'{process_id!r} is not a process id')
-  return process_id, size, name
+  process_id, size, name = (message.get(x) for x in ('process', 'of', 'name'))
+  if type(process_id) is not int or type(size) is not int:
+    process_id, size = map(connection.printable, (process_id, size))
+  return process_id, size, connection.printable(name)
+
+
+def _invalid_part(message: dict[str, Any]) -> str:
+  """Returns the part of a message that its receiver cannot use, or ''."""
+  for key in ('signal', 'interrupted'):
+    number = message.get(key, signals.SIGTERM)
+    if not isinstance(number, int) or number not in signals.valid_signals():
+      return f'{key} {connection.printable(number)}'
+  for key in ('answer', 'update'):
+    if key in message and 'payload' not in message:
+      return f'{key} without payload'
+  return ''
+
+
+def _not_joined_message(
+  missing: set[int], server: socket.socket, spec: ProcessSpec
+) -> str:
+  numbers = errors.format_list([*map(str, sorted(missing))], 5, 'more', ', ')
+  message = (
+    f'process {numbers} of {spec.num_processes} did not connect to '
+    f'{addresses.to_text(spec.host, spec.port)} within '
+    f'{spec.join_seconds:.0f} s'
+  )
+  address = server.getsockname()[0]
+  if not addresses.is_hidden_loopback(spec.host, address):
+    return message
+  return (
+    f'{message}; {spec.host} is {address} on its own machine, which no other '
+    'machine can reach: give its address in the network instead'
+  )
+
+
+def _receive_welcome(
+  peer: connection.Connection, spec: ProcessSpec
+) -> dict[str, Any]:
+  """Returns the message of process 0 that all processes have joined."""
+  name = f'process 0 at {addresses.to_text(spec.host, spec.port)}'
+  try:
+    welcome = peer.receive_first(time.monotonic() + spec.join_seconds)
+  except OSError as error:
+    raise errors.PeerError(f'{name} {error}') from error
+  if 'lost' in welcome:
+    raise errors.PeerError(connection.printable(welcome['lost']))
+  types = {'name': str, 'config': dict, 'port': int, 'installed': str}
+  for key, kind in types.items():
+    if type(welcome.get(key)) is not kind:
+      raise errors.PeerError(f'{name} sent an invalid welcome: no {key}')
+  return welcome
+
+
+def _monitor_failure(name: str, error: BaseException) -> str:
+  return f'{name} no longer receives messages: {type(error).__name__}: {error}'
 
 
 def _name(process_id: int) -> str:
   return f'process {process_id} ({socket.gethostname()}, pid {os.getpid()})'
 
 
-def _failure_message(name: str, error: BaseException) -> str:
-  return f'{name} failed: {type(error).__name__}: {error}'
+def _failure(error: BaseException) -> str:
+  """Returns the end of a sentence that begins with the failed process."""
+  return connection.printable(f'failed: {type(error).__name__}: {error}')
 
 
 def _exit(reason: str | None) -> NoReturn:
@@ -662,38 +779,32 @@ def _exit(reason: str | None) -> NoReturn:
   os._exit(1)
 
 
-def free_port() -> int:
-  """Returns a port that is free at this moment."""
-  with _listen(0) as server:
-    return server.getsockname()[1]
-
-
-def _listen(port: int) -> socket.socket:
-  try:
-    return socket.create_server(
-      ('', port), family=socket.AF_INET6, dualstack_ipv6=True
-    )
-  except ValueError:  # A machine without IPv6.
-    return socket.create_server(('', port))
-  except OSError as error:
-    raise errors.UsageError(
-      f'--coordinator: cannot listen on port {port} of this machine: '
-      f'{error.strerror}; choose another port'
-    ) from error
-
-
 def _connect(spec: ProcessSpec) -> connection.Connection:
-  """Connects to process 0, which may start later than this process."""
+  """Connects to process 0, which may start later than this process.
+
+  Returns:
+    Connection to a process that has proved the secret.
+  """
   deadline = time.monotonic() + spec.join_seconds
+  address = addresses.to_text(spec.host, spec.port)
   while True:
     try:
-      return connection.Connection(
-        socket.create_connection((spec.host, spec.port), 5)
-      )
+      client = socket.create_connection((spec.host, spec.port), 5)
+      peer = connection.Connection(client, connection.MAX_PAYLOAD)
+      with contextlib.ExitStack() as stack:
+        stack.callback(peer.close)
+        handshake.prove_to_coordinator(peer, spec.secret)
+        stack.pop_all()
+        return peer
+    except handshake.WrongSecretError as error:
+      raise errors.PeerError(
+        f'process 0 at {address} {error}; all processes need the same '
+        f'{handshake.VARIABLE}'
+      ) from error
     except OSError as error:
       if time.monotonic() > deadline:
         raise errors.PeerError(
-          f'process 0 cannot be reached at {spec.host}:{spec.port} within '
+          f'process 0 cannot be reached at {address} within '
           f'{spec.join_seconds:.0f} s: {error.strerror or error}'
         ) from error
       time.sleep(0.2)

@@ -13,6 +13,8 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import agent
+from acme_cbo.infra import errors
+from acme_cbo.runtimes import connection
 from acme_cbo.runtimes import experience_queue
 from acme_cbo.runtimes import process_group
 
@@ -30,6 +32,17 @@ def pack(tree: Any) -> bytes:
   return b''.join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
 
 
+def num_bytes(like: Any) -> int:
+  """Returns the number of bytes that `pack` returns.
+
+  Args:
+    like: see `unpack`.
+  """
+  return sum(
+    np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(like)
+  )
+
+
 def unpack(content: bytes, like: Any) -> Any:
   """Inverts `pack`.
 
@@ -45,13 +58,13 @@ def unpack(content: bytes, like: Any) -> Any:
     ValueError: the number of bytes does not match the template.
   """
   leaves, structure = jax.tree.flatten(like)
-  sizes = [np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves]
-  if sum(sizes) != len(content):
+  if num_bytes(leaves) != len(content):
     raise ValueError(
-      f'received {len(content)} bytes, but the arrays have {sum(sizes)}'
+      f'received {len(content)} bytes, but the arrays have {num_bytes(leaves)}'
     )
   arrays, start = [], 0
-  for leaf, size in zip(leaves, sizes, strict=True):
+  for leaf in leaves:
+    size = num_bytes(leaf)
     part = np.frombuffer(content[start : start + size], leaf.dtype)
     arrays.append(part.reshape(leaf.shape))
     start += size
@@ -81,10 +94,11 @@ def make_collect(
 
   def collect(item: experience_queue.WorkItem) -> agent.Experience:
     reply = group.request(
-      process_id, {'update': item.update}, pack((item.params, item.key))
+      process_id, item.update, pack((item.params, item.key)), num_bytes(like)
     )
     tasks, data, key = unpack(reply['payload'], like)
-    return agent.Experience(tasks, data, reply['seed'], key)
+    seed = connection.printable(reply.get('seed'))
+    return agent.Experience(tasks, data, seed, key)
 
   return collect
 
@@ -106,11 +120,14 @@ def collect_for_learner(
   Raises:
     errors.Interrupted: a signal ended the run.
     errors.NonFiniteError: see `agent.collect`.
+    errors.PeerError: process 0 sent parameters of another size.
   """
   like = state.params, state.key
   for command in group.commands(get_signal):
-    params, key = unpack(command['payload'], like)
-    tasks, data, seed, key = agent.collect(
-      programs, params, key, command['update']
-    )
-    group.reply({'seed': seed}, pack((tasks, data, key)))
+    update = command['update']
+    try:
+      params, key = unpack(command['payload'], like)
+    except ValueError as error:
+      raise errors.PeerError(f'{group.coordinator}: {error}') from error
+    tasks, data, seed, key = agent.collect(programs, params, key, update)
+    group.reply(update, {'seed': seed}, pack((tasks, data, key)))

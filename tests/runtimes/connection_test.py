@@ -6,6 +6,7 @@ import time
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import pytest
 
 from acme_cbo.runtimes import connection
@@ -14,10 +15,12 @@ from acme_cbo.runtimes import connection
 _LARGE = bytes(1 << 26)
 
 
-class ConnectionTest(absltest.TestCase):
+class ConnectionTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.one, self.other = map(connection.Connection, socket.socketpair())
+    one, other = socket.socketpair()
+    self.one = connection.Connection(one)
+    self.other = connection.Connection(other, len(_LARGE))
     self.addCleanup(self.one.close)
     self.addCleanup(self.other.close)
 
@@ -53,9 +56,8 @@ class ConnectionTest(absltest.TestCase):
   @pytest.mark.fault
   def test_sends_nothing_after_a_partial_object(self):
     with mock.patch.object(connection, 'SILENCE_SECONDS', 0.3):
-      one, other = map(connection.Connection, socket.socketpair())
-    self.addCleanup(one.close)
-    self.addCleanup(other.close)
+      one = connection.Connection(self.one.socket)
+    other = self.other
     one.send({'a': 1}, _LARGE)
     one.send({'b': 2})
     one.close()
@@ -65,6 +67,114 @@ class ConnectionTest(absltest.TestCase):
       messages += more
     self.assertEqual(messages, [])
     self.assertEqual(cause, 'disconnected unexpectedly')
+
+  @parameterized.parameters(
+    (b'\xff\xfe\n', r"sent an invalid message: b'\xff\xfe'"),
+    (b'[1]\n', "sent an invalid message: b'[1]'"),
+    (b'{"a": \n', 'sent an invalid message: b\'{"a": \''),
+    (b'[' * 100_000 + b'\n', f"sent an invalid message: b'{'[' * 60}'"),
+    (b'1' * 5_000 + b'\n', f"sent an invalid message: b'{'1' * 60}'"),
+    (b'{"payload": "x"}\n', """sent an invalid message: b'{"payload": "x"}'"""),
+    (
+      b'{"bytes": 1000000000000000}\n',
+      'announced 1000000000000000 bytes where at most 67,108,864 are expected',
+    ),
+    (
+      b'{"bytes": -1}\n',
+      'announced -1 bytes where at most 67,108,864 are expected',
+    ),
+    (
+      b'{"bytes": "\\u001b[2J"}\n',
+      r'announced \x1b[2J bytes where at most 67,108,864 are expected',
+    ),
+  )
+  def test_invalid_data_is_the_loss_of_the_peer(self, sent, cause):
+    self.one.send({'a': 1})
+    self.one.socket.sendall(sent)
+    time.sleep(0.01)
+    self.assertEqual(self.other.receive(True), ([{'a': 1}], cause))
+
+  def test_a_line_without_end_is_the_loss_of_the_peer(self):
+    line = bytes(connection.MAX_LINE + 1)
+    sender = threading.Thread(target=self.one.socket.sendall, args=(line,))
+    sender.start()
+    cause = ''
+    while not cause:
+      messages, cause = self.other.receive(True)
+      self.assertEqual(messages, [])
+    sender.join()
+    self.assertEqual(cause, 'sent a line of more than 1,048,576 bytes')
+
+  @parameterized.parameters(b'{"a": 1', b'{"bytes": 1000}\n12')
+  def test_a_message_has_to_be_completed_in_time(self, start):
+    with mock.patch.object(connection, 'SILENCE_SECONDS', 0.1):
+      self.one.socket.sendall(start)
+      begin, cause = time.monotonic(), ''
+      while not cause:  # It is never silent.
+        self.one.socket.sendall(b' ')
+        messages, cause = self.other.receive(True)
+        self.assertEqual(messages, [])
+        time.sleep(0.005)
+    self.assertStartsWith(cause, 'did not complete a message within ')
+    self.assertBetween(time.monotonic() - begin, 0.2, 2)
+
+  def test_messages_in_pieces_may_go_on_for_ever(self):
+    with mock.patch.object(connection, 'SILENCE_SECONDS', 0.05):
+      self.one.socket.sendall(b'{"a": 0')
+      for i in range(40):
+        time.sleep(0.005)
+        self.one.socket.sendall(b'}\n{"a": %d' % (i + 1))
+        self.assertEqual(self.other.receive(True), ([{'a': i}], ''))
+
+  def test_silence_is_the_loss_of_the_peer(self):
+    self.assertEqual(self.other.receive(False), ([], ''))
+    time.sleep(0.02)
+    with mock.patch.object(connection, 'SILENCE_SECONDS', 0.01):
+      self.assertEqual(self.other.receive(False), ([], 'sent nothing for 0 s'))
+
+  def test_the_first_line_has_a_deadline(self):
+    is_over = threading.Event()
+
+    def drip():
+      while not is_over.wait(0.01):
+        self.one.socket.sendall(b'x')
+
+    sender = threading.Thread(target=drip)
+    sender.start()
+    begin = time.monotonic()
+    with self.assertRaisesRegex(TimeoutError, 'did not send a whole line'):
+      self.other.receive_line(begin + 0.1)
+    self.assertBetween(time.monotonic() - begin, 0.1, 2)
+    is_over.set()
+    sender.join()
+
+  def test_the_first_line_has_a_limit(self):
+    self.one.socket.sendall(b'x' * 11)
+    with self.assertRaisesRegex(ConnectionError, 'line of more than 10 bytes'):
+      self.other.receive_line(time.monotonic() + 10, 10)
+
+  def test_what_follows_the_first_object_is_kept(self):
+    self.one.send({'a': 1})
+    self.one.send({'b': 2})
+    deadline = time.monotonic() + 10
+    self.assertEqual(self.other.receive_first(deadline), {'a': 1})
+    self.assertEqual(self.other.receive(False), ([{'b': 2}], ''))
+
+  def test_the_end_before_the_first_line(self):
+    self.one.close()
+    with self.assertRaisesRegex(ConnectionError, 'disconnected unexpectedly'):
+      self.other.receive_first(time.monotonic() + 10)
+
+
+class PrintableTest(absltest.TestCase):
+  def test_control_characters_are_escaped(self):
+    self.assertEqual(
+      connection.printable("p\x1b[2J\u202e\ud800 'é'\n"),
+      r"p\x1b[2J\u202e\ud800 'é'\n",
+    )
+
+  def test_long_text_is_cut_off(self):
+    self.assertEqual(connection.printable('x' * 1000), 'x' * 500)
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ number, size = int(flags['process_id']), int(flags['num_processes'])
 action = flags['actions'].split(',')[number]
 print('of', size, 'at', flags['coordinator'], action, flush=True)
 print('cores', len(os.sched_getaffinity(0)), flush=True)
+print('secret', os.environ['ACME_CBO_SECRET'], flush=True)
 pathlib.Path(flags['pids'], str(os.getpid())).touch()
 if action == 'lasts':
   time.sleep(60)
@@ -82,8 +83,8 @@ class LocalLaunchTest(parameterized.TestCase):
     code, output = self._finish(self._start('ends', 'ends', 'ends'))
     self.assertEqual(code, 0)
     lines = output.splitlines()
-    self.assertLen(lines, 12)
-    addresses = set()
+    self.assertLen(lines, 15)
+    addresses, secrets = set(), set()
     for number in range(3):
       prefix = f'process {number} | '
       first, *rest = [
@@ -91,10 +92,19 @@ class LocalLaunchTest(parameterized.TestCase):
       ]
       self.assertRegex(first, r'^of 3 at 127.0.0.1:\d+ ends$')
       addresses.add(first)
-      self.assertEqual(rest[1:], ['done', 'without a last newline'])
+      self.assertRegex(rest[1], '^secret [0-9a-f]{64}$')
+      secrets.add(rest[1])
+      self.assertEqual(rest[2:], ['done', 'without a last newline'])
       cores = len(os.sched_getaffinity(0))
       self.assertEqual(rest[0], f'cores {cores // 3 or cores}')
     self.assertLen(addresses, 1)
+    self.assertLen(secrets, 1)
+
+  def test_every_launch_has_a_secret_of_its_own(self):
+    outputs = [self._finish(self._start('ends'))[1] for _ in range(2)]
+    secrets = [re.findall('secret (.*)', x) for x in outputs]
+    self.assertEqual([*map(len, secrets)], [1, 1])
+    self.assertNotEqual(*secrets)
 
   @parameterized.parameters(
     (('fails', 'ends'), 3),

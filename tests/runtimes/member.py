@@ -1,8 +1,8 @@
 """One process of a group that joins as for a training, for tests.
 
 python tests/runtimes/member.py ID SIZE PORT EVENT: process 0 commands steps
-until EVENT happens; the others print their commands. No arrays are exchanged,
-so that jax is not needed.
+until EVENT happens; the others print their commands. '- alone' is no event, but
+a short time to join. No arrays are exchanged, so that jax is not needed.
 """
 
 import os
@@ -33,7 +33,7 @@ def coordinate(group: process_group.SingleProcess, event: str) -> None:
       trigger(event, 0)
     if step > _STEPS and event == '1 stops unread':
       assert isinstance(group, process_group.Coordinator)
-      group.request(1, {'step': step}, bytes(1 << 26))
+      group.request(1, step, bytes(1 << 26), 0)
     if number := group.received_signal():
       raise errors.Interrupted(number, f'after update {step}')
     with group.explain_failures():
@@ -75,7 +75,11 @@ def main() -> None:
   """Joins the group and prints how it ended."""
   process_id, size, port = map(int, sys.argv[1:4])
   event = sys.argv[4]
-  spec = process_group.ProcessSpec('127.0.0.1', port, size, process_id, 1.5)
+  join_seconds = 1.5 if event == '- alone' else 30.0
+  secret = f'of {process_id}' if 'another secret' in event else 'of all'
+  spec = process_group.ProcessSpec(
+    '127.0.0.1', port, size, process_id, secret, join_seconds
+  )
   config = {
     'seed': int(process_id == 1 and event == '1 has another config'),
     'runtime': {'kind': 'mesh'},

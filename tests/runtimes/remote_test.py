@@ -44,8 +44,8 @@ class MakeCollectTest(absltest.TestCase):
     requests = []
 
     class Group:
-      def request(self, number, message, payload):
-        requests.append((number, message, payload))
+      def request(self, number, update, payload, reply_bytes):
+        requests.append((number, update, payload, reply_bytes))
         reply = experience.tasks, experience.data, experience.next_key
         return {'seed': experience.seed, 'payload': remote.pack(reply)}
 
@@ -64,8 +64,9 @@ class MakeCollectTest(absltest.TestCase):
       params = {'w': np.full(2, float(update))}
       item = experience_queue.WorkItem(update, key + update, update - 1, params)
       jax.tree.map(np.testing.assert_array_equal, collect(item), experience)
-      process_id, message, payload = requests.pop()
-      self.assertEqual((process_id, message), (2, {'update': update}))
+      process_id, number, payload, reply_bytes = requests.pop()
+      # Three float64, two float64 and a bool, and two uint32.
+      self.assertEqual((process_id, number, reply_bytes), (2, update, 49))
       sent, sent_key = remote.unpack(payload, (params, key))
       np.testing.assert_array_equal(sent['w'], params['w'])
       np.testing.assert_array_equal(sent_key, key + update)

@@ -17,7 +17,8 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
 
-from acme_cbo.runtimes import process_group
+from acme_cbo.runtimes import addresses
+from acme_cbo.runtimes import handshake
 from tests.support import processes
 
 _UPDATES = 20
@@ -109,8 +110,8 @@ class SeveralProcessesTest(parameterized.TestCase):
   def test_two_processes_are_two_devices_of_one(self):
     # Sums depend on the number of threads. `launchers/local.py` divides the
     # cores among processes; these two processes use all of them.
-    workdir = self.root / 'two'
-    port = process_group.free_port()
+    workdir, secret = self.root / 'two', handshake.new_secret()
+    port = addresses.free_port()
     members = [
       processes.start(
         _TRAIN,
@@ -118,7 +119,11 @@ class SeveralProcessesTest(parameterized.TestCase):
         f'--coordinator=127.0.0.1:{port}',
         '--num_processes=2',
         f'--process_id={number}',
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
+        env={
+          **os.environ,
+          handshake.VARIABLE: secret,
+          'JAX_NUM_CPU_DEVICES': '1',
+        },
       )
       for number in range(2)
     ]
@@ -261,6 +266,7 @@ class TwoHostsTest(absltest.TestCase):
     if not _may_make_hosts():
       self.skipTest('no network namespaces may be made here')
     self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.env = {**os.environ, handshake.VARIABLE: handshake.new_secret()}
 
   def _start(self, hosts, address, number, *flags):
     place = (
@@ -269,7 +275,10 @@ class TwoHostsTest(absltest.TestCase):
       f'--process_id={number}',
     )
     return processes.start(
-      _TRAIN, *_CONFIG, _MESH, *place, *flags, before=hosts[number]
+      _TRAIN,
+      *(*_CONFIG, _MESH, *place, *flags),
+      before=hosts[number],
+      env=self.env,
     )
 
   def test_train_as_one(self):

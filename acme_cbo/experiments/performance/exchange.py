@@ -26,6 +26,8 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments.performance import timing
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import cpu
+from acme_cbo.runtimes import addresses
+from acme_cbo.runtimes import handshake
 from acme_cbo.runtimes import mesh
 from acme_cbo.runtimes import process_group
 
@@ -161,26 +163,31 @@ def measure(config: config_lib.GRPOConfig, repeats: int) -> dict[str, Any]:
     ({bytes of an array: seconds to reduce it}), and `link` (the `Link`).
   """
   config = config_schema.override(config, {'runtime.kind': 'mesh'})
-  port = process_group.free_port()
+  port, secret = addresses.free_port(), handshake.new_secret()
+  specs = [
+    process_group.ProcessSpec('127.0.0.1', port, _SIZE, index, secret)
+    for index in range(_SIZE)
+  ]
   with futures.ProcessPoolExecutor(
     _SIZE, multiprocessing.get_context('spawn')
   ) as pool:
     results, _ = [
       future.result()
       for future in [
-        pool.submit(_measure_in_process, config, repeats, port, index)
-        for index in range(_SIZE)
+        pool.submit(_measure_in_process, config, repeats, spec)
+        for spec in specs
       ]
     ]
   return results
 
 
 def _measure_in_process(
-  config: config_lib.GRPOConfig, repeats: int, port: int, index: int
+  config: config_lib.GRPOConfig,
+  repeats: int,
+  spec: process_group.ProcessSpec,
 ) -> dict[str, Any]:
-  """Joins the group as process `index`, and measures as `measure` does."""
-  os.sched_setaffinity(0, cpu.split_cores(_SIZE)[index])
-  spec = process_group.ProcessSpec('127.0.0.1', port, _SIZE, index)
+  """Joins the group as one of its processes, and measures as `measure`."""
+  os.sched_setaffinity(0, cpu.split_cores(_SIZE)[spec.process_id])
   with process_group.join(spec, config.to_dict()) as group:
     parts = builder.from_config(config).parts
     runtime = mesh.Mesh(parts, group)
