@@ -105,14 +105,14 @@ class Connection:
     """
     try:
       while (line := self._take_line(limit)) is None:
-        # A timeout of 0 would make the socket non-blocking.
-        self.socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+        left = deadline - time.monotonic()
+        if left <= 0:
+          raise TimeoutError
+        self.socket.settimeout(left)
         received = self.socket.recv(limit + 1)
         if not received:
           raise ConnectionError('disconnected unexpectedly')
         self._buffer += received
-        if time.monotonic() > deadline:
-          raise TimeoutError
     except TimeoutError:
       raise TimeoutError('did not send a whole line in time') from None
     except ConnectionResetError:
