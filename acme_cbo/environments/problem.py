@@ -173,6 +173,9 @@ def _description_complaint(variables, target, goal, domains) -> str:
   for name, count in collections.Counter(map(repr, variables)).items():
     if count > 1:
       return f'two variables have the same name, {name}'
+  for name in variables:
+    if isinstance(name, str) and not name.isprintable():
+      return f'the name {name!r} has characters that cannot be shown'
   if target not in list(variables):
     return f'the target is {_is_none_of(target, variables)}'
   if goal not in list(_GOALS):

@@ -2,29 +2,30 @@
 
 import re
 
-# All control characters of Unicode but newline and tab: a terminal may run
-# commands that they encode.
-_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')
 # Cells that a spreadsheet would run, after the apostrophes of `quote_cell`, and
 # lists of numbers, which begin like them.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBERS = re.compile(r'[0-9eE+\-.,; ]*')
 
 
-def has_control(text: str) -> bool:
-  """Returns whether a text has control characters, or line breaks or tabs."""
-  return bool(_CONTROL.search(text)) or '\n' in text or '\t' in text
+def printable(text: str, keep: str = '\n\t') -> str:
+  r"""Returns a text whose characters can all be shown, as in '\x1b'.
 
-
-def printable(text: str) -> str:
-  r"""Returns a text with its control characters escaped, as in '\x1b'.
-
-  Newlines and tabs stay.
+  Control characters, by which a terminal may run commands, and characters that
+  change the direction of the text are escaped.
 
   Args:
     text: any text.
+    keep: characters that stay as they are.
   """
-  return _CONTROL.sub(lambda match: f'\\x{ord(match[0]):02x}', text)
+  if text.isprintable():
+    return text
+  return ''.join(
+    character
+    if character.isprintable() or character in keep
+    else ascii(character)[1:-1]
+    for character in text
+  )
 
 
 def quote_cell(text: str) -> str:

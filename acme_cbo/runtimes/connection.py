@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+from acme_cbo.infra import text as text_lib
+
 # A peer that has sent nothing for this many seconds counts as lost.
 SILENCE_SECONDS = 30.0
 # Largest number of bytes of a line; a line holds a config at most.
@@ -26,10 +28,7 @@ def printable(text: Any) -> str:
     The text without control characters, which are escaped, and cut off if it is
     long.
   """
-  return ''.join(
-    character if character.isprintable() else ascii(character)[1:-1]
-    for character in str(text)[:_MAX_TEXT]
-  )
+  return text_lib.printable(str(text)[:_MAX_TEXT], keep='')
 
 
 class Connection:

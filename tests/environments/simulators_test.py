@@ -144,6 +144,7 @@ class ProblemTest(parameterized.TestCase):
     ('goal', 'more', "goal is 'more'; it must be 'maximize' or 'minimize'"),
     ('goal', ['maximize'], "goal is ['maximize']; it must be"),
     ('variables', ('x', 'x', 'y'), "two variables have the same name, 'x'"),
+    ('variables', ('x', 'z\x1b', 'y'), r"the name 'z\x1b' has characters that"),
     ('variables', ('x', 'w', 'y'), "there is a domain of 'z', which is none"),
     ('domains', {'y': (0, 1)}, "target 'y' has a domain"),
     ('domains', {}, 'no variable has a domain'),

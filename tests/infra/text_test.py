@@ -11,16 +11,16 @@ class TextTest(parameterized.TestCase):
     ('plain', 'plain'),
     ('é\n\t漢', 'é\n\t漢'),
     ('\x1b[2J', r'\x1b[2J'),
-    ('a\rb\x07', r'a\x0db\x07'),
+    ('a\rb\x07', r'a\rb\x07'),
     ('\x9b31m\x7f', r'\x9b31m\x7f'),
+    ('a\u202eb', r'a\u202eb'),
   )
   def test_control_characters_are_escaped(self, raw, shown):
     self.assertEqual(text.printable(raw), shown)
 
-  def test_has_control(self):
-    for control in ('a\n', '\t', '\x1b', '\x85'):
-      self.assertTrue(text.has_control(control))
-    self.assertFalse(text.has_control('a name, é'))
+  def test_line_breaks_are_kept_unless_said_otherwise(self):
+    self.assertEqual(text.printable('a\nb'), 'a\nb')
+    self.assertEqual(text.printable('a\nb', keep=''), r'a\nb')
 
   @parameterized.parameters(
     ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),

@@ -213,7 +213,7 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
       table[name] = numbers.mask(invalid, table[name])
     else:
       table[name] = table[name].map(text.unquote_cell)
-      invalid = (table[name] == '') | table[name].map(text.has_control)
+      invalid = (table[name] == '') | ~table[name].map(str.isprintable)
       expected = 'a name without control characters'
     if invalid.any():
       row = int(invalid.to_numpy().argmax())
