@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 
 from acme_cbo.networks import action_distribution
+from acme_cbo.scms import intervention_sets
 
 # Length scales of the processes, as fractions of a domain, and noise levels:
 # variance of the noise of one outcome over that of the signal.
@@ -369,8 +370,7 @@ def _nearness_to_partial(rows, partial):
   """
   closeness = _nearness(rows.fractions - partial.fractions)  # [B, R, D]
   factors = jnp.where(partial.mask, closeness, 1.0)
-  # Factor by factor: where nothing is chosen yet, they are constants, and XLA
-  # takes seconds to compute a reduction of constants when it compiles.
+  # Factor by factor, as in `intervention_sets.contain`.
   product = functools.reduce(jnp.multiply, jnp.unstack(factors, axis=-1))
   return product * rows.row_mask
 
@@ -407,7 +407,7 @@ def _nearest_best(rows, partial, goodness):
     intervention.
   """
   nearness = _nearness_to_partial(rows, partial)
-  extends = (partial.mask <= rows.intervened).all(-1)  # [R]
+  extends = intervention_sets.contain(rows.intervened, partial.mask)
   nearness = nearness * goodness * extends
   each = nearness[:, None, :, None] * rows.nearness
   each = jnp.where(rows.intervened.T[:, :, None], each, 0.0).max(-2)

@@ -5,9 +5,11 @@ matter: which variables may be added to those chosen so far, and whether the
 chosen variables already form an allowed set.
 """
 
+import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -78,6 +80,19 @@ def is_exhausted(problem: types.Problem, spent: jax.Array) -> jax.Array:
   return ~affordable(problem, spent).any()
 
 
+def contain(sets: jax.Array, chosen: jax.Array) -> jax.Array:
+  """Returns whether sets contain all chosen variables: [M] bool.
+
+  Args:
+    sets: [M, D] bool.
+    chosen: [D] bool.
+  """
+  # Variable by variable: where nothing is chosen yet, `chosen` is a constant,
+  # and XLA takes seconds to compute a reduction of constants when it compiles.
+  each = jnp.unstack(sets | ~chosen, axis=-1)
+  return functools.reduce(jnp.logical_and, each)
+
+
 def may_add(sets: jax.Array, chosen: jax.Array) -> jax.Array:
   """Returns the variables that may be added to the chosen ones.
 
@@ -90,8 +105,7 @@ def may_add(sets: jax.Array, chosen: jax.Array) -> jax.Array:
   Returns:
     [D] bool.
   """
-  supersets = ~(chosen & ~sets).any(-1)
-  return (sets & supersets[:, None]).any(0) & ~chosen
+  return (sets & contain(sets, chosen)[:, None]).any(0) & ~chosen
 
 
 def may_stop(sets: jax.Array, chosen: jax.Array) -> jax.Array:
