@@ -21,6 +21,7 @@ import graphlib
 import pathlib
 import re
 from typing import NamedTuple
+import unicodedata
 
 import numpy as np
 
@@ -101,6 +102,18 @@ def parse(text: str, suffix: str, source: str) -> Graph:
   builder = _Builder(source)
   _READERS[suffix.lower()](text, builder)
   return builder.graph()
+
+
+def normalized_name(name: str) -> str:
+  """Returns a name in the Unicode normal form NFC.
+
+  Programs write the same letter in different ways: 'ö' may be one character, or
+  'o' and a combining mark. Names are compared in this form.
+
+  Args:
+    name: name of a variable as a file has it.
+  """
+  return unicodedata.normalize('NFC', name)
 
 
 def causal_order(parents: np.ndarray) -> list[int]:

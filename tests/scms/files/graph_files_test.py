@@ -299,6 +299,12 @@ class ErrorsTest(parameterized.TestCase):
     self.assertEqual(_edges(graph), {('A', 'B')})
 
 
+class NormalizedNameTest(absltest.TestCase):
+  def test_combining_marks_are_composed(self):
+    name = graph_files.normalized_name(' gro\u0308\u00dfe ')
+    self.assertEqual(name, ' gr\u00f6\u00dfe ')
+
+
 _WORDS = (
   'A B C A.1 "A" "x y" -> <- -- <-> , ; { } [ ] ( ) | = # // /* */ " 1 - '
   'digraph dag graph subgraph node edge strict latent latent=true directed '
