@@ -2,22 +2,27 @@
 
 The suffix of the file name selects the format:
 
-  .txt, .edges, .csv  one edge per line: `A -> B`, `A, B` or `A B`. `A` alone
-      declares a variable, `U [latent]` a latent one, and # starts a comment. A
-      .csv may begin with a header, `from,to` or `source,target`.
-  .dot, .gv  Graphviz: `digraph { A -> B -> C; A -> {D E}; U [latent] }`.
+  .txt, .edges, .csv  one edge per line: `A -> B`, `A --> B`, `A, B` or `A B`.
+      `A` alone declares a variable, `U [latent]` a latent one, and # starts a
+      comment. A .csv may begin with a header, `from,to` or `source,target`.
+  .dot, .gv  Graphviz: `digraph { A -> B -> C; A -> {D E}; U [latent] }`. If all
+      nodes are numbers and have labels, the labels are the names.
   .dagitty  DAGitty: `dag { A -> B <- C  U [latent,pos="0,1"] }`.
-  .gml  GML with `directed 1`; a latent node has `latent 1`.
+  .gml  GML with `directed 1`; the names are the labels.
   .bif  Bayesian network interchange format; only the parents of each
       probability table are read.
 
-Everything else in a file, such as colors and positions, is ignored. Undirected
-and bidirected edges are errors: a latent common cause has to be a variable of
-its own. Variables keep the order of their first mention.
+A node of DOT, DAGitty or GML is latent if it has one of the attributes `latent`
+and `unobserved`, or `observed=no`. Other attributes, such as colors and
+positions, are ignored, except those that make an edge undirected, bidirected,
+reversed or invisible, see `edge_marks`: such edges are errors. A latent common
+cause has to be a variable of its own. Variables keep the order of their first
+mention. Letters are compared in the Unicode normal form NFC.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 import graphlib
+import html
 import pathlib
 import re
 from typing import NamedTuple
@@ -27,26 +32,40 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.infra import files
+from acme_cbo.scms.files import edge_marks
+from acme_cbo.scms.files import graph_tokens
 
 _MAX_BYTES = 10**7
 _MAX_VARIABLES = 256
-_MAX_LENGTH = 64  # Characters of a name.
+# Of a file: a short text may repeat edges of large groups many times.
+_MAX_EDGES = 10**6
 _MAX_DEPTH = 32  # Nesting of brackets.
+# Of a name before it is normalized, which may take the square of its length.
+_MAX_RAW_LENGTH = 4 * graph_tokens.MAX_LENGTH
 
 _NAME = re.compile(r'\w+(?:[.-]\w+)*')
-_WORD = rf'"[^"\n]*"|{_NAME.pattern}'
-_TOKEN = re.compile(
-  r'(?P<blank>\s+|//[^\n]*|#[^\n]*|/\*.*?\*/)'
-  rf'|{_WORD}|<->|->|<-|--|/\*|.',
-  re.DOTALL,
-)
+_WORD = rf'"[^"\n]*"|{graph_tokens.NAME.pattern}'
 _LINE = re.compile(
   rf'(?P<cause>{_WORD})(?:\s*\[\s*(?P<latent>latent|unobserved)\s*\]'
-  rf'|(?:\s*(?:,|->)\s*|\s+)(?P<effect>{_WORD}))?'
+  rf'|(?:\s*(?:,|-?->)\s*|\s+)(?P<effect>{_WORD}))?'
 )
 _HEADERS = (('from', 'to'), ('source', 'target'))
-_LATENT = ('latent', 'unobserved')
-_NOT_DIRECTED = {'--': 'an undirected', '<->': 'a bidirected'}
+# Attribute of a node: whether the node is latent if it is true.
+_LATENT = {'latent': True, 'unobserved': True, 'observed': False}
+_TRUTH = {
+  **dict.fromkeys(('true', 'yes', '1'), True),
+  **dict.fromkeys(('false', 'no', '0'), False),
+}
+# Attributes that are read; others are ignored.
+_ATTRIBUTES = (*_LATENT, *edge_marks.ATTRIBUTES, 'label')
+# Attribute of the graphics of an edge in GML: the attribute in DOT.
+_GRAPHICS = {
+  'arrow': 'dir',
+  'sourcearrow': 'arrowtail',
+  'targetarrow': 'arrowhead',
+}
+_DIRECTIONS = {'first': 'back', 'last': 'forward'}
+_ENTITY = re.compile(r'&#?[0-9A-Za-z]{1,10};')
 
 
 class Graph(NamedTuple):
@@ -108,11 +127,14 @@ def normalized_name(name: str) -> str:
   """Returns a name in the Unicode normal form NFC.
 
   Programs write the same letter in different ways: 'ö' may be one character, or
-  'o' and a combining mark. Names are compared in this form.
+  'o' and a combining mark. Names are compared in this form. A text that is too
+  long to be a name is returned as it is, since to normalize it could take long.
 
   Args:
     name: name of a variable as a file has it.
   """
+  if len(name) > _MAX_RAW_LENGTH:
+    return name
   return unicodedata.normalize('NFC', name)
 
 
@@ -132,61 +154,92 @@ def causal_order(parents: np.ndarray) -> list[int]:
   return list(graphlib.TopologicalSorter(causes).static_order())
 
 
-class _Token(NamedTuple):
-  """A word, including quotes, or a punctuation mark; '' at the end."""
-
-  text: str
-  line: int
-
-  @property
-  def is_word(self) -> bool:
-    return self.text[:1] == '"' or _NAME.fullmatch(self.text) is not None
-
-  @property
-  def name(self) -> str:
-    return _unquoted(self.text)
-
-
 class _Builder:
-  """Collects variables and edges in the order of the file."""
+  """Collects variables and edges in the order of the file.
+
+  Attributes:
+    source: name of the file in error messages.
+    variables: {name: whether the variable is latent}.
+    edges: {edge: its line}.
+    allows_duplicates: whether an edge that is given twice is one edge.
+  """
 
   def __init__(self, source: str):
     self.source = source
-    self.variables: dict[str, bool] = {}  # Name: is latent.
-    self.edges: dict[tuple[str, str], int] = {}  # Edge: line.
+    self.variables: dict[str, bool] = {}
+    self.edges: dict[tuple[str, str], int] = {}
+    self.allows_duplicates = False
+    self._num_edges = 0  # Including duplicates.
 
-  def variable(self, name: str, line: int, latent: bool = False) -> None:
-    """Adds a variable, or marks an existing one as latent."""
-    if not _NAME.fullmatch(name) or len(name) > _MAX_LENGTH:
+  def name(self, text: str, line: int) -> str:
+    """Returns the normal form of a name, which must be valid."""
+    if text in self.variables:
+      return text
+    name = normalized_name(text)
+    if not _NAME.fullmatch(name) or len(name) > graph_tokens.MAX_LENGTH:
       raise self.error(
         line,
-        f'{name[:_MAX_LENGTH]!r} is not a valid variable name; use at most '
-        f'{_MAX_LENGTH} letters, digits and _, with single . or - between them',
+        f'{name[: graph_tokens.MAX_LENGTH]!r} is not a valid variable name; '
+        f'use at most {graph_tokens.MAX_LENGTH} letters, digits and _, with '
+        f'single . or - between them{_proposal(name)}',
       )
-    self.variables[name] = self.variables.get(name, False) or latent
+    return name
+
+  def variable(self, text: str, line: int, latent: bool = False) -> str:
+    """Adds a variable unless it exists.
+
+    Args:
+      text: its name.
+      line: line of the name.
+      latent: whether a new variable is latent.
+
+    Returns:
+      The normal form of the name.
+    """
+    name = self.name(text, line)
+    self.variables.setdefault(name, latent)
     if len(self.variables) > _MAX_VARIABLES:
       raise self.error(
         line,
         f'variable {name!r} exceeds the limit of {_MAX_VARIABLES} variables',
       )
+    return name
 
   def edge(self, cause: str, effect: str, line: int) -> None:
     """Adds an edge between existing variables."""
+    self._num_edges += 1
+    if self._num_edges > _MAX_EDGES:
+      raise self.error(line, f'the file has more than {_MAX_EDGES:,} edges')
     if cause == effect:
       raise self.error(
         line, f'{cause!r} is a cause of itself; remove this edge'
       )
-    if (cause, effect) in self.edges:
+    if (cause, effect) in self.edges and not self.allows_duplicates:
       raise self.error(
         line,
         f'duplicate edge {cause} -> {effect}, first on line '
         f'{self.edges[cause, effect]}; remove one of them',
       )
-    self.edges[cause, effect] = line
+    self.edges.setdefault((cause, effect), line)
+
+  def rename(self, names: Mapping[str, str]) -> None:
+    """Renames all variables; `names` is {old name: new name}."""
+    self.variables = {names[n]: latent for n, latent in self.variables.items()}
+    self.edges = {
+      (names[cause], names[effect]): line
+      for (cause, effect), line in self.edges.items()
+    }
 
   def error(self, line: int, sentence: str) -> errors.UsageError:
-    """Returns an error at a line, to be raised by the caller."""
-    return errors.UsageError(f'{self.source}, line {line}: {sentence}')
+    """Returns an error at a line, to be raised by the caller.
+
+    Args:
+      line: the line, counted from 1.
+      sentence: what is wrong; may quote the file.
+    """
+    # Control characters of a file must not reach a terminal.
+    shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    return errors.UsageError(f'{self.source}, line {line}: {shown}')
 
   def graph(self) -> Graph:
     """Returns the graph.
@@ -214,96 +267,16 @@ class _Builder:
     return Graph(names, parents, np.array(latent))
 
 
+def _proposal(name):
+  """Returns the end of a sentence that proposes a valid name."""
+  valid = '_'.join(re.findall(r'\w+', name))[: graph_tokens.MAX_LENGTH]
+  if not valid:
+    return ''
+  return f'; rename it in all files, for example to {valid}'
+
+
 def _unquoted(word):
   return word[1:-1] if word.startswith('"') else word
-
-
-class _Tokens:
-  """Stream of the tokens of a text."""
-
-  def __init__(self, text: str, builder: _Builder):
-    self._builder = builder
-    self._tokens: list[_Token] = []
-    line = 1
-    for match in _TOKEN.finditer(text):
-      token = match.group()
-      if token in ('"', '/*'):
-        raise builder.error(line, f'{token} is never closed')
-      if match['blank'] is None:
-        self._tokens.append(_Token(token, line))
-      line += token.count('\n')
-    self._tokens.append(_Token('', line))
-    self._position = 0
-
-  @property
-  def next(self) -> _Token:
-    """The next token; the last one is returned again and again."""
-    return self._tokens[self._position]
-
-  @property
-  def after(self) -> _Token:
-    """The token after the next one."""
-    return self._tokens[min(self._position + 1, len(self._tokens) - 1)]
-
-  def take(self) -> _Token:
-    token = self.next
-    self._position = min(self._position + 1, len(self._tokens) - 1)
-    return token
-
-  def skip(self, *texts: str) -> bool:
-    """Takes the next token if it is one of these; returns whether it was."""
-    if self.next.text.lower() not in texts:
-      return False
-    self.take()
-    return True
-
-  def expect(self, *texts: str) -> None:
-    """Takes the next token, which must be one of these."""
-    if not self.skip(*texts):
-      raise self.error(' or '.join(texts) or 'the end of the file')
-
-  def word(self, expected: str = 'a variable name') -> _Token:
-    """Takes the next token, which must be a word."""
-    if not self.next.is_word:
-      raise self.error(expected)
-    return self.take()
-
-  def value(self) -> str:
-    """Takes a number or a word, without its sign."""
-    self.skip('-', '+')
-    self.skip('.')
-    return self.word('a number or a word').name
-
-  def skip_block(self) -> None:
-    """Takes a block in braces."""
-    self.expect('{')
-    begin, depth = self.next.line, 1
-    while depth:
-      if not self.next.text:
-        raise self._builder.error(begin, 'this { is never closed')
-      text = self.take().text
-      depth += (text == '{') - (text == '}')
-
-  def error(self, expected: str) -> errors.UsageError:
-    """Returns an error at the next token, to be raised by the caller.
-
-    Args:
-      expected: description of what would be right instead.
-    """
-    text, line = self.next
-    actual = text[:_MAX_LENGTH] or 'the end of the file'
-    sentence = _undirected(text) or f'expected {expected}, got {actual}'
-    return self._builder.error(line, sentence)
-
-
-def _undirected(mark):
-  """Returns why a mark is not a directed edge; '' if it is no such mark."""
-  if mark not in _NOT_DIRECTED:
-    return ''
-  return (
-    f'{mark} is {_NOT_DIRECTED[mark]} edge; write -> and model a latent common '
-    'cause of A and B as a variable: U [latent], U -> A, U -> B'
-  )
 
 
 def _read_edges(text, builder):
@@ -314,18 +287,17 @@ def _read_edges(text, builder):
       continue
     match = _LINE.fullmatch(content)
     if match is None:
-      mark = next((mark for mark in _NOT_DIRECTED if mark in content), '')
       raise builder.error(
         number,
-        _undirected(mark)
+        edge_marks.check_mark(content)
         or 'expected one edge (A -> B, A, B or A B) or one variable (A or '
-        f'A [latent]), got {content[:_MAX_LENGTH]}',
+        f'A [latent]), got {content[: graph_tokens.MAX_LENGTH]}',
       )
-    cause = _unquoted(match['cause'])
-    builder.variable(cause, number, latent=match['latent'] is not None)
+    cause = builder.variable(_unquoted(match['cause']), number)
+    if match['latent'] is not None:
+      builder.variables[cause] = True
     if match['effect'] is not None:
-      effect = _unquoted(match['effect'])
-      builder.variable(effect, number)
+      effect = builder.variable(_unquoted(match['effect']), number)
       builder.edge(cause, effect, number)
 
 
@@ -336,108 +308,207 @@ def _read_csv(text, builder):
 
 
 def _read_dot(text, builder):
-  tokens = _Tokens(text, builder)
-  tokens.skip('strict')
+  tokens = graph_tokens.Tokens(text, builder.error, dot=True)
+  builder.allows_duplicates = tokens.skip('strict')
   tokens.expect('digraph')
-  _read_body(tokens, builder, ('graph', 'node', 'edge'))
+  body = _Body(tokens, builder, has_keywords=True)
+  body.read()
+  # Programs that number the nodes keep the names in the labels.
+  if body.labels and all(name.isdecimal() for name in builder.variables):
+    builder.rename(_labels(builder, body.labels))
+
+
+def _labels(builder, labels):
+  """Returns {node: its label}, the label being a unique name."""
+  names: dict[str, str] = {}
+  for node in builder.variables:
+    if node not in labels:
+      raise errors.UsageError(
+        f'{builder.source}: node {node} has no label, and others have; label '
+        'each node with the name of its variable, or none'
+      )
+    label, line = labels[node]
+    name = builder.name(_decoded(label), line)
+    if name in names:
+      raise builder.error(
+        line,
+        f'nodes {names[name]} and {node} have the same label {name}; label '
+        'each node with the name of its variable',
+      )
+    names[name] = node
+  return {node: name for name, node in names.items()}
+
+
+def _decoded(text):
+  """Replaces the entities of HTML, such as &#246;, by their characters."""
+
+  def character(entity):
+    # Nothing comes out for control characters, which no name may contain.
+    return html.unescape(entity.group()) or entity.group()
+
+  return _ENTITY.sub(character, text)
 
 
 def _read_dagitty(text, builder):
-  tokens = _Tokens(text, builder)
+  builder.allows_duplicates = True
+  tokens = graph_tokens.Tokens(text, builder.error, dot=True)
   tokens.expect('dag')
-  _read_body(tokens, builder, ())
+  _Body(tokens, builder, has_keywords=False).read()
 
 
-def _read_body(tokens, builder, defaults):
-  """Reads a graph from its name to the end of the file."""
-  if tokens.next.is_word:
-    tokens.take()
-  _group(tokens, builder, defaults, 0)
-  tokens.expect('')
+class _Body:
+  """Reader of the statements of DOT and DAGitty.
 
-
-def _group(tokens, builder, defaults, depth):
-  """Reads a variable, or statements in braces.
-
-  Args:
-    tokens: token stream.
-    builder: collects variables and edges.
-    defaults: keywords that begin a list of default attributes.
-    depth: nesting depth of the braces.
-
-  Returns:
-    Names of the variables in the group.
+  Attributes:
+    labels: {node: its label and the line of it}.
   """
-  if depth and defaults and tokens.skip('subgraph') and tokens.next.is_word:
-    tokens.take()
-  if depth and tokens.next.text != '{':
-    token = tokens.word()
-    builder.variable(token.name, token.line)
-    return [token.name]
-  if depth > _MAX_DEPTH:
-    raise builder.error(
-      tokens.next.line, f'braces are nested more than {_MAX_DEPTH} deep'
-    )
-  tokens.expect('{')
-  names: list[str] = []
-  while not tokens.skip('}'):
-    if tokens.next.text.lower() in defaults:
-      tokens.take()
-      tokens.expect('[')
-      _attributes(tokens, builder)
-    elif tokens.after.text == '=':
-      tokens.word('an attribute')
-      tokens.take()
-      tokens.value()
-    elif not tokens.skip(';', ','):
-      names += _chain(tokens, builder, defaults, depth + 1)
-  return list(dict.fromkeys(names))
 
+  def __init__(
+    self,
+    tokens: graph_tokens.Tokens,
+    builder: _Builder,
+    has_keywords: bool,
+  ):
+    """Initializes the reader.
 
-def _chain(tokens, builder, defaults, depth):
-  """Reads variables and their attributes, or edges; returns their names."""
-  names = last = _group(tokens, builder, defaults, depth)
-  while tokens.next.text in ('->', '<-'):
-    arrow = tokens.take()
-    group = _group(tokens, builder, defaults, depth)
-    causes, effects = (last, group) if arrow.text == '->' else (group, last)
-    for cause in causes:
-      for effect in effects:
-        builder.edge(cause, effect, arrow.line)
-    names, last = names + group, group
-  line = tokens.next.line
-  if tokens.skip('[') and _attributes(tokens, builder):
-    if len(names) != 1:
-      raise builder.error(line, '[latent] must follow a single variable')
-    builder.variable(names[0], line, latent=True)
-  return names
+    Args:
+      tokens: token stream.
+      builder: collects variables and edges.
+      has_keywords: whether graph, node, edge and subgraph are keywords.
+    """
+    self.labels: dict[str, tuple[str, int]] = {}
+    self._tokens = tokens
+    self._builder = builder
+    self._has_keywords = has_keywords
 
+  def read(self) -> None:
+    """Reads a graph from its name to the end of the file."""
+    if self._tokens.next.is_word:
+      self._tokens.take()
+    self._group({'graph': {}, 'node': {}, 'edge': {}}, 0)
+    self._tokens.expect('')
 
-def _attributes(tokens, builder):
-  """Reads attributes to the closing bracket; returns whether latent is set."""
-  latent = False
-  while not tokens.skip(']'):
-    if tokens.skip(',', ';'):
-      continue
-    token = tokens.word('an attribute')
-    key = token.name.lower()
-    value = tokens.value().lower() if tokens.skip('=') else 'true'
-    if key in _LATENT:
-      if value not in ('true', 'false'):
-        raise builder.error(
-          token.line, f'{key} must be true or false, got {value}'
-        )
-      latent = value == 'true'
-    if key == 'dir' and value != 'forward':
-      raise builder.error(
-        token.line,
-        f'dir={value} changes the direction of an edge; write A -> B alone',
+  def _group(
+    self, defaults: Mapping[str, Mapping[str, str]], depth: int
+  ) -> dict[str, None]:
+    """Reads a variable, or statements in braces.
+
+    Args:
+      defaults: {keyword: default attributes} set before the group.
+      depth: nesting depth of the braces.
+
+    Returns:
+      Names of the variables in the group, as keys.
+    """
+    tokens = self._tokens
+    if depth and self._has_keywords and tokens.skip('subgraph'):
+      if tokens.next.is_word:
+        tokens.take()
+    elif depth and tokens.next.text != '{':
+      token = tokens.word()
+      latent = _is_latent(self._builder, token.line, defaults['node'])
+      return {self._builder.variable(token.value, token.line, latent): None}
+    if depth > _MAX_DEPTH:
+      raise self._builder.error(
+        tokens.next.line, f'braces are nested more than {_MAX_DEPTH} deep'
       )
+    tokens.expect('{')
+    own = {keyword: {**defaults[keyword]} for keyword in defaults}
+    names: dict[str, None] = {}
+    while not tokens.skip('}'):
+      keyword = tokens.next.text.lower()
+      if self._has_keywords and keyword in own:
+        tokens.take()
+        tokens.expect('[')
+        own[keyword] |= self._attributes()
+      elif tokens.after.text == '=':
+        tokens.word('an attribute')
+        tokens.take()
+        tokens.value()
+      elif not tokens.skip(';', ','):
+        names |= self._chain(own, depth + 1)
+    return names
+
+  def _chain(
+    self, defaults: Mapping[str, Mapping[str, str]], depth: int
+  ) -> dict[str, None]:
+    """Reads variables or edges, and their attributes; returns the names."""
+    tokens = self._tokens
+    last = self._group(defaults, depth)
+    names = dict(last)
+    edges: list[tuple[Iterable[str], Iterable[str], int]] = []
+    while tokens.next.text in ('->', '<-'):
+      arrow = tokens.take()
+      group = self._group(defaults, depth)
+      edges.append(
+        (last, group, arrow.line)
+        if arrow.text == '->'
+        else (group, last, arrow.line)
+      )
+      names |= group
+      last = group
+    line = tokens.next.line
+    attributes = self._attributes() if tokens.skip('[') else {}
+    if edges:
+      reason = edge_marks.check_attributes(
+        _marks({**defaults['edge'], **attributes})
+      )
+      if reason:
+        raise self._builder.error(edges[0][2], reason)
+    for causes, effects, edge_line in edges:
+      for cause in causes:
+        for effect in effects:
+          self._builder.edge(cause, effect, edge_line)
+    if not attributes.keys().isdisjoint(_LATENT):
+      latent = _is_latent(self._builder, line, attributes)
+      if latent and (edges or len(names) != 1):
+        raise self._builder.error(
+          line, '[latent] must follow a single variable'
+        )
+      for name in names:
+        self._builder.variables[name] |= latent
+    if 'label' in attributes and not edges and len(names) == 1:
+      self.labels[next(iter(names))] = attributes['label'], line
+    return names
+
+  def _attributes(self) -> dict[str, str]:
+    """Reads attributes to the closing bracket; returns those that count."""
+    tokens = self._tokens
+    attributes: dict[str, str] = {}
+    # A list may follow the other: [dir=both] [arrowtail=none].
+    while not tokens.skip(']') or tokens.skip('['):
+      if tokens.skip(',', ';'):
+        continue
+      key = tokens.word('an attribute').value.lower()
+      value = tokens.value() if tokens.skip('=') else 'true'
+      if key in _ATTRIBUTES:
+        attributes[key] = value
+    return attributes
+
+
+def _marks(attributes):
+  """Returns the attributes that decide the meaning of an edge."""
+  return {
+    name: attributes[name].lower()
+    for name in edge_marks.ATTRIBUTES
+    if name in attributes
+  }
+
+
+def _is_latent(builder, line, attributes):
+  """Returns whether the attributes of a node make it latent."""
+  latent = False
+  for key, meaning in _LATENT.items():
+    if key in attributes:
+      value = attributes[key].lower()
+      if value not in _TRUTH:
+        raise builder.error(line, f'{key} must be true or false, got {value}')
+      latent |= _TRUTH[value] == meaning
   return latent
 
 
 def _read_gml(text, builder):
-  tokens = _Tokens(text, builder)
+  tokens = graph_tokens.Tokens(text, builder.error)
   graph = _field(builder, _gml_list(tokens, builder, '', 0), 'graph', 1)
   inside = _pairs(builder, graph)
   if _text(builder, _field(builder, inside, 'directed', graph.line)) != '1':
@@ -451,13 +522,13 @@ def _read_gml(text, builder):
       fields = _pairs(builder, node)
       number = _text(builder, _field(builder, fields, 'id', node.line))
       label = _text(builder, _field(builder, fields, 'label', node.line))
-      latent = any(f.key in _LATENT and f.value == '1' for f in fields)
-      if number in labels or label in builder.variables:
+      name = builder.name(label, node.line)
+      if number in labels or name in builder.variables:
         raise builder.error(
-          node.line, f'the id {number} or the label {label} is already in use'
+          node.line, f'the id {number} or the label {name} is already in use'
         )
-      labels[number] = label
-      builder.variable(label, node.line, latent=latent)
+      latent = _is_latent(builder, node.line, _gml_attributes(fields))
+      labels[number] = builder.variable(name, node.line, latent)
   for edge in inside:
     if edge.key == 'edge':
       fields = _pairs(builder, edge)
@@ -469,6 +540,9 @@ def _read_gml(text, builder):
             edge.line, f'there is no node with the id {number}'
           )
         ends.append(labels[number])
+      reason = edge_marks.check_attributes(_marks(_gml_attributes(fields)))
+      if reason:
+        raise builder.error(edge.line, reason)
       builder.edge(*ends, edge.line)
 
 
@@ -493,9 +567,23 @@ def _gml_list(tokens, builder, end, depth):
     if inner:
       value = _gml_list(tokens, builder, ']', depth + 1)
     else:
-      value = tokens.value()
-    pairs.append(_Pair(token.name.lower(), value, token.line))
+      value = _decoded(tokens.value())
+    pairs.append(_Pair(token.value.lower(), value, token.line))
   return pairs
+
+
+def _gml_attributes(fields):
+  """Returns the attributes of a node or an edge, named as in DOT."""
+  attributes: dict[str, str] = {}
+  for key, value, _ in fields:
+    if isinstance(value, str):
+      attributes[key] = value
+    elif key == 'graphics':
+      for inner in value:
+        if inner.key in _GRAPHICS and isinstance(inner.value, str):
+          name = inner.value.lower()
+          attributes[_GRAPHICS[inner.key]] = _DIRECTIONS.get(name, name)
+  return attributes
 
 
 def _field(builder, pairs, key, line):
@@ -521,7 +609,7 @@ def _text(builder, pair):
 
 
 def _read_bif(text, builder):
-  tokens = _Tokens(text, builder)
+  tokens = graph_tokens.Tokens(text, builder.error)
   has_table: set[str] = set()
   while not tokens.skip(''):
     line = tokens.next.line
@@ -529,16 +617,12 @@ def _read_bif(text, builder):
       if tokens.next.is_word:
         tokens.take()
     elif tokens.skip('variable'):
-      name = tokens.word().name
+      name = builder.name(tokens.word().value, line)
       if name in builder.variables:
         raise builder.error(line, f'duplicate variable {name}')
       builder.variable(name, line)
     elif tokens.skip('probability'):
-      names = _bif_table(tokens)
-      for name in names:
-        if name not in builder.variables:
-          raise builder.error(line, f'variable {name} is not declared above')
-      effect, *causes = names
+      effect, *causes = _bif_table(tokens, builder)
       if effect in has_table:
         raise builder.error(line, f'duplicate probability of {effect}')
       has_table.add(effect)
@@ -554,15 +638,25 @@ def _read_bif(text, builder):
       )
 
 
-def _bif_table(tokens):
-  """Reads `(A | B, C)`; returns the names."""
+def _bif_table(tokens, builder):
+  """Reads `(A | B, C)`, in some files `(A | B C)` or `(A B C)`.
+
+  Args:
+    tokens: token stream.
+    builder: has the variables.
+
+  Returns:
+    Names of the variables, the effect first.
+  """
   tokens.expect('(')
-  names = [tokens.word().name]
-  if tokens.skip('|'):
-    names.append(tokens.word().name)
-    while tokens.skip(','):
-      names.append(tokens.word().name)
-  tokens.expect(')')
+  names: list[str] = []
+  while not names or not tokens.skip(')'):
+    token = tokens.word()
+    name = builder.name(token.value, token.line)
+    if name not in builder.variables:
+      raise builder.error(token.line, f'variable {name} is not declared above')
+    tokens.skip(',' if names else '|')
+    names.append(name)
   return names
 
 
