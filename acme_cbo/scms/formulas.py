@@ -4,7 +4,8 @@ Python's parser reads an equation, every node of the syntax tree is checked
 against a list of allowed nodes, and the tree is converted to functions of
 arrays. Nothing is ever evaluated as Python. Allowed are numbers, + - * /, **
 with an integer exponent up to 8, parentheses, the functions and constants
-below, the names of the variables, and `e`, the variable's own noise.
+below, the names of the variables, and `e`, the variable's own noise. `e**2` is
+an error: it may have been meant as the square of Euler's number.
 """
 
 import ast
@@ -64,8 +65,42 @@ _TOKEN = re.compile(
   r'|(?P<sign>[-+*/(),])',
   re.ASCII,
 )
-# Advice for characters that are often used by mistake.
-_ADVICE = {'^': '; a power is written **', '=': '; write the right side only'}
+# What to write instead of what other languages have.
+_STEP = (
+  'an equation has no conditions; a step at c is written '
+  'sigmoid(100 * (x - c)), and one from a to b '
+  'a + (b - a) * sigmoid(100 * (x - c))'
+)
+_POWER = 'write sqrt(x) for x**0.5, and exp(y * log(x)) for x**y'
+_EULER = 'e is the noise of the variable, not the number 2.718'
+_INSTEAD_OF_CHARACTERS = {
+  '^': 'a power is written **',
+  '²': 'a power is written **',
+  '³': 'a power is written **',
+  '=': 'write the right side only',
+  '×': 'a product is written *',
+  '·': 'a product is written *',
+  '\N{MINUS SIGN}': 'a minus sign is written -',
+  **dict.fromkeys('<>!?&|≤≥', _STEP),
+}
+_INSTEAD_OF_NAMES = {
+  'ln': 'write log(x)',
+  'log10': 'write log(x) / log(10)',
+  'log2': 'write log(x) / log(2)',
+  'tan': 'write sin(x) / cos(x)',
+  'square': 'write x**2',
+  'relu': 'write max(0, x)',
+  'clip': 'write min(max(x, low), high)',
+  **dict.fromkeys(('expit', 'logistic'), 'write sigmoid(x)'),
+  **dict.fromkeys(('pow', 'power'), f'write x**2 for a square; {_POWER}'),
+  **dict.fromkeys(('E', 'euler'), f'write exp(1) for 2.718; {_EULER}'),
+  **dict.fromkeys(('np', 'numpy', 'math'), 'write exp(x), not np.exp(x)'),
+  **dict.fromkeys(
+    ('if', 'else', 'and', 'or', 'not', 'where', 'ifelse', 'step', 'sign',
+     'heaviside'),
+    _STEP,
+  ),
+}  # fmt: skip
 
 
 class FormulaError(errors.UsageError):
@@ -246,8 +281,11 @@ def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
     token = _TOKEN.match(text, position)
     if not token:
       character = text[position]
+      advice = _INSTEAD_OF_CHARACTERS.get(character, '')
+      if text.startswith('==', position):
+        advice = _STEP
       raise FormulaError(
-        f'{character!r} is not part of an equation{_ADVICE.get(character, "")}',
+        f'{character!r} is not part of an equation{advice and f"; {advice}"}',
         position + 1,
       )
     word = token.group()
@@ -264,7 +302,11 @@ def _check_tokens(text: str, names: Sequence[str]) -> list[str]:
         )
     if token.lastgroup == 'name':
       if word not in allowed:
-        hint = errors.did_you_mean_or_options(word, sorted(allowed))
+        hint = (
+          f'; {_INSTEAD_OF_NAMES[word]}'
+          if word in _INSTEAD_OF_NAMES
+          else errors.did_you_mean_or_options(word, sorted(allowed))
+        )
         raise FormulaError(f'{word} is unknown{hint}', position + 1)
       used[word] = None
     position = token.end()
@@ -312,6 +354,14 @@ class _Builder:
         return lambda values, like: values[name]
       case ast.UnaryOp(op=ast.USub(), operand=inner):
         return self._apply(jnp.negative, [self.build(inner, depth + 1)])
+      case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+        return self.build(inner, depth + 1)
+      case ast.BinOp(left=ast.Name(id=name), op=ast.Pow()) if name == NOISE:
+        raise self._error(
+          node,
+          f'{_EULER}; write exp(x) for a power of that number, and e * e for '
+          'the square of the noise',
+        )
       case ast.BinOp(left=base, op=ast.Pow(), right=power):
         exponent = self._exponent(power)
         # `jnp.power` has a derivative at 0 that is not finite.
@@ -362,7 +412,8 @@ class _Builder:
         return -power
     raise self._error(
       node,
-      f'a power must be an integer from -{_MAX_POWER} to {_MAX_POWER}',
+      f'a power must be an integer from -{_MAX_POWER} to {_MAX_POWER}; '
+      f'{_POWER}',
     )
 
   def _error(self, node: ast.expr, reason: str) -> FormulaError:
