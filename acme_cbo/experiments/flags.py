@@ -1,6 +1,7 @@
 """Flags that several commands share."""
 
 from collections.abc import Callable
+import os
 import pathlib
 import runpy
 from typing import Any
@@ -88,11 +89,23 @@ def define_evaluation(cls: type[evaluation_config.EvaluationConfig]) -> None:
   }
   for name, field in config_schema.fields(cls).items():
     is_list = field.kind is tuple
-    define[field.kind](
+    holder = define[field.kind](
       evaluation_config.flag(name),
       [*field.default] if is_list else field.default,
       f'{field.meaning[0].upper()}{field.meaning[1:]}.',
     )
+    if is_list:
+      flags.FLAGS[holder.name].parser = _ListParser()
+
+
+class _ListParser(flags.ListParser):
+  """Splits a list at its commas, unless it is the path of a file."""
+
+  def parse(self, argument: str | list[str]) -> list[str]:
+    """Returns the entries."""
+    if isinstance(argument, str) and os.path.isfile(argument):
+      return [argument]
+    return super().parse(argument)
 
 
 def define_processes() -> None:

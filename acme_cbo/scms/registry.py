@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -114,12 +115,14 @@ def _environment(name: str, metadata: Mapping[str, Any]) -> Environment:
     return Environment(name, make, fresh=name in families.DRAWN)
   if name in shifts.NAMES:
     return _shifted(name, metadata)
-  if name.endswith(('.yaml', '.yml')):
+  if name.lower().endswith(('.yaml', '.yml')):
     return _from_file(pathlib.Path(name))
   choices = [*GROUPS, *benchmarks.TEXTS, *families.FAMILIES, *shifts.NAMES]
   hint = errors.did_you_mean(name, choices)
-  file = pathlib.Path(f'{name}.yaml')
-  if file.exists():
+  if os.sep in name:
+    hint = '; a path with a comma needs double quotes in a list of several SCMs'
+  file = f'{name}.yaml'
+  if os.path.exists(file):
     hint = f'; did you mean the file {file}?'
   raise errors.UsageError(
     f'there is no SCM {name!r}{hint}; use one of '

@@ -24,6 +24,24 @@ class ResolveTest(absltest.TestCase):
     ):
       registry.resolve(['/no/such.yaml'], {})
 
+  def test_part_of_a_path_with_a_comma(self):
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      "no SCM 'my/a'; a path with a comma needs double quotes in a list of",
+    ):
+      registry.resolve(['my/a', 'b.yaml'], {})
+
+  def test_long_name(self):
+    with self.assertRaisesRegex(errors.UsageError, "no SCM 'aaa"):
+      registry.resolve(['a' * 5000], {})
+
+  def test_suffix_in_capitals(self):
+    root = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(root) / 'x.YAML'
+    path.write_text(benchmarks.TEXTS['toy'])
+    (system,) = registry.resolve([str(path)], {})
+    self.assertEqual(system.name, 'toy')
+
   def test_benchmark_family_and_file(self):
     root = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(root) / 'x.yaml'

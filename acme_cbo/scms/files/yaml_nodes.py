@@ -1,7 +1,8 @@
 """Reads YAML node by node, without constructing Python objects from it.
 
 Tags, anchors and aliases are errors, a name is the string that was written
-(`NO` and `Y` are no booleans), and errors name the line and the column.
+(`NO` and `Y` are no booleans) in the normal form NFC, and errors name the line
+and the column.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,21 @@ import numpy as np
 import yaml
 
 from acme_cbo.infra import errors
+from acme_cbo.scms.files import graph_files
 
 _MAX_DEPTH = 8
-# Largest absolute value of a number: far from overflow in float32.
-_MAX_NUMBER = 1e9
+# Largest absolute value of a number: its cube does not overflow in float32.
+_MAX_NUMBER = 1e12
 _NUMBER = re.compile(
   r'[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?', re.ASCII
 )
+
+_BOOLEANS = {
+  **dict.fromkeys(('true', 'True', 'TRUE'), True),
+  **dict.fromkeys(('false', 'False', 'FALSE'), False),
+}
+# Terminals may act on these, and none of them is part of a text.
+_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')
 
 _START = yaml.Mark('', 0, 0, 0, None, 0)
 
@@ -34,7 +43,7 @@ class NodeError(Exception):
     """Computes the position.
 
     Args:
-      reason: label is wrong.
+      reason: what is wrong.
       mark: YAML's mark of the position.
       shift: columns to add to it.
     """
@@ -59,6 +68,13 @@ class _Loader(yaml.SafeLoader):
     self._depth += 1
     node = super().compose_node(parent, index)
     self._depth -= 1
+    return node
+
+  def compose_mapping_node(self, anchor):
+    node = super().compose_mapping_node(anchor)
+    for key, _ in node.value:
+      if isinstance(key, yaml.ScalarNode):
+        key.value = graph_files.normalized_name(key.value)
     return node
 
 
@@ -155,17 +171,35 @@ def items(node: yaml.Node, label: str) -> list[yaml.Node]:
 
 
 def scalar(node: yaml.Node, label: str) -> yaml.ScalarNode:
-  """Returns the node itself, which must be a string that is not empty."""
+  """Returns the node itself, a string with something to see in it."""
   if not isinstance(node, yaml.ScalarNode):
     fail(node, f'{label} must be a string')
   if not node.value.strip():
     fail(node, f'{label} is empty')
+  if _CONTROL.search(node.value):
+    fail(
+      node,
+      f'{label} must not contain control characters, got {short(node.value)}',
+    )
   return node
 
 
 def word(node: yaml.Node, label: str) -> str:
   """Returns a string as written, whatever type YAML would give it."""
   return scalar(node, label).value
+
+
+def name(node: yaml.Node, label: str) -> str:
+  """Returns the name of a variable in its normal form."""
+  return graph_files.normalized_name(word(node, label))
+
+
+def boolean(node: yaml.Node, label: str) -> bool:
+  """Returns a boolean."""
+  value = word(node, label)
+  if value not in _BOOLEANS:
+    fail(node, f'{label} must be true or false, got {short(value)}')
+  return _BOOLEANS[value]
 
 
 def option(node: yaml.Node, label: str, options: Sequence[str]) -> str:
@@ -178,24 +212,32 @@ def option(node: yaml.Node, label: str, options: Sequence[str]) -> str:
 
 def index(node: yaml.Node, label: str, names: Sequence[str]) -> int:
   """Returns the index of the variable that a string names."""
-  name = word(node, label)
-  if name not in names:
-    hint = errors.did_you_mean_or_options(name, names)
-    fail(node, f'{label}: unknown variable {short(name)}{hint}')
-  return list(names).index(name)
+  variable = name(node, label)
+  if variable not in names:
+    hint = errors.did_you_mean_or_options(variable, names)
+    fail(node, f'{label}: unknown variable {short(variable)}{hint}')
+  return list(names).index(variable)
 
 
 def number(node: yaml.Node, label: str) -> float:
   """Returns a finite number; it must not be quoted."""
   written = scalar(node, label)
   text = written.value
-  if written.style is not None or not _NUMBER.fullmatch(text):
+  is_number = _NUMBER.fullmatch(text)
+  if is_number and written.style is not None:
+    fail(
+      node,
+      f'{label} must be a number, got the text {short(text)}; write it without '
+      'quotes',
+    )
+  if not is_number:
     fail(node, f'{label} must be a finite number, got {short(text)}')
   value = float(text)
   if abs(value) > _MAX_NUMBER:
     fail(
       node,
-      f'{label} must be a number within ±{_MAX_NUMBER:g}, got {short(text)}',
+      f'{label} must be a number within ±{_MAX_NUMBER:g}, got {short(text)}; '
+      'choose a larger unit',
     )
   return value
 

@@ -353,7 +353,7 @@ class _Reader:
       yaml_nodes.index(key, 'variables', names)
       fields = yaml_nodes.fields(value, f'variable {key.value}', _SETTABLE)
       described[key.value] = _Variable(key.value, key, fields)
-    target = yaml_nodes.word(top['target'], 'target')
+    target = yaml_nodes.name(top['target'], 'target')
     variables, domains = [], []
     for j, name in enumerate(names):
       variable = described.get(name, _Variable(name, root, {}))
@@ -484,7 +484,7 @@ class _Reader:
       return False
     label = f'variable {variable.name}: latent'
     node = variable.fields['latent']
-    latent = yaml_nodes.option(node, label, ['true', 'false']) == 'true'
+    latent = yaml_nodes.boolean(node, label)
     if latent and 'domain' in variable.fields:
       yaml_nodes.fail(
         variable.fields['domain'],

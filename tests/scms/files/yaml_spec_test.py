@@ -100,7 +100,11 @@ _INVALID = (
   ('[-5, 5]', '[.nan, 5]', '6:33', "must be a finite number, got '.nan'"),
   ('[-5, 5]', '[nan, 5]', '6:33', "must be a finite number, got 'nan'"),
   ('[-5, 5]', '[-5, 1e999]', '6:37', "must be a number within ±1e"),
-  ('[-5, 5]', '[-5, "5"]', '6:37', "must be a finite number, got '5'"),
+  ('[-5, 5]', '[-5, 2e12]', '6:37',
+   r"a number within ±1e\+12, got '2e12'; choose a larger unit"),
+  ('[-5, 5]', '[-5, "5"]', '6:37',
+   "a number, got the text '5'; write it without quotes"),
+  ('[-5, 5]', '[-5, "x"]', '6:37', "must be a finite number, got 'x'"),
   ('[-5, 5]', '[-5, true]', '6:37', "must be a finite number, got 'true'"),
   ('[-5, 5]', '[-5, 1_0]', '6:37', "must be a finite number, got '1_0'"),
   ('[-5, 5]', '[-5, ]', '6:32', r'domain must be \[low, high\]'),
@@ -164,6 +168,11 @@ _INVALID = (
   (_SETS + 'budget: 100\noptimum: {Z: -3.2}',
    'interventions: {sets: [[Z]]}\noptimum: {X: 1, Z: 1}', '10:10',
    r'optimum: \[X, Z\] is not one of the allowed sets'),
+  # Control characters, which terminals may act on.
+  ('name: toy', r'name: "t\e[2J"', '1:7',
+   r"name must not contain control characters, got 't\\x1b\[2J'"),
+  ('  X: ', r'  "\a": ', '6:3', r"must not contain .*, got '\\x07'"),
+  ('name: toy', 'name: toy\n"\\x9b": 1', '2:1', r"of the file must .*\\x9b"),
   # Features of YAML that are not supported.
   ('name: toy', 'name: &a toy', '1:7', 'anchors'),
   ('target: Y', 'target: *a', '2:9', 'anchors'),
@@ -265,9 +274,25 @@ class ParseTest(parameterized.TestCase):
   def test_numbers(self, number):
     text = _TOY.replace('budget: 100', f'budget: {number}')
     if number == '"q"':
-      self.assertIn('a finite number', _error(text))
+      self.assertIn('budget must be a finite number', _error(text))
     else:
       self.assertEqual(yaml_spec.parse(text).scm.problem.budget, 1000)
+
+  @parameterized.parameters(
+    ('true', True),
+    ('True', True),
+    ('TRUE', True),
+    ('false', False),
+    ('False', False),
+    ('FALSE', False),
+  )
+  def test_booleans(self, word, latent):
+    system = yaml_spec.parse(_TOY.replace('latent: true', f'latent: {word}'))
+    self.assertEqual(bool(system.scm.problem.exists[3]), not latent)
+
+  def test_large_domains(self):
+    problem = yaml_spec.parse(_TOY.replace('[-5, 5]', '[0, 5e9]')).scm.problem
+    self.assertEqual((problem.low[1], problem.high[1]), (0, 5e9))
 
   def test_is_in_the_precision_of_jax(self):
     self.assertEqual(yaml_spec.parse(_TOY).scm.problem.low.dtype, np.float32)
@@ -510,6 +535,24 @@ class FittedTest(parameterized.TestCase):
     self.assertEqual((problem.low[1], problem.high[1]), (0, 2.5))
     self.assertEqual((problem.budget, system.source), (8, 'a laboratory'))
 
+  def test_names_are_compared_in_their_normal_form(self):
+    with absltest.mock.patch.dict(
+      globals(), _CELLS=_CELLS.replace('Y', 'o\u0308')
+    ):
+      for name in ('cells.csv', 'cells.dot'):
+        path = self.folder / name
+        path.write_text(path.read_text().replace('Y', '\u00f6'))
+      dot = self.folder / 'cells.dot'
+      dot.write_text(dot.read_text().replace('A', 'a\u0308'))
+      data = self.folder / 'cells.csv'
+      data.write_text(data.read_text().replace('A', '\u00e4'))
+      system = self._read(
+        'variables: {a\u0308: {domain: [0, 1]}}', 'optimum: {"a\u0308": 1}'
+      )
+    self.assertEqual(system.variables, ('U', '\u00e4', 'B', '\u00f6'))
+    np.testing.assert_array_equal(system.scm.problem.target, [0, 0, 0, 1])
+    np.testing.assert_array_equal(system.scm.problem.settable, [0, 1, 0, 0])
+
   def test_data_change_the_digest(self):
     digest = systems.digest(self._read())
     self.assertEqual(digest, systems.digest(self._read()))
@@ -555,7 +598,7 @@ class FittedTest(parameterized.TestCase):
     (
       'cells.dot',
       '"a\\0.dot"',
-      "cells.yaml:4:8: '{0}/a\\x00.dot' is not a valid p",
+      "cells.yaml:4:8: graph must not contain control characters, got 'a\\x00",
     ),
     (
       'fit: linear',
