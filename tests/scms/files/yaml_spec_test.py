@@ -359,6 +359,7 @@ class ParseTest(parameterized.TestCase):
     except errors.UsageError as error:
       self.assertRegex(str(error), r'^file:\d+:\d+: ')
       self.assertLen(str(error).splitlines(), 1)
+      self.assertNotRegex(str(error), r'[\x00-\x1f\x7f-\x9f]')
 
   _VALUE = st.recursive(
     st.sampled_from(
