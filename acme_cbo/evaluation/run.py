@@ -27,6 +27,7 @@ from acme_cbo.evaluation import aggregate
 from acme_cbo.evaluation import config as config_lib
 from acme_cbo.evaluation import episode_store
 from acme_cbo.evaluation import episodes as episodes_lib
+from acme_cbo.evaluation import fit_report
 from acme_cbo.evaluation import plots
 from acme_cbo.evaluation import progress as progress_lib
 from acme_cbo.evaluation import statistics
@@ -106,8 +107,9 @@ class EvaluationResult(NamedTuple):
     episodes: all episodes, sorted by SCM, method and repeat.
     settings: the settings that the episodes depend on.
     warnings: sentences about methods that are used outside their training
-      distribution, or not run on an SCM.
+      distribution or not run on an SCM, and about the data of fitted SCMs.
     refusals: {(method, SCM): reason why the method cannot be run on the SCM}.
+    fits: {fitted SCM: how well its equations fit, see `fit_report.summarize`}.
   """
 
   environments: Mapping[str, scm_registry.Environment]
@@ -116,6 +118,7 @@ class EvaluationResult(NamedTuple):
   settings: dict[str, Any]
   warnings: list[str]
   refusals: Mapping[tuple[str, str], str]
+  fits: Mapping[str, dict[str, Any]]
 
 
 @contextlib.contextmanager
@@ -156,7 +159,11 @@ def run_episodes(
     for name in runner.environments
   }
   refusals = _refusals(runner, largest, config)
+  fits, fit_warnings = _fits(runner, largest)
+  for name, entry in fits.items():
+    print(f'{fit_report.table(name, entry)}\n', flush=True)
   warnings = [
+    *fit_warnings,
     *_warnings(runner, largest, config),
     *(
       f'{method} is not run on {scm}: {reason}'
@@ -187,7 +194,9 @@ def run_episodes(
     _announce(config, work_items, log)
     jobs = min(config.jobs, len(work_items))
     if jobs > 1:
-      lines = workers.run_parallel(spec, runner.digests, work_items, jobs)
+      lines = workers.run_parallel(
+        spec, runner.digests, runner.optima, work_items, jobs
+      )
     else:
       lines = workers.run_serial(runner, work_items)
     progress = progress_lib.Progress(
@@ -209,7 +218,13 @@ def run_episodes(
     table = aggregate.table(episodes)
     run_directory.write_text(out / 'results.csv', tables.to_csv(table))
     yield EvaluationResult(
-      runner.environments, largest, episodes, settings, warnings, refusals
+      runner.environments,
+      largest,
+      episodes,
+      settings,
+      warnings,
+      refusals,
+      fits,
     )
 
 
@@ -260,6 +275,22 @@ def _warnings(
     f'{beyond}'
     for (scm, beyond), names in methods.items()
   ]
+
+
+def _fits(
+  runner: workers.EpisodeRunner, largest: Mapping[str, systems.System]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+  """Returns {fitted SCM: quality of its fit}, and warnings about the fits."""
+  fits, warnings = {}, []
+  for name, system in largest.items():
+    if system.fit is not None:
+      best = runner.optimum(name)
+      with jax.enable_x64(True):
+        fits[name] = fit_report.summarize(system, best)
+      warnings += [f'{name}: {warning}' for warning in system.fit.warnings]
+      outside = fit_report.optimum_warning(system, best, fits[name])
+      warnings += [f'{name}: {outside}'] if outside else []
+  return fits, warnings
 
 
 def _refusals(
@@ -344,6 +375,7 @@ def _write(
       'held_out': environment.held_out,
       'fresh': environment.fresh,
       'source': result.largest[name].source,
+      **({'fit': result.fits[name]} if name in result.fits else {}),
     }
   summary = {
     'settings': result.settings,

@@ -94,13 +94,20 @@ class EpisodeRunner:
     environments: {name: `Environment`}.
     metadata: {method: metadata of its trained policy, see `saving.load`}.
     digests: `{'methods': {method: digest}, 'scms': {name: digest}}`.
+    optima: {name: optimum} of SCMs that are the same in all repeats, as far as
+      it is known before an episode.
   """
 
-  def __init__(self, spec: EvaluationSpec):
+  def __init__(
+    self,
+    spec: EvaluationSpec,
+    optima: Mapping[str, optimum_lib.Optimum] | None = None,
+  ):
     """Loads the trained policies and finds the SCMs.
 
     Args:
       spec: spec of the evaluation.
+      optima: `optima` of another process, which are not searched again.
 
     Raises:
       errors.UsageError: an SCM or a policy does not exist, or two SCMs have the
@@ -133,6 +140,7 @@ class EpisodeRunner:
     self._traced: dict[Any, base.PolicyFunctions] = {}
     self._warm: set[tuple[Any, str, str]] = set()
     self._last_set_up: tuple[Any, _SetUp] | None = None
+    self.optima = dict(optima or {})
 
   def system(self, scm: str, repeat: int) -> systems.System:
     """Returns the system of a repeat, with the protocol in its problem."""
@@ -149,6 +157,13 @@ class EpisodeRunner:
       (self.system(scm, repeat) for repeat in range(count)),
       key=lambda system: int(np.asarray(system.scm.problem.exists).sum()),
     )
+
+  def optimum(self, scm: str) -> optimum_lib.Optimum:
+    """Returns the optimum of an SCM that is the same in all repeats."""
+    if scm not in self.optima:
+      system = self.system(scm, 0)
+      self.optima[scm] = self.environments[scm].search(system)
+    return self.optima[scm]
 
   def refusal(self, method: str, system: systems.System) -> str:
     """Returns why a method cannot be run on a system; empty if it can."""
@@ -213,7 +228,7 @@ class EpisodeRunner:
     key = scm, repeat if self.environments[scm].fresh else None
     if self._last_set_up is None or self._last_set_up[0] != key:
       system = self.system(scm, repeat)
-      best = self.environments[scm].search(system)
+      best = self.optima.get(scm) or self.environments[scm].search(system)
       gain = float(system.scm.problem.goal) * (best.best - best.baseline)
       if not gain > 0:
         raise errors.UsageError(
@@ -270,6 +285,7 @@ def _encoded_episode(
 def run_parallel(
   spec: EvaluationSpec,
   digests: dict[str, Any],
+  optima: Mapping[str, optimum_lib.Optimum],
   work_items: Sequence[WorkItem],
   jobs: int,
 ) -> Iterator[bytes]:
@@ -281,6 +297,7 @@ def run_parallel(
   Args:
     spec: spec of the evaluation.
     digests: `EpisodeRunner.digests` of this process, checked by every worker.
+    optima: `EpisodeRunner.optima` of this process.
     work_items: the episodes, in the order in which they are started.
     jobs: number of processes.
 
@@ -298,7 +315,8 @@ def run_parallel(
     for index in range(min(jobs, len(work_items))):
       connection, child_connection = context.Pipe()
       process = context.Process(
-        target=_run_worker, args=(spec, digests, index, child_connection)
+        target=_run_worker,
+        args=(spec, digests, optima, index, child_connection),
       )
       process.start()
       child_connection.close()
@@ -347,6 +365,7 @@ def _receive(
 def _run_worker(
   spec: EvaluationSpec,
   digests: dict[str, Any],
+  optima: Mapping[str, optimum_lib.Optimum],
   index: int,
   parent: connections.Connection,
 ) -> None:
@@ -355,6 +374,7 @@ def _run_worker(
   Args:
     spec: spec of the evaluation.
     digests: `EpisodeRunner.digests` of the parent process.
+    optima: `EpisodeRunner.optima` of the parent process.
     index: number of this worker, from 0.
     parent: connection to the parent process.
   """
@@ -367,7 +387,7 @@ def _run_worker(
       # one is writing.
       jax.config.update('jax_compilation_cache_dir', f'{cache}/process{index}')
     try:
-      runner = EpisodeRunner(spec)
+      runner = EpisodeRunner(spec, optima)
       if runner.digests != digests:
         raise errors.UsageError(
           'an SCM or a policy has changed since the start of the evaluation'

@@ -102,6 +102,8 @@ def _check(
   trainings: Sequence[sweep_config.Training], comparison: Mapping[str, Any]
 ) -> None:
   """Raises early for errors that would show only after hours of training."""
+  import jax  # noqa: PLC0415
+
   from acme_cbo.evaluation import config  # noqa: PLC0415
   from acme_cbo.experiments import builder  # noqa: PLC0415
   from acme_cbo.scms import registry  # noqa: PLC0415
@@ -112,7 +114,8 @@ def _check(
     config.ComparisonConfig, types.SimpleNamespace(**comparison), paths=()
   )
   comparison_config.validate()
-  registry.resolve(comparison_config.scms, trainings[0].config)
+  with jax.enable_x64(True):  # As in the evaluation.
+    registry.resolve(comparison_config.scms, trainings[0].config)
 
 
 def _train(config: dict[str, Any], workdir: str) -> None:

@@ -33,6 +33,7 @@ def system(
   cost: Any = 1.0,
   budget: float = np.inf,
   hint: dict[int, float] | None = None,
+  fit: systems.FitQuality | None = None,
 ) -> systems.System:
   """Builds a system in which one outcome per intervention is observed.
 
@@ -58,6 +59,7 @@ def system(
     cost: [D] cost of setting each variable.
     budget: maximum total cost of all interventions.
     hint: mapping from variable to value of the best intervention, if known.
+    fit: how well the equations fit the data, if they were fitted.
 
   Returns:
     The system, in the current precision.
@@ -98,7 +100,7 @@ def system(
     mask, values = np.zeros(num_variables, bool), np.zeros(num_variables)
     mask[list(hint)], values[list(hint)] = True, list(hint.values())
     best = types.Intervention(**_arrays(mask=mask, values=values))
-  return systems.System(name, source, tuple(variables), scm, best)
+  return systems.System(name, source, tuple(variables), scm, best, fit)
 
 
 def equations(num_variables: int, **fields: Any) -> types.Mechanism:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import os
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,9 +51,13 @@ class SCM:
   def __init__(self, system: systems.System):
     """Names the parts of a model; see `from_yaml` and `named`.
 
+    Logs what may be wrong with the data, if the model was fitted to data.
+
     Args:
       system: arrays of the model, and names of its variables.
     """
+    for warning in system.fit.warnings if system.fit else ():
+      logging.warning('%s: %s', system.name, warning)
     problem = jax.tree.map(np.asarray, system.scm.problem)
     observed = np.flatnonzero(problem.exists)
     self._system = system

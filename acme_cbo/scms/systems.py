@@ -14,6 +14,33 @@ from acme_cbo.scms import formulas
 NO_KIND = -1
 
 
+class FitQuality(NamedTuple):
+  """How well the equations of a system fit the data, and where the data end.
+
+  Attributes:
+    kind: kind of the fit, such as 'linear'.
+    num_rows: number of rows of the data.
+    minimum: [D] smallest values in the data; 0 for latent variables.
+    maximum: [D] largest values in the data; 0 for latent variables.
+    r2: [D] leave-one-out R2: 1 - the mean squared error of predicting a row of
+      the variable from its causes, by the equation that is fitted to all other
+      rows, relative to that of the mean of all other rows. Rows that alone
+      determine the effect of a cause do not count. NaN if the variable has no
+      causes or latent ones, or does not vary in the rows that count.
+    beyond: [D] distance by which the domain leaves the range of the data, in
+      standard deviations of the data; 0 if it does not, or there is no domain.
+    warnings: sentences about what may be wrong with the data and the domains.
+  """
+
+  kind: str
+  num_rows: int
+  minimum: np.ndarray
+  maximum: np.ndarray
+  r2: np.ndarray
+  beyond: np.ndarray
+  warnings: tuple[str, ...]
+
+
 class System(NamedTuple):
   """An SCM with names.
 
@@ -23,6 +50,7 @@ class System(NamedTuple):
     variables: names of the D columns, including latent variables.
     scm: the model.
     optimum_hint: known best intervention, or None.
+    fit: how well the equations fit the data; None if they were not fitted.
   """
 
   name: str
@@ -30,10 +58,11 @@ class System(NamedTuple):
   variables: tuple[str, ...]
   scm: types.SCM
   optimum_hint: types.Intervention | None = None
+  fit: FitQuality | None = None
 
 
 def digest(system: System) -> str:
-  """Returns the SHA-256 of everything in a system except name and source."""
+  """Returns the SHA-256 of the model of a system and its hint."""
   leaves, structure = jax.tree.flatten((system.scm, system.optimum_hint))
   sha256 = hashlib.sha256(repr((system.variables, structure)).encode())
   for leaf in leaves:

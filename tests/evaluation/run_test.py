@@ -33,6 +33,7 @@ from acme_cbo.evaluation import run
 from acme_cbo.evaluation import workers
 from acme_cbo.infra import errors
 from acme_cbo.policies import saving
+from acme_cbo.scms import systems
 from tests.support import processes
 from tests.support import tiny_environments
 
@@ -276,6 +277,52 @@ class InProcessTest(parameterized.TestCase):
         for step in (1, 2, 3)
       ],
     )
+
+  def test_says_how_well_a_fitted_scm_fits(self):
+    # The optimum, do(A = -1), is outside the data.
+    quality = systems.FitQuality(
+      kind='linear',
+      num_rows=50,
+      minimum=np.array([-0.5, -9.0, -9.0, 0.0]),
+      maximum=np.array([0.5, 9.0, 9.0, 0.0]),
+      r2=np.array([np.nan, 0.75, 0.5, np.nan]),
+      beyond=np.array([0.5, 0.0, 0.0, 0.0]),
+      warnings=('a warning about the data',),
+    )
+    search = mock.Mock(wraps=tiny_environments.search)
+
+    def resolve(texts, metadata):
+      (environment,) = tiny_environments.resolve(texts, metadata)
+      system = environment.make(0)._replace(fit=quality)
+      return [environment._replace(make=lambda _: system, search=search)]
+
+    changed = dataclasses.replace(_CONFIG, out=self.root / 'out')
+    with (
+      mock.patch('sys.stderr', io.StringIO()),
+      mock.patch('sys.stdout', io.StringIO()) as stdout,
+      self.assertLogs('absl', 'WARNING') as logged,
+    ):
+      run.run(changed, resolve)
+    self.assertStartsWith(
+      stdout.getvalue(), 'chain: equations fitted to 50 rows (linear)\n'
+    )
+    summary = json.loads((self.root / 'out' / 'summary.json').read_text())
+    fitted = summary['scms']['chain']['fit']['variables']
+    self.assertEqual(
+      {name: entry['r2'] for name, entry in fitted.items()},
+      {'A': None, 'B': 0.75, 'Y': 0.5},
+    )
+    self.assertEqual(fitted['A']['optimum'], -1)
+    self.assertEqual(summary['warnings'][0], 'chain: a warning about the data')
+    self.assertStartsWith(
+      summary['warnings'][1],
+      'chain: the optimum of the fitted equations, do(A = -1), lies outside '
+      'the data: there A is -1 (data: -0.5 to 0.5); ',
+    )
+    self.assertEqual(
+      [x.getMessage() for x in logged.records], summary['warnings']
+    )
+    search.assert_called_once()
 
   def test_a_changed_file_is_refused(self):
     path = self.root / 'mine.yaml'

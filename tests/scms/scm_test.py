@@ -39,6 +39,25 @@ class ScmTest(parameterized.TestCase):
     from_text = scm_lib.SCM.from_text(_TEXT).sample(4)
     np.testing.assert_array_equal(from_file, from_text)
 
+  def test_logs_what_may_be_wrong_with_data(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    (folder / 'graph.txt').write_text('x -> y')
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    text = '\n'.join(','.join(map(str, row)) for row in rows)
+    (folder / 'data.csv').write_text(f'x,y,id\n{text}\n')
+    (folder / 'fitted.yaml').write_text(
+      'name: fitted\ntarget: y\ngoal: maximize\n'
+      'graph: graph.txt\ndata: data.csv\nfit: linear\n'
+    )
+    with self.assertLogs('absl', 'WARNING') as logged:
+      scm_lib.SCM.from_yaml(folder / 'fitted.yaml')
+    (record,) = logged.records
+    self.assertEqual(
+      record.getMessage(),
+      f'fitted: {folder}/data.csv: not in the graph and therefore left out: '
+      "'id'",
+    )
+
   def test_samples(self):
     rows = scm_lib.SCM.from_text(_TEXT).sample(2000, {'x': 1.5})
     np.testing.assert_array_equal(rows['x'], 1.5)

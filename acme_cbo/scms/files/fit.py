@@ -18,12 +18,14 @@ squared error, whose mean is the variance of the noise. Latent variables are not
 supported.
 """
 
+import array
+from collections.abc import Sequence
 import csv
 import io
 import math
 import pathlib
 import re
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,7 @@ from acme_cbo.infra import files
 from acme_cbo.scms import assemble
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
+from acme_cbo.scms import systems
 from acme_cbo.scms.files import graph_files
 
 KINDS = ('linear', 'features')
@@ -42,14 +45,28 @@ _MAX_BYTES = 5 * 10**7
 _MAX_VALUE = 1e30  # Fits into float32, and its square into float64.
 _NUMBER = re.compile(r'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?')
 _MISSING = ('', 'na', 'n/a', 'nan', 'null', 'none', '?')
+_QUOTED = re.compile(r'"[^"]*"')
+_DECIMAL_COMMA = re.compile(r'[0-9],[0-9]')
+# Separators that spreadsheets write instead of commas.
+_SEPARATORS = {';': 'semicolons (;)', '\t': 'tabs', '|': 'bars (|)'}
+_MAX_SHOWN = 40  # Characters of a name or value in a sentence.
+_MAX_LISTED = 5  # Names in a sentence.
 
 _ROWS_PER_COEFFICIENT = 10
 _MIN_ROWS_OF_FEATURES = 50
-# Largest mean in standard deviations: beyond it the resolution of float32 is
-# too coarse for the values of a variable.
-_MAX_OFFSET = 1e4
+# Largest mean in standard deviations, by the precision of a system: beyond it
+# the resolution is too coarse for the values of a variable. In float64 the
+# limit is that of the fit, which subtracts the mean.
+_MAX_OFFSET = {np.dtype('float32'): 1e4, np.dtype('float64'): 1e9}
 # Smallest eigenvalue of a correlation matrix: below it causes are collinear.
 _MIN_EIGENVALUE = 1e-9
+
+# Values are outliers where a gap separates them from all others that is wider
+# than the range of these by this factor. Even heavy tails have no such gap.
+_MIN_GAP = 5.0
+_MAX_OUTLIER_SHARE = 0.1
+# Distance of a domain from the data, in standard deviations, that is far.
+_FAR = 3.0
 
 # In standard deviations, for one cause; they grow as the root of the number of
 # causes.
@@ -67,77 +84,151 @@ class Table(NamedTuple):
   """Observational rows.
 
   Attributes:
+    path: file of the rows, for messages.
     names: names of the columns.
-    rows: [N, D] float64, finite.
+    rows: [N, C] float64, finite.
+    lines: [N] line of the file on which each row starts, counted from 1.
+    left_out: names of the other columns of the file, as a sentence shows them.
   """
 
+  path: str
   names: tuple[str, ...]
   rows: np.ndarray
+  lines: np.ndarray
+  left_out: tuple[str, ...] = ()
 
 
-def read_csv(path: str | pathlib.Path) -> Table:
-  """Reads a CSV file of numbers with a header.
+def read_csv(path: str | pathlib.Path, variables: Sequence[str]) -> Table:
+  """Reads the columns of some variables from a CSV file with a header.
+
+  All other columns are left out, whatever they contain. Blank lines at the end
+  of the file are no rows.
 
   Args:
     path: file of comma-separated values in UTF-8.
+    variables: names of the columns to read; the file may lack some of them.
 
   Returns:
     The table.
 
   Raises:
-    errors.UsageError: the file cannot be read, a name is empty or duplicate,
-      the length of a row differs from that of the header, or a value is missing
-      or not a finite number.
+    errors.UsageError: the file cannot be read, the values are not separated by
+      commas, a name is duplicate, the length of a row differs from that of the
+      header, or a value is missing or not a finite number.
   """
   path = pathlib.Path(path)
   text = files.read_text(path, _MAX_BYTES)
+  _check_separator(path, text)
   reader = csv.reader(
     io.StringIO(text, newline=''), strict=True, skipinitialspace=True
   )
-  rows = []
+  values, lines = array.array('d'), array.array('q')
+  line = blank = end = 0
   try:
-    names = tuple(name.strip() for name in next(reader, []))
-    for n, name in enumerate(names):
-      if not name or name in names[:n]:
-        reason = f'repeats the name {name!r}' if name else 'has no name'
-        raise errors.UsageError(
-          f'{path}, line 1: column {n + 1} {reason}; the header must have '
-          'distinct names'
-        )
+    header = [
+      graph_files.normalized_name(name.strip()) for name in next(reader, [])
+    ]
+    columns = _find_columns(path, header, set(variables))
+    names = tuple(header[k] for k in columns)
+    end = reader.line_num
     for row in reader:
-      where = f'{path}, line {reader.line_num}'
-      if len(row) != len(names):
+      line, end = end + 1, reader.line_num
+      if not ''.join(row).strip():
+        blank = blank or line
+        continue
+      if blank:
         raise errors.UsageError(
-          f'{where}: the row has {len(row)} values, and the header has '
-          f'{len(names)} names; give one value per name'
+          f'{path}, line {blank}: the line has no values, and rows follow; '
+          'remove the line'
         )
-      rows.append(
-        [
-          _number(value, f'{where}, column {name!r}')
-          for value, name in zip(row, names, strict=True)
-        ]
-      )
+      if len(row) != len(header):
+        raise errors.UsageError(
+          f'{path}, line {line}: the row has {len(row)} values, and the header '
+          f'has {len(header)} names; give one value per name'
+        )
+      for k in columns:
+        value = row[k].strip()
+        number = float(value) if _NUMBER.fullmatch(value) else math.nan
+        if not abs(number) <= _MAX_VALUE:
+          _fail_value(f'{path}, line {line}, column {_short(header[k])}', value)
+        values.append(number)
+      lines.append(line)
   except csv.Error as error:
     raise errors.UsageError(
-      f'{path}, line {reader.line_num}: {error}'
+      f'{path}, line {end + 1}: {error}; check the quotation marks'
     ) from error
-  if not rows:
+  if not lines:
     raise errors.UsageError(f'{path} has no rows of data below the header')
-  return Table(names, np.array(rows))
+  read = set(columns)
+  return Table(
+    path=str(path),
+    names=names,
+    rows=np.array(values).reshape(len(lines), len(names)),
+    lines=np.array(lines),
+    left_out=tuple(
+      _short(name) if name else f'column {k + 1}, which has no name'
+      for k, name in enumerate(header)
+      if k not in read
+    ),
+  )
 
 
-def _number(text, where):
-  text = text.strip()
+def _check_separator(path: pathlib.Path, text: str) -> None:
+  """Raises if the first line has a separator, and it is not a comma."""
+  first, second, *_ = [*text.split('\n', 2), '']
+  first = _QUOTED.sub('', first)
+  for separator, name in _SEPARATORS.items():
+    if separator in first and ',' not in first:
+      decimal = _DECIMAL_COMMA.search(second)
+      raise errors.UsageError(
+        f'{path}, line 1: the values are separated by {name}'
+        f'{", and numbers have decimal commas" if decimal else ""}; save the '
+        'table with commas between values'
+        f'{" and decimal points in numbers" if decimal else ""}'
+      )
+
+
+def _find_columns(
+  path: pathlib.Path, header: Sequence[str], variables: set[str]
+) -> list[int]:
+  """Returns the indices of the columns that are variables.
+
+  Raises:
+    errors.UsageError: a variable has two columns, or the first line has no
+      names.
+  """
+  if header and all(map(_NUMBER.fullmatch, header)):
+    raise errors.UsageError(
+      f'{path}, line 1: the first line has numbers; it must have the names of '
+      'the columns'
+    )
+  columns: dict[str, int] = {}
+  for k, name in enumerate(header):
+    if name in columns:
+      raise errors.UsageError(
+        f'{path}, line 1: column {k + 1} repeats the name {_short(name)}; the '
+        'header must have distinct names'
+      )
+    if name in variables:
+      columns[name] = k
+  return list(columns.values())
+
+
+def _fail_value(where: str, text: str) -> NoReturn:
   if text.lower() in _MISSING:
     raise errors.UsageError(
       f'{where}: missing value ({text!r}); remove the row or fill in the value'
     )
-  value = float(text) if _NUMBER.fullmatch(text) else math.nan
-  if not abs(value) <= _MAX_VALUE:
-    raise errors.UsageError(
-      f'{where}: {text[:40]!r} is not a number within ±{_MAX_VALUE:g}'
-    )
-  return value
+  hint = ''
+  if _NUMBER.fullmatch(text.replace(',', '.', 1)):
+    hint = '; write a decimal point'
+  raise errors.UsageError(
+    f'{where}: {_short(text)} is not a number within ±{_MAX_VALUE:g}{hint}'
+  )
+
+
+def _short(text: str) -> str:
+  return repr(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}...')
 
 
 class FittedEquations(NamedTuple):
@@ -147,17 +238,15 @@ class FittedEquations(NamedTuple):
     mechanism: structural equations of the D variables of the graph.
     family: `LINEAR`, or `FOURIER` for the kind `features`.
     location: [D] origins of the variables' units.
-    scale: [D] scales of the variables' units.
-    minimum: [D] smallest values in the data; 0 for latent variables.
-    maximum: [D] largest values in the data; 0 for latent variables.
+    scale: [D] scales of the variables' units: standard deviations of the data.
+    quality: how well the equations fit the data.
   """
 
   mechanism: types.Mechanism
   family: mechanisms.Family
   location: np.ndarray
   scale: np.ndarray
-  minimum: np.ndarray
-  maximum: np.ndarray
+  quality: systems.FitQuality
 
 
 def fit(
@@ -174,7 +263,7 @@ def fit(
   Args:
     graph: causal graph.
     table: data; its columns are the observed variables of the graph, in any
-      order.
+      order. `quality.warnings` of the result says what may be wrong with it.
     kind: one of `KINDS`, which the module docstring describes.
     source: name of graph and data in error messages.
     num_features: H, for the kind `features`.
@@ -196,7 +285,7 @@ def fit(
   mean, deviation = rows.mean(0), rows.std(0)
   _check_rows(graph, rows, mean, deviation, kind, source)
 
-  def for_all(observed, latent_value):
+  def for_all(observed, latent_value=0.0):
     values = np.full(len(graph.variables), latent_value)
     values[~graph.latent] = observed
     return values
@@ -207,38 +296,172 @@ def fit(
   rng = np.random.default_rng(seed)
   if kind == 'features':
     family = mechanisms.Family.FOURIER
-    equations = _fit_features(standardized, graph.parents, num_features, rng)
+    equations, r2 = _fit_features(
+      standardized, graph.parents, num_features, rng
+    )
   else:
     family = mechanisms.Family.LINEAR
     equations = _fit_linear(standardized, graph, rng, source)
+    r2 = _linear_r2(standardized, graph)
+  observed = [graph.variables[j] for j in np.flatnonzero(~graph.latent)]
+  has_causes = graph.parents[~graph.latent].any(1)
   return FittedEquations(
     mechanism=assemble.equations(len(graph.variables), **equations),
     family=family,
-    location=for_all(mean, 0.0),
+    location=for_all(mean),
     scale=for_all(deviation, 1.0),
-    minimum=for_all(rows.min(0), 0.0),
-    maximum=for_all(rows.max(0), 0.0),
+    quality=systems.FitQuality(
+      kind=kind,
+      num_rows=len(rows),
+      minimum=for_all(rows.min(0)),
+      maximum=for_all(rows.max(0)),
+      r2=r2,
+      beyond=for_all(0.0),
+      warnings=_table_warnings(table, observed, rows, has_causes),
+    ),
   )
+
+
+def compare_domains(
+  fitted: FittedEquations,
+  variables: Sequence[str],
+  domains: Sequence[tuple[float, float] | None],
+) -> systems.FitQuality:
+  """Measures how far the domains leave the data.
+
+  Args:
+    fitted: result of `fit`.
+    variables: names of the D variables.
+    domains: [D] domain of each variable; None if it cannot be intervened on.
+
+  Returns:
+    The quality of the fit, with `beyond` and a warning for each variable whose
+    domain is far from the data.
+  """
+  quality = fitted.quality
+  beyond = np.zeros(len(variables))
+  warnings = []
+  for j, domain in enumerate(domains):
+    if domain is None:
+      continue
+    low, high = domain
+    minimum, maximum = quality.minimum[j], quality.maximum[j]
+    beyond[j] = max(minimum - low, high - maximum, 0.0) / fitted.scale[j]
+    if beyond[j] > _FAR:
+      warnings.append(
+        f'the domain of {variables[j]}, {low:.8g} to {high:.8g}, reaches '
+        f'{beyond[j]:.3g} standard deviations beyond the data, {minimum:.8g} '
+        f'to {maximum:.8g}; nothing is known there: choose a smaller domain'
+      )
+  return quality._replace(
+    beyond=beyond, warnings=(*quality.warnings, *warnings)
+  )
+
+
+def _table_warnings(
+  table: Table,
+  variables: Sequence[str],
+  rows: np.ndarray,
+  has_causes: np.ndarray,
+) -> tuple[str, ...]:
+  """Describes what may be wrong with a table.
+
+  Args:
+    table: the table.
+    variables: names of the C observed variables.
+    rows: [N, C] their values.
+    has_causes: [C] whether a variable has causes.
+  """
+  warnings = []
+  if table.left_out:
+    listed = errors.format_list(table.left_out, _MAX_LISTED, 'more', ', ')
+    warnings.append(
+      f'{table.path}: not in the graph and therefore left out: {listed}'
+    )
+  for name, values, is_effect in zip(
+    variables, rows.T, has_causes, strict=True
+  ):
+    usual = np.median(values)
+    unusual = np.flatnonzero(values != usual)
+    where = f'{table.path}, line {table.lines[unusual[0]]}: {name}'
+    if len(unusual) == 1:
+      warnings.append(
+        f'{where} is {values[unusual[0]]:.8g}, and {usual:.8g} in all other '
+        f'rows, so that all that is known of {name} rests on this row; add '
+        f'rows in which {name} varies, or remove it from the graph'
+      )
+      continue
+    low, high = values.min(), values.max()
+    if is_effect and ((values == low) | (values == high)).all():
+      warnings.append(
+        f'{table.path}: {name} has only the values {low:.8g} and {high:.8g}; '
+        'it is fitted as if it were continuous, as in a linear probability '
+        'model, so that other values may be expected of it'
+      )
+    outliers = _outliers(values)
+    if outliers.any():
+      n = np.argmax(outliers)
+      rest = values[~outliers]
+      distance = abs(values[n] - rest.mean()) / rest.std()
+      more = outliers.sum() - 1
+      warnings.append(
+        f'{table.path}, line {table.lines[n]}: {name} is {values[n]:.8g}, '
+        f'{distance:.3g} standard deviations from the mean of the other rows'
+        f'{f" (and so in {more} more rows)" if more else ""}; remove the row '
+        'if this is an error or stands for a missing value'
+      )
+  return tuple(warnings)
+
+
+def _outliers(values: np.ndarray) -> np.ndarray:
+  """Finds values far from all others, such as typing errors and -999.
+
+  Args:
+    values: [N] values of a variable.
+
+  Returns:
+    [N] bool.
+  """
+  inner = np.sort(values)
+  min_inner = math.ceil((1 - _MAX_OUTLIER_SHARE) * len(values))
+  num_inner = 0
+  # Outliers on one side may hide those on the other side.
+  while num_inner != len(inner):
+    num_inner = len(inner)
+    for _ in range(2):
+      # Largest values of the upper half first, then likewise on the other side.
+      ranges = inner[:-1] - inner[0]
+      gaps = np.diff(inner)
+      is_edge = (gaps > _MIN_GAP * ranges) & (ranges > 0)
+      is_edge[: min_inner - 1] = False
+      if is_edge.any():
+        inner = inner[: np.argmax(is_edge) + 1]
+      inner = -inner[::-1]
+  return (values < inner[0]) | (values > inner[-1])
 
 
 def _columns(graph, table, source):
   """Returns the rows with columns in the order of the graph's variables."""
-  latent = dict(zip(graph.variables, graph.latent, strict=True))
-  for name in table.names:
-    if latent.get(name, True):
-      reason = 'is latent in' if name in latent else 'is not a variable of'
+  columns = {name: k for k, name in enumerate(table.names)}
+  observed = []
+  for name, latent in zip(graph.variables, graph.latent, strict=True):
+    if latent and name in columns:
       raise errors.UsageError(
-        f'{source}: column {name!r} of the data {reason} the graph; remove the '
-        'column or change the graph'
+        f'{source}: column {name!r} of the data is latent in the graph; remove '
+        'the column or change the graph'
       )
-  observed = [name for name in graph.variables if not latent[name]]
-  missing = [name for name in observed if name not in table.names]
+    if not latent:
+      observed.append(name)
+  missing = [name for name in observed if name not in columns]
   if missing:
+    others = errors.format_list(table.left_out, _MAX_LISTED, 'more', ', ')
     raise errors.UsageError(
-      f'{source}: the data have no column {", ".join(missing)}; add it, or '
+      f'{source}: the data have no column '
+      f'{errors.format_list(missing, _MAX_LISTED, "more", ", ")}; add it, or '
       'mark it as latent in the graph'
+      f'{f"; columns that are not in the graph: {others}" if others else ""}'
     )
-  return table.rows[:, [table.names.index(name) for name in observed]]
+  return table.rows[:, [columns[name] for name in observed]]
 
 
 def _check_rows(graph, rows, mean, deviation, kind, source):
@@ -263,13 +486,26 @@ def _check_rows(graph, rows, mean, deviation, kind, source):
       f'{needed}'
     )
   observed = np.flatnonzero(~graph.latent)
-  for j, center, spread in zip(observed, mean, deviation, strict=True):
-    if not max(abs(center) / _MAX_OFFSET, 1 / _MAX_VALUE) < spread:
-      reason = 'is constant' if spread == 0 else 'varies too little'
+  max_offset = _MAX_OFFSET[jnp.zeros(()).dtype]
+  for j, values, center, spread in zip(
+    observed, rows.T, mean, deviation, strict=True
+  ):
+    name = graph.variables[j]
+    if values.min() == values.max():
       raise errors.UsageError(
-        f'{source}: {graph.variables[j]} {reason} (mean {center:.6g}, '
-        f'deviation {spread:.3g}); subtract a constant, or '
-        'remove it from graph and data'
+        f'{source}: {name} is {values[0]:z.8g} in all rows; remove it from the '
+        'graph, or add rows in which it varies'
+      )
+    if spread < 1 / _MAX_VALUE:
+      raise errors.UsageError(
+        f'{source}: {name} varies too little (deviation {spread:.3g}); write '
+        'it in a smaller unit, in the table and its domain'
+      )
+    if spread < abs(center) / max_offset:
+      raise errors.UsageError(
+        f'{source}: {name} varies too little for values that are so far from 0 '
+        f'(mean {center:.6g}, deviation {spread:.3g}); subtract '
+        f'{values.min():.17g} from {name}, in the table and its domain'
       )
   correlation = np.eye(len(graph.variables))
   correlation[np.ix_(observed, observed)] = np.corrcoef(rows.T)
@@ -333,6 +569,56 @@ def _regress(moments, parents):
   return linear, np.maximum(variance, 0.0)
 
 
+def _linear_r2(standardized, graph):
+  """Returns the leave-one-out R2 of each variable, see `FitQuality`.
+
+  An equation without latent causes is a least squares regression, also if other
+  variables are latent.
+  """
+  r2 = np.full(len(graph.variables), np.nan)
+  for j, row in enumerate(graph.parents):
+    if row.any() and not graph.latent[row].any() and not graph.latent[j]:
+      effect = standardized[:, j]
+      basis, _, free = _orthogonalize(standardized[:, row])
+      counts = free > _MIN_EIGENVALUE
+      residual = effect - basis @ (basis.T @ effect)
+      r2[j] = _r2(residual[counts] / free[counts], effect, counts)
+  return r2
+
+
+def _r2(left_out, effect, counts):
+  """Returns 1 - the squared error relative to that of the mean, both left out.
+
+  Args:
+    left_out: [N'] leave-one-out errors of the rows that count.
+    effect: [N] values of the variable.
+    counts: [N] which rows count.
+  """
+  values = effect[counts]
+  if not np.ptp(values) > 0:
+    return np.nan
+  # Of the mean of the other rows.
+  mean_errors = (values - values.mean()) * len(values) / (len(values) - 1)
+  return 1 - np.square(left_out).mean() / np.square(mean_errors).mean()
+
+
+def _orthogonalize(causes):
+  """Decomposes a linear regression on the causes.
+
+  Args:
+    causes: [N, C] values of the causes.
+
+  Returns:
+    [N, 1 + C] orthonormal basis of the constant and the causes, [1 + C, 1 + C]
+    coordinates of these in the basis, and [N] 1 - the leverage of each row.
+    Where that is 0, a row alone determines the effect of a cause and cannot be
+    left out.
+  """
+  plain = np.concatenate([np.ones((len(causes), 1)), causes], 1)
+  basis, triangle = np.linalg.qr(plain)
+  return basis, triangle, 1 - np.square(basis).sum(1)
+
+
 def _maximize(moments, graph, rng, source):
   """Fits a linear SCM with latent variables by expectation maximization.
 
@@ -388,7 +674,11 @@ def _maximize(moments, graph, rng, source):
 
 
 def _fit_features(standardized, parents, num_features, rng):
-  """Fits ridge regressions on random features of the causes."""
+  """Fits ridge regressions on random features of the causes.
+
+  Returns:
+    The arrays of the equations, and the [D] leave-one-out R2.
+  """
   num_variables = len(parents)
   units = (num_variables, num_features)
   arrays = dict(
@@ -399,6 +689,7 @@ def _fit_features(standardized, parents, num_features, rng):
     output=np.zeros(units),
     noise_scale=np.ones(num_variables),
   )
+  r2 = np.full(num_variables, np.nan)
   for j, row in enumerate(parents):
     if not row.any():
       continue
@@ -409,18 +700,20 @@ def _fit_features(standardized, parents, num_features, rng):
     for length in _LENGTH_SCALES:
       hidden = directions / (length * np.sqrt(row.sum()))
       fits += [
-        (error, hidden, weights)
-        for error, weights in _ridges(
+        (np.square(left_out).mean(), hidden, weights, left_out)
+        for left_out, weights in _ridges(
           causes, np.cos(causes @ hidden.T + shift), effect
         )
       ]
-    error, hidden, weights = min(fits, key=lambda fit: fit[0])
+    error, hidden, weights, left_out = min(fits, key=lambda fit: fit[0])
     arrays['bias'][j] = weights[0]
     arrays['linear'][j, row] = weights[1:-num_features]
     arrays['output'][j] = weights[-num_features:]
     arrays['hidden'][j][:, row], arrays['shift'][j] = hidden, shift
     arrays['noise_scale'][j] = np.sqrt(error)
-  return arrays
+    counts = _orthogonalize(causes)[2] > _MIN_EIGENVALUE
+    r2[j] = _r2(left_out, effect, counts)
+  return arrays, r2
 
 
 def _ridges(causes, features, effect):
@@ -435,19 +728,17 @@ def _ridges(causes, features, effect):
     effect: [N] values of the variable.
 
   Returns:
-    For each penalty the mean squared leave-one-out error, and the [1 + C + H]
-    weights of the constant, the causes and the features, in that order.
+    For each penalty the leave-one-out errors of the rows that can be left out,
+    and the [1 + C + H] weights of the constant, the causes and the features, in
+    that order.
   """
   num_features = features.shape[1]
-  plain = np.concatenate([np.ones((len(causes), 1)), causes], 1)
-  basis, triangle = np.linalg.qr(plain)
+  basis, triangle, free = _orthogonalize(causes)
   # The parts that a linear regression on the causes does not explain.
   rest = features - basis @ (basis.T @ features)
   residual = effect - basis @ (basis.T @ effect)
   size, axes = np.linalg.eigh(rest.T @ rest)
   projected = rest @ axes
-  free = 1 - np.square(basis).sum(1)
-  # A row that alone determines the effect of a cause cannot be held out.
   counts = free > _MIN_EIGENVALUE
   fits = []
   for penalty in _PENALTIES:
@@ -458,5 +749,5 @@ def _ridges(causes, features, effect):
     error = (residual - projected @ inner)[counts] / (free - leverage)[counts]
     output = axes @ inner
     ends = np.linalg.solve(triangle, basis.T @ (effect - features @ output))
-    fits.append((np.square(error).mean(), np.concatenate([ends, output])))
+    fits.append((error, np.concatenate([ends, output])))
   return fits

@@ -34,9 +34,10 @@ If the equations are unknown, they can be fitted to data, given the graph:
     PKC: {}                        # domain from its smallest to largest value
 
 Paths are relative to the folder of the YAML file. Graph and data must use the
-same names, which may also have parts joined by . or -. Without the key
-`variables`, all observed variables but the target can be intervened on. See
-`yaml_nodes` for the supported subset of YAML.
+same names, which may also have parts joined by . or -; other columns of the
+data are left out, with a warning. Without the key `variables`, all observed
+variables but the target can be intervened on. See `yaml_nodes` for the
+supported subset of YAML.
 """
 
 from collections.abc import Callable, Sequence
@@ -340,7 +341,7 @@ class _Reader:
       for name in ('graph', 'data')
     )
     graph = _call(top['graph'], graph_files.read, graph_path)
-    data = _call(top['data'], fit.read_csv, data_path)
+    data = _call(top['data'], fit.read_csv, data_path, graph.variables)
     source = f'{graph_path} and {data_path}'
     fitted = _call(top['fit'], fit.fit, graph, data, kind, source)
     names = graph.variables
@@ -350,9 +351,9 @@ class _Reader:
       if not pairs:
         yaml_nodes.fail(top['variables'], 'variables is empty')
     for key, value in pairs:
-      yaml_nodes.index(key, 'variables', names)
-      fields = yaml_nodes.fields(value, f'variable {key.value}', _SETTABLE)
-      described[key.value] = _Variable(key.value, key, fields)
+      name = names[yaml_nodes.index(key, 'variables', names)]
+      fields = yaml_nodes.fields(value, f'variable {name}', _SETTABLE)
+      described[name] = _Variable(name, key, fields)
     target = yaml_nodes.name(top['target'], 'target')
     variables, domains = [], []
     for j, name in enumerate(names):
@@ -365,7 +366,10 @@ class _Reader:
       domain = self._domain(variable)
       settable = name in described or (not described and name != target)
       if settable and not graph.latent[j]:
-        domain = domain or (fitted.minimum[j], fitted.maximum[j])
+        domain = domain or (
+          float(fitted.quality.minimum[j]),
+          float(fitted.quality.maximum[j]),
+        )
       variables.append(variable)
       domains.append(domain)
     return _Model(
@@ -378,6 +382,7 @@ class _Reader:
         'family': fitted.family,
         'location': fitted.location,
         'scale': fitted.scale,
+        'fit': fit.compare_domains(fitted, names, domains),
       },
     )
 

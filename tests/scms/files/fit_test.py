@@ -32,10 +32,14 @@ def _graph(text):
   return graph_files.parse(text, '.txt', 'a graph')
 
 
+def _table(rows, names=('A', 'B', 'C')):
+  """Returns a table whose rows start on line 2 of a file."""
+  return fit.Table('d.csv', tuple(names), rows, 2 + np.arange(len(rows)))
+
+
 def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **options: Any):
   """Fits a system with target C in which all other variables are settable."""
-  table = fit.Table(tuple(names), rows)
-  fitted = fit.fit(graph, table, kind, 'a source', **options)
+  fitted = fit.fit(graph, _table(rows, names), kind, 'a source', **options)
   target = graph.variables.index('C')
   settable = ~graph.latent & (np.arange(len(graph.latent)) != target)
   return assemble.system(
@@ -46,8 +50,8 @@ def _fit(graph, rows, names=('A', 'B', 'C'), kind='linear', **options: Any):
     target=target,
     goal=1,
     sets=np.diag(settable)[settable],
-    low=fitted.minimum,
-    high=fitted.maximum,
+    low=fitted.quality.minimum,
+    high=fitted.quality.maximum,
     mechanism=fitted.mechanism,
     family=fitted.family,
     latent=graph.latent,
@@ -159,12 +163,12 @@ class LinearTest(parameterized.TestCase):
   def test_units_and_ranges_of_observed_variables(self):
     rows = np.random.default_rng(4).normal(size=(50, 3)) @ np.tri(3)
     graph = _graph('U [latent]\nU A\n' + _TRIANGLE)
-    fitted = fit.fit(graph, fit.Table(tuple('ABC'), rows), 'linear', 'a source')
+    fitted = fit.fit(graph, _table(rows), 'linear', 'a source')
     for actual, latent_value, expected in (
       (fitted.location, 0.0, rows.mean(0)),
       (fitted.scale, 1.0, rows.std(0)),
-      (fitted.minimum, 0.0, rows.min(0)),
-      (fitted.maximum, 0.0, rows.max(0)),
+      (fitted.quality.minimum, 0.0, rows.min(0)),
+      (fitted.quality.maximum, 0.0, rows.max(0)),
     ):
       np.testing.assert_allclose(actual, [latent_value, *expected], rtol=1e-12)
 
@@ -350,7 +354,7 @@ class FeaturesTest(parameterized.TestCase):
     features = np.cos(causes @ rng.normal(size=(2, 6)))
     design = np.concatenate([np.ones((30, 1)), causes, features], 1)
     fits = fit._ridges(causes, features, effect)
-    for penalty, (error, weights) in zip(fit._PENALTIES, fits, strict=True):
+    for penalty, (left_out, weights) in zip(fit._PENALTIES, fits, strict=True):
       # Ridge regression is least squares with additional rows that pull the
       # weights to 0.
       pull = np.diag([0.0] * 3 + [np.sqrt(penalty * 6 / 2)] * 6)
@@ -363,11 +367,11 @@ class FeaturesTest(parameterized.TestCase):
         )[0]
 
       np.testing.assert_allclose(weights, solve(np.arange(30)), atol=1e-6)
-      left_out = [
+      expected = [
         effect[n] - design[n] @ solve(np.delete(np.arange(30), n))
         for n in range(30)
       ]
-      self.assertAlmostEqual(error, np.square(left_out).mean(), delta=1e-6)
+      np.testing.assert_allclose(left_out, expected, atol=1e-6)
 
   def test_a_cause_of_two_values(self):
     rows = self.rows.copy()
@@ -377,13 +381,150 @@ class FeaturesTest(parameterized.TestCase):
     self.assertTrue(np.isfinite(system.scm.mechanism.output).all())
 
 
+class QualityTest(parameterized.TestCase):
+  def _quality(self, text, rows, names='ABC', kind='linear'):
+    table = _table(rows, names)
+    return fit.fit(_graph(text), table, kind, 'a source').quality
+
+  def test_r2_of_regressions_without_each_row(self):
+    rng = np.random.default_rng(21)
+    rows = 100 + rng.normal(size=(40, 3)) @ [[1, 2, 0.3], [0, 1, 0], [0, 0, 1]]
+    quality = self._quality('A B\nA C\nB C', rows)
+    self.assertEqual((quality.kind, quality.num_rows), ('linear', 40))
+
+    def r2(causes, j):
+      design = np.concatenate([np.ones((40, 1)), rows[:, causes]], 1)
+      squared = np.zeros(2)
+      for n in range(40):
+        others = np.delete(np.arange(40), n)
+        weights = np.linalg.lstsq(design[others], rows[others, j], rcond=None)
+        predictions = design[n] @ weights[0], rows[others, j].mean()
+        squared += np.square(rows[n, j] - np.array(predictions))
+      return 1 - squared[0] / squared[1]
+
+    self.assertTrue(np.isnan(quality.r2[0]))
+    np.testing.assert_allclose(quality.r2[1:], [r2([0], 1), r2([0, 1], 2)])
+    self.assertGreater(quality.r2[1], 0.5)
+
+  def test_r2_of_features_is_that_of_their_leave_one_out_error(self):
+    rng = np.random.default_rng(22)
+    a = rng.uniform(-3, 3, size=60)
+    rows = np.stack([a, np.sin(2 * a) + 0.1 * rng.normal(size=60)], 1)
+    fitted = fit.fit(_graph('A C'), _table(rows, 'AC'), 'features', 'a source')
+    error = float(fitted.mechanism.noise_scale[1]) ** 2  # In units of the data.
+    r2 = fitted.quality.r2[1]
+    self.assertAlmostEqual(r2, 1 - error / (60 / 59) ** 2, places=5)
+    self.assertGreater(r2, 0.9)
+    self.assertLess(self._quality('A C', rows, 'AC').r2[1], 0.5)
+
+  def test_a_row_that_cannot_be_left_out_does_not_count(self):
+    # A alone explains the extreme value of C, which is not foreseen.
+    rng = np.random.default_rng(23)
+    a, c = np.zeros(100), rng.normal(size=100)
+    a[0], c[0] = 1, 1000
+    rows = np.stack([a, c], 1)
+    for kind in fit.KINDS:
+      r2 = self._quality('A C', rows, 'AC', kind).r2[1]
+      self.assertBetween(r2, -0.1, 0.01)
+
+  def test_r2_with_a_latent_cause_is_unknown(self):
+    rows = _front_door(np.random.default_rng(24), 300)
+    r2 = dict(
+      zip(
+        _graph(_FRONT_DOOR).variables,
+        self._quality(_FRONT_DOOR, rows).r2,
+        strict=True,
+      )
+    )
+    known = {name for name in r2 if not np.isnan(r2[name])}
+    self.assertEqual(known, {'B'})
+    self.assertAlmostEqual(
+      r2['B'], self._quality('A B\nB C', rows).r2[1], places=9
+    )
+
+  def _warnings(self, rows, **table):
+    graph = _graph('A C\nB C')
+    table = _table(rows)._replace(**table)
+    return fit.fit(graph, table, 'linear', 'a source').quality.warnings
+
+  def test_no_warning_where_nothing_is_unusual(self):
+    rng = np.random.default_rng(25)
+    for rows in (
+      rng.normal(size=(100, 3)),
+      rng.standard_t(2, size=(1000, 3)),
+      np.exp(1.5 * rng.normal(size=(1000, 3))),
+      rng.integers(0, 3, size=(100, 3)),
+    ):
+      self.assertEmpty(self._warnings(rows))
+
+  def test_left_out_columns(self):
+    rows = np.random.default_rng(26).normal(size=(50, 3))
+    (warning,) = self._warnings(rows, left_out=("'date'", "'id'"))
+    self.assertEqual(
+      warning, "d.csv: not in the graph and therefore left out: 'date', 'id'"
+    )
+
+  def test_codes_for_missing_values(self):
+    rows = np.random.default_rng(27).normal(size=(100, 3))
+    rows -= rows[:95].mean(0)
+    rows /= rows[:95].std(0)
+    rows[95:98, 0] = -999
+    rows[99, 0] = 1e20
+    rows[95:, 0][[3]] = rows[0, 0]
+    (warning,) = self._warnings(rows)
+    self.assertRegex(
+      warning,
+      r'^d.csv, line 97: A is -999, \d+ standard deviations from the mean of '
+      r'the other rows \(and so in 3 more rows\); remove the row if this is an '
+      'error or stands for a missing value$',
+    )
+
+  def test_a_variable_that_differs_in_one_row(self):
+    rows = np.random.default_rng(28).normal(size=(60, 3))
+    rows[:, 1] = 0.5
+    rows[7, 1] = 2
+    (warning,) = self._warnings(rows)
+    self.assertEqual(
+      warning,
+      'd.csv, line 9: B is 2, and 0.5 in all other rows, so that all that is '
+      'known of B rests on this row; add rows in which B varies, or remove it '
+      'from the graph',
+    )
+
+  def test_a_binary_effect(self):
+    rows = np.random.default_rng(29).normal(size=(60, 3))
+    rows[:, 1:] = rows[:, 1:] > 0  # B, a cause, may have two values.
+    (warning,) = self._warnings(rows)
+    self.assertStartsWith(
+      warning,
+      'd.csv: C has only the values 0 and 1; it is fitted as if it were '
+      'continuous, as in a linear probability model',
+    )
+
+  def test_domains_beyond_the_data(self):
+    rows = np.random.default_rng(30).normal(size=(60, 3))
+    graph = _graph('A C\nB C')
+    fitted = fit.fit(graph, _table(rows), 'linear', 'a source')
+    low, high = rows.min(0), rows.max(0)
+    a, b, c = (graph.variables.index(name) for name in 'ABC')
+    domains: list[Any] = [None] * 3
+    domains[a] = low[0] - 2 * rows[:, 0].std(), high[0] + 1
+    domains[b] = low[1] + 0.5, high[1] + 30 * rows[:, 1].std()
+    quality = fit.compare_domains(fitted, graph.variables, domains)
+    np.testing.assert_allclose(quality.beyond[[a, b, c]], [2, 30, 0])
+    (warning,) = quality.warnings
+    self.assertStartsWith(warning, f'the domain of B, {low[1] + 0.5:.8g} to ')
+    self.assertIn(
+      f'reaches 30 standard deviations beyond the data, {low[1]:.8g} to '
+      f'{high[1]:.8g}; nothing is known there',
+      warning,
+    )
+
+
 class ErrorsTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(kind='cubic'), "fit must be linear or features, got 'cubic'"),
-    (
-      dict(names=('A', 'B', 'D')),
-      "column 'D' of the data is not a variable of",
-    ),
+    (dict(names=('A', 'B', 'D')), 'the data have no column C; add it'),
   )
   def test_choices(self, choices, sentence):
     rows = np.random.default_rng(13).normal(size=(50, 3))
@@ -405,13 +546,15 @@ class ErrorsTest(parameterized.TestCase):
       lambda rows: rows[:29],
       'the data have 29 rows; this fit needs at least 30',
     ),
-    (lambda rows: rows * [1, 0, 1], r'B is constant \(mean 0, deviation 0\)'),
-    (lambda rows: rows * [1, 0, 1] + 7.1, 'B (is constant|varies too little)'),
+    (lambda rows: rows * [1, 0, 1], 'B is 0 in all rows; remove it'),
+    # The deviation of this constant, as numpy computes it, is not 0.
+    (lambda rows: rows * [1, 0, 1] + 0.1, 'B is 0.1 in all rows; remove it'),
     (
       lambda rows: np.add(rows, [0, 2e4, 0]),
-      r'B varies too little \(mean 2000',
+      r'B varies too little for values that are so far from 0 \(mean 2000.*, '
+      r'deviation 1\); subtract 1999\d\.\d+ from B, in the table and',
     ),
-    (lambda rows: rows * 1e-35, 'A varies too little'),
+    (lambda rows: rows * 1e-35, 'A varies too little .* in a smaller unit'),
     (
       lambda rows: rows[:, [0, 0, 2]] * [1, -3, 1],
       r'the causes of C \(A, B\) are collinear',
@@ -423,6 +566,22 @@ class ErrorsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, sentence):
       _fit(_graph(_TRIANGLE), change(rows))
 
+  def test_values_far_from_0_need_double_precision(self):
+    # Dates: C falls by 2 each day.
+    rng = np.random.default_rng(20)
+    days = 20_260_000.0 + np.arange(120)
+    rows = np.stack([days, -2 * (days - days[0]) + rng.normal(size=120)], 1)
+    graph = _graph('A C')
+    with self.assertRaisesRegex(errors.UsageError, 'subtract 20260000 from A'):
+      _fit(graph, rows, names='AC')
+    with jax.enable_x64(True):
+      system = _fit(graph, rows, names='AC')
+      effects = [_mean_of_target(system, {'A': days[k]}) for k in (10, 110)]
+    slope, start = np.polyfit(days - days[0], rows[:, 1], 1)
+    np.testing.assert_allclose(
+      effects, start + slope * np.array([10, 110]), atol=1e-6
+    )
+
   def test_features_need_more_rows(self):
     rows = np.random.default_rng(16).normal(size=(49, 3))
     with self.assertRaisesRegex(
@@ -432,11 +591,11 @@ class ErrorsTest(parameterized.TestCase):
 
 
 class ReadCsvTest(parameterized.TestCase):
-  def _read(self, content):
+  def _read(self, content, variables=('A', 'B', 'B b', 'C')):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(folder) / 'data.csv'
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return fit.read_csv(path)
+    return fit.read_csv(path, variables)
 
   def test_reads(self):
     table = self._read('A, "B b",C \r\n1,-2.5,3e-2\r\n+.5, 6. ,"-7E+1"\r\n')
@@ -446,15 +605,58 @@ class ReadCsvTest(parameterized.TestCase):
       table.rows, [[1.0, -2.5, 0.03], [0.5, 6.0, -70.0]]
     )
 
+  def test_other_columns_are_left_out(self):
+    table = self._read(
+      ',B,date,A,note,note\n0,1,2026-01-01,2,,"a, b"\n1,3,x,4,NA,"c\nd"\n'
+      '2,5,y,6,,\n'
+    )
+    self.assertEqual(table.names, ('B', 'A'))
+    np.testing.assert_array_equal(table.rows, [[1, 2], [3, 4], [5, 6]])
+    self.assertEqual(
+      table.left_out,
+      ('column 1, which has no name', "'date'", "'note'", "'note'"),
+    )
+    # The second row spans two lines.
+    np.testing.assert_array_equal(table.lines, [2, 3, 5])
+
+  @parameterized.parameters('\n\n', '\r\n\r\n', '\n , \n,\n\t\n', '\n" "')
+  def test_blank_lines_at_the_end_are_no_rows(self, end):
+    table = self._read(f'A,B\n1,2\n3,4{end}')
+    np.testing.assert_array_equal(table.rows, [[1, 2], [3, 4]])
+
+  def test_letters_are_equal_in_every_normal_form(self):
+    table = self._read('gro\u0308\u00dfe\n1', ['gr\u00f6\u00dfe'])
+    self.assertEqual(table.names, ('gr\u00f6\u00dfe',))
+    np.testing.assert_array_equal(table.rows, [[1]])
+
+  @pytest.mark.timeout(20)
+  def test_the_time_to_read_is_linear_in_the_columns(self):
+    # Comparing each name with all others would take minutes.
+    names = [f'x{k}' for k in range(100_000)]
+    table = self._read(f'{",".join(names)}\n{"1," * 99_999}1\n', names)
+    np.testing.assert_array_equal(table.rows, np.ones((1, 100_000)))
+
   @parameterized.parameters(
     ('', 'has no rows of data below the header'),
     ('A,B\n', 'has no rows of data below the header'),
-    ('A,,C\n1,2,3', 'line 1: column 2 has no name'),
     ('A,B,A\n1,2,3', "line 1: column 3 repeats the name 'A'"),
+    ('1,2\n3,4', 'line 1: the first line has numbers; it must have the names'),
     ('A,B\n1,2\n1\n', 'line 3: the row has 1 values, .* 2 names'),
     ('A,B\n1,2,3\n', 'line 2: the row has 3 values, .* 2 names'),
-    ('A,B\n1,2\n\n1,2', 'line 3: the row has 0 values, .* 2 names'),
-    ('A;B\n1;2\n', "line 2, column 'A;B': '1;2' is not a number"),
+    ('A,B\n1,2\n\n1,2', 'line 3: the line has no values, and rows follow'),
+    ('A,B\n1,2\n,\n1,2', 'line 3: the line has no values, and rows follow'),
+    (
+      'A;B\n1;2\n',
+      r'line 1: the values are separated by semicolons \(;\); save the table '
+      'with commas between values$',
+    ),
+    (
+      '"A";"B,C"\n1,5;2\n',
+      r'by semicolons \(;\), and numbers have decimal commas; save the table '
+      'with commas between values and decimal points in numbers$',
+    ),
+    ('A\tB\n1\t2', 'line 1: the values are separated by tabs; save'),
+    ('A,B\n1,"2,5"', "'2,5' is not a number .*; write a decimal point"),
     ('A,B\n1,\n', r"line 2, column 'B': missing value \(''\)"),
     ('A,B\n1,2\nNA,2', r"line 3, column 'A': missing value \('NA'\)"),
     ('A,B\n1,NaN', 'missing value'),
@@ -464,7 +666,14 @@ class ReadCsvTest(parameterized.TestCase):
     ('A,B\n1,0x10', "'0x10' is not a number"),
     ('A,B\n1,low', "'low' is not a number"),
     ('A,B\n1,٣', "'٣' is not a number"),
-    ('A,B\n1,"2', 'line 2: unexpected end of data'),
+    ('A,B\n1,"2', 'line 2: unexpected end of data; check the quotation marks'),
+    ('A,B\n1,2\n3,"4\n5,6', 'line 3: unexpected end of data; check the quo'),
+    (
+      'A,B\n1,"2"x',
+      "line 2: ',' expected after '\"'; check the quotation marks",
+    ),
+    ('A,B\n1,2\n' + '1' * 10**6, 'line 3: field larger than field limit'),
+    ('A,B\n1,' + 'x' * 10**5, "column 'B': 'x{40}...' is not a number"),
     (b'A,B\n1,\xff', 'line 2: not valid UTF-8'),
     (b'A,B\n1,\x00', r"'\\x00' is not a number"),
   )
@@ -490,11 +699,12 @@ class ReadCsvTest(parameterized.TestCase):
     def check(start, content):
       path.write_bytes(start.encode() + content)
       try:
-        table = fit.read_csv(path)
+        table = fit.read_csv(path, 'AB')
       except errors.UsageError as error:
         self.assertStartsWith(str(error), str(path))
         return
       self.assertEqual(table.rows.shape[1], len(set(table.names)))
+      self.assertLen(table.lines, len(table.rows))
       self.assertTrue(np.isfinite(table.rows).all())
 
     check()
@@ -513,7 +723,7 @@ class ReadCsvTest(parameterized.TestCase):
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'data.csv'
       path.write_text('A,B\n' + '\n'.join(f'{a!r},{b!r}' for a, b in rows))
-      np.testing.assert_array_equal(fit.read_csv(path).rows, rows)
+      np.testing.assert_array_equal(fit.read_csv(path, 'AB').rows, rows)
 
 
 if __name__ == '__main__':

@@ -554,6 +554,24 @@ class FittedTest(parameterized.TestCase):
     np.testing.assert_array_equal(system.scm.problem.target, [0, 0, 0, 1])
     np.testing.assert_array_equal(system.scm.problem.settable, [0, 1, 0, 0])
 
+  def test_domains_and_columns_that_leave_the_data_are_warnings(self):
+    data = self.folder / 'cells.csv'
+    data.write_text(data.read_text().replace('B,Y,A', 'B,Y,day'))
+    (self.folder / 'cells.dot').write_text('digraph { B -> Y }')
+    b = self.rows[:, 0]
+    quality = self._read(
+      f'variables: {{B: {{domain: [0, {b.max() + 99}]}}}}'
+    ).fit
+    assert quality is not None
+    np.testing.assert_allclose(quality.beyond, [99 / b.std(), 0])
+    self.assertEqual(
+      quality.warnings[0],
+      f"{data}: not in the graph and therefore left out: 'day'",
+    )
+    self.assertStartsWith(quality.warnings[1], 'the domain of B, 0 to ')
+    self.assertLen(quality.warnings, 2)
+    self.assertIsNone(yaml_spec.parse(_TOY).fit)
+
   def test_data_change_the_digest(self):
     digest = systems.digest(self._read())
     self.assertEqual(digest, systems.digest(self._read()))
