@@ -304,7 +304,7 @@ def fit(
     equations = _fit_linear(standardized, graph, rng, source)
     r2 = _linear_r2(standardized, graph)
   observed = [graph.variables[j] for j in np.flatnonzero(~graph.latent)]
-  has_causes = graph.parents[~graph.latent].any(1)
+  has_causes = np.any(graph.parents[~graph.latent], 1)
   return FittedEquations(
     mechanism=assemble.equations(len(graph.variables), **equations),
     family=family,
