@@ -54,6 +54,11 @@ def fit(problem: types.Problem, observations: jax.Array) -> Normalization:
     )
   location = observations.mean(0)
   deviation = (observations - location).std(0)
+  # The computed mean of a constant, and its deviation, may be off by roundings.
+  rounding = jnp.finfo(deviation.dtype).eps * jnp.abs(observations).max(0)
+  is_constant = deviation <= rounding
+  location = jnp.where(is_constant, observations[0], location)
+  deviation = jnp.where(is_constant, 0.0, deviation)
   # The floor is relative to the domain, so that it follows a change of units.
   deviation = jnp.maximum(deviation, 1e-3 * (problem.high - problem.low))
   return Normalization(location, jnp.where(deviation > 0, deviation, 1.0))
@@ -203,8 +208,8 @@ class UnitConverter:
   def to_own_units(self, values: np.ndarray) -> np.ndarray:
     """Converts [..., D] normalized values to own units, float64.
 
-    The ends of the domains are converted exactly, and other values are clipped
-    to the domains.
+    The ends of the domains are converted exactly, as are values within a
+    rounding of them, and other values are clipped to the domains.
 
     Args:
       values: [..., D] values in normalized units.
@@ -220,8 +225,9 @@ class UnitConverter:
     own = np.clip(
       location + scale * values.astype(np.float64), self.low, self.high
     )
-    own = np.where(values <= low, self.low, own)
-    return np.where(values >= high, self.high, own)
+    step = np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    own = np.where(values <= low + step, self.low, own)
+    return np.where(values >= high - step, self.high, own)
 
   def to_own_intervention(
     self, intervention: types.Intervention

@@ -24,7 +24,12 @@ _FILE = 'episodes.jsonl'
 _KEYS = {'parent_probabilities': 'believed'}
 
 # Columns of steps that are not numbers.
-_TEXTS = ('variables', 'values')
+_TEXTS = (
+  'variables',
+  'values',
+  'recommended_variables',
+  'recommended_values',
+)
 # Settings that determine an episode, together with its SCM.
 PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 _MAX_BYTES = 4 * 10**9

@@ -27,14 +27,17 @@ from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
 # Keys of `Episode.steps`. `expected_outcome` is E[Y | do] of the intervention,
-# `best_expected` the best one so far, `recommended_expected` that of the
-# intervention that the method recommends after the step.
+# `best_expected` the best one so far. `recommended_variables`,
+# `recommended_values` and `recommended_expected` are those of the intervention
+# that the method recommends after the step.
 COLUMNS = (
   'variables',
   'values',
   'outcome',
   'expected_outcome',
   'best_expected',
+  'recommended_variables',
+  'recommended_values',
   'recommended_expected',
   'score',
   'seconds',
@@ -169,7 +172,7 @@ def run_episode(
   problem = scm.problem
   key_data, key_noise, key_policy = jax.random.split(key, 3)
   observations = _sample_observations(key_data, scm, protocol.num_observations)
-  _check_finite('an observation', observations)
+  _check_finite('an observation', scm, observations)
   memory = policy.init(problem, observations, protocol.num_interventions)
   jax.block_until_ready(memory)
   spent, seconds = 0.0, 0.0
@@ -195,7 +198,7 @@ def run_episode(
   def respond(step, intervention):
     key = jax.random.fold_in(key_noise, step)
     outcome = _sample_outcome(key, scm, intervention, protocol.num_samples)
-    _check_finite(f'the outcome of step {step + 1}', outcome)
+    _check_finite(f'the outcome of step {step + 1}', scm, outcome[None])
     return outcome
 
   def observe(memory, step, intervention, outcome):
@@ -219,12 +222,7 @@ def run_episode(
   return records, memory
 
 
-def _expected(scm, bank, intervention):
-  outcome = simulate.expected_outcome(scm, bank, intervention)
-  return simulate.in_target_units(scm, outcome)
-
-
-_expected_outcome = jax.jit(_expected)
+_target_samples = jax.jit(simulate.target_samples)
 
 
 class ExpectedOutcome:
@@ -246,9 +244,16 @@ class ExpectedOutcome:
     mask, values = (np.asarray(x) for x in intervention)
     key = mask.tobytes() + values.tobytes()
     if key not in self._cache:
-      expected = _expected_outcome(self._scm, self._bank, intervention)
-      _check_finite('E[Y | do] of an intervention', expected)
-      self._cache[key] = float(expected)
+      samples = np.asarray(_target_samples(self._scm, self._bank, intervention))
+      # Their differences keep their digits if the target is far from 0.
+      with np.errstate(invalid='ignore'):
+        outcome = samples[0] + (samples - samples[0]).mean()
+      if not np.isfinite(outcome):
+        raise errors.UsageError(
+          f'E[Y | do] of an intervention is {outcome:g}; the equations of a '
+          'system must have finite values for all noise'
+        )
+      self._cache[key] = float(simulate.in_target_units(self._scm, outcome))
     return self._cache[key]
 
 
@@ -283,30 +288,21 @@ def evaluate_episode(
   target = int(np.argmax(problem.target))
   baseline, top = float(best.baseline), float(best.best)
   candidates = np.asarray(beliefs.candidates(problem))
-  expected = [expected_outcome(record.intervention) for record in records]
-  recommended = [expected_outcome(record.recommended) for record in records]
+  interventions = [record.intervention for record in records]
+  recommended = [record.recommended for record in records]
+  expected = list(map(expected_outcome, interventions))
+  recommended_expected = list(map(expected_outcome, recommended))
   best_so_far = goal * np.maximum.accumulate(goal * np.asarray(expected))
   steps: dict[str, list[Any]] = {
-    'variables': [
-      ' '.join(
-        system.variables[j] for j in np.flatnonzero(record.intervention.mask)
-      )
-      for record in records
-    ],
-    'values': [
-      ' '.join(
-        f'{float(x):.17g}'
-        for x in np.asarray(record.intervention.values)[
-          np.asarray(record.intervention.mask)
-        ]
-      )
-      for record in records
-    ],
+    'variables': [_names(system, made) for made in interventions],
+    'values': [_values(made) for made in interventions],
     'outcome': [float(record.outcome[target]) for record in records],
     'expected_outcome': expected,
     'best_expected': best_so_far.tolist(),
-    'recommended_expected': recommended,
-    'score': [(x - baseline) / (top - baseline) for x in recommended],
+    'recommended_variables': [_names(system, each) for each in recommended],
+    'recommended_values': [_values(each) for each in recommended],
+    'recommended_expected': recommended_expected,
+    'score': [(x - baseline) / (top - baseline) for x in recommended_expected],
     'seconds': [record.seconds for record in records],
   }
   return Episode(
@@ -325,11 +321,38 @@ def evaluate_episode(
   )
 
 
-def _check_finite(name: str, values: Any) -> None:
-  finite = np.isfinite(values)
-  if not finite.all():
-    value = np.asarray(values)[~finite][0]
-    raise errors.UsageError(
-      f'{name} is {value:g}; the equations of a system must have finite values '
-      'for all noise'
-    )
+def _names(system: systems.System, intervention: types.Intervention) -> str:
+  """Returns the names of the variables that are set, 'A B'."""
+  members = np.flatnonzero(intervention.mask)
+  return ' '.join(system.variables[j] for j in members)
+
+
+def _values(intervention: types.Intervention) -> str:
+  """Returns the values that are set, '0.5 2', in the order of `_names`.
+
+  These are the shortest texts from which the values can be read bit for bit.
+  """
+  values = np.asarray(intervention.values)[np.asarray(intervention.mask)]
+  return ' '.join(repr(float(value)).removesuffix('.0') for value in values)
+
+
+def _check_finite(what: str, scm: types.SCM, rows: Any) -> None:
+  """Raises unless rows are finite.
+
+  Args:
+    what: description of the rows.
+    scm: the SCM that they are sampled from.
+    rows: [N, D] rows in the variables' own units.
+
+  Raises:
+    errors.UsageError: a value is not finite. The message names the first such
+      variable, causes first, and its equation.
+  """
+  rows = np.asarray(rows)
+  for j in np.asarray(scm.order):
+    values = rows[~np.isfinite(rows[:, j]), j]
+    if values.size:
+      raise errors.UsageError(
+        f'{systems.describe_equation(scm, j)} is {values[0]:g} in {what}; the '
+        'equations of a system must have finite values for all noise'
+      )

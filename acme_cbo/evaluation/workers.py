@@ -188,8 +188,8 @@ class EpisodeRunner:
       The `Episode`.
 
     Raises:
-      errors.UsageError: the budget does not cover a single intervention, or no
-        intervention is better than none.
+      errors.UsageError: the budget does not cover a single intervention, or
+        there is no gain that scores can be relative to.
     """
     protocol = self._protocol
     with jax.enable_x64(True):
@@ -229,12 +229,7 @@ class EpisodeRunner:
     if self._last_set_up is None or self._last_set_up[0] != key:
       system = self.system(scm, repeat)
       best = self.optima.get(scm) or self.environments[scm].search(system)
-      gain = float(system.scm.problem.goal) * (best.best - best.baseline)
-      if not gain > 0:
-        raise errors.UsageError(
-          f'no allowed intervention on {scm} is better than none, so '
-          'that scores are undefined'
-        )
+      optimum_lib.check_gain(system, best)
       expected_outcome = episodes_lib.ExpectedOutcome(system.scm, best)
       self._last_set_up = key, _SetUp(system, best, expected_outcome, {})
     return self._last_set_up[1]

@@ -4,8 +4,13 @@ Every allowed set of variables is searched separately: a Sobol sequence and the
 corners of its domains, then gradient ascent from the best few points. This
 search uses few draws of the noise. Its results are evaluated on many draws, and
 the best of them are optimized once more on these.
+
+The result does not depend on the origin and the unit of the target: outcomes
+are relative to that of no intervention, and every tolerance is relative to
+their range.
 """
 
+from collections.abc import Iterator, Sequence
 import itertools
 from typing import NamedTuple, NoReturn
 
@@ -19,6 +24,8 @@ from acme_cbo import types
 from acme_cbo.infra import errors
 from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import mechanisms
+from acme_cbo.scms import rounding
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 
@@ -46,10 +53,32 @@ _MAX_SETS = 256
 _NUM_CONTENDERS = 8
 # Number of interventions that are evaluated together.
 _BATCH = 2**3
-# Step of the finite differences, as a fraction of a domain.
+# Least step of the finite differences, as a fraction of a domain.
 _STEP = 1e-6
-# Relative difference below which two outcomes differ only by rounding.
+# Difference, as a fraction of the range of all outcomes, below which two
+# outcomes are the same.
 _TOLERANCE = 1e-9
+# The best outcome has a gain that scores can be relative to if it is above
+# these fractions of the target's deviation and of the range of all outcomes.
+_MIN_GAIN_OF_DEVIATION = 1e-3
+_MIN_GAIN_OF_RANGE = 1e-6
+# Smaller and smaller neighborhoods of the best intervention, as fractions of a
+# domain, and their points: each neighborhood contains whatever is between two
+# points of the one before. Where the gain is this much higher in the middle one
+# than in the first one that counts, and at the best point than in the middle
+# one, it has no bound. Their widths are 1e-6 and 6e-11.
+_NEIGHBORHOODS = 0.25 ** np.arange(2, 26)
+_FIRST, _MIDDLE = 8, 15
+_NEIGHBORS = np.array([-1, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1])
+_GROWTH = 1.1
+# Estimates of the tail index of the target, by Hill's estimator for several
+# numbers of extremes. If all on the bank are below the first limit, more draws
+# decide. The mean does not exist up to an index of 1.
+_EXTREMES = (8, 16, 32, 64, 128)
+_SUSPECT_TAIL_INDEX = 2.0
+_NUM_TAIL_DRAWS = 2**18
+TAIL_EXTREMES = (32, 128, 512)
+MIN_TAIL_INDEX = 1.25
 
 
 class SetOptimum(NamedTuple):
@@ -82,6 +111,7 @@ class Optimum(NamedTuple):
     by_set: best intervention on every set that the budget affords, in the order
       of the problem; limited to the 256 most promising sets. The 8 best are
       optimized on the whole bank, the others on the smaller search bank.
+    deviation: standard deviation of the target without an intervention.
   """
 
   bank: np.ndarray
@@ -90,6 +120,7 @@ class Optimum(NamedTuple):
   best: float
   choice: types.Intervention
   by_set: tuple[SetOptimum, ...]
+  deviation: float
 
 
 def search(
@@ -110,7 +141,13 @@ def search(
   Raises:
     errors.UsageError: an outcome is not finite, all outcomes are the same, the
       budget affords no intervention, the hint sets variables that may not be
-      set together, or `num_draws` is not a multiple of 512.
+      set together, or `num_draws` is not a multiple of 512. Or the best outcome
+      grows without bound, as at a pole inside a domain, which is found where
+      the search ends at the pole. Or the mean of the target, without an
+      intervention or under the best one, is that of a few extreme draws, as for
+      a ratio whose denominator may be 0: its tail index is below 1.25. Poles
+      that the search misses, and tails that do not show in 262,144 draws, are
+      not found.
   """
   if num_draws < NUM_SEARCH_DRAWS or num_draws % NUM_SEARCH_DRAWS:
     raise errors.UsageError(
@@ -121,13 +158,54 @@ def search(
     return _Search(system, num_draws, seed).run()
 
 
+def check_gain(system: systems.System, best: Optimum) -> None:
+  """Raises unless there is a gain that scores can be relative to.
+
+  Args:
+    system: the system.
+    best: its optimum.
+
+  Raises:
+    errors.UsageError: no intervention is better than none, or the gain of the
+      best one is below a thousandth of the target's standard deviation or a
+      millionth of the range of all outcomes.
+  """
+  gain = float(system.scm.problem.goal) * (best.best - best.baseline)
+  if not gain > 0:
+    raise errors.UsageError(
+      f'no allowed intervention on {system.name} is better than none, so that '
+      'scores are undefined'
+    )
+  target = system.variables[int(np.argmax(system.scm.problem.target))]
+  for limit, reason in (
+    (
+      _MIN_GAIN_OF_DEVIATION * best.deviation,
+      f'a thousandth of the standard deviation of {target}, {best.deviation:g}',
+    ),
+    (
+      _MIN_GAIN_OF_RANGE * abs(best.best - best.worst),
+      'a millionth of the difference between the best and the worst outcome, '
+      f'{abs(best.best - best.worst):g}',
+    ),
+  ):
+    if gain < limit:
+      raise errors.UsageError(
+        f'there is almost nothing to gain on {system.name}: the best '
+        f'intervention, {systems.describe(system.variables, best.choice)}, '
+        f'improves the mean of {target} by {gain:.3g}, less than {reason}. '
+        'Scores relative to this gain would mean nothing; widen the domains, '
+        'or allow other interventions'
+      )
+
+
 class _Point(NamedTuple):
   """A point in the domains of one set, with its outcome.
 
   Attributes:
     row: index of the set.
     fractions: [size of the set] positions within the domains, in [0, 1].
-    outcome: outcome in internal units, signed by the goal: higher is better.
+    outcome: outcome in internal units, signed by the goal: higher is better;
+      relative to the origin of the search.
   """
 
   row: int
@@ -173,17 +251,28 @@ class _Search:
       np.asarray(draw(key_search, scm, NUM_SEARCH_DRAWS))
     )
     self._seed = seed
-    self._expected_batch = jax.jit(jax.vmap(_expected, (None, None, 0, 0)))
+    self._samples_batch = jax.jit(jax.vmap(_samples, (None, None, 0, 0)))
+    # An intervention that sets nothing: [1, D] mask and values.
+    nothing = np.zeros((1, problem.low.size))
+    self._nothing = nothing > 0, nothing
+    # Outcomes are relative to that of no intervention on the search bank, so
+    # that they keep their digits if the target is far from 0.
+    self._origin = 0.0
+    self._origin = self._outcomes(*self._nothing, self._search_bank)[0]
+    # Set once the range of the outcomes is known, see `_set_scale`.
+    self._scale, self._step = 1.0, _STEP
 
   def run(self) -> Optimum:
     """Runs the search."""
     explored = self._explore()
+    self._set_scale([point for points in explored for point in points])
     best, worst = self._best(explored), self._worst(explored)
-    size = self._low.size
-    nothing = np.zeros((1, size))
-    baseline = self._outcomes(nothing > 0, nothing, self._bank)[0]
+    baseline = self._outcomes(*self._nothing, self._bank)[0]
     highest = _highest(best)
-    tolerance = _TOLERANCE * max(abs(highest), abs(worst))
+    tolerance = max(
+      _TOLERANCE * (highest - worst),
+      rounding.resolution(self._origin + np.array([highest, worst])),
+    )
     if not highest - worst > tolerance:
       raise errors.UsageError(
         f'{self._system.name}: no allowed intervention changes the target, all '
@@ -194,6 +283,9 @@ class _Search:
       (point for point in best if highest - point.outcome <= tolerance),
       key=lambda point: self._cost[self._sets[point.row]].sum(),
     )
+    self._check_bounded(choice)
+    self._check_tails(*self._nothing)
+    self._check_tails(*(x[None] for x in self._mask_and_values(choice)))
     by_set = tuple(
       SetOptimum(
         tuple(self._system.variables[j] for j in self._sets[point.row]),
@@ -209,7 +301,26 @@ class _Search:
       best=self._in_target_units(choice.outcome),
       choice=_intervention(*self._mask_and_values(choice)),
       by_set=by_set,
+      deviation=self._deviation(),
     )
+
+  def _set_scale(self, points: list[_Point]) -> None:
+    """Sets the unit of the outcomes that are optimized, and their step.
+
+    The unit is the gain over no intervention, to which scores are relative, or
+    the range of all outcomes where this is smaller or there is no gain.
+
+    Args:
+      points: all explored points.
+    """
+    highest, lowest = (f(map(_outcome, points)) for f in (max, min))
+    span = highest - lowest
+    gain = highest if highest > _MIN_GAIN_OF_RANGE * span else span
+    self._scale = min(span, gain) or 1.0
+    # A smaller step would amplify the rounding of a target that is far from 0.
+    magnitude = abs(self._origin) + max(abs(highest), abs(lowest))
+    rounded = np.finfo(float).eps * magnitude / self._scale
+    self._step = max(_STEP, np.sqrt(rounded))
 
   def _explore(self) -> list[list[_Point]]:
     """Returns points of every set, with their outcomes on the search bank."""
@@ -300,7 +411,7 @@ class _Search:
       # Finite differences, one-sided at the ends of a domain. They need no
       # compiled program of their own, and are finite where the derivative of a
       # square root is not.
-      steps = _STEP * np.eye(len(fractions))
+      steps = self._step * np.eye(len(fractions))
       near = np.clip(fractions + np.concatenate([steps, -steps]), 0.0, 1.0)
       points = [start._replace(fractions=p) for p in [fractions.copy(), *near]]
       points = self._evaluate(points, bank)
@@ -310,7 +421,8 @@ class _Search:
       )
       widths = (near[: len(fractions)] - near[len(fractions) :]).sum(1)
       slope = (above - below) / widths
-      return -sign * points[0].outcome, -sign * slope
+      factor = -sign / self._scale
+      return factor * points[0].outcome, factor * slope
 
     optimize.minimize(
       loss, start.fractions, jac=True,
@@ -334,7 +446,7 @@ class _Search:
   def _outcomes(
     self, mask: np.ndarray, values: np.ndarray, bank: _Bank
   ) -> np.ndarray:
-    """Computes the outcomes of a list of interventions, in batches.
+    """Computes the outcomes of a list of interventions, all of them finite.
 
     Args:
       mask: [n, D] bool, variables that are set.
@@ -344,21 +456,30 @@ class _Search:
     Returns:
       [n] outcomes.
     """
+    outcomes = self._means(mask, values, bank)
+    if not np.isfinite(outcomes).all():
+      i = int(np.argmin(np.isfinite(outcomes)))
+      self._raise_non_finite(_intervention(mask[i], values[i]), bank)
+    return outcomes
+
+  def _means(
+    self, mask: np.ndarray, values: np.ndarray, bank: _Bank
+  ) -> np.ndarray:
+    """Returns the outcomes of a list of interventions, in batches: [n]."""
     number = len(mask)
     batches = []
     for start in range(0, number, _BATCH):
       # The last batch is padded, so that all batches share one program.
       index = np.minimum(np.arange(start, start + _BATCH), number - 1)
       batch = mask[index], values[index]
-      outcomes = [
-        self._expected_batch(self._scm, part, *batch) for part in bank
-      ]
-      batches.append(np.mean(outcomes, 0))
-    outcomes = np.concatenate(batches)[:number]
-    if not np.isfinite(outcomes).all():
-      i = int(np.argmin(np.isfinite(outcomes)))
-      self._raise_non_finite(_intervention(mask[i], values[i]), bank)
-    return outcomes
+      # All parts start before the first one is waited for.
+      samples = [self._samples_batch(self._scm, part, *batch) for part in bank]
+      with np.errstate(invalid='ignore', over='ignore'):
+        outcomes = [
+          (np.asarray(part) - self._origin).mean(1) for part in samples
+        ]
+        batches.append(np.mean(outcomes, 0))
+    return np.concatenate(batches)[:number]
 
   def _mask_and_values(self, point: _Point) -> tuple[np.ndarray, np.ndarray]:
     """Converts a point to the mask [D] and values [D] of an intervention."""
@@ -371,7 +492,115 @@ class _Search:
     return mask, values
 
   def _in_target_units(self, outcome: float) -> float:
-    return float(simulate.in_target_units(self._scm, jnp.asarray(outcome)))
+    internal = jnp.asarray(self._origin + outcome)
+    return float(simulate.in_target_units(self._scm, internal))
+
+  def _check_bounded(self, point: _Point) -> None:
+    """Raises if the outcome grows without bound towards a point nearby.
+
+    Args:
+      point: the best point, at which a search for a maximum has ended.
+
+    Raises:
+      errors.UsageError: in ever smaller neighborhoods there are ever better
+        points, down to the resolution of float64.
+    """
+    point = self._evaluate([point], self._search_bank)[0]
+    gains = []
+    for width in _NEIGHBORHOODS:
+      neighbors = []
+      for j in range(len(point.fractions)):
+        near = np.tile(point.fractions, (len(_NEIGHBORS), 1))
+        near[:, j] = np.clip(near[:, j] + width * _NEIGHBORS, 0.0, 1.0)
+        points = [point._replace(fractions=fractions) for fractions in near]
+        masks, values = zip(*map(self._mask_and_values, points), strict=True)
+        means = self._means(
+          np.stack(masks), np.stack(values), self._search_bank
+        )
+        # An undefined outcome is not a better one.
+        means = np.where(np.isnan(means), -np.inf, means)
+        best = int(np.argmax(means))
+        neighbors.append(points[best]._replace(outcome=means[best]))
+      gains.append(_highest(neighbors))
+      point = max([point, *neighbors], key=_outcome)
+    first, middle = gains[_FIRST], gains[_MIDDLE]
+    gain = point.outcome
+    if gain > _GROWTH * middle > _GROWTH * max(0.0, _GROWTH * first):
+      where = systems.describe(
+        self._system.variables, _intervention(*self._mask_and_values(point))
+      )
+      raise errors.UsageError(
+        f'{self._system.name}: the mean of {self._target_name()} has no finite '
+        f'best value: it grows without bound near {where}, up to '
+        f'{self._in_target_units(gain):.3g}; change the equation or the '
+        'domain, for instance so that there is no division by 0'
+      )
+
+  def _check_tails(self, mask: np.ndarray, values: np.ndarray) -> None:
+    """Raises if a few extreme draws determine the mean of the target.
+
+    Args:
+      mask: [1, D] bool, variables that are set.
+      values: [1, D] values they are set to.
+
+    Raises:
+      errors.UsageError: all estimates of the tail index are below 1.25.
+    """
+    batch = [np.repeat(x, _BATCH, 0) for x in (mask, values)]
+
+    def samples(bank):
+      parts = [self._samples_batch(self._scm, part, *batch)[0] for part in bank]
+      return np.concatenate(parts)
+
+    if tail_index(samples(self._bank), _EXTREMES) > _SUSPECT_TAIL_INDEX:
+      return
+    index = tail_index(
+      np.concatenate(
+        [
+          samples(_split(np.asarray(draws)))
+          for draws in self._more_draws(_NUM_TAIL_DRAWS)
+        ]
+      ),
+      TAIL_EXTREMES,
+    )
+    if index < MIN_TAIL_INDEX:
+      where = systems.describe(
+        self._system.variables, _intervention(mask[0], values[0])
+      )
+      raise errors.UsageError(
+        f'{self._system.name}: the mean of {self._target_name()} under {where} '
+        'does not exist or cannot be estimated: a few extreme draws determine '
+        f'it (tail index {index:.2f}; a mean needs more than 1). Change the '
+        'equations so that no denominator may be 0 and no exponent is large'
+      )
+
+  def _more_draws(self, number: int) -> Iterator[jax.Array]:
+    """Yields further draws of the noise, in arrays as long as the bank."""
+    size = len(self._draws)
+    draw = jax.jit(simulate.noise_bank, static_argnums=2)
+    for i in range(number // size):
+      key = jax.random.fold_in(jax.random.key(self._seed), i)
+      yield draw(key, self._scm, size)
+
+  def _deviation(self) -> float:
+    """Returns the target's standard deviation without an intervention."""
+    target = int(np.argmax(self._scm.problem.target))
+    scale = float(self._scm.scale[target])
+    if int(self._scm.family) == mechanisms.Family.LINEAR:
+      # The bank has no noise.
+      mechanism = self._scm.mechanism
+      unit = np.eye(len(mechanism.linear))
+      effects = np.linalg.inv(unit - mechanism.linear)[target]
+      return scale * float(np.linalg.norm(effects * mechanism.noise_scale))
+    batch = [np.repeat(x, _BATCH, 0) for x in self._nothing]
+    samples = [
+      self._samples_batch(self._scm, part, *batch)[0] for part in self._bank
+    ]
+    return scale * float(rounding.standard_deviation(np.concatenate(samples)))
+
+  def _target_name(self) -> str:
+    target = int(np.argmax(self._scm.problem.target))
+    return self._system.variables[target]
 
   def _raise_non_finite(
     self, intervention: types.Intervention, bank: _Bank
@@ -389,8 +618,32 @@ class _Search:
     )
 
 
-def _expected(scm, bank, mask, values):
-  return simulate.expected_outcome(scm, bank, types.Intervention(mask, values))
+def tail_index(values: np.ndarray, extremes: Sequence[int]) -> float:
+  """Estimates how heavy the tails of a distribution are, by Hill's estimator.
+
+  The probability of a value beyond x falls like x to the power of minus the
+  tail index. Hill, "A Simple General Approach to Inference About the Tail of a
+  Distribution", 1975.
+
+  Args:
+    values: [n] independent draws.
+    extremes: numbers of draws, those farthest from the median, of which the
+      index is estimated; all below n.
+
+  Returns:
+    The largest of the estimates, so that a few equal extremes do not count as a
+    heavy tail; infinite if values other than the extremes are all the same.
+  """
+  distances = np.sort(np.abs(values - np.median(values)))[::-1]
+  if max(extremes) >= len(values) or not distances[max(extremes)] > 0:
+    return np.inf
+  logs = np.log(distances[: max(extremes) + 1])
+  means = np.array([logs[:k].mean() - logs[k] for k in extremes])
+  return 1 / means.min() if means.min() > 0 else np.inf
+
+
+def _samples(scm, bank, mask, values):
+  return simulate.target_samples(scm, bank, types.Intervention(mask, values))
 
 
 def _intervention(mask: np.ndarray, values: np.ndarray) -> types.Intervention:

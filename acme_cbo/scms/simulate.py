@@ -140,6 +140,14 @@ def expected_outcome(
   return expectation(scm, bank, intervention)[1]
 
 
+def target_samples(
+  scm: types.SCM, bank: jax.Array, intervention: types.Intervention
+) -> jax.Array:
+  """Returns the samples of which `expected_outcome` is the mean: [S]."""
+  u = propagate(scm, intervention, bank)
+  return scm.problem.goal * jnp.where(scm.problem.target, u, 0.0).sum(-1)
+
+
 def sampled_outcome(scm: types.SCM, values: jax.Array) -> jax.Array:
   """Returns the outcomes of sampled rows, comparable to `expected_outcome`.
 

@@ -116,12 +116,31 @@ def describe_non_finite(
       f'{system.variables[i]} = {row[i]:.6g}'
       for i in np.flatnonzero(np.asarray(scm.parents)[j])
     )
-    name = system.variables[j]
-    if isinstance(scm.mechanism, formulas.Formulas):
-      name = f"{name}: '{scm.mechanism.texts[j]}'"
+    name = describe_equation(scm, j, system.variables)
+    share = non_finite.mean()
     return (
       f'{system.name}: {name} is {row[j]:g} under '
       f'{describe(system.variables, intervention)}'
       f'{f" where {causes}" if causes else ""}'
+      f'{f", in {share:.2g} of the draws" if share < 1 else ""}'
     )
   return ''
+
+
+def describe_equation(
+  scm: types.SCM, j: int, variables: Sequence[str] | None = None
+) -> str:
+  """Returns a variable with its equation, as in "Z: 'exp(-X) + e'".
+
+  Args:
+    scm: the model.
+    j: index of the variable.
+    variables: names of the D variables, or None for their numbers; formulas
+      have the names themselves.
+
+  Returns:
+    The text; only the name if the equation is not a formula.
+  """
+  if isinstance(scm.mechanism, formulas.Formulas):
+    return f"{scm.mechanism.names[j]}: '{scm.mechanism.texts[j]}'"
+  return f'variable {j}' if variables is None else variables[j]

@@ -32,6 +32,8 @@ def episode(
     'best_expected': (
       goal * np.maximum.accumulate(goal * np.asarray(expected))
     ).tolist(),
+    'recommended_variables': ['A'] * len(expected),
+    'recommended_values': ['1'] * len(expected),
     'recommended_expected': list(recommended),
     'score': [(x - no_intervention) / gain for x in recommended],
     'seconds': seconds or [0.1] * len(expected),
@@ -123,7 +125,8 @@ class TableTest(absltest.TestCase):
     self.assertEqual(
       ','.join(table.columns),
       'method,scm,repeat,step,no_intervention,optimum,variables,values,'
-      'outcome,expected_outcome,best_expected,recommended_expected,score,seconds',
+      'outcome,expected_outcome,best_expected,recommended_variables,'
+      'recommended_values,recommended_expected,score,seconds',
     )
     rows = table[['method', 'repeat', 'step', 'expected_outcome']]
     self.assertEqual(

@@ -15,7 +15,9 @@ from acme_cbo.policies import base
 from acme_cbo.policies import heuristics
 from acme_cbo.policies import host_policy
 from acme_cbo.scms import optimum
+from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
+from acme_cbo.scms.files import yaml_spec
 from tests.support import hand_made_scms
 
 _PROTOCOL = episodes.Protocol(
@@ -137,8 +139,24 @@ class RunEpisodeTest(Float64TestCase):
     scm = hand_made_scms.chain()
     bias = jnp.array([0.0, jnp.nan, 0.0, 0.0])
     scm = scm._replace(mechanism=scm.mechanism._replace(bias=bias))
-    with self.assertRaisesRegex(errors.UsageError, 'an observation is nan; '):
+    with self.assertRaisesRegex(
+      errors.UsageError, '^variable 1 is nan in an observation; '
+    ):
       _run_episode(_constant({1: 0.0}), scm)
+
+  @pytest.mark.fault
+  def test_a_rare_value_that_is_not_finite_names_its_equation(self):
+    # W is negative in half of the draws, and no cause of the target.
+    system = yaml_spec.parse(
+      'name: rare\ntarget: Y\ngoal: maximize\nvariables:\n'
+      '  W: {equation: log(e)}\n'
+      '  X: {equation: e, domain: [0, 1]}\n'
+      '  Y: {equation: X + e}\n'
+    )
+    with self.assertRaisesRegex(
+      errors.UsageError, r"^W: 'log\(e\)' is nan in an observation; "
+    ):
+      _run_episode(_constant({1: 0.0}), system.scm)
 
   def test_a_policy_in_float32_sets_exact_float64_values(self):
     # The ends of the domains are exact, even for an SCM far from 0.
@@ -198,6 +216,7 @@ class EvaluateEpisodeTest(Float64TestCase):
       best=-10.0,
       choice=no_intervention,
       by_set=(),
+      deviation=3.0,
     )
     self.expected_outcome = episodes.ExpectedOutcome(self.scm, self.best)
 
@@ -206,6 +225,26 @@ class EvaluateEpisodeTest(Float64TestCase):
     for settings, expected in (({}, 2.0), ({1: 0.5}, 9.5), ({0: 2.0}, 8.0)):
       actual = self.expected_outcome(hand_made_scms.do(settings, 4))
       self.assertAlmostEqual(actual, expected, places=12)
+
+  def test_far_from_0(self):
+    # Y = 1e8 + A / 4 + e / 10, without an intervention 1e8: the mean of the
+    # noise, which do() shares, is about 0.
+    system = yaml_spec.parse(
+      'name: far\ntarget: Y\ngoal: maximize\nvariables:\n'
+      '  A: {equation: 0, domain: [0, 1]}\n'
+      '  Y: {equation: 1e8 + A / 4 + e / 10}\n'
+    )
+    bank = simulate.noise_bank(jax.random.key(0), system.scm, 2**14)
+    best = self.best._replace(bank=np.asarray(bank))
+    expected_outcome = episodes.ExpectedOutcome(system.scm, best)
+    nothing, quarter = (
+      expected_outcome(hand_made_scms.do(settings, 2))
+      for settings in ({}, {0: 1.0})
+    )
+    self.assertAlmostEqual(quarter - nothing, 0.25, delta=4e-8)
+    self.assertAlmostEqual(
+      nothing - 1e8, float(bank[:, 1].mean()) / 10, delta=4e-8
+    )
 
   def test_an_episode_by_hand(self):
     system = systems.System('name', '', ('A', 'B', 'Y', '-'), self.scm, None)
@@ -243,8 +282,10 @@ class EvaluateEpisodeTest(Float64TestCase):
     self.assertEqual(steps['variables'], ['B', 'A', 'A B'])
     self.assertEqual(
       steps['values'],
-      ['0.5', '2', '1.1000000000000001 0.10000000000000001'],
+      ['0.5', '2', '1.1 0.1'],
     )
+    self.assertEqual(steps['recommended_variables'], ['B', 'A', 'A'])
+    self.assertEqual(steps['recommended_values'], ['0.5', '2', '2'])
     self.assertEqual(steps['outcome'], [1.25, 2.25, 3.25])
     np.testing.assert_allclose(steps['expected_outcome'], expected)
     np.testing.assert_allclose(steps['best_expected'], [9.5, 8.0, 8.0])

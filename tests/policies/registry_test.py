@@ -46,7 +46,7 @@ class MakeTest(absltest.TestCase):
 
   def test_the_oracle_chooses_the_optimum(self):
     choice = hand_made_scms.do({1: 0.25}, 4)
-    best = optimum.Optimum(np.zeros((2, 4)), 0.0, 0.0, 1.0, choice, ())
+    best = optimum.Optimum(np.zeros((2, 4)), 0.0, 0.0, 1.0, choice, (), 1.0)
     scm = hand_made_scms.chain()
     oracle = registry.make(['oracle'], {})['oracle']
     assert isinstance(oracle, registry.HostMethod)

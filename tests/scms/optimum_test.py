@@ -280,6 +280,202 @@ class ObjectiveTest(parameterized.TestCase):
     self.assertAlmostEqual(result.by_set[0].outcome, -float(outcome), places=10)
 
 
+def _with_target(target, goal='maximize'):
+  """Returns a system of A, B and C with an equation of the target."""
+  return _written(
+    [
+      *(f'{x}: {{equation: e, domain: [0, 10]}}' for x in 'ABC'),
+      f'Y: {{equation: "{target}"}}',
+    ],
+    goal,
+    'interventions: {sets: [[A, B, C]]}',
+  )
+
+
+class UnitsTest(parameterized.TestCase):
+  @parameterized.parameters((1e-9, 0.0), (1.0, 1e8))
+  def test_of_the_target(self, unit, origin):
+    # The best value, 1, is at (3.7, 6.1, 8.3).
+    bump = 'exp(-(A - 3.7)**2 - (B - 6.1)**2 - (C - 8.3)**2 / 2)'
+    with jax.enable_x64(True):
+      system = _with_target(f'{origin} + {unit} * ({bump} + 0.1 * e)')
+    result = optimum.search(system, num_draws=_FEW)
+    gain = (result.best - result.baseline) / unit
+    # Without an intervention 3e-5, worked out by integrals of normal densities.
+    self.assertAlmostEqual(gain, 1.0, delta=1e-4)
+    np.testing.assert_allclose(
+      result.choice.values[:3], [3.7, 6.1, 8.3], atol=1e-3
+    )
+    self.assertAlmostEqual(result.deviation / unit, 0.1, delta=0.01)
+    optimum.check_gain(system, result)
+
+  @parameterized.parameters(0.0, 1e8)
+  def test_a_small_difference_far_from_0_is_one(self, origin):
+    # B is better by 0.05, but costs more.
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'A: {equation: 0, domain: [0, 1], cost: 1}',
+          'B: {equation: 0, domain: [0, 1], cost: 2}',
+          f'Y: {{equation: {origin} + A + 1.05 * B + 0.1 * e}}',
+        ]
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    np.testing.assert_array_equal(result.choice.mask, [False, True, False])
+    self.assertAlmostEqual(result.best - result.baseline, 1.05, delta=1e-7)
+
+  def test_no_effect_far_from_0(self):
+    # All outcomes are the same but for rounding.
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: e, domain: [0, 1]}',
+          'Y: {equation: 1e8 / 3 + X / 7 - X / 7 + 0 * e}',
+        ]
+      )
+    with self.assertRaisesRegex(errors.UsageError, 'all outcomes are'):
+      optimum.search(system, num_draws=_FEW)
+
+  def test_a_plateau_at_an_end(self):
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: 0, domain: [0, 1]}',
+          'Y: {equation: "max(0, min(1, 1e6 * (X - 0.999)))"}',
+        ]
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    self.assertEqual(result.best, 1.0)
+
+
+class ExistenceTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('1 / X', -1.1),
+    ('1 / (1 - X)', -1),
+    ('1 / sqrt(abs(X - pi / 9))', -1.1),
+    ('-log(abs(X))', -1),
+  )
+  def test_a_pole(self, equation, low):
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          f'X: {{equation: 0.7, domain: [{low}, 2]}}',
+          f'Y: {{equation: {equation}}}',
+        ]
+      )
+    # The search may also end exactly at the pole.
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      '^written: (the mean of Y has no finite best value: it grows without '
+      r"bound near do\(X = [0-9.e+-]+\), up to [1-9]|Y: '.*' is inf under do)",
+    ):
+      optimum.search(system, num_draws=_FEW)
+
+  @parameterized.parameters('abs(X)', 'sqrt(abs(X))', '(X - 0.1)**2')
+  def test_no_pole(self, equation):
+    # Sharp optima, of value 0.
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: 1, domain: [-1.1, 2]}',
+          f'Y: {{equation: -{equation}}}',
+        ]
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    self.assertAlmostEqual(result.best, 0.0, delta=1e-3)
+
+  def test_a_mean_that_does_not_exist(self):
+    # The density of D is positive at 0.
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: e, domain: [-2, 2]}',
+          'D: {equation: 1 + 0.5 * e}',
+          'Y: {equation: X / D + 0.1 * e}',
+        ]
+      )
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      'the mean of Y under .* does not exist or cannot be '
+      r'estimated: .* \(tail index (0\.[89]|1\.[01])',
+    ):
+      optimum.search(system)
+
+  @parameterized.parameters(
+    # Tail index, and whether the mean counts as one.
+    (1.0, False), (0.5, False), (2.0, True), (4.0, True)
+  )  # fmt: skip
+  def test_tail_index(self, index, exists):
+    # Of a Pareto distribution, P(|y| > x) = x^-index.
+    rng = np.random.default_rng(0)
+    values = rng.choice([-1, 1], 2**18) * rng.random(2**18) ** (-1 / index)
+    estimate = optimum.tail_index(values, optimum.TAIL_EXTREMES)
+    self.assertAlmostEqual(estimate, index, delta=0.25 * index)
+    self.assertEqual(estimate > optimum.MIN_TAIL_INDEX, exists)
+
+  def test_no_heavy_tails(self):
+    rng = np.random.default_rng(0)
+    normal, uniform = rng.normal(size=2**18), rng.random(2**18)
+    for values in (
+      normal,
+      uniform,
+      rng.laplace(size=2**18),
+      np.exp(normal),
+      np.exp(2 * normal),
+      np.where(uniform < 1e-3, 100.0, normal),
+      np.where(uniform < 1e-4, 1e6, normal),
+      np.where(uniform < 1e-4, 1.0, 0.0),
+      np.zeros(2**18),
+    ):
+      index = optimum.tail_index(values, optimum.TAIL_EXTREMES)
+      self.assertGreater(index, optimum.MIN_TAIL_INDEX)
+
+
+class CheckGainTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('-(X - 0.3)**2 + 0.1 * e', 'a thousandth of the standard deviation of Y'),
+    ('-(X - 0.3)**2', 'a millionth of the difference between the best and the'),
+  )
+  def test_almost_nothing_to_gain(self, equation, reason):
+    # Without an intervention -1e-8, with the best one 0.
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: 0.3 + 0.0001 * e, domain: [0, 1]}',
+          f'Y: {{equation: {equation}}}',
+        ]
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      r'^there is almost nothing to gain on written: the best intervention, '
+      rf'do\(X = 0.3\), improves the mean of Y by 1(\.0\d)?e-08, '
+      f'less than {reason}',
+    ):
+      optimum.check_gain(system, result)
+
+  def test_nothing_to_gain(self):
+    with jax.enable_x64(True):
+      system = _written(
+        ['X: {equation: 2, domain: [0, 1]}', 'Y: {equation: X}']
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    with self.assertRaisesRegex(errors.UsageError, 'is better than none'):
+      optimum.check_gain(system, result)
+
+  def test_deviation_of_a_linear_system(self):
+    # Y is -B + e = -(2 A + e) + e in internal units of 5: see `chain`.
+    scm = hand_made_scms.chain(location=-7.0, scale=5.0)
+    result = optimum.search(_chain()._replace(scm=scm), num_draws=_FEW)
+    rows = jax.jit(simulate.sample, static_argnums=3)(
+      jax.random.key(0), scm, hand_made_scms.do({}, 4), 20_000
+    )
+    # The standard error of a deviation is 1 / sqrt(2 n) of it: 0.5 %.
+    self.assertAlmostEqual(
+      result.deviation / float(rows[:, 2].std()), 1.0, delta=0.02
+    )
+
+
 class FamilyTest(absltest.TestCase):
   def test_noisy_chain_agrees_with_the_closed_form(self):
     # In a family that is not linear the bank holds noise, of mean 0.

@@ -263,10 +263,12 @@ def sample(
   center = _pack(mode)
   hessian = np.asarray(_hessian(center, columns, data, prior))
   precision, axes = np.linalg.eigh(hessian)
-  spread = axes / np.sqrt(np.maximum(precision, _MIN_PRECISION))
+  # The symmetric root: unlike the axes, whose signs are arbitrary, and whose
+  # directions are where precisions are equal, it does not depend on rounding.
+  spread = axes / np.sqrt(np.maximum(precision, _MIN_PRECISION)) @ axes.T
   level = qmc.Sobol(center.size, rng=0).random(_NUM_SAMPLES)
   normal = stats.norm.ppf(level)
-  vectors = np.clip(center + normal @ spread.T, *_bounds(columns))
+  vectors = np.clip(center + normal @ spread, *_bounds(columns))
   log_weight = 0.5 * np.square(normal).sum(1) - np.asarray(
     _losses(vectors, columns, data, prior)
   )

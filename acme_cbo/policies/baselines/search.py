@@ -26,6 +26,7 @@ from acme_cbo.policies import base
 from acme_cbo.policies.baselines import gaussian_processes as gp
 from acme_cbo.policies.baselines import identification
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import rounding
 
 # Number of candidates of each set that are points of a Sobol sequence.
 _NUM_SOBOL = 512
@@ -145,8 +146,10 @@ def _init(search, problem, observations, num_interventions):
   affordable = np.asarray(intervention_sets.affordable(problem, jnp.zeros(())))
   problem = problem._replace(sets=affordable)
   rows = np.where(problem.exists, observations, 0.0)
-  location, scale = rows.mean(0), rows.std(0)
-  scale = np.where(scale > 0, scale, 1.0)
+  deviation = rounding.standard_deviation(rows)
+  # The mean of a constant may be off by a rounding.
+  location = np.where(deviation > 0, rows.mean(0), rows[0])
+  scale = np.where(deviation > 0, deviation, 1.0)
   standardized = (rows - location) / scale
 
   num_variables = problem.low.size
@@ -465,11 +468,10 @@ def _observe(search, memory, step, intervention, outcome):
     spent=memory.spent + arm.cost,
   )
   outcomes = memory.outcomes[: current + 1]
-  units_change = search.own_units and outcomes.std() > 0
+  scale = float(rounding.standard_deviation(outcomes))
+  units_change = search.own_units and scale > 0
   if units_change:
-    memory = memory._replace(
-      location=float(outcomes.mean()), scale=float(outcomes.std())
-    )
+    memory = memory._replace(location=float(outcomes.mean()), scale=scale)
 
   def update(number, arm):
     data = _data(memory, number)

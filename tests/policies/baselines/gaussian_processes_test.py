@@ -1,5 +1,7 @@
 """Tests of the regression against formulas in numpy."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -162,6 +164,25 @@ class RegressionTest(parameterized.TestCase):
     for leaf in jax.tree.leaves((mode, sample)):
       self.assertTrue(np.isfinite(leaf).all())
     np.testing.assert_allclose(np.exp(sample.log_weight).sum(), 1)
+
+  def test_sample_does_not_depend_on_rounding(self):
+    # Of two points that differ in one coordinate alone, nothing is known of the
+    # other length scale, and the Hessian has equal eigenvalues.
+    zeros = np.zeros(2)
+    points = gp.Points(np.array([[1.7, -1.7], [-1.7, -1.7]]), zeros, zeros)
+    samples = []
+    for rounding in (0.0, 1e-14, -1e-14):
+      outputs = np.array([-0.3 + rounding, 0.0])
+      data = gp.Data(points, outputs, np.ones(2, bool))
+      prior = gp.prior_mode(_BOTH, 0.3)
+      mode = gp.fit(_BOTH, data, prior)
+      samples.append(gp.sample(_BOTH, data, prior, mode))
+    for other in samples[1:]:
+      jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-9),
+        samples[0],
+        other,
+      )
 
   @pytest.mark.oracle
   def test_sample_is_of_the_posterior(self):

@@ -11,6 +11,7 @@ from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 from acme_cbo.policies.baselines import cbo
 from acme_cbo.policies.baselines import gp_bo
+from acme_cbo.scms.files import yaml_spec
 from tests.policies.baselines import known_scms
 from tests.support import hand_made_scms
 
@@ -112,6 +113,30 @@ class BaselinesTest(parameterized.TestCase):
         choices, memory = _episode(policy, _TOY, scm.problem, 3)
         for choice in [*choices, policy.recommend(memory)]:
           environment.check_intervention(scm.problem, choice)
+
+  @parameterized.parameters('gp_bo', 'cbo')
+  def test_a_constant_target_at_another_origin(self, name):
+    # The target is constant until X or Z is set; only its origin differs.
+    choices = []
+    for origin in (0.0, 14.62):
+      scm = yaml_spec.parse(
+        'name: constant\ntarget: Y\ngoal: maximize\nvariables:\n'
+        '  X: {equation: 0, domain: [0, 10]}\n'
+        '  Z: {equation: 0, domain: [0, 10]}\n'
+        f'  Y: {{equation: {origin} + X * Z * exp(-X / 2 - Z / 3)}}\n'
+        'interventions: {sets: [[X, Z]]}\n'
+      ).scm
+      policy = self.policies(scm)[name]
+      rows = np.tile([0.0, 0.0, origin], (100, 1))
+      memory = policy.init(scm.problem, jnp.asarray(rows), 4)
+      self.assertEqual((memory.location, memory.scale), (origin, 1.0))
+      for step in range(4):
+        choice = policy.choose(jax.random.key(step), memory)
+        choices.append(np.asarray(choice.values))
+        x, z, _ = choices[-1]
+        y = origin + x * z * np.exp(-x / 2 - z / 3)
+        memory = policy.observe(memory, step, choice, np.array([x, z, y]))
+    np.testing.assert_allclose(choices[:4], choices[4:], atol=1e-6)
 
   def test_the_budget_holds(self):
     # X costs 1 and Z 3; a set of both 4.

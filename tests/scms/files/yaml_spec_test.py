@@ -8,6 +8,7 @@ from absl.testing import parameterized
 import hypothesis
 from hypothesis import strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from acme_cbo import types
 from acme_cbo.infra import errors
 from acme_cbo.scms import formulas
+from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
@@ -646,6 +648,27 @@ class SampleTest(absltest.TestCase):
     )
 
 
+class BudgetTest(parameterized.TestCase):
+  @parameterized.parameters(('0.3', True), ('0.29999', False))
+  def test_of_the_cheapest_intervention(self, budget, is_enough):
+    # 0.1 + 0.2 is above 0.3 in float64.
+    text = (
+      'name: x\ntarget: Y\ngoal: minimize\nvariables:\n'
+      '  X: {equation: e, domain: [-5, 5], cost: 0.1}\n'
+      '  Z: {equation: e, domain: [-5, 5], cost: 0.2}\n'
+      '  Y: {equation: X + Z + e}\n'
+      f'interventions: {{sets: [[X, Z]]}}\nbudget: {budget}\n'
+    )
+    if is_enough:
+      problem = yaml_spec.parse(text).scm.problem
+      self.assertTrue(
+        intervention_sets.affordable(problem, jnp.zeros(())).any()
+      )
+    else:
+      with self.assertRaisesRegex(errors.UsageError, 'is too small for any'):
+        yaml_spec.parse(text)
+
+
 class CheckFiniteTest(parameterized.TestCase):
   def test_toy_is_finite(self):
     yaml_spec.check_finite(yaml_spec.parse(_TOY))
@@ -653,7 +676,7 @@ class CheckFiniteTest(parameterized.TestCase):
   @parameterized.parameters(
     # Under no intervention, X is at times negative.
     ('exp(-X)', 'log(X)', r"^toy: Z: 'log\(X\) \+ e' is nan under no "
-     r'intervention where X = -[0-9.]+$'),
+     r'intervention where X = -[0-9.]+, in 0.[0-9]+ of the draws$'),
     ('exp(-X)', 'sqrt(X)', 'no intervention'),
     # Only an end of the domain reaches it.
     ('exp(-X)', '1 / (X + 5)', r"Z: '1 / \(X \+ 5\) \+ e' is -?inf under "
@@ -673,6 +696,17 @@ class CheckFiniteTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, reason) as caught:
       yaml_spec.check_finite(yaml_spec.parse(text))
     self.assertLen(str(caught.exception).splitlines(), 1)
+
+  def test_rarely(self):
+    # A normal number is below -3.2 with probability 0.00069, and W is no cause
+    # of the target.
+    text = _TOY.replace('  X: ', '  W: {equation: log(3.2 + e)}\n  X: ', 1)
+    with self.assertRaisesRegex(
+      errors.UsageError,
+      r"^toy: W: 'log\(3.2 \+ e\)' is nan under no intervention, in "
+      r'0\.000[67][0-9]? of the draws$',
+    ):
+      yaml_spec.check_finite(yaml_spec.parse(text))
 
   def test_between_the_ends(self):
     text = _TOY.replace('exp(-X)', 'sqrt(abs(X) - 4.9)').replace('U + e', '5')
