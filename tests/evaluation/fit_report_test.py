@@ -55,6 +55,7 @@ def _optimum(variable, value):
     best=1.0,
     choice=hand_made_scms.do({variable: value}, 4),
     by_set=(),
+    deviation=1.0,
   )
 
 

@@ -84,7 +84,7 @@ class TrainingsTest(parameterized.TestCase):
 class ValidateTest(absltest.TestCase):
   def test_more_variables_than_the_exact_belief_takes(self):
     wide = dataclasses.replace(miniature.PRIOR, max_variables=9)
-    checks = validate.validate(miniature.parts(prior=wide), 8)
+    checks = validate.validate(miniature.parts(prior=wide), range(8))
     with self.assertRaisesRegex(ValueError, 'max_variables is 9; .*at most 8'):
       next(checks)
 

@@ -296,14 +296,16 @@ class CheckTest(parameterized.TestCase):
       mock.patch.object(validation_validate, 'tasks_of', return_value=stars),
       self.assertRaisesRegex(errors.UsageError, 'other than STAR a weight'),
     ):
-      next(validation_validate.validate(miniature.parts(), 8))
+      next(validation_validate.validate(miniature.parts(), range(8)))
 
   def test_a_single_intervention_per_episode(self):
     horizon = environments_config.HorizonConfig(
       num_observations=4, num_interventions=1
     )
     with self.assertRaisesRegex(errors.UsageError, 'needs 2 or more'):
-      next(validation_validate.validate(miniature.parts(horizon=horizon), 8))
+      next(
+        validation_validate.validate(miniature.parts(horizon=horizon), range(8))
+      )
 
 
 @pytest.mark.slow
