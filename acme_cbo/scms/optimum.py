@@ -251,7 +251,7 @@ class _Search:
       np.asarray(draw(key_search, scm, NUM_SEARCH_DRAWS))
     )
     self._seed = seed
-    self._samples_batch = jax.jit(jax.vmap(_samples, (None, None, 0, 0)))
+    self._samples_batch = jax.jit(jax.vmap(_target_samples, (None, None, 0, 0)))
     # An intervention that sets nothing: [1, D] mask and values.
     nothing = np.zeros((1, problem.low.size))
     self._nothing = nothing > 0, nothing
@@ -284,8 +284,7 @@ class _Search:
       key=lambda point: self._cost[self._sets[point.row]].sum(),
     )
     self._check_bounded(choice)
-    self._check_tails(*self._nothing)
-    self._check_tails(*(x[None] for x in self._mask_and_values(choice)))
+    natural = self._check_tails(choice)
     by_set = tuple(
       SetOptimum(
         tuple(self._system.variables[j] for j in self._sets[point.row]),
@@ -301,7 +300,7 @@ class _Search:
       best=self._in_target_units(choice.outcome),
       choice=_intervention(*self._mask_and_values(choice)),
       by_set=by_set,
-      deviation=self._deviation(),
+      deviation=self._deviation(natural),
     )
 
   def _set_scale(self, points: list[_Point]) -> None:
@@ -466,20 +465,13 @@ class _Search:
     self, mask: np.ndarray, values: np.ndarray, bank: _Bank
   ) -> np.ndarray:
     """Returns the outcomes of a list of interventions, in batches: [n]."""
-    number = len(mask)
-    batches = []
-    for start in range(0, number, _BATCH):
-      # The last batch is padded, so that all batches share one program.
-      index = np.minimum(np.arange(start, start + _BATCH), number - 1)
-      batch = mask[index], values[index]
-      # All parts start before the first one is waited for.
-      samples = [self._samples_batch(self._scm, part, *batch) for part in bank]
+    means = []
+    for start in range(0, len(mask), _BATCH):
+      batch = slice(start, start + _BATCH)
+      samples = self._samples(mask[batch], values[batch], bank)
       with np.errstate(invalid='ignore', over='ignore'):
-        outcomes = [
-          (np.asarray(part) - self._origin).mean(1) for part in samples
-        ]
-        batches.append(np.mean(outcomes, 0))
-    return np.concatenate(batches)[:number]
+        means.append((samples - self._origin).mean(1))
+    return np.concatenate(means)
 
   def _mask_and_values(self, point: _Point) -> tuple[np.ndarray, np.ndarray]:
     """Converts a point to the mask [D] and values [D] of an intervention."""
@@ -536,43 +528,65 @@ class _Search:
         'domain, for instance so that there is no division by 0'
       )
 
-  def _check_tails(self, mask: np.ndarray, values: np.ndarray) -> None:
+  def _check_tails(self, choice: _Point) -> np.ndarray:
     """Raises if a few extreme draws determine the mean of the target.
 
     Args:
-      mask: [1, D] bool, variables that are set.
-      values: [1, D] values they are set to.
+      choice: the best point.
+
+    Returns:
+      [S] samples of the target without an intervention, on the bank.
 
     Raises:
-      errors.UsageError: all estimates of the tail index are below 1.25.
+      errors.UsageError: without an intervention, or at the best point, all
+        estimates of the tail index are below 1.25.
     """
-    batch = [np.repeat(x, _BATCH, 0) for x in (mask, values)]
-
-    def samples(bank):
-      parts = [self._samples_batch(self._scm, part, *batch)[0] for part in bank]
-      return np.concatenate(parts)
-
-    if tail_index(samples(self._bank), _EXTREMES) > _SUSPECT_TAIL_INDEX:
-      return
-    index = tail_index(
-      np.concatenate(
-        [
-          samples(_split(np.asarray(draws)))
-          for draws in self._more_draws(_NUM_TAIL_DRAWS)
-        ]
-      ),
-      TAIL_EXTREMES,
+    mask, values = (
+      np.concatenate([nothing, chosen[None]])
+      for nothing, chosen in zip(
+        self._nothing, self._mask_and_values(choice), strict=True
+      )
     )
-    if index < MIN_TAIL_INDEX:
-      where = systems.describe(
-        self._system.variables, _intervention(mask[0], values[0])
-      )
-      raise errors.UsageError(
-        f'{self._system.name}: the mean of {self._target_name()} under {where} '
-        'does not exist or cannot be estimated: a few extreme draws determine '
-        f'it (tail index {index:.2f}; a mean needs more than 1). Change the '
-        'equations so that no denominator may be 0 and no exponent is large'
-      )
+    samples = self._samples(mask, values, self._bank)
+    for i in range(len(mask)):
+      if tail_index(samples[i], _EXTREMES) > _SUSPECT_TAIL_INDEX:
+        continue
+      more = [
+        self._samples(mask, values, _split(np.asarray(draws)))[i]
+        for draws in self._more_draws(_NUM_TAIL_DRAWS)
+      ]
+      index = tail_index(np.concatenate(more), TAIL_EXTREMES)
+      if index < MIN_TAIL_INDEX:
+        where = systems.describe(
+          self._system.variables, _intervention(mask[i], values[i])
+        )
+        raise errors.UsageError(
+          f'{self._system.name}: the mean of {self._target_name()} under '
+          f'{where} does not exist or cannot be estimated: a few extreme draws '
+          f'determine it (tail index {index:.2f}; a mean needs more than 1). '
+          'Change the equations so that no denominator may be 0 and no '
+          'exponent is large'
+        )
+    return samples[0]
+
+  def _samples(
+    self, mask: np.ndarray, values: np.ndarray, bank: _Bank
+  ) -> np.ndarray:
+    """Returns the samples of which outcomes are the means.
+
+    Args:
+      mask: [n, D] bool, variables that are set; n is at most the batch size.
+      values: [n, D] values they are set to.
+      bank: S noise draws.
+
+    Returns:
+      [n, S] values of the target in internal units, signed by the goal.
+    """
+    index = np.minimum(np.arange(_BATCH), len(mask) - 1)
+    batch = mask[index], values[index]
+    # All parts start before the first one is waited for.
+    samples = [self._samples_batch(self._scm, part, *batch) for part in bank]
+    return np.concatenate(samples, 1)[: len(mask)]
 
   def _more_draws(self, number: int) -> Iterator[jax.Array]:
     """Yields further draws of the noise, in arrays as long as the bank."""
@@ -582,21 +596,21 @@ class _Search:
       key = jax.random.fold_in(jax.random.key(self._seed), i)
       yield draw(key, self._scm, size)
 
-  def _deviation(self) -> float:
-    """Returns the target's standard deviation without an intervention."""
+  def _deviation(self, natural: np.ndarray) -> float:
+    """Returns the target's standard deviation without an intervention.
+
+    Args:
+      natural: [S] samples of the target without an intervention.
+    """
     target = int(np.argmax(self._scm.problem.target))
     scale = float(self._scm.scale[target])
-    if int(self._scm.family) == mechanisms.Family.LINEAR:
-      # The bank has no noise.
-      mechanism = self._scm.mechanism
-      unit = np.eye(len(mechanism.linear))
-      effects = np.linalg.inv(unit - mechanism.linear)[target]
-      return scale * float(np.linalg.norm(effects * mechanism.noise_scale))
-    batch = [np.repeat(x, _BATCH, 0) for x in self._nothing]
-    samples = [
-      self._samples_batch(self._scm, part, *batch)[0] for part in self._bank
-    ]
-    return scale * float(rounding.standard_deviation(np.concatenate(samples)))
+    if int(self._scm.family) != mechanisms.Family.LINEAR:
+      return scale * float(rounding.standard_deviation(natural))
+    # The bank of a linear SCM has no noise.
+    mechanism = self._scm.mechanism
+    unit = np.eye(len(mechanism.linear))
+    effects = np.linalg.inv(unit - mechanism.linear)[target]
+    return scale * float(np.linalg.norm(effects * mechanism.noise_scale))
 
   def _target_name(self) -> str:
     target = int(np.argmax(self._scm.problem.target))
@@ -642,7 +656,7 @@ def tail_index(values: np.ndarray, extremes: Sequence[int]) -> float:
   return 1 / means.min() if means.min() > 0 else np.inf
 
 
-def _samples(scm, bank, mask, values):
+def _target_samples(scm, bank, mask, values):
   return simulate.target_samples(scm, bank, types.Intervention(mask, values))
 
 
