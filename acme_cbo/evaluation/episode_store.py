@@ -30,6 +30,7 @@ _TEXTS = (
   'recommended_variables',
   'recommended_values',
 )
+_NUMBERS = (int, float)
 # Settings that determine an episode, together with its SCM.
 PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 _MAX_BYTES = 4 * 10**9
@@ -202,18 +203,14 @@ def _read(
   path: pathlib.Path,
 ) -> tuple[dict[Key, episodes_lib.Episode], int | None]:
   """Returns the episodes in a file and the offset of its incomplete line."""
-  content = files.read_bytes(path, _MAX_BYTES) if path.exists() else b''
-  complete = content.rfind(b'\n') + 1
   episodes: dict[Key, episodes_lib.Episode] = {}
-  for number, line in enumerate(content[:complete].splitlines(), 1):
-    try:
-      _add(episodes, line)
-    except (TypeError, ValueError) as error:
-      raise errors.UsageError(
-        f'{path}, line {number}, is damaged: {error}; remove the line to run '
-        'its episode again'
-      ) from error
-  return episodes, complete if complete < len(content) else None
+  _, incomplete_from = files.read_lines(
+    path,
+    _MAX_BYTES,
+    lambda line: _add(episodes, line),
+    'remove the line to run its episode again',
+  )
+  return episodes, incomplete_from
 
 
 def _add(
@@ -256,9 +253,9 @@ def _check(episode: episodes_lib.Episode) -> None:
     ('scm', isinstance(episode.scm, str)),
     ('repeat', type(episode.repeat) is int and episode.repeat >= 0),
     ('goal', episode.goal in (1, -1)),
-    ('no_intervention', _are_numbers([episode.no_intervention])),
-    ('optimum', _are_numbers([episode.optimum])),
-    ('causes', _are(bool, episode.causes)),
+    ('no_intervention', _are(_NUMBERS, [episode.no_intervention])),
+    ('optimum', _are(_NUMBERS, [episode.optimum])),
+    ('causes', _are((bool,), episode.causes)),
     ('steps', isinstance(episode.steps, dict)),
     ('parent_probabilities', isinstance(episode.parent_probabilities, dict)),
   ):
@@ -267,24 +264,17 @@ def _check(episode: episodes_lib.Episode) -> None:
       raise ValueError(f'{key} is {getattr(episode, field)!r:.80}')
   length = len(episode.steps.get('score', ()))
   for name, column in episode.steps.items():
-    are_valid = _are(str, column) if name in _TEXTS else _are_numbers(column)
-    if not are_valid or len(column) != length:
+    kinds = (str,) if name in _TEXTS else _NUMBERS
+    if not _are(kinds, column) or len(column) != length:
       raise ValueError(f'{name} is {column!r:.80}, for {length} scores')
   for name, belief in episode.parent_probabilities.items():
-    if not _are_numbers(belief) or len(belief) != len(episode.causes):
+    if not _are(_NUMBERS, belief) or len(belief) != len(episode.causes):
       raise ValueError(
         f'the belief {name} is {belief!r:.80}, for {len(episode.causes)} '
         'candidates'
       )
 
 
-def _are(kind: type, values: Any) -> bool:
-  """Returns whether it is a list of values of one type."""
-  return isinstance(values, list) and all(type(x) is kind for x in values)
-
-
-def _are_numbers(values: Any) -> bool:
-  """Returns whether it is a list of numbers."""
-  return isinstance(values, list) and all(
-    type(x) in (int, float) for x in values
-  )
+def _are(kinds: tuple[type, ...], values: Any) -> bool:
+  """Returns whether it is a list of values of some types."""
+  return isinstance(values, list) and all(type(x) in kinds for x in values)

@@ -7,7 +7,7 @@ with a file is a `errors.UsageError` that names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import json
 import math
@@ -15,9 +15,11 @@ import os
 import pathlib
 import re
 import stat
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from acme_cbo.infra import errors
+
+T = TypeVar('T')
 
 # Largest whole number in a JSON file; larger ones fit into no array.
 _MAX_INT = 2**64
@@ -66,10 +68,10 @@ def open_regular(
   kind = _KINDS.get(stat.S_IFMT(status.st_mode))
   if kind or status.st_size > max_bytes:
     os.close(descriptor)
+    if not kind:
+      raise _too_large(path, max_bytes)
     raise errors.UsageError(
       f'{path} cannot be read: it is {kind}; name a regular file'
-      if kind
-      else f'{path} is too large: at most {max_bytes:,} bytes are allowed'
     )
   return open(descriptor, 'rb')
 
@@ -184,9 +186,7 @@ def read_bytes(path: pathlib.Path, max_bytes: int) -> bytes:
         f'{path} cannot be read: {error.strerror}'
       ) from error
   if len(content) > max_bytes:  # Some files of the system report no size.
-    raise errors.UsageError(
-      f'{path} is too large: at most {max_bytes:,} bytes are allowed'
-    )
+    raise _too_large(path, max_bytes)
   return content
 
 
@@ -237,6 +237,41 @@ def read_json(path: pathlib.Path, max_bytes: int, advice: str = '') -> Any:
     ) from error
 
 
+def read_lines(
+  path: pathlib.Path,
+  max_bytes: int,
+  parse: Callable[[bytes], T],
+  advice: str,
+) -> tuple[list[T], int | None]:
+  """Reads the lines of a log, the last of which a kill may have cut off.
+
+  Args:
+    path: the file, which need not exist.
+    max_bytes: largest allowed size.
+    parse: function of a line; it raises a `TypeError` or a `ValueError` if the
+      line is damaged.
+    advice: what to do about a damaged line, the end of the error message.
+
+  Returns:
+    Results of `parse` on the complete lines, and the offset of the incomplete
+    last line, or None if there is none.
+
+  Raises:
+    errors.UsageError: as for `read_bytes`, or a line is damaged.
+  """
+  content = read_bytes(path, max_bytes) if path.exists() else b''
+  complete = content.rfind(b'\n') + 1
+  results = []
+  for number, line in enumerate(content[:complete].splitlines(), 1):
+    try:
+      results.append(parse(line))
+    except (TypeError, ValueError) as error:
+      raise errors.UsageError(
+        f'{path}, line {number}, is damaged: {error}; {advice}'
+      ) from error
+  return results, complete if complete < len(content) else None
+
+
 def parse_json(text: str | bytes) -> Any:
   """Parses JSON with finite numbers of 64 bits and texts that can be shown.
 
@@ -265,6 +300,12 @@ def parse_json(text: str | bytes) -> Any:
     raise ValueError('the JSON value is nested too deeply') from error
   except UnicodeDecodeError as error:
     raise ValueError('the JSON value is not valid UTF-8') from error
+
+
+def _too_large(path: pathlib.Path, max_bytes: int) -> errors.UsageError:
+  return errors.UsageError(
+    f'{path} is too large: at most {max_bytes:,} bytes are allowed'
+  )
 
 
 def _int(text: str) -> int:

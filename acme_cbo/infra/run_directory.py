@@ -259,26 +259,24 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   Raises:
     errors.UsageError: the file cannot be read, or a line is damaged.
   """
-  path = workdir / 'metrics.jsonl'
-  content = files.read_bytes(path, _MAX_LOG_BYTES) if path.exists() else b''
-  rows = []
-  # A kill may have cut off the last line.
-  complete = content[: content.rfind(b'\n') + 1]
-  for number, line in enumerate(complete.splitlines(), 1):
-    try:
-      row = files.parse_json(line)
-      numbers = isinstance(row, dict) and all(
-        isinstance(value, int | float) for value in row.values()
-      )
-      if not numbers or not isinstance(row.get('step'), int):
-        raise ValueError('it is no row of numbers with a step')
-    except ValueError as error:
-      raise errors.UsageError(
-        f'{path}, line {number}, is damaged: {error}; move the file away to '
-        'continue without the learning curve'
-      ) from error
-    rows.append(row)
+  rows, _ = files.read_lines(
+    workdir / 'metrics.jsonl',
+    _MAX_LOG_BYTES,
+    _parse_row,
+    'move the file away to continue without the learning curve',
+  )
   return rows
+
+
+def _parse_row(line: bytes) -> dict[str, Any]:
+  """Returns the row in a line; raises a `ValueError` if there is none."""
+  row = files.parse_json(line)
+  numbers = isinstance(row, dict) and all(
+    isinstance(value, int | float) for value in row.values()
+  )
+  if not numbers or not isinstance(row.get('step'), int):
+    raise ValueError('it is no row of numbers with a step')
+  return row
 
 
 def _read_object(path: pathlib.Path, advice: str = '') -> dict[str, Any]:

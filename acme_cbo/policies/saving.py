@@ -4,6 +4,7 @@ P/policy.json  architecture of the network, training metadata, a digest
 P/params.npz   parameters, by module and name
 """
 
+from collections.abc import Mapping
 import hashlib
 import io
 import json
@@ -80,11 +81,7 @@ def save(
     ValueError: the metadata hold a number that is not finite.
   """
   directory.mkdir(parents=True, exist_ok=True)
-  flat = {
-    f'{module}:{name}': np.asarray(array)
-    for module, arrays in params.items()
-    for name, array in arrays.items()
-  }
+  flat = {name: np.asarray(array) for name, array in _flat(params).items()}
   # The JSON file is written last: a directory without it holds no policy, so
   # that an interrupted `save` is noticed.
   (directory / 'policy.json').unlink(missing_ok=True)
@@ -222,6 +219,11 @@ def _shapes(network: base.Network) -> dict[str, jax.ShapeDtypeStruct]:
   params = jax.eval_shape(
     network.init, jax.random.key(0), problem, columns, tokens.start_row(2)
   )
+  return _flat(params)
+
+
+def _flat(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns {'module:name': array} of {module: {name: array}}."""
   return {
     f'{module}:{name}': array
     for module, arrays in params.items()

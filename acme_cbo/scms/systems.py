@@ -15,7 +15,7 @@ NO_KIND = -1
 
 
 class FitQuality(NamedTuple):
-  """How well the equations of a system fit the data, and where the data end.
+  """Quality of the fit of a system's equations, and the ranges of its data.
 
   Attributes:
     kind: kind of the fit, such as 'linear'.

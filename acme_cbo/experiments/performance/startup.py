@@ -1,6 +1,5 @@
 """Timing of a training run from its start to the first update."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from acme_cbo.experiments import main
 from acme_cbo.infra import child_process
 from acme_cbo.infra import errors
+from acme_cbo.infra import run_directory
 
 # Interval at which the metrics file is read.
 _POLL_SECONDS = 0.05
@@ -89,7 +89,4 @@ def _time_first_update(
 
 def _has_update(path: pathlib.Path) -> bool:
   """Returns whether the metrics file has a complete line of an update."""
-  if not path.exists():
-    return False
-  complete = path.read_text().rpartition('\n')[0].splitlines()
-  return any(json.loads(line)['step'] > 0 for line in complete)
+  return any(row['step'] > 0 for row in run_directory.read_metrics(path.parent))

@@ -32,6 +32,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.infra import files
+from acme_cbo.infra import text as text_lib
 from acme_cbo.scms.files import edge_marks
 from acme_cbo.scms.files import graph_tokens
 
@@ -237,8 +238,7 @@ class _Builder:
       line: the line, counted from 1.
       sentence: what is wrong; may quote the file.
     """
-    # Control characters of a file must not reach a terminal.
-    shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    shown = text_lib.printable(sentence, keep='')
     return errors.UsageError(f'{self.source}, line {line}: {shown}')
 
   def graph(self) -> Graph:
