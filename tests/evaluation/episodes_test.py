@@ -16,6 +16,7 @@ from acme_cbo.policies import heuristics
 from acme_cbo.policies import host_policy
 from acme_cbo.scms import optimum
 from acme_cbo.scms import systems
+from tests.support import chance
 from tests.support import hand_made_scms
 
 _PROTOCOL = episodes.Protocol(
@@ -106,7 +107,9 @@ class RunEpisodeTest(Float64TestCase):
     records, _ = _run_episode(_constant({1: 0.3}), num_samples=10_000)
     for record in records:
       self.assertEqual(record.outcome[1], 0.3)
-      self.assertAlmostEqual(record.outcome[2], -0.3, delta=0.04)
+      self.assertAlmostEqual(
+        record.outcome[2], -0.3, delta=chance.SIGMAS * 0.01
+      )
       self.assertGreater(abs(record.outcome[2] + 0.3), 1e-6)
 
   def test_ends_before_exceeding_the_budget(self):

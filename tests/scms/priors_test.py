@@ -17,13 +17,12 @@ from acme_cbo.scms import config
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import priors
+from tests.support import chance
 from tests.support import drawn_tasks
 from tests.support import miniature
 
 _PRIOR = drawn_tasks.PRIOR
 _NUM_VARIABLES = _PRIOR.max_variables
-# The level of two-sided 4 sigma.
-_LEVEL = 6e-5
 
 
 def _scms():
@@ -109,7 +108,7 @@ class DrawnTest(parameterized.TestCase):
   def test_goals_have_both_signs(self):
     goals = _scms().problem.goal
     np.testing.assert_array_equal(np.unique(goals), [-1, 1])
-    self.assertLess(abs(goals.mean()), 4 / np.sqrt(goals.size))
+    self.assertLess(abs(goals.mean()), chance.SIGMAS / np.sqrt(goals.size))
 
   def test_is_a_valid_scm(self):
     scms = _scms()
@@ -219,9 +218,11 @@ class GeneralTest(parameterized.TestCase):
   """Options of a prior: sets, costs, latent causes, means, mixtures."""
 
   def _assert_share(self, happens, probability):
-    # What is refused is not drawn evenly: twice as wide as 4 sigma.
+    # Twice as wide, as what is refused is not drawn evenly.
     error = np.sqrt(probability * (1 - probability) / happens.size)
-    self.assertAlmostEqual(happens.mean(), probability, delta=8 * error)
+    self.assertAlmostEqual(
+      happens.mean(), probability, delta=2 * chance.SIGMAS * error
+    )
 
   @pytest.mark.stat
   def test_shares(self):
@@ -396,10 +397,11 @@ class LeaksTest(parameterized.TestCase):
     ):
       with self.subTest(name):
         counts = np.bincount(column, minlength=_NUM_VARIABLES)
-        self.assertGreater(stats.chisquare(counts).pvalue, _LEVEL)
+        self.assertGreater(stats.chisquare(counts).pvalue, chance.LEAST_P)
     # Effects stand to the right of their causes half of the time.
     _, j, i = scms.parents.nonzero()
-    self.assertLess(abs((j > i).mean() - 0.5), 4 * 0.5 / np.sqrt(_num_scms()))
+    bound = chance.SIGMAS * 0.5 / np.sqrt(_num_scms())
+    self.assertLess(abs((j > i).mean() - 0.5), bound)
 
   def test_variance_carries_no_information(self):
     # Measured: 0.50. The units are arbitrary, so the variances are.
@@ -434,7 +436,7 @@ class LeaksTest(parameterized.TestCase):
     exists = _scms().problem.exists
     half, centre = (x[exists] for x in _domains())
     error = centre.std() / np.sqrt(centre.size)
-    self.assertLess(abs(centre.mean()), 4 * error)
+    self.assertLess(abs(centre.mean()), chance.SIGMAS * error)
     # One side is longer than the other by a fifth, more often than not.
     self.assertGreater((np.abs(centre) > 0.1 * half).mean(), 0.7)
 
@@ -469,7 +471,9 @@ class LeaksTest(parameterized.TestCase):
     ):
       with self.subTest(name):
         correlation = np.corrcoef(clue[others], is_cause)[0, 1]
-        self.assertLess(abs(correlation), 4 / np.sqrt(is_cause.size))
+        self.assertLess(
+          abs(correlation), chance.SIGMAS / np.sqrt(is_cause.size)
+        )
 
   def test_settable_variables_carry_little_information(self):
     # Measured: 0.04. The target must have a cause that may be set, so what may

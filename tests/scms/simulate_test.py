@@ -12,6 +12,7 @@ from acme_cbo.scms import interventions
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
+from tests.support import chance
 from tests.support import drawn_tasks
 from tests.support import hand_made_scms
 
@@ -304,11 +305,15 @@ class LinearTest(parameterized.TestCase):
       covariance = (transfer @ transfer.T)[:3, :3] * np.outer(scale, scale)
       diagonal = np.diag(covariance)
       error = np.sqrt(diagonal / num_samples) + 1e-6
-      self.assertLess(np.abs((rows.mean(0) - mean) / error).max(), 4)
+      self.assertLess(
+        np.abs((rows.mean(0) - mean) / error).max(), chance.SIGMAS
+      )
       # Isserlis: the error of a sample covariance of normal variables.
       error = np.outer(diagonal, diagonal) + np.square(covariance)
       error = np.sqrt(error / num_samples) + 1e-6
-      self.assertLess(np.abs((np.cov(rows.T) - covariance) / error).max(), 4)
+      self.assertLess(
+        np.abs((np.cov(rows.T) - covariance) / error).max(), chance.SIGMAS
+      )
 
   @pytest.mark.oracle
   def test_expected_outcome_is_exact(self):
@@ -345,7 +350,7 @@ class NonlinearTest(parameterized.TestCase):
         actual = _expected_outcome(scm, bank, intervention)
         variance = outcomes.var() * (1 / num_draws + 1 / num_bank)
         z = (actual - outcomes.mean()) / np.sqrt(variance)
-        self.assertLess(abs(z), 4)
+        self.assertLess(abs(z), chance.SIGMAS)
 
 
 class NothingToReachTest(parameterized.TestCase):
