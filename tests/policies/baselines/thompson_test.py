@@ -57,7 +57,7 @@ class ThompsonTest(parameterized.TestCase):
 
   @pytest.mark.stat
   def test_graphs_are_of_the_posterior(self):
-    _, scores = _evidence()
+    _, scores = _evidence(num_rows=60)
     posterior = jax.jit(exact_posterior.log_posterior)(jnp.asarray(scores))
     members = exact_posterior.parent_sets(3).astype(float)
     expected = np.einsum('jp,jpi->ji', np.exp(posterior), members)
