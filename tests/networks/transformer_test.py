@@ -398,7 +398,9 @@ class InitTest(parameterized.TestCase):
             standardized.std(), 1, delta=chance.SIGMAS * error
           )
     together = np.concatenate(weights)
-    self.assertLen(np.unique(together), together.size)
+    # Two modules with one key would have half of their weights in common; by
+    # chance, single precision has a few pairs among so many.
+    self.assertGreater(np.unique(together).size, 0.99 * together.size)
     self.assertAlmostEqual(
       together.mean(), 0, delta=chance.SIGMAS / together.size**0.5
     )
