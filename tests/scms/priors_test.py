@@ -87,7 +87,7 @@ class DrawnTest(parameterized.TestCase):
     scms = _scms()
     with self.subTest('graphs'):
       counts = np.bincount(scms.graph, minlength=len(graphs.Graph))
-      self.assertGreater(counts.min(), 0.1 * _num_scms())
+      self.assertGreater(counts.min(), 0.08 * _num_scms())
     with self.subTest('families'):
       counts = np.bincount(scms.family, minlength=len(mechanisms.Family))
       asked_for = np.array(_PRIOR.family_weights.in_order) > 0
@@ -97,7 +97,10 @@ class DrawnTest(parameterized.TestCase):
       kinds = scms.mechanism.noise[scms.problem.exists]
       share = np.bincount(kinds, minlength=len(mechanisms.Noise)) / kinds.size
       asked_for = np.array(_PRIOR.noise_weights.in_order)
-      np.testing.assert_allclose(share, asked_for / 3, atol=0.02)
+      error = np.sqrt(2 / 9 / kinds.size)
+      np.testing.assert_allclose(
+        share, asked_for / 3, atol=chance.SIGMAS * error
+      )
     with self.subTest('sizes'):
       sizes, counts = np.unique(scms.problem.exists.sum(1), return_counts=True)
       np.testing.assert_array_equal(
@@ -283,7 +286,8 @@ class GeneralTest(parameterized.TestCase):
     level = np.log(problem.cost) / np.log(20)
     self.assertGreater(level.min(), -1e-5)
     self.assertLess(level.max(), 1 + 1e-5)
-    self.assertAlmostEqual(level.mean(), 0.5, delta=0.02)
+    error = np.sqrt(1 / 12 / level.size)
+    self.assertAlmostEqual(level.mean(), 0.5, delta=chance.SIGMAS * error)
     cost = (problem.sets @ problem.cost[:, :, None])[..., 0]
     real = problem.sets.any(2)
     mean = cost.sum(1) / real.sum(1)
@@ -323,7 +327,7 @@ class GeneralTest(parameterized.TestCase):
     np.testing.assert_array_equal(kinds, [-1, 0, 1, 2, 3])
     share = counts / counts.sum()
     np.testing.assert_allclose(
-      share, [1 / 6, 1 / 6, 1 / 3, 1 / 6, 1 / 6], atol=0.06
+      share, [1 / 6, 1 / 6, 1 / 3, 1 / 6, 1 / 6], atol=0.09
     )
 
   def test_length_scales(self):
@@ -383,7 +387,7 @@ class LeaksTest(parameterized.TestCase):
         # Of three, the last is the target of 65 % in many more draws.
         self.assertLess(counts.max() / counts.sum(), 0.85)
     # In many more draws 11 % and 45 %.
-    self.assertGreater((place == 1)[sizes > 3].mean(), 0.06)
+    self.assertGreater((place == 1)[sizes > 3].mean(), 0.05)
     self.assertLess((place == sizes - 1).mean(), 0.55)
 
   def test_columns_carry_no_information(self):
@@ -407,7 +411,7 @@ class LeaksTest(parameterized.TestCase):
   def test_variance_carries_no_information(self):
     # Measured: 0.50. The units are arbitrary, so the variances are.
     sortability = _sortability(drawn_tasks.observations().var(1)).mean()
-    self.assertBetween(sortability, 0.45, 0.55)
+    self.assertBetween(sortability, 0.42, 0.58)
 
   def test_explained_variance_carries_no_information(self):
     # Reisach et al. (2023), https://arxiv.org/abs/2303.18211. Measured: 0.51, a
