@@ -261,6 +261,7 @@ class CompareTest(parameterized.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 class NullTest(parameterized.TestCase):
   """Tests of the rate of false positives."""
 
