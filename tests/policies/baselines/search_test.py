@@ -63,15 +63,16 @@ class BaselinesTest(parameterized.TestCase):
   @pytest.mark.stat
   @pytest.mark.timeout(900)
   def test_better_than_random_search(self):
-    # The best of ten random interventions on toy is -1.73 on average, with a
-    # deviation of 0.32. Both policies come to -2.1, with one of 0.15.
-    num_steps, num_seeds, scm = 10, 10, _TOY.to_scm()
+    # On toy, 40 of 42 episodes of ten interventions end below -1.8, at one of
+    # two local optima; the best of ten random interventions is in 46 %.
+    num_steps, scm = 10, _TOY.to_scm()
     for name, policy in self.policies(scm).items():
       outcomes = []
-      for seed in range(num_seeds):
+      for seed in range(20):
         _, memory = _episode(policy, _TOY, scm.problem, num_steps, seed)
         outcomes.append(_expected_outcome(_TOY, policy.recommend(memory)))
-      self.assertLess(np.mean(outcomes), -1.85, (name, outcomes))
+      reached = np.sum(np.array(outcomes) < -1.8)
+      self.assertGreaterEqual(reached, 13, (name, outcomes))
 
   def test_chooses_from_allowed_sets(self):
     # Of complete; see `identification_test`.
