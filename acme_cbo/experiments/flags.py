@@ -48,9 +48,10 @@ class _ConfigFileParser(config_flags.ConfigFileFlagParser):
   def parse(self, path: str) -> Any:
     """Returns the config of 'path' or 'path:preset'."""
     existing = _existing(path)
-    file = pathlib.Path(existing.partition(':')[0])
-    if file.exists():  # A missing one is reported with the places searched.
-      files.open_regular(file, _MAX_CONFIG_BYTES).close()
+    file = existing.partition(':')[0]
+    if not file:
+      raise errors.UsageError('name a config file, such as configs/grpo.py')
+    files.open_regular(pathlib.Path(file), _MAX_CONFIG_BYTES).close()
     return super().parse(existing)
 
 

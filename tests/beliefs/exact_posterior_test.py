@@ -13,6 +13,7 @@ import pytest
 import scipy.special
 
 from acme_cbo.beliefs import exact_posterior
+from tests.support import chance
 
 
 def _data(num_variables, seed=0, num_rows=12):
@@ -349,14 +350,16 @@ class CalibrationTest(absltest.TestCase):
   @pytest.mark.stat
   def test_edge_probabilities_are_calibrated(self):
     z, chi2 = _calibration(2000)
-    self.assertLess(abs(z), 4)
-    self.assertLess(chi2, 30)
+    self.assertLess(abs(z), chance.SIGMAS)
+    # Ten squares of mean 1, or more where a bin has few edges: with other seeds
+    # 14 on average, and 270 where interventions are ignored.
+    self.assertLess(chi2, 60)
 
   @pytest.mark.stat
   def test_ignoring_interventions_is_miscalibrated(self):
     # Rows in which a variable was set hide the edges into it.
-    z, chi2 = _calibration(2000, ignore_interventions=True)
-    self.assertGreater(max(abs(z), chi2 / 7), 6)
+    _, chi2 = _calibration(2000, ignore_interventions=True)
+    self.assertGreater(chi2, 90)
 
 
 if __name__ == '__main__':

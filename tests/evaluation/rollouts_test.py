@@ -218,9 +218,10 @@ class RandomKeyTest(parameterized.TestCase):
     other_observed, other_noise = data_and_noise(
       [(1, 0.5), (0, 0.9), (1, 0.1)], seed=1
     )
-    self.assertGreater(np.abs(observed - other_observed).min(), 1e-2)
-    draws = np.sort(np.concatenate([noise, other_noise]))
-    self.assertGreater(np.diff(draws).min(), 1e-2)
+    # One of three draws may be close to another by chance.
+    self.assertGreater(np.abs(observed - other_observed).max(), 1e-2)
+    self.assertGreater(np.abs(noise - other_noise).max(), 1e-2)
+    self.assertGreater(np.ptp(noise), 1e-2)
 
 
 def _evaluate(factory: policies_base.Factory, tasks: types.Task):

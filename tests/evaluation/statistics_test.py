@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from acme_cbo.evaluation import statistics
+from tests.support import chance
 
 # (family, variables) of fifteen tasks. Two families and two sizes have too few
 # tasks to be reported alone, but fourier and product count as nonlinear.
@@ -68,8 +69,12 @@ class BootstrapTest(parameterized.TestCase):
     low, high = statistics.bootstrap_interval(values, 0.9)
     error = values.std() / np.sqrt(values.size)
     reach = scipy.stats.norm.ppf(0.95) * error
-    self.assertAlmostEqual(low, values.mean() - reach, delta=4 * 0.033 * error)
-    self.assertAlmostEqual(high, values.mean() + reach, delta=4 * 0.033 * error)
+    self.assertAlmostEqual(
+      low, values.mean() - reach, delta=chance.SIGMAS * 0.033 * error
+    )
+    self.assertAlmostEqual(
+      high, values.mean() + reach, delta=chance.SIGMAS * 0.033 * error
+    )
 
   @pytest.mark.stat
   def test_interquartile_mean_matches_its_asymptotic_error(self):
@@ -97,7 +102,9 @@ class BootstrapTest(parameterized.TestCase):
     # Two error terms for the resamples, which all the samples share.
     variance = expected * (1 - expected) / len(samples) + 2 * 0.0034**2
     covered = ((low <= 3) & (high >= 3)).mean()
-    self.assertAlmostEqual(covered, expected, delta=4 * np.sqrt(variance))
+    self.assertAlmostEqual(
+      covered, expected, delta=chance.SIGMAS * np.sqrt(variance)
+    )
 
   def test_higher_confidence_widens_the_interval(self):
     values = np.random.default_rng(3).normal(size=(2, 50))
@@ -346,7 +353,7 @@ class StratifiedTest(absltest.TestCase):
     np.testing.assert_allclose(
       entry['interval'],
       [mean - reach, mean + reach],
-      atol=4 * 0.033 * error,
+      atol=chance.SIGMAS * 0.033 * error,
     )
 
   def test_a_band_is_the_interval_at_every_step(self):

@@ -15,6 +15,7 @@ from scipy import stats
 
 from acme_cbo import types
 from acme_cbo.networks import action_distribution
+from tests.support import chance
 
 _NUM_CELLS = 4
 _NUM_DRAWS = 20_000
@@ -199,7 +200,7 @@ class SampleTest(parameterized.TestCase):
       counts[_SETTABLE].ravel(), _NUM_DRAWS * _joint()[_SETTABLE].ravel(),
       sum_check=False,
     )  # fmt: skip
-    self.assertGreater(test.pvalue, 1e-4)
+    self.assertGreater(test.pvalue, chance.LEAST_P)
 
   def test_values_are_uniform_within_their_cell(self):
     draws = _draw(jax.random.key(1), _random_distribution())
@@ -210,7 +211,7 @@ class SampleTest(parameterized.TestCase):
     offset = fraction[inside] * _NUM_CELLS - (cell[inside] - 1)
     self.assertBetween(offset.min(), -1e-5, 0.01)
     self.assertBetween(offset.max(), 0.99, 1 + 1e-5)
-    self.assertGreater(stats.kstest(offset, 'uniform').pvalue, 1e-4)
+    self.assertGreater(stats.kstest(offset, 'uniform').pvalue, chance.LEAST_P)
 
   def test_never_draws_what_may_not_be_set(self):
     logits = jnp.float32(_logits()).at[1].set(1e4)
@@ -567,7 +568,7 @@ class WholeDecisionTest(parameterized.TestCase):
     cut = np.append(p[often], 1 - p[often].sum())
     counted = np.append(observed[often], num_draws - observed[often].sum())
     test = stats.chisquare(counted, num_draws * cut, sum_check=False)
-    self.assertGreater(test.pvalue, 1e-4)
+    self.assertGreater(test.pvalue, chance.LEAST_P)
     self.assertGreater(len(often), 30)
 
   @parameterized.product(kind=list(_KINDS_OF_SETS), seed=(0, 1, 2))

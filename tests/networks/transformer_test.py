@@ -24,6 +24,7 @@ from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
+from tests.support import chance
 from tests.support import miniature
 
 _NETWORK = miniature.network(num_blocks=2)
@@ -393,10 +394,16 @@ class InitTest(parameterized.TestCase):
         with self.subTest(module):
           self.assertLessEqual(np.abs(standardized).max(), 2 / 0.8796)
           error = 1 / np.sqrt(2 * standardized.size)
-          self.assertAlmostEqual(standardized.std(), 1, delta=4 * error)
+          self.assertAlmostEqual(
+            standardized.std(), 1, delta=chance.SIGMAS * error
+          )
     together = np.concatenate(weights)
-    self.assertLen(np.unique(together), together.size)
-    self.assertAlmostEqual(together.mean(), 0, delta=4 / together.size**0.5)
+    # Two modules with one key would have half of their weights in common; by
+    # chance, single precision has a few pairs among so many.
+    self.assertGreater(np.unique(together).size, 0.99 * together.size)
+    self.assertAlmostEqual(
+      together.mean(), 0, delta=chance.SIGMAS / together.size**0.5
+    )
     other = init(jax.random.key(2), problem, observations, rows)
     module = 'transformer/~/embedding'
     self.assertGreater(np.ptp(params[module]['w'] - other[module]['w']), 0.1)

@@ -15,6 +15,7 @@ from acme_cbo.policies import heuristics
 from acme_cbo.policies import trained
 from acme_cbo.scms import interventions
 from acme_cbo.scms import objective as objective_lib
+from tests.support import chance
 from tests.support import drawn_tasks
 from tests.support import hand_made_scms
 from tests.support import miniature
@@ -81,11 +82,13 @@ class RandomTest(PoliciesTestCase):
     np.testing.assert_array_equal(drawn.mask.sum(1), 1)
     counts = np.asarray(drawn.mask.sum(0))
     np.testing.assert_array_equal(counts[2:], 0)
-    self.assertGreater(stats.chisquare(counts[:2]).pvalue, 1e-4)
+    self.assertGreater(stats.chisquare(counts[:2]).pvalue, chance.LEAST_P)
     for variable, low, width in ((0, -700, 1200), (1, -2, 6)):
       values = drawn.values[drawn.mask[:, variable], variable]
       uniform = stats.uniform(low, width)
-      self.assertGreater(stats.kstest(values, uniform.cdf).pvalue, 1e-4)
+      self.assertGreater(
+        stats.kstest(values, uniform.cdf).pvalue, chance.LEAST_P
+      )
 
   @pytest.mark.stat
   def test_takes_every_set_that_can_be_paid_for_as_often(self):
@@ -99,7 +102,8 @@ class RandomTest(PoliciesTestCase):
       found, counts = np.unique(kind, return_counts=True)
       np.testing.assert_array_equal(found, kinds)
       even = num_draws / len(kinds)
-      self.assertLess(np.abs(counts - even).max(), 4 * np.sqrt(even) + 1e-9)
+      bound = chance.SIGMAS * np.sqrt(even)
+      self.assertLess(np.abs(counts - even).max(), bound)
       np.testing.assert_array_equal(drawn.values[~drawn.mask], 0.0)
 
   def test_keeps_account_and_recommends_what_came_out_best(self):

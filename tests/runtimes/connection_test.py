@@ -47,7 +47,7 @@ class ConnectionTest(parameterized.TestCase):
     time.sleep(0.2)
     begin = time.monotonic()
     self.one.send_heartbeat()
-    self.assertLess(time.monotonic() - begin, 0.1)
+    self.assertLess(time.monotonic() - begin, 2)
     self.assertTrue(sender.is_alive())
     (message,) = self._receive(1)  # The heartbeat has not corrupted it.
     self.assertEqual(message['payload'], _LARGE)

@@ -22,11 +22,15 @@ from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
+from tests.support import chance
 from tests.support import hand_made_scms
 
-# Four standard errors of a mean over so many draws of the noise, measured over
-# 40 seeds: the largest, where noise passes through F**2 or an exponential.
-_TOLERANCES = {2**12: 4 * 0.0092, 2**14: 4 * 0.0042}
+# Of a mean over so many draws of the noise. The standard errors are measured
+# over 40 seeds: the largest, where noise passes through F**2 or an exponential.
+_TOLERANCES = {
+  2**12: chance.SIGMAS * 0.0092,
+  2**14: chance.SIGMAS * 0.0042,
+}
 _FEW, _MANY = _TOLERANCES
 
 

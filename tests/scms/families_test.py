@@ -20,13 +20,12 @@ from acme_cbo.scms import families
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
+from tests.support import chance
 
 _NETWORKS = ('ecoli70', 'magic-niab', 'magic-irri')
 _DRAWN = tuple(name for name in families.FAMILIES if name not in _NETWORKS)
 _SIZES = (3, 5, 8, 10, 20, 30)
 _NUM_REPEATS = 150
-# 4 standard errors of a normal: what a right distribution misses this seldom.
-_LEAST_P = 6e-5
 
 
 @functools.cache
@@ -199,10 +198,14 @@ class ShapesTest(parameterized.TestCase):
     spread = np.sqrt(density * (1 - density) * pairs)
     edges = parents.sum((1, 2))
     self.assertAlmostEqual(
-      edges.mean(), density * pairs, delta=4 * spread / _NUM_REPEATS**0.5
+      edges.mean(),
+      density * pairs,
+      delta=chance.SIGMAS * spread / _NUM_REPEATS**0.5,
     )
     self.assertAlmostEqual(
-      edges.var() / spread**2, 1, delta=4 * np.sqrt(2 / _NUM_REPEATS)
+      edges.var() / spread**2,
+      1,
+      delta=chance.SIGMAS * np.sqrt(2 / _NUM_REPEATS),
     )
 
   @pytest.mark.stat
@@ -211,9 +214,9 @@ class ShapesTest(parameterized.TestCase):
     # By symmetry edges go up as often as down, and the target is anywhere.
     parents = np.stack([_parents(system) for system in _many(name)])
     up, down = np.tril(parents).sum(), np.triu(parents).sum()
-    self.assertLess(abs(up - down), 4 * np.sqrt(up + down))
+    self.assertLess(abs(up - down), chance.SIGMAS * np.sqrt(up + down))
     places = np.bincount([_target(s) for s in _many(name)], minlength=10)
-    self.assertGreater(stats.chisquare(places).pvalue, _LEAST_P)
+    self.assertGreater(stats.chisquare(places).pvalue, chance.LEAST_P)
 
 
 class EquationsTest(parameterized.TestCase):
@@ -230,14 +233,17 @@ class EquationsTest(parameterized.TestCase):
     return map(np.concatenate, (weights, fan_in, noise))
 
   def _follows(self, values, distribution):
-    self.assertGreater(stats.kstest(values, distribution).pvalue, _LEAST_P)
+    self.assertGreater(
+      stats.kstest(values, distribution).pvalue, chance.LEAST_P
+    )
 
   @pytest.mark.stat
   def test_weights_have_random_signs(self):
     weights, _, noise = self._pooled('star_10')
     self._follows(np.abs(weights), stats.uniform(0.5, 1).cdf)
     self._follows(noise, stats.uniform(0.8, 0.4).cdf)
-    self.assertLess(abs(np.sign(weights).sum()), 4 * np.sqrt(weights.size))
+    bound = chance.SIGMAS * np.sqrt(weights.size)
+    self.assertLess(abs(np.sign(weights).sum()), bound)
 
   @pytest.mark.stat
   def test_er_linear(self):

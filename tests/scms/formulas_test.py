@@ -14,6 +14,7 @@ from scipy import stats
 from acme_cbo.infra import errors
 from acme_cbo.scms import formulas
 from acme_cbo.scms import mechanisms
+from tests.support import chance
 
 _NAMES = ('X', 'Z', 'rate_2')
 
@@ -348,7 +349,7 @@ class NoiseTest(parameterized.TestCase):
 
   @pytest.mark.stat
   def test_draws(self):
-    number = 20_000
+    number = 100_000
     drawn = np.asarray(
       mechanisms.noise(
         jax.random.key(0), _MECHANISM, number, len(_DISTRIBUTIONS)
@@ -359,12 +360,12 @@ class NoiseTest(parameterized.TestCase):
       with self.subTest(noise):
         error = distribution.std() / np.sqrt(number)
         self.assertAlmostEqual(
-          drawn[:, j].mean(), distribution.mean(), delta=4 * error
+          drawn[:, j].mean(), distribution.mean(), delta=chance.SIGMAS * error
         )
         kurtosis = float(distribution.stats('k')) + 3
         self.assertAlmostEqual(
           drawn[:, j].var() / distribution.var(), 1,
-          delta=4 * np.sqrt((kurtosis - 1) / number),
+          delta=chance.SIGMAS * np.sqrt((kurtosis - 1) / number),
         )  # fmt: skip
 
   def test_is_finite_at_the_ends(self):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acme_cbo.scms import graphs
+from tests.support import chance
 
 _SIZES = tuple(range(2, 9))
 _NUM_NODES = 8
@@ -121,13 +122,13 @@ class ErdosRenyiTest(parameterized.TestCase):
     parents = _many(graphs.Graph.ERDOS_RENYI, 5, density)
     frequency = parents.mean(0)[np.tril_indices(5, -1)]
     error = np.sqrt(density * (1 - density) / _NUM_GRAPHS)
-    self.assertLess(np.abs(frequency - density).max(), 4 * error)
+    self.assertLess(np.abs(frequency - density).max(), chance.SIGMAS * error)
     # Edges are independent: their number has the variance of a binomial, with
     # a relative standard error of sqrt(2 / n).
     edges = parents.sum((1, 2))
     variance = 10 * density * (1 - density)
     self.assertAlmostEqual(
-      edges.var() / variance, 1, delta=4 * np.sqrt(2 / _NUM_GRAPHS)
+      edges.var() / variance, 1, delta=chance.SIGMAS * np.sqrt(2 / _NUM_GRAPHS)
     )
 
 
@@ -150,7 +151,7 @@ class ScaleFreeTest(parameterized.TestCase):
     # By symmetry each is the larger one equally often.
     out, in_ = (most_effects > most_causes), (most_effects < most_causes)
     difference = int(out.sum()) - int(in_.sum())
-    self.assertLess(abs(difference), 4 * np.sqrt((out | in_).sum()))
+    self.assertLess(abs(difference), chance.SIGMAS * np.sqrt((out | in_).sum()))
     self.assertGreater(in_.sum(), _NUM_GRAPHS // 4)
 
   @pytest.mark.stat
@@ -160,13 +161,15 @@ class ScaleFreeTest(parameterized.TestCase):
     # One link each makes a tree of three edges, two make 1 + 2 + 2.
     np.testing.assert_array_equal(np.unique(edges), [3, 5])
     tree = edges == 3
-    self.assertAlmostEqual(tree.mean(), 0.5, delta=2 / np.sqrt(_NUM_GRAPHS))
+    self.assertAlmostEqual(
+      tree.mean(), 0.5, delta=chance.SIGMAS * 0.5 / np.sqrt(_NUM_GRAPHS)
+    )
     # The first three nodes of a tree have degrees 2, 1, 1 in some order, so
     # the last joins the hub with probability 3 / (3 + 2 + 2).
     degree = parents[tree].sum(1) + parents[tree].sum(2)
     star = (degree.max(1) == 3).mean()
     error = np.sqrt(3 / 7 * 4 / 7 / tree.sum())
-    self.assertAlmostEqual(star, 3 / 7, delta=4 * error)
+    self.assertAlmostEqual(star, 3 / 7, delta=chance.SIGMAS * error)
 
 
 class AncestorsTest(parameterized.TestCase):

@@ -12,6 +12,7 @@ from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
+from tests.support import chance
 from tests.support import hand_made_scms
 
 _FEW = optimum.NUM_SEARCH_DRAWS
@@ -99,8 +100,10 @@ class ObjectiveTest(parameterized.TestCase):
     self.assertAlmostEqual(by_set['B',].outcome, -1.09, delta=0.02)
     self.assertAlmostEqual(by_set['B',].choice.values[1], -0.4, delta=1e-3)
     # Without an intervention B is of variance 2: -1.09 - 2 (2 + 0.16). What
-    # stratified draws leave to chance is 4 A e: 4 / 128, four times.
-    self.assertAlmostEqual(result.baseline, -5.41, delta=0.125)
+    # stratified draws leave to chance is 4 A e, of error 4 / 128.
+    self.assertAlmostEqual(
+      result.baseline, -5.41, delta=chance.SIGMAS * 4 / 128
+    )
     # The worst corner of all: a = -1, b = 1, -1.69 - 3.92 - 0.5. do(A = 1)
     # comes to -0.49 - 2 (1.4^2 + 1) + 0.5, and do(B = 1) to -1.09 - 3.92.
     self.assertAlmostEqual(result.worst, -6.11, delta=0.02)

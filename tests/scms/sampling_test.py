@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from acme_cbo.scms import sampling
+from tests.support import chance
 
 _NUM = 20000
 
@@ -28,9 +29,9 @@ class LevelsTest(absltest.TestCase):
   def test_uniform_and_independent(self):
     a, b = _levels()
     for x in (np.asarray(a), np.asarray(b)):
-      self.assertGreater(stats.kstest(x, 'uniform').pvalue, 1e-3)
+      self.assertGreater(stats.kstest(x, 'uniform').pvalue, chance.LEAST_P)
       self.assertTrue(((x >= 0) & (x < 1)).all())
-    self.assertLess(abs(np.corrcoef(a, b)[0, 1]), 4 / np.sqrt(_NUM))
+    self.assertLess(abs(np.corrcoef(a, b)[0, 1]), chance.SIGMAS / np.sqrt(_NUM))
 
 
 class QuantilesTest(parameterized.TestCase):
@@ -55,7 +56,7 @@ class QuantilesTest(parameterized.TestCase):
   def test_sign(self):
     drawn = np.asarray(sampling.sign(_levels()[0]))
     self.assertEqual(set(drawn.tolist()), {-1.0, 1.0})
-    self.assertLess(abs(drawn.mean()), 4 / np.sqrt(_NUM))
+    self.assertLess(abs(drawn.mean()), chance.SIGMAS / np.sqrt(_NUM))
 
 
 class CategoryTest(absltest.TestCase):
@@ -66,7 +67,8 @@ class CategoryTest(absltest.TestCase):
     np.testing.assert_array_equal(share[[0, 2, 5]], 0)
     expected = np.array(weights) / 8
     error = np.sqrt(expected * (1 - expected) / _NUM)
-    np.testing.assert_array_less(np.abs(share - expected), 4 * error + 1e-12)
+    bound = chance.SIGMAS * error + 1e-12
+    np.testing.assert_array_less(np.abs(share - expected), bound)
 
   def test_highest_level_is_a_valid_index(self):
     level = jnp.array([0.0, 1 - 2**-24], jnp.float32)

@@ -9,6 +9,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.scms import scm as scm_lib
+from tests.support import chance
 
 _TEXT = """
 name: mine
@@ -61,16 +62,21 @@ class ScmTest(parameterized.TestCase):
   def test_samples(self):
     rows = scm_lib.SCM.from_text(_TEXT).sample(2000, {'x': 1.5})
     np.testing.assert_array_equal(rows['x'], 1.5)
-    # z = 3 + u, y = z + 0.1 e; 4 standard errors.
-    self.assertAlmostEqual(rows['z'].mean(), 3.0, delta=4 / 2000**0.5)
+    # z = 3 + u, y = z + 0.1 e.
+    error = 1 / np.sqrt(2000)
+    self.assertAlmostEqual(rows['z'].mean(), 3.0, delta=chance.SIGMAS * error)
     residual = rows['y'] - rows['z']
     self.assertAlmostEqual(residual.std(), 0.1, delta=0.01)
 
   def test_expected_outcome(self):
     scm = scm_lib.SCM.from_text(_TEXT)
-    # 4 standard errors of the mean of 4,096 draws.
-    self.assertAlmostEqual(scm.expected_outcome({'x': 2.0}), 4.0, delta=0.07)
-    self.assertAlmostEqual(scm.expected_outcome(), 0.0, delta=0.15)
+    # By hand: y has the variance 1.01 under do(x), and 5.01 otherwise. The mean
+    # is that of 4,096 draws.
+    for do, mean, variance in (({'x': 2.0}, 4.0, 1.01), ({}, 0.0, 5.01)):
+      error = np.sqrt(variance / 4096)
+      self.assertAlmostEqual(
+        scm.expected_outcome(do), mean, delta=chance.SIGMAS * error
+      )
 
   def test_named(self):
     self.assertEqual(scm_lib.SCM.named('toy').goal, 'minimize')

@@ -22,7 +22,8 @@ class StartupTest(absltest.TestCase):
     config = _ROOT / 'configs' / 'grpo.py'
     starts = startup.measure([f'--config={config}:smoke'], 1)
     ((cold,), (warm,)) = starts['cold'], starts['warm']
-    self.assertBetween(warm.seconds, 3, 0.8 * cold.seconds)
+    # On two cores, 6 and 33 seconds: see docs/performance.md.
+    self.assertBetween(warm.seconds, 0.5, 0.8 * cold.seconds)
     # Compiling takes memory: a start without it needs about 700 MiB.
     self.assertBetween(warm.peak_memory, 0.3 * 2**30, cold.peak_memory)
 

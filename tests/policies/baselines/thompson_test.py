@@ -12,6 +12,7 @@ from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 from acme_cbo.policies.baselines import thompson
 from tests.policies.baselines import known_scms
+from tests.support import chance
 from tests.support import hand_made_scms
 
 
@@ -56,7 +57,7 @@ class ThompsonTest(parameterized.TestCase):
 
   @pytest.mark.stat
   def test_graphs_are_of_the_posterior(self):
-    _, scores = _evidence()
+    _, scores = _evidence(num_rows=60)
     posterior = jax.jit(exact_posterior.log_posterior)(jnp.asarray(scores))
     members = exact_posterior.parent_sets(3).astype(float)
     expected = np.einsum('jp,jpi->ji', np.exp(posterior), members)
@@ -64,7 +65,7 @@ class ThompsonTest(parameterized.TestCase):
     graphs = thompson.sample_graphs(rng, scores, num_draws)
     actual = graphs.mean(0)
     error = np.sqrt(np.maximum(expected * (1 - expected), 1e-4) / num_draws)
-    self.assertLess(np.max(np.abs(actual - expected) / error), 4)
+    self.assertLess(np.max(np.abs(actual - expected) / error), chance.SIGMAS)
     self.assertGreater(np.ptp(expected), 0.3)
     # And there is no cycle.
     walks = np.linalg.matrix_power(graphs.astype(int), 3)
@@ -91,10 +92,12 @@ class ThompsonTest(parameterized.TestCase):
     # Of an inverse chi-squared variable of count + 2 + 3 degrees.
     expected = residual / (count + 3)
     error = variance.std() / np.sqrt(num_draws)
-    self.assertLess(abs(variance.mean() - expected), 4 * error)
+    self.assertLess(abs(variance.mean() - expected), chance.SIGMAS * error)
     spread = expected * np.linalg.inv(matrix[:2, :2])
     error = np.sqrt(np.diag(spread) / num_draws)
-    self.assertLess(np.max(np.abs(slopes.mean(0) - center) / error), 4)
+    self.assertLess(
+      np.max(np.abs(slopes.mean(0) - center) / error), chance.SIGMAS
+    )
     np.testing.assert_allclose(np.cov(slopes.T), spread, rtol=0.2, atol=0.01)
     # x0 has no causes, so that its weights are 0.
     self.assertEqual(np.abs([m.weights[0] for m in models]).max(), 0)

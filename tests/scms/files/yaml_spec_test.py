@@ -21,6 +21,7 @@ from acme_cbo.scms import interventions
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import yaml_spec
+from tests.support import chance
 
 # Lines and columns of the errors below refer to this text.
 _TOY = """\
@@ -641,10 +642,11 @@ class SampleTest(absltest.TestCase):
       jax.random.key(0), system.scm, nothing, 1000
     )
     np.testing.assert_array_equal(rows[:, 3], 0.0)
-    # X is U and normal noise: its variance is 1 / 3 + 1, within 4 of its
-    # standard errors.
+    # X is U and normal noise: its variance is 1 / 3 + 1.
     self.assertAlmostEqual(
-      float(rows[:, 1].var()), 4 / 3, delta=4 * np.sqrt(2 / 1000) * 4 / 3
+      float(rows[:, 1].var()),
+      4 / 3,
+      delta=chance.SIGMAS * np.sqrt(2 / 1000) * 4 / 3,
     )
 
 
