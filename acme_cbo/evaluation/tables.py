@@ -253,13 +253,15 @@ def to_csv(table: pd.DataFrame, header: bool = True) -> str:
     table: any table.
     header: whether the first line has the names of the columns.
   """
+
+  def quote(cell: Any) -> Any:
+    return text.quote_cell(cell) if isinstance(cell, str) else cell
+
   quoted = table.apply(
     lambda column: (
-      column.map(
-        lambda cell: text.quote_cell(cell) if isinstance(cell, str) else cell
-      )
-      if column.dtype == object
-      else column
+      column
+      if pd.api.types.is_numeric_dtype(column.dtype)
+      else column.map(quote)
     )
   )
-  return quoted.to_csv(index=False, header=header)
+  return quoted.rename(columns=quote).to_csv(index=False, header=header)

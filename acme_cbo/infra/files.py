@@ -293,13 +293,20 @@ def parse_json(text: str | bytes) -> Any:
       f'the JSON value has a control character ({control[1].decode()!r})'
     )
   try:
-    return json.loads(
+    value = json.loads(
       text, parse_int=_int, parse_float=_float, parse_constant=_float
     )
+    if b'\\ud' in content.lower():
+      json.dumps(value, ensure_ascii=False).encode()
+    return value
   except RecursionError as error:
     raise ValueError('the JSON value is nested too deeply') from error
   except UnicodeDecodeError as error:
     raise ValueError('the JSON value is not valid UTF-8') from error
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      'the JSON value has half a character: a surrogate without the other'
+    ) from error
 
 
 def _too_large(path: pathlib.Path, max_bytes: int) -> errors.UsageError:

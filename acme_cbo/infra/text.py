@@ -2,9 +2,9 @@
 
 import re
 
-# Cells that a spreadsheet would run, after the apostrophes of `quote_cell`, and
-# lists of numbers, which begin like them.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# Cells that a spreadsheet would run, after the apostrophes of `quote_cell` and
+# spaces, which some remove, and lists of numbers, which begin like them.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _NUMBERS = re.compile(r'[0-9eE+\-.,; ]*')
 
 

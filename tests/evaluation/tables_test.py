@@ -1,4 +1,6 @@
 from absl.testing import absltest
+from absl.testing import parameterized
+import pandas as pd
 
 from acme_cbo.evaluation import tables
 
@@ -215,6 +217,15 @@ class TerminalTest(absltest.TestCase):
     # Numbers are aligned, whether a star follows or not.
     first = lines[0].index('-2.000 [-2.250, -1.750] *')
     self.assertEqual(lines[1].index('-1.500 [-1.750, -1.250]'), first)
+
+
+class CsvTest(parameterized.TestCase):
+  @parameterized.parameters('str', 'object', 'category')
+  def test_cells_like_formulas_are_quoted(self, dtype):
+    table = pd.DataFrame(
+      {'=h': pd.Series(['=1+1', 'a'], dtype=dtype), 'n': [-1, 2]}
+    )
+    self.assertEqual(tables.to_csv(table), "'=h,n\n'=1+1,-1\na,2\n")
 
 
 if __name__ == '__main__':

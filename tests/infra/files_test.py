@@ -94,9 +94,10 @@ class FilesTest(parameterized.TestCase):
       files.read_text(self._write(b'a\n\xff'), 9)
 
   def test_json(self):
-    path = self._write(b'{"a": [1, -2.5, true, null, "NaN"]}')
+    path = self._write(rb'{"a": [1, -2.5, true, null, "NaN", "\ud83d\ude00"]}')
     self.assertEqual(
-      files.read_json(path, 100), {'a': [1, -2.5, True, None, 'NaN']}
+      files.read_json(path, 100),
+      {'a': [1, -2.5, True, None, 'NaN', '\N{GRINNING FACE}']},
     )
 
   @parameterized.parameters(
@@ -108,6 +109,7 @@ class FilesTest(parameterized.TestCase):
     (b'NaN', 'the number NaN is not finite'),
     (b'-Infinity', 'the number -Infinity is not finite'),
     (b'"\xff"', 'not valid UTF-8'),
+    (rb'"\uD800"', 'a surrogate without the other'),
     (b'{"a": ', 'Expecting value'),
     (b'', 'Expecting value'),
   )

@@ -29,6 +29,8 @@ class TextTest(parameterized.TestCase):
     ('-2+3+cmd', "'-2+3+cmd"),
     ("'=a", "''=a"),
     ('\t=a', "'\t=a"),
+    (' =a', "' =a"),
+    ('\N{FULLWIDTH EQUALS SIGN}a', "'\N{FULLWIDTH EQUALS SIGN}a"),
     ('-3', '-3'),
     ('+1e-5; -0.5', '+1e-5; -0.5'),
     ('grpo', 'grpo'),

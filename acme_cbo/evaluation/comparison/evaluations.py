@@ -38,6 +38,9 @@ _MAX_SCORE = 1.01
 # Sums of larger numbers may overflow.
 _MAX_NUMBER = 1e100
 _MAX_BYTES = 10**9
+# Longer names leave no room for a figure.
+_MAX_NAME = 200
+_NAME = f'a name without control characters, of at most {_MAX_NAME} characters'
 
 
 class Evaluation(NamedTuple):
@@ -127,6 +130,9 @@ def read(path: pathlib.Path) -> Evaluation:
 
 def _complaint(episode: episodes_lib.Episode) -> str:
   """Returns what is wrong with the values of an episode; '' if nothing is."""
+  for name in (episode.method, episode.scm):
+    if not _is_name(name):
+      return f'an episode has the name {name:.100}; it must be {_NAME}'
   episode_name = (
     f'the episode of {episode.method} on {episode.scm}, repeat '
     f'{episode.repeat},'
@@ -154,6 +160,10 @@ def _complaint(episode: episodes_lib.Episode) -> str:
   if (seconds := min(episode.steps['seconds'])) < 0:
     return f'{episode_name} has a decision of {seconds:g} seconds'
   return ''
+
+
+def _is_name(name: str) -> bool:
+  return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
 def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
@@ -194,6 +204,11 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
     raise
   except ValueError as error:
     raise errors.UsageError(f'{path} cannot be read: {error}') from error
+  if not isinstance(table.index, pd.RangeIndex):
+    raise errors.UsageError(
+      f'{path}, line 2: more values than names of columns; remove the comma or '
+      'the value at the end'
+    )
   missing = [name for name in COLUMNS if name not in table.columns]
   if missing:
     raise errors.UsageError(
@@ -213,8 +228,8 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
       table[name] = numbers.mask(invalid, table[name])
     else:
       table[name] = table[name].map(text.unquote_cell)
-      invalid = (table[name] == '') | ~table[name].map(str.isprintable)
-      expected = 'a name without control characters'
+      invalid = ~table[name].map(_is_name).astype(bool)
+      expected = _NAME
     if invalid.any():
       row = int(invalid.to_numpy().argmax())
       value = table[name][row]

@@ -26,8 +26,9 @@ _BOOLEANS = {
   **dict.fromkeys(('true', 'True', 'TRUE'), True),
   **dict.fromkeys(('false', 'False', 'FALSE'), False),
 }
-# Terminals may act on these, and none of them is part of a text.
-_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')
+# Terminals may act on these, no file can hold the last ones (halves of pairs in
+# UTF-16), and none of them is part of a text.
+_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]')
 
 _START = yaml.Mark('', 0, 0, 0, None, 0)
 

@@ -151,6 +151,7 @@ class EvaluationsTest(parameterized.TestCase):
     ('seconds', float('inf'), 'line 3: seconds is inf'),
     ('method', '', 'line 3: method is empty; it must be a name'),
     ('method', 'a\x1b[2J', 'it must be a name without control characters'),
+    ('scm', 'x' * 201, 'of at most 200 characters'),
     ('score', 70.0, 'has a score of 70, but the best is 1; a score is a sha'),
     ('expected_outcome', -2.0, 'outcome of -2, which is better than the opt'),
     ('seconds', -1.0, 'has a decision of -1 seconds'),
@@ -169,6 +170,13 @@ class EvaluationsTest(parameterized.TestCase):
       table.loc[1, column] = value
     table.to_csv(self.csv, index=False)
     with self.assertRaisesRegex(errors.UsageError, sentence):
+      evaluations.read(self.csv)
+
+  def test_rows_with_more_values_than_columns(self):
+    self._write(_episode())
+    header, *rows = self.csv.read_text().splitlines()
+    self.csv.write_text('\n'.join([header, *(f'{row},' for row in rows)]))
+    with self.assertRaisesRegex(errors.UsageError, 'more values than names of'):
       evaluations.read(self.csv)
 
   @parameterized.parameters(b'', b'a,b\n"', b'\xff\xfe\x00')
@@ -220,6 +228,8 @@ class EvaluationsTest(parameterized.TestCase):
     ),
     dict(parent_probabilities={'learned': [0.1]}),
     dict(repeat='0'),
+    dict(method='x' * 10**6),
+    dict(scm='\x07'),
   )
   def test_a_damaged_episode(self, **changes):
     self._write(_episode('random'))
@@ -229,7 +239,8 @@ class EvaluationsTest(parameterized.TestCase):
       file.write(f'{json.dumps(values)}\n')
     with self.assertRaisesRegex(
       errors.UsageError,
-      '(the episode of slope on toy, repeat 0|jsonl, line 2), (is d|has n)',
+      '(the episode of slope on toy, repeat 0|jsonl, line 2), (is d|has n)|'
+      'an episode has the name x{100}; it must be a name',
     ):
       evaluations.read(self.out)
 
