@@ -38,6 +38,16 @@ ACTOR_THREAD = 'actor'
 
 # Errors of a write for which there is no room.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of a path that the user has to change, or to make accessible.
+_UNUSABLE = (
+  errno.EACCES,
+  errno.EISDIR,
+  errno.ELOOP,
+  errno.ENAMETOOLONG,
+  errno.ENOTDIR,
+  errno.EPERM,
+  errno.EROFS,
+)
 
 _CONFIG_HELP = flags.DEFINE_bool(
   'config_help', False, 'List every field of a config and exit.'
@@ -253,6 +263,8 @@ def _guard(main, argv, takes_arguments, config_help):
     _print([f'interrupted: {error}', *errors.notes(error)])
     sys.exit(128 + error.signal)
   except OSError as error:
+    if error.errno in _UNUSABLE and error.filename:
+      _fail(f'{error.filename} cannot be used: {error.strerror}')
     if error.errno not in _FULL:
       raise
     file = error.filename or 'a file'

@@ -168,6 +168,14 @@ class OutputTest(LauncherTestCase):
     self.assertEqual(done.returncode, 2)
     self.assertEqual(done.stderr, b'error: a\\x1b[2J\n')
 
+  def test_a_path_that_cannot_be_used_is_told(self):
+    done = self._run('os.stat("a" * 300)')
+    self.assertEqual(done.returncode, 2)
+    self.assertEqual(
+      done.stderr,
+      b'error: %s cannot be used: File name too long\n' % (b'a' * 300),
+    )
+
   def test_a_full_disk_is_told(self):
     done = self._run('raise OSError(28, os.strerror(28), "runs/x")')
     self.assertEqual(done.returncode, 1)
