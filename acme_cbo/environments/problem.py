@@ -20,6 +20,8 @@ from acme_cbo.scms import interventions
 _GOALS = {'maximize': 1.0, 'minimize': -1.0}
 # Maximum number of variables that a message names.
 _MAX_NAMES = 20
+# Largest end of a domain: the width is finite.
+_MAX_END = 1e300
 # Attributes of a simulator.
 _ATTRIBUTES = ('variables', 'target', 'goal', 'domains', 'reset', 'step')
 
@@ -174,6 +176,8 @@ def _description_complaint(variables, target, goal, domains) -> str:
     if count > 1:
       return f'two variables have the same name, {name}'
   for name in variables:
+    if name == '':
+      return 'a variable has an empty name'
     if isinstance(name, str) and not name.isprintable():
       return f'the name {name!r} has characters that cannot be shown'
   if target not in list(variables):
@@ -189,8 +193,8 @@ def _description_complaint(variables, target, goal, domains) -> str:
   for name, domain in domains.items():
     if not _is_domain(domain):
       return (
-        f'the domain of {name!r} is {_shown(domain)}; it must be two finite '
-        'numbers, the lower first'
+        f'the domain of {name!r} is {_shown(domain)}; it must be two numbers '
+        f'within ±{_MAX_END:g}, the lower first'
       )
   return ''
 
@@ -233,7 +237,7 @@ def _is_positive(value) -> bool:
 
 
 def _is_domain(domain) -> bool:
-  """Returns whether it is two finite numbers, the lower first."""
+  """Returns whether it is two numbers within the limits, the lower first."""
   if not _is_ordered(domain) or len(domain) != 2:
     return False
   if any(isinstance(end, bool | np.bool_ | complex) for end in domain):
@@ -242,4 +246,4 @@ def _is_domain(domain) -> bool:
     low, high = map(interventions.to_float, domain)
   except OverflowError:  # An int beyond the range of floats.
     return False
-  return -np.inf < low < high < np.inf
+  return -_MAX_END <= low < high <= _MAX_END

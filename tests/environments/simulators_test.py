@@ -150,6 +150,8 @@ class ProblemTest(parameterized.TestCase):
     ('domains', {}, 'no variable has a domain'),
     ('domains', {'x': (1, 0)}, "the domain of 'x' is (1, 0); it must be two"),
     ('domains', {'x': (0, np.inf)}, "the domain of 'x'"),
+    ('domains', {'x': (-1.7e308, 1.7e308)}, 'two numbers within ±1e+300'),
+    ('variables', ('x', '', 'y'), 'a variable has an empty name'),
     ('domains', {'x': (0, 1, 2)}, "the domain of 'x'"),
     ('domains', {'x': 5}, "the domain of 'x' is 5; it must be two"),
     ('domains', {'x': ('a', 'b')}, "the domain of 'x'"),

@@ -57,7 +57,10 @@ class MistakesTest(LauncherTestCase):
       [_SMOKE, '--config.grpp.num_tasks=3'],
       '[Dd]id you mean .?grpo',
     ),
-    (['--config=mine.py'], '--config=mine.py: mine.py cannot be read: No such file'),
+    (
+      ['--config=mine.py'],
+      '--config=mine.py: mine.py cannot be read: No such file',
+    ),
     (
       [_SMOKE.replace('smoke', 'smok')],
       "error: there is no preset 'smok'; .*smoke",
