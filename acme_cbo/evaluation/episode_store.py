@@ -5,7 +5,7 @@ O/config.json       the settings of the episodes
 O/environment.json  code, versions, devices and command line of each start
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import os
 import pathlib
@@ -31,6 +31,20 @@ _TEXTS = (
   'recommended_values',
 )
 _NUMBERS = (int, float)
+# Columns of steps without which nothing can be computed.
+_REQUIRED = (
+  'outcome',
+  'expected_outcome',
+  'best_expected',
+  'recommended_expected',
+  'score',
+  'seconds',
+)
+# Sums of larger numbers may overflow.
+MAX_NUMBER = 1e100
+# Longer names leave no room for a figure.
+_MAX_NAME = 1000
+NAME = f'a name without control characters, of at most {_MAX_NAME} characters'
 # Settings that determine an episode, together with its SCM.
 PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
 _MAX_BYTES = 4 * 10**9
@@ -48,7 +62,7 @@ def record_start(
   out: pathlib.Path,
   config: dict[str, Any],
   devices: list[str],
-  finished: Collection[Key],
+  finished: Mapping[Key, episodes_lib.Episode],
 ) -> list[dict[str, Any]]:
   """Starts an evaluation in its directory, or resumes the one there.
 
@@ -57,16 +71,19 @@ def record_start(
     config: settings of the episodes: `methods` and `scms` with a digest of
       each, `repeats`, and the settings that every episode depends on.
     devices: names of the devices that are used.
-    finished: keys of the episodes in the directory.
+    finished: episodes in the directory, by key.
 
   Returns:
     The entries of `environment.json`, one for each start, this one last.
 
   Raises:
-    errors.UsageError: the directory holds episodes with other settings.
+    errors.UsageError: the directory holds episodes with other settings, or ones
+      that contradict each other.
   """
   if (out / 'config.json').exists():
-    _check_extends(out, read_config(out), config, finished)
+    old = read_config(out)
+    check_agreement(out, finished.values(), old)
+    _check_extends(out, old, config, finished)
   return run_directory.record_start(out, config, devices)
 
 
@@ -101,7 +118,7 @@ def _check_extends(
   out: pathlib.Path,
   old: dict[str, Any],
   new: dict[str, Any],
-  finished: Collection[Key],
+  finished: Iterable[Key],
 ) -> None:
   """Raises an error unless the new config covers all finished episodes."""
   if not finished:
@@ -199,6 +216,52 @@ def read(out: pathlib.Path) -> list[episodes_lib.Episode]:
   return [*episodes.values()]
 
 
+def check_agreement(
+  out: pathlib.Path,
+  episodes: Iterable[episodes_lib.Episode],
+  config: Mapping[str, Any],
+) -> None:
+  """Raises unless episodes agree on each system, and with their settings.
+
+  Args:
+    out: output directory, for error messages.
+    episodes: its episodes.
+    config: their settings, as `read_config` returns them.
+
+  Raises:
+    errors.UsageError: two episodes differ in the goal, the optimum, the outcome
+      of no intervention or the causes of one system, or in the names of the
+      beliefs of one method, or one is beyond the repeats or interventions.
+  """
+  systems: dict[tuple[str, int], Any] = {}
+  beliefs: dict[tuple[str, str], Any] = {}
+  for one in episodes:
+    system = (one.goal, one.no_intervention, one.optimum, one.causes)
+    names = one.parent_probabilities.keys()
+    if len(one.steps['score']) > config['interventions']:
+      complaint = f'has more than {config["interventions"]} interventions'
+    elif one.repeat >= config['repeats']:
+      complaint = f'is not one of the {config["repeats"]} repeats'
+    elif systems.setdefault((one.scm, one.repeat), system) != system:
+      complaint = (
+        'differs from another method in the goal, the optimum, the outcome of '
+        'no intervention or the causes of the system'
+      )
+    elif beliefs.setdefault((one.method, one.scm), names) != names:
+      complaint = 'has other beliefs than another repeat'
+    else:
+      continue
+    raise errors.UsageError(
+      f'{out / _FILE} is damaged: the episode of {one.method} on {one.scm}, '
+      f'repeat {one.repeat}, {complaint}; remove its line to run it again'
+    )
+
+
+def is_name(name: str) -> bool:
+  """Returns whether a method or an SCM can be called this, see `NAME`."""
+  return 0 < len(name) <= _MAX_NAME and name.isprintable()
+
+
 def _read(
   path: pathlib.Path,
 ) -> tuple[dict[Key, episodes_lib.Episode], int | None]:
@@ -249,12 +312,13 @@ def _check(episode: episodes_lib.Episode) -> None:
   """Raises a `ValueError` unless the values have the types of an episode."""
   # Numbers of a file that was parsed are finite.
   for field, is_valid in (
-    ('method', isinstance(episode.method, str)),
-    ('scm', isinstance(episode.scm, str)),
+    ('method', isinstance(episode.method, str) and is_name(episode.method)),
+    ('scm', isinstance(episode.scm, str) and is_name(episode.scm)),
     ('repeat', type(episode.repeat) is int and episode.repeat >= 0),
     ('goal', episode.goal in (1, -1)),
-    ('no_intervention', _are(_NUMBERS, [episode.no_intervention])),
-    ('optimum', _are(_NUMBERS, [episode.optimum])),
+    ('no_intervention', _are_numbers([episode.no_intervention])),
+    ('optimum', _are_numbers([episode.optimum])),
+    ('optimum', episode.optimum != episode.no_intervention),
     ('causes', _are((bool,), episode.causes)),
     ('steps', isinstance(episode.steps, dict)),
     ('parent_probabilities', isinstance(episode.parent_probabilities, dict)),
@@ -262,13 +326,19 @@ def _check(episode: episodes_lib.Episode) -> None:
     if not is_valid:
       key = _KEYS.get(field, field)
       raise ValueError(f'{key} is {getattr(episode, field)!r:.80}')
-  length = len(episode.steps.get('score', ()))
+  for name in _REQUIRED:
+    if not episode.steps.get(name):
+      raise ValueError(f'it has no {name}')
+  length = len(episode.steps['score'])
   for name, column in episode.steps.items():
-    kinds = (str,) if name in _TEXTS else _NUMBERS
-    if not _are(kinds, column) or len(column) != length:
+    is_valid = _are((str,), column) if name in _TEXTS else _are_numbers(column)
+    if not is_valid or len(column) != length:
       raise ValueError(f'{name} is {column!r:.80}, for {length} scores')
+  if (seconds := min(episode.steps['seconds'])) < 0:
+    raise ValueError(f'it has a decision of {seconds:g} seconds')
   for name, belief in episode.parent_probabilities.items():
-    if not _are(_NUMBERS, belief) or len(belief) != len(episode.causes):
+    is_valid = _are_numbers(belief) and all(0 <= p <= 1 for p in belief)
+    if not is_valid or len(belief) != len(episode.causes):
       raise ValueError(
         f'the belief {name} is {belief!r:.80}, for {len(episode.causes)} '
         'candidates'
@@ -278,3 +348,8 @@ def _check(episode: episodes_lib.Episode) -> None:
 def _are(kinds: tuple[type, ...], values: Any) -> bool:
   """Returns whether it is a list of values of some types."""
   return isinstance(values, list) and all(type(x) in kinds for x in values)
+
+
+def _are_numbers(values: Any) -> bool:
+  """Returns whether it is a list of numbers that can be computed with."""
+  return _are(_NUMBERS, values) and all(abs(x) < MAX_NUMBER for x in values)

@@ -293,8 +293,12 @@ def parse_json(text: str | bytes) -> Any:
       f'the JSON value has a control character ({control[1].decode()!r})'
     )
   try:
+    # Of bytes, json would guess the encoding.
     value = json.loads(
-      text, parse_int=_int, parse_float=_float, parse_constant=_float
+      content.decode('utf-8-sig'),
+      parse_int=_int,
+      parse_float=_float,
+      parse_constant=_float,
     )
     if b'\\ud' in content.lower():
       json.dumps(value, ensure_ascii=False).encode()

@@ -132,8 +132,8 @@ def prepare(workdir: pathlib.Path) -> None:
       that was killed while it started.
 
   Raises:
-    errors.UsageError: the directory is not empty, or cannot be created or
-      written to.
+    errors.UsageError: the directory is not empty, cannot be created or written
+      to, or holds a link.
   """
   with _create_and_check(workdir, '--workdir') as names:
     if set(names) - set(_STARTUP_FILES):
@@ -141,6 +141,7 @@ def prepare(workdir: pathlib.Path) -> None:
         f'--workdir={workdir} is not empty; nothing in it was changed: choose '
         'a new or empty directory, or resume its run with --resume'
       )
+    files.check_tree(workdir)
 
 
 def prepare_resumable(
@@ -161,8 +162,8 @@ def prepare_resumable(
     leftovers: names that may exist before `config.json` is written.
 
   Raises:
-    errors.UsageError: the directory cannot be created, or it has other
-      contents.
+    errors.UsageError: the directory cannot be created, it has other contents,
+      or it holds a link.
   """
   with _create_and_check(directory, flag) as names:
     is_resumed = 'config.json' in names and field in read_config(directory)
@@ -171,8 +172,7 @@ def prepare_resumable(
         f'{flag}={directory} contains something other than {kind}; nothing in '
         f'it was changed: choose a directory that is new, empty, or of {kind}'
       )
-    if is_resumed:
-      files.check_tree(directory)
+    files.check_tree(directory)
 
 
 def check_resumable(workdir: pathlib.Path, changes: Sequence[str]) -> None:

@@ -13,6 +13,15 @@ from acme_cbo.evaluation import episodes
 from acme_cbo.infra import errors
 from acme_cbo.infra import run_directory
 
+_COLUMNS = (
+  'outcome',
+  'expected_outcome',
+  'best_expected',
+  'recommended_expected',
+  'score',
+  'seconds',
+)
+_STEPS = {name: [0.5] for name in _COLUMNS}
 _CONFIG = {
   'observations': 100,
   'interventions': 40,
@@ -24,14 +33,19 @@ _CONFIG = {
   'scms': {'toy': '', 'mine': 'def'},
 }
 
-# Keys of finished episodes.
-_FINISHED = [('grpo', 'toy', 0), ('random', 'mine', 4)]
 
-
-def _episode(method='random', repeat=0, **steps):
+def _episode(method='random', repeat=0, scm='toy', **changes):
+  steps = _STEPS | changes
   return episodes.Episode(
-    method, 'toy', repeat, 1.0, 0.1, 1 / 3, steps, [True], {'b': [0.1 + 0.2]}
+    method, scm, repeat, 1.0, 0.1, 1 / 3, steps, [True], {'b': [0.1 + 0.2]}
   )
+
+
+def _by_key(*finished):
+  return {episode_store.key(episode): episode for episode in finished}
+
+
+_FINISHED = _by_key(_episode('grpo'), _episode('random', 4, 'mine'))
 
 
 class _TestCase(parameterized.TestCase):
@@ -54,7 +68,7 @@ class EpisodeLogTest(_TestCase):
     return log
 
   def test_every_bit_is_restored(self):
-    written = [_episode(repeat=i, score=[0.1 * i, 1e-300]) for i in range(3)]
+    written = [_episode(repeat=i, score=[0.1 * i + 1e-17]) for i in range(3)]
     self._append(*written)
     restored = episode_store.EpisodeLog(self.out).episodes
     self.assertEqual(list(restored.values()), written)
@@ -104,9 +118,16 @@ class EpisodeLogTest(_TestCase):
     ({'optimum': '1'}, "optimum is '1'"),
     ({'causes': [1]}, r'causes is \[1\]'),
     ({'steps': []}, r'steps is \[\]'),
-    ({'steps': {'score': ['1']}}, r"score is \['1'\], for 1 scores"),
-    ({'steps': {'score': [1.0], 'seconds': []}}, r'seconds is \[\], for 1 s'),
-    ({'steps': {'score': [1.0], 'values': [0.5]}}, r'values is \[0.5\], for'),
+    ({'steps': _STEPS | {'score': ['1']}}, r"score is \['1'\], for 1 scores"),
+    ({'steps': _STEPS | {'seconds': [1.0, 2.0]}}, r'2.0\], for 1 s'),
+    ({'steps': _STEPS | {'values': [0.5]}}, r'values is \[0.5\], for'),
+    ({'steps': {}}, 'it has no outcome'),
+    ({'steps': _STEPS | {'score': []}}, 'it has no score'),
+    ({'steps': _STEPS | {'seconds': [-1.0]}}, 'a decision of -1 seconds'),
+    ({'optimum': 0.1}, 'optimum is 0.1'),
+    ({'optimum': 1e200}, r'optimum is 1e\+200'),
+    ({'method': 'x' * 1001}, 'method is .xxx'),
+    ({'believed': {'learned': [1.5]}}, r'the belief learned is \[1.5\]'),
     ({'believed': {'learned': 'x'}}, "the belief learned is 'x', for 1 cand"),
     ({'believed': {'learned': [0.1, 0.2]}}, r'\[0.1, 0.2\], for 1 candidates'),
     ({'more': 1}, "unexpected keyword argument 'more'"),
@@ -140,12 +161,12 @@ class EpisodeLogTest(_TestCase):
 
 
 class DirectoryTest(_TestCase):
-  def _begin(self, finished=(), **changes):
+  def _begin(self, finished=None, **changes):
     run_directory.prepare_resumable(
       self.out, '--out', 'an evaluation', 'methods'
     )
     return episode_store.record_start(
-      self.out, _CONFIG | changes, ['a device'], finished
+      self.out, _CONFIG | changes, ['a device'], finished or {}
     )
 
   def test_makes_a_new_directory(self):
@@ -175,6 +196,12 @@ class DirectoryTest(_TestCase):
     outside.write_text('mine')
     (self.out / 'episodes.jsonl').symlink_to(outside)
     with self.assertRaisesRegex(errors.UsageError, 'episodes.jsonl is a link'):
+      self._begin()
+    # Of a first start that was killed.
+    for path in self.out.iterdir():
+      path.unlink()
+    (self.out / 'config.json.new').symlink_to(outside)
+    with self.assertRaisesRegex(errors.UsageError, 'config.json.new is a link'):
       self._begin()
     self.assertEqual(outside.read_text(), 'mine')
 
@@ -222,9 +249,30 @@ class DirectoryTest(_TestCase):
     config = json.loads((self.out / 'config.json').read_text())
     self.assertEqual(config, _CONFIG | changes)
 
+  @parameterized.parameters(
+    (dict(scm='mine'), dict(repeat=5), 'is not one of the 5 repeats'),
+    (dict(), dict(score=[0.5] * 41), 'has more than 40 interventions'),
+    (dict(), dict(optimum=0.5), 'differs from another method in the goal, the'),
+    (dict(), dict(causes=[False]), 'differs from another method in the goal,'),
+    (
+      dict(method='grpo', repeat=1),
+      dict(parent_probabilities={}),
+      'has other beliefs than another repeat',
+    ),
+  )
+  def test_refuses_episodes_that_contradict(self, key, changes, sentence):
+    self._begin()
+    steps = {k: x for k, x in changes.items() if k in _COLUMNS}
+    fields = {k: x for k, x in changes.items() if k not in steps}
+    odd = _episode(**key, **steps)._replace(**fields)
+    with self.assertRaisesRegex(
+      errors.UsageError, f'jsonl is damaged: .* on .*, {sentence}'
+    ):
+      self._begin(_by_key(_episode('grpo'), odd))
+
   def test_methods_and_scms_without_episodes_may_be_left_out(self):
     self._begin()
-    finished = [('random', 'toy', 0), ('random', 'toy', 2)]
+    finished = _by_key(_episode(), _episode(repeat=2))
     fewer = dict(methods={'random': ''}, scms={'toy': ''}, repeats=3)
     self._begin(finished, **fewer)
     with self.assertRaisesRegex(errors.UsageError, 'repeats was 3 and is 2'):

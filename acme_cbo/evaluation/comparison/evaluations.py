@@ -35,12 +35,9 @@ COLUMNS = (
 _NUMBERS = COLUMNS[2:]
 # The optimum is found by a search: a method may come out a little better.
 _MAX_SCORE = 1.01
-# Sums of larger numbers may overflow.
-_MAX_NUMBER = 1e100
+# Least gain that scores can be relative to, and as a share of the optimum.
+_MIN_GAIN, _RESOLUTION = 1e-100, 1e-12
 _MAX_BYTES = 10**9
-# Longer names leave no room for a figure.
-_MAX_NAME = 200
-_NAME = f'a name without control characters, of at most {_MAX_NAME} characters'
 
 
 class Evaluation(NamedTuple):
@@ -83,22 +80,21 @@ def read(path: pathlib.Path) -> Evaluation:
   """
   if path.suffix == '.csv':
     episodes = _read_table(path)
-    methods = _by_method(episodes)
-    longest = {
-      method: max(len(episode.steps['score']) for episode in own)
-      for method, own in methods.items()
-    }
-    first, *others = longest
+    first, *others = episodes
+    length = len(first.steps['score'])
     for other in others:
-      if longest[other] != longest[first]:
+      if len(other.steps['score']) != length:
         raise errors.UsageError(
-          f'{path}: {first} has {longest[first]} interventions and {other} '
-          f'{longest[other]}; leave out the steps that the other lacks, or, if '
-          'a budget ends the episodes, name the directory of the evaluation'
+          f'{path}: {first.method} has {length} interventions on {first.scm}, '
+          f'repeat {first.repeat}, and {other.method} '
+          f'{len(other.steps["score"])} on {other.scm}, repeat {other.repeat}; '
+          'leave out the steps that the other lacks, or, if a budget ends the '
+          'episodes, name the directory of the evaluation'
         )
-    return Evaluation(path, methods, {'interventions': longest[first]}, {})
+    return Evaluation(path, _by_method(episodes), {'interventions': length}, {})
   config = episode_store.read_config(path)
   episodes = episode_store.read(path)
+  episode_store.check_agreement(path, episodes, config)
   for episode in episodes:
     if complaint := _complaint(episode):
       raise errors.UsageError(
@@ -130,21 +126,15 @@ def read(path: pathlib.Path) -> Evaluation:
 
 def _complaint(episode: episodes_lib.Episode) -> str:
   """Returns what is wrong with the values of an episode; '' if nothing is."""
-  for name in (episode.method, episode.scm):
-    if not _is_name(name):
-      return f'an episode has the name {name:.100}; it must be {_NAME}'
   episode_name = (
     f'the episode of {episode.method} on {episode.scm}, repeat '
     f'{episode.repeat},'
   )
-  for name in ('expected_outcome', 'score', 'seconds'):
-    if not episode.steps.get(name):
-      return f'{episode_name} is damaged: it has no {name}'
   gain = episode.optimum - episode.no_intervention
-  if not gain:
+  if not abs(gain) > max(_MIN_GAIN, _RESOLUTION * abs(episode.optimum)):
     return (
-      f'{episode_name} has nothing to gain: the optimum and the outcome of no '
-      f'intervention are both {episode.optimum:g}'
+      f'{episode_name} has nothing to gain: the optimum is {episode.optimum:g} '
+      f'and the outcome of no intervention {episode.no_intervention:g}'
     )
   if (score := max(episode.steps['score'])) > _MAX_SCORE:
     return (
@@ -160,10 +150,6 @@ def _complaint(episode: episodes_lib.Episode) -> str:
   if (seconds := min(episode.steps['seconds'])) < 0:
     return f'{episode_name} has a decision of {seconds:g} seconds'
   return ''
-
-
-def _is_name(name: str) -> bool:
-  return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
 def find_mismatches(first: Evaluation, other: Evaluation) -> list[str]:
@@ -193,15 +179,17 @@ def _by_method(
 
 
 def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
-  try:
+  content = files.read_bytes(path, _MAX_BYTES)
+
+  def parse(**options) -> pd.DataFrame:
     # By default, pandas reads a method called NA as a missing value.
-    table = pd.read_csv(
-      io.BytesIO(files.read_bytes(path, _MAX_BYTES)),
-      dtype={'method': str, 'scm': str},
-      keep_default_na=False,
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, **options)
+
+  try:
+    header = parse(header=None, nrows=1, dtype=str).iloc[0].tolist()
+    table = parse(
+      dtype={'method': str, 'scm': str}, usecols=lambda x: x in COLUMNS
     )
-  except errors.UsageError:
-    raise
   except ValueError as error:
     raise errors.UsageError(f'{path} cannot be read: {error}') from error
   if not isinstance(table.index, pd.RangeIndex):
@@ -209,7 +197,10 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
       f'{path}, line 2: more values than names of columns; remove the comma or '
       'the value at the end'
     )
-  missing = [name for name in COLUMNS if name not in table.columns]
+  for name in COLUMNS:
+    if header.count(name) > 1:
+      raise errors.UsageError(f'{path} has {header.count(name)} columns {name}')
+  missing = [name for name in COLUMNS if name not in header]
   if missing:
     raise errors.UsageError(
       f'{path} lacks the columns {", ".join(missing)}; it must have those of '
@@ -220,7 +211,7 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
   for name in COLUMNS:
     if name in _NUMBERS:
       numbers = pd.to_numeric(table[name], errors='coerce')
-      invalid = ~(numbers.abs() < _MAX_NUMBER)
+      invalid = ~(numbers.abs() < episode_store.MAX_NUMBER)
       expected = 'a finite number'
       if name in ('repeat', 'step'):
         invalid |= numbers % 1 != 0
@@ -228,8 +219,8 @@ def _read_table(path: pathlib.Path) -> list[episodes_lib.Episode]:
       table[name] = numbers.mask(invalid, table[name])
     else:
       table[name] = table[name].map(text.unquote_cell)
-      invalid = ~table[name].map(_is_name).astype(bool)
-      expected = _NAME
+      invalid = ~table[name].map(episode_store.is_name).astype(bool)
+      expected = episode_store.NAME
     if invalid.any():
       row = int(invalid.to_numpy().argmax())
       value = table[name][row]

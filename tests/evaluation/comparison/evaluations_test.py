@@ -95,7 +95,8 @@ class EvaluationsTest(parameterized.TestCase):
     short = short._replace(steps={n: x[:1] for n, x in short.steps.items()})
     self._write(_episode(), short)
     with self.assertRaisesRegex(
-      errors.UsageError, 'slope has 2 interventions and random 1; leave out'
+      errors.UsageError,
+      'slope has 2 interventions on toy, repeat 0, and random 1 on toy, repeat',
     ):
       evaluations.read(self.csv)
 
@@ -151,7 +152,7 @@ class EvaluationsTest(parameterized.TestCase):
     ('seconds', float('inf'), 'line 3: seconds is inf'),
     ('method', '', 'line 3: method is empty; it must be a name'),
     ('method', 'a\x1b[2J', 'it must be a name without control characters'),
-    ('scm', 'x' * 201, 'of at most 200 characters'),
+    ('scm', 'x' * 1001, 'of at most 1000 characters'),
     ('score', 70.0, 'has a score of 70, but the best is 1; a score is a sha'),
     ('expected_outcome', -2.0, 'outcome of -2, which is better than the opt'),
     ('seconds', -1.0, 'has a decision of -1 seconds'),
@@ -218,7 +219,13 @@ class EvaluationsTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(optimum=float('nan')),
     dict(optimum=1.0),
+    dict(optimum=1e101),
+    dict(optimum=-2.0),
     dict(steps={'score': [1.0]}),
+    dict(steps={}),
+    dict(
+      steps={name: 3 * [1.0] for name in _episode().steps if name[0] in 'bors'}
+    ),
     dict(
       steps={
         'score': [float('nan')],
@@ -227,6 +234,7 @@ class EvaluationsTest(parameterized.TestCase):
       }
     ),
     dict(parent_probabilities={'learned': [0.1]}),
+    dict(parent_probabilities={'learned': [0.1, 2.0]}),
     dict(repeat='0'),
     dict(method='x' * 10**6),
     dict(scm='\x07'),
@@ -239,8 +247,7 @@ class EvaluationsTest(parameterized.TestCase):
       file.write(f'{json.dumps(values)}\n')
     with self.assertRaisesRegex(
       errors.UsageError,
-      '(the episode of slope on toy, repeat 0|jsonl, line 2), (is d|has n)|'
-      'an episode has the name x{100}; it must be a name',
+      'jsonl, line 2, is d|jsonl is damaged: the episode of slope on toy, rep',
     ):
       evaluations.read(self.out)
 
