@@ -242,8 +242,5 @@ def _is_domain(domain) -> bool:
     return False
   if any(isinstance(end, bool | np.bool_ | complex) for end in domain):
     return False
-  try:
-    low, high = map(interventions.to_float, domain)
-  except OverflowError:  # An int beyond the range of floats.
-    return False
+  low, high = map(interventions.to_float, domain)
   return -_MAX_END <= low < high <= _MAX_END

@@ -9,6 +9,8 @@ from matplotlib import ticker
 from matplotlib.backends import backend_agg
 import numpy as np
 
+from acme_cbo.infra import files
+
 _COLOR = '#1b6ca8'
 # Maximum number of steps whose values are shown as labels.
 _MAX_LABELS = 12
@@ -28,7 +30,8 @@ STYLES = (
 
 def save(path: pathlib.Path, figure: figure_lib.Figure) -> None:
   """Writes a PNG file."""
-  figure.savefig(path, dpi=150)
+  with files.naming(path):
+    figure.savefig(path, dpi=150)
 
 
 def learning_curve(

@@ -84,21 +84,32 @@ def make_private(directory: pathlib.Path) -> None:
 
   Raises:
     errors.UsageError: it cannot be created, or it exists, and others own it or
-      can write there.
+      can write there, or can replace it by way of a directory above it.
   """
   try:
     for path in (*reversed(directory.parents), directory):
       if not path.exists():
         path.mkdir(mode=0o700, exist_ok=True)
-    status = directory.stat()
+    real = directory.resolve()
+    statuses = {path: path.stat() for path in (real, *real.parents)}
   except OSError as error:
     raise errors.UsageError(
       f'{directory} cannot be created: {error.strerror}'
     ) from error
-  if message := _foreign(status):
+  if not stat.S_ISDIR(statuses[real].st_mode):
+    raise errors.UsageError(f'{directory} is no directory')
+  if message := _foreign(statuses.pop(real)):
     raise errors.UsageError(
       f'{directory} {message}; remove it, or run: chmod go-w {directory}'
     )
+  for path, status in statuses.items():
+    # Users often have a group of their own. In a sticky directory, such as
+    # /tmp, nobody can replace the directories of others.
+    writers = 0 if status.st_mode & stat.S_ISVTX else stat.S_IWOTH
+    if message := _foreign(status, writers):
+      raise errors.UsageError(
+        f'{directory} is not safe: {path}, above it, {message}'
+      )
 
 
 def read_own(path: pathlib.Path, max_bytes: int) -> bytes:
@@ -121,11 +132,18 @@ def read_own(path: pathlib.Path, max_bytes: int) -> bytes:
     return file.read()
 
 
-def _foreign(status: os.stat_result) -> str:
-  """Returns how others control a file or directory; '' if they do not."""
+def _foreign(
+  status: os.stat_result, writers: int = stat.S_IWGRP | stat.S_IWOTH
+) -> str:
+  """Returns how others control a file or directory; '' if they do not.
+
+  Args:
+    status: status of the file or directory.
+    writers: bits of the mode that let others write.
+  """
   if status.st_uid not in (0, os.geteuid()):
     return 'belongs to another user'
-  if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+  if status.st_mode & writers:
     return 'can be written to by others'
   return ''
 
@@ -294,23 +312,16 @@ def parse_json(text: str | bytes) -> Any:
     )
   try:
     # Of bytes, json would guess the encoding.
-    value = json.loads(
+    return json.loads(
       content.decode('utf-8-sig'),
       parse_int=_int,
       parse_float=_float,
       parse_constant=_float,
     )
-    if b'\\ud' in content.lower():
-      json.dumps(value, ensure_ascii=False).encode()
-    return value
   except RecursionError as error:
     raise ValueError('the JSON value is nested too deeply') from error
   except UnicodeDecodeError as error:
     raise ValueError('the JSON value is not valid UTF-8') from error
-  except UnicodeEncodeError as error:
-    raise ValueError(
-      'the JSON value has half a character: a surrogate without the other'
-    ) from error
 
 
 def _too_large(path: pathlib.Path, max_bytes: int) -> errors.UsageError:

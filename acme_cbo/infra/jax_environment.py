@@ -32,9 +32,10 @@ def set_defaults(
     several_processes: Whether several processes train together, which silences
       XLA's warning that surviving the loss of a process is experimental.
   """
-  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  directory = str(pathlib.Path(home) / 'acme_cbo' / 'jax')
-  directory = os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', directory)
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  directory = os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', f'{home}/acme_cbo/jax'
+  )
   _check_cache(directory)
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
@@ -57,6 +58,8 @@ def _check_cache(directory: str) -> None:
   if not directory or enabled.lower() in ('0', 'false', 'no', 'n', 'off', 'f'):
     return
   try:
+    if directory.startswith('~'):
+      raise errors.UsageError('this user has no home directory; set HOME')
     files.make_private(pathlib.Path(directory).absolute())
   except errors.UsageError as error:
     print(

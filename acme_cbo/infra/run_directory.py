@@ -526,7 +526,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a text file atomically.
+  r"""Writes a text file atomically.
+
+  Bytes of paths that are not UTF-8 are escaped, as in '\udcff'.
 
   Args:
     path: path of the file.
@@ -534,7 +536,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
   """
   new = path.with_name(f'{path.name}.new')
   with files.naming(path):
-    new.write_text(text, encoding='utf-8')
+    new.write_text(text, encoding='utf-8', errors='backslashreplace')
     new.replace(path)
 
 

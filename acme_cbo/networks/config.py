@@ -41,6 +41,6 @@ class NetworkConfig(config_schema.Section):
     """Raises unless the heads divide the width."""
     if self.width % self.num_heads:
       raise errors.UsageError(
-        f'{path}.num_heads is {self.num_heads}; it must divide {path}.width, '
+        f'{path}.num_heads is {self.num_heads}; it must divide the width, '
         f'which is {self.width}'
       )

@@ -328,6 +328,8 @@ class Session:
 
 def _rows(observations: Any, names: Sequence[str]) -> np.ndarray:
   """Returns [N, D] observations as floats, checked."""
+  if np.ma.is_masked(observations):
+    raise errors.UsageError('observations has masked (missing) values')
   try:
     rows = np.asarray(observations)
   except ValueError as error:
@@ -341,7 +343,7 @@ def _rows(observations: Any, names: Sequence[str]) -> np.ndarray:
     raise errors.UsageError(
       f'{len(rows)} observations; there must be 2 or more'
     )
-  if not np.issubdtype(rows.dtype, np.number):
+  if rows.dtype.kind not in 'iuf':
     rows = np.vectorize(interventions.to_float, [float])(rows)
   for i, j in np.argwhere(~np.isfinite(rows)):
     value = np.asarray(observations)[i, j]

@@ -60,7 +60,7 @@ def directory(path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   if path is None:
     return SHIPPED
   of_run = pathlib.Path(path) / 'policy'
-  return of_run if of_run.is_dir() else pathlib.Path(path)
+  return of_run if os.path.isdir(of_run) else pathlib.Path(path)
 
 
 def save(
@@ -121,8 +121,8 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
       f'cannot read a policy from {directory}: it has no policy.json'
     )
   content: Any = files.read_json(path, _MAX_JSON_BYTES)
-  if not isinstance(content, dict) or content.get('format') != _FORMAT:
-    found = content.get('format') if isinstance(content, dict) else None
+  found = content.get('format') if isinstance(content, dict) else None
+  if found != _FORMAT or type(found) is not int:
     raise errors.UsageError(
       f'the policy in {directory} has format {found!r}; this version reads '
       f'format {_FORMAT}'

@@ -7,13 +7,18 @@ chosen variables already form an allowed set.
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
+from acme_cbo.infra import errors
 
+# Maximum number of sets, and of entries in their masks.
+MAX_SETS = 50_000
+_MAX_ENTRIES = 10**7
 # Relative tolerance of the budget.
 _SLACK = 1e-5
 
@@ -27,10 +32,22 @@ def subsets(settable: np.ndarray, max_size: int) -> np.ndarray:
 
   Returns:
     [M, D] bool, one set per row.
+
+  Raises:
+    errors.UsageError: there are more than 50,000 sets, or than 10 million
+      entries.
   """
   members = np.flatnonzero(settable)
+  max_size = min(max_size, len(members))
+  number = sum(math.comb(len(members), k) for k in range(1, max_size + 1))
+  most = min(MAX_SETS, _MAX_ENTRIES // len(settable))
+  if number > most:
+    raise errors.UsageError(
+      f'{number:,} sets of up to {max_size} out of {len(members)} variables, '
+      f'at most {most:,} are allowed; lower max_size, or set fewer variables'
+    )
   by_size = [np.zeros((0, len(settable)), bool)]
-  for size in range(1, min(max_size, len(members)) + 1):
+  for size in range(1, max_size + 1):
     chosen = np.array(list(itertools.combinations(members, size)))
     sets = np.zeros((len(chosen), len(settable)), bool)
     np.put_along_axis(sets, chosen, True, axis=1)

@@ -70,10 +70,13 @@ def from_names(
 
 
 def to_float(value: Any) -> float:
-  """Returns a number as a float, and NaN for anything else, texts included."""
+  """Returns a number as a float, and NaN for anything else.
+
+  Texts and integers that are too large for a float are something else.
+  """
   try:
     return math.nan if isinstance(value, str | bytes) else float(value)
-  except (TypeError, ValueError):
+  except (OverflowError, TypeError, ValueError):
     return math.nan
 
 

@@ -228,8 +228,7 @@ class BadValuesTest(parameterized.TestCase):
   def test_heads_that_do_not_divide_the_width(self):
     self.assert_refused(
       _changed(('network.num_heads', 5)),
-      'config.network.num_heads is 5; it must divide config.network.width, '
-      'which is 48',
+      'config.network.num_heads is 5; it must divide the width, which is 48',
     )
 
   @parameterized.parameters(

@@ -203,6 +203,16 @@ class EnvironmentTest(parameterized.TestCase):
     for directory in (cache, cache.parent, cache.parent.parent):
       self.assertEqual(directory.stat().st_mode & 0o777, 0o700)
 
+  def test_a_user_without_a_home_directory_has_no_cache(self):
+    with (
+      mock.patch.dict(os.environ, {}, clear=True),
+      mock.patch.object(os.path, 'expanduser', lambda path: path),
+      contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+      jax_environment.set_defaults()
+      self.assertEqual(os.environ['JAX_ENABLE_COMPILATION_CACHE'], 'false')
+    self.assertIn('has no home directory; set HOME', stderr.getvalue())
+
   def test_follows_xdg(self):
     environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': f'{self._home}/fast'}
     with mock.patch.dict(os.environ, environment, clear=True):
@@ -229,6 +239,20 @@ class EnvironmentTest(parameterized.TestCase):
       f'warning: compiled programs are not cached: {cache} can be written to '
       f'by others; remove it, or run: chmod go-w {cache}\n',
     )
+
+  @parameterized.parameters((0o777, False), (0o1777, True), (0o775, True))
+  def test_directories_above_it(self, mode, is_safe):
+    above = pathlib.Path(self._home, 'above')
+    above.mkdir()
+    above.chmod(mode)
+    environment = {'JAX_COMPILATION_CACHE_DIR': f'{above}/cache'}
+    with (
+      mock.patch.dict(os.environ, environment, clear=True),
+      contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+      jax_environment.set_defaults()
+    complaint = f'is not safe: {above}, above it, can be written to by others'
+    self.assertEqual(complaint not in stderr.getvalue(), is_safe)
 
   def test_small_programs_have_one_thread(self):
     for small in (False, True):

@@ -39,11 +39,28 @@ class PrepareTest(DirectoryTestCase):
       run_directory.prepare(self.directory)
     self.assertLen(list(self.directory.iterdir()), 1)
 
+  def test_refuses_a_link_in_place_of_a_leftover(self):
+    mine = self.directory / 'mine'
+    mine.write_text('mine')
+    workdir = self.directory / 'a'
+    workdir.mkdir()
+    (workdir / 'config.json.new').symlink_to(mine)
+    with self.assertRaisesRegex(errors.UsageError, 'config.json.new is a link'):
+      run_directory.prepare(workdir)
+    self.assertEqual(mine.read_text(), 'mine')
+
   def test_refuses_a_file(self):
     (self.directory / 'a').write_text('mine')
     for workdir in (self.directory / 'a', self.directory / 'a' / 'b'):
       with self.assertRaisesRegex(errors.UsageError, 'cannot be created'):
         run_directory.prepare(workdir)
+
+
+class WriteTest(DirectoryTestCase):
+  def test_bytes_of_a_path_that_are_not_utf8(self):
+    path = self.directory / 'page'
+    run_directory.write_text(path, os.fsdecode(b'runs/\xff'))
+    self.assertEqual(path.read_text(), r'runs/\udcff')
 
 
 class CheckFileTest(DirectoryTestCase):

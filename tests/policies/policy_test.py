@@ -88,6 +88,20 @@ class StartTest(parameterized.TestCase):
     ({'costs': 5}, 'the costs are 5; they must be a dict'),
     ({'budget': 'x'}, "the budget is 'x'; it must be finite and above 0"),
     ({'budget': 0.5}, 'the budget is 0.5; the cheapest intervention costs 1'),
+    ({'domains': {'x': (0, 10**400)}}, "the domain of 'x' is"),
+    (
+      {'domains': dict.fromkeys(range(400), (0, 1)), 'max_set_size': 2}
+      | {'variables': [*range(400), 'y'], 'observations': np.ones((9, 401))},
+      '80,200 sets of up to 2 out of 400 variables, at most 24,937 are allowed',
+    ),
+    (
+      {'observations': _records().assign(x=1 + 1j)},
+      "observation 0 of 'x' is .1.1j.; it must be a finite number",
+    ),
+    (
+      {'observations': np.ma.masked_less(_records(), 0), 'variables': 'xzy'},
+      'masked .missing. values',
+    ),
     ({'observations': [[1, 2, 3]] * 5}, 'name the columns of the observations'),
     ({'observations': _records(1)}, '1 observations; there must be 2 or more'),
     (

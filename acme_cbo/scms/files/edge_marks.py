@@ -14,8 +14,14 @@ ADVICE = (
   'variable: U [latent], U -> A, U -> B'
 )
 # Attributes of an edge that decide its meaning.
-ATTRIBUTES = ('dir', 'arrowhead', 'arrowtail', 'style')
+ATTRIBUTES = ('dir', 'arrowhead', 'arrowtail', 'style', 'color', 'penwidth')
 
+# Values of attributes with which Graphviz does not draw an edge.
+_HIDDEN = {
+  'style': re.compile(r'(?:.*[\s,])?invis(?:[\s,].*)?'),
+  'color': re.compile('transparent|#[0-9a-f]{6}00'),
+  'penwidth': re.compile(r'0+(?:\.0*)?|\.0+'),
+}
 _DIRECTIONS = ('forward', 'back', 'both', 'none')
 _KINDS = {
   ('none', 'none'): 'an undirected edge',
@@ -53,12 +59,18 @@ def check_attributes(attributes: Mapping[str, str]) -> str:
     attributes: {name: value} of those in `ATTRIBUTES` that are given, in lower
       case.
   """
-  given = ' '.join(f'{name}={value}' for name, value in attributes.items())
-  if 'invis' in re.split(r'[\s,]+', attributes.get('style', '')):
-    return (
-      'style=invis hides this edge; remove the edge if it is there for the '
-      'layout only, or else the style'
-    )
+  given = ' '.join(
+    f'{name}={value}'
+    for name, value in attributes.items()
+    if name not in _HIDDEN
+  )
+  for name, hidden in _HIDDEN.items():
+    value = attributes.get(name, '')
+    if hidden.fullmatch(value):
+      return (
+        f'{name}={value} hides this edge; remove the edge if it is there for '
+        f'the layout only, or else the {name}'
+      )
   direction = attributes.get('dir', 'forward')
   if direction not in _DIRECTIONS:
     return f'dir must be {" or ".join(_DIRECTIONS)}, got {direction}'

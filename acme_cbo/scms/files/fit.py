@@ -118,6 +118,10 @@ def read_csv(path: str | pathlib.Path, variables: Sequence[str]) -> Table:
   """
   path = pathlib.Path(path)
   text = files.read_text(path, _MAX_BYTES)
+  if '\0' in text:
+    raise errors.UsageError(
+      f'{path} has null characters, as texts in UTF-16 have; save it as UTF-8'
+    )
   _check_separator(path, text)
   reader = csv.reader(
     io.StringIO(text, newline=''), strict=True, skipinitialspace=True
@@ -220,8 +224,8 @@ def _fail_value(where: str, text: str) -> NoReturn:
       f'{where}: missing value ({text!r}); remove the row or fill in the value'
     )
   hint = ''
-  if _NUMBER.fullmatch(text.replace(',', '.', 1)):
-    hint = '; write a decimal point'
+  if ',' in text and _NUMBER.fullmatch(text.replace(',', '.', 1)):
+    hint = '; write a decimal point, and no comma between thousands'
   raise errors.UsageError(
     f'{where}: {_short(text)} is not a number within ±{_MAX_VALUE:g}{hint}'
   )
@@ -422,22 +426,15 @@ def _outliers(values: np.ndarray) -> np.ndarray:
   Returns:
     [N] bool.
   """
-  inner = np.sort(values)
-  min_inner = math.ceil((1 - _MAX_OUTLIER_SHARE) * len(values))
-  num_inner = 0
-  # Outliers on one side may hide those on the other side.
-  while num_inner != len(inner):
-    num_inner = len(inner)
-    for _ in range(2):
-      # Largest values of the upper half first, then likewise on the other side.
-      ranges = inner[:-1] - inner[0]
-      gaps = np.diff(inner)
-      is_edge = (gaps > _MIN_GAP * ranges) & (ranges > 0)
-      is_edge[: min_inner - 1] = False
-      if is_edge.any():
-        inner = inner[: np.argmax(is_edge) + 1]
-      inner = -inner[::-1]
-  return (values < inner[0]) | (values > inner[-1])
+  distances = np.abs(values - np.median(values))
+  ordered = np.sort(distances)
+  is_edge = np.diff(ordered) > _MIN_GAP * 2 * ordered[:-1]
+  # Most values are alike or near each other, and are no outliers.
+  is_edge &= ordered[:-1] > 0
+  is_edge[: math.ceil((1 - _MAX_OUTLIER_SHARE) * len(values)) - 1] = False
+  if not is_edge.any():
+    return np.zeros(len(values), bool)
+  return distances > ordered[np.argmax(is_edge)]
 
 
 def _columns(graph, table, source):

@@ -304,6 +304,10 @@ def _read_edges(text, builder):
 def _read_csv(text, builder):
   first, end, rest = text.partition('\n')
   names = tuple(name.strip(' \t\r"').lower() for name in first.split(','))
+  if names[::-1] in _HEADERS:
+    raise builder.error(
+      1, f'the columns are {first.strip()}; put that of the causes first'
+    )
   _read_edges(f'{end}{rest}' if names in _HEADERS else text, builder)
 
 

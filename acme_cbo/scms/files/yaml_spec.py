@@ -68,7 +68,6 @@ from acme_cbo.scms.files import yaml_nodes
 
 _MAX_BYTES = 256 * 1024
 _MAX_VARIABLES = 200
-_MAX_SETS = 50_000
 # Limits of `check_finite`: sets, draws of a batch, and number of batches. The
 # latter is lower for many variables, as the time grows with their square.
 _MAX_CHECKED_SETS = 200
@@ -606,15 +605,10 @@ class _Reader:
           f'(the number of variables with a domain), got {size:g}',
         )
       size = int(size)
-    number = sum(math.comb(len(allowed), k) for k in range(1, size + 1))
-    if number > _MAX_SETS:
-      yaml_nodes.fail(
-        node or root,
-        f'{label}: {number:,} sets of up to {size} out of {len(allowed)} '
-        f'variables, at most {_MAX_SETS:,} are allowed; lower max_size or list '
-        'the sets',
-      )
-    return intervention_sets.subsets(np.array(settable), size)
+    try:
+      return intervention_sets.subsets(np.array(settable), size)
+    except errors.UsageError as error:
+      yaml_nodes.fail(node or root, f'{label}: {error}')
 
   def _listed_sets(self, node, names, settable) -> np.ndarray:
     label = 'interventions: sets'
@@ -638,9 +632,11 @@ class _Reader:
         together = ', '.join(names[j] for j in subset)
         yaml_nodes.fail(inner, f'{label}: duplicate set [{together}]')
       members[tuple(sorted(subset))] = None
-    if not 1 <= len(members) <= _MAX_SETS:
+    if not 1 <= len(members) <= intervention_sets.MAX_SETS:
       yaml_nodes.fail(
-        node, f'{label}: {len(members)} sets; there must be 1 to {_MAX_SETS:,}'
+        node,
+        f'{label}: {len(members)} sets; there must be 1 to '
+        f'{intervention_sets.MAX_SETS:,}',
       )
     sets = np.zeros((len(members), len(names)), bool)
     for row, subset in zip(sets, members, strict=True):

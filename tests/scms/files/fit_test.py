@@ -482,6 +482,12 @@ class QualityTest(parameterized.TestCase):
       'error or stands for a missing value$',
     )
 
+  def test_codes_on_both_sides(self):
+    rows = np.random.default_rng(27).normal(size=(100, 3))
+    rows[5, 0], rows[6, 0] = 999, -999
+    (warning,) = self._warnings(rows)
+    self.assertRegex(warning, '^d.csv, line 7: A is 999, .*in 1 more row')
+
   def test_a_variable_that_differs_in_one_row(self):
     rows = np.random.default_rng(28).normal(size=(60, 3))
     rows[:, 1] = 0.5
@@ -660,7 +666,9 @@ class ReadCsvTest(parameterized.TestCase):
       'with commas between values and decimal points in numbers$',
     ),
     ('A\tB\n1\t2', 'line 1: the values are separated by tabs; save'),
-    ('A,B\n1,"2,5"', "'2,5' is not a number .*; write a decimal point"),
+    ('A,B\n1,"2,5"', "'2,5' is not a number .*; write a decimal point, and no"),
+    ('A,B\n1,1e400', r"'1e400' is not a number within ±1e\+15$"),
+    ('A\0,\0B\0\n\0', 'null characters, as texts in UTF-16 have'),
     ('A,B\n1,\n', r"line 2, column 'B': missing value \(''\)"),
     ('A,B\n1,2\nNA,2', r"line 3, column 'A': missing value \('NA'\)"),
     ('A,B\n1,NaN', 'missing value'),

@@ -400,7 +400,10 @@ class EdgesThatAreNotDirectedTest(parameterized.TestCase):
       'dir=both arrowtail=odot is an edge of a partial ancestral',
     ),
     ('style=invis', 'style=invis hides this edge; remove the edge if'),
-    ('style="dashed, invis"', 'style=invis hides this edge'),
+    ('style="dashed, invis"', 'style=dashed, invis hides this edge'),
+    ('color=transparent', 'color=transparent hides this edge'),
+    ('color="#FF000000"', 'color=#ff000000 hides this edge'),
+    ('penwidth=0.0', 'penwidth=0.0 hides this edge'),
   )
   def test_attributes_decide(self, attributes, reason):
     for edge in (
@@ -417,6 +420,17 @@ class EdgesThatAreNotDirectedTest(parameterized.TestCase):
       else:
         graph = graph_files.parse(text, '.dot', 'a.file')
         self.assertEqual(_edges(graph), {('X', 'Z'), ('Z', 'Y'), ('X', 'Y')})
+
+  def test_attributes_that_do_not_hide(self):
+    for attribute in ('style=dashed', 'color="#ff0000"', 'penwidth=0.5'):
+      graph = graph_files.parse(
+        f'digraph {{ A -> B [{attribute}] }}', '.dot', 'a.file'
+      )
+      self.assertEqual(_edges(graph), {('A', 'B')})
+
+  def test_columns_of_a_table_in_the_other_order(self):
+    with self.assertRaisesRegex(errors.UsageError, 'put that of the causes fi'):
+      graph_files.parse('target,source\nA,B', '.csv', 'a.file')
 
   def test_defaults_end_with_their_group(self):
     graph = graph_files.parse(
