@@ -166,7 +166,7 @@ class UnitConverter:
     for *system, j in np.argwhere(is_finite & ~np.isfinite(self.scale)):
       raise errors.UsageError(
         f'{self._name(j)} cannot be normalized: its observations, of mean '
-        f'{self.location[*system, j]:.3g}, or its domain are too large'
+        f'{self.location[*system, j]:.3g}, are too large'
       )
     low, high = self.problem.low, self.problem.high
     step = np.spacing(np.maximum(np.abs(low), np.abs(high)))

@@ -84,6 +84,10 @@ def run(
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   # Log lines are for users: no thread names, no source lines.
   logging.get_absl_handler().setFormatter(_Formatter())
+  # A process may be started without a terminal, such as by `2>&-`.
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
   # What the encoding of a terminal or of a log lacks is escaped.
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
@@ -100,8 +104,12 @@ def run(
       _guard(main, argv, takes_arguments or passes_on, config_help)
 
   def parse(argv):
-    with signals.ending_at_closed_pipe():
-      return _parse(argv, passes_on)
+    try:
+      with signals.ending_at_closed_pipe():
+        return _parse(argv, passes_on)
+    except OSError as error:  # Of --help, for instance.
+      _tell(error)
+      raise
 
   app.run(guarded, argv, flags_parser=parse)
 
@@ -263,10 +271,15 @@ def _guard(main, argv, takes_arguments, config_help):
     _print([f'interrupted: {error}', *errors.notes(error)])
     sys.exit(128 + error.signal)
   except OSError as error:
-    if error.errno in _UNUSABLE and error.filename:
-      _fail(f'{error.filename} cannot be used: {error.strerror}')
-    if error.errno not in _FULL:
-      raise
+    _tell(error)
+    raise
+
+
+def _tell(error: OSError) -> None:
+  """Exits with a sentence if the error is none of the program."""
+  if error.errno in _UNUSABLE and error.filename:
+    _fail(f'{error.filename} cannot be used: {error.strerror}')
+  if error.errno in _FULL:
     file = error.filename or 'a file'
     _print(
       [

@@ -154,7 +154,8 @@ def naming(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    error.filename = error.filename or str(path)
+    if error.errno:  # Without one, the text would no longer be shown.
+      error.filename = error.filename or str(path)
     raise
 
 

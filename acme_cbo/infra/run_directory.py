@@ -133,8 +133,13 @@ def prepare(workdir: pathlib.Path) -> None:
 
   Raises:
     errors.UsageError: the directory is not empty, cannot be created or written
-      to, or holds a link.
+      to, holds a link, or has a path that is not UTF-8.
   """
+  if not str(workdir.absolute()).isprintable():
+    raise errors.UsageError(
+      f'--workdir={workdir} has characters that cannot be shown, or bytes that '
+      'are not UTF-8, which checkpoints cannot have; choose another directory'
+    )
   with _create_and_check(workdir, '--workdir') as names:
     if set(names) - set(_STARTUP_FILES):
       raise errors.UsageError(

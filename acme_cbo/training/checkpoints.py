@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 from typing import Any, TypeVar
 
 import jax
@@ -25,6 +26,8 @@ from acme_cbo.infra import files
 
 StateT = TypeVar('StateT')
 
+# File of Orbax in the directory of a checkpoint.
+_ORBAX_FILE = '_CHECKPOINT_METADATA'
 # Number of differences that an error message lists.
 _MAX_SHOWN = 5
 # The metadata hold the rewards of every update.
@@ -111,15 +114,17 @@ class Checkpointer:
     digests = {'leaves': _digests(state), 'metadata': _digest(metadata)}
     digests['sha256'] = _digest(digests)
     self._directory.mkdir(parents=True, exist_ok=True)
-    saved = self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(jax.tree.map(_on_host, state)),
-        digests=ocp.args.JsonSave(digests),
-        metadata=ocp.args.JsonSave(metadata),
-      ),
-      metrics={'score': score},
-    )
+    with files.naming(self._directory):
+      self._remove_remains()
+      saved = self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(jax.tree.map(_on_host, state)),
+          digests=ocp.args.JsonSave(digests),
+          metadata=ocp.args.JsonSave(metadata),
+        ),
+        metrics={'score': score},
+      )
     if not saved:
       raise RuntimeError(
         f'Orbax did not save step {step} in {self._directory}: a step must be'
@@ -187,6 +192,13 @@ class Checkpointer:
     for later in self._manager.all_steps():
       if later > step:
         self._manager.delete(later)
+
+  def _remove_remains(self) -> None:
+    """Removes what is left of a checkpoint if a kill ended its deletion."""
+    for path in self._directory.iterdir():
+      # Orbax does not see one without it, and would keep it for ever.
+      if path.name.isdecimal() and not (path / _ORBAX_FILE).exists():
+        shutil.rmtree(path)
 
   def close(self) -> None:
     """Releases the resources of Orbax; a second call does nothing."""

@@ -266,7 +266,6 @@ class UnitConverterTest(parameterized.TestCase):
   @parameterized.parameters(
     (0.0, 1e-50, r"of 'x' is \[0, 1e-50\], which float32 cannot resolve"),
     (1e8, 1e8 + 1, r"of 'x' is \[100000000, 100000001\], .* mean 0.5 and"),
-    (-1.5e308, 1.5e308, "'x' cannot be normalized: .*domain are too large"),
   )
   def test_refuses_a_domain_beyond_float32(self, low, high, sentence):
     rows = [[0.25, 0, 1], [0.75, 1, 2]]
@@ -286,7 +285,7 @@ class UnitConverterTest(parameterized.TestCase):
     )
     with self.assertRaisesRegex(
       errors.UsageError,
-      "'y' cannot be normalized: its observations, of mean 5e\\+199, or",
+      "'y' cannot be normalized: its observations, of mean 5e\\+199, a",
     ):
       self._fit([[0.25, 0, 0], [0.75, 1, 1e200]], x=(0, 1))
 

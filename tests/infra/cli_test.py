@@ -141,16 +141,19 @@ class CommandTest(parameterized.TestCase):
 
 
 class OutputTest(LauncherTestCase):
-  def _run(self, main, encoding='utf-8'):
+  def _run(self, main, encoding='utf-8', closed=False):
     """Runs the source of a main function as a command; returns its output."""
     lines = (
-      'import os',
+      'import os, sys',
       'from acme_cbo.infra import cli, errors',
       f'def main(argv): {main}',
       'cli.run(main)',
     )
     return subprocess.run(
-      [sys.executable, '-c', '\n'.join(lines)],
+      [
+        *('bash', '-c', f'exec "$@" {">&- 2>&-" if closed else ""}', '-'),
+        *(sys.executable, '-c', '\n'.join(lines)),
+      ],
       env={
         **os.environ,
         'PYTHONIOENCODING': encoding,
@@ -165,6 +168,10 @@ class OutputTest(LauncherTestCase):
     done = self._run('print("compiling \u2026")', encoding)
     self.assertEqual((done.returncode, done.stderr), (0, b''))
     self.assertEqual(done.stdout, b'compiling \\u2026\n')
+
+  def test_without_a_terminal(self):
+    done = self._run('sys.stdout.flush(); sys.stderr.write("x")', closed=True)
+    self.assertEqual(done.returncode, 0)
 
   def test_control_characters_are_escaped(self):
     done = self._run('raise errors.UsageError("a\\x1b[2J")')

@@ -39,6 +39,13 @@ class PrepareTest(DirectoryTestCase):
       run_directory.prepare(self.directory)
     self.assertLen(list(self.directory.iterdir()), 1)
 
+  @parameterized.parameters(b'a\xff', b'a\nb')
+  def test_refuses_a_path_that_cannot_be_shown(self, name):
+    workdir = self.directory / os.fsdecode(name)
+    with self.assertRaisesRegex(errors.UsageError, 'cannot be shown'):
+      run_directory.prepare(workdir)
+    self.assertFalse(workdir.exists())
+
   def test_refuses_a_link_in_place_of_a_leftover(self):
     mine = self.directory / 'mine'
     mine.write_text('mine')

@@ -130,6 +130,17 @@ class RoundTripTest(CheckpointsTestCase):
     state, metadata = self.restore(toy.init())
     self.assertEqual((int(state.step), metadata), (30, {'n': 30}))
 
+  def test_remains_of_a_deletion_are_removed(self):
+    with checkpoints.Checkpointer(self.directory, 1) as checkpointer:
+      checkpointer.save(2, toy.init(2), {})
+    remains = self.directory / '1' / 'state'
+    shutil.copytree(self.directory / '2' / 'state', remains)
+    with checkpoints.Checkpointer(self.directory, 1) as checkpointer:
+      self.assertEqual(checkpointer.latest_step(), 2)
+      self.assertTrue(remains.exists())
+      checkpointer.save(3, toy.init(3), {})
+    self.assertEqual([x.name for x in self.directory.iterdir()], ['3'])
+
   def test_keeps_the_best_beside_the_latest(self):
     scores = {1: 0.3, 2: 0.9, 3: None, 4: 0.5, 5: 0.1, 6: None}
     with checkpoints.Checkpointer(self.directory, 2, 2) as checkpointer:

@@ -667,8 +667,7 @@ class ReadCsvTest(parameterized.TestCase):
     ),
     ('A\tB\n1\t2', 'line 1: the values are separated by tabs; save'),
     ('A,B\n1,"2,5"', "'2,5' is not a number .*; write a decimal point, and no"),
-    ('A,B\n1,1e400', r"'1e400' is not a number within ±1e\+15$"),
-    ('A\0,\0B\0\n\0', 'null characters, as texts in UTF-16 have'),
+    ('A,B\n1,1e400', r"'1e400' is not a number within ±1e\+30$"),
     ('A,B\n1,\n', r"line 2, column 'B': missing value \(''\)"),
     ('A,B\n1,2\nNA,2', r"line 3, column 'A': missing value \('NA'\)"),
     ('A,B\n1,NaN', 'missing value'),
@@ -687,7 +686,7 @@ class ReadCsvTest(parameterized.TestCase):
     ('A,B\n1,2\n' + '1' * 10**6, 'line 3: field larger than field limit'),
     ('A,B\n1,' + 'x' * 10**5, "column 'B': 'x{40}...' is not a number"),
     (b'A,B\n1,\xff', 'line 2: not valid UTF-8'),
-    (b'A,B\n1,\x00', r"'\\x00' is not a number"),
+    (b'A,B\n1,\x00', 'null characters, as texts in UTF-16 have; save it as'),
   )
   def test_is_an_error(self, content, sentence):
     with self.assertRaisesRegex(errors.UsageError, sentence) as caught:
