@@ -59,9 +59,11 @@ _STEP = 1e-6
 # outcomes are the same.
 _TOLERANCE = 1e-9
 # The best outcome has a gain that scores can be relative to if it is above
-# these fractions of the target's deviation and of the range of all outcomes.
+# these multiples of the target's deviation, of the range of all outcomes and of
+# the last digit of float64.
 _MIN_GAIN_OF_DEVIATION = 1e-3
 _MIN_GAIN_OF_RANGE = 1e-6
+_MIN_GAIN_OF_ROUNDING = 1e3
 # Smaller and smaller neighborhoods of the best intervention, as fractions of a
 # domain, and their points: each neighborhood contains whatever is between two
 # points of the one before. Where the gain is this much higher in the middle one
@@ -167,8 +169,8 @@ def check_gain(system: systems.System, best: Optimum) -> None:
 
   Raises:
     errors.UsageError: no intervention is better than none, or the gain of the
-      best one is below a thousandth of the target's standard deviation or a
-      millionth of the range of all outcomes.
+      best one is below a thousandth of the target's standard deviation, a
+      millionth of the range of all outcomes or a thousand roundings.
   """
   gain = float(system.scm.problem.goal) * (best.best - best.baseline)
   if not gain > 0:
@@ -186,6 +188,11 @@ def check_gain(system: systems.System, best: Optimum) -> None:
       _MIN_GAIN_OF_RANGE * abs(best.best - best.worst),
       'a millionth of the difference between the best and the worst outcome, '
       f'{abs(best.best - best.worst):g}',
+    ),
+    (
+      _MIN_GAIN_OF_ROUNDING * np.spacing(abs(best.best)),
+      f'a thousand roundings of numbers as large as {best.best:g}; measure '
+      f'{target} from another origin',
     ),
   ):
     if gain < limit:
@@ -273,18 +280,18 @@ class _Search:
       _TOLERANCE * (highest - worst),
       rounding.resolution(self._origin + np.array([highest, worst])),
     )
-    if not highest - worst > tolerance:
-      raise errors.UsageError(
-        f'{self._system.name}: no allowed intervention changes the target, all '
-        f'outcomes are {self._in_target_units(highest):.6g}; allow '
-        'interventions on one of its causes'
-      )
     choice = min(
       (point for point in best if highest - point.outcome <= tolerance),
       key=lambda point: self._cost[self._sets[point.row]].sum(),
     )
     self._check_bounded(choice)
     natural = self._check_tails(choice)
+    if not highest - worst > tolerance:
+      raise errors.UsageError(
+        f'{self._system.name}: no allowed intervention changes the target, all '
+        f'outcomes are {self._in_target_units(highest):.6g}; allow '
+        'interventions on one of its causes'
+      )
     by_set = tuple(
       SetOptimum(
         tuple(self._system.variables[j] for j in self._sets[point.row]),

@@ -404,6 +404,20 @@ class ExistenceTest(parameterized.TestCase):
     ):
       optimum.search(system)
 
+  def test_a_mean_that_hides_every_effect(self):
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: e, domain: [-2, 2]}',
+          'Z: {equation: e}',
+          'Y: {equation: X + exp(exp(Z))}',
+        ]
+      )
+    with self.assertRaisesRegex(
+      errors.UsageError, 'the mean of Y under .* does not exist or cannot be'
+    ):
+      optimum.search(system)
+
   @parameterized.parameters(
     # Tail index, and whether the mean counts as one.
     (1.0, False), (0.5, False), (2.0, True), (4.0, True)
@@ -454,6 +468,20 @@ class CheckGainTest(parameterized.TestCase):
       r'^there is almost nothing to gain on written: the best intervention, '
       rf'do\(X = 0.3\), improves the mean of Y by 1(\.0\d)?e-08, '
       f'less than {reason}',
+    ):
+      optimum.check_gain(system, result)
+
+  def test_a_target_that_is_too_far_from_0(self):
+    with jax.enable_x64(True):
+      system = _written(
+        [
+          'X: {equation: e, domain: [0, 1]}',
+          'Y: {equation: 100000000000000 - (X - 0.3)**2}',
+        ]
+      )
+    result = optimum.search(system, num_draws=_FEW)
+    with self.assertRaisesRegex(
+      errors.UsageError, r'as large as 1e\+14; measure Y from another origin'
     ):
       optimum.check_gain(system, result)
 
