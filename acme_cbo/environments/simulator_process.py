@@ -162,12 +162,15 @@ class Process:
     """Returns its command and process id."""
     return f'{self._command!r} (pid {self.pid})'
 
-  def _wait(self) -> int:
-    """Waits briefly for the exit, then kills; returns the exit code."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-      self._process.wait(_EXIT_SECONDS)
+  def _wait(self) -> str:
+    """Waits briefly for the exit, then kills; returns what has happened."""
+    try:
+      event = f'exited with code {self._process.wait(_EXIT_SECONDS)}'
+    except subprocess.TimeoutExpired:
+      event = 'closed its standard output and did not exit'
     self.kill()
-    return self._process.wait()
+    self._process.wait()
+    return event
 
   def _request(
     self, request: dict[str, Any], key: str, num_rows: int
@@ -241,9 +244,7 @@ class Process:
         'short line for each request'
       )
     if not is_complete and (self._killed.is_set() or not self._received):
-      raise errors.PeerError(
-        f'the simulator {self} exited with code {self._wait()}'
-      )
+      raise errors.PeerError(f'the simulator {self} {self._wait()}')
     end = end if is_complete else len(self._received)
     line = self._received[:end].decode('utf-8', 'replace').strip()
     del self._received[: end + 1]

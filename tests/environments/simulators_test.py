@@ -601,7 +601,7 @@ class FaultTest(parameterized.TestCase):
     with (
       mock.patch.object(simulator_process, '_EXIT_SECONDS', 0.5),
       contextlib.closing(_process('closes')) as process,
-      self.assertRaisesRegex(errors.PeerError, 'exited with code -9'),
+      self.assertRaisesRegex(errors.PeerError, 'closed its standard output'),
     ):
       process.reset(1, 0, 3)
 
