@@ -135,13 +135,13 @@ class TensorBoardLogger(Logger):
         killed run loses.
     """
     self._workdir = pathlib.Path(workdir)
-    directory = self._workdir / 'tb'
-    directory.mkdir(parents=True, exist_ok=True)
+    self._directory = self._workdir / 'tb'
+    self._directory.mkdir(parents=True, exist_ok=True)
     # The writer's own names have a resolution of one second: a quick resume
     # would overwrite the file. `run_directory.event_files` knows them by this.
     self._suffix = f'.{time.time_ns()}.{os.getpid()}'
     self._writer = event_file_writer.EventsWriter(
-      str(directory / 'events'), self._suffix
+      str(self._directory / 'events'), self._suffix
     )
     self._writer.flush()  # Creates the file.
     self._flush_seconds = flush_seconds
@@ -201,11 +201,13 @@ class TensorBoardLogger(Logger):
     """Flushes and closes the event file."""
     if not self._closed:
       self._closed = True
-      self._writer.close()
+      with files.naming(self._directory):
+        self._writer.close()
 
   def state_dict(self) -> dict[str, Any]:
     """Returns the sizes of the event files and the latest step in them."""
-    self._writer.flush()
+    with files.naming(self._directory):
+      self._writer.flush()
     paths = run_directory.event_files(self._workdir)
     return {
       'step': self._step,
@@ -215,7 +217,7 @@ class TensorBoardLogger(Logger):
   def check_state_dict(self, state: Mapping[str, Any]) -> None:
     """Raises an `errors.UsageError` if an event file is missing or shorter."""
     for name, size in state['sizes'].items():
-      _check_size(self._workdir / 'tb' / name, size)
+      _check_size(self._directory / name, size)
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
     """Truncates the event files and writes a session start.
@@ -234,10 +236,11 @@ class TensorBoardLogger(Logger):
 
   def _add(self, event: Any) -> None:
     event.wall_time = time.time()
-    self._writer.write_event(event)
-    if time.monotonic() - self._flushed >= self._flush_seconds:
-      self._writer.flush()
-      self._flushed = time.monotonic()
+    with files.naming(self._directory):
+      self._writer.write_event(event)
+      if time.monotonic() - self._flushed >= self._flush_seconds:
+        self._writer.flush()
+        self._flushed = time.monotonic()
 
 
 class JsonlLogger(Logger):

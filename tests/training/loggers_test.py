@@ -104,9 +104,9 @@ class TensorBoardLoggerTest(WorkdirTestCase):
     logger = loggers.TensorBoardLogger(self.workdir)
     with (
       mock.patch.object(
-        event_file_writer.RecordWriter, 'write', side_effect=OSError('full')
+        event_file_writer.RecordWriter, 'write', side_effect=OSError(28, 'full')
       ),
-      self.assertRaisesRegex(OSError, 'full'),
+      self.assertRaisesRegex(OSError, 'full: .*/tb'),
     ):
       logger.write(1, {'train/loss': 0.5})
     logger.close()
