@@ -23,6 +23,7 @@ T = TypeVar('T')
 
 # Largest whole number in a JSON file; larger ones fit into no array.
 _MAX_INT = 2**64
+_CHUNK_BYTES = 2**24
 # An escaped control character other than a newline, return or tab, after an
 # even number of backslashes; or one of those that JSON allows unescaped.
 _CONTROL = re.compile(
@@ -197,16 +198,20 @@ def read_bytes(path: pathlib.Path, max_bytes: int) -> bytes:
     errors.UsageError: the file cannot be read, is not a regular file, or is too
       large.
   """
+  chunks, size = [], 0
   with open_regular(path, max_bytes) as file:
     try:
-      content = file.read(max_bytes + 1)
+      # Reading `max_bytes` at once would allocate them.
+      while size <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):
+        chunks.append(chunk)
+        size += len(chunk)
     except OSError as error:
       raise errors.UsageError(
         f'{path} cannot be read: {error.strerror}'
       ) from error
-  if len(content) > max_bytes:  # Some files of the system report no size.
+  if size > max_bytes:  # Some files of the system report no size.
     raise _too_large(path, max_bytes)
-  return content
+  return b''.join(chunks)
 
 
 def read_text(path: pathlib.Path, max_bytes: int) -> str:

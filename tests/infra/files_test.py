@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -87,6 +88,14 @@ class FilesTest(parameterized.TestCase):
     make(path)
     with self.assertRaisesRegex(errors.UsageError, f'{path} is {kind}; only'):
       files.check_tree(self._folder)
+
+  def test_a_limit_is_not_allocated(self):
+    self.assertEqual(files.read_bytes(self._write(b'a'), 2**50), b'a')
+
+  def test_files_longer_than_a_chunk(self):
+    path = self._write(b'abcde')
+    with mock.patch.object(files, '_CHUNK_BYTES', 2):
+      self.assertEqual(files.read_bytes(path, 5), b'abcde')
 
   def test_text_is_utf8_with_or_without_a_byte_order_mark(self):
     self.assertEqual(files.read_text(self._write(b'\xef\xbb\xbfa'), 9), 'a')
