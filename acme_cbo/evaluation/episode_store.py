@@ -32,14 +32,7 @@ _TEXTS = (
 )
 _NUMBERS = (int, float)
 # Columns of steps without which nothing can be computed.
-_REQUIRED = (
-  'outcome',
-  'expected_outcome',
-  'best_expected',
-  'recommended_expected',
-  'score',
-  'seconds',
-)
+_REQUIRED = tuple(x for x in episodes_lib.COLUMNS if x not in _TEXTS)
 # Sums of larger numbers may overflow.
 MAX_NUMBER = 1e100
 # Difference of two optima that are the same, as a share of the gain.

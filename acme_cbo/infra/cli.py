@@ -100,16 +100,16 @@ def run(
     )
 
   def guarded(argv):
-    with _ending_actors(), signals.ending_at_closed_pipe():
+    with (
+      _ending_actors(),
+      signals.ending_at_closed_pipe(),
+      _telling_os_errors(),
+    ):
       _guard(main, argv, takes_arguments or passes_on, config_help)
 
   def parse(argv):
-    try:
-      with signals.ending_at_closed_pipe():
-        return _parse(argv, passes_on)
-    except OSError as error:  # Of --help, for instance.
-      _tell(error)
-      raise
+    with signals.ending_at_closed_pipe(), _telling_os_errors():
+      return _parse(argv, passes_on)
 
   app.run(guarded, argv, flags_parser=parse)
 
@@ -249,6 +249,27 @@ def _ending_actors() -> Iterator[None]:
     os._exit(code if isinstance(code, int) else 1)
 
 
+@contextlib.contextmanager
+def _telling_os_errors() -> Iterator[None]:
+  """Exits with a sentence at errors that the user can mend."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno in _UNUSABLE and error.filename:
+      _fail(f'{error.filename} cannot be used: {error.strerror}')
+    if error.errno not in _FULL:
+      raise
+    file = error.filename or 'a file'
+    _print(
+      [
+        f'error: {file} could not be written: {error.strerror}; make room, '
+        'and resume',
+        *errors.notes(error),
+      ]
+    )
+    sys.exit(1)
+
+
 def _guard(main, argv, takes_arguments, config_help):
   if len(argv) > 1 and not takes_arguments:
     _fail(f'unexpected argument {argv[1]!r}; flags begin with --')
@@ -270,25 +291,6 @@ def _guard(main, argv, takes_arguments, config_help):
   except errors.Interrupted as error:
     _print([f'interrupted: {error}', *errors.notes(error)])
     sys.exit(128 + error.signal)
-  except OSError as error:
-    _tell(error)
-    raise
-
-
-def _tell(error: OSError) -> None:
-  """Exits with a sentence if the error is none of the program."""
-  if error.errno in _UNUSABLE and error.filename:
-    _fail(f'{error.filename} cannot be used: {error.strerror}')
-  if error.errno in _FULL:
-    file = error.filename or 'a file'
-    _print(
-      [
-        f'error: {file} could not be written: {error.strerror}; make room, '
-        'and resume',
-        *errors.notes(error),
-      ]
-    )
-    sys.exit(1)
 
 
 def _fail(message: str) -> NoReturn:

@@ -296,20 +296,19 @@ def read_lines(
   return results, complete if complete < len(content) else None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(content: bytes) -> Any:
   """Parses JSON with finite numbers of 64 bits and texts that can be shown.
 
   Args:
-    text: JSON value.
+    content: JSON value in UTF-8.
 
   Returns:
     The value.
 
   Raises:
-    ValueError: the text is not JSON, is nested too deeply, or has a number that
-      is too large or not finite, or a control character.
+    ValueError: the content is not JSON, is nested too deeply, or has a number
+      that is too large or not finite, or a control character.
   """
-  content = text.encode(errors='replace') if isinstance(text, str) else text
   # Most values have none of these bytes, and the search takes longer.
   suspicious = any(byte in content for byte in (b'\\', b'\x7f', b'\xc2'))
   if suspicious and (control := _CONTROL.search(content)):

@@ -31,6 +31,11 @@ def _written(variables, goal='maximize', rest=''):
   )
 
 
+def _in_float64(variables):
+  with jax.enable_x64(True):
+    return _written(variables)
+
+
 @functools.cache
 def _bowl(goal):
   """Y = -(A - 0.3)^2 - 2 (B + 0.4)^2 + A C + e, of C with the mean 0.5."""
@@ -315,38 +320,35 @@ class UnitsTest(parameterized.TestCase):
   @parameterized.parameters(0.0, 1e8)
   def test_a_small_difference_far_from_0_is_one(self, origin):
     # B is better by 0.05, but costs more.
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'A: {equation: 0, domain: [0, 1], cost: 1}',
-          'B: {equation: 0, domain: [0, 1], cost: 2}',
-          f'Y: {{equation: {origin} + A + 1.05 * B + 0.1 * e}}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'A: {equation: 0, domain: [0, 1], cost: 1}',
+        'B: {equation: 0, domain: [0, 1], cost: 2}',
+        f'Y: {{equation: {origin} + A + 1.05 * B + 0.1 * e}}',
+      ]
+    )
     result = optimum.search(system, num_draws=_FEW)
     np.testing.assert_array_equal(result.choice.mask, [False, True, False])
     self.assertAlmostEqual(result.best - result.baseline, 1.05, delta=1e-7)
 
   def test_no_effect_far_from_0(self):
     # All outcomes are the same but for rounding.
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: e, domain: [0, 1]}',
-          'Y: {equation: 1e8 / 3 + X / 7 - X / 7 + 0 * e}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: e, domain: [0, 1]}',
+        'Y: {equation: 1e8 / 3 + X / 7 - X / 7 + 0 * e}',
+      ]
+    )
     with self.assertRaisesRegex(errors.UsageError, 'all outcomes are'):
       optimum.search(system, num_draws=_FEW)
 
   def test_a_plateau_at_an_end(self):
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: 0, domain: [0, 1]}',
-          'Y: {equation: "max(0, min(1, 1e6 * (X - 0.999)))"}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: 0, domain: [0, 1]}',
+        'Y: {equation: "max(0, min(1, 1e6 * (X - 0.999)))"}',
+      ]
+    )
     result = optimum.search(system, num_draws=_FEW)
     self.assertEqual(result.best, 1.0)
 
@@ -359,13 +361,12 @@ class ExistenceTest(parameterized.TestCase):
     ('-log(abs(X))', -1),
   )
   def test_a_pole(self, equation, low):
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          f'X: {{equation: 0.7, domain: [{low}, 2]}}',
-          f'Y: {{equation: {equation}}}',
-        ]
-      )
+    system = _in_float64(
+      [
+        f'X: {{equation: 0.7, domain: [{low}, 2]}}',
+        f'Y: {{equation: {equation}}}',
+      ]
+    )
     # The search may also end exactly at the pole.
     with self.assertRaisesRegex(
       errors.UsageError,
@@ -377,26 +378,24 @@ class ExistenceTest(parameterized.TestCase):
   @parameterized.parameters('abs(X)', 'sqrt(abs(X))', '(X - 0.1)**2')
   def test_no_pole(self, equation):
     # Sharp optima, of value 0.
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: 1, domain: [-1.1, 2]}',
-          f'Y: {{equation: -{equation}}}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: 1, domain: [-1.1, 2]}',
+        f'Y: {{equation: -{equation}}}',
+      ]
+    )
     result = optimum.search(system, num_draws=_FEW)
     self.assertAlmostEqual(result.best, 0.0, delta=1e-3)
 
   def test_a_mean_that_does_not_exist(self):
     # The density of D is positive at 0.
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: e, domain: [-2, 2]}',
-          'D: {equation: 1 + 0.5 * e}',
-          'Y: {equation: X / D + 0.1 * e}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: e, domain: [-2, 2]}',
+        'D: {equation: 1 + 0.5 * e}',
+        'Y: {equation: X / D + 0.1 * e}',
+      ]
+    )
     with self.assertRaisesRegex(
       errors.UsageError,
       'the mean of Y under .* does not exist or cannot be '
@@ -405,14 +404,13 @@ class ExistenceTest(parameterized.TestCase):
       optimum.search(system)
 
   def test_a_mean_that_hides_every_effect(self):
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: e, domain: [-2, 2]}',
-          'Z: {equation: e}',
-          'Y: {equation: X + exp(exp(Z))}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: e, domain: [-2, 2]}',
+        'Z: {equation: e}',
+        'Y: {equation: X + exp(exp(Z))}',
+      ]
+    )
     with self.assertRaisesRegex(
       errors.UsageError, 'the mean of Y under .* does not exist or cannot be'
     ):
@@ -455,13 +453,12 @@ class CheckGainTest(parameterized.TestCase):
   )
   def test_almost_nothing_to_gain(self, equation, reason):
     # Without an intervention -1e-8, with the best one 0.
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: 0.3 + 0.0001 * e, domain: [0, 1]}',
-          f'Y: {{equation: {equation}}}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: 0.3 + 0.0001 * e, domain: [0, 1]}',
+        f'Y: {{equation: {equation}}}',
+      ]
+    )
     result = optimum.search(system, num_draws=_FEW)
     with self.assertRaisesRegex(
       errors.UsageError,
@@ -472,13 +469,12 @@ class CheckGainTest(parameterized.TestCase):
       optimum.check_gain(system, result)
 
   def test_a_target_that_is_too_far_from_0(self):
-    with jax.enable_x64(True):
-      system = _written(
-        [
-          'X: {equation: e, domain: [0, 1]}',
-          'Y: {equation: 100000000000000 - (X - 0.3)**2}',
-        ]
-      )
+    system = _in_float64(
+      [
+        'X: {equation: e, domain: [0, 1]}',
+        'Y: {equation: 100000000000000 - (X - 0.3)**2}',
+      ]
+    )
     result = optimum.search(system, num_draws=_FEW)
     with self.assertRaisesRegex(
       errors.UsageError, r'as large as 1e\+14; measure Y from another origin'
@@ -486,10 +482,9 @@ class CheckGainTest(parameterized.TestCase):
       optimum.check_gain(system, result)
 
   def test_nothing_to_gain(self):
-    with jax.enable_x64(True):
-      system = _written(
-        ['X: {equation: 2, domain: [0, 1]}', 'Y: {equation: X}']
-      )
+    system = _in_float64(
+      ['X: {equation: 2, domain: [0, 1]}', 'Y: {equation: X}']
+    )
     result = optimum.search(system, num_draws=_FEW)
     with self.assertRaisesRegex(errors.UsageError, 'is better than none'):
       optimum.check_gain(system, result)
