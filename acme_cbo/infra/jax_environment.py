@@ -60,6 +60,11 @@ def _check_cache(directory: str) -> None:
   try:
     if directory.startswith('~'):
       raise errors.UsageError('this user has no home directory; set HOME')
+    if '://' in directory:
+      raise errors.UsageError(
+        f'JAX_COMPILATION_CACHE_DIR is the address {directory}; set it to a '
+        'directory of this machine, where it can be checked who can write'
+      )
     files.make_private(pathlib.Path(directory).absolute())
   except errors.UsageError as error:
     print(

@@ -220,6 +220,16 @@ class EnvironmentTest(parameterized.TestCase):
       self.assertEqual(os.environ['JAX_ENABLE_COMPILATION_CACHE'], 'false')
     self.assertIn('has no home directory; set HOME', stderr.getvalue())
 
+  def test_an_address_is_no_directory_of_the_cache(self):
+    environment = {'JAX_COMPILATION_CACHE_DIR': 'gs://bucket/jax'}
+    with (
+      mock.patch.dict(os.environ, environment, clear=True),
+      contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+      jax_environment.set_defaults()
+      self.assertEqual(os.environ['JAX_ENABLE_COMPILATION_CACHE'], 'false')
+    self.assertIn('is the address gs://bucket/jax; set', stderr.getvalue())
+
   def test_follows_xdg(self):
     environment = {'HOME': '/home/me', 'XDG_CACHE_HOME': f'{self._home}/fast'}
     with mock.patch.dict(os.environ, environment, clear=True):

@@ -65,6 +65,9 @@ _MIN_EIGENVALUE = 1e-9
 # than the range of these by this factor. Even heavy tails have no such gap.
 _MIN_GAP = 5.0
 _MAX_OUTLIER_SHARE = 0.1
+# Usual codes for missing values, of either sign; they may be more.
+_MISSING_CODES = 99.0, 999.0, 9999.0, 99999.0, 999999.0
+_MAX_MISSING_SHARE = 0.5
 # Distance of a domain from the data, in standard deviations, that is far.
 _FAR = 3.0
 
@@ -431,7 +434,10 @@ def _outliers(values: np.ndarray) -> np.ndarray:
   is_edge = np.diff(ordered) > _MIN_GAP * 2 * ordered[:-1]
   # Most values are alike or near each other, and are no outliers.
   is_edge &= ordered[:-1] > 0
-  is_edge[: math.ceil((1 - _MAX_OUTLIER_SHARE) * len(values)) - 1] = False
+  farthest = values[distances == ordered[-1]]
+  is_code = np.isin(np.abs(farthest), _MISSING_CODES).all()
+  share = _MAX_MISSING_SHARE if is_code else _MAX_OUTLIER_SHARE
+  is_edge[: math.ceil((1 - share) * len(values)) - 1] = False
   if not is_edge.any():
     return np.zeros(len(values), bool)
   return distances > ordered[np.argmax(is_edge)]

@@ -488,6 +488,16 @@ class QualityTest(parameterized.TestCase):
     (warning,) = self._warnings(rows)
     self.assertRegex(warning, '^d.csv, line 7: A is 999, .*in 1 more row')
 
+  @parameterized.parameters((-999, 1), (9999, 1), (-500, 0))
+  def test_many_codes_for_missing_values(self, value, expected):
+    # A second group of values is no error, a usual code for missing ones is.
+    rows = np.random.default_rng(27).normal(size=(100, 3))
+    rows[:30, 0] = value
+    warnings = self._warnings(rows)
+    self.assertLen(warnings, expected)
+    for warning in warnings:
+      self.assertRegex(warning, f'A is {value}, .*in 29 more rows')
+
   def test_a_variable_that_differs_in_one_row(self):
     rows = np.random.default_rng(28).normal(size=(60, 3))
     rows[:, 1] = 0.5
