@@ -1,0 +1,458 @@
+"""State of a study: what its events add up to.
+
+Every change of a study is an event, and nothing is ever removed from its log:
+a correction is an event too. The state is computed from the events alone, so
+that a study that is opened again is the study that was left.
+
+  created    settings, and the names of the columns
+  records    passive records, and past experiments of a table
+  suggested  experiments that the study proposes
+  observed   outcome of an experiment, suggested or not
+  failed     an experiment that has no outcome
+  abandoned  a suggestion that will not be carried out
+  amended    correction of what an experiment set, or of its outcome
+  withdrawn  an experiment, or records, that no longer count
+  changed    new settings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from acme_cbo.infra import errors
+from acme_cbo.scms import interventions
+from acme_cbo.study import space as space_lib
+
+GOALS = ('maximize', 'minimize')
+# Settings that `changed` may change.
+CHANGEABLE = (
+  'goal',
+  'variables',
+  'interventions',
+  'constraints',
+  'budget',
+  'experiments',
+)
+_MAX_EXPERIMENTS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Settings of a study.
+
+  Attributes:
+    target: name of the variable to optimize.
+    goal: 'maximize' or 'minimize'.
+    columns: names of all D variables, the target among them.
+    variables: {name: settings} of those that may be set, see `space.parse`.
+    interventions: which may be set together, see `space.parse`.
+    constraints: linear constraints, see `space.parse`.
+    budget: maximum total cost of the experiments, or None.
+    experiments: maximum number of the experiments, or None.
+    seed: seed of all suggestions.
+    policy: directory of the policy that decides; '' is the shipped one.
+  """
+
+  target: str
+  goal: str
+  columns: tuple[str, ...]
+  variables: Mapping[str, Any]
+  interventions: Any = None
+  constraints: tuple[str, ...] = ()
+  budget: float | None = None
+  experiments: int | None = None
+  seed: int = 0
+  policy: str = ''
+
+  def space(self) -> space_lib.Space:
+    """Returns the allowed interventions; raises if a setting is wrong.
+
+    Raises:
+      errors.UsageError: a setting is wrong, or does not fit the others.
+    """
+    if len(set(self.columns)) < len(self.columns):
+      raise errors.UsageError('two variables have the same name')
+    for name in self.columns:
+      if (
+        not isinstance(name, str)
+        or not name.strip()
+        or (not name.isprintable())
+      ):
+        raise errors.UsageError(
+          f'a variable has the name {name!r}; it must be a text that can be '
+          'shown'
+        )
+    if self.target not in self.columns:
+      hint = errors.did_you_mean_or_options(str(self.target), self.columns)
+      raise errors.UsageError(
+        f'the target {self.target!r} is no variable{hint}'
+      )
+    if self.goal not in GOALS:
+      raise errors.UsageError(
+        f"the goal is {self.goal!r}; it must be 'maximize' or 'minimize'"
+      )
+    for what, value, whole in (
+      ('budget', self.budget, False),
+      ('number of experiments', self.experiments, True),
+    ):
+      number = interventions.to_float(value)
+      if value is not None and (
+        isinstance(value, bool)
+        or not 0 < number < math.inf
+        or (whole and (number != int(number) or number > _MAX_EXPERIMENTS))
+      ):
+        kind = (
+          f'a whole number from 1 to {_MAX_EXPERIMENTS:,}'
+          if whole
+          else 'finite and above 0'
+        )
+        raise errors.UsageError(f'the {what} is {value!r}; it must be {kind}')
+    if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+      raise errors.UsageError(
+        f'the seed is {self.seed!r}; it must be an int from 0 to 2**31 - 1'
+      )
+    space = space_lib.parse(
+      self.variables, self.interventions, self.constraints
+    )
+    for name in space.variables:
+      if name == self.target:
+        raise errors.UsageError(
+          f'the target {name!r} cannot be among the variables to set'
+        )
+      if name not in self.columns:
+        hint = errors.did_you_mean_or_options(name, self.columns)
+        raise errors.UsageError(f'there is no variable {name!r}{hint}')
+    return space
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """One experiment.
+
+  Attributes:
+    number: its number, from 1, in the order in which they came.
+    do: {variable: value} that was asked for, or, once there is an outcome, that
+      was carried out.
+    status: 'pending', 'observed', 'failed', 'abandoned' or 'withdrawn'.
+    outcome: {variable: value} that was observed; variables may be missing, the
+      target is not.
+    is_suggested: whether the study suggested it.
+    reason: why it failed, was abandoned or was withdrawn.
+    events: numbers of the events that concern it.
+  """
+
+  number: int
+  do: Mapping[str, float]
+  status: str = 'pending'
+  outcome: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  is_suggested: bool = False
+  reason: str = ''
+  events: tuple[int, ...] = ()
+
+
+class State:
+  """State of a study, changed by one event after another.
+
+  Attributes:
+    settings: current settings.
+    space: interventions that the settings allow.
+    experiments: {number: `Experiment`}, in their order.
+    num_events: number of events so far, the number of the next one.
+  """
+
+  def __init__(self):
+    """Creates the state before the first event."""
+    self.settings: Settings
+    self.space: space_lib.Space
+    self.experiments: dict[int, Experiment] = {}
+    self.num_events = 0
+    self._records: dict[int, np.ndarray] = {}
+
+  @property
+  def records(self) -> np.ndarray:
+    """Passive records: [N, D], NaN where a value is missing."""
+    empty = np.zeros((0, len(self.settings.columns)))
+    return np.concatenate([empty, *self._records.values()])
+
+  @property
+  def observed(self) -> list[Experiment]:
+    """Experiments with an outcome, in the order in which they began."""
+    return self._with_status('observed')
+
+  @property
+  def pending(self) -> list[Experiment]:
+    """Suggestions whose outcome is awaited."""
+    return self._with_status('pending')
+
+  @property
+  def failed(self) -> list[Experiment]:
+    """Experiments that were carried out and have no outcome."""
+    return self._with_status('failed')
+
+  def _with_status(self, status):
+    return [one for one in self.experiments.values() if one.status == status]
+
+  @property
+  def spent(self) -> float:
+    """Cost of all experiments that were carried out, or are under way."""
+    return math.fsum(
+      self.cost(one.do)
+      for one in self.experiments.values()
+      if one.status in ('pending', 'observed', 'failed')
+    )
+
+  @property
+  def num_made(self) -> int:
+    """Number of experiments that were carried out, or are under way."""
+    return len(self.observed) + len(self.failed) + len(self.pending)
+
+  def cost(self, do: Mapping[str, float]) -> float:
+    """Returns the cost of an intervention, of variables no longer set too."""
+    variables = self.space.variables
+    return math.fsum(
+      variables[name].cost if name in variables else 1.0 for name in do
+    )
+
+  def apply(
+    self, kind: str, payload: Mapping[str, Any], rows: np.ndarray | None = None
+  ) -> None:
+    """Applies the next event.
+
+    A state that raises is not changed.
+
+    Args:
+      kind: kind of the event.
+      payload: its content.
+      rows: [N, D] rows of a table, of the kinds that have them.
+
+    Raises:
+      errors.UsageError: the event does not fit the state; the sentence says
+        what would.
+    """
+    handlers = {
+      'created': self._created,
+      'records': self._added,
+      'suggested': self._suggested,
+      'observed': self._observed,
+      'failed': self._ended,
+      'abandoned': self._ended,
+      'amended': self._amended,
+      'withdrawn': self._withdrawn,
+      'changed': self._changed,
+    }
+    if kind not in handlers or (kind == 'created') != (self.num_events == 0):
+      raise errors.UsageError(
+        f'event {self.num_events} is of the kind {kind!r}, which cannot be'
+      )
+    arguments = {'kind': kind} if handlers[kind] == self._ended else {}
+    if rows is not None:
+      arguments['rows'] = rows
+    try:
+      handlers[kind](**payload, **arguments)
+    except (TypeError, KeyError) as error:
+      raise errors.UsageError(
+        f'event {self.num_events} ({kind}) is damaged: {error}'
+      ) from error
+    self.num_events += 1
+
+  def _created(self, **settings):
+    for name in ('columns', 'constraints'):
+      settings[name] = tuple(settings.get(name, ()))
+    created = Settings(**settings)
+    self.space, self.settings = created.space(), created
+
+  def _changed(self, **settings):
+    for name in settings:
+      if name not in CHANGEABLE:
+        hint = errors.did_you_mean_or_options(name, CHANGEABLE)
+        raise errors.UsageError(f'{name!r} cannot be changed{hint}')
+    if 'constraints' in settings:
+      settings['constraints'] = tuple(settings['constraints'])
+    changed = dataclasses.replace(self.settings, **settings)
+    self.space, self.settings = changed.space(), changed
+
+  def _added(self, *, interventions, rows):
+    names = self.settings.columns
+    if (
+      rows.ndim != 2
+      or rows.shape[1] != len(names)
+      or (len(interventions) != len(rows))
+    ):
+      raise errors.UsageError(
+        f'event {self.num_events} has rows of the shape {rows.shape}; they '
+        f'must have {len(names)} columns'
+      )
+    made = []
+    for row, do_names in zip(rows, interventions, strict=True):
+      outcome = _present(dict(zip(names, map(float, row), strict=True)))
+      do = {name: outcome[name] for name in do_names}
+      self._check_outcome(outcome)
+      if do:
+        made.append((do, outcome))
+    passive = np.array([not do_names for do_names in interventions], bool)
+    self._records[self.num_events] = rows[passive]
+    for do, outcome in made:
+      self._begin(do, status='observed', outcome=outcome)
+
+  def _suggested(self, *, suggestions):
+    for do in suggestions:
+      if message := self.space.complaint(do):
+        raise errors.UsageError(f'the suggestion cannot be: {message}')
+    for do in suggestions:
+      self._begin(do, is_suggested=True)
+
+  def _observed(self, *, outcome, experiment=None, do=None):
+    self._check_outcome(outcome)
+    outcome = _floats(outcome)
+    if experiment is None:
+      self._check_do(do)
+      self._begin(
+        self._carried_out(do, outcome), status='observed', outcome=outcome
+      )
+      return
+    old = self._get(experiment)
+    if old.status not in ('pending', 'failed', 'abandoned'):
+      raise errors.UsageError(
+        f'experiment {experiment} is {old.status}; to correct its outcome, '
+        'amend it'
+      )
+    asked = old.do if do is None else do
+    self._check_do(asked)
+    self._update(
+      experiment,
+      status='observed',
+      do=self._carried_out(asked, outcome),
+      outcome=outcome,
+      reason='',
+    )
+
+  def _ended(self, *, kind, experiment=None, do=None, reason=''):
+    if experiment is None:
+      if kind == 'abandoned':
+        raise errors.UsageError('name the suggestion to abandon')
+      self._check_do(do)
+      self._begin(_floats(do), status=kind, reason=str(reason))
+      return
+    old = self._get(experiment)
+    if old.status != 'pending':
+      raise errors.UsageError(
+        f'experiment {experiment} is {old.status}, not pending'
+      )
+    self._update(experiment, status=kind, reason=str(reason))
+
+  def _amended(self, *, experiment, outcome=None, do=None):
+    old = self._get(experiment)
+    if old.status != 'observed':
+      raise errors.UsageError(
+        f'experiment {experiment} is {old.status}; only one with an outcome '
+        'can be amended'
+      )
+    kept = old.outcome
+    if do is not None:
+      # What was measured of the variables that were set is of the old values.
+      kept = {k: v for k, v in kept.items() if k not in {*do, *old.do}}
+    asked = old.do if do is None else do
+    outcome = {**kept, **({} if outcome is None else outcome)}
+    self._check_do(asked)
+    self._check_outcome(outcome)
+    outcome = _floats(outcome)
+    self._update(
+      experiment, do=self._carried_out(asked, outcome), outcome=outcome
+    )
+
+  def _withdrawn(self, *, experiment=None, records=None, reason=''):
+    if (experiment is None) == (records is None):
+      raise errors.UsageError('name one experiment, or one table of records')
+    if records is not None:
+      if records not in self._records:
+        hint = ', '.join(map(str, self._records)) or 'none'
+        raise errors.UsageError(
+          f'event {records!r} has no records; those with records: {hint}'
+        )
+      del self._records[records]
+      return
+    if self._get(experiment).status == 'withdrawn':
+      raise errors.UsageError(f'experiment {experiment} is withdrawn already')
+    self._update(experiment, status='withdrawn', reason=str(reason))
+
+  def _get(self, number) -> Experiment:
+    if number not in self.experiments:
+      most = len(self.experiments)
+      raise errors.UsageError(
+        f'there is no experiment {number!r}; '
+        + (f'there are 1 to {most}' if most else 'there are none yet')
+      )
+    return self.experiments[number]
+
+  def _begin(self, do, **fields) -> None:
+    number = len(self.experiments) + 1
+    self.experiments[number] = Experiment(
+      number, _floats(do), events=(self.num_events,), **fields
+    )
+
+  def _update(self, number, **fields) -> None:
+    old = self.experiments[number]
+    self.experiments[number] = dataclasses.replace(
+      old, events=(*old.events, self.num_events), **fields
+    )
+
+  def _check_outcome(self, outcome) -> None:
+    """Raises unless an outcome has the target, and finite numbers only."""
+    if not isinstance(outcome, Mapping):
+      raise errors.UsageError(
+        f'the outcome is {outcome!r}; it must be a dict {{variable: value}}'
+      )
+    names = self.settings.columns
+    for name, value in outcome.items():
+      if name not in names:
+        hint = errors.did_you_mean_or_options(str(name), names)
+        raise errors.UsageError(
+          f'the outcome has a value of {name!r}, which is no variable{hint}'
+        )
+      if not math.isfinite(interventions.to_float(value)):
+        raise errors.UsageError(
+          f'the outcome of {name!r} is {value!r}; it must be a finite number: '
+          'leave the variable out if it was not measured'
+        )
+    if self.settings.target not in outcome:
+      raise errors.UsageError(
+        f'the outcome has no value of the target {self.settings.target!r}'
+      )
+
+  def _check_do(self, do) -> None:
+    """Raises unless it sets variables that may be set, to finite numbers.
+
+    The values may lie outside of the domains: what counts is what was done.
+    """
+    if not isinstance(do, Mapping) or not do:
+      raise errors.UsageError(
+        f'the intervention is {do!r}; it must be a dict {{variable: value}} of '
+        'the variables that were set'
+      )
+    for name, value in do.items():
+      if name not in self.settings.columns or name == self.settings.target:
+        options = [*self.space.variables]
+        hint = errors.did_you_mean_or_options(str(name), options)
+        raise errors.UsageError(f'{name!r} cannot be set{hint}')
+      if not math.isfinite(interventions.to_float(value)):
+        raise errors.UsageError(
+          f'{name!r} is set to {value!r}; it must be a finite number'
+        )
+
+  def _carried_out(self, do, outcome) -> dict[str, float]:
+    """Returns the values that were set: those that were measured count."""
+    return {name: float(outcome.get(name, value)) for name, value in do.items()}
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+  return {name: float(value) for name, value in values.items()}
+
+
+def _present(values: Mapping[str, float]) -> dict[str, float]:
+  """Returns the values that are not missing."""
+  return {name: v for name, v in values.items() if not math.isnan(v)}
