@@ -157,21 +157,29 @@ class Policy:
           f'the observations have no column {name!r}{hint}'
         )
     rows = _rows(observations[names] if columns else observations, names)
-    size = intervention_sets.max_size(problem)
-    if size not in self._functions:
-      self._functions[size] = host_policy.compiled(
+    functions = self.functions(intervention_sets.max_size(problem))
+    return Session(functions, problem, names, rows, num_interventions, seed)
+
+  def functions(self, max_set_size: int) -> base.PolicyFunctions:
+    """Returns functions on numpy arrays, with which `Session` acts.
+
+    They compile when they are first called, once for each shape of problem.
+
+    Args:
+      max_set_size: number of variables that one intervention sets at most.
+    """
+    if max_set_size not in self._functions:
+      self._functions[max_set_size] = host_policy.compiled(
         lambda params: trained.trained(
           self._network,
           params,
           ('learned',),
-          size,
+          max_set_size,
           action_distribution.sample,
         ),
         self._params,
       )(self._params)
-    return Session(
-      self._functions[size], problem, names, rows, num_interventions, seed
-    )
+    return self._functions[max_set_size]
 
 
 class Session:

@@ -1,0 +1,438 @@
+"""Suggestions of a trained policy for a study.
+
+The policy proposes. A proposal that the space does not allow moves to the
+nearest intervention that it does allow; one that is under way already, or close
+to one that failed, is drawn anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.stats import qmc
+
+from acme_cbo import types
+from acme_cbo.environments import problem as problem_lib
+from acme_cbo.infra import errors
+from acme_cbo.policies import base
+from acme_cbo.policies import policy as policy_lib
+from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
+from acme_cbo.study import space as space_lib
+from acme_cbo.study import state as state_lib
+
+# Draws of the policy per suggestion, until one is new.
+_MAX_DRAWS = 64
+# Distance from a failed experiment on the same variables, in shares of the
+# domains, within which another one is likely to fail as well.
+_NEAR = 0.05
+# Distance below which two interventions under way are the same.
+_SAME = 0.01
+# Without passive records the first experiments are spread over the domains, and
+# their outcomes stand in for records.
+_NUM_SPREAD = 3
+
+
+class Evidence(NamedTuple):
+  """Evidence of a study, as a policy is shown it.
+
+  Attributes:
+    problem: target, domains, allowed sets, costs and budget.
+    observations: [N, D] records, missing values filled in.
+    steps: (intervention, outcome [D]) of each experiment.
+    num_interventions: T, number of experiments that are planned.
+  """
+
+  problem: types.Problem
+  observations: np.ndarray
+  steps: tuple[tuple[types.Intervention, np.ndarray], ...]
+  num_interventions: int
+
+
+class Adviser:
+  """Suggests, by a policy, the next interventions of a study."""
+
+  def __init__(self, policy: policy_lib.Policy):
+    """Wraps a policy.
+
+    Args:
+      policy: the policy that proposes interventions.
+    """
+    self._policy = policy
+    self._shown: Evidence | None = None
+    self._memory: Any = None
+
+  def suggest(
+    self,
+    state: state_lib.State,
+    number: int = 1,
+    only: Collection[str] | None = None,
+    fixed: Mapping[str, float] | None = None,
+  ) -> list[dict[str, float]]:
+    """Returns the next interventions; they differ from all that are pending.
+
+    Those that are pending count as experiments whose outcome is the mean of the
+    records (a constant liar: Ginsbourger, Le Riche and Carraro, "Kriging Is
+    Well-Suited to Parallelize Optimization", 2010, section 4).
+
+    Args:
+      state: state of the study.
+      number: number of interventions.
+      only: variables that they may set; all of the space by default.
+      fixed: {variable: value} that each of them sets.
+
+    Returns:
+      `number` interventions, {variable: value}.
+
+    Raises:
+      errors.UsageError: an argument is wrong, or nothing is left to suggest.
+    """
+    fixed = {} if fixed is None else dict(fixed)
+    sets = _restricted(state.space, only, fixed)
+    under_way = [one.do for one in state.pending]
+    for index in range(len(state.experiments), len(state.experiments) + number):
+      new = under_way[len(state.pending) :]
+      _check_means(state, sets, new)
+      draws = itertools.chain(
+        self._draws(state, sets, under_way, index),
+        _spread(state, sets, index),
+      )
+      under_way.append(_first_new(state, draws, under_way, fixed))
+    return under_way[len(state.pending) :]
+
+  def recommend(self, state: state_lib.State) -> int | None:
+    """Returns the number of the experiment that the policy holds to be best.
+
+    It is one whose intervention the space allows; None if there is none.
+    """
+    candidates = [one for one in state.observed if _is_allowed(state, one.do)]
+    shown = self._evidence(state, state.space.sets, [])
+    if not candidates or shown is None:
+      return None
+    functions = self._follow(shown)
+    intervention = functions.recommend(self._memory)
+
+    def distance(one):
+      made = _intervention(state, one.do)
+      if not np.array_equal(made.mask, intervention.mask):
+        return math.inf
+      # The policy computes in float32, which moves the values a little.
+      return np.abs(np.subtract(made.values, intervention.values)).max()
+
+    return min(candidates, key=distance).number
+
+  def causes(self, state: state_lib.State) -> dict[str, float]:
+    """Returns {variable: probability that it is a direct cause of the target}.
+
+    It is empty as long as there is nothing to learn from.
+    """
+    shown = self._evidence(state, state.space.sets, [])
+    if shown is None:
+      return {}
+    functions = self._follow(shown)
+    (belief,) = base.parent_probabilities(functions, self._memory).values()
+    return {
+      name: float(probability)
+      for name, probability in zip(state.settings.columns, belief, strict=True)
+      if name != state.settings.target
+    }
+
+  def _draws(self, state, sets, under_way, index):
+    """Yields proposals of the policy, its first choice first."""
+    shown = self._evidence(state, sets, under_way)
+    if shown is None:
+      return
+    functions = self._follow(shown)
+    key = jax.random.fold_in(jax.random.PRNGKey(state.settings.seed), index)
+    for draw in range(_MAX_DRAWS):
+      drawn = key if draw == 0 else jax.random.fold_in(key, draw)
+      mask, values = map(np.asarray, functions.choose(drawn, self._memory))
+      yield {
+        state.settings.columns[j]: float(values[j])
+        for j in np.flatnonzero(mask)
+      }
+
+  def _evidence(self, state, sets, under_way):
+    horizon = self._policy.metadata['horizon']
+    return evidence(
+      state,
+      sets,
+      under_way,
+      horizon['num_observations'],
+      horizon['num_interventions'],
+    )
+
+  def _follow(self, shown: Evidence) -> base.PolicyFunctions:
+    """Shows the policy the evidence; returns its functions."""
+    functions = self._policy.functions(
+      intervention_sets.max_size(shown.problem)
+    )
+    start = 0
+    if self._shown is not None and _extends(shown, self._shown):
+      start = len(self._shown.steps)
+    else:
+      self._memory = functions.init(
+        shown.problem, shown.observations, shown.num_interventions
+      )
+    # An interruption in between leaves a memory that nothing extends.
+    self._shown = None
+    for step in range(start, len(shown.steps)):
+      self._memory = functions.observe(self._memory, step, *shown.steps[step])
+    self._shown = shown
+    return functions
+
+
+def evidence(
+  state: state_lib.State,
+  sets: Sequence[frozenset[str]],
+  under_way: Sequence[Mapping[str, float]],
+  max_observations: int,
+  horizon: int,
+) -> Evidence | None:
+  """Returns what a policy is shown of a study.
+
+  Args:
+    state: state of the study.
+    sets: sets of variables that may be set next, of those of the space.
+    under_way: interventions whose outcome is not known yet.
+    max_observations: largest number of records; of more, it is this many at
+      random, always the same.
+    horizon: number of experiments to plan with where the study has no limit.
+
+  Returns:
+    The `Evidence`, or None if there is too little to learn from.
+  """
+  settings = state.settings
+  observed = state.observed
+  outcomes = np.array(
+    [
+      [one.outcome.get(name, math.nan) for name in settings.columns]
+      for one in observed
+    ]
+  ).reshape(-1, len(settings.columns))
+  records = state.records
+  if len(records) < 2:
+    if len(observed) < _NUM_SPREAD:
+      return None
+    records = np.concatenate([records, outcomes[:_NUM_SPREAD]])
+  if len(records) > max_observations:
+    rng = np.random.default_rng(settings.seed)
+    records = records[np.sort(rng.permutation(len(records))[:max_observations])]
+  middle = _middle(state, records, outcomes)
+  records = np.where(np.isnan(records), middle, records)
+  outcomes = np.where(np.isnan(outcomes), middle, outcomes)
+  steps = [
+    (_intervention(state, one.do), outcome)
+    for one, outcome in zip(observed, outcomes, strict=True)
+  ]
+  for do in under_way:
+    intervention = _intervention(state, do)
+    outcome = np.where(intervention.mask, intervention.values, middle)
+    steps.append((intervention, outcome))
+  return Evidence(
+    _problem(state, sets),
+    records,
+    tuple(steps),
+    _planned(state, len(steps), horizon),
+  )
+
+
+def _problem(state, sets) -> types.Problem:
+  """Returns the problem of a study, in the variables' own units."""
+  settings, variables = state.settings, state.space.variables
+  domains = {name: (one.low, one.high) for name, one in variables.items()}
+  failed = math.fsum(state.cost(one.do) for one in state.failed)
+  budget = None
+  if settings.budget is not None:
+    # An experiment without an outcome is not shown, but has been paid for.
+    budget = max(settings.budget - failed, 1e-9)
+  problem = problem_lib.make(
+    settings.columns,
+    settings.target,
+    settings.goal,
+    domains,
+    1,
+    {name: one.cost for name, one in variables.items()},
+  )
+  allowed = {*sets}
+  return problem._replace(
+    sets=np.array(
+      [
+        [name in one and one in allowed for name in settings.columns]
+        for one in state.space.sets
+      ]
+    ),
+    budget=np.float64(np.inf if budget is None else budget),
+  )
+
+
+def _planned(state, num_steps, horizon) -> int:
+  """Returns the number T of experiments that the policy plans with."""
+  settings = state.settings
+  planned = horizon
+  if settings.experiments is not None:
+    planned = settings.experiments
+  elif settings.budget is not None:
+    cheapest = min(map(state.cost, state.space.sets))
+    planned = min(planned, max(1, int(settings.budget / cheapest * (1 + 1e-9))))
+  # More were made than planned: in tens, because each number is compiled.
+  return planned if num_steps < planned else 10 * (num_steps // 10 + 1)
+
+
+def _extends(shown: Evidence, before: Evidence) -> bool:
+  """Returns whether evidence only adds steps to what was shown before."""
+
+  def same(a, b):
+    return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
+
+  return (
+    len(shown.steps) >= len(before.steps)
+    and same(shown.steps[: len(before.steps)], before.steps)
+    and same(shown._replace(steps=()), before._replace(steps=()))
+  )
+
+
+def _restricted(
+  space: space_lib.Space,
+  only: Collection[str] | None,
+  fixed: Mapping[str, float],
+) -> list[frozenset[str]]:
+  """Returns the sets of a space that the arguments of `suggest` leave."""
+  if isinstance(only, str):
+    raise errors.UsageError(f'only={only!r} must be a list of names')
+  for name in (*(only or ()), *fixed):
+    if name not in space.variables:
+      hint = errors.did_you_mean_or_options(str(name), [*space.variables])
+      raise errors.UsageError(f'{name!r} is no variable that may be set{hint}')
+  for name, value in fixed.items():
+    if not space.variables[name].allows(interventions.to_float(value)):
+      raise errors.UsageError(
+        f'{name!r} is fixed at {value!r}; it must be '
+        f'{space.variables[name].describe()}'
+      )
+  allowed = space.variables.keys() if only is None else {*only, *fixed}
+  sets = [one for one in space.sets if fixed.keys() <= one <= allowed]
+  if not sets:
+    raise errors.UsageError(
+      'no allowed set of variables is left: '
+      + ', '.join(
+        text
+        for text, given in (
+          (f'only {sorted(only or ())}', only is not None),
+          (f'with {sorted(fixed)}', fixed),
+        )
+        if given
+      )
+    )
+  return sets
+
+
+def _check_means(state, sets, new) -> None:
+  """Raises if the budget, or the number of experiments, is used up."""
+  settings = state.settings
+  limit = settings.experiments
+  if limit is not None and state.num_made + len(new) >= limit:
+    raise errors.UsageError(
+      f'all {limit} experiments are made or under way; raise the number of '
+      'experiments to go on'
+    )
+  left = _left(state, new)
+  cheapest = min(map(state.cost, sets))
+  if not intervention_sets.is_within_budget(left, cheapest):
+    raise errors.UsageError(
+      f'the budget is spent: {left:g} of {settings.budget:g} is left, and the '
+      f'cheapest experiment costs {cheapest:g}'
+    )
+
+
+def _left(state, new) -> float:
+  """Returns the rest of the budget."""
+  if state.settings.budget is None:
+    return math.inf
+  spent = math.fsum([state.spent, *map(state.cost, new)])
+  return state.settings.budget - spent
+
+
+def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
+  """Returns the first proposal that is allowed, new, and not near a failure.
+
+  One near a failure is returned if there is no other.
+  """
+  left = _left(state, under_way[len(state.pending) :])
+  near_failure = None
+  for draw in draws:
+    do = state.space.nearest({**draw, **fixed}, fixed)
+    if do is None or not intervention_sets.is_within_budget(
+      left, state.cost(do)
+    ):
+      continue
+    if any(_distance(state.space, do, other) < _SAME for other in under_way):
+      continue
+    if all(_distance(state.space, do, one.do) >= _NEAR for one in state.failed):
+      return do
+    near_failure = near_failure or do
+  if near_failure is None:
+    raise errors.UsageError(
+      f'nothing new to suggest: {2 * _MAX_DRAWS} proposals were under way '
+      'already, or violated a constraint; report outcomes, or widen the domains'
+    )
+  return near_failure
+
+
+def _distance(space, do, other) -> float:
+  """Returns the largest distance, in shares of domains, or infinity."""
+  if do.keys() != other.keys():
+    return math.inf
+  return max(
+    abs(value - other[name])
+    / (space.variables[name].high - space.variables[name].low)
+    for name, value in do.items()
+  )
+
+
+def _spread(state, sets, index):
+  """Yields interventions that are spread over the sets and domains."""
+  variables = state.space.variables
+  seed = state.settings.seed
+  order = np.random.default_rng(seed).permutation(len(sets))
+  sampler = qmc.Sobol(len(variables), rng=np.random.default_rng(seed))
+  for point in sampler.random(index + _MAX_DRAWS)[index:]:
+    names = sets[order[index % len(sets)]]
+    yield {
+      name: one.low + (one.high - one.low) * share
+      for (name, one), share in zip(variables.items(), point, strict=True)
+      if name in names
+    }
+    index += 1
+
+
+def _is_allowed(state, do) -> bool:
+  """Returns whether the space has such an intervention, up to its steps."""
+  variables = state.space.variables
+  return frozenset(do) in state.space.sets and all(
+    variables[name].low <= value <= variables[name].high
+    for name, value in do.items()
+  )
+
+
+def _intervention(state, do) -> types.Intervention:
+  return interventions.from_names(do, state.settings.columns)
+
+
+def _middle(state, records, outcomes) -> np.ndarray:
+  """Returns [D] medians of all values, which stand in for missing ones."""
+  rows = np.concatenate([records, outcomes])
+  middle = np.zeros(rows.shape[1])
+  for j, name in enumerate(state.settings.columns):
+    present = rows[~np.isnan(rows[:, j]), j]
+    if present.size:
+      middle[j] = np.median(present)
+    elif name in state.space.variables:
+      one = state.space.variables[name]
+      middle[j] = (one.low + one.high) / 2
+  return middle

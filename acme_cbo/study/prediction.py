@@ -1,0 +1,180 @@
+"""Predictions of E[Y | do] from the experiments of a study.
+
+Each set of variables that was intervened on has a Gaussian process of its own;
+their hyperparameters are shared, and predictions are averaged over samples of
+them. Before any experiment on a set, its interventions are expected to do
+nothing, give or take the amplitude of the processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+from acme_cbo.policies.baselines import gaussian_processes as gp
+from acme_cbo.study import state as state_lib
+
+# Probability that an interval contains what it is of.
+COVERAGE = 0.9
+# Factor of the standard deviations of E[Y | do], by which the intervals of
+# simulated studies attain their coverage.
+_STRETCH = 1.0
+# Length scale of the prior mode, in shares of a domain.
+_LENGTH = 0.3
+# Rows and points are padded to one of these numbers: each is compiled once.
+_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+# Distance, in shares of domains, that leaves no correlation: length scales are
+# at most 1e3.
+_APART = 1e6
+
+
+class Prediction(NamedTuple):
+  """Prediction of the target under an intervention, in its own units.
+
+  Attributes:
+    mean: expected target.
+    deviation: standard deviation of the expected target.
+    noise: standard deviation of an outcome around the expected target.
+  """
+
+  mean: float
+  deviation: float
+  noise: float
+
+  @property
+  def interval(self) -> tuple[float, float]:
+    """Interval of the expected target, of the coverage `COVERAGE`."""
+    return self._interval(self.deviation)
+
+  @property
+  def outcome_interval(self) -> tuple[float, float]:
+    """Interval of the next outcome, of the coverage `COVERAGE`."""
+    return self._interval(float(np.hypot(self.deviation, self.noise)))
+
+  def _interval(self, deviation):
+    half = stats.norm.ppf((1 + COVERAGE) / 2) * deviation
+    return self.mean - half, self.mean + half
+
+
+class Model:
+  """Model of E[Y | do], fitted to the experiments of a study."""
+
+  def __init__(self, state: state_lib.State):
+    """Fits the model.
+
+    Args:
+      state: state of the study, with an experiment or two records.
+    """
+    self._state = state
+    self._sets: dict[frozenset[str], int] = {}
+    settings = state.settings
+    column = settings.columns.index(settings.target)
+    passive = state.records[:, column]
+    observed = state.observed
+    outcomes = np.array([one.outcome[settings.target] for one in observed])
+    basis = passive if len(passive) >= 2 else np.append(passive, outcomes)
+    self._location = float(np.mean(basis))
+    self._scale = float(np.std(basis, ddof=1)) if len(basis) > 1 else 1.0
+    # The target may be constant as long as nothing is set.
+    if not self._scale > 1e-9 * max(abs(self._location), 1e-300):
+      spread = float(np.std(outcomes)) if len(outcomes) > 1 else 0.0
+      self._scale = spread or 1.0
+    self._passive = passive
+    points = self._points([one.do for one in observed])
+    size = _padded(len(observed))
+    self._data = gp.Data(
+      gp.Points(*(_pad(leaf, size) for leaf in points)),
+      _pad((outcomes - self._location) / self._scale, size),
+      np.arange(size) < len(observed),
+    )
+    self._columns = np.ones(len(state.space.variables), bool)
+    prior = gp.prior_mode(self._columns, _LENGTH)
+    with jax.enable_x64(True):
+      mode = gp.fit(self._columns, self._data, prior)
+      self._samples = gp.sample(self._columns, self._data, prior, mode)
+
+  def predict(
+    self, interventions: Sequence[Mapping[str, float]]
+  ) -> list[Prediction]:
+    """Predicts the target under interventions.
+
+    Args:
+      interventions: {variable: value} of each.
+
+    Returns:
+      A `Prediction` of each.
+    """
+    points = self._points(interventions)
+    size = _padded(len(interventions))
+    points = gp.Points(*(_pad(leaf, size) for leaf in points))
+    with jax.enable_x64(True):
+      means, deviations = map(
+        np.asarray,
+        _predict(self._samples.parameters, self._columns, self._data, points),
+      )
+    weights = np.exp(self._samples.log_weight)
+    mean = weights @ means
+    variance = weights @ (deviations**2 + means**2) - mean**2
+    deviation = _STRETCH * np.sqrt(np.maximum(variance, 0))
+    noise = np.sqrt(weights @ np.exp(2 * self._samples.parameters.noise))
+    return [
+      Prediction(
+        self._location + self._scale * float(mean[i]),
+        self._scale * float(deviation[i]),
+        self._scale * float(noise),
+      )
+      for i in range(len(interventions))
+    ]
+
+  def predict_nothing(self) -> Prediction | None:
+    """Predicts the target under no intervention, from the passive records.
+
+    None if there are fewer than two.
+    """
+    n = len(self._passive)
+    if n < 2:
+      return None
+    deviation = float(np.std(self._passive, ddof=1))
+    # Student's distribution, expressed by the normal one's quantile.
+    share = (1 + COVERAGE) / 2
+    widening = stats.t.ppf(share, n - 1) / stats.norm.ppf(share)
+    return Prediction(
+      float(np.mean(self._passive)),
+      float(widening * deviation / np.sqrt(n)),
+      deviation,
+    )
+
+  def _points(self, interventions) -> gp.Points:
+    variables = self._state.space.variables
+    inputs = np.zeros((len(interventions), len(variables)))
+    for i, do in enumerate(interventions):
+      group = self._sets.setdefault(frozenset(do), len(self._sets))
+      inputs[i] = _APART * group
+      for j, (name, one) in enumerate(variables.items()):
+        if name in do:
+          inputs[i, j] += (do[name] - one.low) / (one.high - one.low)
+    zeros = np.zeros(len(interventions))
+    return gp.Points(inputs, zeros, zeros)
+
+
+@jax.jit
+def _predict(parameters, columns, data, points):
+  """Returns [K, P] means and deviations, one row per sample."""
+
+  def of_one(one):
+    return gp.predict(gp.process(one, columns, data), data, points)
+
+  return jax.vmap(of_one)(parameters)
+
+
+def _padded(number: int) -> int:
+  return next((size for size in _SIZES if size >= number), number)
+
+
+def _pad(array: np.ndarray, size: int) -> np.ndarray:
+  padding = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
+  return np.pad(array, padding)
