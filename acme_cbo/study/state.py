@@ -18,6 +18,7 @@ that a study that is opened again is the study that was left.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -39,6 +40,15 @@ CHANGEABLE = (
   'experiments',
 )
 _MAX_EXPERIMENTS = 1_000
+# Exceptions that a payload of a wrong form causes.
+_DAMAGED = (
+  AttributeError,
+  KeyError,
+  IndexError,
+  OverflowError,
+  TypeError,
+  ValueError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +183,13 @@ class State:
     self.num_events = 0
     self._records: dict[int, np.ndarray] = {}
 
+  def copy(self) -> State:
+    """Returns a state that changes independently of this one."""
+    copied = copy.copy(self)
+    copied.experiments = dict(self.experiments)
+    copied._records = dict(self._records)
+    return copied
+
   @property
   def records(self) -> np.ndarray:
     """Passive records: [N, D], NaN where a value is missing."""
@@ -254,17 +271,21 @@ class State:
       arguments['rows'] = rows
     try:
       handlers[kind](**payload, **arguments)
-    except (TypeError, KeyError) as error:
+    except errors.UsageError:
+      raise
+    except _DAMAGED as error:
       raise errors.UsageError(
         f'event {self.num_events} ({kind}) is damaged: {error}'
       ) from error
     self.num_events += 1
 
-  def _created(self, **settings):
+  def _created(self, *, records=None, rows=None, **settings):
     for name in ('columns', 'constraints'):
       settings[name] = tuple(settings.get(name, ()))
     created = Settings(**settings)
     self.space, self.settings = created.space(), created
+    if records is not None:
+      self._added(**records, rows=rows)
 
   def _changed(self, **settings):
     for name in settings:
@@ -278,24 +299,29 @@ class State:
 
   def _added(self, *, interventions, rows):
     names = self.settings.columns
-    if (
-      rows.ndim != 2
-      or rows.shape[1] != len(names)
-      or (len(interventions) != len(rows))
-    ):
-      raise errors.UsageError(
-        f'event {self.num_events} has rows of the shape {rows.shape}; they '
-        f'must have {len(names)} columns'
-      )
+    if rows is None or rows.ndim != 2 or rows.shape[1] != len(names):
+      raise errors.UsageError(f'the records need {len(names)} columns')
     made = []
-    for row, do_names in zip(rows, interventions, strict=True):
-      outcome = _present(dict(zip(names, map(float, row), strict=True)))
-      do = {name: outcome[name] for name in do_names}
+    is_passive = np.ones(len(rows), bool)
+    for text, set_names in interventions.items():
+      index = int(text)
+      if str(index) != text or index < 0:
+        raise ValueError(f'{text!r} is no number of a row')
+      row = rows[index]
+      outcome = {
+        name: float(value)
+        for name, value in zip(names, row, strict=True)
+        if not math.isnan(value)
+      }
+      do = {name: outcome[name] for name in set_names}
+      self._check_do(do)
       self._check_outcome(outcome)
-      if do:
-        made.append((do, outcome))
-    passive = np.array([not do_names for do_names in interventions], bool)
-    self._records[self.num_events] = rows[passive]
+      made.append((do, outcome))
+      is_passive[index] = False
+    target = rows[:, names.index(self.settings.target)]
+    if not np.isfinite(target).all() or np.isinf(rows).any():
+      raise errors.UsageError('the records have targets that are not finite')
+    self._records[self.num_events] = rows[is_passive]
     for do, outcome in made:
       self._begin(do, status='observed', outcome=outcome)
 
@@ -451,8 +477,3 @@ class State:
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:
   return {name: float(value) for name, value in values.items()}
-
-
-def _present(values: Mapping[str, float]) -> dict[str, float]:
-  """Returns the values that are not missing."""
-  return {name: v for name, v in values.items() if not math.isnan(v)}

@@ -1,0 +1,535 @@
+"""Studies: the next experiment on one's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+import dataclasses
+import numbers
+import os
+from typing import Any
+import uuid
+
+import numpy as np
+import pandas as pd
+
+from acme_cbo.infra import errors
+from acme_cbo.policies import policy as policy_lib
+from acme_cbo.study import adviser as adviser_lib
+from acme_cbo.study import event_log
+from acme_cbo.study import prediction as prediction_lib
+from acme_cbo.study import records as records_lib
+from acme_cbo.study import state as state_lib
+
+# Suggestions of one call.
+_MAX_SUGGESTIONS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """A suggested experiment.
+
+  Attributes:
+    number: number of the experiment, to report its outcome by.
+    do: {variable: value to set it to}.
+    prediction: prediction of the target under it, or None as long as there is
+      nothing to predict from.
+  """
+
+  number: int
+  do: dict[str, float | bool]
+  prediction: prediction_lib.Prediction | None = None
+
+
+class Study:
+  """Experiments on one system, suggested one after another, or several at once.
+
+  A study is a log of events in one file, or in a database that several people
+  share: every call reads what is new there, and every change is stored before
+  the call returns.
+
+  Attributes:
+    log: the log of events.
+    warnings: sentences about the tables that were read by this object.
+
+  Example:
+    >>> import acme_cbo, tempfile
+    >>> system = acme_cbo.SCM.named('toy')
+    >>> path = tempfile.mkdtemp() + '/toy.study'
+    >>> study = acme_cbo.Study.create(
+    ...   path, data=system.sample(100), target='Y', goal='minimize',
+    ...   variables={'X': {'domain': (-5, 5)}, 'Z': {'domain': (-5, 20)}})
+    >>> for step in range(10):
+    ...   trial, = study.suggest()
+    ...   outcome = system.sample(1, trial.do, seed=step + 1).iloc[0]
+    ...   study.observe(trial, outcome)
+    >>> best = study.recommend()
+    >>> sorted(best.do)
+    ['Z']
+  """
+
+  def __init__(self, log: event_log.EventLog):
+    """Use `create` or `open`."""
+    self.log = log
+    self.warnings: list[str] = []
+    self._current = state_lib.State()
+    self._adviser: adviser_lib.Adviser | None = None
+    self._model: tuple[int, prediction_lib.Model] | None = None
+
+  @classmethod
+  def create(
+    cls,
+    location: str | os.PathLike[str],
+    *,
+    target: str,
+    variables: Mapping[str, Mapping[str, Any]],
+    data: pd.DataFrame | str | os.PathLike[str] | None = None,
+    goal: str = 'maximize',
+    interventions: Any = None,
+    constraints: Sequence[str] = (),
+    budget: float | None = None,
+    experiments: int | None = None,
+    columns: Sequence[str] | None = None,
+    seed: int = 0,
+    policy: str | os.PathLike[str] | None = None,
+    name: str = 'study',
+  ) -> Study:
+    """Creates a study.
+
+    Args:
+      location: path of a file that does not exist, or the URL of a PostgreSQL
+        database, postgresql+psycopg://USER:PASSWORD@HOST/DATABASE.
+      target: name of the variable to optimize.
+      variables: {name: settings} of the variables that may be set: `domain`,
+        (low, high), and optionally `step`; or `values`, a list; and `cost`.
+      data: table of passive records, a DataFrame or a CSV, TSV or Excel file. A
+        column `intervention_targets` names what was set in past experiments.
+      goal: 'maximize' or 'minimize'.
+      interventions: which variables may be set together: {'max_size': 2},
+        {'sets': [['a'], ['a', 'b']]}, or 'all'; one at a time by default.
+      constraints: linear constraints, such as '2*a + b <= 10'.
+      budget: maximum total cost of the experiments; unlimited by default.
+      experiments: maximum number of experiments; unlimited by default.
+      columns: names of the variables, those that are only watched among them;
+        all numeric columns of the data by default.
+      seed: seed of all suggestions.
+      policy: directory of a policy, or of a run; the shipped one by default.
+      name: name of the study, where a database holds several.
+
+    Raises:
+      UsageError: an argument cannot be used, or the study exists.
+      PeerError: the database server cannot be reached.
+    """
+    warnings: tuple[str, ...] = ()
+    table = None
+    if data is not None:
+      table = records_lib.read(
+        data,
+        target=target,
+        settable=[*variables],
+        variables=columns,
+      )
+      columns, warnings = table.variables, table.warnings
+    elif columns is None:
+      columns = [*variables, target]
+    payload = _plain(
+      {
+        'target': target,
+        'goal': goal,
+        'columns': columns,
+        'variables': variables,
+        'interventions': interventions,
+        'constraints': constraints,
+        'budget': budget,
+        'experiments': experiments,
+        'seed': seed,
+        'policy': '' if policy is None else os.fspath(policy),
+      }
+    )
+    if table is not None:
+      payload['records'] = _table_payload(table)
+    state_lib.State().apply(
+      'created', payload, None if table is None else table.values
+    )
+    study = cls(
+      event_log.EventLog.create(
+        location,
+        payload,
+        name=name,
+        blob=None if table is None else event_log.pack_array(table.values),
+      )
+    )
+    study.warnings += warnings
+    return study
+
+  @classmethod
+  def open(
+    cls, location: str | os.PathLike[str], *, name: str = 'study'
+  ) -> Study:
+    """Opens a study.
+
+    Args:
+      location: as for `create`.
+      name: as for `create`.
+
+    Raises:
+      UsageError: there is no such study, or it is damaged.
+      PeerError: the database server cannot be reached.
+    """
+    study = cls(event_log.EventLog.open(location, name=name))
+    study._state()
+    return study
+
+  def suggest(
+    self,
+    number: int = 1,
+    *,
+    only: Collection[str] | None = None,
+    fixed: Mapping[str, float] | None = None,
+  ) -> list[Trial]:
+    """Suggests the next experiments, and stores them as pending.
+
+    Args:
+      number: number of experiments to carry out at once.
+      only: variables that they may set; all by default.
+      fixed: {variable: value} that each of them sets.
+
+    Returns:
+      `number` different trials, aware of each other and of those pending.
+
+    Raises:
+      UsageError: an argument is wrong, or nothing is left to suggest.
+    """
+    if not isinstance(number, numbers.Integral) or not (
+      1 <= number <= _MAX_SUGGESTIONS
+    ):
+      raise errors.UsageError(
+        f'{number!r} suggestions; ask for 1 to {_MAX_SUGGESTIONS} at once'
+      )
+
+    def decide(state):
+      made = self._advise(state).suggest(state, int(number), only, fixed)
+      return {'suggestions': made}
+
+    state = self._append('suggested', decide)
+    return [
+      self._trial(state, one)
+      for one in [*state.experiments.values()][-int(number) :]
+    ]
+
+  def observe(
+    self,
+    trial: Trial | int | None,
+    outcome: Mapping[str, float] | pd.Series,
+    do: Mapping[str, float] | None = None,
+  ) -> int:
+    """Stores the outcome of an experiment.
+
+    Args:
+      trial: the trial or its number; None for an experiment that the study did
+        not suggest.
+      outcome: {variable: value} with the target; of variables that were set,
+        the values that were measured count.
+      do: {variable: value} that was set; those of the trial by default.
+
+    Returns:
+      The number of the experiment.
+
+    Raises:
+      UsageError: an argument is wrong.
+    """
+    payload: dict[str, Any] = {'outcome': _named(outcome)}
+    if trial is not None:
+      payload['experiment'] = _number(trial)
+    if do is not None:
+      payload['do'] = _named(do)
+    if trial is None and do is None:
+      raise errors.UsageError('name the trial, or give do={variable: value}')
+    state = self._append('observed', lambda state: payload)
+    return payload.get('experiment', len(state.experiments))
+
+  def fail(
+    self,
+    trial: Trial | int | None,
+    reason: str = '',
+    do: Mapping[str, float] | None = None,
+  ) -> None:
+    """Stores that an experiment has failed: it has no outcome.
+
+    Args:
+      trial: the trial or its number; None for one that was not suggested.
+      reason: why, for the record.
+      do: {variable: value} that was set, of one that was not suggested.
+    """
+    payload: dict[str, Any] = {'reason': reason}
+    if trial is not None:
+      payload['experiment'] = _number(trial)
+    else:
+      payload['do'] = _named(do)
+    self._append('failed', lambda state: payload)
+
+  def abandon(self, trial: Trial | int, reason: str = '') -> None:
+    """Stores that a suggestion will not be carried out.
+
+    Args:
+      trial: the trial or its number.
+      reason: why, for the record.
+    """
+    payload = {'experiment': _number(trial), 'reason': reason}
+    self._append('abandoned', lambda state: payload)
+
+  def amend(
+    self,
+    trial: Trial | int,
+    outcome: Mapping[str, float] | None = None,
+    do: Mapping[str, float] | None = None,
+  ) -> None:
+    """Corrects an experiment; the log keeps what was stored before.
+
+    Args:
+      trial: the trial or its number.
+      outcome: {variable: value} of the variables to correct.
+      do: {variable: value} that was really set, all of it.
+    """
+    payload: dict[str, Any] = {'experiment': _number(trial)}
+    if outcome is not None:
+      payload['outcome'] = _named(outcome)
+    if do is not None:
+      payload['do'] = _named(do)
+    self._append('amended', lambda state: payload)
+
+  def withdraw(
+    self,
+    trial: Trial | int | None = None,
+    *,
+    records: int | None = None,
+    reason: str = '',
+  ) -> None:
+    """Withdraws an experiment, or a table of records; the log keeps it.
+
+    Args:
+      trial: the trial or its number.
+      records: number of the event that added the records.
+      reason: why, for the record.
+    """
+    payload: dict[str, Any] = {'reason': reason}
+    if trial is not None:
+      payload['experiment'] = _number(trial)
+    if records is not None:
+      payload['records'] = records
+    self._append('withdrawn', lambda state: payload)
+
+  def add_records(self, data: pd.DataFrame | str | os.PathLike[str]) -> None:
+    """Adds passive records and past experiments; see `create`.
+
+    Args:
+      data: table with the variables of the study as columns. A variable other
+        than the target may be missing.
+    """
+    settings = self._state().settings
+    table = records_lib.read(
+      data, target=settings.target, settable=(), variables=None
+    )
+    place = {name: j for j, name in enumerate(table.variables)}
+    values = np.full((len(table.values), len(settings.columns)), np.nan)
+    for j, name in enumerate(settings.columns):
+      if name in place:
+        values[:, j] = table.values[:, place[name]]
+    self.warnings += table.warnings
+    payload = _table_payload(table)
+    self._append(
+      'records', lambda state: payload, event_log.pack_array(values), values
+    )
+
+  def change(self, **settings: Any) -> None:
+    """Changes settings: goal, variables, interventions, constraints, ...
+
+    Args:
+      **settings: new values of arguments of `create`: `goal`, `variables`,
+        `interventions`, `constraints`, `budget`, `experiments`.
+    """
+    payload = _plain(settings)
+    self._append('changed', lambda state: payload)
+
+  def predict(self, do: Mapping[str, float]) -> prediction_lib.Prediction:
+    """Predicts the target under an intervention.
+
+    Args:
+      do: {variable: value}; it need not be an allowed one.
+
+    Raises:
+      UsageError: there is nothing to predict from, or `do` is wrong.
+    """
+    state = self._state()
+    do = _named(do)
+    for name in do:
+      if name not in state.space.variables:
+        hint = errors.did_you_mean_or_options(
+          str(name), [*state.space.variables]
+        )
+        raise errors.UsageError(
+          f'{name!r} is no variable that may be set{hint}'
+        )
+    if not do or not all(np.isfinite([*do.values()])):
+      raise errors.UsageError(
+        'give one or more finite values: {variable: value}'
+      )
+    model = self._fitted(state)
+    if model is None:
+      raise errors.UsageError(
+        'there is nothing to predict from; add records or outcomes'
+      )
+    return model.predict([do])[0]
+
+  def causes(self) -> dict[str, float]:
+    """Returns {variable: probability that it causes the target directly}."""
+    state = self._state()
+    return self._advise(state).causes(state)
+
+  def pending(self) -> list[Trial]:
+    """Returns the trials whose outcome is awaited."""
+    state = self._state()
+    return [self._trial(state, one) for one in state.pending]
+
+  def to_frame(self) -> pd.DataFrame:
+    """Returns a row for each experiment: status, what was set, and outcome."""
+    state = self._state()
+    rows = [
+      {
+        'number': one.number,
+        'status': one.status,
+        'suggested': one.is_suggested,
+        'intervention_targets': ';'.join(one.do),
+        **{
+          name: one.outcome.get(name, one.do.get(name, np.nan))
+          for name in state.settings.columns
+        },
+        'reason': one.reason,
+      }
+      for one in state.experiments.values()
+    ]
+    columns = [
+      *('number', 'status', 'suggested', 'intervention_targets'),
+      *state.settings.columns,
+      'reason',
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+  def _state(self) -> state_lib.State:
+    """Returns the state after all events that are stored now."""
+    for event in self.log.read(after=self._current.num_events - 1):
+      self._current = self._after(event)
+    return self._current
+
+  def _after(self, event: event_log.Event) -> state_lib.State:
+    """Returns the current state, changed by one more event."""
+    state = self._current.copy()
+    rows = None
+    try:
+      if event.blob is not None:
+        rows = event_log.unpack_array(event.blob)
+      state.apply(event.kind, event.payload, rows)
+    except errors.UsageError as error:
+      raise errors.UsageError(
+        f'event {event.number} of {self.log.where} cannot be used: {error}'
+      ) from error
+    return state
+
+  def _append(
+    self,
+    kind: str,
+    decide: Callable[[state_lib.State], dict[str, Any]],
+    blob: bytes | None = None,
+    rows: np.ndarray | None = None,
+  ) -> state_lib.State:
+    """Appends an event, decided anew whenever somebody else was faster.
+
+    Args:
+      kind: kind of the event.
+      decide: state -> payload.
+      blob: attachment of the event, with its `rows`.
+      rows: rows of a table.
+
+    Returns:
+      The state after the event.
+    """
+    id = uuid.uuid4().hex
+    while True:
+      state = self._state()
+      payload = decide(state)
+      after = state.copy()
+      after.apply(kind, payload, rows)  # Raises before anything is stored.
+      try:
+        self.log.append(kind, payload, state.num_events, blob, id=id)
+      except event_log.Conflict:
+        continue
+      self._current = after
+      return after
+
+  def _advise(self, state: state_lib.State) -> adviser_lib.Adviser:
+    if self._adviser is None:
+      self._adviser = adviser_lib.Adviser(
+        policy_lib.load_policy(state.settings.policy or None)
+      )
+    return self._adviser
+
+  def _fitted(self, state: state_lib.State) -> prediction_lib.Model | None:
+    """Returns the model of the target, fitted to the latest outcomes."""
+    if len(state.records) < 2 and not state.observed:
+      return None
+    if self._model is None or self._model[0] != state.num_events:
+      self._model = state.num_events, prediction_lib.Model(state)
+    return self._model[1]
+
+  def _trial(self, state: state_lib.State, one: state_lib.Experiment) -> Trial:
+    model = self._fitted(state)
+    return Trial(
+      one.number,
+      {
+        name: bool(value) if state.space.variables[name].is_bool else value
+        for name, value in one.do.items()
+      },
+      model.predict([one.do])[0] if model else None,
+    )
+
+
+def _number(trial: Any) -> int:
+  """Returns the number of a trial."""
+  number = trial.number if isinstance(trial, Trial) else trial
+  if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+    raise errors.UsageError(
+      f'the trial is {trial!r}; name a trial of `suggest` or its number'
+    )
+  return int(number)
+
+
+def _named(values: Any) -> dict[str, Any]:
+  """Returns values by name as a plain dict; missing ones are left out."""
+  if isinstance(values, pd.Series):
+    values = values[values.notna()].to_dict()
+  if not isinstance(values, Mapping):
+    raise errors.UsageError(f'{values!r} must be a dict {{variable: value}}')
+  return {str(name): _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+  """Returns a value as JSON has it: lists, Python's numbers, texts."""
+  if isinstance(value, Mapping):
+    return {str(key): _plain(item) for key, item in value.items()}
+  if isinstance(value, np.ndarray):
+    return value.tolist()
+  if isinstance(value, np.generic):
+    return value.item()
+  if isinstance(value, Sequence | Set) and not isinstance(value, str):
+    return [_plain(item) for item in value]
+  return value
+
+
+def _table_payload(table: records_lib.Records) -> dict[str, Any]:
+  """Returns the payload of a table, whose values are a blob."""
+  return {
+    'interventions': {
+      str(i): list(names)
+      for i, names in enumerate(table.interventions)
+      if names
+    }
+  }
