@@ -371,9 +371,9 @@ def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
       left, state.cost(do)
     ):
       continue
-    if any(_distance(state.space, do, other) < _SAME for other in under_way):
+    if any(state.space.distance(do, other) < _SAME for other in under_way):
       continue
-    if all(_distance(state.space, do, one.do) >= _NEAR for one in state.failed):
+    if all(state.space.distance(do, one.do) >= _NEAR for one in state.failed):
       return do
     near_failure = near_failure or do
   if near_failure is None:
@@ -382,17 +382,6 @@ def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
       'already, or violated a constraint; report outcomes, or widen the domains'
     )
   return near_failure
-
-
-def _distance(space, do, other) -> float:
-  """Returns the largest distance, in shares of domains, or infinity."""
-  if do.keys() != other.keys():
-    return math.inf
-  return max(
-    abs(value - other[name])
-    / (space.variables[name].high - space.variables[name].low)
-    for name, value in do.items()
-  )
 
 
 def _spread(state, sets, index):

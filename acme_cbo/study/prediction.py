@@ -61,7 +61,12 @@ class Prediction(NamedTuple):
 
 
 class Model:
-  """Model of E[Y | do], fitted to the experiments of a study."""
+  """Model of E[Y | do], fitted to the experiments of a study.
+
+  Attributes:
+    scale: standard deviation of the target without interventions, or of its
+      outcomes.
+  """
 
   def __init__(self, state: state_lib.State):
     """Fits the model.
@@ -78,17 +83,17 @@ class Model:
     outcomes = np.array([one.outcome[settings.target] for one in observed])
     basis = passive if len(passive) >= 2 else np.append(passive, outcomes)
     self._location = float(np.mean(basis))
-    self._scale = float(np.std(basis, ddof=1)) if len(basis) > 1 else 1.0
+    self.scale = float(np.std(basis, ddof=1)) if len(basis) > 1 else 1.0
     # The target may be constant as long as nothing is set.
-    if not self._scale > 1e-9 * max(abs(self._location), 1e-300):
+    if not self.scale > 1e-9 * max(abs(self._location), 1e-300):
       spread = float(np.std(outcomes)) if len(outcomes) > 1 else 0.0
-      self._scale = spread or 1.0
+      self.scale = spread or 1.0
     self._passive = passive
     points = self._points([one.do for one in observed])
     size = _padded(len(observed))
     self._data = gp.Data(
       gp.Points(*(_pad(leaf, size) for leaf in points)),
-      _pad((outcomes - self._location) / self._scale, size),
+      _pad((outcomes - self._location) / self.scale, size),
       np.arange(size) < len(observed),
     )
     self._columns = np.ones(len(state.space.variables), bool)
@@ -123,12 +128,42 @@ class Model:
     noise = np.sqrt(weights @ np.exp(2 * self._samples.parameters.noise))
     return [
       Prediction(
-        self._location + self._scale * float(mean[i]),
-        self._scale * float(deviation[i]),
-        self._scale * float(noise),
+        self._location + self.scale * float(mean[i]),
+        self.scale * float(deviation[i]),
+        self.scale * float(noise),
       )
       for i in range(len(interventions))
     ]
+
+  def joint(
+    self, interventions: Sequence[Mapping[str, float]]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicts expected targets jointly.
+
+    Args:
+      interventions: P interventions, {variable: value}.
+
+    Returns:
+      [K] weights of the samples of the hyperparameters, [K, P] expected targets
+      and [K, P, P] their covariances, in the target's own units.
+    """
+    size = _padded(len(interventions))
+    points = gp.Points(
+      *(_pad(leaf, size) for leaf in self._points(interventions))
+    )
+    with jax.enable_x64(True):
+      means, covariances = map(
+        np.asarray,
+        _predict_jointly(
+          self._samples.parameters, self._columns, self._data, points
+        ),
+      )
+    used = slice(len(interventions))
+    return (
+      np.exp(self._samples.log_weight),
+      self._location + self.scale * means[:, used],
+      (_STRETCH * self.scale) ** 2 * covariances[:, used, used],
+    )
 
   def predict_nothing(self) -> Prediction | None:
     """Predicts the target under no intervention, from the passive records.
@@ -167,6 +202,16 @@ def _predict(parameters, columns, data, points):
 
   def of_one(one):
     return gp.predict(gp.process(one, columns, data), data, points)
+
+  return jax.vmap(of_one)(parameters)
+
+
+@jax.jit
+def _predict_jointly(parameters, columns, data, points):
+  """Returns [K, P] means and [K, P, P] covariances."""
+
+  def of_one(one):
+    return gp.predict_jointly(gp.process(one, columns, data), data, points)
 
   return jax.vmap(of_one)(parameters)
 

@@ -212,6 +212,50 @@ class Space:
     )
     return None if moved is None else values | moved
 
+  def distance(
+    self, do: Mapping[str, float], other: Mapping[str, float]
+  ) -> float:
+    """Returns the distance of two interventions.
+
+    Args:
+      do: {variable: value}.
+      other: {variable: value}.
+
+    Returns:
+      The largest difference of a variable in shares of its domain, or infinity
+      where they set other variables, or one that may not be set.
+    """
+    if do.keys() != other.keys() or not do.keys() <= self.variables.keys():
+      return math.inf
+    return max(
+      abs(value - other[name])
+      / (self.variables[name].high - self.variables[name].low)
+      for name, value in do.items()
+    )
+
+  def sample(
+    self, rng: np.random.Generator, number: int
+  ) -> list[dict[str, float]]:
+    """Draws allowed interventions: a set, then values between its ends.
+
+    Args:
+      rng: source of randomness.
+      number: number of interventions.
+    """
+    drawn = []
+    while len(drawn) < number:
+      names = self.sets[rng.integers(len(self.sets))]
+      do = self.nearest(
+        {
+          name: rng.uniform(one.low, one.high)
+          for name, one in self.variables.items()
+          if name in names
+        }
+      )
+      if do is not None:
+        drawn.append(do)
+    return drawn
+
   def _constraints_of(self, do: Collection[str]) -> list[Constraint]:
     """Returns the constraints that concern an intervention."""
     return [one for one in self.constraints if one.coefficients.keys() <= {*do}]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from acme_cbo.infra import errors
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
 from acme_cbo.study import event_log
 from acme_cbo.study import prediction as prediction_lib
@@ -33,11 +34,13 @@ class Trial:
     do: {variable: value to set it to}.
     prediction: prediction of the target under it, or None as long as there is
       nothing to predict from.
+    why: what is known about it, in a sentence.
   """
 
   number: int
   do: dict[str, float | bool]
-  prediction: prediction_lib.Prediction | None = None
+  prediction: prediction_lib.Prediction | None
+  why: str
 
 
 class Study:
@@ -380,6 +383,31 @@ class Study:
       )
     return model.predict([do])[0]
 
+  def recommend(self) -> advice.Recommendation | None:
+    """Returns the best setting so far, or None before the first outcome.
+
+    It is the one with the best expected outcome, not the luckiest one.
+    """
+    state = self._state()
+    number = self._advise(state).recommend(state)
+    model = self._fitted(state)
+    if number is None or model is None:
+      return None
+    return advice.recommendation(state, model, number)
+
+  def stop_advice(self) -> advice.StopAdvice:
+    """Returns whether the rest of the experiments is worth its cost.
+
+    Raises:
+      UsageError: there are no outcomes yet.
+    """
+    best = self.recommend()
+    state = self._current
+    model = self._fitted(state)
+    if best is None or model is None:
+      raise errors.UsageError('there are no outcomes to judge by yet')
+    return advice.stop_advice(state, model, best)
+
   def causes(self) -> dict[str, float]:
     """Returns {variable: probability that it causes the target directly}."""
     state = self._state()
@@ -482,6 +510,7 @@ class Study:
 
   def _trial(self, state: state_lib.State, one: state_lib.Experiment) -> Trial:
     model = self._fitted(state)
+    causes = self._advise(state).causes(state)
     return Trial(
       one.number,
       {
@@ -489,6 +518,7 @@ class Study:
         for name, value in one.do.items()
       },
       model.predict([one.do])[0] if model else None,
+      advice.evidence(state, one.do, causes),
     )
 
 

@@ -316,6 +316,30 @@ def predict(
   return points.mean + shift, deviation
 
 
+def predict_jointly(
+  at_data: tinygp.GaussianProcess, data: Data, points: Points
+) -> tuple[jax.Array, jax.Array]:
+  """Predicts the function, without noise, at all points together.
+
+  Args:
+    at_data: prior process at the data, from `process`.
+    data: R rows.
+    points: P `Points`.
+
+  Returns:
+    [P] means and [P, P] covariances.
+  """
+  located: Any = (
+    points.inputs,
+    points.deviation,
+    jnp.ones(len(points.mean), bool),
+  )
+  conditioned = at_data.condition(
+    _residuals(data), located, diag=jnp.zeros(len(points.mean))
+  ).gp
+  return points.mean + conditioned.loc, conditioned.covariance
+
+
 def log_expected_improvement(
   mean: jax.Array, deviation: jax.Array, best: jax.Array
 ) -> jax.Array:

@@ -1,0 +1,247 @@
+"""Advice on a study: what to recommend, how sure it is, when to stop, and why.
+
+All of it is computed from the model of `prediction`; which experiment is
+recommended, the policy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from acme_cbo.infra import errors
+from acme_cbo.study import prediction
+from acme_cbo.study import state as state_lib
+
+# Distance in shares of the domains below which experiments set the same.
+SAME = 0.02
+# Number of interventions among which the rest of the experiments may find a
+# better one, and of draws of their expected targets.
+_NUM_CANDIDATES = 250
+_NUM_DRAWS = 500
+# Outcomes that a sentence lists.
+_MAX_OUTCOMES = 5
+# Number of repeats by which each intervention is assumed to become known.
+_REPEATS = 3
+# Share of the target's range below which a gain is little.
+_WORTH = 0.02
+
+
+class Recommendation(NamedTuple):
+  """The best setting found so far.
+
+  Attributes:
+    number: number of the experiment that it repeats.
+    do: {variable: value}.
+    prediction: prediction of the target under it.
+    nothing: prediction of the target under no intervention, or None without
+      records.
+    better_than_nothing: probability that its expected target is better, or None
+      without records.
+    runner_up: {variable: value} of the best other setting, or None.
+    better_than_runner_up: probability that its expected target is better, or
+      None without a runner-up.
+  """
+
+  number: int
+  do: dict[str, float]
+  prediction: prediction.Prediction
+  nothing: prediction.Prediction | None
+  better_than_nothing: float | None
+  runner_up: dict[str, float] | None
+  better_than_runner_up: float | None
+
+
+class StopAdvice(NamedTuple):
+  """Whether to go on.
+
+  Attributes:
+    stop: whether the advice is to stop.
+    expected_gain: expected improvement of the target by the rest of the
+      experiments, in its own units.
+    experiments_left: number of experiments that the rest of the budget pays
+      for, or None where there is no limit.
+    reason: the advice in a sentence.
+  """
+
+  stop: bool
+  expected_gain: float
+  experiments_left: int | None
+  reason: str
+
+
+def recommendation(
+  state: state_lib.State, model: prediction.Model, number: int
+) -> Recommendation:
+  """Returns what there is to say about a recommended experiment.
+
+  Args:
+    state: state of the study.
+    model: model of the target.
+    number: number of the recommended experiment.
+  """
+  sign = 1.0 if state.settings.goal == 'maximize' else -1.0
+  do = state.space.nearest(state.experiments[number].do)
+  assert do is not None
+  others = {
+    one.number: one.do
+    for one in state.observed
+    if state.space.distance(one.do, do) > SAME
+  }
+  predicted = model.predict([do, *others.values()])
+  best = predicted[0]
+  runner_up = better_than_runner_up = None
+  if others:
+    k = int(np.argmax([sign * one.mean for one in predicted[1:]]))
+    runner_up = dict([*others.values()][k])
+    weights, means, covariances = model.joint([do, runner_up])
+    variance = (
+      covariances[:, 0, 0] + covariances[:, 1, 1] - 2 * covariances[:, 0, 1]
+    )
+    better_than_runner_up = float(
+      weights @ _probability_above(sign * (means[:, 0] - means[:, 1]), variance)
+    )
+  nothing = model.predict_nothing()
+  better_than_nothing = None
+  if nothing is not None:
+    better_than_nothing = float(
+      _probability_above(
+        sign * (best.mean - nothing.mean),
+        best.deviation**2 + nothing.deviation**2,
+      )
+    )
+  return Recommendation(
+    number,
+    do,
+    best,
+    nothing,
+    better_than_nothing,
+    runner_up,
+    better_than_runner_up,
+  )
+
+
+def _probability_above(difference, variance):
+  """Returns the probability that a normal variable is above 0."""
+  return stats.norm.cdf(difference / np.sqrt(np.maximum(variance, 1e-300)))
+
+
+def evidence(
+  state: state_lib.State,
+  do: Mapping[str, float],
+  causes: Mapping[str, float],
+) -> str:
+  """Returns, in a sentence, what is known about an intervention.
+
+  Args:
+    state: state of the study.
+    do: {variable: value}.
+    causes: {variable: probability that it is a direct cause of the target}.
+  """
+  target = state.settings.target
+  setting = ', '.join(f'{name} {value:.4g}' for name, value in do.items())
+  same_set = [one for one in state.observed if one.do.keys() == do.keys()]
+  distances = [state.space.distance(one.do, do) for one in same_set]
+  repeated = [
+    one for one, far in zip(same_set, distances, strict=True) if far <= SAME
+  ]
+  if repeated:
+    outcomes = [f'{one.outcome[target]:.4g}' for one in repeated]
+    times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
+    listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
+    sentences = [f'{setting} was set {times}: {target} {listed}']
+  elif same_set:
+    near = same_set[int(np.argmin(distances))]
+    at = ', '.join(f'{name} {near.do[name]:.4g}' for name in do)
+    sentences = [
+      f'the nearest of {len(same_set)} experiments on the same variables is '
+      f'number {near.number}, at {at}: {target} {near.outcome[target]:.4g}'
+    ]
+  else:
+    sentences = [f'no experiment has set {" and ".join(do)} yet']
+  for name in do:
+    parts = []
+    if name in causes:
+      parts.append(f'p = {causes[name]:.2f} that it is a direct cause')
+    correlation = _correlation(state, name)
+    if correlation is not None:
+      parts.append(f'r = {correlation:.2f} with {target} in the records')
+    if parts:
+      sentences.append(f'{name}: {", ".join(parts)}')
+  return '; '.join(sentences)
+
+
+def _correlation(state: state_lib.State, name: str) -> float | None:
+  """Returns the correlation of a variable with the target in the records."""
+  columns = state.settings.columns
+  pair = state.records[
+    :, [columns.index(name), columns.index(state.settings.target)]
+  ]
+  pair = pair[np.isfinite(pair).all(1)]
+  if len(pair) < 5 or not pair.std(0).all():
+    return None
+  return float(np.corrcoef(pair.T)[0, 1])
+
+
+def stop_advice(
+  state: state_lib.State, model: prediction.Model, best: Recommendation
+) -> StopAdvice:
+  """Advises whether the rest of the experiments is worth its cost.
+
+  The gain is what the best of many random interventions would bring if each was
+  known as well as a share of the remaining experiments tells.
+
+  Args:
+    state: state of the study.
+    model: model of the target.
+    best: the current recommendation.
+  """
+  settings = state.settings
+  sign = 1.0 if settings.goal == 'maximize' else -1.0
+  left = experiments_left(state)
+  rng = np.random.default_rng([settings.seed, state.num_events])
+  candidates = [best.do, *state.space.sample(rng, _NUM_CANDIDATES)]
+  weights, means, covariances = model.joint(candidates)
+  noise = best.prediction.noise**2
+  gain = 0.0
+  for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+    variance = np.maximum(np.diag(covariance), 1e-300)
+    known = np.sqrt(variance / (variance + noise / _REPEATS))
+    drawn = rng.multivariate_normal(
+      np.zeros(len(mean)), covariance, _NUM_DRAWS, method='eigh'
+    )
+    after = sign * mean + known * drawn
+    gain += weight * float((after.max(1) - after[:, 0]).mean())
+  unit = max(
+    model.scale,
+    0.0
+    if best.nothing is None
+    else sign * (best.prediction.mean - best.nothing.mean),
+  )
+  stop = left == 0 or gain < _WORTH * unit
+  number = 'any number of' if left is None else f'{left}'
+  reason = (
+    'no experiments are left'
+    if left == 0
+    else f'{number} more experiments are expected to improve '
+    f'{settings.target} by {gain:.3g} at most'
+    + (', which is little: stop' if stop else ': go on')
+  )
+  return StopAdvice(stop, gain, left, reason)
+
+
+def experiments_left(state: state_lib.State) -> int | None:
+  """Returns how many experiments the limits of a study leave at most."""
+  settings = state.settings
+  limits = []
+  if settings.experiments is not None:
+    limits.append(settings.experiments - state.num_made)
+  if settings.budget is not None:
+    cheapest = min(map(state.cost, state.space.sets))
+    left = (settings.budget - state.spent) / cheapest
+    limits.append(math.floor(left * (1 + 1e-9) + 1e-9))
+  return max(0, min(limits)) if limits else None
