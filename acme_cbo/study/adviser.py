@@ -45,12 +45,14 @@ class Evidence(NamedTuple):
     problem: target, domains, allowed sets, costs and budget.
     observations: [N, D] records, missing values filled in.
     steps: (intervention, outcome [D]) of each experiment.
+    under_way: the same of those whose outcome is awaited, with a stand-in.
     num_interventions: T, number of experiments that are planned.
   """
 
   problem: types.Problem
   observations: np.ndarray
   steps: tuple[tuple[types.Intervention, np.ndarray], ...]
+  under_way: tuple[tuple[types.Intervention, np.ndarray], ...]
   num_interventions: int
 
 
@@ -64,7 +66,7 @@ class Adviser:
       policy: the policy that proposes interventions.
     """
     self._policy = policy
-    self._shown: Evidence | None = None
+    self._known: Evidence | None = None
     self._memory: Any = None
 
   def suggest(
@@ -114,8 +116,8 @@ class Adviser:
     shown = self._evidence(state, state.space.sets, [])
     if not candidates or shown is None:
       return None
-    functions = self._follow(shown)
-    intervention = functions.recommend(self._memory)
+    functions, memory = self._follow(shown)
+    intervention = functions.recommend(memory)
 
     def distance(one):
       made = _intervention(state, one.do)
@@ -134,8 +136,7 @@ class Adviser:
     shown = self._evidence(state, state.space.sets, [])
     if shown is None:
       return {}
-    functions = self._follow(shown)
-    (belief,) = base.parent_probabilities(functions, self._memory).values()
+    (belief,) = base.parent_probabilities(*self._follow(shown)).values()
     return {
       name: float(probability)
       for name, probability in zip(state.settings.columns, belief, strict=True)
@@ -147,11 +148,11 @@ class Adviser:
     shown = self._evidence(state, sets, under_way)
     if shown is None:
       return
-    functions = self._follow(shown)
+    functions, memory = self._follow(shown)
     key = jax.random.fold_in(jax.random.PRNGKey(state.settings.seed), index)
     for draw in range(_MAX_DRAWS):
       drawn = key if draw == 0 else jax.random.fold_in(key, draw)
-      mask, values = map(np.asarray, functions.choose(drawn, self._memory))
+      mask, values = map(np.asarray, functions.choose(drawn, memory))
       yield {
         state.settings.columns[j]: float(values[j])
         for j in np.flatnonzero(mask)
@@ -167,24 +168,37 @@ class Adviser:
       horizon['num_interventions'],
     )
 
-  def _follow(self, shown: Evidence) -> base.PolicyFunctions:
-    """Shows the policy the evidence; returns its functions."""
+  def _follow(self, shown: Evidence) -> tuple[base.PolicyFunctions, Any]:
+    """Shows the policy the evidence; returns its functions and its memory.
+
+    The memory is kept, so that only new steps are shown the next time. As
+    `observe` consumes it, stand-ins are shown to a copy.
+    """
     functions = self._policy.functions(
       intervention_sets.max_size(shown.problem)
     )
+    known = shown._replace(under_way=())
     start = 0
-    if self._shown is not None and _extends(shown, self._shown):
-      start = len(self._shown.steps)
+    if self._known is not None and _extends(known, self._known):
+      start = len(self._known.steps)
     else:
       self._memory = functions.init(
         shown.problem, shown.observations, shown.num_interventions
       )
     # An interruption in between leaves a memory that nothing extends.
-    self._shown = None
-    for step in range(start, len(shown.steps)):
-      self._memory = functions.observe(self._memory, step, *shown.steps[step])
-    self._shown = shown
-    return functions
+    self._known = None
+    for number, step in enumerate(shown.steps[start:], start):
+      self._memory = functions.observe(self._memory, number, *step)
+    self._known = known
+    if not shown.under_way:
+      return functions, self._memory
+    memory = jax.tree.map(
+      lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf,
+      self._memory,
+    )
+    for number, step in enumerate(shown.under_way, len(shown.steps)):
+      memory = functions.observe(memory, number, *step)
+    return functions, memory
 
 
 def evidence(
@@ -226,19 +240,21 @@ def evidence(
   middle = _middle(state, records, outcomes)
   records = np.where(np.isnan(records), middle, records)
   outcomes = np.where(np.isnan(outcomes), middle, outcomes)
-  steps = [
+  steps = tuple(
     (_intervention(state, one.do), outcome)
     for one, outcome in zip(observed, outcomes, strict=True)
-  ]
+  )
+  stand_ins = []
   for do in under_way:
     intervention = _intervention(state, do)
     outcome = np.where(intervention.mask, intervention.values, middle)
-    steps.append((intervention, outcome))
+    stand_ins.append((intervention, outcome))
   return Evidence(
     _problem(state, sets),
     records,
-    tuple(steps),
-    _planned(state, len(steps), horizon),
+    steps,
+    tuple(stand_ins),
+    _planned(state, len(steps) + len(stand_ins), horizon),
   )
 
 
