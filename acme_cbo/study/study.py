@@ -253,15 +253,16 @@ class Study:
   def fail(
     self,
     trial: Trial | int | None,
-    reason: str = '',
     do: Mapping[str, float] | None = None,
+    *,
+    reason: str = '',
   ) -> None:
     """Stores that an experiment has failed: it has no outcome.
 
     Args:
       trial: the trial or its number; None for one that was not suggested.
-      reason: why, for the record.
       do: {variable: value} that was set, of one that was not suggested.
+      reason: why, for the record.
     """
     payload: dict[str, Any] = {'reason': reason}
     if trial is not None:
@@ -270,7 +271,7 @@ class Study:
       payload['do'] = _named(do)
     self._append('failed', lambda state: payload)
 
-  def abandon(self, trial: Trial | int, reason: str = '') -> None:
+  def abandon(self, trial: Trial | int, *, reason: str = '') -> None:
     """Stores that a suggestion will not be carried out.
 
     Args:
@@ -279,6 +280,24 @@ class Study:
     """
     payload = {'experiment': _number(trial), 'reason': reason}
     self._append('abandoned', lambda state: payload)
+
+  def observe_table(
+    self, data: pd.DataFrame | str | os.PathLike[str]
+  ) -> list[int]:
+    """Stores the outcomes of many experiments.
+
+    Args:
+      data: table with the variables of the study as columns. A column
+        `experiment` has the numbers of the trials; where it is empty, or
+        missing, `intervention_targets` names the variables that were set.
+
+    Returns:
+      The numbers of the experiments.
+
+    Raises:
+      UsageError: the table has problems; then nothing is stored.
+    """
+    ...
 
   def amend(
     self,
@@ -441,6 +460,16 @@ class Study:
       'reason',
     ]
     return pd.DataFrame(rows, columns=columns)
+
+  @property
+  def settings(self) -> state_lib.Settings:
+    """The current settings."""
+    return self.state.settings
+
+  @property
+  def state(self) -> state_lib.State:
+    """The state after all events that are stored now; not to be changed."""
+    return self._state()
 
   def _state(self) -> state_lib.State:
     """Returns the state after all events that are stored now."""

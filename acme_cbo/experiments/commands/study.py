@@ -1,0 +1,449 @@
+"""Suggests the next experiment on your own data, and keeps all outcomes.
+
+acme-cbo study create reactor.study --data=records.csv --target=titer \
+  --set='temperature 28..37' --set='feed 0..5 step 0.25 cost 3'
+acme-cbo study suggest reactor.study
+acme-cbo study observe reactor.study 1 titer=5.2 temperature=33.1
+acme-cbo study recommend reactor.study
+
+FILE is the file of a study, or the URL of a PostgreSQL database:
+
+  create FILE      start a study, from flags or from --config=FILE.yaml
+  suggest FILE     the next experiments: --number=, --only=, --fixed=
+  observe FILE N NAME=VALUE ...
+                   outcome of experiment N
+  observe FILE --do=NAME=VALUE,... NAME=VALUE ...
+                   outcome of an experiment that was not suggested
+  observe FILE --data=outcomes.csv
+                   outcomes of many experiments; --data=- reads stdin
+  fail FILE N      experiment N has no outcome
+  abandon FILE N   suggestion N will not be carried out
+  amend FILE N NAME=VALUE ...
+                   correct an outcome, or with --do= what was set
+  withdraw FILE N  experiment N no longer counts
+  add FILE         add the records of --data=
+  change FILE      change settings: --goal=, --set=, --budget=, ...
+  predict FILE NAME=VALUE ...
+                   the target under an intervention
+  recommend FILE   the best setting so far, and how sure that is
+  causes FILE      which variables cause the target
+  status FILE      the study at a glance, and whether to stop
+  export FILE      the whole study as JSON, or its experiments as CSV: --out=
+  import FILE      a study from the JSON of --data=
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import json
+import pathlib
+import sys
+from typing import Any, TYPE_CHECKING
+
+from absl import flags
+
+from acme_cbo.infra import cli
+from acme_cbo.infra import errors
+from acme_cbo.infra import jax_environment
+
+if TYPE_CHECKING:  # Imported late: --help and mistyped flags answer at once.
+  from acme_cbo.study import study as study_lib
+
+_CONFIG = flags.DEFINE_string(
+  'config', None, 'YAML file with the arguments of a new study.'
+)
+_DATA = flags.DEFINE_string(
+  'data', None, 'Table: a CSV, TSV or Excel file; - is a CSV on stdin.'
+)
+_TARGET = flags.DEFINE_string('target', None, 'Variable to optimize.')
+_GOAL = flags.DEFINE_enum(
+  'goal', None, ['maximize', 'minimize'], 'What to do with the target.'
+)
+_SET = flags.DEFINE_multi_string(
+  'set',
+  [],
+  "A variable that may be set, and to what: 'feed 0..5', 'feed 0..5 step 0.25 "
+  "cost 3', 'stirring 200,400,800' or 'coated False,True'. Repeat the flag.",
+)
+_INTERVENTIONS = flags.DEFINE_string(
+  'interventions',
+  None,
+  "Variables to set at once: their largest number, 'all', or sets such as "
+  "'a; b; a,b'.",
+)
+_CONSTRAINT = flags.DEFINE_multi_string(
+  'constraint', [], "Linear constraint, such as '2*a + b <= 10'. Repeatable."
+)
+_BUDGET = flags.DEFINE_float('budget', None, 'Total cost of all experiments.')
+_EXPERIMENTS = flags.DEFINE_integer(
+  'experiments', None, 'Maximum number of experiments.'
+)
+_COLUMNS = flags.DEFINE_list(
+  'columns', None, 'Columns of the table to use; all that are numeric.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the suggestions.')
+_POLICY = flags.DEFINE_string(
+  'policy', None, 'Directory of a trained policy; the shipped one by default.'
+)
+_NAME = flags.DEFINE_string(
+  'name', 'study', 'Name of the study, where a database holds several.'
+)
+_NUMBER = flags.DEFINE_integer('number', 1, 'Number of suggestions.')
+_ONLY = flags.DEFINE_list('only', None, 'Variables that may be set this time.')
+_FIXED = flags.DEFINE_list('fixed', None, 'NAME=VALUE to set in any case.')
+_DO = flags.DEFINE_list('do', None, 'NAME=VALUE of what was set.')
+_REASON = flags.DEFINE_string('reason', None, 'Why, for the record.')
+_OUT = flags.DEFINE_string('out', None, 'File to write: .json or .csv.')
+_JSON = flags.DEFINE_bool('json', False, 'Print JSON instead of tables.')
+
+# Flags of a new study.
+_SETTINGS = (
+  'target goal set interventions constraint budget experiments columns seed '
+  'policy'
+)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+  """Runs the command, by default with the arguments of the process."""
+  cli.run(main, argv, takes_arguments=True)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Carries out the action that the first argument names."""
+  _, *words = argv
+  if not words:
+    raise errors.UsageError(
+      f'name an action: {", ".join(_ACTIONS)}; --help explains them'
+    )
+  action, *words = words
+  if action not in _ACTIONS:
+    hint = errors.did_you_mean_or_options(action, [*_ACTIONS])
+    raise errors.UsageError(f'there is no action {action!r}{hint}')
+  if not words:
+    raise errors.UsageError(f'name the file of the study: study {action} FILE')
+  location, *words = words
+  function, allowed = _ACTIONS[action]
+  for flag in (*_SETTINGS.split(), *_OTHERS.split()):
+    if flags.FLAGS[flag].present and flag not in allowed.split():
+      raise errors.UsageError(f'--{flag} is no flag of study {action}')
+  jax_environment.set_defaults(small_programs=True)
+  function(location, words)
+
+
+def _create(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  if _CONFIG.value is not None:
+    for flag in ('data', *_SETTINGS.split()):
+      if flags.FLAGS[flag].present:
+        raise errors.UsageError(
+          f'--config and --{flag} exclude each other: write it into the file'
+        )
+    from acme_cbo.study import config  # noqa: PLC0415
+
+    arguments = config.read(_CONFIG.value)
+  else:
+    arguments = {**_settings(), 'data': _table()}
+    for flag in ('target', 'set'):
+      if not flags.FLAGS[flag].present:
+        raise errors.UsageError(
+          f'a new study needs --{flag}, or --config=FILE.yaml with everything'
+        )
+  study = _study().Study.create(location, name=_NAME.value, **arguments)
+  _tell(study)
+  _print_status(study)
+
+
+def _suggest(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  study = _open(location)
+  trials = study.suggest(
+    _NUMBER.value,
+    only=_ONLY.value,
+    fixed=None if _FIXED.value is None else _pairs(_FIXED.value),
+  )
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  _print(
+    terminal.suggestions(trials, study.settings.target),
+    [_trial_json(trial) for trial in trials],
+  )
+
+
+def _observe(location: str, words: Sequence[str]) -> None:
+  study = _open(location)
+  if _DATA.value is not None:
+    _no_more(words)
+    numbers = study.observe_table(_table())
+  elif _DO.value is not None and (not words or '=' in words[0]):
+    numbers = [study.observe(None, _pairs(words), _pairs(_DO.value))]
+  else:
+    number, outcome = _number(words)
+    do = None if _DO.value is None else _pairs(_DO.value)
+    numbers = [study.observe(number, _pairs(outcome), do)]
+  _tell(study)
+  listed = errors.format_list([*map(str, numbers)], 20, 'more', ', ')
+  _print(f'stored: experiment {listed}', {'experiments': numbers})
+
+
+def _end(method: str) -> Callable[[str, Sequence[str]], None]:
+  def action(location: str, words: Sequence[str]) -> None:
+    study = _open(location)
+    number, rest = _number(words)
+    _no_more(rest)
+    getattr(study, method)(number, reason=_REASON.value or '')
+    _print(f'stored: experiment {number}', {'experiment': number})
+
+  return action
+
+
+def _amend(location: str, words: Sequence[str]) -> None:
+  study = _open(location)
+  number, outcome = _number(words)
+  do = None if _DO.value is None else _pairs(_DO.value)
+  if not outcome and do is None:
+    raise errors.UsageError('give NAME=VALUE of what to correct, or --do=')
+  study.amend(number, _pairs(outcome) if outcome else None, do)
+  _print(f'stored: experiment {number}', {'experiment': number})
+
+
+def _add(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  table = _table()
+  if table is None:
+    raise errors.UsageError('name the table: --data=records.csv')
+  study = _open(location)
+  study.add_records(table)
+  _tell(study)
+  _print_status(study)
+
+
+def _change(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  changes = {
+    name: value for name, value in _settings().items() if value is not None
+  }
+  if not changes:
+    raise errors.UsageError('name what to change, such as --budget=40')
+  study = _open(location)
+  study.change(**changes)
+  _print_status(study)
+
+
+def _predict(location: str, words: Sequence[str]) -> None:
+  study = _open(location)
+  do = _pairs(words)
+  one = study.predict(do)
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  _print(
+    terminal.predicted(do, one, study.settings.target),
+    {'do': do, **_prediction_json(one)},
+  )
+
+
+def _recommend(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  study = _open(location)
+  best = study.recommend()
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  settings = study.settings
+  value = None
+  if best is not None:
+    value = best._asdict()
+    for name in ('prediction', 'nothing'):
+      if value[name] is not None:
+        value[name] = _prediction_json(value[name])
+  _print(terminal.recommended(best, settings.target, settings.goal), value)
+
+
+def _causes(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  study = _open(location)
+  found = study.causes()
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  _print(terminal.causes(found, study.settings.target), found)
+
+
+def _status(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  _print_status(_open(location))
+
+
+def _export(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  out = _OUT.value
+  if out is None or pathlib.Path(out).suffix not in ('.json', '.csv'):
+    raise errors.UsageError('name the file to write, --out=FILE.json or .csv')
+  study = _open(location)
+  path = pathlib.Path(out)
+  if path.exists():
+    raise errors.UsageError(f'--out={out} exists; name a new file')
+  path.write_text(
+    study.log.export_json() if path.suffix == '.json' else study.to_csv(),
+    encoding='utf-8',
+  )
+  print(f'wrote {path}')
+
+
+def _import(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  if _DATA.value is None:
+    raise errors.UsageError('name the JSON file: --data=FILE.json')
+  study = _study().Study.from_json(
+    pathlib.Path(_DATA.value), location, name=_NAME.value
+  )
+  _print_status(study)
+
+
+_OTHERS = 'config data number only fixed do reason out json'
+_ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
+  'create': (_create, f'config data {_SETTINGS} json'),
+  'suggest': (_suggest, 'number only fixed json'),
+  'observe': (_observe, 'do data json'),
+  'fail': (_end('fail'), 'reason json'),
+  'abandon': (_end('abandon'), 'reason json'),
+  'amend': (_amend, 'do json'),
+  'withdraw': (_end('withdraw'), 'reason json'),
+  'add': (_add, 'data json'),
+  'change': (
+    _change,
+    'goal set interventions constraint budget experiments json',
+  ),
+  'predict': (_predict, 'json'),
+  'recommend': (_recommend, 'json'),
+  'causes': (_causes, 'json'),
+  'status': (_status, 'json'),
+  'export': (_export, 'out'),
+  'import': (_import, 'data json'),
+}
+
+
+def _study():
+  """Returns the module of studies."""
+  from acme_cbo.study import study  # noqa: PLC0415
+
+  return study
+
+
+def _open(location: str) -> study_lib.Study:
+  return _study().Study.open(location, name=_NAME.value)
+
+
+def _settings() -> dict[str, Any]:
+  """Returns the arguments of a new study that the flags give, None if not."""
+  from acme_cbo.study import config  # noqa: PLC0415
+
+  return {
+    name: value
+    for name, value in {
+      'target': _TARGET.value,
+      'goal': _GOAL.value,
+      'variables': config.variables(_SET.value) if _SET.value else None,
+      'interventions': config.interventions(_INTERVENTIONS.value),
+      'constraints': _CONSTRAINT.value or None,
+      'budget': _BUDGET.value,
+      'experiments': _EXPERIMENTS.value,
+      'columns': _COLUMNS.value,
+      'seed': _SEED.value if flags.FLAGS['seed'].present else None,
+      'policy': _POLICY.value,
+    }.items()
+    if value is not None
+  }
+
+
+def _table() -> Any:
+  """Returns the table of --data, or None."""
+  if _DATA.value != '-':
+    return _DATA.value
+  from acme_cbo.study import records  # noqa: PLC0415
+
+  return records.read_stream(sys.stdin.buffer)
+
+
+def _pairs(words: Sequence[str]) -> dict[str, float | bool]:
+  """Parses NAME=VALUE words."""
+  pairs: dict[str, float | bool] = {}
+  for word in words:
+    name, equals, text = word.rpartition('=')
+    name = name.strip()
+    if not equals or not name:
+      raise errors.UsageError(f'{word!r} is not NAME=VALUE')
+    if name in pairs:
+      raise errors.UsageError(f'{name!r} is given twice')
+    booleans = {'true': True, 'false': False}
+    if text.strip().lower() in booleans:
+      pairs[name] = booleans[text.strip().lower()]
+      continue
+    try:
+      pairs[name] = float(text)
+    except ValueError as error:
+      raise errors.UsageError(
+        f'{word!r}: {text!r} is no number; write decimal points'
+      ) from error
+  if not pairs:
+    raise errors.UsageError('give one or more NAME=VALUE')
+  return pairs
+
+
+def _number(words: Sequence[str]) -> tuple[int, list[str]]:
+  """Returns the number of an experiment, and the words after it."""
+  if not words or not words[0].isascii() or not words[0].isdecimal():
+    raise errors.UsageError(
+      'name the number of the experiment, as `suggest` has shown it'
+    )
+  return int(words[0]), [*words[1:]]
+
+
+def _no_more(words: Sequence[str]) -> None:
+  if words:
+    raise errors.UsageError(
+      f'unexpected argument {words[0]!r}; flags begin with --'
+    )
+
+
+def _tell(study: study_lib.Study) -> None:
+  """Prints the warnings about tables."""
+  for warning in study.warnings:
+    print(f'warning: {warning}', file=sys.stderr)
+
+
+def _print_status(study: study_lib.Study) -> None:
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  state = study.state
+  _print(
+    terminal.status(state),
+    {
+      'target': state.settings.target,
+      'goal': state.settings.goal,
+      'records': len(state.records),
+      'observed': len(state.observed),
+      'pending': [one.number for one in state.pending],
+      'failed': len(state.failed),
+      'spent': state.spent,
+      'budget': state.settings.budget,
+    },
+  )
+
+
+def _prediction_json(one: Any) -> dict[str, Any]:
+  return {
+    **one._asdict(),
+    'interval': one.interval,
+    'outcome_interval': one.outcome_interval,
+  }
+
+
+def _trial_json(trial: study_lib.Trial) -> dict[str, Any]:
+  return {
+    'number': trial.number,
+    'do': trial.do,
+    'why': trial.why,
+    **(_prediction_json(trial.prediction) if trial.prediction else {}),
+  }
+
+
+def _print(table: str, value: Any) -> None:
+  print(json.dumps(value, allow_nan=False) if _JSON.value else table)
