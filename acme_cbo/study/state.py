@@ -7,7 +7,7 @@ that a study that is opened again is the study that was left.
   created    settings, and the names of the columns
   records    passive records, and past experiments of a table
   suggested  experiments that the study proposes
-  observed   outcome of an experiment, suggested or not
+  observed   outcomes of experiments, suggested or not
   failed     an experiment that has no outcome
   abandoned  a suggestion that will not be carried out
   amended    correction of what an experiment set, or of its outcome
@@ -332,7 +332,13 @@ class State:
     for do in suggestions:
       self._begin(do, is_suggested=True)
 
-  def _observed(self, *, outcome, experiment=None, do=None):
+  def _observed(self, *, outcomes):
+    after = self.copy()
+    for one in outcomes:
+      after._observed_one(**one)
+    self.experiments = after.experiments
+
+  def _observed_one(self, *, outcome, experiment=None, do=None):
     self._check_outcome(outcome)
     outcome = _floats(outcome)
     if experiment is None:

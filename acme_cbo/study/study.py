@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 import dataclasses
+import math
 import numbers
 import os
 from typing import Any
@@ -23,6 +24,8 @@ from acme_cbo.study import state as state_lib
 
 # Suggestions of one call.
 _MAX_SUGGESTIONS = 100
+# Column of a table of outcomes that has the numbers of the trials.
+_EXPERIMENT = 'experiment'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,15 +243,14 @@ class Study:
     Raises:
       UsageError: an argument is wrong.
     """
-    payload: dict[str, Any] = {'outcome': _named(outcome)}
+    one: dict[str, Any] = {'outcome': _named(outcome)}
     if trial is not None:
-      payload['experiment'] = _number(trial)
+      one['experiment'] = _number(trial)
     if do is not None:
-      payload['do'] = _named(do)
+      one['do'] = _named(do)
     if trial is None and do is None:
       raise errors.UsageError('name the trial, or give do={variable: value}')
-    state = self._append('observed', lambda state: payload)
-    return payload.get('experiment', len(state.experiments))
+    return self._observe([one])[0]
 
   def fail(
     self,
@@ -297,7 +299,37 @@ class Study:
     Raises:
       UsageError: the table has problems; then nothing is stored.
     """
-    ...
+    settings = self.settings
+    table = records_lib.read(data, target=settings.target)
+    self.warnings += table.warnings
+    outcomes = []
+    for row, set_names in zip(table.values, table.interventions, strict=True):
+      values = dict(zip(table.variables, row.tolist(), strict=True))
+      number = values.pop(_EXPERIMENT, math.nan)
+      outcome = {
+        name: value
+        for name, value in values.items()
+        if name in settings.columns and not math.isnan(value)
+      }
+      one: dict[str, Any] = {'outcome': outcome}
+      if not math.isnan(number):
+        one['experiment'] = int(number) if number == int(number) else number
+      if set_names:
+        one['do'] = {name: values[name] for name in set_names}
+      outcomes.append(one)
+    if not outcomes:
+      raise errors.UsageError('the table of outcomes has no rows')
+    return self._observe(outcomes)
+
+  def _observe(self, outcomes: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Stores outcomes; returns the numbers of their experiments."""
+    state = self._append('observed', lambda state: {'outcomes': [*outcomes]})
+    num_new = sum('experiment' not in one for one in outcomes)
+    new = iter([*state.experiments][len(state.experiments) - num_new :])
+    return [
+      one['experiment'] if 'experiment' in one else next(new)
+      for one in outcomes
+    ]
 
   def amend(
     self,

@@ -80,9 +80,18 @@ class ExperimentTest(parameterized.TestCase):
   def test_outcomes_in_any_order(self):
     state = _state(
       _SUGGESTED,
-      ('observed', {'experiment': 2, 'outcome': {'y': 1, 'b': 2.1}}),
-      ('observed', {'do': {'a': 0.1, 'b': 4}, 'outcome': {'y': 3}}),
-      ('observed', {'experiment': 1, 'outcome': {'y': 2, 'w': 7}}),
+      (
+        'observed',
+        {'outcomes': [{'experiment': 2, 'outcome': {'y': 1, 'b': 2.1}}]},
+      ),
+      (
+        'observed',
+        {'outcomes': [{'do': {'a': 0.1, 'b': 4}, 'outcome': {'y': 3}}]},
+      ),
+      (
+        'observed',
+        {'outcomes': [{'experiment': 1, 'outcome': {'y': 2, 'w': 7}}]},
+      ),
     )
     # The values that were measured count as those that were set.
     self.assertEqual(
@@ -101,7 +110,10 @@ class ExperimentTest(parameterized.TestCase):
   def test_other_values_than_asked_for(self):
     state = _state(
       _SUGGESTED,
-      ('observed', {'experiment': 1, 'do': {'b': 11}, 'outcome': {'y': 1}}),
+      (
+        'observed',
+        {'outcomes': [{'experiment': 1, 'do': {'b': 11}, 'outcome': {'y': 1}}]},
+      ),
     )
     self.assertEqual(state.experiments[1].do, {'b': 11})
 
@@ -117,14 +129,21 @@ class ExperimentTest(parameterized.TestCase):
     self.assertEqual(state.experiments[1].reason, 'leak')
     self.assertEqual(state.spent, 1 + 3)  # What is abandoned costs nothing.
     # A late outcome replaces the failure.
-    state.apply('observed', {'experiment': 1, 'outcome': {'y': 1}})
+    state.apply(
+      'observed', {'outcomes': [{'experiment': 1, 'outcome': {'y': 1}}]}
+    )
     self.assertEqual(state.experiments[1].status, 'observed')
     self.assertEqual(state.experiments[1].events, (1, 2, 5))
 
   def test_amends(self):
     state = _state(
       _SUGGESTED,
-      ('observed', {'experiment': 1, 'outcome': {'y': 1, 'a': 0.4, 'w': 2}}),
+      (
+        'observed',
+        {
+          'outcomes': [{'experiment': 1, 'outcome': {'y': 1, 'a': 0.4, 'w': 2}}]
+        },
+      ),
       ('amended', {'experiment': 1, 'outcome': {'y': 10}}),
     )
     self.assertEqual(state.experiments[1].outcome, {'y': 10, 'a': 0.4, 'w': 2})
@@ -135,38 +154,64 @@ class ExperimentTest(parameterized.TestCase):
   def test_withdraws(self):
     state = _state(
       _SUGGESTED,
-      ('observed', {'experiment': 1, 'outcome': {'y': 1}}),
+      ('observed', {'outcomes': [{'experiment': 1, 'outcome': {'y': 1}}]}),
       ('withdrawn', {'experiment': 1, 'reason': 'wrong sample'}),
     )
     self.assertEmpty(state.observed)
     self.assertLen(state.pending, 1)
     # The numbers of others do not change.
-    state.apply('observed', {'do': {'a': 1}, 'outcome': {'y': 1}})
+    state.apply(
+      'observed', {'outcomes': [{'do': {'a': 1}, 'outcome': {'y': 1}}]}
+    )
     self.assertIn(3, state.experiments)
 
   @parameterized.parameters(
-    ('observed', {'experiment': 3, 'outcome': {'y': 1}}, 'there are 1 to 2'),
     (
       'observed',
-      {'experiment': 1, 'outcome': {'a': 1}},
+      {'outcomes': [{'experiment': 3, 'outcome': {'y': 1}}]},
+      'there are 1 to 2',
+    ),
+    (
+      'observed',
+      {'outcomes': [{'experiment': 1, 'outcome': {'a': 1}}]},
       'no value of the target',
     ),
     (
       'observed',
-      {'experiment': 1, 'outcome': {'y': math.nan}},
+      {'outcomes': [{'experiment': 1, 'outcome': {'y': math.nan}}]},
       'finite number',
     ),
-    ('observed', {'experiment': 1, 'outcome': {'y': '1'}}, 'finite number'),
     (
       'observed',
-      {'experiment': 1, 'outcome': {'y': 1, 'ww': 1}},
+      {'outcomes': [{'experiment': 1, 'outcome': {'y': '1'}}]},
+      'finite number',
+    ),
+    (
+      'observed',
+      {'outcomes': [{'experiment': 1, 'outcome': {'y': 1, 'ww': 1}}]},
       'did you mean w',
     ),
-    ('observed', {'experiment': 1, 'outcome': [1]}, 'must be a dict'),
-    ('observed', {'outcome': {'y': 1}}, 'must be a dict'),
-    ('observed', {'do': {}, 'outcome': {'y': 1}}, 'must be a dict'),
-    ('observed', {'do': {'y': 1}, 'outcome': {'y': 1}}, "'y' cannot be set"),
-    ('observed', {'do': {'a': math.inf}, 'outcome': {'y': 1}}, 'finite number'),
+    (
+      'observed',
+      {'outcomes': [{'outcomes': [{'experiment': 1, 'outcome': [1]}]}]},
+      'must be a dict',
+    ),
+    ('observed', {'outcomes': [{'outcome': {'y': 1}}]}, 'must be a dict'),
+    (
+      'observed',
+      {'outcomes': [{'do': {}, 'outcome': {'y': 1}}]},
+      'must be a dict',
+    ),
+    (
+      'observed',
+      {'outcomes': [{'do': {'y': 1}, 'outcome': {'y': 1}}]},
+      "'y' cannot be set",
+    ),
+    (
+      'observed',
+      {'outcomes': [{'do': {'a': math.inf}, 'outcome': {'y': 1}}]},
+      'finite number',
+    ),
     ('failed', {'experiment': 9}, 'there are 1 to 2'),
     ('abandoned', {'do': {'a': 1}}, 'name the suggestion'),
     ('amended', {'experiment': 1, 'outcome': {'y': 1}}, 'is pending; only one'),
@@ -175,8 +220,12 @@ class ExperimentTest(parameterized.TestCase):
     ('withdrawn', {'records': 0}, 'those with records: none'),
     ('suggested', {'suggestions': [{'a': 2}]}, 'between 0 and 1'),
     ('suggested', {'suggestions': 3}, 'is damaged'),
-    ('observed', {'experiment': 1}, 'is damaged'),
-    ('observed', {'experiment': [], 'outcome': {'y': 1}}, 'is damaged'),
+    ('observed', {'outcomes': [{'experiment': 1}]}, 'is damaged'),
+    (
+      'observed',
+      {'outcomes': [{'experiment': [], 'outcome': {'y': 1}}]},
+      'is damaged',
+    ),
   )
   def test_wrong_events(self, kind, payload, message):
     state = _state(_SUGGESTED)
@@ -186,7 +235,10 @@ class ExperimentTest(parameterized.TestCase):
     self.assertLen(state.pending, 2)
 
   def test_an_outcome_is_reported_once(self):
-    observed = ('observed', {'experiment': 1, 'outcome': {'y': 1}})
+    observed = (
+      'observed',
+      {'outcomes': [{'experiment': 1, 'outcome': {'y': 1}}]},
+    )
     with self.assertRaisesRegex(errors.UsageError, 'amend it'):
       _state(_SUGGESTED, observed, observed)
 
