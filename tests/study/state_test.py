@@ -193,7 +193,7 @@ class ExperimentTest(parameterized.TestCase):
     ),
     (
       'observed',
-      {'outcomes': [{'outcomes': [{'experiment': 1, 'outcome': [1]}]}]},
+      {'outcomes': [{'experiment': 1, 'outcome': [1]}]},
       'must be a dict',
     ),
     ('observed', {'outcomes': [{'outcome': {'y': 1}}]}, 'must be a dict'),
