@@ -38,6 +38,7 @@ from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import graph_files
+from acme_cbo.scms.files import outliers
 
 KINDS = ('linear', 'features')
 
@@ -61,13 +62,6 @@ _MAX_OFFSET = {np.dtype('float32'): 1e4, np.dtype('float64'): 1e9}
 # Smallest eigenvalue of a correlation matrix: below it causes are collinear.
 _MIN_EIGENVALUE = 1e-9
 
-# Values are outliers where a gap separates them from all others that is wider
-# than the range of these by this factor. Even heavy tails have no such gap.
-_MIN_GAP = 5.0
-_MAX_OUTLIER_SHARE = 0.1
-# Usual codes for missing values, of either sign; they may be more.
-_MISSING_CODES = 99.0, 999.0, 9999.0, 99999.0, 999999.0
-_MAX_MISSING_SHARE = 0.5
 # Distance of a domain from the data, in standard deviations, that is far.
 _FAR = 3.0
 
@@ -405,12 +399,12 @@ def _table_warnings(
         'it is fitted as if it were continuous, as in a linear probability '
         'model, so that other values may be expected of it'
       )
-    outliers = _outliers(values)
-    if outliers.any():
-      n = np.argmax(outliers)
-      rest = values[~outliers]
+    is_outlier = outliers.find(values)
+    if is_outlier.any():
+      n = np.argmax(is_outlier)
+      rest = values[~is_outlier]
       distance = abs(values[n] - rest.mean()) / rest.std()
-      more = outliers.sum() - 1
+      more = is_outlier.sum() - 1
       warnings.append(
         f'{table.path}, line {table.lines[n]}: {name} is {values[n]:.8g}, '
         f'{distance:.3g} standard deviations from the mean of the other rows'
@@ -418,29 +412,6 @@ def _table_warnings(
         'if this is an error or stands for a missing value'
       )
   return tuple(warnings)
-
-
-def _outliers(values: np.ndarray) -> np.ndarray:
-  """Finds values far from all others, such as typing errors and -999.
-
-  Args:
-    values: [N] values of a variable.
-
-  Returns:
-    [N] bool.
-  """
-  distances = np.abs(values - np.median(values))
-  ordered = np.sort(distances)
-  is_edge = np.diff(ordered) > _MIN_GAP * 2 * ordered[:-1]
-  # Most values are alike or near each other, and are no outliers.
-  is_edge &= ordered[:-1] > 0
-  farthest = values[distances == ordered[-1]]
-  is_code = np.isin(np.abs(farthest), _MISSING_CODES).all()
-  share = _MAX_MISSING_SHARE if is_code else _MAX_OUTLIER_SHARE
-  is_edge[: math.ceil((1 - share) * len(values)) - 1] = False
-  if not is_edge.any():
-    return np.zeros(len(values), bool)
-  return distances > ordered[np.argmax(is_edge)]
 
 
 def _columns(graph, table, source):

@@ -1,0 +1,1 @@
+"""Studies of real systems: records of experiments, and what to try next."""
