@@ -55,6 +55,7 @@ _MAX_BLOB_BYTES = 10**8
 # Numbers in a packed array; without compression, they fit into a blob.
 _MAX_NUMBERS = 10**7
 _MAX_HEADER_BYTES = 1000
+_RESTORE = 'restore it from a copy'
 # Seconds to wait for the writes of others, and for a connection.
 _TIMEOUT = 30
 
@@ -425,9 +426,6 @@ class EventLog:
     )
 
 
-_RESTORE = 'restore it from a copy'
-
-
 def _database(location: str | os.PathLike[str]) -> _SQLite | _PostgreSQL:
   """Returns the database at a path or a URL."""
   if not (isinstance(location, str) and '://' in location):
@@ -446,11 +444,6 @@ def _database(location: str | os.PathLike[str]) -> _SQLite | _PostgreSQL:
   return _PostgreSQL(url)
 
 
-# POSIX drops the locks that a process holds on a file when it closes any
-# descriptor of the file, such as that of `_check_header` in another thread.
-_SQLITE_LOCK = threading.Lock()
-
-
 class _SQLite:
   """A SQLite file.
 
@@ -461,7 +454,9 @@ class _SQLite:
     before_write: statements that begin a transaction that writes.
   """
 
-  lock = _SQLITE_LOCK
+  # POSIX drops the locks that a process holds on a file when it closes any
+  # descriptor of the file, such as that of `_check_header` in another thread.
+  lock = threading.Lock()
   # The first statement matters if another program has left the mode WAL, in
   # which a log consists of three files.
   before_write = ('PRAGMA journal_mode = DELETE', 'BEGIN IMMEDIATE')
