@@ -32,6 +32,7 @@ if TYPE_CHECKING:
   from acme_cbo.policies.policy import load_policy as load_policy
   from acme_cbo.policies.policy import Policy as Policy
   from acme_cbo.scms.scm import SCM as SCM
+  from acme_cbo.study.study import Study as Study
   from acme_cbo.training.loggers import Logger as Logger
   from acme_cbo.training.trainer import Callback as Callback
   from acme_cbo.training.trainer import Trainer as Trainer
@@ -42,6 +43,7 @@ _MODULES = {
   'Logger': 'training.loggers',
   'Policy': 'policies.policy',
   'SCM': 'scms.scm',
+  'Study': 'study.study',
   'Trainer': 'training.trainer',
   'UsageError': 'infra.errors',
   '__version__': 'infra.version',

@@ -515,7 +515,7 @@ class Study:
     rows = None
     try:
       if event.blob is not None:
-        rows = event_log.unpack_array(event.blob)
+        rows = event_log.unpack_array(event.blob, _shape(event))
       state.apply(event.kind, event.payload, rows)
     except errors.UsageError as error:
       raise errors.UsageError(
