@@ -294,7 +294,9 @@ def _guard(main, argv, takes_arguments, config_help):
 
 
 def _fail(message: str) -> NoReturn:
-  _print([f'error: {" ".join(message.split())}'])
+  # One line, but for a list of problems.
+  lines = [' '.join(part.split()) for part in message.split('\n- ')]
+  _print([f'error: {lines[0]}', *(f'- {line}' for line in lines[1:])])
   sys.exit(2)
 
 

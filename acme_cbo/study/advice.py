@@ -153,7 +153,7 @@ def evidence(
     outcomes = [f'{one.outcome[target]:.4g}' for one in repeated]
     times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
     listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
-    sentences = [f'{setting} was set {times}: {target} {listed}']
+    sentences = [f'about {setting} was set {times}: {target} {listed}']
   elif same_set:
     near = same_set[int(np.argmin(distances))]
     at = ', '.join(f'{name} {near.do[name]:.4g}' for name in do)
@@ -231,7 +231,7 @@ def stop_advice(
     f'{settings.target} by {gain:.3g} at most'
     + (', which is little: stop' if stop else ': go on')
   )
-  return StopAdvice(stop, gain, left, reason)
+  return StopAdvice(bool(stop), float(gain), left, reason)
 
 
 def experiments_left(state: state_lib.State) -> int | None:

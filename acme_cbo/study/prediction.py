@@ -56,7 +56,7 @@ class Prediction(NamedTuple):
     return self._interval(float(np.hypot(self.deviation, self.noise)))
 
   def _interval(self, deviation):
-    half = stats.norm.ppf((1 + COVERAGE) / 2) * deviation
+    half = float(stats.norm.ppf((1 + COVERAGE) / 2) * deviation)
     return self.mean - half, self.mean + half
 
 

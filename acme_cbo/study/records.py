@@ -27,7 +27,7 @@ import numbers
 import os
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 import warnings as warnings_lib
 import zipfile
 
@@ -136,7 +136,7 @@ class Records(NamedTuple):
 
 
 def read(
-  source: pd.DataFrame | str | os.PathLike[str],
+  source: pd.DataFrame | str | os.PathLike[str] | BinaryIO,
   *,
   target: str,
   settable: Collection[str] = (),
@@ -146,7 +146,8 @@ def read(
 
   Args:
     source: a DataFrame, or the path of a CSV, TSV or .xlsx file, whose first
-      row has the names of the columns. Of a workbook, the first sheet is read.
+      row has the names of the columns, or an open stream of a CSV or TSV file
+      such as `sys.stdin.buffer`. Of a workbook, the first sheet is read.
     target: name of the variable to optimize.
     settable: names of the variables that experiments may set.
     variables: names of the columns to read, which include the target and all
@@ -313,11 +314,19 @@ def _load(source: Any, wanted: Set[str]) -> _Table:
   """Loads a table.
 
   Args:
-    source: a DataFrame or a path.
+    source: a DataFrame, a path or an open stream.
     wanted: names that columns must have, which tell separators from names.
   """
   if isinstance(source, pd.DataFrame):
     return _load_frame(source)
+  if hasattr(source, 'read'):
+    name = text_lib.printable(str(getattr(source, 'name', 'the stream')), '')
+    content = source.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+      raise errors.UsageError(
+        f'{name} is too large: at most {_MAX_BYTES:,} bytes are allowed'
+      )
+    return _load_text(name, content, wanted)
   if not isinstance(source, str | os.PathLike):
     raise errors.UsageError(
       f'the records are of the type {type(source).__name__}; give a pandas '

@@ -515,7 +515,9 @@ class Study:
     rows = None
     try:
       if event.blob is not None:
-        rows = event_log.unpack_array(event.blob, _shape(event))
+        # The columns are those of the first event, which may be this one.
+        columns = event.payload.get('columns') or self._current.settings.columns
+        rows = event_log.unpack_array(event.blob, len(columns))
       state.apply(event.kind, event.payload, rows)
     except errors.UsageError as error:
       raise errors.UsageError(

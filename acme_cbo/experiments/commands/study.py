@@ -355,11 +355,7 @@ def _settings() -> dict[str, Any]:
 
 def _table() -> Any:
   """Returns the table of --data, or None."""
-  if _DATA.value != '-':
-    return _DATA.value
-  from acme_cbo.study import records  # noqa: PLC0415
-
-  return records.read_stream(sys.stdin.buffer)
+  return sys.stdin.buffer if _DATA.value == '-' else _DATA.value
 
 
 def _pairs(words: Sequence[str]) -> dict[str, float | bool]:
