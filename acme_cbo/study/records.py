@@ -48,7 +48,7 @@ _MAX_ROWS = 10**6
 _MAX_COLUMNS = 1000
 _MAX_SHEET_ROWS = 2**20  # As many as Excel allows.
 _MAX_VALUE = 1e300  # Differences of values stay finite.
-_MIN_PASSIVE = 5
+_MIN_COUNTED = 5  # Rows whose numbers are no coincidence.
 
 _MAX_PROBLEMS = 20  # Sentences of an error.
 _MAX_SHOWN = 40  # Characters of a name or cell in a sentence.
@@ -1134,7 +1134,7 @@ def _value_warnings(
     counts = np.arange(len(column)) + column[0]
     if (
       name not in required
-      and len(column) >= _MIN_PASSIVE
+      and len(column) >= _MIN_COUNTED
       and column[0] in (0, 1)
       and np.array_equal(column, counts)
     ):
@@ -1159,12 +1159,6 @@ def _record_warnings(
     warnings.append(
       f'there is no column {INTERVENTION_TARGETS!r}; in all rows, nothing is '
       'taken to have been set'
-    )
-  num_passive = sum(not names for names in interventions)
-  if num_passive < _MIN_PASSIVE:
-    warnings.append(
-      f'only {_count(num_passive, "passive record")}, where nothing was set; '
-      f'{_MIN_PASSIVE} or more show how the variables depend on each other'
     )
   rows = pd.DataFrame(values)
   rows['interventions'] = list(interventions)

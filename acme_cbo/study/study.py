@@ -301,7 +301,13 @@ class Study:
     """
     settings = self.settings
     table = records_lib.read(data, target=settings.target)
-    self.warnings += table.warnings
+    for name in table.variables:
+      if name not in (*settings.columns, _EXPERIMENT):
+        hint = errors.did_you_mean_or_options(name, settings.columns)
+        raise errors.UsageError(
+          f'the table of outcomes has a column {name!r}, which is no variable '
+          f'of the study{hint}'
+        )
     outcomes = []
     for row, set_names in zip(table.values, table.interventions, strict=True):
       values = dict(zip(table.variables, row.tolist(), strict=True))
