@@ -264,8 +264,13 @@ def _warnings(
   methods: dict[tuple[str, str], list[str]] = {}
   for scm, system in largest.items():
     for method, metadata in runner.metadata.items():
+      system_scm = system.scm
       beyond = policy_registry.beyond_training(
-        metadata, system.scm, config.observations, config.interventions
+        metadata,
+        system_scm.problem,
+        config.observations,
+        config.interventions,
+        bool(np.any(system_scm.present & ~system_scm.problem.exists)),
       )
       if beyond:
         methods.setdefault((scm, ', '.join(beyond)), []).append(method)

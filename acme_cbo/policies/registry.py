@@ -139,23 +139,25 @@ def _unsupported_reason(
 
 
 def beyond_training(
-  metadata: dict[str, Any],
-  scm: types.SCM,
+  metadata: Mapping[str, Any],
+  problem: types.Problem,
   num_observations: int,
   num_interventions: int,
+  has_latent: bool = False,
 ) -> list[str]:
-  """Lists how an SCM exceeds the distribution that a policy was trained on.
+  """Lists how a problem exceeds the distribution that a policy was trained on.
 
   Args:
     metadata: training metadata of the policy, see `saving.load`.
-    scm: SCM to evaluate the policy on.
+    problem: problem to use the policy on.
     num_observations: N.
     num_interventions: T.
+    has_latent: whether some variables are known to be latent.
 
   Returns:
     Phrases such as '11 variables (trained on at most 8)'.
   """
-  scms, horizon, problem = metadata['scms'], metadata['horizon'], scm.problem
+  scms, horizon = metadata['scms'], metadata['horizon']
   counts = {
     'variables': (int(np.asarray(problem.exists).sum()), scms['max_variables']),
     # Older policies lack the metadata of features that were added since; they
@@ -167,9 +169,8 @@ def beyond_training(
     'observations': (num_observations, horizon['num_observations']),
     'interventions': (num_interventions, horizon['num_interventions']),
   }
-  latent = np.asarray(scm.present & ~problem.exists).any()
   features = {
-    'latent variables': (latent, 'latent'),
+    'latent variables': (has_latent, 'latent'),
     'averaged outcomes': (float(problem.samples) > 1, 'averaged'),
     'a budget of cost': (np.isfinite(float(problem.budget)), 'budgeted'),
   }

@@ -21,6 +21,7 @@ from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.policies import registry
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.study import space as space_lib
@@ -36,6 +37,8 @@ _SAME = 0.01
 # Without passive records the first experiments are spread over the domains, and
 # their outcomes stand in for records.
 _NUM_SPREAD = 3
+# Number of passive records below which there are few.
+_MIN_RECORDS = 5
 
 
 class Evidence(NamedTuple):
@@ -142,6 +145,39 @@ class Adviser:
       for name, probability in zip(state.settings.columns, belief, strict=True)
       if name != state.settings.target
     }
+
+  def warnings(self, state: state_lib.State) -> list[str]:
+    """Returns how a study is outside of what the policy was trained on.
+
+    Args:
+      state: state of the study.
+    """
+    metadata = self._policy.metadata
+    problem = _problem(state, state.space.sets)
+    beyond = registry.beyond_training(
+      metadata,
+      problem,
+      0,  # Of more records than it was trained on, it is shown as many.
+      _planned(state, state.num_made, metadata['horizon']['num_interventions']),
+    )
+    if len(state.records) < _MIN_RECORDS:
+      beyond.append(f'{len(state.records)} passive records')
+    scms = metadata['scms']
+    farthest = scms['max_centre'] + scms['max_width']
+    columns = state.settings.columns
+    for name, one in state.space.variables.items():
+      present = state.records[:, columns.index(name)]
+      present = present[~np.isnan(present)]
+      if len(present) < _MIN_RECORDS or not np.ptp(present):
+        continue
+      ends = np.array([one.low, one.high])
+      far = float(np.abs(ends - present.mean()).max() / present.std())
+      if far > farthest:
+        beyond.append(
+          f'a domain of {name!r} that reaches {far:.2g} standard deviations '
+          f'from the mean of the records (trained on at most {farthest:g})'
+        )
+    return beyond
 
   def _draws(self, state, sets, under_way, index):
     """Yields proposals of the policy, its first choice first."""

@@ -38,12 +38,14 @@ class Trial:
     prediction: prediction of the target under it, or None as long as there is
       nothing to predict from.
     why: what is known about it, in a sentence.
+    warnings: how the study is outside of what the policy was trained on.
   """
 
   number: int
   do: dict[str, float | bool]
   prediction: prediction_lib.Prediction | None
   why: str
+  warnings: tuple[str, ...]
 
 
 class Study:
@@ -579,7 +581,8 @@ class Study:
 
   def _trial(self, state: state_lib.State, one: state_lib.Experiment) -> Trial:
     model = self._fitted(state)
-    causes = self._advise(state).causes(state)
+    adviser = self._advise(state)
+    causes = adviser.causes(state)
     return Trial(
       one.number,
       {
@@ -588,6 +591,7 @@ class Study:
       },
       model.predict([one.do])[0] if model else None,
       advice.evidence(state, one.do, causes),
+      tuple(adviser.warnings(state)),
     )
 
 

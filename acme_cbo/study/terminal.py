@@ -46,6 +46,10 @@ def suggestions(trials: Sequence[study_lib.Trial], target: str) -> str:
       lines += _wrapped(_predicted(trial.prediction, target))
     lines += _wrapped(trial.why)
     blocks.append('\n'.join(lines))
+  for warning in trials[-1].warnings if trials else ():
+    blocks += textwrap.wrap(
+      f'warning: the policy was not trained for this: {warning}', _WIDTH
+    )
   return text_lib.printable('\n'.join(blocks))
 
 

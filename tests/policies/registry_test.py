@@ -83,7 +83,7 @@ class BeyondTrainingTest(parameterized.TestCase):
   def test_of_an_episode(self, observations, interventions, expected):
     scm = hand_made_scms.chain()  # Of 3 variables and padding.
     phrases = registry.beyond_training(
-      _METADATA, scm, observations, interventions
+      _METADATA, scm.problem, observations, interventions
     )
     self.assertEqual(phrases, expected)
 
@@ -93,24 +93,21 @@ class BeyondTrainingTest(parameterized.TestCase):
       hand_made_scms.mechanism(5), hand_made_scms.problem(5, 4, sets=sets)
     )
     self.assertEqual(
-      registry.beyond_training(_METADATA, scm, 20, 10),
+      registry.beyond_training(_METADATA, scm.problem, 20, 10),
       [
         '5 variables (trained on at most 3)',
         '2 variables set at a time (trained on at most 1)',
       ],
     )
     metadata = {**_METADATA, 'scms': {'max_variables': 5, 'max_set_size': 2}}
-    self.assertEmpty(registry.beyond_training(metadata, scm, 20, 10))
+    self.assertEmpty(registry.beyond_training(metadata, scm.problem, 20, 10))
 
   def test_of_features_that_training_lacked(self):
     scm = hand_made_scms.chain()
-    observed = np.array([False, True, True, False])
-    problem = scm.problem._replace(
-      exists=jnp.asarray(observed), samples=jnp.array(10), budget=jnp.array(7)
-    )
+    problem = scm.problem._replace(samples=jnp.array(10), budget=jnp.array(7))
     scm = scm._replace(problem=problem)
     self.assertEqual(
-      registry.beyond_training(_METADATA, scm, 20, 10),
+      registry.beyond_training(_METADATA, scm.problem, 20, 10, has_latent=True),
       [
         'latent variables (trained without)',
         'averaged outcomes (trained without)',
@@ -119,7 +116,9 @@ class BeyondTrainingTest(parameterized.TestCase):
     )
     scms = {'max_variables': 3, 'latent': 0.1, 'averaged': 0.5, 'budgeted': 1}
     metadata = {**_METADATA, 'scms': scms}
-    self.assertEmpty(registry.beyond_training(metadata, scm, 20, 10))
+    self.assertEmpty(
+      registry.beyond_training(metadata, scm.problem, 20, 10, has_latent=True)
+    )
 
 
 if __name__ == '__main__':

@@ -437,6 +437,7 @@ def _trial_json(trial: study_lib.Trial) -> dict[str, Any]:
     'number': trial.number,
     'do': trial.do,
     'why': trial.why,
+    'warnings': trial.warnings,
     **(_prediction_json(trial.prediction) if trial.prediction else {}),
   }
 
