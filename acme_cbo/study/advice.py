@@ -239,7 +239,7 @@ def experiments_left(state: state_lib.State) -> int | None:
   settings = state.settings
   limits = []
   if settings.experiments is not None:
-    limits.append(settings.experiments - state.num_made)
+    limits.append(settings.experiments - len(state.counted))
   if settings.budget is not None:
     cheapest = min(map(state.cost, state.space.sets))
     left = (settings.budget - state.spent) / cheapest

@@ -158,7 +158,9 @@ class Adviser:
       metadata,
       problem,
       0,  # Of more records than it was trained on, it is shown as many.
-      _planned(state, state.num_made, metadata['horizon']['num_interventions']),
+      _planned(
+        state, len(state.observed), metadata['horizon']['num_interventions']
+      ),
     )
     if len(state.records) < _MIN_RECORDS:
       beyond.append(f'{len(state.records)} passive records')
@@ -298,11 +300,15 @@ def _problem(state, sets) -> types.Problem:
   """Returns the problem of a study, in the variables' own units."""
   settings, variables = state.settings, state.space.variables
   domains = {name: (one.low, one.high) for name, one in variables.items()}
-  failed = math.fsum(state.cost(one.do) for one in state.failed)
   budget = None
   if settings.budget is not None:
-    # An experiment without an outcome is not shown, but has been paid for.
-    budget = max(settings.budget - failed, 1e-9)
+    # What failed is not shown, but was paid for; past experiments are shown,
+    # but the budget does not count them.
+    failed = math.fsum(state.cost(one.do) for one in state.failed)
+    past = math.fsum(
+      state.cost(one.do) for one in state.observed if one.is_past
+    )
+    budget = max(settings.budget - failed + past, 1e-9)
   problem = problem_lib.make(
     settings.columns,
     settings.target,
@@ -332,6 +338,7 @@ def _planned(state, num_steps, horizon) -> int:
   elif settings.budget is not None:
     cheapest = min(map(state.cost, state.space.sets))
     planned = min(planned, max(1, int(settings.budget / cheapest * (1 + 1e-9))))
+  planned += sum(one.is_past for one in state.observed)
   # More were made than planned: in tens, because each number is compiled.
   return planned if num_steps < planned else 10 * (num_steps // 10 + 1)
 
@@ -388,7 +395,7 @@ def _check_means(state, sets, new) -> None:
   """Raises if the budget, or the number of experiments, is used up."""
   settings = state.settings
   limit = settings.experiments
-  if limit is not None and state.num_made + len(new) >= limit:
+  if limit is not None and len(state.counted) + len(new) >= limit:
     raise errors.UsageError(
       f'all {limit} experiments are made or under way; raise the number of '
       'experiments to go on'

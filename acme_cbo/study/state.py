@@ -152,6 +152,8 @@ class Experiment:
     outcome: {variable: value} that was observed; variables may be missing, the
       target is not.
     is_suggested: whether the study suggested it.
+    is_past: whether it came with a table of records; neither the budget nor the
+      number of experiments counts it.
     reason: why it failed, was abandoned or was withdrawn.
     events: numbers of the events that concern it.
   """
@@ -161,6 +163,7 @@ class Experiment:
   status: str = 'pending'
   outcome: Mapping[str, float] = dataclasses.field(default_factory=dict)
   is_suggested: bool = False
+  is_past: bool = False
   reason: str = ''
   events: tuple[int, ...] = ()
 
@@ -215,18 +218,18 @@ class State:
     return [one for one in self.experiments.values() if one.status == status]
 
   @property
-  def spent(self) -> float:
-    """Cost of all experiments that were carried out, or are under way."""
-    return math.fsum(
-      self.cost(one.do)
+  def counted(self) -> list[Experiment]:
+    """Experiments that limits count: carried out or under way, in the study."""
+    return [
+      one
       for one in self.experiments.values()
-      if one.status in ('pending', 'observed', 'failed')
-    )
+      if one.status in ('pending', 'observed', 'failed') and not one.is_past
+    ]
 
   @property
-  def num_made(self) -> int:
-    """Number of experiments that were carried out, or are under way."""
-    return len(self.observed) + len(self.failed) + len(self.pending)
+  def spent(self) -> float:
+    """Cost of the experiments that the budget counts."""
+    return math.fsum(self.cost(one.do) for one in self.counted)
 
   def cost(self, do: Mapping[str, float]) -> float:
     """Returns the cost of an intervention, of variables no longer set too."""
@@ -323,7 +326,7 @@ class State:
       raise errors.UsageError('the records have targets that are not finite')
     self._records[self.num_events] = rows[is_passive]
     for do, outcome in made:
-      self._begin(do, status='observed', outcome=outcome)
+      self._begin(do, status='observed', outcome=outcome, is_past=True)
 
   def _suggested(self, *, suggestions):
     for do in suggestions:

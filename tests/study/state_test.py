@@ -258,6 +258,7 @@ class RecordsTest(parameterized.TestCase):
     np.testing.assert_array_equal(state.records, self._ROWS[:2])
     self.assertEqual(state.experiments[1].do, {'a': 0.3, 'b': 5})
     self.assertEqual(state.experiments[1].outcome, {'a': 0.3, 'b': 5, 'y': 5})
+    self.assertEqual(state.spent, 0)  # The study has not paid for the past.
     state.apply('records', {'interventions': {}}, self._ROWS)
     self.assertLen(state.records, 5)
     state.apply('withdrawn', {'records': 0})
