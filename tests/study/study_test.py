@@ -1,0 +1,255 @@
+"""Tests of studies, through the public API, on real files."""
+
+import json
+import math
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+import pandas as pd
+
+import acme_cbo
+from acme_cbo.infra import errors
+
+_VARIABLES = {'a': {'domain': (-2, 2)}, 'b': {'domain': (-2, 2), 'step': 0.5}}
+_COLUMNS = ['a', 'b', 'w', 'y']
+
+
+def _records(number: int = 20, seed: int = 0) -> pd.DataFrame:
+  """Returns records of a -> w -> y <- b."""
+  rng = np.random.default_rng(seed)
+  rows = [_experiment({}, rng) for _ in range(number)]
+  return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _experiment(do, rng) -> dict[str, float]:
+  a = do.get('a', rng.normal())
+  b = do.get('b', rng.normal())
+  w = a + 0.1 * rng.normal()
+  return {'a': a, 'b': b, 'w': w, 'y': w - (b - 1) ** 2 + 0.1 * rng.normal()}
+
+
+class StudyTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self._path = pathlib.Path(tempfile.mkdtemp()) / 'a.study'
+    self._rng = np.random.default_rng(7)
+
+  def _create(self, **arguments):
+    arguments = {
+      'data': _records(),
+      'target': 'y',
+      'variables': _VARIABLES,
+      **arguments,
+    }
+    return acme_cbo.Study.create(self._path, **arguments)
+
+  def _observe(self, study, trial):
+    study.observe(trial, _experiment(trial.do, self._rng))
+
+  def test_a_study_that_is_opened_again_suggests_the_same(self):
+    study = self._create()
+    expected = []
+    for _ in range(4):
+      (trial,) = study.suggest()
+      expected.append(trial.do)
+      self._observe(study, trial)
+    recommended = study.recommend()
+    self._path = self._path.with_name('b.study')
+    self._rng = np.random.default_rng(7)
+    study = self._create()
+    for do in expected:
+      study = acme_cbo.Study.open(self._path)
+      (trial,) = study.suggest()
+      self.assertEqual(trial.do, do)
+      self._observe(study, trial)
+    self.assertEqual(acme_cbo.Study.open(self._path).recommend(), recommended)
+
+  def test_improves(self):
+    study = self._create(experiments=15)
+    for _ in range(15):
+      (trial,) = study.suggest()
+      self._observe(study, trial)
+    best = study.recommend()
+    # E[y] is at most 1 for do(b = 1) and for do(a = 2), and -1 for nothing.
+    self.assertGreater(best.prediction.mean, -0.5)
+    self.assertGreater(best.better_than_nothing, 0.9)
+    with self.assertRaisesRegex(errors.UsageError, 'all 15 experiments'):
+      study.suggest()
+
+  def test_several_suggestions_differ(self):
+    study = self._create()
+    trials = [*study.suggest(3), *study.suggest(2)]
+    self.assertEqual([trial.number for trial in trials], [1, 2, 3, 4, 5])
+    settings = {tuple(trial.do.items()) for trial in trials}
+    self.assertLen(settings, 5)
+    self.assertEqual(
+      [trial.do for trial in study.pending()], [trial.do for trial in trials]
+    )
+
+  def test_only_and_fixed(self):
+    study = self._create(interventions={'max_size': 2})
+    for trial in study.suggest(2, only=['b']):
+      self.assertEqual([*trial.do], ['b'])
+    for trial in study.suggest(2, fixed={'b': 0.5}):
+      self.assertEqual(trial.do['b'], 0.5)
+    with self.assertRaisesRegex(errors.UsageError, 'did you mean a'):
+      study.suggest(only=['aa'])
+    with self.assertRaisesRegex(errors.UsageError, 'in steps of 0.5'):
+      study.suggest(fixed={'b': 0.3})
+
+  def test_outcomes_of_others_count(self):
+    study = self._create()
+    number = study.observe(None, {'y': 0.9, 'b': 1.02}, do={'b': 1})
+    frame = study.to_frame()
+    self.assertEqual(number, 1)
+    self.assertEqual(frame['b'][0], 1.02)
+    self.assertFalse(frame['suggested'][0])
+    self.assertEqual(study.recommend().do, {'b': 1.0})  # An allowed value.
+
+  def test_failed_experiments_are_avoided(self):
+    study = self._create(variables={'a': {'domain': (-2, 2)}})
+    for _ in range(5):
+      (trial,) = study.suggest()
+      study.fail(trial, reason='leak')
+    failed = [one.do['a'] for one in study.state.failed]
+    for i, value in enumerate(failed):
+      for other in failed[:i]:
+        self.assertGreaterEqual(abs(value - other), 0.2)
+
+  def test_corrections_are_kept(self):
+    study = self._create()
+    (trial,) = study.suggest()
+    study.observe(trial, {'y': 50.0})
+    study.amend(trial, {'y': 5.0})
+    self.assertEqual(study.to_frame()['y'][0], 5.0)
+    study.withdraw(trial, reason='mixed up')
+    self.assertEqual(study.to_frame()['status'][0], 'withdrawn')
+    log = json.loads(study.log.export_json())
+    self.assertEqual(
+      [event['kind'] for event in log['events']],
+      ['created', 'suggested', 'observed', 'amended', 'withdrawn'],
+    )
+
+  def test_goals_and_domains_change(self):
+    study = self._create()
+    study.change(goal='minimize', variables={'b': {'domain': (0, 1)}}, budget=2)
+    (trial,) = study.suggest()
+    self.assertEqual([*trial.do], ['b'])
+    self.assertBetween(trial.do['b'], 0, 1)
+    self._observe(study, trial)
+    self._observe(study, study.suggest()[0])
+    with self.assertRaisesRegex(errors.UsageError, 'the budget is spent'):
+      study.suggest()
+
+  def test_missing_values_and_more_records(self):
+    data = _records()
+    data.loc[3:8, 'w'] = np.nan
+    study = self._create(data=data)
+    study.add_records(_records(5, seed=1).drop(columns='w'))
+    self.assertLen(study.state.records, 25)
+    (trial,) = study.suggest()
+    study.observe(trial, {'y': 1.0})
+    self.assertIn(trial.number, [one.number for one in study.state.observed])
+    study.suggest()
+
+  def test_without_records(self):
+    study = self._create(data=None)
+    self.assertEmpty(study.causes())
+    self.assertIsNone(study.recommend())
+    trials = study.suggest(3)
+    self.assertIsNone(trials[0].prediction)
+    for trial in trials:
+      self._observe(study, trial)
+    (trial,) = study.suggest()
+    self.assertIsNotNone(trial.prediction)
+    self.assertIsNotNone(study.recommend())
+
+  def test_many_records(self):
+    study = self._create(data=_records(2_000))
+    self.assertLen(study.state.records, 2_000)
+    study.suggest()
+
+  def test_all_variables_at_once(self):
+    mixture = {name: {'domain': (0, 1)} for name in 'ab'}
+    study = self._create(
+      variables=mixture, interventions='all', constraints=['a + b = 1']
+    )
+    for trial in study.suggest(5):
+      self.assertAlmostEqual(sum(trial.do.values()), 1, delta=1e-9)
+
+  def test_booleans(self):
+    study = self._create(
+      data=_records().assign(a=lambda table: table['a'] > 0),
+      variables={'a': {'values': [False, True]}},
+    )
+    (trial,) = study.suggest()
+    self.assertIsInstance(trial.do['a'], bool)
+    study.observe(trial, {'y': 1})
+
+  def test_a_table_of_outcomes(self):
+    study = self._create()
+    trials = study.suggest(2)
+    table = pd.DataFrame(
+      {
+        'experiment': [2, None, 1],
+        'intervention_targets': ['', 'b', ''],
+        'b': [None, 0.5, None],
+        'y': [1.0, 2.0, 3.0],
+      }
+    )
+    self.assertEqual(study.observe_table(table), [2, 3, 1])
+    self.assertEqual([one.do for one in study.state.observed][2], {'b': 0.5})
+    self.assertEqual(
+      [one.do for one in study.state.observed][:2], [one.do for one in trials]
+    )
+    # One wrong row, and nothing is stored.
+    study.suggest()
+    table['experiment'] = [4, None, 9]
+    with self.assertRaisesRegex(errors.UsageError, 'there is no experiment 9'):
+      study.observe_table(table)
+    self.assertLen(study.pending(), 1)
+
+  def test_two_objects_of_one_study(self):
+    study = self._create()
+    other = acme_cbo.Study.open(self._path)
+    first, second = study.suggest()[0], other.suggest()[0]
+    self.assertEqual((first.number, second.number), (1, 2))
+    self.assertNotEqual(first.do, second.do)
+    self._observe(other, first)
+    self.assertEqual([one.number for one in study.pending()], [2])
+
+  @parameterized.parameters(
+    dict(target='z'),
+    dict(variables={'q': {'domain': (0, 1)}}),
+    dict(data=pd.DataFrame({'a': [1.0], 'b': [2.0], 'y': [math.nan]})),
+    dict(budget=-1),
+    dict(interventions='each'),
+    dict(constraints=['a*b <= 1']),
+  )
+  def test_nothing_is_created_from_wrong_arguments(self, **arguments):
+    with self.assertRaises(errors.UsageError):
+      self._create(**arguments)
+    self.assertFalse(self._path.exists())
+
+  def test_predictions(self):
+    study = self._create()
+    with self.assertRaisesRegex(errors.UsageError, "'w' is no variable"):
+      study.predict({'w': 1})
+    for _ in range(4):
+      study.observe(None, {'y': 0.0}, do={'b': 0})
+      study.observe(None, {'y': 1.0}, do={'b': 1})
+    low, high = study.predict({'b': 1}).interval
+    self.assertBetween(1.0, low, high)
+    self.assertLess(high - low, 1)
+    wider = study.predict({'b': -2})
+    self.assertGreater(wider.deviation, 2 * study.predict({'b': 1}).deviation)
+    self.assertGreater(np.ptp(wider.outcome_interval), np.ptp(wider.interval))
+    advice = study.stop_advice()
+    self.assertGreaterEqual(advice.expected_gain, 0)
+
+
+if __name__ == '__main__':
+  absltest.main()
