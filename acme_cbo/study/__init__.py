@@ -1,0 +1,1 @@
+"""Studies of a real system: the log of what was suggested and observed."""
