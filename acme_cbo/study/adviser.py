@@ -448,7 +448,7 @@ def _spread(state, sets, index):
   variables = state.space.variables
   seed = state.settings.seed
   order = np.random.default_rng(seed).permutation(len(sets))
-  sampler = qmc.Sobol(len(variables), rng=np.random.default_rng(seed))
+  sampler = qmc.Halton(len(variables), rng=np.random.default_rng(seed))
   for point in sampler.random(index + _MAX_DRAWS)[index:]:
     names = sets[order[index % len(sets)]]
     yield {

@@ -801,36 +801,39 @@ def pack_array(array: np.ndarray) -> bytes:
   return zlib.compress(buffer.getvalue())
 
 
-def unpack_array(blob: bytes, num_columns: int) -> np.ndarray:
-  """Returns the table that `pack_array` compressed.
+def unpack_array(blob: bytes, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns the array that `pack_array` compressed.
 
   Args:
     blob: result of `pack_array`.
-    num_columns: number of columns that it has to have.
+    shape: shape that the array has to have.
 
   Returns:
-    A read-only [N, num_columns] float64 array.
+    A read-only float64 array.
 
   Raises:
-    errors.UsageError: the blob is damaged, or its shape differs.
+    errors.UsageError: the blob is damaged, or the shape differs.
   """
+  size = math.prod(shape)
+  if min(shape, default=0) < 0 or size > _MAX_NUMBERS:
+    raise errors.UsageError(
+      f'an array cannot have the shape {shape}; at most {_MAX_NUMBERS:,} '
+      'numbers are allowed'
+    )
   decompressor = zlib.decompressobj()
   try:
     # A small blob may expand to a thousand times its size.
-    content = decompressor.decompress(
-      blob, _MAX_HEADER_BYTES + 8 * _MAX_NUMBERS
-    )
+    content = decompressor.decompress(blob, _MAX_HEADER_BYTES + 8 * size)
   except zlib.error as error:
     raise errors.UsageError(f'the array is damaged: {error}') from error
   header = _NPY_HEADER.match(content)
   if header is None:
     raise errors.UsageError('the array is damaged: it is no array of float64')
-  shape = tuple(map(int, header[1].replace(b',', b' ').split()))
-  if len(shape) != 2 or shape[1] != num_columns:
+  stored = tuple(map(int, header[1].replace(b',', b' ').split()))
+  if stored != shape:
     raise errors.UsageError(
-      f'the array has the shape {shape}; it needs {num_columns} columns'
+      f'the array has the shape {stored}; it has to be {shape}'
     )
-  size = math.prod(shape)
   if (
     not decompressor.eof
     or decompressor.unused_data
