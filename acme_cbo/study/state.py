@@ -300,10 +300,12 @@ class State:
     changed = dataclasses.replace(self.settings, **settings)
     self.space, self.settings = changed.space(), changed
 
-  def _added(self, *, interventions, rows):
+  def _added(self, *, interventions, size, rows):
     names = self.settings.columns
-    if rows is None or rows.ndim != 2 or rows.shape[1] != len(names):
-      raise errors.UsageError(f'the records need {len(names)} columns')
+    if rows is None or rows.shape != (size, len(names)):
+      raise errors.UsageError(
+        f'the records must be {size!r} rows of {len(names)} columns'
+      )
     made = []
     is_passive = np.ones(len(rows), bool)
     for text, set_names in interventions.items():

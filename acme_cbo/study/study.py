@@ -523,15 +523,25 @@ class Study:
     rows = None
     try:
       if event.blob is not None:
-        # The columns are those of the first event, which may be this one.
-        columns = event.payload.get('columns') or self._current.settings.columns
-        rows = event_log.unpack_array(event.blob, len(columns))
+        rows = event_log.unpack_array(event.blob, self._shape(event))
       state.apply(event.kind, event.payload, rows)
     except errors.UsageError as error:
       raise errors.UsageError(
         f'event {event.number} of {self.log.where} cannot be used: {error}'
       ) from error
     return state
+
+  def _shape(self, event: event_log.Event) -> tuple[int, int]:
+    """Returns the shape of the rows of an event, as it says itself."""
+    records, columns = event.payload, ()
+    if event.number:
+      columns = self._current.settings.columns
+    else:
+      records, columns = records.get('records'), records.get('columns')
+    if not isinstance(records, dict) or not isinstance(columns, Sequence):
+      raise errors.UsageError('it has rows, and does not say how many')
+    size = records.get('size')
+    return size if type(size) is int else -1, len(columns)
 
   def _append(
     self,
@@ -630,9 +640,10 @@ def _plain(value: Any) -> Any:
 def _table_payload(table: records_lib.Records) -> dict[str, Any]:
   """Returns the payload of a table, whose values are a blob."""
   return {
+    'size': len(table.values),
     'interventions': {
       str(i): list(names)
       for i, names in enumerate(table.interventions)
       if names
-    }
+    },
   }

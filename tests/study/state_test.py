@@ -252,14 +252,14 @@ class RecordsTest(parameterized.TestCase):
     state = state_lib.State()
     state.apply(
       'created',
-      {**_CREATED, 'records': {'interventions': {'2': ['a', 'b']}}},
+      {**_CREATED, 'records': {'size': 3, 'interventions': {'2': ['a', 'b']}}},
       self._ROWS,
     )
     np.testing.assert_array_equal(state.records, self._ROWS[:2])
     self.assertEqual(state.experiments[1].do, {'a': 0.3, 'b': 5})
     self.assertEqual(state.experiments[1].outcome, {'a': 0.3, 'b': 5, 'y': 5})
     self.assertEqual(state.spent, 0)  # The study has not paid for the past.
-    state.apply('records', {'interventions': {}}, self._ROWS)
+    state.apply('records', {'size': 3, 'interventions': {}}, self._ROWS)
     self.assertLen(state.records, 5)
     state.apply('withdrawn', {'records': 0})
     np.testing.assert_array_equal(state.records, self._ROWS)
@@ -277,7 +277,9 @@ class RecordsTest(parameterized.TestCase):
   def test_wrong_experiments(self, interventions, message):
     state = _state()
     with self.assertRaisesRegex(errors.UsageError, message):
-      state.apply('records', {'interventions': interventions}, self._ROWS)
+      state.apply(
+        'records', {'size': 3, 'interventions': interventions}, self._ROWS
+      )
     self.assertEmpty(state.records)
     self.assertEmpty(state.experiments)
 
@@ -287,7 +289,7 @@ class RecordsTest(parameterized.TestCase):
     rows[0, 3] = math.nan
     for wrong in (rows, self._ROWS[:, :3], self._ROWS[0], None):
       with self.assertRaises(errors.UsageError):
-        state.apply('records', {'interventions': {}}, wrong)
+        state.apply('records', {'size': 3, 'interventions': {}}, wrong)
     self.assertEmpty(state.records)
 
 
