@@ -6,12 +6,13 @@ from typing import Any
 from acme_cbo.infra import errors
 
 
-def import_module(name: str, user: str) -> Any:
+def import_module(name: str, user: str, requirement: str = '') -> Any:
   """Imports a module of an optional dependency.
 
   Args:
     name: Dotted name of the module.
     user: What needs it, such as the flag that was given.
+    requirement: What to install, where it is not the name of the package.
 
   Returns:
     The module.
@@ -27,5 +28,5 @@ def import_module(name: str, user: str) -> Any:
       raise
     raise errors.UsageError(
       f'{user} needs the package {package}; install it by: '
-      f'pip install {package}'
+      f'pip install {requirement or package}'
     ) from error

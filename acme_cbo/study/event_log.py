@@ -598,7 +598,9 @@ class _PostgreSQL:
     self.where = texts.printable(
       url.set(query={}).render_as_string(hide_password=True), ''
     )
-    extras.import_module('psycopg', f'a study in {self.where}')
+    extras.import_module(
+      'psycopg', f'a study in {self.where}', "'psycopg[binary]'"
+    )
     self.engine = sa.create_engine(
       url,
       poolclass=sa.NullPool,
