@@ -55,6 +55,20 @@ class Recommendation(NamedTuple):
   runner_up: dict[str, float] | None
   better_than_runner_up: float | None
 
+  def comparison(self) -> str:
+    """Returns how it compares with the runner-up, in a sentence, or ''."""
+    if self.runner_up is None or self.better_than_runner_up is None:
+      return ''
+    other = ', '.join(f'{name} = {x:.5g}' for name, x in self.runner_up.items())
+    p = self.better_than_runner_up
+    if p >= 0.5:
+      return (
+        f'better than the runner-up, {other}, with a probability of {p:.2f}'
+      )
+    return (
+      f'the outcomes alone speak for {other}, with a probability of {1 - p:.2f}'
+    )
+
 
 class StopAdvice(NamedTuple):
   """Whether to go on.

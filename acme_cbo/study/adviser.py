@@ -140,11 +140,19 @@ class Adviser:
     if shown is None:
       return {}
     (belief,) = base.parent_probabilities(*self._follow(shown)).values()
-    return {
-      name: float(probability)
-      for name, probability in zip(state.settings.columns, belief, strict=True)
-      if name != state.settings.target
-    }
+    return _by_name(state, belief)
+
+  def causes_over_time(self, state: state_lib.State) -> list[dict[str, float]]:
+    """Returns `causes` before the first experiment and after each."""
+    shown = self._evidence(state, state.space.sets, [])
+    if shown is None:
+      return []
+    beliefs = []
+    for number in range(len(shown.steps) + 1):
+      known = shown._replace(steps=shown.steps[:number])
+      (belief,) = base.parent_probabilities(*self._follow(known)).values()
+      beliefs.append(_by_name(state, belief))
+    return beliefs
 
   def warnings(self, state: state_lib.State) -> list[str]:
     """Returns how a study is outside of what the policy was trained on.
@@ -354,6 +362,14 @@ def _extends(shown: Evidence, before: Evidence) -> bool:
     and same(shown.steps[: len(before.steps)], before.steps)
     and same(shown._replace(steps=()), before._replace(steps=()))
   )
+
+
+def _by_name(state, belief) -> dict[str, float]:
+  return {
+    name: float(probability)
+    for name, probability in zip(state.settings.columns, belief, strict=True)
+    if name != state.settings.target
+  }
 
 
 def _restricted(

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import numbers
 import os
+import pathlib
 from typing import Any
 import uuid
 
@@ -14,6 +15,9 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
+from acme_cbo.infra import run_directory
+from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
@@ -26,6 +30,7 @@ from acme_cbo.study import state as state_lib
 _MAX_SUGGESTIONS = 100
 # Column of a table of outcomes that has the numbers of the trials.
 _EXPERIMENT = 'experiment'
+_MAX_JSON_BYTES = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -472,6 +477,58 @@ class Study:
     state = self._state()
     return self._advise(state).causes(state)
 
+  def report(self, path: str | os.PathLike[str]) -> None:
+    """Writes a report as one HTML page.
+
+    Args:
+      path: file to write; one that exists is replaced.
+    """
+    # Imported late: matplotlib takes a second.
+    from acme_cbo.study import report  # noqa: PLC0415
+
+    best = self.recommend()
+    state = self._current
+    adviser, model = self._advise(state), self._fitted(state)
+    stop = None
+    if best is not None and model is not None:
+      stop = advice.stop_advice(state, model, best)
+    page = report.render(
+      state,
+      model,
+      best,
+      stop,
+      adviser.causes_over_time(state),
+      adviser.warnings(state),
+    )
+    run_directory.write_text(pathlib.Path(path), page)
+
+  def to_csv(self) -> str:
+    """Returns `to_frame` as CSV, with cells that no spreadsheet runs."""
+    return self.to_frame().map(_quoted).to_csv(index=False)
+
+  @classmethod
+  def from_json(
+    cls,
+    path: str | os.PathLike[str],
+    location: str | os.PathLike[str],
+    *,
+    name: str = 'study',
+  ) -> Study:
+    """Creates a study from an exported one.
+
+    Args:
+      path: JSON file that `export` has written.
+      location: as for `create`.
+      name: as for `create`.
+
+    Raises:
+      UsageError: the file is damaged, or the study exists.
+    """
+    text = files.read_text(pathlib.Path(path), _MAX_JSON_BYTES)
+    study = cls(event_log.EventLog.import_json(text, location, name=name))
+    study._state()
+    return study
+
   def pending(self) -> list[Trial]:
     """Returns the trials whose outcome is awaited."""
     state = self._state()
@@ -603,6 +660,10 @@ class Study:
       advice.evidence(state, one.do, causes),
       tuple(adviser.warnings(state)),
     )
+
+
+def _quoted(cell: Any) -> Any:
+  return text_lib.quote_cell(cell) if isinstance(cell, str) else cell
 
 
 def _number(trial: Any) -> int:

@@ -96,11 +96,7 @@ def recommended(
       f'{range_of(best.nothing.interval)}); better with a probability of '
       f'{best.better_than_nothing:.2f}'
     )
-  if best.runner_up is not None:
-    lines += _wrapped(
-      f'better than the runner-up, {intervention(best.runner_up)}, with a '
-      f'probability of {best.better_than_runner_up:.2f}'
-    )
+  lines += _wrapped(best.comparison())
   return text_lib.printable('\n'.join(lines))
 
 

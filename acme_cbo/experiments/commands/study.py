@@ -28,6 +28,7 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
   recommend FILE   the best setting so far, and how sure that is
   causes FILE      which variables cause the target
   status FILE      the study at a glance, and whether to stop
+  report FILE      a page to show to others: --out=report.html
   export FILE      the whole study as JSON, or its experiments as CSV: --out=
   import FILE      a study from the JSON of --data=
 """
@@ -93,7 +94,7 @@ _ONLY = flags.DEFINE_list('only', None, 'Variables that may be set this time.')
 _FIXED = flags.DEFINE_list('fixed', None, 'NAME=VALUE to set in any case.')
 _DO = flags.DEFINE_list('do', None, 'NAME=VALUE of what was set.')
 _REASON = flags.DEFINE_string('reason', None, 'Why, for the record.')
-_OUT = flags.DEFINE_string('out', None, 'File to write: .json or .csv.')
+_OUT = flags.DEFINE_string('out', None, 'File to write: .html, .json or .csv.')
 _JSON = flags.DEFINE_bool('json', False, 'Print JSON instead of tables.')
 
 # Flags of a new study.
@@ -287,6 +288,14 @@ def _export(location: str, words: Sequence[str]) -> None:
   print(f'wrote {path}')
 
 
+def _report(location: str, words: Sequence[str]) -> None:
+  _no_more(words)
+  if _OUT.value is None or not _OUT.value.endswith('.html'):
+    raise errors.UsageError('name the file to write, --out=FILE.html')
+  _open(location).report(_OUT.value)
+  print(f'wrote {_OUT.value}')
+
+
 def _import(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   if _DATA.value is None:
@@ -315,6 +324,7 @@ _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'recommend': (_recommend, 'json'),
   'causes': (_causes, 'json'),
   'status': (_status, 'json'),
+  'report': (_report, 'out'),
   'export': (_export, 'out'),
   'import': (_import, 'data json'),
 }

@@ -1,0 +1,289 @@
+"""Report of a study as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import io
+import pathlib
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib import figure as figure_lib
+import numpy as np
+
+from acme_cbo.evaluation import plots
+from acme_cbo.study import advice
+from acme_cbo.study import prediction
+from acme_cbo.study import state as state_lib
+from acme_cbo.study import terminal
+
+_TEMPLATE = pathlib.Path(__file__).with_name('report.html.jinja')
+# Points of a curve over a domain.
+_POINTS = 60
+# Panels of the figure of the variables.
+_MAX_PANELS = 10
+_BLUE, _ORANGE, _GREY = '#0072b2', '#d55e00', '#777777'
+
+
+def render(
+  state: state_lib.State,
+  model: prediction.Model | None,
+  best: advice.Recommendation | None,
+  stop: advice.StopAdvice | None,
+  beliefs: Sequence[Mapping[str, float]],
+  warnings: Sequence[str],
+) -> str:
+  """Renders the page.
+
+  Args:
+    state: state of the study.
+    model: model of the target, or None.
+    best: the recommendation, or None.
+    stop: whether to go on, or None.
+    beliefs: {variable: probability to be a direct cause} before the first
+      experiment and after each.
+    warnings: how the study is outside of what the policy was trained on.
+
+  Returns:
+    HTML, in which all content of the study is escaped.
+  """
+  environment = jinja2.Environment(
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
+  settings = state.settings
+  figures = {}
+  if model is not None and state.observed:
+    figures['outcomes'] = _svg(_outcomes(state, model, best))
+    figures['variables'] = _svg(_variables(state, model, best))
+  if len(beliefs) > 1:
+    figures['causes'] = _svg(_causes(beliefs, settings.target))
+  return template.render(
+    target=settings.target,
+    goal=settings.goal,
+    verdict=_verdict(state, best),
+    stop=stop,
+    status=terminal.status(state).splitlines(),
+    coverage=f'{100 * prediction.COVERAGE:.0f}%',
+    figures=figures,
+    causes=sorted(
+      (beliefs[-1] if beliefs else {}).items(), key=lambda x: -x[1]
+    ),
+    variables=[
+      (name, one.describe(), f'{one.cost:g}')
+      for name, one in state.space.variables.items()
+    ],
+    constraints=settings.constraints,
+    columns=[name for name in settings.columns if name != settings.target],
+    experiments=[_row(state, one) for one in state.experiments.values()],
+    warnings=warnings,
+  )
+
+
+def _verdict(
+  state: state_lib.State, best: advice.Recommendation | None
+) -> list[str]:
+  """Returns the sentences at the top."""
+  target = state.settings.target
+  if best is None:
+    return ['No outcome yet: nothing can be recommended.']
+  sentences = [
+    f'Set {terminal.intervention(best.do)}: {target} '
+    f'{best.prediction.mean:.4g} {terminal.range_of(best.prediction.interval)} '
+    'expected.'
+  ]
+  if best.nothing is not None and best.better_than_nothing is not None:
+    difference = best.prediction.mean - best.nothing.mean
+    sentences.append(
+      f'{abs(difference):.3g} {"above" if difference > 0 else "below"} doing '
+      f'nothing; better with a probability of {best.better_than_nothing:.2f}.'
+    )
+  if comparison := best.comparison():
+    sentences.append(f'{comparison[0].upper()}{comparison[1:]}.')
+  return sentences
+
+
+def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
+  """Returns the cells of an experiment."""
+  others = [x for x in state.settings.columns if x != state.settings.target]
+  values = {**one.do, **one.outcome}
+  return {
+    'number': one.number,
+    'status': 'past' if one.is_past else one.status,
+    'cells': [
+      (terminal.value(values[name]) if name in values else '', name in one.do)
+      for name in others
+    ],
+    'target': terminal.value(values[state.settings.target])
+    if state.settings.target in values
+    else '',
+    'reason': one.reason,
+  }
+
+
+def _outcomes(state, model, best) -> figure_lib.Figure:
+  """Draws outcomes and expected targets over the experiments."""
+  target, observed = state.settings.target, state.observed
+  predicted = model.predict([one.do for one in observed])
+  sign = 1 if state.settings.goal == 'maximize' else -1
+  numbers = [one.number for one in observed]
+  means = np.array([one.mean for one in predicted])
+  figure = plots.empty(7, 3.4)
+  axis = figure.subplots()
+  axis.scatter(
+    numbers,
+    [one.outcome[target] for one in observed],
+    color=_GREY,
+    s=22,
+    label='outcome',
+    zorder=3,
+  )
+  half = [one.interval[1] - one.mean for one in predicted]
+  axis.errorbar(
+    numbers,
+    means,
+    half,
+    fmt='none',
+    ecolor=_BLUE,
+    alpha=0.5,
+    label='expected, by all outcomes',
+  )
+  axis.step(
+    numbers,
+    sign * np.maximum.accumulate(sign * means),
+    where='post',
+    color=_BLUE,
+    linewidth=2,
+    label='best expected so far',
+  )
+  if best is not None and best.nothing is not None:
+    axis.axhline(
+      best.nothing.mean, color='0.45', linestyle=':', label='doing nothing'
+    )
+  axis.set_xlabel('experiment')
+  axis.set_ylabel(target)
+  axis.xaxis.get_major_locator().set_params(integer=True)
+  _finish(figure, axis)
+  return figure
+
+
+def _variables(state, model, best) -> figure_lib.Figure:
+  """Draws a panel for each variable: outcomes, prediction, pending, best."""
+  target = state.settings.target
+  names = [*state.space.variables][:_MAX_PANELS]
+  columns = min(2, len(names))
+  rows = -(-len(names) // columns)
+  figure = plots.empty(3.5 * columns, 2.8 * rows + 0.5)
+  grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+  for axis, name in zip(grid.flat, names, strict=False):
+    one = state.space.variables[name]
+    rest = {}
+    if frozenset([name]) not in state.space.sets and best is not None:
+      rest = {other: x for other, x in best.do.items() if other != name}
+    points = np.linspace(one.low, one.high, _POINTS)
+    predicted = model.predict([{**rest, name: float(x)} for x in points])
+    low, high = np.transpose([p.interval for p in predicted])
+    axis.fill_between(points, low, high, color=_BLUE, alpha=0.15, linewidth=0)
+    axis.plot(
+      points,
+      [p.mean for p in predicted],
+      color=_BLUE,
+      label='expected'
+      + (f', with {terminal.intervention(rest)}' if rest else ''),
+    )
+    for alone in (False, True):
+      shown = [
+        x for x in state.observed if name in x.do and (len(x.do) == 1) == alone
+      ]
+      axis.scatter(
+        [x.do[name] for x in shown],
+        [x.outcome[target] for x in shown],
+        color=_GREY if alone else 'none',
+        edgecolor=_GREY,
+        s=20,
+        label='outcome' if alone else 'outcome, other variables set too',
+        zorder=3,
+      )
+    for number, pending in enumerate(state.pending):
+      if name in pending.do:
+        axis.axvline(
+          pending.do[name],
+          color=_ORANGE,
+          linestyle='--',
+          linewidth=1.2,
+          label='pending' if not number else None,
+        )
+    if best is not None and name in best.do:
+      axis.plot(
+        best.do[name],
+        best.prediction.mean,
+        marker='*',
+        markersize=13,
+        color=_ORANGE,
+        linestyle='none',
+        label='recommended',
+        zorder=4,
+      )
+    axis.set_xlabel(name)
+    axis.grid(alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
+  for axis in [*grid.flat][len(names) :]:
+    axis.set_visible(False)
+  for row in grid:
+    row[0].set_ylabel(target)
+  handles: dict[str, Any] = {}
+  for axis in grid.flat:
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+      handles.setdefault(label, handle)
+  figure.legend(
+    handles.values(),
+    handles.keys(),
+    loc='outside lower center',
+    ncol=2,
+    frameon=False,
+    fontsize=9,
+  )
+  return figure
+
+
+def _causes(beliefs, target) -> figure_lib.Figure:
+  """Draws the belief in the direct causes over the experiments."""
+  last = beliefs[-1]
+  names = sorted(last, key=lambda name: -last[name])[: len(plots.STYLES)]
+  figure = plots.empty(7, 3.2)
+  axis = figure.subplots()
+  for name, (color, line) in zip(names, plots.STYLES, strict=False):
+    axis.plot(
+      range(len(beliefs)),
+      [belief[name] for belief in beliefs],
+      color=color,
+      linestyle=line,
+      linewidth=2,
+      label=name,
+    )
+  axis.set_ylim(-0.02, 1.02)
+  axis.set_xlabel('outcomes')
+  axis.set_ylabel(f'probability to\ncause {target} directly')
+  axis.xaxis.get_major_locator().set_params(integer=True)
+  _finish(figure, axis)
+  return figure
+
+
+def _finish(figure, axis) -> None:
+  axis.grid(alpha=0.25)
+  axis.spines[['top', 'right']].set_visible(False)
+  figure.legend(loc='outside lower center', ncol=4, frameon=False, fontsize=9)
+
+
+def _svg(figure: figure_lib.Figure) -> str:
+  """Returns a figure as SVG, whose text is drawn as shapes."""
+  buffer = io.StringIO()
+  # The same figure gives the same text.
+  with mpl.rc_context({'svg.hashsalt': 'acme_cbo', 'svg.fonttype': 'path'}):
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+  text = buffer.getvalue()
+  return text[text.index('<svg') :]
