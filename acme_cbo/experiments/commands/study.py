@@ -8,7 +8,8 @@ acme-cbo study recommend reactor.study
 
 FILE is the file of a study, or the URL of a PostgreSQL database:
 
-  create FILE      start a study, from flags or from --config=FILE.yaml
+  create FILE      start a study, from flags or from --config=FILE.yaml; with
+                   --number=N, also suggest N experiments
   suggest FILE     the next experiments: --number=, --only=, --fixed=
   observe FILE N NAME=VALUE ...
                    outcome of experiment N
@@ -151,12 +152,18 @@ def _create(location: str, words: Sequence[str]) -> None:
         )
   study = _study().Study.create(location, name=_NAME.value, **arguments)
   _tell(study)
-  _print_status(study)
+  if flags.FLAGS['number'].present:
+    _print_suggestions(study)
+  else:
+    _print_status(study)
 
 
 def _suggest(location: str, words: Sequence[str]) -> None:
   _no_more(words)
-  study = _open(location)
+  _print_suggestions(_open(location))
+
+
+def _print_suggestions(study: study_lib.Study) -> None:
   trials = study.suggest(
     _NUMBER.value,
     only=_ONLY.value,
@@ -308,7 +315,7 @@ def _import(location: str, words: Sequence[str]) -> None:
 
 _OTHERS = 'config data number only fixed do reason out json'
 _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
-  'create': (_create, f'config data {_SETTINGS} json'),
+  'create': (_create, f'config data {_SETTINGS} number json'),
   'suggest': (_suggest, 'number only fixed json'),
   'observe': (_observe, 'do data json'),
   'fail': (_end('fail'), 'reason json'),
