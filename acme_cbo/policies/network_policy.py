@@ -170,9 +170,10 @@ class NetworkPolicy:
   def recommend(self, state: State, history: History) -> types.Intervention:
     """Returns the intervention of the best predicted outcome among those made.
 
-    An intervention does not count if its observed outcome was so much worse
-    than the best one that noise is unlikely to explain the difference. Before
-    the first intervention the most probable decision is returned.
+    An intervention does not count if the problem does not allow it, or if its
+    observed outcome was so much worse than the best one that noise is unlikely
+    to explain the difference. Where none counts, such as before the first one,
+    the most probable decision is returned.
 
     Args:
       state: state of the episode after its latest row.
@@ -195,12 +196,11 @@ class NetworkPolicy:
       self.params, problem, self.prefix, state.encoding, partials
     )
     made = jnp.arange(history.outcomes.size) < history.length
+    made &= self._allows(history.interventions)
     least = jnp.max(history.outcomes, where=made, initial=-jnp.inf)
     # The target's deviation in the records is no less than that of its noise.
     least -= _UNLIKELY * jnp.sqrt(2 / problem.samples)
-    eligible = jnp.append(
-      made & (history.outcomes >= least), history.length == 0
-    )
+    eligible = jnp.append(made & (history.outcomes >= least), ~made.any())
     best = jnp.argmax(jnp.where(eligible, predicted, -jnp.inf))
     return jax.tree.map(lambda leaf: leaf[best], candidates)
 
@@ -238,6 +238,16 @@ class NetworkPolicy:
       history.outcomes.at[step].set(target),
       jnp.asarray(step + 1, jnp.int32),
     )
+
+  def _allows(self, made: types.Intervention) -> jax.Array:
+    """Returns whether the problem allows each of T interventions: [T] bool."""
+    problem = self.problem
+    is_set = (made.mask[:, None] == problem.sets).all(-1).any(-1)
+    rounding = 1e-4 * (problem.high - problem.low)
+    is_inside = (made.values >= problem.low - rounding) & (
+      made.values <= problem.high + rounding
+    )
+    return is_set & (is_inside | ~made.mask).all(-1)
 
   def _decide(self, keys, state, sets, pick) -> Choice:
     decision, log_prob_variable, log_prob_cell = action_distribution.decide(

@@ -99,7 +99,7 @@ class Adviser:
     """
     fixed = {} if fixed is None else dict(fixed)
     sets = _restricted(state.space, only, fixed)
-    under_way = [one.do for one in state.pending]
+    under_way = [dict(one.do) for one in state.pending]
     for index in range(len(state.experiments), len(state.experiments) + number):
       new = under_way[len(state.pending) :]
       _check_means(state, sets, new)
@@ -326,7 +326,7 @@ def _problem(state, sets) -> types.Problem:
     {name: one.cost for name, one in variables.items()},
   )
   allowed = {*sets}
-  return problem._replace(
+  changes: dict[str, Any] = dict(
     sets=np.array(
       [
         [name in one and one in allowed for name in settings.columns]
@@ -335,6 +335,7 @@ def _problem(state, sets) -> types.Problem:
     ),
     budget=np.float64(np.inf if budget is None else budget),
   )
+  return problem._replace(**changes)
 
 
 def _planned(state, num_steps, horizon) -> int:

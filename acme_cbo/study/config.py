@@ -83,8 +83,9 @@ def _plain(node: yaml.Node) -> Any:
     return values
   if isinstance(node, yaml.SequenceNode):
     return [_plain(item) for item in node.value]
-  text = yaml_nodes.scalar(node, 'a value').value
-  if node.style in ('"', "'"):
+  scalar = yaml_nodes.scalar(node, 'a value')
+  text = scalar.value
+  if scalar.style in ('"', "'"):
     return text
   if text.lower() in _BOOLEANS:
     return _BOOLEANS[text.lower()]

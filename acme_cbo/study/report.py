@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import matplotlib as mpl
 from matplotlib import figure as figure_lib
+from matplotlib import ticker
 import numpy as np
 
 from acme_cbo.evaluation import plots
@@ -166,7 +167,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
     )
   axis.set_xlabel('experiment')
   axis.set_ylabel(target)
-  axis.xaxis.get_major_locator().set_params(integer=True)
+  axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   _finish(figure, axis)
   return figure
 
@@ -268,7 +269,7 @@ def _causes(beliefs, target) -> figure_lib.Figure:
   axis.set_ylim(-0.02, 1.02)
   axis.set_xlabel('outcomes')
   axis.set_ylabel(f'probability to\ncause {target} directly')
-  axis.xaxis.get_major_locator().set_params(integer=True)
+  axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   _finish(figure, axis)
   return figure
 

@@ -69,15 +69,9 @@ class Variable:
     value = min(max(value, self.low), self.high)
     if self.step is None:
       return value
-    return self._at(round((value - self.low) / self.step))
-
-  def _at(self, k: int) -> float:
-    """Returns the k-th value of the grid, free of the rounding of `k * step`.
-
-    With a step of 0.1, for example, the third is 0.3, not 0.30000000000000004.
-    """
-    value = self.low + k * self.step
-    return min(float(f'{value:.15g}'), self.high)
+    # 15 digits are free of the rounding of a product: 0.3, not 3 * 0.1.
+    k = round((value - self.low) / self.step)
+    return min(float(f'{self.low + k * self.step:.15g}'), self.high)
 
   def allows(self, value: float) -> bool:
     """Returns whether a value is allowed, up to rounding."""

@@ -17,7 +17,7 @@ that a study that is opened again is the study that was left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import copy
 import dataclasses
 import math
@@ -231,11 +231,11 @@ class State:
     """Cost of the experiments that the budget counts."""
     return math.fsum(self.cost(one.do) for one in self.counted)
 
-  def cost(self, do: Mapping[str, float]) -> float:
-    """Returns the cost of an intervention, of variables no longer set too."""
+  def cost(self, names: Iterable[str]) -> float:
+    """Returns the cost of setting variables, also of those no longer set."""
     variables = self.space.variables
     return math.fsum(
-      variables[name].cost if name in variables else 1.0 for name in do
+      variables[name].cost if name in variables else 1.0 for name in names
     )
 
   def apply(
@@ -269,7 +269,9 @@ class State:
       raise errors.UsageError(
         f'event {self.num_events} is of the kind {kind!r}, which cannot be'
       )
-    arguments = {'kind': kind} if handlers[kind] == self._ended else {}
+    arguments: dict[str, Any] = {}
+    if handlers[kind] == self._ended:
+      arguments['kind'] = kind
     if rows is not None:
       arguments['rows'] = rows
     try:
@@ -347,9 +349,10 @@ class State:
     self._check_outcome(outcome)
     outcome = _floats(outcome)
     if experiment is None:
-      self._check_do(do)
       self._begin(
-        self._carried_out(do, outcome), status='observed', outcome=outcome
+        self._carried_out(self._check_do(do), outcome),
+        status='observed',
+        outcome=outcome,
       )
       return
     old = self._get(experiment)
@@ -358,8 +361,7 @@ class State:
         f'experiment {experiment} is {old.status}; to correct its outcome, '
         'amend it'
       )
-    asked = old.do if do is None else do
-    self._check_do(asked)
+    asked = old.do if do is None else self._check_do(do)
     self._update(
       experiment,
       status='observed',
@@ -372,8 +374,7 @@ class State:
     if experiment is None:
       if kind == 'abandoned':
         raise errors.UsageError('name the suggestion to abandon')
-      self._check_do(do)
-      self._begin(_floats(do), status=kind, reason=str(reason))
+      self._begin(self._check_do(do), status=kind, reason=str(reason))
       return
     old = self._get(experiment)
     if old.status != 'pending':
@@ -393,9 +394,8 @@ class State:
     if do is not None:
       # What was measured of the variables that were set is of the old values.
       kept = {k: v for k, v in kept.items() if k not in {*do, *old.do}}
-    asked = old.do if do is None else do
+    asked = old.do if do is None else self._check_do(do)
     outcome = {**kept, **({} if outcome is None else outcome)}
-    self._check_do(asked)
     self._check_outcome(outcome)
     outcome = _floats(outcome)
     self._update(
@@ -461,8 +461,8 @@ class State:
         f'the outcome has no value of the target {self.settings.target!r}'
       )
 
-  def _check_do(self, do) -> None:
-    """Raises unless it sets variables that may be set, to finite numbers.
+  def _check_do(self, do) -> dict[str, float]:
+    """Returns an intervention; raises unless it sets variables to numbers.
 
     The values may lie outside of the domains: what counts is what was done.
     """
@@ -480,6 +480,7 @@ class State:
         raise errors.UsageError(
           f'{name!r} is set to {value!r}; it must be a finite number'
         )
+    return _floats(do)
 
   def _carried_out(self, do, outcome) -> dict[str, float]:
     """Returns the values that were set: those that were measured count."""

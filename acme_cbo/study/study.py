@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 import dataclasses
+import functools
 import math
 import numbers
 import os
@@ -633,9 +634,9 @@ class Study:
 
   def _advise(self, state: state_lib.State) -> adviser_lib.Adviser:
     if self._adviser is None:
-      self._adviser = adviser_lib.Adviser(
-        policy_lib.load_policy(state.settings.policy or None)
-      )
+      path = state.settings.policy
+      policy = policy_lib.load_policy(path) if path else _shipped_policy()
+      self._adviser = adviser_lib.Adviser(policy)
     return self._adviser
 
   def _fitted(self, state: state_lib.State) -> prediction_lib.Model | None:
@@ -660,6 +661,12 @@ class Study:
       advice.evidence(state, one.do, causes),
       tuple(adviser.warnings(state)),
     )
+
+
+@functools.cache
+def _shipped_policy() -> policy_lib.Policy:
+  """Returns the shipped policy, whose programs all studies share."""
+  return policy_lib.load_policy()
 
 
 def _quoted(cell: Any) -> Any:

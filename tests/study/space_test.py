@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -31,7 +32,7 @@ def _random_space(rng: np.random.Generator) -> space.Space:
     low = float(rng.normal() * 10.0 ** rng.integers(-3, 4))
     width = float(rng.uniform(0.5, 2) * 10.0 ** rng.integers(-3, 4))
     kind = rng.integers(3)
-    settings = {'domain': (low, low + width)}
+    settings: dict[str, Any] = {'domain': (low, low + width)}
     if kind == 1:
       settings['step'] = width / int(rng.integers(1, 40))
     elif kind == 2:
@@ -55,6 +56,12 @@ def _random_space(rng: np.random.Generator) -> space.Space:
   return space.parse(variables, 'all', constraints)
 
 
+def _nearest(allowed: space.Space, do, **arguments) -> dict[str, float]:
+  nearest = allowed.nearest(do, **arguments)
+  assert nearest is not None
+  return nearest
+
+
 def _violations(num_spaces: int, num_points: int, seed: int) -> int:
   rng = np.random.default_rng(seed)
   violations = 0
@@ -65,7 +72,7 @@ def _violations(num_spaces: int, num_points: int, seed: int) -> int:
         name: rng.uniform(2 * v.low - v.high, 2 * v.high - v.low)
         for name, v in random_space.variables.items()
       }
-      nearest = random_space.nearest(do)
+      nearest = _nearest(random_space, do)
       violations += bool(random_space.complaint(nearest))
   return violations
 
@@ -199,7 +206,7 @@ class ConstraintTest(parameterized.TestCase):
     parsed = space.parse(_MIXTURE, 'all', ['10 <= a + b <= 20'])
     self.assertLen(parsed.constraints, 2)
     self.assertEqual(
-      sum(parsed.nearest(dict.fromkeys('abcde', 1.0)).values()), 13
+      sum(_nearest(parsed, dict.fromkeys('abcde', 1.0)).values()), 13
     )
 
   @parameterized.parameters(
@@ -249,7 +256,7 @@ class ConstraintTest(parameterized.TestCase):
     mixture = space.parse(
       _MIXTURE, 'all', ['a + b + c + d + e = 100', 'a <= 50']
     )
-    nearest = mixture.nearest({'a': 90, 'b': 60, 'c': 60, 'd': 60, 'e': 0})
+    nearest = _nearest(mixture, {'a': 90, 'b': 60, 'c': 60, 'd': 60, 'e': 0})
     # The excess of 130 is shared by those that can give: d = 70/3 each.
     self.assertAlmostEqual(sum(nearest.values()), 100, delta=1e-9)
     self.assertEqual(nearest['e'], 0)
@@ -257,7 +264,7 @@ class ConstraintTest(parameterized.TestCase):
 
   def test_fixed_values_stay(self):
     mixture = space.parse(_MIXTURE, 'all', ['a + b + c + d + e = 100'])
-    nearest = mixture.nearest(dict.fromkeys('abcde', 70.0), fixed=['a'])
+    nearest = _nearest(mixture, dict.fromkeys('abcde', 70.0), fixed=['a'])
     self.assertEqual(nearest['a'], 70)
     self.assertEqual(mixture.complaint(nearest), '')
     self.assertIsNone(
@@ -267,12 +274,12 @@ class ConstraintTest(parameterized.TestCase):
   def test_allowed_values_stay(self):
     mixture = space.parse(_MIXTURE, 'all', ['a + b + c + d + e <= 100'])
     do = {'a': 1 / 3, 'b': 0.1, 'c': 0.2, 'd': 7.0, 'e': 9.0}
-    self.assertEqual(mixture.nearest(do), do)
+    self.assertEqual(_nearest(mixture, do), do)
 
   def test_steps_under_a_sum(self):
     steps = {name: {'domain': (0, 100), 'step': 0.1} for name in 'abc'}
     mixture = space.parse(steps, 'all', ['a + b + c = 100'])
-    nearest = mixture.nearest({'a': 33.34, 'b': 33.34, 'c': 33.34})
+    nearest = _nearest(mixture, {'a': 33.34, 'b': 33.34, 'c': 33.34})
     self.assertEqual(mixture.complaint(nearest), '')
     self.assertEqual(sorted(nearest.values()), [33.3, 33.3, 33.4])
 

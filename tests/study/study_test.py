@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import tempfile
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -38,7 +39,7 @@ class StudyTest(parameterized.TestCase):
     self._rng = np.random.default_rng(7)
 
   def _create(self, **arguments):
-    arguments = {
+    arguments: dict[str, Any] = {
       'data': _records(),
       'target': 'y',
       'variables': _VARIABLES,
@@ -72,7 +73,7 @@ class StudyTest(parameterized.TestCase):
     for _ in range(15):
       (trial,) = study.suggest()
       self._observe(study, trial)
-    best = study.recommend()
+    best: Any = study.recommend()
     # E[y] is at most 1 for do(b = 1) and for do(a = 2), and -1 for nothing.
     self.assertGreater(best.prediction.mean, -0.5)
     self.assertGreater(best.better_than_nothing, 0.9)
@@ -107,7 +108,8 @@ class StudyTest(parameterized.TestCase):
     self.assertEqual(number, 1)
     self.assertEqual(frame['b'][0], 1.02)
     self.assertFalse(frame['suggested'][0])
-    self.assertEqual(study.recommend().do, {'b': 1.0})  # An allowed value.
+    best: Any = study.recommend()
+    self.assertEqual(best.do, {'b': 1.0})  # An allowed value.
 
   def test_failed_experiments_are_avoided(self):
     study = self._create(variables={'a': {'domain': (-2, 2)}})
@@ -144,6 +146,18 @@ class StudyTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'the budget is spent'):
       study.suggest()
 
+  def test_only_what_is_allowed_is_recommended(self):
+    study = self._create()
+    study.observe(None, {'y': 0.5}, do={'a': 1.5})
+    study.observe(None, {'y': 0.4}, do={'b': 1.0})
+    study.observe(None, {'y': -0.5}, do={'b': 0.0})
+    study.observe(None, {'y': 9.0}, do={'w': 3.0})
+    study.change(variables={'b': {'domain': (-2, 0.5)}})
+    best: Any = study.recommend()
+    self.assertEqual(best.do, {'b': 0.0})
+    study.change(variables={'b': {'domain': (-2, -1)}})
+    self.assertIsNone(study.recommend())
+
   def test_missing_values_and_more_records(self):
     data = _records()
     data.loc[3:8, 'w'] = np.nan
@@ -156,7 +170,7 @@ class StudyTest(parameterized.TestCase):
     study.suggest()
 
   def test_without_records(self):
-    study = self._create(data=None)
+    study = self._create(data=None, columns=_COLUMNS)
     self.assertEmpty(study.causes())
     self.assertIsNone(study.recommend())
     trials = study.suggest(3)
@@ -207,7 +221,7 @@ class StudyTest(parameterized.TestCase):
     )
     # One wrong row, and nothing is stored.
     study.suggest()
-    table['experiment'] = [4, None, 9]
+    table = table.assign(experiment=np.array([4, np.nan, 9]))
     with self.assertRaisesRegex(errors.UsageError, 'there is no experiment 9'):
       study.observe_table(table)
     self.assertLen(study.pending(), 1)
