@@ -299,6 +299,11 @@ class State:
         raise errors.UsageError(f'{name!r} cannot be changed{hint}')
     if 'constraints' in settings:
       settings['constraints'] = tuple(settings['constraints'])
+    if 'variables' in settings:
+      merged = {**self.settings.variables, **settings['variables']}
+      settings['variables'] = {
+        name: one for name, one in merged.items() if one is not None
+      }
     changed = dataclasses.replace(self.settings, **settings)
     self.space, self.settings = changed.space(), changed
 

@@ -409,11 +409,12 @@ class Study:
     )
 
   def change(self, **settings: Any) -> None:
-    """Changes settings: goal, variables, interventions, constraints, ...
+    """Changes settings, such as a domain, the budget or the goal.
 
     Args:
       **settings: new values of arguments of `create`: `goal`, `variables`,
-        `interventions`, `constraints`, `budget`, `experiments`.
+        `interventions`, `constraints`, `budget`, `experiments`. Of `variables`,
+        those that are left out stay as they are; None takes one away.
     """
     payload = _plain(settings)
     self._append('changed', lambda state: payload)

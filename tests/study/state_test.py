@@ -53,10 +53,19 @@ class SettingsTest(parameterized.TestCase):
 
   def test_changes(self):
     state = _state(
-      ('changed', {'goal': 'minimize', 'variables': {'b': {'domain': [0, 5]}}})
+      (
+        'changed',
+        {
+          'goal': 'minimize',
+          'variables': {'a': None, 'b': {'domain': [0, 5]}},
+        },
+      )
     )
     self.assertEqual(state.settings.goal, 'minimize')
     self.assertEqual([*state.space.variables], ['b'])
+    self.assertEqual(state.space.variables['b'].high, 5)
+    state.apply('changed', {'variables': {'w': {'domain': [0, 1]}}})
+    self.assertEqual([*state.space.variables], ['b', 'w'])
 
   @parameterized.parameters(
     ({'target': 'w'}, 'cannot be changed'),

@@ -137,7 +137,9 @@ class StudyTest(parameterized.TestCase):
 
   def test_goals_and_domains_change(self):
     study = self._create()
-    study.change(goal='minimize', variables={'b': {'domain': (0, 1)}}, budget=2)
+    study.change(
+      goal='minimize', variables={'a': None, 'b': {'domain': (0, 1)}}, budget=2
+    )
     (trial,) = study.suggest()
     self.assertEqual([*trial.do], ['b'])
     self.assertBetween(trial.do['b'], 0, 1)

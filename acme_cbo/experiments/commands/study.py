@@ -23,7 +23,7 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
                    correct an outcome, or with --do= what was set
   withdraw FILE N  experiment N no longer counts
   add FILE         add the records of --data=
-  change FILE      change settings: --goal=, --set=, --budget=, ...
+  change FILE      change settings: --goal=, --set=, --unset=, --budget=, ...
   predict FILE NAME=VALUE ...
                    the target under an intervention
   recommend FILE   the best setting so far, and how sure that is
@@ -66,6 +66,9 @@ _SET = flags.DEFINE_multi_string(
   [],
   "A variable that may be set, and to what: 'feed 0..5', 'feed 0..5 step 0.25 "
   "cost 3', 'stirring 200,400,800' or 'coated False,True'. Repeat the flag.",
+)
+_UNSET = flags.DEFINE_list(
+  'unset', None, 'Variables that may no longer be set.'
 )
 _INTERVENTIONS = flags.DEFINE_string(
   'interventions',
@@ -227,9 +230,12 @@ def _add(location: str, words: Sequence[str]) -> None:
 
 def _change(location: str, words: Sequence[str]) -> None:
   _no_more(words)
-  changes = {
-    name: value for name, value in _settings().items() if value is not None
-  }
+  changes = _settings()
+  if _UNSET.value:
+    changes['variables'] = {
+      **changes.get('variables', {}),
+      **dict.fromkeys(_UNSET.value),
+    }
   if not changes:
     raise errors.UsageError('name what to change, such as --budget=40')
   study = _open(location)
@@ -313,7 +319,7 @@ def _import(location: str, words: Sequence[str]) -> None:
   _print_status(study)
 
 
-_OTHERS = 'config data number only fixed do reason out json'
+_OTHERS = 'unset config data number only fixed do reason out json'
 _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'create': (_create, f'config data {_SETTINGS} number json'),
   'suggest': (_suggest, 'number only fixed json'),
@@ -325,7 +331,7 @@ _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'add': (_add, 'data json'),
   'change': (
     _change,
-    'goal set interventions constraint budget experiments json',
+    'goal set unset interventions constraint budget experiments json',
   ),
   'predict': (_predict, 'json'),
   'recommend': (_recommend, 'json'),
