@@ -20,6 +20,7 @@ from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
 from acme_cbo.study import event_log
@@ -403,6 +404,11 @@ class Study:
       if name in place:
         values[:, j] = table.values[:, place[name]]
     self.warnings += table.warnings
+    self.warnings += [
+      f'column {name!r} is left out: it is no variable of the study'
+      for name in table.variables
+      if name not in settings.columns
+    ]
     payload = _table_payload(table)
     self._append(
       'records', lambda state: payload, event_log.pack_array(values), values
@@ -430,18 +436,9 @@ class Study:
     """
     state = self._state()
     do = _named(do)
-    for name in do:
-      if name not in state.space.variables:
-        hint = errors.did_you_mean_or_options(
-          str(name), [*state.space.variables]
-        )
-        raise errors.UsageError(
-          f'{name!r} is no variable that may be set{hint}'
-        )
-    if not do or not all(np.isfinite([*do.values()])):
-      raise errors.UsageError(
-        'give one or more finite values: {variable: value}'
-      )
+    interventions_lib.from_names(do, [*state.space.variables])
+    if not do:
+      raise errors.UsageError('give one or more values: {variable: value}')
     model = self._fitted(state)
     if model is None:
       raise errors.UsageError(

@@ -154,7 +154,7 @@ class StudyTest(parameterized.TestCase):
     study.observe(None, {'y': 0.4}, do={'b': 1.0})
     study.observe(None, {'y': -0.5}, do={'b': 0.0})
     study.observe(None, {'y': 9.0}, do={'w': 3.0})
-    study.change(variables={'b': {'domain': (-2, 0.5)}})
+    study.change(variables={'a': None, 'b': {'domain': (-2, 0.5)}})
     best: Any = study.recommend()
     self.assertEqual(best.do, {'b': 0.0})
     study.change(variables={'b': {'domain': (-2, -1)}})
@@ -252,7 +252,7 @@ class StudyTest(parameterized.TestCase):
 
   def test_predictions(self):
     study = self._create()
-    with self.assertRaisesRegex(errors.UsageError, "'w' is no variable"):
+    with self.assertRaisesRegex(errors.UsageError, "no variable 'w'"):
       study.predict({'w': 1})
     for _ in range(4):
       study.observe(None, {'y': 0.0}, do={'b': 0})
