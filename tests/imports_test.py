@@ -30,7 +30,7 @@ _FLOORS: tuple[dict[str, str], ...] = (
     'runtimes': (
       'agents beliefs environments infra networks policies scms types'
     ),
-    'study': 'environments infra policies scms types',
+    'study': 'environments evaluation infra policies scms types',
   },
   {
     'experiments.config': (

@@ -7,6 +7,7 @@ recommended, the policy decides.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -29,6 +30,26 @@ _MAX_OUTCOMES = 5
 _REPEATS = 3
 # Share of the target's range below which a gain is little.
 _WORTH = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """A suggested experiment.
+
+  Attributes:
+    number: number of the experiment, to report its outcome by.
+    do: {variable: value to set it to}.
+    prediction: prediction of the target under it, or None as long as there is
+      nothing to predict from.
+    why: what is known about it, in a sentence.
+    warnings: how the study is outside of what the policy was trained on.
+  """
+
+  number: int
+  do: dict[str, float | bool]
+  prediction: prediction.Prediction | None
+  why: str
+  warnings: tuple[str, ...]
 
 
 class Recommendation(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-import dataclasses
 import functools
 import math
 import numbers
@@ -33,26 +32,6 @@ _MAX_SUGGESTIONS = 100
 # Column of a table of outcomes that has the numbers of the trials.
 _EXPERIMENT = 'experiment'
 _MAX_JSON_BYTES = 10**9
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """A suggested experiment.
-
-  Attributes:
-    number: number of the experiment, to report its outcome by.
-    do: {variable: value to set it to}.
-    prediction: prediction of the target under it, or None as long as there is
-      nothing to predict from.
-    why: what is known about it, in a sentence.
-    warnings: how the study is outside of what the policy was trained on.
-  """
-
-  number: int
-  do: dict[str, float | bool]
-  prediction: prediction_lib.Prediction | None
-  why: str
-  warnings: tuple[str, ...]
 
 
 class Study:
@@ -200,7 +179,7 @@ class Study:
     *,
     only: Collection[str] | None = None,
     fixed: Mapping[str, float] | None = None,
-  ) -> list[Trial]:
+  ) -> list[advice.Trial]:
     """Suggests the next experiments, and stores them as pending.
 
     Args:
@@ -233,7 +212,7 @@ class Study:
 
   def observe(
     self,
-    trial: Trial | int | None,
+    trial: advice.Trial | int | None,
     outcome: Mapping[str, float] | pd.Series,
     do: Mapping[str, float] | None = None,
   ) -> int:
@@ -263,7 +242,7 @@ class Study:
 
   def fail(
     self,
-    trial: Trial | int | None,
+    trial: advice.Trial | int | None,
     do: Mapping[str, float] | None = None,
     *,
     reason: str = '',
@@ -282,7 +261,7 @@ class Study:
       payload['do'] = _named(do)
     self._append('failed', lambda state: payload)
 
-  def abandon(self, trial: Trial | int, *, reason: str = '') -> None:
+  def abandon(self, trial: advice.Trial | int, *, reason: str = '') -> None:
     """Stores that a suggestion will not be carried out.
 
     Args:
@@ -348,7 +327,7 @@ class Study:
 
   def amend(
     self,
-    trial: Trial | int,
+    trial: advice.Trial | int,
     outcome: Mapping[str, float] | None = None,
     do: Mapping[str, float] | None = None,
   ) -> None:
@@ -368,7 +347,7 @@ class Study:
 
   def withdraw(
     self,
-    trial: Trial | int | None = None,
+    trial: advice.Trial | int | None = None,
     *,
     records: int | None = None,
     reason: str = '',
@@ -528,7 +507,7 @@ class Study:
     study._state()
     return study
 
-  def pending(self) -> list[Trial]:
+  def pending(self) -> list[advice.Trial]:
     """Returns the trials whose outcome is awaited."""
     state = self._state()
     return [self._trial(state, one) for one in state.pending]
@@ -645,11 +624,13 @@ class Study:
       self._model = state.num_events, prediction_lib.Model(state)
     return self._model[1]
 
-  def _trial(self, state: state_lib.State, one: state_lib.Experiment) -> Trial:
+  def _trial(
+    self, state: state_lib.State, one: state_lib.Experiment
+  ) -> advice.Trial:
     model = self._fitted(state)
     adviser = self._advise(state)
     causes = adviser.causes(state)
-    return Trial(
+    return advice.Trial(
       one.number,
       {
         name: bool(value) if state.space.variables[name].is_bool else value
@@ -673,7 +654,7 @@ def _quoted(cell: Any) -> Any:
 
 def _number(trial: Any) -> int:
   """Returns the number of a trial."""
-  number = trial.number if isinstance(trial, Trial) else trial
+  number = trial.number if isinstance(trial, advice.Trial) else trial
   if isinstance(number, bool) or not isinstance(number, numbers.Integral):
     raise errors.UsageError(
       f'the trial is {trial!r}; name a trial of `suggest` or its number'

@@ -9,7 +9,6 @@ from acme_cbo.infra import text as text_lib
 from acme_cbo.study import advice
 from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
-from acme_cbo.study import study as study_lib
 
 _WIDTH = 80
 # Characters of a name in a table.
@@ -32,7 +31,7 @@ def range_of(interval: tuple[float, float]) -> str:
   return f'[{interval[0]:.4g}, {interval[1]:.4g}]'
 
 
-def suggestions(trials: Sequence[study_lib.Trial], target: str) -> str:
+def suggestions(trials: Sequence[advice.Trial], target: str) -> str:
   """Returns suggestions, each with its prediction and its evidence.
 
   Args:

@@ -1,4 +1,4 @@
-"""Suggests the next experiment on your own data, and keeps all outcomes.
+r"""Suggests the next experiment on your own data, and keeps all outcomes.
 
 acme-cbo study create reactor.study --data=records.csv --target=titer \
   --set='temperature 28..37' --set='feed 0..5 step 0.25 cost 3'
@@ -49,6 +49,7 @@ from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
 
 if TYPE_CHECKING:  # Imported late: --help and mistyped flags answer at once.
+  from acme_cbo.study import advice
   from acme_cbo.study import study as study_lib
 
 _CONFIG = flags.DEFINE_string(
@@ -455,7 +456,7 @@ def _prediction_json(one: Any) -> dict[str, Any]:
   }
 
 
-def _trial_json(trial: study_lib.Trial) -> dict[str, Any]:
+def _trial_json(trial: advice.Trial) -> dict[str, Any]:
   return {
     'number': trial.number,
     'do': trial.do,
