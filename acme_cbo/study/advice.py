@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from acme_cbo.infra import errors
+from acme_cbo.study import digits
 from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 
@@ -75,20 +76,6 @@ class Recommendation(NamedTuple):
   better_than_nothing: float | None
   runner_up: dict[str, float] | None
   better_than_runner_up: float | None
-
-  def comparison(self) -> str:
-    """Returns how it compares with the runner-up, in a sentence, or ''."""
-    if self.runner_up is None or self.better_than_runner_up is None:
-      return ''
-    other = ', '.join(f'{name} = {x:.5g}' for name, x in self.runner_up.items())
-    p = self.better_than_runner_up
-    if p >= 0.5:
-      return (
-        f'better than the runner-up, {other}, with a probability of {p:.2f}'
-      )
-    return (
-      f'the outcomes alone speak for {other}, with a probability of {1 - p:.2f}'
-    )
 
 
 class StopAdvice(NamedTuple):
@@ -178,23 +165,23 @@ def evidence(
     causes: {variable: probability that it is a direct cause of the target}.
   """
   target = state.settings.target
-  setting = ', '.join(f'{name} {value:.4g}' for name, value in do.items())
+  setting = shown(state, do)
   same_set = [one for one in state.observed if one.do.keys() == do.keys()]
   distances = [state.space.distance(one.do, do) for one in same_set]
   repeated = [
     one for one, far in zip(same_set, distances, strict=True) if far <= SAME
   ]
   if repeated:
-    outcomes = [f'{one.outcome[target]:.4g}' for one in repeated]
+    outcomes = [target_text(state, one.outcome[target]) for one in repeated]
     times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
     listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
     sentences = [f'about {setting} was set {times}: {target} {listed}']
   elif same_set:
     near = same_set[int(np.argmin(distances))]
-    at = ', '.join(f'{name} {near.do[name]:.4g}' for name in do)
+    result = target_text(state, near.outcome[target])
     sentences = [
       f'the nearest of {len(same_set)} experiments on the same variables is '
-      f'number {near.number}, at {at}: {target} {near.outcome[target]:.4g}'
+      f'number {near.number}, at {shown(state, near.do)}: {target} {result}'
     ]
   else:
     sentences = [f'no experiment has set {" and ".join(do)} yet']
@@ -208,6 +195,48 @@ def evidence(
     if parts:
       sentences.append(f'{name}: {", ".join(parts)}')
   return '; '.join(sentences)
+
+
+def shown(
+  state: state_lib.State, do: Mapping[str, float], sign: str = ' '
+) -> str:
+  """Returns an intervention, as in 'feed 2.5, stirring 400'.
+
+  Args:
+    state: state of the study.
+    do: {variable: value}.
+    sign: text between a name and its value.
+  """
+  return ', '.join(
+    f'{name}{sign}{value_text(state, name, x)}' for name, x in do.items()
+  )
+
+
+def value_text(state: state_lib.State, name: str, value: float) -> str:
+  """Returns a value of a variable with the digits that can be set."""
+  one = state.space.variables.get(name)
+  return digits.exact(value) if one is None else one.format(value)
+
+
+def target_text(
+  state: state_lib.State, value: float, width: float | None = None
+) -> str:
+  """Returns a value of the target with as many digits as its spread is worth.
+
+  Args:
+    state: state of the study.
+    value: value of the target.
+    width: width of an interval whose ends have to be told apart, if smaller.
+  """
+  name = state.settings.target
+  column = state.settings.columns.index(name)
+  values = [
+    *state.records[:, column],
+    *(one.outcome[name] for one in state.observed),
+  ]
+  spread = float(np.ptp(values)) if values else 0.0
+  widths = [x for x in (spread, 10 * width if width else 0.0) if x > 0]
+  return digits.of_range(value, min(widths, default=0.0))
 
 
 def _correlation(state: state_lib.State, name: str) -> float | None:
@@ -258,12 +287,12 @@ def stop_advice(
     else sign * (best.prediction.mean - best.nothing.mean),
   )
   stop = left == 0 or gain < _WORTH * unit
-  number = 'any number of' if left is None else f'{left}'
+  more = 'more experiments' if left is None else f'{left} more experiments'
   reason = (
     'no experiments are left'
     if left == 0
-    else f'{number} more experiments are expected to improve '
-    f'{settings.target} by {gain:.3g} at most'
+    else f'{more} are expected to improve {settings.target} by '
+    f'{target_text(state, gain)} at most'
     + (', which is little: stop' if stop else ': go on')
   )
   return StopAdvice(bool(stop), float(gain), left, reason)

@@ -129,7 +129,7 @@ class Adviser:
       # The policy computes in float32, which moves the values a little.
       return np.abs(np.subtract(made.values, intervention.values)).max()
 
-    return min(candidates, key=distance).number
+    return min(state.observed, key=distance).number
 
   def causes(self, state: state_lib.State) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.
@@ -166,11 +166,12 @@ class Adviser:
       metadata,
       problem,
       0,  # Of more records than it was trained on, it is shown as many.
-      _planned(
-        state, len(state.observed), metadata['horizon']['num_interventions']
+      max(
+        len(state.observed),
+        _limit(state, metadata['horizon']['num_interventions']),
       ),
     )
-    if len(state.records) < _MIN_RECORDS:
+    if len(state.records) < _MIN_RECORDS and not state.space.sets_all:
       beyond.append(f'{len(state.records)} passive records')
     scms = metadata['scms']
     farthest = scms['max_centre'] + scms['max_width']
@@ -310,13 +311,12 @@ def _problem(state, sets) -> types.Problem:
   domains = {name: (one.low, one.high) for name, one in variables.items()}
   budget = None
   if settings.budget is not None:
-    # What failed is not shown, but was paid for; past experiments are shown,
-    # but the budget does not count them.
-    failed = math.fsum(state.cost(one.do) for one in state.failed)
-    past = math.fsum(
-      state.cost(one.do) for one in state.observed if one.is_past
-    )
-    budget = max(settings.budget - failed + past, 1e-9)
+    # The policy charges all that it is shown at today's costs: give it what is
+    # left, and that.
+    made = [one for one in state.counted if one.status != 'pending']
+    left = settings.budget - math.fsum(one.cost for one in made)
+    shown = math.fsum(state.cost(one.do) for one in state.observed)
+    budget = max(left + shown, 1e-9)
   problem = problem_lib.make(
     settings.columns,
     settings.target,
@@ -340,16 +340,21 @@ def _problem(state, sets) -> types.Problem:
 
 def _planned(state, num_steps, horizon) -> int:
   """Returns the number T of experiments that the policy plans with."""
-  settings = state.settings
-  planned = horizon
-  if settings.experiments is not None:
-    planned = settings.experiments
-  elif settings.budget is not None:
-    cheapest = min(map(state.cost, state.space.sets))
-    planned = min(planned, max(1, int(settings.budget / cheapest * (1 + 1e-9))))
-  planned += sum(one.is_past for one in state.observed)
+  past = sum(one.is_past for one in state.observed)
+  planned = past + _limit(state, horizon)
   # More were made than planned: in tens, because each number is compiled.
   return planned if num_steps < planned else 10 * (num_steps // 10 + 1)
+
+
+def _limit(state, horizon) -> int:
+  """Returns how many experiments a study has room for, or the horizon."""
+  settings = state.settings
+  if settings.experiments is not None:
+    return settings.experiments
+  if settings.budget is None:
+    return horizon
+  cheapest = min(map(state.cost, state.space.sets))
+  return min(horizon, max(1, int(settings.budget / cheapest * (1 + 1e-9))))
 
 
 def _extends(shown: Evidence, before: Evidence) -> bool:

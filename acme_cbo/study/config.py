@@ -96,6 +96,14 @@ def _plain(node: yaml.Node) -> Any:
   return text
 
 
+def number(text: str) -> float | bool | None:
+  """Returns a number or a bool that a text is, or None."""
+  text = text.strip()
+  if text.lower() in _BOOLEANS:
+    return _BOOLEANS[text.lower()]
+  return float(text) if re.fullmatch(_NUMBER, text) else None
+
+
 def variables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
   """Parses variables such as 'feed 0..5 step 0.25 cost 3'.
 
@@ -114,7 +122,7 @@ def variables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     match = _VARIABLE.fullmatch(text.strip())
     if not match:
       raise errors.UsageError(
-        f'{text!r} is no variable that may be set; write NAME LOW..HIGH, '
+        f'{text!r} does not say what may be set; write NAME LOW..HIGH, '
         'optionally with step S, or NAME V1,V2,...; then, optionally, cost C'
       )
     name = match['name']
@@ -122,7 +130,10 @@ def variables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
       raise errors.UsageError(f'the variable {name!r} is given twice')
     settings: dict[str, Any] = {}
     if match['values']:
-      settings['values'] = [_value(one) for one in match['values'].split(',')]
+      settings['values'] = [
+        one.strip() if number(one) is None else number(one)
+        for one in match['values'].split(',')
+      ]
     else:
       settings['domain'] = [float(match['low']), float(match['high'])]
     for key in ('step', 'cost'):
@@ -130,13 +141,6 @@ def variables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         settings[key] = float(match[key])
     parsed[name] = settings
   return parsed
-
-
-def _value(text: str) -> float | bool | str:
-  text = text.strip()
-  if text.lower() in _BOOLEANS:
-    return _BOOLEANS[text.lower()]
-  return float(text) if re.fullmatch(_NUMBER, text) else text
 
 
 def interventions(text: str | None) -> Any:

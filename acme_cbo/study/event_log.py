@@ -15,7 +15,7 @@ killed, there is a FILE-journal too, which belongs to it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import datetime
 import io
@@ -199,6 +199,7 @@ class EventLog:
     location: str | os.PathLike[str],
     *,
     name: str = 'study',
+    check: Callable[[list[Event]], None] = lambda events: None,
   ) -> EventLog:
     """Creates a log with the events of another one; see `create`.
 
@@ -206,6 +207,8 @@ class EventLog:
       text: result of `export_json`.
       location: as for `create`.
       name: name of the new study.
+      check: raises an `errors.UsageError` if the events do not fit together;
+        then nothing is created.
     """
     try:
       events = _parse_export(text)
@@ -215,6 +218,7 @@ class EventLog:
       raise errors.UsageError(
         f'the exported log is damaged: {error}'
       ) from error
+    check(events)
     log = cls(location, name)
     log._write_first(events)
     return log

@@ -141,6 +141,7 @@ def read(
   target: str,
   settable: Collection[str] = (),
   variables: Sequence[str] | None = None,
+  numeric: Collection[str] = (),
 ) -> Records:
   """Reads records of experiments.
 
@@ -152,6 +153,8 @@ def read(
     settable: names of the variables that experiments may set.
     variables: names of the columns to read, which include the target and all
       that may be set; by default all columns with numbers.
+    numeric: names of columns that have numbers wherever the table has them:
+      they are not left out for texts in their cells.
 
   Returns:
     The `Records`; there are none if the table has only names.
@@ -179,7 +182,7 @@ def read(
       continue
     column = _read_column(name, cells, table.decimal_marks)
     reason = '' if name in required else _reason_to_leave_out(table, column)
-    if reason:
+    if reason and not (name in numeric and column.faults):
       warnings.append(f'column {_show(name)} is left out: {reason}')
     else:
       columns.append(column)
@@ -886,6 +889,14 @@ def _hint(name: str, options: Collection[str]) -> str:
   )
 
 
+# What names a column, for messages.
+_ROLES = {
+  'target': ', the target',
+  'settable': ', a variable to set',
+  'variables': ', one of those to read',
+}
+
+
 def _request_problems(
   names: Sequence[str],
   target: str,
@@ -905,18 +916,19 @@ def _request_problems(
   columns = [name for name in names if name != INTERVENTION_TARGETS]
   for name, role in roles.items():
     if name == INTERVENTION_TARGETS:
-      problems.append(f'{name!r}, in {role}, can be no variable')
+      problems.append(f'{name!r}{_ROLES[role]}, can be no variable')
     elif name not in columns:
       problems.append(
-        f'there is no column {_show(name)}, which {role} names'
-        f'{_hint(name, columns)}'
+        f'there is no column {_show(name)}{_ROLES[role]}{_hint(name, columns)}'
       )
     elif chosen is not None and name not in chosen:
       problems.append(
-        f'variables lacks {_show(name)}, which {role} names; add it'
+        f'the columns to read lack {_show(name)}{_ROLES[role]}; add it'
       )
   if target in settable:
-    problems.append(f'the target, {_show(target)}, is in settable; remove it')
+    problems.append(
+      f'the target, {_show(target)}, is among the variables to set; remove it'
+    )
   if INTERVENTION_TARGETS not in names:
     for name in filter(_MISSPELT_TARGETS.fullmatch, names):
       problems.append(
@@ -1140,7 +1152,7 @@ def _value_warnings(
     ):
       warnings.append(
         f'column {_show(name)} counts the rows; if it numbers the experiments, '
-        'leave it out by naming the other columns in variables'
+        'leave it out by naming the other columns'
       )
   return warnings
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from acme_cbo.evaluation import plots
 from acme_cbo.study import advice
+from acme_cbo.study import digits
 from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 from acme_cbo.study import terminal
@@ -66,16 +67,16 @@ def render(
   return template.render(
     target=settings.target,
     goal=settings.goal,
-    verdict=_verdict(state, best),
+    verdict=terminal.verdict(state, best),
     stop=stop,
-    status=terminal.status(state).splitlines(),
+    status=[line.strip() for line in terminal.status(state).splitlines()],
     coverage=f'{100 * prediction.COVERAGE:.0f}%',
     figures=figures,
     causes=sorted(
       (beliefs[-1] if beliefs else {}).items(), key=lambda x: -x[1]
     ),
     variables=[
-      (name, one.describe(), f'{one.cost:g}')
+      (name, one.describe(), digits.exact(one.cost))
       for name, one in state.space.variables.items()
     ],
     constraints=settings.constraints,
@@ -83,29 +84,6 @@ def render(
     experiments=[_row(state, one) for one in state.experiments.values()],
     warnings=warnings,
   )
-
-
-def _verdict(
-  state: state_lib.State, best: advice.Recommendation | None
-) -> list[str]:
-  """Returns the sentences at the top."""
-  target = state.settings.target
-  if best is None:
-    return ['No outcome yet: nothing can be recommended.']
-  sentences = [
-    f'Set {terminal.intervention(best.do)}: {target} '
-    f'{best.prediction.mean:.4g} {terminal.range_of(best.prediction.interval)} '
-    'expected.'
-  ]
-  if best.nothing is not None and best.better_than_nothing is not None:
-    difference = best.prediction.mean - best.nothing.mean
-    sentences.append(
-      f'{abs(difference):.3g} {"above" if difference > 0 else "below"} doing '
-      f'nothing; better with a probability of {best.better_than_nothing:.2f}.'
-    )
-  if comparison := best.comparison():
-    sentences.append(f'{comparison[0].upper()}{comparison[1:]}.')
-  return sentences
 
 
 def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
@@ -116,10 +94,13 @@ def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
     'number': one.number,
     'status': 'past' if one.is_past else one.status,
     'cells': [
-      (terminal.value(values[name]) if name in values else '', name in one.do)
+      (
+        advice.value_text(state, name, values[name]) if name in values else '',
+        name in one.do,
+      )
       for name in others
     ],
-    'target': terminal.value(values[state.settings.target])
+    'target': advice.target_text(state, values[state.settings.target])
     if state.settings.target in values
     else '',
     'reason': one.reason,
@@ -133,7 +114,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
   sign = 1 if state.settings.goal == 'maximize' else -1
   numbers = [one.number for one in observed]
   means = np.array([one.mean for one in predicted])
-  figure = plots.empty(7, 3.4)
+  figure = plots.empty(6, 3.4)
   axis = figure.subplots()
   axis.scatter(
     numbers,
@@ -151,7 +132,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
     fmt='none',
     ecolor=_BLUE,
     alpha=0.5,
-    label='expected, by all outcomes',
+    label='its expected value',
   )
   axis.step(
     numbers,
@@ -178,7 +159,7 @@ def _variables(state, model, best) -> figure_lib.Figure:
   names = [*state.space.variables][:_MAX_PANELS]
   columns = min(2, len(names))
   rows = -(-len(names) // columns)
-  figure = plots.empty(3.5 * columns, 2.8 * rows + 0.5)
+  figure = plots.empty(3 * columns, 2.6 * rows + 0.7)
   grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
   for axis, name in zip(grid.flat, names, strict=False):
     one = state.space.variables[name]
@@ -194,7 +175,7 @@ def _variables(state, model, best) -> figure_lib.Figure:
       [p.mean for p in predicted],
       color=_BLUE,
       label='expected'
-      + (f', with {terminal.intervention(rest)}' if rest else ''),
+      + (f', with {advice.shown(state, rest, " = ")}' if rest else ''),
     )
     for alone in (False, True):
       shown = [
@@ -255,7 +236,7 @@ def _causes(beliefs, target) -> figure_lib.Figure:
   """Draws the belief in the direct causes over the experiments."""
   last = beliefs[-1]
   names = sorted(last, key=lambda name: -last[name])[: len(plots.STYLES)]
-  figure = plots.empty(7, 3.2)
+  figure = plots.empty(6, 3.2)
   axis = figure.subplots()
   for name, (color, line) in zip(names, plots.STYLES, strict=False):
     axis.plot(
@@ -277,7 +258,7 @@ def _causes(beliefs, target) -> figure_lib.Figure:
 def _finish(figure, axis) -> None:
   axis.grid(alpha=0.25)
   axis.spines[['top', 'right']].set_visible(False)
-  figure.legend(loc='outside lower center', ncol=4, frameon=False, fontsize=9)
+  figure.legend(loc='outside lower center', ncol=3, frameon=False, fontsize=9)
 
 
 def _svg(figure: figure_lib.Figure) -> str:

@@ -16,6 +16,7 @@ from scipy import optimize
 
 from acme_cbo.infra import errors
 from acme_cbo.scms import interventions
+from acme_cbo.study import digits
 
 # Keys of the settings of a variable.
 _KEYS = ('domain', 'step', 'values', 'cost')
@@ -25,11 +26,17 @@ _MAX_VALUES = 1_000
 _MAX_STEPS = 10**9
 _MAX_SETS = 5_000
 _MAX_ALL = 10
+_MAX_DRAWS = 20
 # Share of the sizes of its terms up to which a constraint may be violated, and
 # of a step up to which a value may miss its grid, by rounding.
 _SLACK = 1e-9
 # Smallest tolerance of the solver of linear programs.
 _TOLERANCE = 1e-10
+_MAX_SECONDS = 10.0
+# Smallest width of a domain, as a share of its ends.
+_MIN_WIDTH = 1e-12
+# The same of a step: a value of the grid has 15 digits.
+_MIN_STEP = 1e-13
 
 _MAX_LENGTH = 1_000
 # Numbers, which stay, or names.
@@ -81,15 +88,26 @@ class Variable:
     tolerance = _SLACK * (self.step or 0.0) + 4 * np.spacing(size)
     return abs(self.nearest(value) - value) <= tolerance
 
+  def format(self, value: float) -> str:
+    """Returns a value as text, with as many digits as can be set."""
+    if self.is_bool and value in (0, 1):
+      return str(bool(value))
+    if self.values is not None or self.step is not None:
+      return digits.exact(value)
+    return digits.of_range(value, self.high - self.low)
+
   def describe(self) -> str:
     """Returns the allowed values in words, for messages."""
     if self.is_bool:
       return 'False or True'
     if self.values is not None:
-      shown = [f'{value:g}' for value in self.values]
+      shown = [digits.exact(value) for value in self.values]
       return f'one of {errors.format_list(shown, 10, "more", ", ")}'
-    steps = '' if self.step is None else f' in steps of {self.step:g}'
-    return f'between {self.low:g} and {self.high:g}{steps}'
+    low, high = map(digits.exact, (self.low, self.high))
+    steps = ''
+    if self.step is not None:
+      steps = f' in steps of {digits.exact(self.step)}'
+    return f'between {low} and {high}{steps}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +173,7 @@ class Space:
     for name, value in do.items():
       if not self.variables[name].allows(value):
         return (
-          f'{name!r} is set to {value:g}; it must be '
+          f'{name!r} is set to {digits.exact(value)}; it must be '
           f'{self.variables[name].describe()}'
         )
     if frozenset(do) not in self.sets:
@@ -234,10 +252,13 @@ class Space:
 
     Args:
       rng: source of randomness.
-      number: number of interventions.
+      number: number of interventions; it may be fewer where constraints leave
+        nearly nothing.
     """
-    drawn = []
-    while len(drawn) < number:
+    drawn: list[dict[str, float]] = []
+    for _ in range(_MAX_DRAWS * number):
+      if len(drawn) == number:
+        break
       names = self.sets[rng.integers(len(self.sets))]
       do = self.nearest(
         {
@@ -374,6 +395,10 @@ def _variable(name: Any, settings: Any) -> Variable:
     )
   # The last value of the grid, which the domain may exceed.
   last = min(float(f'{low + count * size:.15g}'), high)
+  if size < _MIN_STEP * max(abs(low), abs(high)):
+    raise errors.UsageError(
+      f'{where}: the step {step!r} is too small for the digits of the domain'
+    )
   return Variable(name, low, last, step=size, cost=float(cost))
 
 
@@ -391,6 +416,11 @@ def _domain(where: str, domain: Any) -> tuple[float, float]:
     raise errors.UsageError(
       f'{where}: the domain is {domain!r}; it must be two numbers within '
       f'±{_MAX_END:g}, the lower first'
+    )
+  if high - low < _MIN_WIDTH * max(abs(low), abs(high)):
+    raise errors.UsageError(
+      f'{where}: the domain {domain!r} is too narrow for its digits; subtract '
+      'a constant from the variable'
     )
   return low, high
 
@@ -687,7 +717,12 @@ class _Program:
       values,
       np.stack([low, high], 1),
       integrality=is_whole,
-      options={'primal_feasibility_tolerance': _TOLERANCE},
+      options={
+        'primal_feasibility_tolerance': _TOLERANCE,
+        'time_limit': _MAX_SECONDS,
+        # With it, the solver may print lines of its own.
+        'presolve': not is_whole.any(),
+      },
     ).x
 
   def _matrix(self, rows):
@@ -760,10 +795,9 @@ def _nearest_feasible(
     values[variable.name] = (
       float(wanted[variable.name]) if is_fixed else variable.nearest(value)
     )
-  for one in constraints:
-    if not one.is_satisfied(values):
-      raise RuntimeError(f'{values} violate {one.text!r} by more than rounding')
-  return values
+  # The tolerance of the solver may exceed that of a constraint whose terms
+  # differ by many orders of magnitude: then no values are known.
+  return values if all(c.is_satisfied(values) for c in constraints) else None
 
 
 def _listed(names: Collection[str]) -> str:

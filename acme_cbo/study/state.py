@@ -17,7 +17,7 @@ that a study that is opened again is the study that was left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
 import math
@@ -40,6 +40,16 @@ CHANGEABLE = (
   'experiments',
 )
 _MAX_EXPERIMENTS = 1_000
+# Ratio to the largest value so far beyond which an outcome is an error.
+_MAX_RATIO = 1e9
+# Columns of tables that say what an experiment is; no variables.
+RESERVED = (
+  'experiment',
+  'experiment_status',
+  'experiment_suggested',
+  'experiment_reason',
+  'intervention_targets',
+)
 # Exceptions that a payload of a wrong form causes.
 _DAMAGED = (
   AttributeError,
@@ -96,6 +106,12 @@ class Settings:
         raise errors.UsageError(
           f'a variable has the name {name!r}; it must be a text that can be '
           'shown'
+        )
+    for name in (*self.columns, *self.variables):
+      if name in RESERVED or ';' in name:
+        raise errors.UsageError(
+          f'a variable cannot be named {name!r}: tables of studies use '
+          f'{", ".join(RESERVED)} and ";" for something else'
         )
     if self.target not in self.columns:
       hint = errors.did_you_mean_or_options(str(self.target), self.columns)
@@ -154,6 +170,7 @@ class Experiment:
     is_suggested: whether the study suggested it.
     is_past: whether it came with a table of records; neither the budget nor the
       number of experiments counts it.
+    cost: its cost, at the time when it began.
     reason: why it failed, was abandoned or was withdrawn.
     events: numbers of the events that concern it.
   """
@@ -164,6 +181,7 @@ class Experiment:
   outcome: Mapping[str, float] = dataclasses.field(default_factory=dict)
   is_suggested: bool = False
   is_past: bool = False
+  cost: float = 0.0
   reason: str = ''
   events: tuple[int, ...] = ()
 
@@ -200,6 +218,11 @@ class State:
     return np.concatenate([empty, *self._records.values()])
 
   @property
+  def num_records(self) -> dict[int, int]:
+    """{number of an event: number of passive records that it added}."""
+    return {event: len(rows) for event, rows in self._records.items()}
+
+  @property
   def observed(self) -> list[Experiment]:
     """Experiments with an outcome, in the order in which they began."""
     return self._with_status('observed')
@@ -229,7 +252,7 @@ class State:
   @property
   def spent(self) -> float:
     """Cost of the experiments that the budget counts."""
-    return math.fsum(self.cost(one.do) for one in self.counted)
+    return math.fsum(one.cost for one in self.counted)
 
   def cost(self, names: Iterable[str]) -> float:
     """Returns the cost of setting variables, also of those no longer set."""
@@ -280,30 +303,32 @@ class State:
       raise
     except _DAMAGED as error:
       raise errors.UsageError(
-        f'event {self.num_events} ({kind}) is damaged: {error}'
+        f'event {self.num_events} is damaged: it is not as events of the kind '
+        f'{kind!r} are'
       ) from error
     self.num_events += 1
 
   def _created(self, *, records=None, rows=None, **settings):
     for name in ('columns', 'constraints'):
-      settings[name] = tuple(settings.get(name, ()))
+      settings[name] = _tuple(name, settings.get(name, ()))
     created = Settings(**settings)
     self.space, self.settings = created.space(), created
     if records is not None:
       self._added(**records, rows=rows)
 
   def _changed(self, **settings):
+    if not settings:
+      raise errors.UsageError('name what to change, such as the budget')
     for name in settings:
       if name not in CHANGEABLE:
         hint = errors.did_you_mean_or_options(name, CHANGEABLE)
         raise errors.UsageError(f'{name!r} cannot be changed{hint}')
     if 'constraints' in settings:
-      settings['constraints'] = tuple(settings['constraints'])
+      settings['constraints'] = _tuple('constraints', settings['constraints'])
     if 'variables' in settings:
-      merged = {**self.settings.variables, **settings['variables']}
-      settings['variables'] = {
-        name: one for name, one in merged.items() if one is not None
-      }
+      settings['variables'] = _merged(
+        self.settings.variables, settings['variables']
+      )
     changed = dataclasses.replace(self.settings, **settings)
     self.space, self.settings = changed.space(), changed
 
@@ -346,14 +371,26 @@ class State:
 
   def _observed(self, *, outcomes):
     after = self.copy()
-    for one in outcomes:
-      after._observed_one(**one)
+    for i, one in enumerate(outcomes):
+      try:
+        after._observed_one(**one)
+      except errors.UsageError as error:
+        if len(outcomes) == 1:
+          raise
+        raise errors.UsageError(
+          f'outcome {i + 1} of {len(outcomes)}: {error}; nothing was stored'
+        ) from error
     self.experiments = after.experiments
 
   def _observed_one(self, *, outcome, experiment=None, do=None):
     self._check_outcome(outcome)
+    self._check_size(outcome)
     outcome = _floats(outcome)
     if experiment is None:
+      if do is None:
+        raise errors.UsageError(
+          'say which experiment it is of: its number, or what was set'
+        )
       self._begin(
         self._carried_out(self._check_do(do), outcome),
         status='observed',
@@ -389,6 +426,8 @@ class State:
     self._update(experiment, status=kind, reason=str(reason))
 
   def _amended(self, *, experiment, outcome=None, do=None):
+    if outcome is None and do is None:
+      raise errors.UsageError('give what to correct: outcome= or do=')
     old = self._get(experiment)
     if old.status != 'observed':
       raise errors.UsageError(
@@ -402,6 +441,7 @@ class State:
     asked = old.do if do is None else self._check_do(do)
     outcome = {**kept, **({} if outcome is None else outcome)}
     self._check_outcome(outcome)
+    self._check_size(outcome)
     outcome = _floats(outcome)
     self._update(
       experiment, do=self._carried_out(asked, outcome), outcome=outcome
@@ -411,7 +451,7 @@ class State:
     if (experiment is None) == (records is None):
       raise errors.UsageError('name one experiment, or one table of records')
     if records is not None:
-      if records not in self._records:
+      if isinstance(records, bool) or records not in self._records:
         hint = ', '.join(map(str, self._records)) or 'none'
         raise errors.UsageError(
           f'event {records!r} has no records; those with records: {hint}'
@@ -434,7 +474,11 @@ class State:
   def _begin(self, do, **fields) -> None:
     number = len(self.experiments) + 1
     self.experiments[number] = Experiment(
-      number, _floats(do), events=(self.num_events,), **fields
+      number,
+      _floats(do),
+      cost=self.cost(do),
+      events=(self.num_events,),
+      **fields,
     )
 
   def _update(self, number, **fields) -> None:
@@ -466,6 +510,29 @@ class State:
         f'the outcome has no value of the target {self.settings.target!r}'
       )
 
+  def _check_size(self, outcome) -> None:
+    """Raises if a value is out of all proportion to those so far."""
+    for name, value in outcome.items():
+      known = self._largest(name)
+      if known and abs(value) > _MAX_RATIO * known:
+        raise errors.UsageError(
+          f'the outcome of {name!r} is {value:g}, and its largest value so far '
+          f'is {known:g}; check the digits and the unit'
+        )
+
+  def _largest(self, name: str) -> float:
+    """Returns the largest known absolute value of a variable, or 0."""
+    column = self.settings.columns.index(name)
+    values = [0.0]
+    for rows in self._records.values():
+      values += [*np.abs(rows[:, column])]
+    for one in self.experiments.values():
+      values.append(abs(one.outcome.get(name, 0.0)))
+    if name in self.space.variables:
+      one = self.space.variables[name]
+      values += [abs(one.low), abs(one.high)]
+    return float(np.nanmax(values))
+
   def _check_do(self, do) -> dict[str, float]:
     """Returns an intervention; raises unless it sets variables to numbers.
 
@@ -490,6 +557,36 @@ class State:
   def _carried_out(self, do, outcome) -> dict[str, float]:
     """Returns the values that were set: those that were measured count."""
     return {name: float(outcome.get(name, value)) for name, value in do.items()}
+
+
+def _tuple(name: str, values: Any) -> tuple[Any, ...]:
+  if isinstance(values, str) or not isinstance(values, Sequence):
+    raise errors.UsageError(
+      f'the {name} are {values!r}; they must be a list of texts'
+    )
+  return tuple(values)
+
+
+def _merged(
+  old: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns settings of variables after changes; None takes one away."""
+  merged = dict(old)
+  for name, change in changes.items():
+    if change is None:
+      if name not in merged:
+        hint = errors.did_you_mean_or_options(name, [*merged])
+        raise errors.UsageError(
+          f'{name!r} is no variable that may be set{hint}'
+        )
+      del merged[name]
+      continue
+    kept = dict(merged.get(name, {}))
+    for key in ('domain', 'step') if 'values' in change else ('values',):
+      if 'values' in change or 'domain' in change:
+        kept.pop(key, None)
+    merged[name] = {**kept, **change}
+  return merged
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:

@@ -113,7 +113,10 @@ class Study:
       UsageError: an argument cannot be used, or the study exists.
       PeerError: the database server cannot be reached.
     """
-    warnings: tuple[str, ...] = ()
+    for argument, value in (('columns', columns), ('constraints', constraints)):
+      if isinstance(value, str):
+        raise errors.UsageError(f'{argument}={value!r} must be a list of texts')
+    warnings: list[str] = []
     table = None
     if data is not None:
       table = records_lib.read(
@@ -122,7 +125,8 @@ class Study:
         settable=[*variables],
         variables=columns,
       )
-      columns, warnings = table.variables, table.warnings
+      table = _without_reserved(table, warnings)
+      columns = table.variables
     elif columns is None:
       columns = [*variables, target]
     payload = _plain(
@@ -246,20 +250,24 @@ class Study:
     do: Mapping[str, float] | None = None,
     *,
     reason: str = '',
-  ) -> None:
+  ) -> int:
     """Stores that an experiment has failed: it has no outcome.
 
     Args:
       trial: the trial or its number; None for one that was not suggested.
       do: {variable: value} that was set, of one that was not suggested.
       reason: why, for the record.
+
+    Returns:
+      The number of the experiment.
     """
     payload: dict[str, Any] = {'reason': reason}
     if trial is not None:
       payload['experiment'] = _number(trial)
     else:
       payload['do'] = _named(do)
-    self._append('failed', lambda state: payload)
+    state = self._append('failed', lambda state: payload)
+    return payload.get('experiment', len(state.experiments))
 
   def abandon(self, trial: advice.Trial | int, *, reason: str = '') -> None:
     """Stores that a suggestion will not be carried out.
@@ -288,7 +296,12 @@ class Study:
       UsageError: the table has problems; then nothing is stored.
     """
     settings = self.settings
-    table = records_lib.read(data, target=settings.target)
+    table = records_lib.read(
+      data,
+      target=settings.target,
+      numeric=(*settings.columns, _EXPERIMENT),
+    )
+    self.warnings += table.warnings
     for name in table.variables:
       if name not in (*settings.columns, _EXPERIMENT):
         hint = errors.did_you_mean_or_options(name, settings.columns)
@@ -375,14 +388,14 @@ class Study:
     """
     settings = self._state().settings
     table = records_lib.read(
-      data, target=settings.target, settable=(), variables=None
+      data, target=settings.target, numeric=settings.columns
     )
+    table = _without_reserved(table, self.warnings)
     place = {name: j for j, name in enumerate(table.variables)}
     values = np.full((len(table.values), len(settings.columns)), np.nan)
     for j, name in enumerate(settings.columns):
       if name in place:
         values[:, j] = table.values[:, place[name]]
-    self.warnings += table.warnings
     self.warnings += [
       f'column {name!r} is left out: it is no variable of the study'
       for name in table.variables
@@ -428,7 +441,9 @@ class Study:
   def recommend(self) -> advice.Recommendation | None:
     """Returns the best setting so far, or None before the first outcome.
 
-    It is the one with the best expected outcome, not the luckiest one.
+    It is the experiment, among those that the study allows, that the policy
+    holds to be best: not the one with the luckiest outcome. The predictions may
+    prefer another one, the runner-up; they say how surely.
     """
     state = self._state()
     number = self._advise(state).recommend(state)
@@ -482,7 +497,12 @@ class Study:
 
   def to_csv(self) -> str:
     """Returns `to_frame` as CSV, with cells that no spreadsheet runs."""
-    return self.to_frame().map(_quoted).to_csv(index=False)
+    frame = self.to_frame().map(_quoted).rename(columns=text_lib.quote_cell)
+    return frame.to_csv(index=False)
+
+  def to_json(self) -> str:
+    """Returns the whole log as JSON, for `from_json`."""
+    return self.log.export_json()
 
   @classmethod
   def from_json(
@@ -495,7 +515,7 @@ class Study:
     """Creates a study from an exported one.
 
     Args:
-      path: JSON file that `export` has written.
+      path: JSON file with the result of `to_json`.
       location: as for `create`.
       name: as for `create`.
 
@@ -503,9 +523,15 @@ class Study:
       UsageError: the file is damaged, or the study exists.
     """
     text = files.read_text(pathlib.Path(path), _MAX_JSON_BYTES)
-    study = cls(event_log.EventLog.import_json(text, location, name=name))
-    study._state()
-    return study
+
+    def check(events):
+      state = state_lib.State()
+      for event in events:
+        state = _after(state, event)
+
+    return cls(
+      event_log.EventLog.import_json(text, location, name=name, check=check)
+    )
 
   def pending(self) -> list[advice.Trial]:
     """Returns the trials whose outcome is awaited."""
@@ -515,24 +541,28 @@ class Study:
   def to_frame(self) -> pd.DataFrame:
     """Returns a row for each experiment: status, what was set, and outcome."""
     state = self._state()
+    names = state.settings.columns
     rows = [
       {
-        'number': one.number,
-        'status': one.status,
-        'suggested': one.is_suggested,
-        'intervention_targets': ';'.join(one.do),
+        _EXPERIMENT: one.number,
+        'experiment_status': one.status,
+        'experiment_suggested': one.is_suggested,
+        records_lib.INTERVENTION_TARGETS: ';'.join(one.do),
         **{
           name: one.outcome.get(name, one.do.get(name, np.nan))
-          for name in state.settings.columns
+          for name in names
         },
-        'reason': one.reason,
+        'experiment_reason': one.reason,
       }
       for one in state.experiments.values()
     ]
     columns = [
-      *('number', 'status', 'suggested', 'intervention_targets'),
-      *state.settings.columns,
-      'reason',
+      _EXPERIMENT,
+      'experiment_status',
+      'experiment_suggested',
+      records_lib.INTERVENTION_TARGETS,
+      *names,
+      'experiment_reason',
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -549,34 +579,11 @@ class Study:
   def _state(self) -> state_lib.State:
     """Returns the state after all events that are stored now."""
     for event in self.log.read(after=self._current.num_events - 1):
-      self._current = self._after(event)
+      try:
+        self._current = _after(self._current, event)
+      except errors.UsageError as error:
+        raise errors.UsageError(f'{self.log.where}: {error}') from error
     return self._current
-
-  def _after(self, event: event_log.Event) -> state_lib.State:
-    """Returns the current state, changed by one more event."""
-    state = self._current.copy()
-    rows = None
-    try:
-      if event.blob is not None:
-        rows = event_log.unpack_array(event.blob, self._shape(event))
-      state.apply(event.kind, event.payload, rows)
-    except errors.UsageError as error:
-      raise errors.UsageError(
-        f'event {event.number} of {self.log.where} cannot be used: {error}'
-      ) from error
-    return state
-
-  def _shape(self, event: event_log.Event) -> tuple[int, int]:
-    """Returns the shape of the rows of an event, as it says itself."""
-    records, columns = event.payload, ()
-    if event.number:
-      columns = self._current.settings.columns
-    else:
-      records, columns = records.get('records'), records.get('columns')
-    if not isinstance(records, dict) or not isinstance(columns, Sequence):
-      raise errors.UsageError('it has rows, and does not say how many')
-    size = records.get('size')
-    return size if type(size) is int else -1, len(columns)
 
   def _append(
     self,
@@ -640,6 +647,59 @@ class Study:
       advice.evidence(state, one.do, causes),
       tuple(adviser.warnings(state)),
     )
+
+
+def _after(state: state_lib.State, event: event_log.Event) -> state_lib.State:
+  """Returns a state, changed by one more event.
+
+  Raises:
+    errors.UsageError: the event does not fit; nothing is changed.
+  """
+  after = state.copy()
+  rows = None
+  try:
+    if event.blob is not None:
+      rows = event_log.unpack_array(event.blob, _shape(state, event))
+    after.apply(event.kind, event.payload, rows)
+  except errors.UsageError as error:
+    raise errors.UsageError(
+      f'event {event.number} cannot be used: {error}'
+    ) from error
+  return after
+
+
+def _shape(state: state_lib.State, event: event_log.Event) -> tuple[int, int]:
+  """Returns the shape of the rows of an event, as it says itself."""
+  records, columns = event.payload, ()
+  if event.number:
+    columns = state.settings.columns
+  else:
+    records, columns = records.get('records'), records.get('columns')
+  if not isinstance(records, dict) or not isinstance(columns, Sequence):
+    raise errors.UsageError('it has rows, and does not say how many')
+  size = records.get('size')
+  return size if type(size) is int else -1, len(columns)
+
+
+def _without_reserved(
+  table: records_lib.Records, warnings: list[str]
+) -> records_lib.Records:
+  """Leaves out columns that an exported study has beside its variables."""
+  warnings += table.warnings
+  kept = [
+    j
+    for j, name in enumerate(table.variables)
+    if name not in state_lib.RESERVED
+  ]
+  warnings += [
+    f'column {name!r} is left out: tables of studies use it'
+    for name in table.variables
+    if name in state_lib.RESERVED
+  ]
+  return table._replace(
+    variables=tuple(table.variables[j] for j in kept),
+    values=table.values[:, kept],
+  )
 
 
 @functools.cache

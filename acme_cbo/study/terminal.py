@@ -16,87 +16,101 @@ _MAX_NAME = 24
 _MAX_ROWS = 20
 
 
-def intervention(do: Mapping[str, float | bool]) -> str:
-  """Returns an intervention, as in 'feed = 2.5, stirring = 400'."""
-  return ', '.join(f'{name} = {value(x)}' for name, x in do.items())
-
-
-def value(number: float | bool) -> str:
-  """Returns a value with as many digits as people read."""
-  return str(number) if isinstance(number, bool) else f'{number:.5g}'
-
-
-def range_of(interval: tuple[float, float]) -> str:
-  """Returns an interval, as in '[4.9, 5.7]'."""
-  return f'[{interval[0]:.4g}, {interval[1]:.4g}]'
-
-
-def suggestions(trials: Sequence[advice.Trial], target: str) -> str:
+def suggestions(state: state_lib.State, trials: Sequence[advice.Trial]) -> str:
   """Returns suggestions, each with its prediction and its evidence.
 
   Args:
+    state: state of the study.
     trials: the suggestions.
-    target: name of the target.
   """
-  blocks = []
+  lines = []
   for trial in trials:
-    lines = [f'experiment {trial.number}: set {intervention(trial.do)}']
-    if trial.prediction is not None:
-      lines += _wrapped(_predicted(trial.prediction, target))
-    lines += _wrapped(trial.why)
-    blocks.append('\n'.join(lines))
-  for warning in trials[-1].warnings if trials else ():
-    blocks += textwrap.wrap(
-      f'warning: the policy was not trained for this: {warning}', _WIDTH
+    lines += _wrapped(
+      f'experiment {trial.number}: set {advice.shown(state, trial.do, " = ")}',
+      indent='',
     )
-  return text_lib.printable('\n'.join(blocks))
-
-
-def _predicted(one: prediction.Prediction, target: str) -> str:
-  return (
-    f'{target} {one.mean:.4g} {range_of(one.interval)} expected, the outcome '
-    f'in {range_of(one.outcome_interval)} ({100 * prediction.COVERAGE:.0f} %)'
-  )
+    if trial.prediction is not None:
+      lines += _wrapped(_predicted(state, trial.prediction))
+    lines += _wrapped(trial.why)
+  for warning in trials[-1].warnings if trials else ():
+    lines += _wrapped(
+      f'warning: the policy was not trained for this: {warning}', indent=''
+    )
+  return _printable(lines)
 
 
 def predicted(
-  do: Mapping[str, float], one: prediction.Prediction, target: str
+  state: state_lib.State, do: Mapping[str, float], one: prediction.Prediction
 ) -> str:
   """Returns a prediction.
 
   Args:
+    state: state of the study.
     do: the intervention.
     one: its prediction.
-    target: name of the target.
   """
-  lines = [intervention(do), *_wrapped(_predicted(one, target))]
-  return text_lib.printable('\n'.join(lines))
+  lines = [advice.shown(state, do, ' = '), *_wrapped(_predicted(state, one))]
+  if complaint := state.space.complaint(do):
+    lines += _wrapped(f'warning: the study does not allow it: {complaint}')
+  return _printable(lines)
 
 
 def recommended(
-  best: advice.Recommendation | None, target: str, goal: str
+  state: state_lib.State,
+  best: advice.Recommendation | None,
+  stop: advice.StopAdvice | None,
 ) -> str:
-  """Returns a recommendation, and how sure it is.
+  """Returns a recommendation, how sure it is, and whether to stop.
 
   Args:
+    state: state of the study.
     best: the recommendation, or None.
-    target: name of the target.
-    goal: 'maximize' or 'minimize'.
+    stop: the advice, or None.
+  """
+  first, *rest = verdict(state, best)
+  lines = _wrapped(first, indent='')
+  for sentence in rest:
+    lines += _wrapped(sentence)
+  if stop is not None:
+    lines += _wrapped(f'{stop.reason[0].upper()}{stop.reason[1:]}.', indent='')
+  return _printable(lines)
+
+
+def verdict(
+  state: state_lib.State, best: advice.Recommendation | None
+) -> list[str]:
+  """Returns the sentences that a recommendation consists of.
+
+  Args:
+    state: state of the study.
+    best: the recommendation, or None.
   """
   if best is None:
-    return 'no recommendation yet: it takes an outcome'
-  lines = [f'set {intervention(best.do)} (experiment {best.number})']
-  lines += _wrapped(_predicted(best.prediction, target))
+    return ['No outcome yet of what the study allows: nothing to recommend.']
+  sentences = [
+    f'Set {advice.shown(state, best.do, " = ")} (experiment {best.number}): '
+    f'{_predicted(state, best.prediction)}.'
+  ]
   if best.nothing is not None and best.better_than_nothing is not None:
     difference = best.prediction.mean - best.nothing.mean
     side = 'above' if difference > 0 else 'below'
-    lines += _wrapped(
-      f'{abs(difference):.4g} {side} doing nothing ({best.nothing.mean:.4g} '
-      f'{range_of(best.nothing.interval)}); better with a probability of '
-      f'{best.better_than_nothing:.2f}'
+    mean, interval = _estimate(state, best.nothing)
+    sentences.append(
+      f'That is {advice.target_text(state, abs(difference))} {side} doing '
+      f'nothing, {mean} {interval}; it is better with a probability of '
+      f'{best.better_than_nothing:.2f}.'
     )
-  lines += _wrapped(best.comparison())
-  return text_lib.printable('\n'.join(lines))
+  if best.runner_up is not None and best.better_than_runner_up is not None:
+    other = advice.shown(state, best.runner_up, ' = ')
+    p = best.better_than_runner_up
+    sentences.append(
+      f'It is better than the runner-up, {other}, with a probability of '
+      f'{p:.2f}.'
+      if p >= 0.5
+      else f'The policy prefers it; the predictions prefer {other}, with a '
+      f'probability of {1 - p:.2f}. Compare the two by an experiment.'
+    )
+  return sentences
 
 
 def causes(probabilities: Mapping[str, float], target: str) -> str:
@@ -109,16 +123,14 @@ def causes(probabilities: Mapping[str, float], target: str) -> str:
   if not probabilities:
     return 'nothing is known yet: it takes records, or outcomes'
   rows = sorted(probabilities.items(), key=lambda item: -item[1])
-  return text_lib.printable(
-    '\n'.join(
-      [
-        f'probability to cause {target} directly',
-        *(
-          f'  {_short(name):<{_MAX_NAME}} {p:5.2f}  {"#" * round(40 * p)}'
-          for name, p in rows
-        ),
-      ]
-    )
+  return _printable(
+    [
+      f'probability to cause {target} directly',
+      *(
+        f'  {_short(name):<{_MAX_NAME}} {p:5.2f}  {"#" * round(40 * p)}'
+        for name, p in rows
+      ),
+    ]
   )
 
 
@@ -129,34 +141,68 @@ def status(state: state_lib.State) -> str:
     state: state of the study.
   """
   settings = state.settings
-  left = advice.experiments_left(state)
-  lines = [
-    f'{settings.goal} {settings.target}: {len(state.records)} records, '
-    f'{len(state.observed)} outcomes, {len(state.pending)} pending, '
-    f'{len(state.failed)} failed'
-  ]
+  past = sum(one.is_past for one in state.observed)
+  lines = _wrapped(
+    f'{settings.goal} {settings.target}: {len(state.records)} records, {past} '
+    f'past experiments; in the study {len(state.observed) - past} outcomes, '
+    f'{len(state.pending)} pending, {len(state.failed)} failed',
+    indent='',
+  )
   if settings.budget is not None:
-    lines.append(f'budget: {state.spent:g} of {settings.budget:g} spent')
+    reserved = sum(one.cost for one in state.pending)
+    lines.append(
+      f'budget: {state.spent - reserved:g} of {settings.budget:g} spent, '
+      f'{reserved:g} reserved for what is pending'
+    )
+  left = advice.experiments_left(state)
   if left is not None:
     lines.append(f'at most {left} experiments left')
-  lines += [
-    f'  pending: experiment {one.number}, {intervention(one.do)}'
-    for one in state.pending[:_MAX_ROWS]
-  ]
+  for one in state.pending[:_MAX_ROWS]:
+    lines += _wrapped(
+      f'pending: experiment {one.number}, {advice.shown(state, one.do, " = ")}'
+    )
   if len(state.pending) > _MAX_ROWS:
     lines.append(f'  and {len(state.pending) - _MAX_ROWS} more')
-  return text_lib.printable('\n'.join(lines))
+  return _printable(lines)
+
+
+def warning(sentence: str) -> str:
+  """Returns a warning."""
+  return _printable(_wrapped(f'warning: {sentence}', indent=''))
+
+
+def _predicted(state, one: prediction.Prediction) -> str:
+  mean, interval = _estimate(state, one)
+  low, high = one.outcome_interval
+  outcome = ', '.join(advice.target_text(state, end) for end in (low, high))
+  return (
+    f'{state.settings.target} {mean} {interval} expected, the outcome in '
+    f'[{outcome}] ({100 * prediction.COVERAGE:.0f} %)'
+  )
+
+
+def _estimate(state, one: prediction.Prediction) -> tuple[str, str]:
+  """Returns an expected target and its interval, with the same digits."""
+  low, high = one.interval
+  mean, low, high = (
+    advice.target_text(state, x, high - low) for x in (one.mean, low, high)
+  )
+  return mean, f'[{low}, {high}]'
 
 
 def _short(name: str) -> str:
   return name if len(name) <= _MAX_NAME else f'{name[: _MAX_NAME - 1]}…'
 
 
-def _wrapped(sentence: str) -> list[str]:
+def _wrapped(sentence: str, indent: str = '  ') -> list[str]:
   return textwrap.wrap(
     sentence,
     _WIDTH,
-    initial_indent='  ',
+    initial_indent=indent,
     subsequent_indent='  ',
     break_on_hyphens=False,
   )
+
+
+def _printable(lines: Sequence[str]) -> str:
+  return text_lib.printable('\n'.join(lines))

@@ -312,8 +312,8 @@ class ColumnTest(_TestCase):
     ('"a\nb",y\n1,2\n', r"column 'a\nb' has line breaks or invisible"),
     ('a\u200bb,y\n1,2\n', r"column 'a\u200bb' has line breaks or invisible"),
     ('a\x1b[2J,y\n1,2\n', r"column 'a\x1b[2J' has line breaks or invisible"),
-    ('a,yield\n1,2\n', "no column 'y', which target names; there are a, yield"),
-    ('a,Y\n1,2\n', "no column 'y', which target names; did you mean Y?"),
+    ('a,yield\n1,2\n', "no column 'y', the target; there are a, yield"),
+    ('a,Y\n1,2\n', "no column 'y', the target; did you mean Y?"),
   )
   def test_names_that_are_wrong(self, text, message):
     self.assertIn(message, self.error(text))
@@ -349,12 +349,18 @@ class ColumnTest(_TestCase):
     self.assertIn("column 's': 'DMF' in line 2", error)
 
   @parameterized.parameters(
-    (dict(settable=['b']), "no column 'b', which settable names"),
-    (dict(settable=['y']), "the target, 'y', is in settable; remove it"),
-    (dict(variables=['a']), "variables lacks 'y', which target names; add it"),
-    (dict(variables=[]), "variables lacks 'y'"),
-    (dict(variables=['y'], settable=['a']), "variables lacks 'a', which sett"),
-    (dict(variables=['y', 'q']), "no column 'q', which variables names"),
+    (dict(settable=['b']), "no column 'b', a variable to set"),
+    (
+      dict(settable=['y']),
+      "the target, 'y', is among the variables to set; remove it",
+    ),
+    (dict(variables=['a']), "the columns to read lack 'y', the target; add it"),
+    (dict(variables=[]), "the columns to read lack 'y'"),
+    (
+      dict(variables=['y'], settable=['a']),
+      "columns to read lack 'a', a variable",
+    ),
+    (dict(variables=['y', 'q']), "no column 'q', one of those to read"),
     (dict(settable='a'), "settable is 'a'; give a list"),
     (dict(variables=3), 'variables is 3; give a list'),
     (dict(settable=[3]), 'settable has 3; it must be the name'),
@@ -390,7 +396,7 @@ class ProblemTest(_TestCase):
         '- line 5: 3 cells, but line 1 has 4 names; give one cell per name, '
         'and put cells that contain the separator in quotation marks',
         "- 2 columns have the name 'b'; rename all but one",
-        "- there is no column 'c', which settable names; there are a, b, b, y",
+        "- there is no column 'c', a variable to set; there are a, b, b, y",
         "- line 4, column 'a': 'x' is not a number; write a number, or leave "
         'the cell empty',
         "- line 3, column 'y': 'inf' is not a number; give a finite number "
@@ -478,6 +484,12 @@ class WarningTest(_TestCase):
   def test_no_interventions_though_some_variables_are_settable(self):
     found = self.read('a,y\n1,2\n', settable=['a'])
     self.assert_warning(found, "no column 'intervention_targets'; in all rows")
+
+  def test_columns_that_must_be_numeric(self):
+    text = 'experiment,note,y\n#2,good,1\n3,,2\n#4,bad,3\n'
+    self.assertEqual(self.read(text).variables, ('y',))
+    with self.assertRaisesRegex(errors.UsageError, "'#2' in line 2"):
+      self.read(text, numeric=['experiment', 'a'])
 
   def test_copies(self):
     found = self.read('a,y\n1,2\n,2\n1,2\n,2\n3,4\n')

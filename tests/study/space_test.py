@@ -112,6 +112,11 @@ class VariableTest(parameterized.TestCase):
     ({'domain': (0, 1), 'step': 2}, 'at most 1, the width'),
     ({'domain': (0, 1), 'step': 0}, 'above 0'),
     ({'domain': (0, 1), 'step': 1e-12}, 'leave the step out'),
+    (
+      {'domain': (1e12, 1e12 + 10), 'step': 1e-5},
+      'too small for the digits',
+    ),
+    ({'domain': (1e12, 1e12 + 0.0001)}, 'too narrow for its digits'),
     ({'domain': (0, 1), 'values': [1, 2]}, 'one or the other'),
     ({'values': [1]}, '2 to 1,000 different numbers'),
     ({'values': [1, 1.0]}, 'different numbers'),

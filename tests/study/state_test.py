@@ -46,6 +46,9 @@ class SettingsTest(parameterized.TestCase):
     ({'seed': -1}, 'an int from 0'),
     ({'variables': {}}, 'a dict of those that may be set'),
     ({'unknown': 1}, 'is damaged'),
+    ({'constraints': 'a + b <= 1'}, 'must be a list of texts'),
+    ({'columns': ['a', 'b', 'experiment', 'y']}, 'cannot be named'),
+    ({'columns': ['a', 'b', 'x;y', 'y']}, 'cannot be named'),
   )
   def test_wrong_settings(self, settings, message):
     with self.assertRaisesRegex(errors.UsageError, message):
@@ -71,6 +74,8 @@ class SettingsTest(parameterized.TestCase):
     ({'target': 'w'}, 'cannot be changed'),
     ({'budgt': 3}, 'did you mean budget'),
     ({'budget': -3}, 'finite and above 0'),
+    ({'variables': {'aa': None}}, 'did you mean a'),
+    ({}, 'name what to change'),
   )
   def test_wrong_changes(self, settings, message):
     state = _state()
@@ -78,6 +83,26 @@ class SettingsTest(parameterized.TestCase):
       state.apply('changed', settings)
     self.assertEqual(state.num_events, 1)
     self.assertIsNone(state.settings.budget)
+
+  def test_a_cost_changes_for_what_comes(self):
+    state = _state(
+      ('observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 1}}]}),
+      ('changed', {'variables': {'b': {'cost': 5}}}),
+      ('observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 1}}]}),
+    )
+    self.assertEqual(state.spent, 3 + 5)
+    self.assertEqual(state.space.variables['b'].high, 10)
+    state.apply('changed', {'variables': {'b': {'values': [1, 2]}}})
+    self.assertEqual(state.space.variables['b'].values, (1, 2))
+    self.assertEqual(state.space.variables['b'].cost, 5)
+
+  def test_outcomes_out_of_all_proportion(self):
+    state = _state(
+      ('observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 2}}]})
+    )
+    wrong = {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 1e300}}]}
+    with self.assertRaisesRegex(errors.UsageError, 'the digits and the unit'):
+      state.apply('observed', wrong)
 
   @parameterized.parameters('created', 'magic', '__init__')
   def test_wrong_kinds(self, kind):
@@ -205,7 +230,7 @@ class ExperimentTest(parameterized.TestCase):
       {'outcomes': [{'experiment': 1, 'outcome': [1]}]},
       'must be a dict',
     ),
-    ('observed', {'outcomes': [{'outcome': {'y': 1}}]}, 'must be a dict'),
+    ('observed', {'outcomes': [{'outcome': {'y': 1}}]}, 'say which experiment'),
     (
       'observed',
       {'outcomes': [{'do': {}, 'outcome': {'y': 1}}]},
@@ -227,6 +252,7 @@ class ExperimentTest(parameterized.TestCase):
     ('withdrawn', {}, 'name one experiment'),
     ('withdrawn', {'experiment': 1, 'records': 0}, 'name one experiment'),
     ('withdrawn', {'records': 0}, 'those with records: none'),
+    ('amended', {'experiment': 1}, 'give what to correct'),
     ('suggested', {'suggestions': [{'a': 2}]}, 'between 0 and 1'),
     ('suggested', {'suggestions': 3}, 'is damaged'),
     ('observed', {'outcomes': [{'experiment': 1}]}, 'is damaged'),

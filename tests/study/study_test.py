@@ -107,7 +107,7 @@ class StudyTest(parameterized.TestCase):
     frame = study.to_frame()
     self.assertEqual(number, 1)
     self.assertEqual(frame['b'][0], 1.02)
-    self.assertFalse(frame['suggested'][0])
+    self.assertFalse(frame['experiment_suggested'][0])
     best: Any = study.recommend()
     self.assertEqual(best.do, {'b': 1.0})  # An allowed value.
 
@@ -128,7 +128,7 @@ class StudyTest(parameterized.TestCase):
     study.amend(trial, {'y': 5.0})
     self.assertEqual(study.to_frame()['y'][0], 5.0)
     study.withdraw(trial, reason='mixed up')
-    self.assertEqual(study.to_frame()['status'][0], 'withdrawn')
+    self.assertEqual(study.to_frame()['experiment_status'][0], 'withdrawn')
     log = json.loads(study.log.export_json())
     self.assertEqual(
       [event['kind'] for event in log['events']],
@@ -228,6 +228,43 @@ class StudyTest(parameterized.TestCase):
       study.observe_table(table)
     self.assertLen(study.pending(), 1)
 
+  def test_tables_of_outcomes_are_taken_at_their_word(self):
+    study = self._create()
+    study.suggest(2)
+    for table, message in (
+      ({'experiment': ['#2'], 'y': [7.0]}, "'#2'"),
+      ({'experiment': [2], 'b': ['ca. 1'], 'y': [7.0]}, "'ca. 1'"),
+      ({'experiment': [1], 'yy': [7.0], 'y': [7.0]}, 'did you mean y'),
+      ({'y': [7.0]}, 'say which experiment'),
+    ):
+      with self.assertRaisesRegex(errors.UsageError, message):
+        study.observe_table(pd.DataFrame(table))
+    self.assertLen(study.pending(), 2)
+
+  def test_a_damaged_export_creates_nothing(self):
+    study = self._create()
+    study.suggest()
+    export = json.loads(study.to_json())
+    export['events'][1]['payload']['suggestions'][0] = {'a': 99.0}
+    path = self._path.with_name('damaged.json')
+    path.write_text(json.dumps(export))
+    other = self._path.with_name('other.study')
+    with self.assertRaisesRegex(errors.UsageError, 'event 1 cannot be used'):
+      acme_cbo.Study.from_json(path, other)
+    self.assertFalse(other.exists())
+    path.write_text(study.to_json())
+    self.assertLen(acme_cbo.Study.from_json(path, other).pending(), 1)
+
+  def test_exported_tables_are_read_again(self):
+    study = self._create()
+    study.observe(None, {'y': 1.0, 'w': 3.0}, do={'a': 1.0})
+    path = self._path.with_name('export.csv')
+    path.write_text(study.to_csv())
+    self._path = self._path.with_name('again.study')
+    again = self._create(data=path, variables={'a': {'domain': (-2, 2)}})
+    self.assertEqual(again.state.experiments[1].do, {'a': 1.0})
+    self.assertIn("'experiment' is left out", again.warnings[0])
+
   def test_two_objects_of_one_study(self):
     study = self._create()
     other = acme_cbo.Study.open(self._path)
@@ -244,6 +281,8 @@ class StudyTest(parameterized.TestCase):
     dict(budget=-1),
     dict(interventions='each'),
     dict(constraints=['a*b <= 1']),
+    dict(constraints='a <= 1'),
+    dict(columns='aby'),
   )
   def test_nothing_is_created_from_wrong_arguments(self, **arguments):
     with self.assertRaises(errors.UsageError):

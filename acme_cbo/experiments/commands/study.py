@@ -17,18 +17,21 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
                    outcome of an experiment that was not suggested
   observe FILE --data=outcomes.csv
                    outcomes of many experiments; --data=- reads stdin
-  fail FILE N      experiment N has no outcome
+  fail FILE N      experiment N has no outcome; or with --do= one that was not
+                   suggested
   abandon FILE N   suggestion N will not be carried out
   amend FILE N NAME=VALUE ...
                    correct an outcome, or with --do= what was set
-  withdraw FILE N  experiment N no longer counts
+  withdraw FILE N  experiment N no longer counts; or with --records= records,
+                   by the number that `status --json` shows
   add FILE         add the records of --data=
   change FILE      change settings: --goal=, --set=, --unset=, --budget=, ...
   predict FILE NAME=VALUE ...
                    the target under an intervention
-  recommend FILE   the best setting so far, and how sure that is
+  recommend FILE   the best setting so far, how sure that is, and whether to
+                   stop
   causes FILE      which variables cause the target
-  status FILE      the study at a glance, and whether to stop
+  status FILE      the study at a glance
   report FILE      a page to show to others: --out=report.html
   export FILE      the whole study as JSON, or its experiments as CSV: --out=
   import FILE      a study from the JSON of --data=
@@ -47,6 +50,7 @@ from absl import flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
+from acme_cbo.infra import run_directory
 
 if TYPE_CHECKING:  # Imported late: --help and mistyped flags answer at once.
   from acme_cbo.study import advice
@@ -98,6 +102,9 @@ _NUMBER = flags.DEFINE_integer('number', 1, 'Number of suggestions.')
 _ONLY = flags.DEFINE_list('only', None, 'Variables that may be set this time.')
 _FIXED = flags.DEFINE_list('fixed', None, 'NAME=VALUE to set in any case.')
 _DO = flags.DEFINE_list('do', None, 'NAME=VALUE of what was set.')
+_RECORDS = flags.DEFINE_integer(
+  'records', None, 'Number of the records to withdraw.'
+)
 _REASON = flags.DEFINE_string('reason', None, 'Why, for the record.')
 _OUT = flags.DEFINE_string('out', None, 'File to write: .html, .json or .csv.')
 _JSON = flags.DEFINE_bool('json', False, 'Print JSON instead of tables.')
@@ -176,7 +183,7 @@ def _print_suggestions(study: study_lib.Study) -> None:
   from acme_cbo.study import terminal  # noqa: PLC0415
 
   _print(
-    terminal.suggestions(trials, study.settings.target),
+    terminal.suggestions(study.state, trials),
     [_trial_json(trial) for trial in trials],
   )
 
@@ -197,15 +204,37 @@ def _observe(location: str, words: Sequence[str]) -> None:
   _print(f'stored: experiment {listed}', {'experiments': numbers})
 
 
-def _end(method: str) -> Callable[[str, Sequence[str]], None]:
-  def action(location: str, words: Sequence[str]) -> None:
-    study = _open(location)
+def _fail(location: str, words: Sequence[str]) -> None:
+  study = _open(location)
+  if _DO.value is not None:
+    _no_more(words)
+    number = study.fail(None, _pairs(_DO.value), reason=_REASON.value or '')
+  else:
     number, rest = _number(words)
     _no_more(rest)
-    getattr(study, method)(number, reason=_REASON.value or '')
-    _print(f'stored: experiment {number}', {'experiment': number})
+    study.fail(number, reason=_REASON.value or '')
+  _print(f'stored: experiment {number}', {'experiment': number})
 
-  return action
+
+def _abandon(location: str, words: Sequence[str]) -> None:
+  number, rest = _number(words)
+  _no_more(rest)
+  _open(location).abandon(number, reason=_REASON.value or '')
+  _print(f'stored: experiment {number}', {'experiment': number})
+
+
+def _withdraw(location: str, words: Sequence[str]) -> None:
+  number = None
+  if _RECORDS.value is None:
+    number, words = _number(words)
+  _no_more(words)
+  _open(location).withdraw(
+    number, records=_RECORDS.value, reason=_REASON.value or ''
+  )
+  what = (
+    f'records {_RECORDS.value}' if number is None else f'experiment {number}'
+  )
+  _print(f'stored: {what}', {'experiment': number, 'records': _RECORDS.value})
 
 
 def _amend(location: str, words: Sequence[str]) -> None:
@@ -251,7 +280,7 @@ def _predict(location: str, words: Sequence[str]) -> None:
   from acme_cbo.study import terminal  # noqa: PLC0415
 
   _print(
-    terminal.predicted(do, one, study.settings.target),
+    terminal.predicted(study.state, do, one),
     {'do': do, **_prediction_json(one)},
   )
 
@@ -262,14 +291,15 @@ def _recommend(location: str, words: Sequence[str]) -> None:
   best = study.recommend()
   from acme_cbo.study import terminal  # noqa: PLC0415
 
-  settings = study.settings
+  stop = None if best is None else study.stop_advice()
   value = None
   if best is not None:
     value = best._asdict()
     for name in ('prediction', 'nothing'):
       if value[name] is not None:
         value[name] = _prediction_json(value[name])
-  _print(terminal.recommended(best, settings.target, settings.goal), value)
+    value['advice'] = stop._asdict() if stop else None
+  _print(terminal.recommended(study.state, best, stop), value)
 
 
 def _causes(location: str, words: Sequence[str]) -> None:
@@ -291,23 +321,31 @@ def _export(location: str, words: Sequence[str]) -> None:
   out = _OUT.value
   if out is None or pathlib.Path(out).suffix not in ('.json', '.csv'):
     raise errors.UsageError('name the file to write, --out=FILE.json or .csv')
+  path = _new_file(out)
   study = _open(location)
-  path = pathlib.Path(out)
-  if path.exists():
-    raise errors.UsageError(f'--out={out} exists; name a new file')
-  path.write_text(
-    study.log.export_json() if path.suffix == '.json' else study.to_csv(),
-    encoding='utf-8',
+  run_directory.write_text(
+    path, study.to_json() if path.suffix == '.json' else study.to_csv()
   )
   print(f'wrote {path}')
+
+
+def _new_file(out: str) -> pathlib.Path:
+  """Returns the path of --out; raises unless it can be created."""
+  path = pathlib.Path(out)
+  if not path.parent.is_dir():
+    raise errors.UsageError(f'--out={out}: there is no directory {path.parent}')
+  if path.exists():
+    raise errors.UsageError(f'--out={out} exists; name a new file')
+  return path
 
 
 def _report(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   if _OUT.value is None or not _OUT.value.endswith('.html'):
     raise errors.UsageError('name the file to write, --out=FILE.html')
-  _open(location).report(_OUT.value)
-  print(f'wrote {_OUT.value}')
+  path = _new_file(_OUT.value)
+  _open(location).report(path)
+  print(f'wrote {path}')
 
 
 def _import(location: str, words: Sequence[str]) -> None:
@@ -320,15 +358,15 @@ def _import(location: str, words: Sequence[str]) -> None:
   _print_status(study)
 
 
-_OTHERS = 'unset config data number only fixed do reason out json'
+_OTHERS = 'unset records config data number only fixed do reason out json'
 _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'create': (_create, f'config data {_SETTINGS} number json'),
   'suggest': (_suggest, 'number only fixed json'),
   'observe': (_observe, 'do data json'),
-  'fail': (_end('fail'), 'reason json'),
-  'abandon': (_end('abandon'), 'reason json'),
+  'fail': (_fail, 'do reason json'),
+  'abandon': (_abandon, 'reason json'),
   'amend': (_amend, 'do json'),
-  'withdraw': (_end('withdraw'), 'reason json'),
+  'withdraw': (_withdraw, 'records reason json'),
   'add': (_add, 'data json'),
   'change': (
     _change,
@@ -384,6 +422,8 @@ def _table() -> Any:
 
 def _pairs(words: Sequence[str]) -> dict[str, float | bool]:
   """Parses NAME=VALUE words."""
+  from acme_cbo.study import config  # noqa: PLC0415
+
   pairs: dict[str, float | bool] = {}
   for word in words:
     name, equals, text = word.rpartition('=')
@@ -392,16 +432,12 @@ def _pairs(words: Sequence[str]) -> dict[str, float | bool]:
       raise errors.UsageError(f'{word!r} is not NAME=VALUE')
     if name in pairs:
       raise errors.UsageError(f'{name!r} is given twice')
-    booleans = {'true': True, 'false': False}
-    if text.strip().lower() in booleans:
-      pairs[name] = booleans[text.strip().lower()]
-      continue
-    try:
-      pairs[name] = float(text)
-    except ValueError as error:
+    value = config.number(text)
+    if value is None:
       raise errors.UsageError(
-        f'{word!r}: {text!r} is no number; write decimal points'
-      ) from error
+        f'{word!r}: {text!r} is no number, True or False; write decimal points'
+      )
+    pairs[name] = value
   if not pairs:
     raise errors.UsageError('give one or more NAME=VALUE')
   return pairs
@@ -425,8 +461,10 @@ def _no_more(words: Sequence[str]) -> None:
 
 def _tell(study: study_lib.Study) -> None:
   """Prints the warnings about tables."""
-  for warning in study.warnings:
-    print(f'warning: {warning}', file=sys.stderr)
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  for sentence in study.warnings:
+    print(terminal.warning(sentence), file=sys.stderr)
 
 
 def _print_status(study: study_lib.Study) -> None:
@@ -438,7 +476,7 @@ def _print_status(study: study_lib.Study) -> None:
     {
       'target': state.settings.target,
       'goal': state.settings.goal,
-      'records': len(state.records),
+      'records': state.num_records,
       'observed': len(state.observed),
       'pending': [one.number for one in state.pending],
       'failed': len(state.failed),
