@@ -116,7 +116,8 @@ class CommandTest(absltest.TestCase):
     best = json.loads(best)
     self.assertContainsSubset(best['do'], ['aspirin', 'statin'])
     self.assertLess(best['prediction']['mean'], best['nothing']['mean'])
-    self.assertIn('184 records, 19 outcomes, 0 pending, 0 failed', status)
+    self.assertIn('184 records, 16 past experiments', status)
+    self.assertIn('3 outcomes, 0 pending, 0 failed', ' '.join(status.split()))
     self.assertIn('<svg', report.read_text())
     # Nothing is loaded from elsewhere.
     self.assertNotRegex(report.read_text(), r'\b(src|href)="(?!#|data:)')
@@ -141,6 +142,9 @@ class CommandTest(absltest.TestCase):
       ('suggest',): 'name the file of the study',
       ('suggest', self._study, '--reason=x'): '--reason is no flag of study',
       ('observe', self._study, 17, 'psa=low'): "'low' is no number",
+      ('observe', self._study, 17, 'psa=1_0'): "'1_0' is no number",
+      ('change', self._study, '--unset=statn'): 'did you mean statin',
+      ('export', self._study, '--out=no/a.csv'): 'there is no directory',
       ('observe', self._study, 99, 'psa=3'): 'there is no experiment 99',
       ('observe', self._study, 17, 'pas=3'): 'did you mean psa?',
       ('observe', self._study, 17): 'give one or more NAME=VALUE',

@@ -263,7 +263,7 @@ class StudyTest(parameterized.TestCase):
     self._path = self._path.with_name('again.study')
     again = self._create(data=path, variables={'a': {'domain': (-2, 2)}})
     self.assertEqual(again.state.experiments[1].do, {'a': 1.0})
-    self.assertIn("'experiment' is left out", again.warnings[0])
+    self.assertIn("'experiment' is left out", ' '.join(again.warnings))
 
   def test_two_objects_of_one_study(self):
     study = self._create()
