@@ -448,8 +448,10 @@ def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
   near_failure = None
   for draw in draws:
     do = state.space.nearest({**draw, **fixed}, fixed)
-    if do is None or not intervention_sets.is_within_budget(
-      left, state.cost(do)
+    if (
+      do is None
+      or state.space.complaint(do)
+      or not intervention_sets.is_within_budget(left, state.cost(do))
     ):
       continue
     if any(state.space.distance(do, other) < _SAME for other in under_way):
