@@ -154,7 +154,8 @@ def read(
     variables: names of the columns to read, which include the target and all
       that may be set; by default all columns with numbers.
     numeric: names of columns that have numbers wherever the table has them:
-      they are not left out for texts in their cells.
+      they are not left out for texts in their cells, and silently where they
+      have no values.
 
   Returns:
     The `Records`; there are none if the table has only names.
@@ -183,7 +184,8 @@ def read(
     column = _read_column(name, cells, table.decimal_marks)
     reason = '' if name in required else _reason_to_leave_out(table, column)
     if reason and not (name in numeric and column.faults):
-      warnings.append(f'column {_show(name)} is left out: {reason}')
+      if name not in numeric:
+        warnings.append(f'column {_show(name)} is left out: {reason}')
     else:
       columns.append(column)
 
