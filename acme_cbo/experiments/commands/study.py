@@ -174,7 +174,14 @@ def _suggest(location: str, words: Sequence[str]) -> None:
   _print_suggestions(_open(location))
 
 
+def _announce_wait() -> None:
+  """Says on a terminal that the policy takes a while to start."""
+  if sys.stderr.isatty():
+    print('starting the policy (about 15 seconds) …', file=sys.stderr)
+
+
 def _print_suggestions(study: study_lib.Study) -> None:
+  _announce_wait()
   trials = study.suggest(
     _NUMBER.value,
     only=_ONLY.value,
@@ -288,6 +295,7 @@ def _predict(location: str, words: Sequence[str]) -> None:
 def _recommend(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   study = _open(location)
+  _announce_wait()
   best = study.recommend()
   from acme_cbo.study import terminal  # noqa: PLC0415
 
@@ -305,6 +313,7 @@ def _recommend(location: str, words: Sequence[str]) -> None:
 def _causes(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   study = _open(location)
+  _announce_wait()
   found = study.causes()
   from acme_cbo.study import terminal  # noqa: PLC0415
 
@@ -344,7 +353,9 @@ def _report(location: str, words: Sequence[str]) -> None:
   if _OUT.value is None or not _OUT.value.endswith('.html'):
     raise errors.UsageError('name the file to write, --out=FILE.html')
   path = _new_file(_OUT.value)
-  _open(location).report(path)
+  study = _open(location)
+  _announce_wait()
+  study.report(path)
   print(f'wrote {path}')
 
 
