@@ -106,7 +106,7 @@ def recommendation(
     model: model of the target.
     number: number of the recommended experiment.
   """
-  sign = 1.0 if state.settings.goal == 'maximize' else -1.0
+  sign = state.settings.sign
   do = state.space.nearest(state.experiments[number].do)
   assert do is not None
   others = {
@@ -230,11 +230,10 @@ def target_text(
   """
   name = state.settings.target
   column = state.settings.columns.index(name)
-  values = [
-    *state.records[:, column],
-    *(one.outcome[name] for one in state.observed),
-  ]
-  spread = float(np.ptp(values)) if values else 0.0
+  values = np.append(
+    state.records[:, column], [one.outcome[name] for one in state.observed]
+  )
+  spread = float(np.ptp(values)) if values.size else 0.0
   widths = [x for x in (spread, 10 * width if width else 0.0) if x > 0]
   return digits.of_range(value, min(widths, default=0.0))
 
@@ -265,7 +264,7 @@ def stop_advice(
     best: the current recommendation.
   """
   settings = state.settings
-  sign = 1.0 if settings.goal == 'maximize' else -1.0
+  sign = settings.sign
   left = experiments_left(state)
   rng = np.random.default_rng([settings.seed, state.num_events])
   candidates = [best.do, *state.space.sample(rng, _NUM_CANDIDATES)]
@@ -305,7 +304,6 @@ def experiments_left(state: state_lib.State) -> int | None:
   if settings.experiments is not None:
     limits.append(settings.experiments - len(state.counted))
   if settings.budget is not None:
-    cheapest = min(map(state.cost, state.space.sets))
-    left = (settings.budget - state.spent) / cheapest
+    left = (settings.budget - state.spent) / state.cheapest
     limits.append(math.floor(left * (1 + 1e-9) + 1e-9))
   return max(0, min(limits)) if limits else None

@@ -353,8 +353,8 @@ def _limit(state, horizon) -> int:
     return settings.experiments
   if settings.budget is None:
     return horizon
-  cheapest = min(map(state.cost, state.space.sets))
-  return min(horizon, max(1, int(settings.budget / cheapest * (1 + 1e-9))))
+  most = int(settings.budget / state.cheapest * (1 + 1e-9))
+  return min(horizon, max(1, most))
 
 
 def _extends(shown: Evidence, before: Evidence) -> bool:

@@ -113,23 +113,15 @@ class Model:
     Returns:
       A `Prediction` of each.
     """
-    points = self._points(interventions)
-    size = _padded(len(interventions))
-    points = gp.Points(*(_pad(leaf, size) for leaf in points))
-    with jax.enable_x64(True):
-      means, deviations = map(
-        np.asarray,
-        _predict(self._samples.parameters, self._columns, self._data, points),
-      )
-    weights = np.exp(self._samples.log_weight)
+    weights, means, covariances = self.joint(interventions)
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
     mean = weights @ means
-    variance = weights @ (deviations**2 + means**2) - mean**2
-    deviation = _STRETCH * np.sqrt(np.maximum(variance, 0))
+    variance = weights @ (variances + (means - mean) ** 2)
     noise = np.sqrt(weights @ np.exp(2 * self._samples.parameters.noise))
     return [
       Prediction(
-        self._location + self.scale * float(mean[i]),
-        self.scale * float(deviation[i]),
+        float(mean[i]),
+        float(np.sqrt(max(variance[i], 0.0))),
         self.scale * float(noise),
       )
       for i in range(len(interventions))
@@ -194,16 +186,6 @@ class Model:
           inputs[i, j] += (do[name] - one.low) / (one.high - one.low)
     zeros = np.zeros(len(interventions))
     return gp.Points(inputs, zeros, zeros)
-
-
-@jax.jit
-def _predict(parameters, columns, data, points):
-  """Returns [K, P] means and deviations, one row per sample."""
-
-  def of_one(one):
-    return gp.predict(gp.process(one, columns, data), data, points)
-
-  return jax.vmap(of_one)(parameters)
 
 
 @jax.jit

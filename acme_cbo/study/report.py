@@ -7,12 +7,12 @@ import io
 import pathlib
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 from matplotlib import figure as figure_lib
 from matplotlib import ticker
 import numpy as np
 
+from acme_cbo.evaluation import html
 from acme_cbo.evaluation import plots
 from acme_cbo.study import advice
 from acme_cbo.study import digits
@@ -50,13 +50,6 @@ def render(
   Returns:
     HTML, in which all content of the study is escaped.
   """
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
   settings = state.settings
   figures = {}
   if model is not None and state.observed:
@@ -64,7 +57,8 @@ def render(
     figures['variables'] = _svg(_variables(state, model, best))
   if len(beliefs) > 1:
     figures['causes'] = _svg(_causes(beliefs, settings.target))
-  return template.render(
+  return html.render(
+    _TEMPLATE,
     target=settings.target,
     goal=settings.goal,
     verdict=terminal.verdict(state, best),
@@ -111,7 +105,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
   """Draws outcomes and expected targets over the experiments."""
   target, observed = state.settings.target, state.observed
   predicted = model.predict([one.do for one in observed])
-  sign = 1 if state.settings.goal == 'maximize' else -1
+  sign = state.settings.sign
   numbers = [one.number for one in observed]
   means = np.array([one.mean for one in predicted])
   figure = plots.empty(6, 3.4)

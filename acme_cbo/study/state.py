@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -83,11 +84,16 @@ class Settings:
   columns: tuple[str, ...]
   variables: Mapping[str, Any]
   interventions: Any = None
-  constraints: tuple[str, ...] = ()
+  constraints: Sequence[str] = ()
   budget: float | None = None
   experiments: int | None = None
   seed: int = 0
   policy: str = ''
+
+  @property
+  def sign(self) -> float:
+    """1 to maximize the target, -1 to minimize it."""
+    return 1.0 if self.goal == 'maximize' else -1.0
 
   def space(self) -> space_lib.Space:
     """Returns the allowed interventions; raises if a setting is wrong.
@@ -214,8 +220,10 @@ class State:
   @property
   def records(self) -> np.ndarray:
     """Passive records: [N, D], NaN where a value is missing."""
-    empty = np.zeros((0, len(self.settings.columns)))
-    return np.concatenate([empty, *self._records.values()])
+    tables = [*self._records.values()]
+    if len(tables) == 1:  # Not copied: it may have 100,000 rows.
+      return tables[0]
+    return np.concatenate([np.zeros((0, len(self.settings.columns))), *tables])
 
   @property
   def num_records(self) -> dict[int, int]:
@@ -261,6 +269,11 @@ class State:
       variables[name].cost if name in variables else 1.0 for name in names
     )
 
+  @property
+  def cheapest(self) -> float:
+    """Cost of the cheapest intervention."""
+    return min(map(self.cost, self.space.sets))
+
   def apply(
     self, kind: str, payload: Mapping[str, Any], rows: np.ndarray | None = None
   ) -> None:
@@ -282,8 +295,8 @@ class State:
       'records': self._added,
       'suggested': self._suggested,
       'observed': self._observed,
-      'failed': self._ended,
-      'abandoned': self._ended,
+      'failed': functools.partial(self._ended, 'failed'),
+      'abandoned': functools.partial(self._ended, 'abandoned'),
       'amended': self._amended,
       'withdrawn': self._withdrawn,
       'changed': self._changed,
@@ -292,11 +305,7 @@ class State:
       raise errors.UsageError(
         f'event {self.num_events} is of the kind {kind!r}, which cannot be'
       )
-    arguments: dict[str, Any] = {}
-    if handlers[kind] == self._ended:
-      arguments['kind'] = kind
-    if rows is not None:
-      arguments['rows'] = rows
+    arguments = {} if rows is None else {'rows': rows}
     try:
       handlers[kind](**payload, **arguments)
     except errors.UsageError:
@@ -309,8 +318,7 @@ class State:
     self.num_events += 1
 
   def _created(self, *, records=None, rows=None, **settings):
-    for name in ('columns', 'constraints'):
-      settings[name] = _tuple(name, settings.get(name, ()))
+    settings['columns'] = _tuple('columns', settings.get('columns', ()))
     created = Settings(**settings)
     self.space, self.settings = created.space(), created
     if records is not None:
@@ -323,8 +331,6 @@ class State:
       if name not in CHANGEABLE:
         hint = errors.did_you_mean_or_options(name, CHANGEABLE)
         raise errors.UsageError(f'{name!r} cannot be changed{hint}')
-    if 'constraints' in settings:
-      settings['constraints'] = _tuple('constraints', settings['constraints'])
     if 'variables' in settings:
       settings['variables'] = _merged(
         self.settings.variables, settings['variables']
@@ -412,7 +418,7 @@ class State:
       reason='',
     )
 
-  def _ended(self, *, kind, experiment=None, do=None, reason=''):
+  def _ended(self, kind, /, *, experiment=None, do=None, reason=''):
     if experiment is None:
       if kind == 'abandoned':
         raise errors.UsageError('name the suggestion to abandon')
@@ -525,7 +531,7 @@ class State:
     column = self.settings.columns.index(name)
     values = [0.0]
     for rows in self._records.values():
-      values += [*np.abs(rows[:, column])]
+      values.append(np.nanmax(np.abs(rows[:, column]), initial=0.0))
     for one in self.experiments.values():
       values.append(abs(one.outcome.get(name, 0.0)))
     if name in self.space.variables:

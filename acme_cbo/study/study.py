@@ -113,9 +113,6 @@ class Study:
       UsageError: an argument cannot be used, or the study exists.
       PeerError: the database server cannot be reached.
     """
-    for argument, value in (('columns', columns), ('constraints', constraints)):
-      if isinstance(value, str):
-        raise errors.UsageError(f'{argument}={value!r} must be a list of texts')
     warnings: list[str] = []
     table = None
     if data is not None:
@@ -174,7 +171,7 @@ class Study:
       PeerError: the database server cannot be reached.
     """
     study = cls(event_log.EventLog.open(location, name=name))
-    study._state()
+    study._read()
     return study
 
   def suggest(
@@ -386,7 +383,7 @@ class Study:
       data: table with the variables of the study as columns. A variable other
         than the target may be missing.
     """
-    settings = self._state().settings
+    settings = self.settings
     table = records_lib.read(
       data, target=settings.target, numeric=settings.columns
     )
@@ -426,7 +423,7 @@ class Study:
     Raises:
       UsageError: there is nothing to predict from, or `do` is wrong.
     """
-    state = self._state()
+    state = self.state
     do = _named(do)
     interventions_lib.from_names(do, [*state.space.variables])
     if not do:
@@ -445,7 +442,7 @@ class Study:
     holds to be best: not the one with the luckiest outcome. The predictions may
     prefer another one, the runner-up; they say how surely.
     """
-    state = self._state()
+    state = self.state
     number = self._advise(state).recommend(state)
     model = self._fitted(state)
     if number is None or model is None:
@@ -467,7 +464,7 @@ class Study:
 
   def causes(self) -> dict[str, float]:
     """Returns {variable: probability that it causes the target directly}."""
-    state = self._state()
+    state = self.state
     return self._advise(state).causes(state)
 
   def report(self, path: str | os.PathLike[str]) -> None:
@@ -535,25 +532,22 @@ class Study:
 
   def pending(self) -> list[advice.Trial]:
     """Returns the trials whose outcome is awaited."""
-    state = self._state()
+    state = self.state
     return [self._trial(state, one) for one in state.pending]
 
   def to_frame(self) -> pd.DataFrame:
     """Returns a row for each experiment: status, what was set, and outcome."""
-    state = self._state()
+    state = self.state
     names = state.settings.columns
     rows = [
-      {
-        _EXPERIMENT: one.number,
-        'experiment_status': one.status,
-        'experiment_suggested': one.is_suggested,
-        records_lib.INTERVENTION_TARGETS: ';'.join(one.do),
-        **{
-          name: one.outcome.get(name, one.do.get(name, np.nan))
-          for name in names
-        },
-        'experiment_reason': one.reason,
-      }
+      [
+        one.number,
+        one.status,
+        one.is_suggested,
+        ';'.join(one.do),
+        *({**one.do, **one.outcome}.get(name, np.nan) for name in names),
+        one.reason,
+      ]
       for one in state.experiments.values()
     ]
     columns = [
@@ -574,16 +568,16 @@ class Study:
   @property
   def state(self) -> state_lib.State:
     """The state after all events that are stored now; not to be changed."""
-    return self._state()
+    self._read()
+    return self._current
 
-  def _state(self) -> state_lib.State:
-    """Returns the state after all events that are stored now."""
+  def _read(self) -> None:
+    """Applies the events that are new in the log."""
     for event in self.log.read(after=self._current.num_events - 1):
       try:
         self._current = _after(self._current, event)
       except errors.UsageError as error:
         raise errors.UsageError(f'{self.log.where}: {error}') from error
-    return self._current
 
   def _append(
     self,
@@ -605,7 +599,7 @@ class Study:
     """
     id = uuid.uuid4().hex
     while True:
-      state = self._state()
+      state = self.state
       payload = decide(state)
       after = state.copy()
       after.apply(kind, payload, rows)  # Raises before anything is stored.
@@ -670,11 +664,10 @@ def _after(state: state_lib.State, event: event_log.Event) -> state_lib.State:
 
 def _shape(state: state_lib.State, event: event_log.Event) -> tuple[int, int]:
   """Returns the shape of the rows of an event, as it says itself."""
-  records, columns = event.payload, ()
   if event.number:
-    columns = state.settings.columns
+    records, columns = event.payload, state.settings.columns
   else:
-    records, columns = records.get('records'), records.get('columns')
+    records, columns = map(event.payload.get, ('records', 'columns'))
   if not isinstance(records, dict) or not isinstance(columns, Sequence):
     raise errors.UsageError('it has rows, and does not say how many')
   size = records.get('size')

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
-import jinja2
-
+from acme_cbo.evaluation import html
 from acme_cbo.evaluation.comparison import figures
 from acme_cbo.evaluation.comparison import measures
 
@@ -29,16 +28,10 @@ def render(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
   Returns:
     HTML, in which all content from files and flags is escaped.
   """
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
   results = summary['measures']
   names = ranking(summary)
-  return template.render(
+  return html.render(
+    _TEMPLATE,
     names=names,
     colors={name: figures.style(rank)[0] for rank, name in enumerate(names)},
     verdict=summary['verdict'],
