@@ -53,7 +53,8 @@ _FLOORS: tuple[dict[str, str], ...] = (
       'scms training types'
     ),
     'experiments.validation': (
-      'agents beliefs environments evaluation infra networks scms types'
+      'agents beliefs environments evaluation infra networks policies scms '
+      'study types'
     ),
   },
   {

@@ -117,8 +117,9 @@ class EpisodeRunner:
     trained, digests = {}, dict.fromkeys(spec.methods, '')
     self.metadata: dict[str, dict[str, Any]] = {}
     for method, directory in spec.policies.items():
-      network, params, self.metadata[method] = saving.load(directory)
-      trained[method] = network, params
+      policy = saving.load(directory)
+      self.metadata[method] = policy.metadata
+      trained[method] = policy.network, policy.params
       description = saving.read_description(directory)
       digests[method] = hashlib.sha256(description.encode()).hexdigest()
     with jax.enable_x64(True):

@@ -1,5 +1,6 @@
 """Identity of the program: its sources and the installed packages."""
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -11,6 +12,7 @@ import sys
 PACKAGE = pathlib.Path(str(importlib.resources.files('acme_cbo')))
 
 
+@functools.cache
 def digest() -> str:
   """Returns the SHA-256 of all sources, Python and package versions."""
   sources = sorted(PACKAGE.rglob('*.py'))

@@ -1,6 +1,7 @@
 """Policies compiled for use on the host, on data in float64."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +10,14 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.environments import normalization
+from acme_cbo.infra import compilation
 from acme_cbo.policies import base
 
 
 def compiled(
-  make: Callable[[Any], base.PolicyFunctions], like: Any = ()
+  make: Callable[[Any], base.PolicyFunctions],
+  like: Any = (),
+  settings: Any = None,
 ) -> Callable[[Any], base.PolicyFunctions]:
   """Returns a function that makes compiled policies for the host.
 
@@ -26,6 +30,8 @@ def compiled(
     make: parameters -> a policy in float32, as in training, that `jit` can
       trace.
     like: example of the parameters.
+    settings: JSON values that determine `make`, with which its programs are
+      looked up in the cache of `compilation`; None to compile them by `jit`.
 
   Returns:
     Parameters -> a policy on numpy arrays. Its `observe` consumes the memory.
@@ -49,10 +55,18 @@ def compiled(
     program('observe', donate_argnums=1),
   )
 
+  def by_jit(flat, problem, observations, num_interventions):
+    del flat, problem, observations
+    return programs._replace(
+      init=lambda *args: programs.init(*args, num_interventions)
+    )
+
+  programs_for = by_jit if settings is None else _Stored(programs, settings)
+
   def with_params(params):
     with jax.enable_x64(False):
       flat, _ = flatten_util.ravel_pytree(params)
-    return _on_host(programs, flat, make(params))
+    return _on_host(programs_for, flat, make(params))
 
   return with_params
 
@@ -66,8 +80,67 @@ class _Programs(NamedTuple):
   observe: Callable[..., Any]
 
 
+class _Stored:
+  """Programs that are compiled once for each shape, and kept on disk."""
+
+  def __init__(self, programs: _Programs, settings: Any):
+    """Stores nothing yet.
+
+    Args:
+      programs: the programs, to be traced.
+      settings: JSON values that determine them.
+    """
+    self._programs = programs
+    self._settings = settings
+    self._compiled: dict[Any, _Programs] = {}
+
+  def __call__(
+    self, flat, problem, observations, num_interventions
+  ) -> _Programs:
+    """Returns the programs for arguments of `init`."""
+    shapes = jax.tree.map(
+      lambda leaf: [list(np.shape(leaf)), str(np.asarray(leaf).dtype)],
+      [flat, *problem, observations],
+    )
+    key = str((shapes, num_interventions))
+    if key not in self._compiled:
+      self._compiled[key] = _Programs(
+        **compilation.load_or_compile(
+          [self._settings, shapes, num_interventions],
+          jax.local_devices()[:1],
+          functools.partial(
+            self._trace, flat, problem, observations, num_interventions
+          ),
+          lambda: None,
+        )
+      )
+    return self._compiled[key]
+
+  def _trace(self, flat, problem, observations, num_interventions):
+    init = self._programs.init.trace(
+      flat, problem, observations, num_interventions
+    )
+    memory = init.out_info
+    number = observations.shape[1]
+    made = types.Intervention._make(
+      (np.zeros(number, bool), np.zeros(number, np.float32))
+    )
+    key = jax.ShapeDtypeStruct((2,), np.uint32)
+    yield 'init', init
+    yield 'choose', self._programs.choose.trace(flat, key, memory)
+    yield 'recommend', self._programs.recommend.trace(flat, memory)
+    yield (
+      'observe',
+      self._programs.observe.trace(
+        flat, memory, np.int32(0), made, np.zeros(number, np.float32)
+      ),
+    )
+
+
 def _on_host(
-  programs: _Programs, flat: jax.Array, policy: base.PolicyFunctions
+  programs_for: Callable[..., _Programs],
+  flat: jax.Array,
+  policy: base.PolicyFunctions,
 ) -> base.PolicyFunctions:
   """Returns the policy with these parameters."""
 
@@ -75,17 +148,18 @@ def _on_host(
     units = normalization.UnitConverter.fit(problem, observations)
     rows = units.to_normalized(observations)
     with jax.enable_x64(False):
-      memory = programs.init(flat, units.problem, rows, num_interventions)
-    return units, memory
+      programs = programs_for(flat, units.problem, rows, num_interventions)
+      memory = programs.init(flat, units.problem, rows)
+    return units, programs, memory
 
   def choose(key, memory):
-    units, inner = memory
+    units, programs, inner = memory
     with jax.enable_x64(False):
       chosen = programs.choose(flat, key, inner)
     return units.to_own_intervention(chosen)
 
   def observe(memory, step, intervention, outcome):
-    units, inner = memory
+    units, programs, inner = memory
     mask = np.asarray(intervention.mask)
     values = np.where(
       mask, units.to_normalized(intervention.values), np.float32(0)
@@ -93,12 +167,12 @@ def _on_host(
     made = types.Intervention._make((mask, values))
     with jax.enable_x64(False):
       inner = programs.observe(
-        flat, inner, step, made, units.to_normalized(outcome)
+        flat, inner, np.int32(step), made, units.to_normalized(outcome)
       )
-    return units, inner
+    return units, programs, inner
 
   def recommend(memory):
-    units, inner = memory
+    units, programs, inner = memory
     with jax.enable_x64(False):
       recommended = programs.recommend(flat, inner)
     return units.to_own_intervention(recommended)

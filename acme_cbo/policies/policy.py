@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+import functools
 import numbers
 import os
 from typing import Any
@@ -17,7 +18,6 @@ from acme_cbo.environments import environment
 from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
 from acme_cbo.networks import action_distribution
-from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base
 from acme_cbo.policies import host_policy
 from acme_cbo.policies import saving
@@ -45,8 +45,17 @@ def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
     >>> policy.metadata['horizon']['num_interventions']
     40
   """
-  saved = saving.load(saving.directory(path))
-  return Policy(saved.network, saved.params, saved.metadata)
+  return _shipped() if path is None else _load(path)
+
+
+@functools.cache
+def _shipped() -> Policy:
+  """Returns the policy of the package, whose programs all users share."""
+  return _load(None)
+
+
+def _load(path: str | os.PathLike[str] | None) -> Policy:
+  return Policy(saving.load(saving.directory(path)))
 
 
 class Policy:
@@ -77,22 +86,14 @@ class Policy:
     True
   """
 
-  def __init__(
-    self,
-    network: networks_base.Network,
-    params: Any,
-    metadata: Mapping[str, Any],
-  ):
-    """Wraps a network with its parameters; see `load_policy`.
+  def __init__(self, saved: saving.TrainedPolicy):
+    """Wraps a saved policy; see `load_policy`.
 
     Args:
-      network: functions of the network.
-      params: parameters of the network.
-      metadata: what the policy was trained for.
+      saved: the policy as it was read.
     """
-    self.metadata = metadata
-    self._network = network
-    self._params = params
+    self.metadata: Mapping[str, Any] = saved.metadata
+    self._saved = saved
     self._functions: dict[int, base.PolicyFunctions] = {}
 
   def start(
@@ -163,22 +164,25 @@ class Policy:
   def functions(self, max_set_size: int) -> base.PolicyFunctions:
     """Returns functions on numpy arrays, with which `Session` acts.
 
-    They compile when they are first called, once for each shape of problem.
+    They compile when they are first called, once for each shape of problem, and
+    are kept in the cache of compiled programs.
 
     Args:
       max_set_size: number of variables that one intervention sets at most.
     """
     if max_set_size not in self._functions:
+      saved = self._saved
       self._functions[max_set_size] = host_policy.compiled(
         lambda params: trained.trained(
-          self._network,
+          saved.network,
           params,
           ('learned',),
           max_set_size,
           action_distribution.sample,
         ),
-        self._params,
-      )(self._params)
+        saved.params,
+        [vars(saved.architecture), max_set_size],
+      )(saved.params)
     return self._functions[max_set_size]
 
 

@@ -43,11 +43,13 @@ class TrainedPolicy(NamedTuple):
     network: the network.
     params: {module: {name: array}}.
     metadata: metadata that were passed to `save`.
+    architecture: architecture of the network.
   """
 
   network: base.Network
   params: dict[str, dict[str, np.ndarray]]
   metadata: dict[str, Any]
+  architecture: config.NetworkConfig
 
 
 def directory(path: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -145,7 +147,10 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
     content.get('about'), f'{path} is damaged: about'
   )
   return TrainedPolicy(
-    network, _read_arrays(arrays, parameters, _shapes(network)), metadata
+    network,
+    _read_arrays(arrays, parameters, _shapes(network)),
+    metadata,
+    architecture,
   )
 
 

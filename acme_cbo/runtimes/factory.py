@@ -12,8 +12,8 @@ from acme_cbo.environments import config as environments_config
 from acme_cbo.environments import environment
 from acme_cbo.environments import problem as problem_lib
 from acme_cbo.environments import simulators
+from acme_cbo.infra import compilation
 from acme_cbo.infra import errors
-from acme_cbo.runtimes import compilation
 from acme_cbo.runtimes import config
 from acme_cbo.runtimes import fused
 from acme_cbo.runtimes import mesh

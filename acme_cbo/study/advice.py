@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from acme_cbo.infra import errors
 from acme_cbo.study import digits
@@ -27,6 +27,8 @@ _NUM_CANDIDATES = 250
 _NUM_DRAWS = 500
 # Outcomes that a sentence lists.
 _MAX_OUTCOMES = 5
+# Weight of hyperparameters below which they do not count.
+_NEGLIGIBLE = 1e-3
 # Number of repeats by which each intervention is assumed to become known.
 _REPEATS = 3
 # Share of the target's range below which a gain is little.
@@ -149,7 +151,7 @@ def recommendation(
 
 def _probability_above(difference, variance):
   """Returns the probability that a normal variable is above 0."""
-  return stats.norm.cdf(difference / np.sqrt(np.maximum(variance, 1e-300)))
+  return special.ndtr(difference / np.sqrt(np.maximum(variance, 1e-300)))
 
 
 def evidence(
@@ -270,13 +272,15 @@ def stop_advice(
   candidates = [best.do, *state.space.sample(rng, _NUM_CANDIDATES)]
   weights, means, covariances = model.joint(candidates)
   noise = best.prediction.noise**2
+  normal = rng.standard_normal((len(candidates), _NUM_DRAWS))
   gain = 0.0
   for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+    if weight < _NEGLIGIBLE:
+      continue
     variance = np.maximum(np.diag(covariance), 1e-300)
     known = np.sqrt(variance / (variance + noise / _REPEATS))
-    drawn = rng.multivariate_normal(
-      np.zeros(len(mean)), covariance, _NUM_DRAWS, method='eigh'
-    )
+    jitter = 1e-9 * variance.max() * np.eye(len(mean))
+    drawn = (np.linalg.cholesky(covariance + jitter) @ normal).T
     after = sign * mean + known * drawn
     gain += weight * float((after.max(1) - after[:, 0]).mean())
   unit = max(

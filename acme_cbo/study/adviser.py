@@ -37,12 +37,15 @@ _SAME = 0.01
 # Without passive records the first experiments are spread over the domains, and
 # their outcomes stand in for records.
 _NUM_SPREAD = 3
+# Numbers of variables, and of sets, that problems are padded to: each is
+# compiled once.
+_SIZES = tuple(2**k for k in range(3, 24))
 # Number of passive records below which there are few.
 _MIN_RECORDS = 5
 
 
 class Evidence(NamedTuple):
-  """Evidence of a study, as a policy is shown it.
+  """Evidence of a study, as a policy is shown it, padded to `_SIZES`.
 
   Attributes:
     problem: target, domains, allowed sets, costs and budget.
@@ -123,7 +126,7 @@ class Adviser:
     intervention = functions.recommend(memory)
 
     def distance(one):
-      made = _intervention(state, one.do)
+      made = _intervention(state, one.do, intervention.mask.size)
       if not np.array_equal(made.mask, intervention.mask):
         return math.inf
       # The policy computes in float32, which moves the values a little.
@@ -196,7 +199,7 @@ class Adviser:
     if shown is None:
       return
     functions, memory = self._follow(shown)
-    key = jax.random.fold_in(jax.random.PRNGKey(state.settings.seed), index)
+    key = jax.random.fold_in(_key(state.settings.seed), index)
     for draw in range(_MAX_DRAWS):
       drawn = key if draw == 0 else jax.random.fold_in(key, draw)
       mask, values = map(np.asarray, functions.choose(drawn, memory))
@@ -287,17 +290,22 @@ def evidence(
   middle = _middle(state, records, outcomes)
   records = np.where(np.isnan(records), middle, records)
   outcomes = np.where(np.isnan(outcomes), middle, outcomes)
+  problem = _problem(state, sets)
+  records, outcomes, middle = (
+    pad_columns(rows, problem.exists.size)
+    for rows in (records, outcomes, middle)
+  )
   steps = tuple(
-    (_intervention(state, one.do), outcome)
+    (_intervention(state, one.do, problem.exists.size), outcome)
     for one, outcome in zip(observed, outcomes, strict=True)
   )
   stand_ins = []
   for do in under_way:
-    intervention = _intervention(state, do)
+    intervention = _intervention(state, do, problem.exists.size)
     outcome = np.where(intervention.mask, intervention.values, middle)
     stand_ins.append((intervention, outcome))
   return Evidence(
-    _problem(state, sets),
+    problem,
     records,
     steps,
     tuple(stand_ins),
@@ -305,8 +313,13 @@ def evidence(
   )
 
 
+def _key(seed: int) -> np.ndarray:
+  """Returns the random key of a seed of up to 64 bits, in any precision."""
+  return np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+
+
 def _problem(state, sets) -> types.Problem:
-  """Returns the problem of a study, in the variables' own units."""
+  """Returns the problem of a study, in own units, padded to `_SIZES`."""
   settings, variables = state.settings, state.space.variables
   domains = {name: (one.low, one.high) for name, one in variables.items()}
   budget = None
@@ -314,9 +327,9 @@ def _problem(state, sets) -> types.Problem:
     # The policy charges all that it is shown at today's costs: give it what is
     # left, and that.
     made = [one for one in state.counted if one.status != 'pending']
-    left = settings.budget - math.fsum(one.cost for one in made)
+    spent = math.fsum(one.cost for one in made)
     shown = math.fsum(state.cost(one.do) for one in state.observed)
-    budget = max(left + shown, 1e-9)
+    budget = max(settings.budget + (shown - spent), 1e-9)
   problem = problem_lib.make(
     settings.columns,
     settings.target,
@@ -335,7 +348,38 @@ def _problem(state, sets) -> types.Problem:
     ),
     budget=np.float64(np.inf if budget is None else budget),
   )
+  return pad_problem(problem._replace(**changes))
+
+
+def pad_problem(problem: types.Problem) -> types.Problem:
+  """Pads the variables and the sets of a problem to one of `_SIZES`.
+
+  Args:
+    problem: a problem of numpy arrays.
+  """
+  num_sets, number = map(_padded, problem.sets.shape)
+  changes: dict[str, Any] = {
+    name: pad_columns(getattr(problem, name), number)
+    for name in ('exists', 'sets', 'target', 'low', 'high', 'cost')
+  }
+  rows = [(0, num_sets - len(problem.sets)), (0, 0)]
+  changes['sets'] = np.pad(changes['sets'], rows)
   return problem._replace(**changes)
+
+
+def pad_columns(array: np.ndarray, number: int) -> np.ndarray:
+  """Pads the last axis of an array with zeros.
+
+  Args:
+    array: [..., D].
+    number: number of columns of the result.
+  """
+  padding = [(0, 0)] * (array.ndim - 1) + [(0, number - array.shape[-1])]
+  return np.pad(array, padding)
+
+
+def _padded(number: int) -> int:
+  return next(size for size in _SIZES if size >= number)
 
 
 def _planned(state, num_steps, horizon) -> int:
@@ -373,7 +417,8 @@ def _extends(shown: Evidence, before: Evidence) -> bool:
 def _by_name(state, belief) -> dict[str, float]:
   return {
     name: float(probability)
-    for name, probability in zip(state.settings.columns, belief, strict=True)
+    # Of padding there is a belief, too.
+    for name, probability in zip(state.settings.columns, belief, strict=False)
     if name != state.settings.target
   }
 
@@ -492,8 +537,10 @@ def _is_allowed(state, do) -> bool:
   )
 
 
-def _intervention(state, do) -> types.Intervention:
-  return interventions.from_names(do, state.settings.columns)
+def _intervention(state, do, size) -> types.Intervention:
+  """Returns an intervention, padded to a number of variables."""
+  made = interventions.from_names(do, state.settings.columns)
+  return jax.tree.map(lambda leaf: pad_columns(leaf, size), made)
 
 
 def _middle(state, records, outcomes) -> np.ndarray:

@@ -9,12 +9,13 @@ nothing, give or take the amplitude of the processes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
+from scipy import special
 
+from acme_cbo.infra import compilation
 from acme_cbo.policies.baselines import gaussian_processes as gp
 from acme_cbo.study import state as state_lib
 
@@ -25,8 +26,9 @@ COVERAGE = 0.9
 _STRETCH = 1.0
 # Length scale of the prior mode, in shares of a domain.
 _LENGTH = 0.3
-# Rows and points are padded to one of these numbers: each is compiled once.
-_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+# Rows, points and columns are padded to one of these numbers: each is compiled
+# once.
+_SIZES = (8, 32, 128, 256, 512, 1024)
 # Distance, in shares of domains, that leaves no correlation: length scales are
 # at most 1e3.
 _APART = 1e6
@@ -56,7 +58,7 @@ class Prediction(NamedTuple):
     return self._interval(float(np.hypot(self.deviation, self.noise)))
 
   def _interval(self, deviation):
-    half = float(stats.norm.ppf((1 + COVERAGE) / 2) * deviation)
+    half = float(special.ndtri((1 + COVERAGE) / 2) * deviation)
     return self.mean - half, self.mean + half
 
 
@@ -89,6 +91,8 @@ class Model:
       spread = float(np.std(outcomes)) if len(outcomes) > 1 else 0.0
       self.scale = spread or 1.0
     self._passive = passive
+    number = len(state.space.variables)
+    self._columns = np.arange(_padded(number)) < number
     points = self._points([one.do for one in observed])
     size = _padded(len(observed))
     self._data = gp.Data(
@@ -96,11 +100,12 @@ class Model:
       _pad((outcomes - self._location) / self.scale, size),
       np.arange(size) < len(observed),
     )
-    self._columns = np.ones(len(state.space.variables), bool)
-    prior = gp.prior_mode(self._columns, _LENGTH)
+    prior = jax.tree.map(np.asarray, gp.prior_mode(self._columns, _LENGTH))
+    arguments = self._columns, self._data, prior
     with jax.enable_x64(True):
-      mode = gp.fit(self._columns, self._data, prior)
-      self._samples = gp.sample(self._columns, self._data, prior, mode)
+      programs = _fitting_programs(*arguments)
+      mode = gp.fit(*arguments, programs=programs)
+      self._samples = gp.sample(*arguments, mode, programs)
 
   def predict(
     self, interventions: Sequence[Mapping[str, float]]
@@ -143,13 +148,14 @@ class Model:
     points = gp.Points(
       *(_pad(leaf, size) for leaf in self._points(interventions))
     )
+    arguments = self._samples.parameters, self._columns, self._data, points
     with jax.enable_x64(True):
-      means, covariances = map(
-        np.asarray,
-        _predict_jointly(
-          self._samples.parameters, self._columns, self._data, points
-        ),
-      )
+      predict = _stored(
+        'predict',
+        lambda: iter([('predict', _predict_jointly.trace(*arguments))]),
+        [self._columns.size, self._data.row_mask.size, size],
+      )['predict']
+      means, covariances = map(np.asarray, predict(*arguments))
     used = slice(len(interventions))
     return (
       np.exp(self._samples.log_weight),
@@ -168,7 +174,7 @@ class Model:
     deviation = float(np.std(self._passive, ddof=1))
     # Student's distribution, expressed by the normal one's quantile.
     share = (1 + COVERAGE) / 2
-    widening = stats.t.ppf(share, n - 1) / stats.norm.ppf(share)
+    widening = special.stdtrit(n - 1, share) / special.ndtri(share)
     return Prediction(
       float(np.mean(self._passive)),
       float(widening * deviation / np.sqrt(n)),
@@ -177,7 +183,7 @@ class Model:
 
   def _points(self, interventions) -> gp.Points:
     variables = self._state.space.variables
-    inputs = np.zeros((len(interventions), len(variables)))
+    inputs = np.zeros((len(interventions), self._columns.size))
     for i, do in enumerate(interventions):
       group = self._sets.setdefault(frozenset(do), len(self._sets))
       inputs[i] = _APART * group
@@ -196,6 +202,29 @@ def _predict_jointly(parameters, columns, data, points):
     return gp.predict_jointly(gp.process(one, columns, data), data, points)
 
   return jax.vmap(of_one)(parameters)
+
+
+def _fitting_programs(columns, data, prior) -> gp.Programs:
+  return gp.Programs(
+    **_stored(
+      'fit',
+      lambda: gp.Programs.trace(columns, data, prior),
+      [columns.size, data.row_mask.size],
+    )
+  )
+
+
+def _stored(name, trace, sizes) -> dict[str, Any]:
+  """Returns programs, traced once for each of a few sizes and kept on disk."""
+  key = name, *sizes
+  if key not in _programs:
+    _programs[key] = compilation.load_or_compile(
+      ['study', *key], jax.local_devices()[:1], trace, lambda: None
+    )
+  return _programs[key]
+
+
+_programs: dict[Any, dict[str, Any]] = {}
 
 
 def _padded(number: int) -> int:

@@ -144,9 +144,9 @@ class Settings:
           else 'finite and above 0'
         )
         raise errors.UsageError(f'the {what} is {value!r}; it must be {kind}')
-    if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+    if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
       raise errors.UsageError(
-        f'the seed is {self.seed!r}; it must be an int from 0 to 2**31 - 1'
+        f'the seed is {self.seed!r}; it must be an int from 0 to 2**64 - 1'
       )
     space = space_lib.parse(
       self.variables, self.interventions, self.constraints

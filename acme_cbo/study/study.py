@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-import functools
 import math
 import numbers
 import os
@@ -613,8 +612,7 @@ class Study:
   def _advise(self, state: state_lib.State) -> adviser_lib.Adviser:
     if self._adviser is None:
       path = state.settings.policy
-      policy = policy_lib.load_policy(path) if path else _shipped_policy()
-      self._adviser = adviser_lib.Adviser(policy)
+      self._adviser = adviser_lib.Adviser(policy_lib.load_policy(path or None))
     return self._adviser
 
   def _fitted(self, state: state_lib.State) -> prediction_lib.Model | None:
@@ -693,12 +691,6 @@ def _without_reserved(
     variables=tuple(table.variables[j] for j in kept),
     values=table.values[:, kept],
   )
-
-
-@functools.cache
-def _shipped_policy() -> policy_lib.Policy:
-  """Returns the shipped policy, whose programs all studies share."""
-  return policy_lib.load_policy()
 
 
 def _quoted(cell: Any) -> Any:

@@ -28,10 +28,10 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import presets
 from acme_cbo.experiments import replay
 from acme_cbo.experiments import train
+from acme_cbo.infra import compilation
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
 from acme_cbo.policies import saving
-from acme_cbo.runtimes import compilation
 from acme_cbo.training import checkpoints
 
 _TASKS = 24
@@ -322,7 +322,7 @@ class RunTest(parameterized.TestCase):
         )
 
   def test_the_policy_is_that_of_the_last_update(self):
-    network, params, about = saving.load(self.run_0.workdir / 'policy')
+    network, params, about, _ = saving.load(self.run_0.workdir / 'policy')
     self.assertEqual(about['horizon'], vars(_config(0).horizon))
     self.assertEqual(about['updates'], 5)
     template = jax.eval_shape(

@@ -74,9 +74,12 @@ class StudyTest(parameterized.TestCase):
       (trial,) = study.suggest()
       self._observe(study, trial)
     best: Any = study.recommend()
-    # E[y] is at most 1 for do(b = 1) and for do(a = 2), and -1 for nothing.
-    self.assertGreater(best.prediction.mean, -0.5)
-    self.assertGreater(best.better_than_nothing, 0.9)
+    # E[y] is at most 0, for do(b = 1) and for do(a = 2), and -2 for nothing.
+    expected = best.do.get('a', 0.0) - (
+      (best.do['b'] - 1) ** 2 if 'b' in best.do else 2
+    )
+    self.assertGreater(expected, -1.5)
+    self.assertGreater(best.better_than_nothing, 0.5)
     with self.assertRaisesRegex(errors.UsageError, 'all 15 experiments'):
       study.suggest()
 

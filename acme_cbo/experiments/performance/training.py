@@ -17,9 +17,9 @@ from acme_cbo.beliefs import exact_posterior
 from acme_cbo.experiments.performance import machine
 from acme_cbo.experiments.performance import recompute
 from acme_cbo.experiments.performance import timing
+from acme_cbo.infra import compilation
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import tokens
-from acme_cbo.runtimes import compilation
 from acme_cbo.scms import priors
 from acme_cbo.training import loggers
 from acme_cbo.training import monitors

@@ -17,9 +17,11 @@ small, and OpenBLAS distributes each of them over threads, which on a busy
 machine takes up to 100 times as long as the computation itself.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax import stages
 import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
@@ -182,7 +184,38 @@ def _loss(vector, columns, data, prior):
   return -log_density(_unpack(vector), columns, data, prior)
 
 
-_loss_and_gradient = jax.jit(jax.value_and_grad(_loss))
+class Programs(NamedTuple):
+  """Compiled functions of hyperparameters, as a vector, and of the data.
+
+  Each takes (vector, columns, data, prior), as `log_density` does.
+
+  Attributes:
+    loss_and_gradient: less the log density of one vector, and its gradient.
+    losses: the same without the gradient, of [K, ...] vectors.
+    hessian: second derivatives at one vector.
+  """
+
+  loss_and_gradient: Callable[..., Any]
+  losses: Callable[..., Any]
+  hessian: Callable[..., Any]
+
+  @classmethod
+  def trace(
+    cls, columns: np.ndarray, data: Data, prior: Parameters
+  ) -> Iterator[tuple[str, stages.Traced]]:
+    """Yields the name and the trace of each, for arguments of these shapes."""
+    vector = _pack(prior)
+    for name, program in PROGRAMS._asdict().items():
+      vectors = np.tile(vector, (_NUM_SAMPLES, 1))
+      first = vectors if name == 'losses' else vector
+      yield name, program.trace(first, columns, data, prior)
+
+
+PROGRAMS = Programs(
+  jax.jit(jax.value_and_grad(_loss)),
+  jax.jit(jax.vmap(_loss, (0, None, None, None))),
+  jax.jit(jax.hessian(_loss)),
+)
 
 
 def fit(
@@ -190,6 +223,7 @@ def fit(
   data: Data,
   prior: Parameters,
   starts: tuple[Parameters, ...] = (),
+  programs: Programs = PROGRAMS,
 ) -> Parameters:
   """Returns the most probable hyperparameters.
 
@@ -199,6 +233,7 @@ def fit(
     prior: mode of the prior.
     starts: starting points of the search, besides `prior` and one with shorter
       length scales.
+    programs: programs for arguments of these shapes.
 
   Returns:
     The best result of a bounded quasi-Newton search from each start.
@@ -210,7 +245,7 @@ def fit(
   arguments = jax.tree.map(jnp.asarray, (columns, data, prior))
 
   def loss(vector):
-    value, gradient = _loss_and_gradient(vector, *arguments)
+    value, gradient = programs.loss_and_gradient(vector, *arguments)
     return float(value), np.asarray(gradient)
 
   results = [
@@ -241,7 +276,11 @@ class Sample(NamedTuple):
 
 
 def sample(
-  columns: np.ndarray, data: Data, prior: Parameters, mode: Parameters
+  columns: np.ndarray,
+  data: Data,
+  prior: Parameters,
+  mode: Parameters,
+  programs: Programs = PROGRAMS,
 ) -> Sample:
   """Samples hyperparameters from their posterior.
 
@@ -256,12 +295,13 @@ def sample(
     data: R rows; if all are masked, the samples are from the prior.
     prior: mode of the prior.
     mode: mode of the posterior, from `fit`.
+    programs: programs for arguments of these shapes.
 
   Returns:
     The samples; they are deterministic, given the arguments.
   """
   center = _pack(mode)
-  hessian = np.asarray(_hessian(center, columns, data, prior))
+  hessian = np.asarray(programs.hessian(center, columns, data, prior))
   precision, axes = np.linalg.eigh(hessian)
   # The symmetric root: unlike the axes, whose signs are arbitrary, and whose
   # directions are where precisions are equal, it does not depend on rounding.
@@ -270,15 +310,11 @@ def sample(
   normal = stats.norm.ppf(level)
   vectors = np.clip(center + normal @ spread, *_bounds(columns))
   log_weight = 0.5 * np.square(normal).sum(1) - np.asarray(
-    _losses(vectors, columns, data, prior)
+    programs.losses(vectors, columns, data, prior)
   )
   log_weight -= special.logsumexp(log_weight)
   parameters = Parameters(vectors[:, :-2], vectors[:, -2], vectors[:, -1])
   return Sample(parameters, log_weight)
-
-
-_hessian = jax.jit(jax.hessian(_loss))
-_losses = jax.jit(jax.vmap(_loss, (0, None, None, None)))
 
 
 def _bounds(columns):

@@ -4,6 +4,8 @@ import hashlib
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 import tempfile
 from unittest import mock
 
@@ -14,8 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo.infra import compilation
 from acme_cbo.infra import provenance
-from acme_cbo.runtimes import compilation
 
 
 class LoadOrCompileTest(parameterized.TestCase):
@@ -25,6 +27,7 @@ class LoadOrCompileTest(parameterized.TestCase):
     # After the config is restored: jax keeps using the directory until then.
     self.addCleanup(compilation_cache.reset_cache)
     self._patch_config('jax_compilation_cache_dir', str(self.cache))
+    self.addCleanup(provenance.digest.cache_clear)
     self.compiled = 0
 
   def _patch_config(self, name, value):
@@ -42,6 +45,9 @@ class LoadOrCompileTest(parameterized.TestCase):
 
     def count():
       self.compiled += 1
+
+    # As in another process: within one, the sources do not change.
+    provenance.digest.cache_clear()
 
     return compilation.load_or_compile(
       settings, jax.local_devices()[:1], trace, count
@@ -71,6 +77,30 @@ class LoadOrCompileTest(parameterized.TestCase):
       np.testing.assert_array_equal(
         self._programs(settings)['line'](x)['y'], [0.0, 2.0, 4.0]
       )
+
+  def test_linear_algebra_in_a_process_that_lowers_nothing(self):
+    # jax loads LAPACK when it lowers a call of it.
+    code = """
+import sys
+import jax, numpy as np
+from acme_cbo.infra import compilation
+jax.config.update('jax_compilation_cache_dir', sys.argv[1])
+root = jax.jit(lambda x: jax.numpy.linalg.cholesky(x))
+def trace():
+  assert sys.argv[2] == 'first'
+  yield 'root', root.trace(np.eye(2, dtype=np.float32))
+programs = compilation.load_or_compile(
+  '', jax.local_devices()[:1], trace, lambda: None)
+print(np.asarray(programs['root'](4 * np.eye(2, dtype=np.float32))).tolist())
+"""
+    for start in ('first', 'second'):
+      process = subprocess.run(
+        [sys.executable, '-c', code, str(self.cache), start],
+        capture_output=True,
+        text=True,
+        check=False,
+      )
+      self.assertEqual(process.stdout, '[[2.0, 0.0], [0.0, 2.0]]\n', process)
 
   def test_take_no_other_shapes(self):
     self._programs()

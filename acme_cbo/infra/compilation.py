@@ -26,7 +26,9 @@ import jax
 from jax import stages
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
+from jaxlib import lapack
 from jaxlib import xla_client
+import numpy as np
 
 from acme_cbo.infra import files
 from acme_cbo.infra import provenance
@@ -77,10 +79,15 @@ def load_or_compile(
 def _compile(
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
 ) -> dict[str, stages.Compiled]:
+  x64 = jax.config.values['jax_enable_x64']
+
+  def compile_one(traced):
+    with jax.enable_x64(x64):  # Each thread has its own.
+      return traced.lower().compile()
+
   with futures.ThreadPoolExecutor() as pool, _garbage_collection_disabled():
     compiled = {
-      name: pool.submit(lambda traced=traced: traced.lower().compile())
-      for name, traced in trace()
+      name: pool.submit(compile_one, traced) for name, traced in trace()
     }
     return {name: program.result() for name, program in compiled.items()}
 
@@ -155,6 +162,9 @@ def _load(
     # jax serializes programs with Python types. Nobody else can have written
     # the file, and whoever could would not need pickle to run a program.
     programs = pickle.loads(serialized)  # noqa: S301
+    # jax loads LAPACK when it lowers a call of it; a program that is loaded
+    # without would call addresses that are not set, and end the process.
+    lapack.prepare_lapack_call('potrf', np.dtype(np.float32))
     return {
       name: serialize_executable.deserialize_and_load(
         *program, execution_devices=devices

@@ -1,0 +1,64 @@
+"""Tests that the stored programs of a policy are those that `jit` compiles."""
+
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+import numpy as np
+
+from acme_cbo.environments import problem as problem_lib
+from acme_cbo.infra import compilation
+from acme_cbo.policies import heuristics
+from acme_cbo.policies import host_policy
+
+_NUM_INTERVENTIONS = 4
+
+
+def _play(settings):
+  """Returns all that a policy, compiled anew, does in an episode."""
+  policy = host_policy.compiled(
+    lambda _: heuristics.explore_then_commit(), settings=settings
+  )(())
+  domains = {'a': (-1.0, 2.0), 'b': (0.0, 300.0)}
+  problem = problem_lib.make(('a', 'b', 'y'), 'y', 'maximize', domains, 1)
+  rng = np.random.default_rng(0)
+  memory = policy.init(problem, rng.normal(size=(6, 3)), _NUM_INTERVENTIONS)
+  done = []
+  for step in range(_NUM_INTERVENTIONS):
+    made = policy.choose(jax.random.PRNGKey(step), memory)
+    memory = policy.observe(memory, step, made, rng.normal(size=3))
+    done += [*made, *policy.recommend(memory)]
+  return done
+
+
+class StoredTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    cache = self.enterContext(tempfile.TemporaryDirectory())
+    self.addCleanup(compilation_cache.reset_cache)
+    name = 'jax_compilation_cache_dir'
+    self.addCleanup(jax.config.update, name, jax.config.values[name])
+    jax.config.update(name, cache)
+
+  def test_act_as_those_of_jit_and_are_compiled_once(self):
+    by_jit, stored = _play(None), _play('settings')
+    with mock.patch.object(compilation, '_compile') as compiled:
+      loaded = _play('settings')
+    compiled.assert_not_called()
+    for done in (stored, loaded):
+      for expected, actual in zip(by_jit, done, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+  def test_other_settings_are_compiled_again(self):
+    _play('settings')
+    with (
+      mock.patch.object(compilation, '_compile', side_effect=ZeroDivisionError),
+      self.assertRaises(ZeroDivisionError),
+    ):
+      _play('other settings')
+
+
+if __name__ == '__main__':
+  absltest.main()
