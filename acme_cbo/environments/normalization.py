@@ -64,6 +64,15 @@ def fit(problem: types.Problem, observations: jax.Array) -> Normalization:
   return Normalization(location, jnp.where(deviation > 0, deviation, 1.0))
 
 
+@jax.jit
+def _fit_each(problem, observations):
+  """Fits the normalization to [..., N, D] observations of each system."""
+  fit_each = functools.partial(fit, problem)
+  for _ in range(observations.ndim - 2):
+    fit_each = jax.vmap(fit_each)
+  return fit_each(observations)
+
+
 def asinh_normalize(units: Normalization, values: jax.Array) -> jax.Array:
   """Normalizes values to `3 asinh(z / 3)`, where z are standardized values.
 
@@ -129,11 +138,8 @@ class UnitConverter:
     low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
     with np.errstate(over='ignore', invalid='ignore'):
       with jax.enable_x64(True):
-        fit_each = functools.partial(fit, problem)
-        for _ in np.shape(observations)[:-2]:
-          fit_each = jax.vmap(fit_each)
         location, scale = map(
-          np.asarray, fit_each(jnp.asarray(observations, jnp.float64))
+          np.asarray, _fit_each(problem, np.asarray(observations, np.float64))
         )
       # Variables that may not be set have no domain; their ends may be
       # infinite.

@@ -40,11 +40,25 @@ _NAME = re.compile('[0-9a-f]{64}')
 _MAX_BYTES = 4 * 10**9
 
 
+def quick_options() -> dict[str, Any] | None:
+  """Returns compiler options for programs that run for a few milliseconds.
+
+  On a CPU they compile in a fifth of the time and run about as fast.
+  """
+  if jax.default_backend() != 'cpu':
+    return None
+  return {
+    'xla_backend_optimization_level': 0,
+    'xla_cpu_use_fusion_emitters': False,
+  }
+
+
 def load_or_compile(
   settings: Any,
   devices: Sequence[jax.Device],
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
   on_compile: Callable[[], None],
+  options: Mapping[str, Any] | None = None,
 ) -> dict[str, stages.Compiled]:
   """Loads a set of programs from the cache or compiles it.
 
@@ -57,6 +71,7 @@ def load_or_compile(
     devices: devices that the programs run on.
     trace: function that yields names and traced programs.
     on_compile: function called before compilation, if that is necessary.
+    options: options of the compiler, such as `quick_options`.
 
   Returns:
     Compiled programs by name.
@@ -64,26 +79,29 @@ def load_or_compile(
   directory = jax.config.values['jax_compilation_cache_dir']
   if not directory or not jax.config.values['jax_enable_compilation_cache']:
     on_compile()
-    return _compile(trace)
-  path = pathlib.Path(directory) / 'sets' / _digest(settings, devices)
+    return _compile(trace, options)
+  path = (
+    pathlib.Path(directory) / 'sets' / _digest([settings, options], devices)
+  )
   programs = _load(path, devices)
   if programs is None:
     on_compile()
     # A program loaded from jax's cache is incomplete when serialized again.
     with cache_disabled():
-      programs = _compile(trace)
+      programs = _compile(trace, options)
     _save(path, programs)
   return programs
 
 
 def _compile(
   trace: Callable[[], Iterator[tuple[str, stages.Traced]]],
+  options: Mapping[str, Any] | None,
 ) -> dict[str, stages.Compiled]:
   x64 = jax.config.values['jax_enable_x64']
 
   def compile_one(traced):
     with jax.enable_x64(x64):  # Each thread has its own.
-      return traced.lower().compile()
+      return traced.lower().compile(options and dict(options))
 
   with futures.ThreadPoolExecutor() as pool, _garbage_collection_disabled():
     compiled = {

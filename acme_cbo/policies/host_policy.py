@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
-from jax import flatten_util
+import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
@@ -36,15 +37,24 @@ def compiled(
   Returns:
     Parameters -> a policy on numpy arrays. Its `observe` consumes the memory.
   """
-  with jax.enable_x64(False):
-    # One array: passing an array costs as much as some layers do.
-    _, unravel = flatten_util.ravel_pytree(like)
+  leaves, structure = jax.tree.flatten(like)
+  shapes = [np.shape(leaf) for leaf in leaves]
+  ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+
+  def unravel(flat):
+    parts = jnp.split(flat, ends) if leaves else []
+    return jax.tree.unflatten(
+      structure,
+      [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)],
+    )
 
   def program(name, **options):
     def called(flat, *args):
       return getattr(make(unravel(flat)), name)(*args)
 
-    return jax.jit(called, **options)
+    return jax.jit(
+      called, compiler_options=compilation.quick_options(), **options
+    )
 
   programs = _Programs(
     program('init', static_argnums=3),
@@ -64,9 +74,12 @@ def compiled(
   programs_for = by_jit if settings is None else _Stored(programs, settings)
 
   def with_params(params):
+    # One array: passing an array costs as much as some layers do.
+    flat = np.zeros(0, np.float32)
+    if leaves:
+      flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
     with jax.enable_x64(False):
-      flat, _ = flatten_util.ravel_pytree(params)
-    return _on_host(programs_for, flat, make(params))
+      return _on_host(programs_for, jnp.asarray(flat), make(params))
 
   return with_params
 

@@ -219,7 +219,11 @@ def _stored(name, trace, sizes) -> dict[str, Any]:
   key = name, *sizes
   if key not in _programs:
     _programs[key] = compilation.load_or_compile(
-      ['study', *key], jax.local_devices()[:1], trace, lambda: None
+      ['study', *key],
+      jax.local_devices()[:1],
+      trace,
+      lambda: None,
+      compilation.quick_options(),
     )
   return _programs[key]
 

@@ -1,9 +1,12 @@
-"""One step of Bayesian optimisation with BoTorch, again and again.
+"""Steps of Bayesian optimisation with BoTorch.
 
 For a Python of its own, see requirements.txt beside it; launchers/benchmark.py
-starts it with --botorch. The first line that it reads is the data, as JSON; for
-every line after it, it fits a Gaussian process to them and maximises expected
-improvement, as in BoTorch's own example, and writes the point that it found.
+and docs/studies/tables.py start it with --botorch. For every line that it
+reads, data as JSON, it fits a Gaussian process to them, maximises an expected
+improvement, and writes the point that it found, and the number of the input of
+the highest posterior mean. The improvement is over the best outcome, as in
+BoTorch's own example, or where the data are `noisy`, over the best expected one
+(qLogNoisyExpectedImprovement), as BoTorch recommends.
 """
 
 import json
@@ -16,16 +19,14 @@ import torch
 
 def main() -> None:
   """Answers every line with one."""
-  data = json.loads(sys.stdin.readline())
-  inputs, outcomes, low, high = (
-    torch.tensor(data[name], dtype=torch.double)
-    for name in ('inputs', 'outcomes', 'low', 'high')
-  )
-  outcomes = outcomes[:, None]
-  bounds = torch.stack([low, high])
-  print(json.dumps({'versions': [torch.__version__, botorch.__version__]}))
-  sys.stdout.flush()
-  for _ in sys.stdin:
+  for line in sys.stdin:
+    data = json.loads(line)
+    inputs, outcomes, low, high = (
+      torch.tensor(data[name], dtype=torch.double)
+      for name in ('inputs', 'outcomes', 'low', 'high')
+    )
+    outcomes = outcomes[:, None]
+    bounds = torch.stack([low, high])
     model = botorch.models.SingleTaskGP(
       inputs,
       outcomes,
@@ -37,15 +38,16 @@ def main() -> None:
     botorch.fit.fit_gpytorch_mll(
       gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     )
+    acquisition = botorch.acquisition
+    if data.get('noisy'):
+      improvement = acquisition.qLogNoisyExpectedImprovement(model, inputs)
+    else:
+      improvement = acquisition.LogExpectedImprovement(model, outcomes.max())
     point, _ = botorch.optim.optimize_acqf(
-      botorch.acquisition.LogExpectedImprovement(model, outcomes.max()),
-      bounds=bounds,
-      q=1,
-      num_restarts=5,
-      raw_samples=20,
+      improvement, bounds=bounds, q=1, num_restarts=5, raw_samples=20
     )
-    print(json.dumps(point[0].tolist()))
-    sys.stdout.flush()
+    best = int(model.posterior(inputs).mean.argmax())
+    print(json.dumps({'point': point[0].tolist(), 'best': best}), flush=True)
 
 
 if __name__ == '__main__':

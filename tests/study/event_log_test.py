@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import hashlib
-import importlib.util
 import io
 import itertools
 import json
@@ -36,15 +35,9 @@ import pytest
 
 from acme_cbo.infra import errors
 from acme_cbo.study import event_log
-
-# It is needed for PostgreSQL only.
-_HAS_PSYCOPG = importlib.util.find_spec('psycopg') is not None
-if _HAS_PSYCOPG:
-  import psycopg
+from tests.support import postgresql
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_PASSWORD = 'se/cr@et'
-_QUOTED_PASSWORD = 'se%2Fcr%40et'
 _PAYLOAD = {
   'name': 'Ertrag — "µ"\n\\ud800 \U0001f600',
   'values': [0.1 + 0.2, -0.0, 5e-324, 1.7976931348623157e308, 2**63, None],
@@ -458,7 +451,7 @@ class SQLiteTest(_LogTest):
   def test_a_log_is_one_file_and_durable(self):
     log = self._create(3)
     self.assertEqual(os.listdir(self.folder), ['study.db'])
-    with log._connect() as connection:
+    with log.postgresql.connect() as connection:
       self.assertEqual(_pragma(connection, 'synchronous'), 3)  # EXTRA
     # Another program has changed the mode.
     with contextlib.closing(sqlite3.connect(self.location)) as connection:
@@ -466,7 +459,7 @@ class SQLiteTest(_LogTest):
     self.assertLen(log.read(), 3)
     log.append('observed', {}, 3)
     self.assertEqual(os.listdir(self.folder), ['study.db'])
-    with log._connect(to_write=True) as connection:
+    with log.postgresql.connect(to_write=True) as connection:
       self.assertEqual(_pragma(connection, 'journal_mode'), 'delete')
 
   def test_events_cannot_be_changed(self):
@@ -777,7 +770,7 @@ class SQLiteTest(_LogTest):
   def test_threads_do_not_drop_the_locks_of_others(self):
     log = self._create()
     thread = threading.Thread(target=self._open)
-    with log._connect(to_write=True):
+    with log.postgresql.connect(to_write=True):
       thread.start()
       thread.join(0.2)
       other = subprocess.run(
@@ -870,90 +863,6 @@ def _unprivileged():
 
 
 @contextlib.contextmanager
-def _postgres_server():
-  """Starts a PostgreSQL server; yields its port.
-
-  It takes a password from everybody, and stops when this process has ended,
-  however it ends.
-  """
-  found = [*map(str, pathlib.Path('/').glob('usr/lib/postgresql/*/bin/initdb'))]
-  path = os.pathsep.join(
-    [*(os.path.dirname(x) for x in found), os.environ['PATH']]
-  )
-  initdb, postgres = (
-    shutil.which(x, path=path) for x in ('initdb', 'postgres')
-  )
-  if not initdb or not postgres:
-    raise unittest.SkipTest('needs the server of PostgreSQL')
-  with tempfile.TemporaryDirectory() as name, socket.socket() as free:
-    folder = pathlib.Path(name)
-    password = folder / 'password'
-    password.write_text(_PASSWORD)
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # Whom the programs refuse to serve.
-      nobody = pwd.getpwnam('nobody')
-      user = dict(user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[])
-      for path in (folder, password):
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    # Without a locale, the encoding is SQL_ASCII, the least helpful one.
-    subprocess.run(
-      (
-        *(initdb, '--pgdata', folder / 'data', '--no-sync', '--no-locale'),
-        *('--auth=scram-sha-256', '--username=tester', '--pwfile', password),
-      ),
-      check=True,
-      capture_output=True,
-      cwd=folder,
-      **user,
-    )
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
-    free.close()
-    server = subprocess.Popen(
-      (
-        *('sh', '-c', '"$@" </dev/null & read _; kill -QUIT $!; wait $!', '-'),
-        *(postgres, '-D', folder / 'data', '-p', str(port), '-F'),
-        *('-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='),
-        *('-c', 'logging_collector=on', '-c', f'log_directory={folder}'),
-      ),
-      stdin=subprocess.PIPE,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-      cwd=folder,
-      **user,
-    )
-    try:
-      _wait_for(port, folder)
-      yield port
-    finally:
-      server.communicate(timeout=30)  # Closes the standard input.
-
-
-def _wait_for(port, folder):
-  """Waits until a server accepts connections."""
-  for _ in range(300):
-    try:
-      _connect(port).close()
-    except psycopg.OperationalError:
-      time.sleep(0.1)
-    else:
-      return
-  raise AssertionError([path.read_text() for path in folder.glob('*.log')])
-
-
-def _connect(port, database='postgres', autocommit=True) -> Any:
-  return psycopg.connect(
-    host='127.0.0.1',
-    port=port,
-    user='tester',
-    password=_PASSWORD,
-    dbname=database,
-    client_encoding='UTF8',
-    autocommit=autocommit,
-  )
-
-
-@contextlib.contextmanager
 def _proxy(port):
   """Forwards connections, but cuts them when the server answers to a word.
 
@@ -996,7 +905,7 @@ def _forward(client, server, words):
         return
 
 
-@unittest.skipUnless(_HAS_PSYCOPG, 'needs psycopg')
+@unittest.skipUnless(postgresql.HAS_PSYCOPG, 'needs psycopg')
 class PostgreSQLTest(_LogTest):
   num_kills = 4  # The server survives them.
   blob_bytes = 100_000
@@ -1004,21 +913,23 @@ class PostgreSQLTest(_LogTest):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.port = cls.enterClassContext(_postgres_server())
+    cls.port = cls.enterClassContext(postgresql.server())
     cls.numbers = itertools.count()
 
   def setUp(self):
     super().setUp()
     self.database = f'test{next(self.numbers)}'
-    with _connect(self.port) as connection:
+    with postgresql.connect(self.port) as connection:
       connection.execute(f'CREATE DATABASE {self.database}')
     self.location = self._url()
 
-  def _url(self, port=None, password=_QUOTED_PASSWORD, database=None, more=''):
-    return (
-      f'postgresql+psycopg://tester:{password}@127.0.0.1:{port or self.port}'
-      f'/{database or self.database}{more}'
+  def _url(self, port=None, password=None, database=None, more=''):
+    location = postgresql.url(
+      port or self.port,
+      database or self.database,
+      password or postgresql.QUOTED_PASSWORD,
     )
+    return location + more
 
   def _assert_hides_password(self, error):
     text = _text(error)
@@ -1026,10 +937,10 @@ class PostgreSQLTest(_LogTest):
       self.assertNotIn(part, text)
 
   def test_other_tables_are_left_alone(self):
-    with _connect(self.port, self.database) as connection:
+    with postgresql.connect(self.port, self.database) as connection:
       connection.execute('CREATE TABLE mine (a int)')
     self._create(2)
-    with _connect(self.port, self.database) as connection:
+    with postgresql.connect(self.port, self.database) as connection:
       tables = connection.execute(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
       ).fetchall()
@@ -1058,7 +969,7 @@ class PostgreSQLTest(_LogTest):
   @pytest.mark.fault
   def test_tables_of_a_newer_version(self):
     log = self._create()
-    with _connect(self.port, self.database) as connection:
+    with postgresql.connect(self.port, self.database) as connection:
       connection.execute('UPDATE acme_cbo_schema SET version = 2')
     for operation in (self._open, self._create):
       with self.assertRaisesRegex(
@@ -1087,11 +998,11 @@ class PostgreSQLTest(_LogTest):
   def test_urls_that_are_not_valid(self):
     for url in (
       self._url(port='se/cr'),
-      self._url(password=_PASSWORD, port='wrong'),
-      f'mysql://tester:{_QUOTED_PASSWORD}@host/database',
-      f'postgresql://tester:{_QUOTED_PASSWORD}@host/database',
-      f'postgresql+psycopg://tester:{_QUOTED_PASSWORD}@host',
-      f'tester:{_QUOTED_PASSWORD}@postgresql+psycopg://host',
+      self._url(password=postgresql.PASSWORD, port='wrong'),
+      f'mysql://tester:{postgresql.QUOTED_PASSWORD}@host/database',
+      f'postgresql://tester:{postgresql.QUOTED_PASSWORD}@host/database',
+      f'postgresql+psycopg://tester:{postgresql.QUOTED_PASSWORD}@host',
+      f'tester:{postgresql.QUOTED_PASSWORD}@postgresql+psycopg://host',
     ):
       with self.assertRaisesRegex(
         errors.UsageError, 'the URL of the study is not valid; write postgresql'
@@ -1104,7 +1015,7 @@ class PostgreSQLTest(_LogTest):
   def test_no_message_has_a_password(self):
     log = self._create(3)
     options = event_log.EventLog.open(self._url(more='?password=se%2Fcr%40et'))
-    with _connect(self.port, self.database) as connection:
+    with postgresql.connect(self.port, self.database) as connection:
       connection.execute('DROP TABLE acme_cbo_events')
     for operation in (
       log.read,
@@ -1145,7 +1056,9 @@ class PostgreSQLTest(_LogTest):
   @pytest.mark.fault
   def test_a_transaction_of_somebody_else_is_waited_for(self):
     log = self._create()
-    with _connect(self.port, self.database, autocommit=False) as connection:
+    with postgresql.connect(
+      self.port, self.database, autocommit=False
+    ) as connection:
       connection.execute(
         "INSERT INTO acme_cbo_events SELECT study, 1, 'observed', payload, "
         'time, md5(id), blob FROM acme_cbo_events'

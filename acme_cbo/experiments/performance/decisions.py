@@ -251,5 +251,6 @@ def _peer(
           f'was {response.strip()[:60]!r}'
         ) from error
 
-    request(json.dumps(data))
-    yield lambda: request('step')
+    line = json.dumps(data)
+    request(line)  # The first step includes the imports.
+    yield lambda: request(line)

@@ -40,7 +40,7 @@ from acme_cbo.study import study as study_lib
 # Numbers of experiments of the studies, in turn.
 LENGTHS = (10, 20, 30, 40)
 NUM_RECORDS = 100
-_KNOWN = ('mean', 'low', 'high', 'gain', 'stop', 'warnings')
+_KNOWN = ('do', 'mean', 'low', 'high', 'gain', 'stop', 'warnings')
 # Loss of score that stopping early may cost.
 HARMLESS = 0.03
 # Draws of the noise of which expected outcomes are means.
@@ -202,8 +202,8 @@ class _Player:
   """Plays a study as a policy, and keeps what it says.
 
   Attributes:
-    known: {name: list with an entry for each experiment}: `mean`, `low` and
-      `high` of the prediction of what is recommended after it, `gain` and
+    known: {name: list with an entry for each experiment}: what is recommended
+      after it (`do`), `mean`, `low` and `high` of its prediction, `gain` and
       `stop` of the advice to stop, and the number of `warnings`.
   """
 
@@ -268,11 +268,12 @@ class _Player:
     names, trial = study.settings.columns, self._trial
     with jax.enable_x64(False):
       study.observe(trial, dict(zip(names, outcome.tolist(), strict=True)))
-      predicted = study.recommend().prediction
+      best = study.recommend()
       advice = study.stop_advice()
     row = (
-      predicted.mean,
-      *predicted.interval,
+      best.do,
+      best.prediction.mean,
+      *best.prediction.interval,
       advice.expected_gain,
       advice.stop,
       len(trial.warnings),

@@ -19,6 +19,7 @@ def _row(item, **changes):
   return {
     **item._asdict(),
     'same_decisions': True,
+    'do': [{'x0': 0.0}] * number,
     'mean': [0.0] * number,
     'low': [-1.0] * number,
     'high': [1.0] * number,
