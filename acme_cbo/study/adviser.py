@@ -330,13 +330,18 @@ def _problem(state, sets) -> types.Problem:
     spent = math.fsum(one.cost for one in made)
     shown = math.fsum(state.cost(one.do) for one in state.observed)
     budget = max(settings.budget + (shown - spent), 1e-9)
+  mean = float(np.mean([one.cost for one in variables.values()]))
   problem = problem_lib.make(
     settings.columns,
     settings.target,
     settings.goal,
     domains,
     1,
-    {name: one.cost for name, one in variables.items()},
+    # In training all variables have costs, those that cannot be set among them.
+    {
+      name: variables[name].cost if name in variables else mean
+      for name in settings.columns
+    },
   )
   allowed = {*sets}
   changes: dict[str, Any] = dict(

@@ -332,12 +332,21 @@ def _of_observed_variables(
 
 
 def _observed(problem: types.Problem) -> types.Problem:
-  """Returns the part of a problem that concerns the observed variables."""
+  """Returns the part of a problem that a user knows.
+
+  It is of the observed variables, and of costs and domains has those of the
+  variables that may be set.
+  """
   changes: dict[str, Any] = {
     name: getattr(problem, name)[..., problem.exists]
     for name in ('exists', 'sets', 'target', 'low', 'high', 'cost')
   }
   changes['sets'] = changes['sets'][changes['sets'].any(1)]
+  settable = changes['sets'].any(0)
+  cost = changes['cost']
+  changes['cost'] = np.where(settable, cost, cost[settable].mean())
+  for end in ('low', 'high'):
+    changes[end] = np.where(settable, changes[end], 0.0)
   return problem._replace(**changes)
 
 
