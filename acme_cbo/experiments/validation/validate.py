@@ -8,7 +8,8 @@ exploits              nine scripts earn less than honest ones, by component and
 invariance            nothing depends on units, signs, or the order of variables
 reward weights        each component alone improves what it rewards, and has no
                       effect at weight 0
-learning              the configured weights increase both score and parents' F1
+learning              the configured weights increase both score and parents'
+                      AUROC
 """
 
 from collections.abc import Iterator, Sequence
@@ -488,7 +489,7 @@ def single_components(parts: agent.Parts, seeds: range) -> Iterator[Check]:
 
 
 def learning(parts: agent.Parts, seeds: range) -> Iterator[Check]:
-  """Checks that the configured weights increase both score and parents' F1.
+  """Checks that the configured weights increase score and parents' AUROC.
 
   The head that predicts the parents learns from an auxiliary loss with any
   reward weights; therefore the control is training with all weights 0.
@@ -508,7 +509,7 @@ def learning(parts: agent.Parts, seeds: range) -> Iterator[Check]:
   score = tasks.network_scorer(parts.network)
 
   def measure(params, update):
-    """Returns [S, 2] mean score, and F1 after the last intervention."""
+    """Returns [S, 2] mean score, and AUROC after the last intervention."""
     rows = []
     for seed in range(len(jax.tree.leaves(params)[0])):
       outcome = score(
@@ -516,7 +517,7 @@ def learning(parts: agent.Parts, seeds: range) -> Iterator[Check]:
       )
       quality = tasks.belief_quality(outcome)
       selected = (quality['belief'] == 'learned') & (quality['group'] == 'all')
-      rows.append([outcome.score.mean(), quality[selected]['f1'].iloc[-1]])
+      rows.append([outcome.score.mean(), quality[selected]['auroc'].iloc[-1]])
     return np.array(rows)
 
   random = tasks.scores({'random': held_out.HEURISTICS['random']})['random']
@@ -527,7 +528,7 @@ def learning(parts: agent.Parts, seeds: range) -> Iterator[Check]:
   untrained, unrewarded = measure(others, 0), measure(control, NUM_UPDATES)
   trained = measure(trained, NUM_UPDATES)
   yield _gain('learning', 'held-out score above random', chance, trained[:, 0])
-  for i, measured in enumerate(('held-out score', "parents' F1")):
+  for i, measured in enumerate(('held-out score', "parents' AUROC")):
     yield _gain(
       'learning',
       f'{measured} above untrained policies',

@@ -18,6 +18,7 @@ machine takes up to 100 times as long as the computation itself.
 """
 
 from collections.abc import Callable, Iterator
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -156,7 +157,11 @@ def process(
 
 
 def log_density(
-  parameters: Parameters, columns: jax.Array, data: Data, prior: Parameters
+  parameters: Parameters,
+  columns: jax.Array,
+  data: Data,
+  prior: Parameters,
+  deviation: Parameters = _DEVIATION,
 ) -> jax.Array:
   """Computes the log posterior density of hyperparameters.
 
@@ -165,6 +170,7 @@ def log_density(
     columns: [D] bool, the columns that are used.
     data: R rows.
     prior: mode of the prior.
+    deviation: its standard deviations.
 
   Returns:
     [] log of the marginal likelihood times the prior, up to a constant.
@@ -175,13 +181,13 @@ def log_density(
     lambda value, mode, deviation: jnp.square((value - mode) / deviation).sum(),
     parameters,
     prior,
-    _DEVIATION,
+    deviation,
   )
   return likelihood - 0.5 * sum(penalties)
 
 
-def _loss(vector, columns, data, prior):
-  return -log_density(_unpack(vector), columns, data, prior)
+def _loss(deviation, vector, columns, data, prior):
+  return -log_density(_unpack(vector), columns, data, prior, deviation)
 
 
 class Programs(NamedTuple):
@@ -199,23 +205,28 @@ class Programs(NamedTuple):
   losses: Callable[..., Any]
   hessian: Callable[..., Any]
 
-  @classmethod
   def trace(
-    cls, columns: np.ndarray, data: Data, prior: Parameters
+    self, columns: np.ndarray, data: Data, prior: Parameters
   ) -> Iterator[tuple[str, stages.Traced]]:
     """Yields the name and the trace of each, for arguments of these shapes."""
     vector = _pack(prior)
-    for name, program in PROGRAMS._asdict().items():
-      vectors = np.tile(vector, (_NUM_SAMPLES, 1))
+    vectors = np.tile(vector, (_NUM_SAMPLES, 1))
+    for name, program in self._asdict().items():
       first = vectors if name == 'losses' else vector
       yield name, program.trace(first, columns, data, prior)
 
 
-PROGRAMS = Programs(
-  jax.jit(jax.value_and_grad(_loss)),
-  jax.jit(jax.vmap(_loss, (0, None, None, None))),
-  jax.jit(jax.hessian(_loss)),
-)
+def programs_for(deviation: Parameters) -> Programs:
+  """Returns the programs of a prior with these standard deviations."""
+  loss = functools.partial(_loss, deviation)
+  return Programs(
+    jax.jit(jax.value_and_grad(loss)),
+    jax.jit(jax.vmap(loss, (0, None, None, None))),
+    jax.jit(jax.hessian(loss)),
+  )
+
+
+PROGRAMS = programs_for(_DEVIATION)
 
 
 def fit(
