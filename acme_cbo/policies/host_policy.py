@@ -85,12 +85,15 @@ def compiled(
 
 
 class _Programs(NamedTuple):
-  """Compiled functions of a policy; the first argument is the parameters."""
+  """Compiled functions of a policy; the first argument is the parameters.
 
-  init: Callable[..., Any]
-  choose: Callable[..., Any]
-  recommend: Callable[..., Any]
-  observe: Callable[..., Any]
+  They are those of `jit`, or of one set of shapes.
+  """
+
+  init: Any
+  choose: Any
+  recommend: Any
+  observe: Any
 
 
 class _Stored:

@@ -451,7 +451,7 @@ class SQLiteTest(_LogTest):
   def test_a_log_is_one_file_and_durable(self):
     log = self._create(3)
     self.assertEqual(os.listdir(self.folder), ['study.db'])
-    with log.postgresql.connect() as connection:
+    with log._connect() as connection:
       self.assertEqual(_pragma(connection, 'synchronous'), 3)  # EXTRA
     # Another program has changed the mode.
     with contextlib.closing(sqlite3.connect(self.location)) as connection:
@@ -459,7 +459,7 @@ class SQLiteTest(_LogTest):
     self.assertLen(log.read(), 3)
     log.append('observed', {}, 3)
     self.assertEqual(os.listdir(self.folder), ['study.db'])
-    with log.postgresql.connect(to_write=True) as connection:
+    with log._connect(to_write=True) as connection:
       self.assertEqual(_pragma(connection, 'journal_mode'), 'delete')
 
   def test_events_cannot_be_changed(self):
@@ -770,7 +770,7 @@ class SQLiteTest(_LogTest):
   def test_threads_do_not_drop_the_locks_of_others(self):
     log = self._create()
     thread = threading.Thread(target=self._open)
-    with log.postgresql.connect(to_write=True):
+    with log._connect(to_write=True):
       thread.start()
       thread.join(0.2)
       other = subprocess.run(

@@ -93,13 +93,13 @@ class _SharedTest(absltest.TestCase):
     suggested = [number for kind, number, *_ in lines if kind == 'suggested']
     self.assertCountEqual(suggested, range(1, len(made) + 1))
     # No two were asked to do the same at the same time.
-    made: list[dict[str, float]] = []
+    asked: list[dict[str, float]] = []
     pending: set[int] = set()
     for event in study.log.read():
       for do in event.payload.get('suggestions', []):
-        self.assertNotIn(do, [made[number - 1] for number in pending])
-        made.append(do)
-        pending.add(len(made))
+        self.assertNotIn(do, [asked[number - 1] for number in pending])
+        asked.append(do)
+        pending.add(len(asked))
       for one in event.payload.get('outcomes', []):
         pending.remove(one['experiment'])
     self.assertEmpty(pending)

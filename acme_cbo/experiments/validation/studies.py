@@ -266,6 +266,7 @@ class _Player:
   def _observe(self, study, step, intervention, outcome):
     del step, intervention
     names, trial = study.settings.columns, self._trial
+    assert trial is not None
     with jax.enable_x64(False):
       study.observe(trial, dict(zip(names, outcome.tolist(), strict=True)))
       best = study.recommend()
@@ -462,7 +463,11 @@ def report(command: str, rows: Sequence[Mapping[str, Any]]) -> str:
     ['', *COLUMNS],
     ['---'] * (1 + len(COLUMNS)),
     *(
-      [name, f'{values["studies"]:.0f}', *map('{:.2f}'.format, values[1:])]
+      [
+        str(name),
+        f'{values.iloc[0]:.0f}',
+        *map('{:.2f}'.format, values.iloc[1:]),
+      ]
       for name, values in summary.iterrows()
     ),
   ]

@@ -48,7 +48,7 @@ class SummaryTest(absltest.TestCase):
 
   def test_shares(self):
     rows = [_row(item) for item in studies.items(48, 0)]
-    number = rows[0]['length']
+    number = studies.LENGTHS[0]
     rows[0] |= {
       'low': [0.6] * number,
       'same_decisions': False,
