@@ -401,20 +401,35 @@ def parent_set_quality(
   score, label = probability[candidates], truth[candidates]
   chosen = score > 0.5
   hits = (chosen & label).sum()
-  ranks = scipy.stats.rankdata(score)
-  positive, negative = label.sum(), (~label).sum()
-  if not positive or not negative:
+  positive = label.sum()
+  if not positive or label.all():
     raise ValueError(
       'the quality of a belief needs parents and others among the candidates'
     )
-  above = ranks[label].sum() - positive * (positive + 1) / 2
   bin_of = np.minimum((score * _BINS).astype(int), _BINS - 1)
   gap = np.bincount(bin_of, score - label, minlength=_BINS)
   return {
     'f1': float(2 * hits / (chosen.sum() + positive)),
-    'auroc': float(above / (positive * negative)),
+    'auroc': auroc(score, label),
     'ece': float(np.abs(gap).sum() / label.size),
   }
+
+
+def auroc(score: np.ndarray, label: np.ndarray) -> float:
+  """Computes the area under the ROC curve.
+
+  Args:
+    score: [n] scores.
+    label: [n] bool, both values of which occur.
+
+  Returns:
+    The probability that a score with the label is above one without, plus half
+    the probability that they are equal.
+  """
+  ranks = scipy.stats.rankdata(score)
+  positive, negative = label.sum(), (~label).sum()
+  above = ranks[label].sum() - positive * (positive + 1) / 2
+  return float(above / (positive * negative))
 
 
 def by_step(quality: pd.DataFrame) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import pandas as pd
 
 from acme_cbo import types
 from acme_cbo.evaluation import episodes
+from acme_cbo.evaluation import statistics
 from acme_cbo.infra import errors
 from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
@@ -284,8 +285,8 @@ class _Player:
     return study
 
   def _recommend(self, study):
-    with jax.enable_x64(False):
-      do = study.recommend().do
+    # `run_episode` asks after each outcome; the study has just been asked.
+    do = self.known['do'][-1]
     return interventions.from_names(do, study.settings.columns)
 
 
@@ -425,18 +426,9 @@ def auroc(rows: Sequence[Mapping[str, Any]]) -> float:
     The probability that a study of a shift has more warnings than one of the
     prior, plus half the probability that it has as many.
   """
-  of_prior, of_shifts = (
-    np.array(
-      [
-        row['warnings'][0]
-        for row in rows
-        if (row['scm'] == shifts.AS_TRAINED) == is_prior
-      ]
-    )
-    for is_prior in (True, False)
-  )
-  more = np.sign(of_shifts[:, None] - of_prior)
-  return float((1 + more.mean()) / 2)
+  number = np.array([row['warnings'][0] for row in rows])
+  is_shifted = np.array([row['scm'] != shifts.AS_TRAINED for row in rows])
+  return statistics.auroc(number, is_shifted)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
