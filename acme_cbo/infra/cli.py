@@ -185,6 +185,25 @@ def command(word: str) -> str:
   return f'{executable(program)} {argument}'
 
 
+def output_file(flag: str, value: str) -> pathlib.Path:
+  """Returns the path of a file to write, before work is done for it.
+
+  Args:
+    flag: Name of the flag that names the file.
+    value: Value of the flag.
+
+  Raises:
+    errors.UsageError: It is a directory, or its directory does not exist.
+  """
+  path = pathlib.Path(value)
+  if path.is_dir() or not path.parent.is_dir():
+    raise errors.UsageError(
+      f'--{flag}={value} cannot be written; name a file in an existing '
+      'directory'
+    )
+  return path
+
+
 def executable(name: str) -> str:
   """Returns the shell command of an executable of this Python environment.
 

@@ -9,7 +9,6 @@ command to resume it.
 """
 
 from collections.abc import Sequence
-import pathlib
 import sys
 
 from absl import flags
@@ -49,16 +48,12 @@ def main(argv: Sequence[str]) -> None:
   jax_environment.set_defaults(small_programs=True)
   # Imported late, so that --help and a mistyped flag answer at once.
   from acme_cbo.experiments.validation import studies  # noqa: PLC0415
+  from acme_cbo.experiments.validation import study_summary  # noqa: PLC0415
 
   if not _OUT.value:
     raise errors.UsageError('name the file of the results: --out=FILE.jsonl')
-  out, report = pathlib.Path(_OUT.value), pathlib.Path(_REPORT.value)
-  for flag, path in (('out', out), ('report', report)):
-    if path.is_dir() != (path == pathlib.Path()) or not path.parent.is_dir():
-      raise errors.UsageError(
-        f'--{flag}={path} cannot be written; name a file in an existing '
-        'directory'
-      )
+  out = cli.output_file('out', _OUT.value)
+  report = _REPORT.value and cli.output_file('report', _REPORT.value)
   rows = []
   for row in studies.run(_STUDIES.value, _FIRST.value, _JOBS.value, out):
     rows.append(row)
@@ -67,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
       file=sys.stderr,
       flush=True,
     )
-  print(studies.table(rows))
-  if _REPORT.value:
-    run_directory.write_text(report, studies.report(cli.invocation(), rows))
+  print(study_summary.table(rows))
+  if report:
+    page = study_summary.report(cli.invocation(), rows)
+    run_directory.write_text(report, page)

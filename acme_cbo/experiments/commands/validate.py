@@ -7,7 +7,6 @@ updates, whatever training.num_updates is.
 """
 
 from collections.abc import Sequence
-import pathlib
 import sys
 
 from absl import flags
@@ -16,7 +15,6 @@ from acme_cbo.experiments import config as config_lib
 from acme_cbo.experiments import flags as experiments_flags
 from acme_cbo.infra import cli
 from acme_cbo.infra import config_schema
-from acme_cbo.infra import errors
 from acme_cbo.infra import jax_environment
 from acme_cbo.infra import run_directory
 
@@ -60,12 +58,7 @@ def main(argv: Sequence[str]) -> None:
     config, {'training.num_updates': validate.NUM_UPDATES}
   )
   parts = builder.from_config(config).parts
-  report = _REPORT.value and pathlib.Path(_REPORT.value)
-  if report and (report.is_dir() or not report.parent.is_dir()):
-    raise errors.UsageError(
-      f'--report={report} cannot be written; name a file in an existing '
-      'directory'
-    )
+  report = _REPORT.value and cli.output_file('report', _REPORT.value)
   checks = []
   seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
   for check in validate.validate(parts, seeds):

@@ -1,17 +1,18 @@
-"""Simulated studies: are the predictions right, and is the advice good?
+"""Simulated studies, which `study_summary` judges.
 
 Each study is of another system, drawn from the prior that the policy was
 trained on or from one of its shifts (`scms.shifts`), with single noisy
-outcomes. It is asked and told through `Study`, as by a user, and judged by
-E[Y | do] of the system, which it is not told.
+outcomes. It is asked and told through `Study`, as by a user. What E[Y | do] of
+its recommendations is, which it is not told, is recorded beside what it says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent import futures
 import functools
 import json
 import math
 import multiprocessing
+import os
 import pathlib
 import tempfile
 from typing import Any, NamedTuple
@@ -22,11 +23,9 @@ import pandas as pd
 
 from acme_cbo import types
 from acme_cbo.evaluation import episodes
-from acme_cbo.evaluation import statistics
 from acme_cbo.infra import errors
 from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
-from acme_cbo.infra import run_directory
 from acme_cbo.policies import base
 from acme_cbo.policies import policy as policy_lib
 from acme_cbo.scms import intervention_sets
@@ -41,13 +40,12 @@ from acme_cbo.study import study as study_lib
 # Numbers of experiments of the studies, in turn.
 LENGTHS = (10, 20, 30, 40)
 NUM_RECORDS = 100
+# Names of what is known after each experiment, see `_Player.known`.
 _KNOWN = ('do', 'mean', 'low', 'high', 'gain', 'stop', 'warnings')
-# Loss of score that stopping early may cost.
-HARMLESS = 0.03
 # Draws of the noise of which expected outcomes are means.
 _NUM_DRAWS = 2**12
 _MAX_BYTES = 10**9
-_SHIFTED = tuple(name for name in shifts.NAMES if name != shifts.AS_TRAINED)
+SHIFTED = tuple(name for name in shifts.NAMES if name != shifts.AS_TRAINED)
 
 
 class Item(NamedTuple):
@@ -64,6 +62,17 @@ class Item(NamedTuple):
   length: int
 
 
+# Keys of a row.
+_COLUMNS = {
+  *Item._fields,
+  *_KNOWN,
+  'same_decisions',
+  'range',
+  'expected',
+  'score',
+}
+
+
 def items(number: int, first: int) -> list[Item]:
   """Returns studies, half of the prior and half of its shifts.
 
@@ -73,9 +82,9 @@ def items(number: int, first: int) -> list[Item]:
   """
   return [
     Item(
-      _SHIFTED[i // 2 % len(_SHIFTED)] if i % 2 else shifts.AS_TRAINED,
+      SHIFTED[i // 2 % len(SHIFTED)] if i % 2 else shifts.AS_TRAINED,
       first + i // 2,
-      LENGTHS[i // 2 // len(_SHIFTED) % len(LENGTHS)],
+      LENGTHS[i // 2 // len(SHIFTED) % len(LENGTHS)],
     )
     for i in range(number)
   ]
@@ -159,23 +168,24 @@ def run(
   Yields:
     The row of each study, see `Simulator.run`; those in the file first.
   """
-  rows = []
-  if path.exists():
-    lines = files.read_text(path, _MAX_BYTES).splitlines(keepends=True)
-    # A kill may have left part of a line.
-    rows = [json.loads(line) for line in lines if line.endswith('\n')]
-    run_directory.write_text(
-      path, ''.join(line for line in lines if line.endswith('\n'))
-    )
-  planned = dict.fromkeys(items(number, first))
-  for row in rows:
+  planned: dict[Item, dict[str, Any] | None] = dict.fromkeys(
+    items(number, first)
+  )
+
+  def add(line):
+    row = _decode(line)
     item = Item(row['scm'], row['repeat'], row['length'])
     if item not in planned:
-      raise errors.UsageError(
-        f'{path} has other studies, such as {item}; name another directory'
-      )
+      raise ValueError(f'it is of another study, {item}')
     planned[item] = row
-    yield row
+    return row
+
+  rows, incomplete_from = files.read_lines(
+    path, _MAX_BYTES, add, 'name another file, or remove the line'
+  )
+  if incomplete_from is not None:
+    os.truncate(path, incomplete_from)
+  yield from rows
   left = [item for item, row in planned.items() if row is None]
   context = multiprocessing.get_context('spawn')
   with (
@@ -186,7 +196,21 @@ def run(
     for row in pool.map(_simulate, left):
       file.write(f'{json.dumps(row)}\n')
       file.flush()
+      os.fsync(file.fileno())
       yield row
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+  """Decodes a row; raises a `ValueError` if it is none."""
+  row = files.parse_json(line)
+  if not isinstance(row, dict) or not row.keys() >= _COLUMNS:
+    raise ValueError(f'it is no object with {", ".join(sorted(_COLUMNS))}')
+  lists = [row[name] for name in (*_KNOWN, 'expected', 'score')]
+  if not all(isinstance(one, list) and one for one in lists) or (
+    len({*map(len, lists)}) > 1
+  ):
+    raise ValueError('its lists have no entry, or differ in length')
+  return row
 
 
 def _simulate(item: Item) -> dict[str, Any]:
@@ -350,146 +374,3 @@ def _observed(problem: types.Problem) -> types.Problem:
   for end in ('low', 'high'):
     changes[end] = np.where(settable, changes[end], 0.0)
   return problem._replace(**changes)
-
-
-def summarize(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-  """Summarizes studies, by the distribution that their systems are from.
-
-  Args:
-    rows: results of `Simulator.run`, in which at least one experiment was made.
-
-  Returns:
-    A row for the prior, for all its shifts together and for each of them, with
-    the columns of `COLUMNS`.
-  """
-  table = pd.DataFrame([_measures(row) for row in rows])
-  is_prior = table['scm'] == shifts.AS_TRAINED
-  groups = {
-    'training prior': table[is_prior],
-    'shifted priors': table[~is_prior],
-    **{name: table[table['scm'] == name] for name in _SHIFTED},
-  }
-  return pd.DataFrame(
-    {
-      name: [len(part), *(part[column].mean() for column in [*COLUMNS][1:])]
-      for name, part in groups.items()
-    },
-    index=[*COLUMNS],
-  ).T
-
-
-# Columns of a summary, with what they are.
-COLUMNS = {
-  'studies': 'number of studies',
-  'same': 'share of them in which `evaluate` makes the same experiments',
-  'covered': (
-    'share of the 90% intervals of what is recommended at the end that contain '
-    'its expected target'
-  ),
-  'width': (
-    'their mean half width; 1 is the range between no intervention and the '
-    'best one'
-  ),
-  'score': 'mean score of what is recommended at the end',
-  'saved': 'mean share of the experiments that is left at the advice to stop',
-  'harmless': (
-    f'share of studies in which stopping costs at most {HARMLESS} of the score'
-  ),
-  'warned': 'share of studies with a warning',
-}
-
-
-def _measures(row: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what a study contributes to the columns of `COLUMNS`."""
-  number = len(row['score'])
-  stops = [step for step, stop in enumerate(row['stop'], 1) if stop]
-  end = min([*stops, number])
-  return {
-    'scm': row['scm'],
-    'same': row['same_decisions'],
-    'covered': row['low'][-1] <= row['expected'][-1] <= row['high'][-1],
-    'width': (row['high'][-1] - row['low'][-1]) / 2 / row['range'],
-    'score': row['score'][-1],
-    'saved': 1 - end / number,
-    'harmless': row['score'][end - 1] >= row['score'][-1] - HARMLESS,
-    'warned': row['warnings'][0] > 0,
-  }
-
-
-def auroc(rows: Sequence[Mapping[str, Any]]) -> float:
-  """Returns how well the number of warnings tells shifts from the prior.
-
-  Args:
-    rows: results of `Simulator.run`.
-
-  Returns:
-    The probability that a study of a shift has more warnings than one of the
-    prior, plus half the probability that it has as many.
-  """
-  number = np.array([row['warnings'][0] for row in rows])
-  is_shifted = np.array([row['scm'] != shifts.AS_TRAINED for row in rows])
-  return statistics.auroc(number, is_shifted)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Returns the summary of studies for a terminal.
-
-  Args:
-    rows: results of `Simulator.run`.
-  """
-  lines = summarize(rows).to_string(
-    formatters={'studies': '{:.0f}'.format}, float_format='{:.2f}'.format
-  )
-  return f'{lines}\n\n{_about_warnings(rows)}'
-
-
-def report(command: str, rows: Sequence[Mapping[str, Any]]) -> str:
-  """Formats the summary of studies as a Markdown page.
-
-  Args:
-    command: command that simulated them.
-    rows: results of `Simulator.run`.
-  """
-  summary = summarize(rows)
-  lines = [
-    ['', *COLUMNS],
-    ['---'] * (1 + len(COLUMNS)),
-    *(
-      [
-        str(name),
-        f'{values.iloc[0]:.0f}',
-        *map('{:.2f}'.format, values.iloc[1:]),
-      ]
-      for name, values in summary.iterrows()
-    ),
-  ]
-  cells = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-  meanings = '\n'.join(f'- `{name}`: {text}' for name, text in COLUMNS.items())
-  return f"""# Simulated studies
-
-Created by
-
-```sh
-{command}
-```
-
-Each study is of another system, with {NUM_RECORDS} records and up to
-{', '.join(map(str, LENGTHS))} single noisy outcomes, asked and told through
-`Study` with the shipped policy. The systems are those of
-`evaluate --scm=shifts`: half of the distribution that the policy was trained
-on, half of its shifts. What `Study` reads off its predictions was chosen on
-other systems (`--first=100000`).
-
-{cells}
-
-{meanings}
-
-{_about_warnings(rows)}
-"""
-
-
-def _about_warnings(rows) -> str:
-  return (
-    'The number of warnings tells the shifts from the training prior with an '
-    f'AUROC of {auroc(rows):.2f}.'
-  )
