@@ -24,6 +24,7 @@ from acme_cbo.policies import policy as policy_lib
 from acme_cbo.policies import registry
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
+from acme_cbo.study import padding
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
 
@@ -37,15 +38,12 @@ _SAME = 0.01
 # Without passive records the first experiments are spread over the domains, and
 # their outcomes stand in for records.
 _NUM_SPREAD = 3
-# Numbers of variables, and of sets, that problems are padded to: each is
-# compiled once.
-_SIZES = tuple(2**k for k in range(3, 24))
 # Number of passive records below which there are few.
 _MIN_RECORDS = 5
 
 
 class Evidence(NamedTuple):
-  """Evidence of a study, as a policy is shown it, padded to `_SIZES`.
+  """Evidence of a study, as a policy is shown it, padded, see `padding`.
 
   Attributes:
     problem: target, domains, allowed sets, costs and budget.
@@ -292,7 +290,7 @@ def evidence(
   outcomes = np.where(np.isnan(outcomes), middle, outcomes)
   problem = _problem(state, sets)
   records, outcomes, middle = (
-    pad_columns(rows, problem.exists.size)
+    padding.columns(rows, problem.exists.size)
     for rows in (records, outcomes, middle)
   )
   steps = tuple(
@@ -319,7 +317,7 @@ def _key(seed: int) -> np.ndarray:
 
 
 def _problem(state, sets) -> types.Problem:
-  """Returns the problem of a study, in own units, padded to `_SIZES`."""
+  """Returns the problem of a study, in own units, padded, see `padding`."""
   settings, variables = state.settings, state.space.variables
   domains = {name: (one.low, one.high) for name, one in variables.items()}
   budget = None
@@ -353,38 +351,7 @@ def _problem(state, sets) -> types.Problem:
     ),
     budget=np.float64(np.inf if budget is None else budget),
   )
-  return pad_problem(problem._replace(**changes))
-
-
-def pad_problem(problem: types.Problem) -> types.Problem:
-  """Pads the variables and the sets of a problem to one of `_SIZES`.
-
-  Args:
-    problem: a problem of numpy arrays.
-  """
-  num_sets, number = map(_padded, problem.sets.shape)
-  changes: dict[str, Any] = {
-    name: pad_columns(getattr(problem, name), number)
-    for name in ('exists', 'sets', 'target', 'low', 'high', 'cost')
-  }
-  rows = [(0, num_sets - len(problem.sets)), (0, 0)]
-  changes['sets'] = np.pad(changes['sets'], rows)
-  return problem._replace(**changes)
-
-
-def pad_columns(array: np.ndarray, number: int) -> np.ndarray:
-  """Pads the last axis of an array with zeros.
-
-  Args:
-    array: [..., D].
-    number: number of columns of the result.
-  """
-  padding = [(0, 0)] * (array.ndim - 1) + [(0, number - array.shape[-1])]
-  return np.pad(array, padding)
-
-
-def _padded(number: int) -> int:
-  return next(size for size in _SIZES if size >= number)
+  return padding.problem(problem._replace(**changes))
 
 
 def _planned(state, num_steps, horizon) -> int:
@@ -545,7 +512,7 @@ def _is_allowed(state, do) -> bool:
 def _intervention(state, do, size) -> types.Intervention:
   """Returns an intervention, padded to a number of variables."""
   made = interventions.from_names(do, state.settings.columns)
-  return jax.tree.map(lambda leaf: pad_columns(leaf, size), made)
+  return jax.tree.map(lambda leaf: padding.columns(leaf, size), made)
 
 
 def _middle(state, records, outcomes) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy import special
 
 from acme_cbo.infra import compilation
 from acme_cbo.policies.baselines import gaussian_processes as gp
+from acme_cbo.study import padding
 from acme_cbo.study import state as state_lib
 
 # Probability that an interval contains what it is of.
@@ -31,9 +32,8 @@ _LENGTH = 0.3
 _AMPLITUDE = 1.5
 _NOISE = 0.7
 _DEVIATION = gp.Parameters(length=1.0, amplitude=1.0, noise=0.75)
-# Rows, points and columns are padded to one of these numbers: each is compiled
-# once.
-_SIZES = (8, 32, 128, 256, 512, 1024)
+# Ratio of the sizes that rows, points and columns are padded to.
+_FACTOR = 4
 # Distance, in shares of domains, that leaves no correlation: length scales are
 # at most 1e3.
 _APART = 1e6
@@ -97,12 +97,12 @@ class Model:
       self.scale = spread or 1.0
     self._passive = passive
     number = len(state.space.variables)
-    self._columns = np.arange(_padded(number)) < number
+    self._columns = np.arange(padding.size(number, _FACTOR)) < number
     points = self._points([one.do for one in observed])
-    size = _padded(len(observed))
+    size = padding.size(len(observed), _FACTOR)
     self._data = gp.Data(
-      gp.Points(*(_pad(leaf, size) for leaf in points)),
-      _pad((outcomes - self._location) / self.scale, size),
+      gp.Points(*(padding.rows(leaf, size) for leaf in points)),
+      padding.rows((outcomes - self._location) / self.scale, size),
       np.arange(size) < len(observed),
     )
     prior = gp.prior_mode(self._columns, _LENGTH)._replace(
@@ -152,9 +152,9 @@ class Model:
       [K] weights of the samples of the hyperparameters, [K, P] expected targets
       and [K, P, P] their covariances, in the target's own units.
     """
-    size = _padded(len(interventions))
+    size = padding.size(len(interventions), _FACTOR)
     points = gp.Points(
-      *(_pad(leaf, size) for leaf in self._points(interventions))
+      *(padding.rows(leaf, size) for leaf in self._points(interventions))
     )
     arguments = self._samples.parameters, self._columns, self._data, points
     with jax.enable_x64(True):
@@ -237,12 +237,3 @@ def _stored(name, trace, sizes) -> dict[str, Any]:
 
 
 _programs: dict[Any, dict[str, Any]] = {}
-
-
-def _padded(number: int) -> int:
-  return next((size for size in _SIZES if size >= number), number)
-
-
-def _pad(array: np.ndarray, size: int) -> np.ndarray:
-  padding = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
-  return np.pad(array, padding)

@@ -34,7 +34,7 @@ from acme_cbo.scms import optimum
 from acme_cbo.scms import registry as scm_registry
 from acme_cbo.scms import shifts
 from acme_cbo.study import advice as advice_lib
-from acme_cbo.study import adviser
+from acme_cbo.study import padding
 from acme_cbo.study import study as study_lib
 
 # Numbers of experiments of the studies, in turn.
@@ -138,7 +138,7 @@ class Simulator:
         )[0]
         for policy, shown in (
           (player.functions(), observed),
-          (self._policy.functions(size), adviser.pad_problem(observed)),
+          (self._policy.functions(size), padding.problem(observed)),
         )
       )
       expected_outcome = episodes.ExpectedOutcome(scm, best)
@@ -340,7 +340,7 @@ def _of_observed_variables(
 
   def part(array):
     observed = np.asarray(array)[..., places]
-    return adviser.pad_columns(observed, shown.exists.size)
+    return padding.columns(observed, shown.exists.size)
 
   def in_place(leaf):
     placed = np.zeros(whole.exists.size, leaf.dtype)
