@@ -221,9 +221,11 @@ def _shapes(network: base.Network) -> dict[str, jax.ShapeDtypeStruct]:
     budget=number,
     samples=number,
   )
-  params = jax.eval_shape(
-    network.init, jax.random.key(0), problem, columns, tokens.start_row(2)
-  )
+  # Parameters are float32, whatever the precision of the caller.
+  with jax.enable_x64(False):
+    params = jax.eval_shape(
+      network.init, jax.random.key(0), problem, columns, tokens.start_row(2)
+    )
   return _flat(params)
 
 

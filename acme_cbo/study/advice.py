@@ -46,6 +46,8 @@ class Trial:
       nothing to predict from.
     why: what is known about it, in a sentence.
     warnings: how the study is outside of what the policy was trained on.
+    gp_bo: what the method `gp_bo` would do instead, {variable: value}, or None
+      where that was not asked for.
   """
 
   number: int
@@ -53,6 +55,7 @@ class Trial:
   prediction: prediction.Prediction | None
   why: str
   warnings: tuple[str, ...]
+  gp_bo: dict[str, float] | None = None
 
 
 class Recommendation(NamedTuple):

@@ -1,13 +1,13 @@
-"""Suggestions of a trained policy for a study.
+"""Suggestions of a trained policy, or of another method, for a study.
 
-The policy proposes. A proposal that the space does not allow moves to the
+The method proposes. A proposal that the space does not allow moves to the
 nearest intervention that it does allow; one that is under way already, or close
 to one that failed, is drawn anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -20,13 +20,12 @@ from acme_cbo import types
 from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
-from acme_cbo.policies import policy as policy_lib
-from acme_cbo.policies import registry
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
 from acme_cbo.study import padding
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
+from acme_cbo.study import training_range
 
 # Draws of the policy per suggestion, until one is new.
 _MAX_DRAWS = 64
@@ -38,8 +37,6 @@ _SAME = 0.01
 # Without passive records the first experiments are spread over the domains, and
 # their outcomes stand in for records.
 _NUM_SPREAD = 3
-# Number of passive records below which there are few.
-_MIN_RECORDS = 5
 
 
 class Evidence(NamedTuple):
@@ -61,15 +58,27 @@ class Evidence(NamedTuple):
 
 
 class Adviser:
-  """Suggests, by a policy, the next interventions of a study."""
+  """Suggests, by a method, the next interventions of a study.
 
-  def __init__(self, policy: policy_lib.Policy):
-    """Wraps a policy.
+  Attributes:
+    metadata: training metadata of a policy.
+  """
+
+  def __init__(
+    self,
+    functions: Callable[[int], base.PolicyFunctions],
+    metadata: Mapping[str, Any],
+  ):
+    """Wraps a method.
 
     Args:
-      policy: the policy that proposes interventions.
+      functions: function from the largest number of variables that are set at
+        once to the policy that proposes interventions.
+      metadata: training metadata of a policy, see `saving.load`; of other
+        methods they decide how many records are shown.
     """
-    self._policy = policy
+    self._functions = functions
+    self.metadata = metadata
     self._known: Evidence | None = None
     self._memory: Any = None
 
@@ -161,35 +170,14 @@ class Adviser:
     Args:
       state: state of the study.
     """
-    metadata = self._policy.metadata
-    problem = _problem(state, state.space.sets)
-    beyond = registry.beyond_training(
+    metadata = self.metadata
+    planned = _limit(state, metadata['horizon']['num_interventions'])
+    return training_range.warnings(
+      state,
       metadata,
-      problem,
-      0,  # Of more records than it was trained on, it is shown as many.
-      max(
-        len(state.observed),
-        _limit(state, metadata['horizon']['num_interventions']),
-      ),
+      _problem(state, state.space.sets),
+      max(len(state.observed), planned),
     )
-    if len(state.records) < _MIN_RECORDS and not state.space.sets_all:
-      beyond.append(f'{len(state.records)} passive records')
-    scms = metadata['scms']
-    farthest = scms['max_centre'] + scms['max_width']
-    columns = state.settings.columns
-    for name, one in state.space.variables.items():
-      present = state.records[:, columns.index(name)]
-      present = present[~np.isnan(present)]
-      if len(present) < _MIN_RECORDS or not np.ptp(present):
-        continue
-      ends = np.array([one.low, one.high])
-      far = float(np.abs(ends - present.mean()).max() / present.std())
-      if far > farthest:
-        beyond.append(
-          f'a domain of {name!r} that reaches {far:.2g} standard deviations '
-          f'from the mean of the records (trained on at most {farthest:g})'
-        )
-    return beyond
 
   def _draws(self, state, sets, under_way, index):
     """Yields proposals of the policy, its first choice first."""
@@ -207,7 +195,7 @@ class Adviser:
       }
 
   def _evidence(self, state, sets, under_way):
-    horizon = self._policy.metadata['horizon']
+    horizon = self.metadata['horizon']
     return evidence(
       state,
       sets,
@@ -222,9 +210,7 @@ class Adviser:
     The memory is kept, so that only new steps are shown the next time. As
     `observe` consumes it, stand-ins are shown to a copy.
     """
-    functions = self._policy.functions(
-      intervention_sets.max_size(shown.problem)
-    )
+    functions = self._functions(intervention_sets.max_size(shown.problem))
     known = shown._replace(under_way=())
     start = 0
     if self._known is not None and _extends(known, self._known):

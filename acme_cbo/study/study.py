@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 import uuid
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -18,6 +19,7 @@ from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.policies.baselines import gp_bo as gp_bo_lib
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
@@ -179,6 +181,7 @@ class Study:
     *,
     only: Collection[str] | None = None,
     fixed: Mapping[str, float] | None = None,
+    gp_bo: bool = False,
   ) -> list[advice.Trial]:
     """Suggests the next experiments, and stores them as pending.
 
@@ -186,6 +189,8 @@ class Study:
       number: number of experiments to carry out at once.
       only: variables that they may set; all by default.
       fixed: {variable: value} that each of them sets.
+      gp_bo: whether to say what Bayesian optimization by Gaussian processes,
+        which ignores the records, would do instead; this takes seconds.
 
     Returns:
       `number` different trials, aware of each other and of those pending.
@@ -200,14 +205,25 @@ class Study:
         f'{number!r} suggestions; ask for 1 to {_MAX_SUGGESTIONS} at once'
       )
 
+    arguments = int(number), only, fixed
+    others: list[dict[str, float] | None] = [None] * int(number)
+
     def decide(state):
-      made = self._advise(state).suggest(state, int(number), only, fixed)
+      adviser = self._advise(state)
+      made = adviser.suggest(state, *arguments)
+      if gp_bo:
+        method = adviser_lib.Adviser(
+          lambda max_set_size: gp_bo_lib.gp_bo(), adviser.metadata
+        )
+        with jax.enable_x64(True):
+          others[:] = method.suggest(state, *arguments)
       return {'suggestions': made}
 
     state = self._append('suggested', decide)
+    made = [*state.experiments.values()][-int(number) :]
     return [
-      self._trial(state, one)
-      for one in [*state.experiments.values()][-int(number) :]
+      self._trial(state, one, other)
+      for one, other in zip(made, others, strict=True)
     ]
 
   def observe(
@@ -611,8 +627,8 @@ class Study:
 
   def _advise(self, state: state_lib.State) -> adviser_lib.Adviser:
     if self._adviser is None:
-      path = state.settings.policy
-      self._adviser = adviser_lib.Adviser(policy_lib.load_policy(path or None))
+      policy = policy_lib.load_policy(state.settings.policy or None)
+      self._adviser = adviser_lib.Adviser(policy.functions, policy.metadata)
     return self._adviser
 
   def _fitted(self, state: state_lib.State) -> prediction_lib.Model | None:
@@ -624,7 +640,10 @@ class Study:
     return self._model[1]
 
   def _trial(
-    self, state: state_lib.State, one: state_lib.Experiment
+    self,
+    state: state_lib.State,
+    one: state_lib.Experiment,
+    gp_bo: dict[str, float] | None = None,
   ) -> advice.Trial:
     model = self._fitted(state)
     adviser = self._advise(state)
@@ -638,6 +657,7 @@ class Study:
       model.predict([one.do])[0] if model else None,
       advice.evidence(state, one.do, causes),
       tuple(adviser.warnings(state)),
+      gp_bo,
     )
 
 

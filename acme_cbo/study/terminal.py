@@ -32,6 +32,10 @@ def suggestions(state: state_lib.State, trials: Sequence[advice.Trial]) -> str:
     if trial.prediction is not None:
       lines += _wrapped(_predicted(state, trial.prediction))
     lines += _wrapped(trial.why)
+    if trial.gp_bo is not None:
+      lines += _wrapped(
+        f'gp_bo would set {advice.shown(state, trial.gp_bo, " = ")}'
+      )
   for warning in trials[-1].warnings if trials else ():
     lines += _wrapped(
       f'warning: the policy was not trained for this: {warning}', indent=''

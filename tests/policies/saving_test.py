@@ -98,10 +98,12 @@ class PolicyTest(parameterized.TestCase):
     with np.load(self.directory / 'params.npz') as arrays:
       return dict(arrays)
 
-  def test_every_bit_comes_back(self):
+  @parameterized.parameters(False, True)
+  def test_every_bit_comes_back(self, enable_x64):
     self._save()
     self._save()  # Replaces the existing one.
-    loaded = saving.load(self.directory)
+    with jax.enable_x64(enable_x64):
+      loaded = saving.load(self.directory)
     self.assertEqual(loaded.metadata, _METADATA)
     self.assertEqual(
       jax.tree.structure(loaded.params), jax.tree.structure(self.params)

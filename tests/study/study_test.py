@@ -8,11 +8,16 @@ from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import numpy as np
 import pandas as pd
 
 import acme_cbo
+from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
+from acme_cbo.policies.baselines import gp_bo
+from acme_cbo.scms import interventions
+from acme_cbo.study import padding
 
 _VARIABLES = {'a': {'domain': (-2, 2)}, 'b': {'domain': (-2, 2), 'step': 0.5}}
 _COLUMNS = ['a', 'b', 'w', 'y']
@@ -67,6 +72,47 @@ class StudyTest(parameterized.TestCase):
       self.assertEqual(trial.do, do)
       self._observe(study, trial)
     self.assertEqual(acme_cbo.Study.open(self._path).recommend(), recommended)
+
+  def test_gp_bo_beside_a_suggestion(self):
+    study = self._create(interventions={'max_size': 2})
+    for trial in study.suggest(3):
+      self.assertIsNone(trial.gp_bo)
+      self._observe(study, trial)
+    exported = self._path.with_name('exported.json')
+    exported.write_text(study.to_json())
+    asked = study.suggest(2, gp_bo=True)
+    again = acme_cbo.Study.from_json(exported, self._path.with_name('b.study'))
+    self.assertEqual(
+      [one.do for one in asked], [one.do for one in again.suggest(2)]
+    )
+    # It sets the largest sets of variables, within the steps of the study.
+    others: list[Any] = [one.gp_bo for one in asked]
+    for do in others:
+      self.assertEqual(do.keys(), {'a', 'b'})
+      self.assertEqual(study.state.space.complaint(do), '')
+    self.assertNotEqual(*others)
+    # Its own choice on the same data; its first ascent starts at random.
+    problem = padding.problem(
+      problem_lib.make(
+        _COLUMNS, 'y', 'maximize', {'a': (-2, 2), 'b': (-2, 2)}, 2
+      )
+    )
+    size = problem.exists.size
+    with jax.enable_x64(True):
+      method = gp_bo.gp_bo()
+      rows = padding.columns(_records().to_numpy(), size)
+      memory = method.init(problem, rows, 40)
+      for step, one in enumerate(study.state.observed):
+        made = jax.tree.map(
+          lambda leaf: padding.columns(leaf, size),
+          interventions.from_names(one.do, _COLUMNS),
+        )
+        outcome = np.array([one.outcome[name] for name in _COLUMNS])
+        outcome = padding.columns(outcome, size)
+        memory = method.observe(memory, step, made, outcome)
+      chosen = method.choose(jax.random.key(0), memory)
+    self.assertAlmostEqual(others[0]['a'], float(chosen.values[0]), delta=0.1)
+    self.assertAlmostEqual(others[0]['b'], float(chosen.values[1]), delta=0.3)
 
   def test_improves(self):
     study = self._create(experiments=15)

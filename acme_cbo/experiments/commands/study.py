@@ -10,7 +10,8 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
 
   create FILE      start a study, from flags or from --config=FILE.yaml; with
                    --number=N, also suggest N experiments
-  suggest FILE     the next experiments: --number=, --only=, --fixed=
+  suggest FILE     the next experiments: --number=, --only=, --fixed=; with
+                   --gp_bo also what Bayesian optimization would do instead
   observe FILE N NAME=VALUE ...
                    outcome of experiment N
   observe FILE --do=NAME=VALUE,... NAME=VALUE ...
@@ -101,6 +102,11 @@ _NAME = flags.DEFINE_string(
 _NUMBER = flags.DEFINE_integer('number', 1, 'Number of suggestions.')
 _ONLY = flags.DEFINE_list('only', None, 'Variables that may be set this time.')
 _FIXED = flags.DEFINE_list('fixed', None, 'NAME=VALUE to set in any case.')
+_GP_BO = flags.DEFINE_bool(
+  'gp_bo',
+  False,
+  'Say beside a suggestion what Bayesian optimization would do instead.',
+)
 _DO = flags.DEFINE_list('do', None, 'NAME=VALUE of what was set.')
 _RECORDS = flags.DEFINE_integer(
   'records', None, 'Number of the records to withdraw.'
@@ -186,6 +192,7 @@ def _print_suggestions(study: study_lib.Study) -> None:
     _NUMBER.value,
     only=_ONLY.value,
     fixed=None if _FIXED.value is None else _pairs(_FIXED.value),
+    gp_bo=_GP_BO.value,
   )
   from acme_cbo.study import terminal  # noqa: PLC0415
 
@@ -369,10 +376,10 @@ def _import(location: str, words: Sequence[str]) -> None:
   _print_status(study)
 
 
-_OTHERS = 'unset records config data number only fixed do reason out json'
+_OTHERS = 'unset records config data number only fixed gp_bo do reason out json'
 _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'create': (_create, f'config data {_SETTINGS} number json'),
-  'suggest': (_suggest, 'number only fixed json'),
+  'suggest': (_suggest, 'number only fixed gp_bo json'),
   'observe': (_observe, 'do data json'),
   'fail': (_fail, 'do reason json'),
   'abandon': (_abandon, 'reason json'),
@@ -511,6 +518,7 @@ def _trial_json(trial: advice.Trial) -> dict[str, Any]:
     'do': trial.do,
     'why': trial.why,
     'warnings': trial.warnings,
+    **({} if trial.gp_bo is None else {'gp_bo': trial.gp_bo}),
     **(_prediction_json(trial.prediction) if trial.prediction else {}),
   }
 
