@@ -22,6 +22,20 @@ from acme_cbo.scms.files import yaml_spec
 _NUM_DRAWS = 4096
 
 
+# Compiled once for all models of one structure.
+_sample = jax.jit(simulate.sample, static_argnums=3)
+
+
+@jax.jit
+def _expected_outcome(
+  scm: types.SCM, intervention: types.Intervention
+) -> jax.Array:
+  """Returns E[target | do], a mean over draws of the noise."""
+  bank = simulate.noise_bank(jax.random.PRNGKey(0), scm, _NUM_DRAWS)
+  outcome = simulate.expected_outcome(scm, bank, intervention)
+  return simulate.in_target_units(scm, outcome)
+
+
 class SCM:
   """A structural causal model to experiment on.
 
@@ -121,7 +135,7 @@ class SCM:
       UsageError: `do` sets what may not be set, or outside its domain.
     """
     with jax.enable_x64(True):
-      rows = simulate.sample(
+      rows = _sample(
         jax.random.PRNGKey(seed),
         self._system.scm,
         self._intervention(do or {}),
@@ -141,11 +155,8 @@ class SCM:
     """
     scm = self._system.scm
     with jax.enable_x64(True):
-      bank = simulate.noise_bank(jax.random.PRNGKey(0), scm, _NUM_DRAWS)
-      outcome = simulate.expected_outcome(
-        scm, bank, self._intervention(do or {})
-      )
-      return float(simulate.in_target_units(scm, outcome))
+      outcome = _expected_outcome(scm, self._intervention(do or {}))
+    return float(outcome)
 
   def _intervention(self, do: Mapping[str, float]) -> types.Intervention:
     intervention = interventions.from_names(do, self._system.variables)
