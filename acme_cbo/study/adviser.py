@@ -154,15 +154,46 @@ class Adviser:
 
   def causes_over_time(self, state: state_lib.State) -> list[dict[str, float]]:
     """Returns `causes` before the first experiment and after each."""
+    return [
+      _by_name(state, *base.parent_probabilities(*known).values())
+      for known in self._history(state)
+    ]
+
+  def unchanged(self, state: state_lib.State) -> int:
+    """Returns after how many of the last experiments `recommend` is the same.
+
+    Past experiments of a table do not count.
+
+    Args:
+      state: state of the study.
+    """
+    recommended = [
+      [np.asarray(leaf).tolist() for leaf in functions.recommend(memory)]
+      for functions, memory in itertools.islice(self._history(state), 1, None)
+    ]
+    same = 0
+    for one, made in zip(
+      reversed(state.observed), reversed(recommended), strict=False
+    ):
+      if one.is_past or made != recommended[-1]:
+        break
+      same += 1
+    return same
+
+  def planned(self, state: state_lib.State) -> int:
+    """Returns how many experiments a study has room for.
+
+    Where it has no limit, it is the number that the policy was trained on.
+    """
+    return _limit(state, self.metadata['horizon']['num_interventions'])
+
+  def _history(self, state):
+    """Yields the functions and the memory before and after each experiment."""
     shown = self._evidence(state, state.space.sets, [])
     if shown is None:
-      return []
-    beliefs = []
+      return
     for number in range(len(shown.steps) + 1):
-      known = shown._replace(steps=shown.steps[:number])
-      (belief,) = base.parent_probabilities(*self._follow(known)).values()
-      beliefs.append(_by_name(state, belief))
-    return beliefs
+      yield self._follow(shown._replace(steps=shown.steps[:number]))
 
   def warnings(self, state: state_lib.State) -> list[str]:
     """Returns how a study is outside of what the policy was trained on.
@@ -170,13 +201,11 @@ class Adviser:
     Args:
       state: state of the study.
     """
-    metadata = self.metadata
-    planned = _limit(state, metadata['horizon']['num_interventions'])
     return training_range.warnings(
       state,
-      metadata,
+      self.metadata,
       _problem(state, state.space.sets),
-      max(len(state.observed), planned),
+      max(len(state.observed), self.planned(state)),
     )
 
   def _draws(self, state, sets, under_way, index):

@@ -471,11 +471,17 @@ class Study:
       UsageError: there are no outcomes yet.
     """
     best = self.recommend()
-    state = self._current
-    model = self._fitted(state)
-    if best is None or model is None:
+    if best is None:
       raise errors.UsageError('there are no outcomes to judge by yet')
-    return advice.stop_advice(state, model, best)
+    return self._stop_advice(self._current, best)
+
+  def _stop_advice(
+    self, state: state_lib.State, best: advice.Recommendation
+  ) -> advice.StopAdvice:
+    adviser = self._advise(state)
+    return advice.stop_advice(
+      state, best, adviser.unchanged(state), adviser.planned(state)
+    )
 
   def causes(self) -> dict[str, float]:
     """Returns {variable: probability that it causes the target directly}."""
@@ -494,9 +500,7 @@ class Study:
     best = self.recommend()
     state = self._current
     adviser, model = self._advise(state), self._fitted(state)
-    stop = None
-    if best is not None and model is not None:
-      stop = advice.stop_advice(state, model, best)
+    stop = None if best is None else self._stop_advice(state, best)
     page = report.render(
       state,
       model,

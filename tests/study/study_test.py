@@ -1,5 +1,6 @@
 """Tests of studies, through the public API, on real files."""
 
+import itertools
 import json
 import math
 import pathlib
@@ -351,8 +352,40 @@ class StudyTest(parameterized.TestCase):
     wider = study.predict({'b': -2})
     self.assertGreater(wider.deviation, 2 * study.predict({'b': 1}).deviation)
     self.assertGreater(np.ptp(wider.outcome_interval), np.ptp(wider.interval))
+
+  def test_stop_advice(self):
+    study = self._create(experiments=12)
+    with self.assertRaisesRegex(errors.UsageError, 'no outcomes'):
+      study.stop_advice()
+    recommended, gains, advice = [], [], None
+    for number in range(1, 13):
+      (trial,) = study.suggest()
+      self._observe(study, trial)
+      best: Any = study.recommend()
+      recommended.append(best.do)
+      advice = study.stop_advice()
+      same = itertools.takewhile(best.do.__eq__, reversed(recommended))
+      self.assertEqual(advice.unchanged, len([*same]))
+      self.assertEqual(advice.experiments_left, 12 - number)
+      if number < 12:
+        self.assertEqual(advice.stop, advice.unchanged >= 4 + 0.15 * 12)
+        effect = abs(best.prediction.mean - best.nothing.mean)
+        gains.append((advice.unchanged, advice.expected_gain / effect))
+      else:
+        self.assertTrue(advice.stop)
+        self.assertEqual(advice.expected_gain, 0)
+    self.assertEqual(acme_cbo.Study.open(self._path).stop_advice(), advice)
+    # The longer it is the same, the less there is to gain.
+    for (_, first), (_, second) in itertools.pairwise(sorted(gains)):
+      self.assertLessEqual(second, first)
+
+  def test_past_experiments_do_not_tell_when_to_stop(self):
+    records = _records()
+    records['intervention_targets'] = ['b'] * 10 + [''] * 10
+    study = self._create(data=records)
     advice = study.stop_advice()
-    self.assertGreaterEqual(advice.expected_gain, 0)
+    self.assertEqual((advice.stop, advice.unchanged), (False, 0))
+    self.assertIn('is new', advice.reason)
 
 
 if __name__ == '__main__':
