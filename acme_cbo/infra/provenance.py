@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.resources
 import pathlib
 import sys
@@ -16,10 +15,17 @@ PACKAGE = pathlib.Path(str(importlib.resources.files('acme_cbo')))
 def digest() -> str:
   """Returns the SHA-256 of all sources, Python and package versions."""
   sources = sorted(PACKAGE.rglob('*.py'))
-  packages = importlib.metadata.distributions()
+  # The names of these directories have the versions. Reading the metadata in
+  # them takes a fifth of a second.
+  packages = {
+    path.name
+    for directory in map(pathlib.Path, sys.path)
+    for kind in ('dist', 'egg')
+    for path in directory.glob(f'*.{kind}-info')
+  }
   identity = (
     [(str(path.relative_to(PACKAGE)), path.read_bytes()) for path in sources],
     sys.version,
-    sorted(f'{package.name} {package.version}' for package in packages),
+    sorted(packages),
   )
   return hashlib.sha256(repr(identity).encode()).hexdigest()

@@ -124,11 +124,9 @@ print(np.asarray(programs['root'](4 * np.eye(2, dtype=np.float32))).tolist())
       self.assertEqual(self.compiled, 2)
       (package / 'module.py').write_text('x = 2')
     elif what == 'installed':
-      package = mock.Mock(version='1')
-      package.name = 'jax'
-      self.enterContext(
-        mock.patch('importlib.metadata.distributions', lambda: [package])
-      )
+      (self.cache / 'jax-1.dist-info').mkdir()
+      path = [*sys.path, str(self.cache)]
+      self.enterContext(mock.patch.object(sys, 'path', path))
     elif what == 'jax':
       name = 'jax_disable_most_optimizations'
       self._patch_config(name, not jax.config.values[name])
