@@ -47,6 +47,9 @@ _MARGIN = 0.2
 _TOLERANCE = 0.05
 # Number of tasks on which scripts and policies are scored.
 _NUM_TASKS = 256
+# The same for `structure`, where returns differ more, and some of the scripts
+# hardly earn less than the honest one.
+_NUM_STRUCTURE_TASKS = 2048
 # Seed of the tasks, which no training run uses.
 _SEED = 0x7A11D
 
@@ -182,7 +185,8 @@ must earn less than the honest script by {_MARGIN} of the range, with an
 interval above 0, in each component that it tries to exploit and in the weighted
 sum. In the other components, where a script may do useful work (a zigzag of a
 cause is informative about it), the interval must be above -{_TOLERANCE}: the
-script earns no more than the honest one.
+script earns no more than the honest one. Scripts run on {_NUM_TASKS} SCMs, for
+`structure` on {_NUM_STRUCTURE_TASKS} linear ones.
 
 Training runs with a single component have {_ALONE_UPDATES} updates. They use
 linear SCMs of at most {_ALONE_VARIABLES} variables, the exact belief, and no
@@ -203,7 +207,7 @@ trained ones.
 def tasks_of(parts: agent.Parts, seed: int = 0) -> types.Task:
   """Returns the tasks of the fast checks."""
   key = jax.random.fold_in(jax.random.PRNGKey(0), _SEED + seed)
-  return _tasks_with_parents(key, parts.prior)
+  return _tasks_with_parents(key, parts.prior, _NUM_TASKS)
 
 
 def no_silent_failures(
@@ -293,7 +297,9 @@ def scripts(
   key_tasks, key = jax.random.split(jax.random.PRNGKey(_SEED + seed))
   # `structure` is evaluated on linear SCMs, for which the exact belief is the
   # posterior.
-  linear = _tasks_with_parents(key_tasks, _linear(parts.prior))
+  linear = _tasks_with_parents(
+    key_tasks, _linear(parts.prior), _NUM_STRUCTURE_TASKS
+  )
   num_mixed = len(tasks.scm.family)
   both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), tasks, linear)
   components_by_script = exploits.run_scripts(
@@ -620,16 +626,18 @@ def _amplify(params):
   )
 
 
-def _tasks_with_parents(key: jax.Array, prior: scms_config.Prior) -> types.Task:
+def _tasks_with_parents(
+  key: jax.Array, prior: scms_config.Prior, number: int
+) -> types.Task:
   """Returns tasks whose target has a parent that can be intervened on."""
-  tasks = priors.sample(key, prior, 2 * _NUM_TASKS)
+  tasks = priors.sample(key, prior, 2 * number)
   parents = tasks.scm.problem.settable & graphs.target_parents(tasks.scm)
-  fitting = np.flatnonzero(np.asarray(parents.any(1)))[:_NUM_TASKS]
-  if fitting.size < _NUM_TASKS:
+  fitting = np.flatnonzero(np.asarray(parents.any(1)))[:number]
+  if fitting.size < number:
     raise errors.UsageError(
-      f'only {fitting.size} of {2 * _NUM_TASKS} SCMs have a parent of the '
-      'target that can be intervened on; the validation needs '
-      f'{_NUM_TASKS}: increase config.scms.settable'
+      f'only {fitting.size} of {2 * number} SCMs have a parent of the target '
+      f'that can be intervened on; the validation needs {number}: increase '
+      'config.scms.settable'
     )
   return jax.tree.map(lambda leaf: leaf[fitting], tasks)
 
