@@ -18,6 +18,7 @@ import pandas as pd
 
 from acme_cbo.infra import errors
 from acme_cbo.study import records
+from acme_cbo.study import tables
 
 _NAN = np.nan
 
@@ -170,11 +171,11 @@ class FileTest(_TestCase):
 
   def test_limits(self):
     for name, limit in (('_MAX_ROWS', 2), ('_MAX_COLUMNS', 1)):
-      with self.subTest(name), mock.patch.object(records, name, limit):
+      with self.subTest(name), mock.patch.object(tables, name, limit):
         self.assertIn('at most', self.error('a,y\n1,2\n3,4\n5,6\n'))
         frame = pd.DataFrame({'a': [1, 2, 3], 'y': [1, 2, 3]})
         self.assertIn('at most', self.error(frame))
-    with mock.patch.object(records, '_MAX_BYTES', 5):
+    with mock.patch.object(tables, '_MAX_BYTES', 5):
       self.assertIn('at most 5 bytes', self.error('a,y\n1,2\n'))
 
   def test_a_large_file_is_read_fast(self):
@@ -669,7 +670,7 @@ class WorkbookTest(_TestCase):
 
   def test_rows_beyond_those_of_excel(self):
     path = self.workbook([['y'], [1], [2]])
-    with mock.patch.object(records, '_MAX_SHEET_ROWS', 2):
+    with mock.patch.object(tables, '_MAX_SHEET_ROWS', 2):
       self.assertIn('more rows than', self.error(path))
 
   @parameterized.parameters(
@@ -708,7 +709,7 @@ class WorkbookTest(_TestCase):
       archive.open('xl/workbook.xml', 'w') as member,
     ):
       member.write(bytes(10**6))
-    with mock.patch.object(records, '_MAX_EXPANDED_BYTES', 10**5):
+    with mock.patch.object(tables, '_MAX_EXPANDED_BYTES', 10**5):
       self.assertIn('expands to 1,000,000 bytes', self.error(path))
 
   def test_openpyxl_is_asked_for(self):
