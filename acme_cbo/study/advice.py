@@ -301,6 +301,5 @@ def experiments_left(state: state_lib.State) -> int | None:
   if settings.experiments is not None:
     limits.append(settings.experiments - len(state.counted))
   if settings.budget is not None:
-    left = (settings.budget - state.spent) / state.cheapest
-    limits.append(math.floor(left * (1 + 1e-9) + 1e-9))
+    limits.append(state.num_affordable(settings.budget - state.spent))
   return max(0, min(limits)) if limits else None

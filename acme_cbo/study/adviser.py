@@ -384,8 +384,7 @@ def _limit(state, horizon) -> int:
     return settings.experiments
   if settings.budget is None:
     return horizon
-  most = int(settings.budget / state.cheapest * (1 + 1e-9))
-  return min(horizon, max(1, most))
+  return min(horizon, max(1, state.num_affordable(settings.budget)))
 
 
 def _extends(shown: Evidence, before: Evidence) -> bool:

@@ -269,10 +269,11 @@ class State:
       variables[name].cost if name in variables else 1.0 for name in names
     )
 
-  @property
-  def cheapest(self) -> float:
-    """Cost of the cheapest intervention."""
-    return min(map(self.cost, self.space.sets))
+  def num_affordable(self, budget: float) -> int:
+    """Returns how many of the cheapest experiments a budget pays for."""
+    cheapest = min(map(self.cost, self.space.sets))
+    # A rounding error does not forbid the last one.
+    return max(0, math.floor(budget / cheapest * (1 + 1e-9) + 1e-9))
 
   def apply(
     self, kind: str, payload: Mapping[str, Any], rows: np.ndarray | None = None

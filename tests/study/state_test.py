@@ -104,6 +104,18 @@ class SettingsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'the digits and the unit'):
       state.apply('observed', wrong)
 
+  @parameterized.parameters(
+    (0.3, 0.1, 3),  # 0.3 / 0.1 is a little below 3.
+    (0.29, 0.1, 2),
+    (-1.0, 0.1, 0),
+    (5.0, 3.0, 1),
+  )
+  def test_experiments_that_a_budget_pays_for(self, budget, cost, number):
+    state = _state(
+      ('changed', {'variables': {'a': {'cost': cost}}}), budget=100
+    )
+    self.assertEqual(state.num_affordable(budget), number)
+
   @parameterized.parameters('created', 'magic', '__init__')
   def test_wrong_kinds(self, kind):
     with self.assertRaisesRegex(errors.UsageError, 'cannot be'):
