@@ -173,26 +173,7 @@ def evidence(
     causes: {variable: probability that it is a direct cause of the target}.
   """
   target = state.settings.target
-  setting = shown(state, do)
-  same_set = [one for one in state.observed if one.do.keys() == do.keys()]
-  distances = [state.space.distance(one.do, do) for one in same_set]
-  repeated = [
-    one for one, far in zip(same_set, distances, strict=True) if far <= SAME
-  ]
-  if repeated:
-    outcomes = [target_text(state, one.outcome[target]) for one in repeated]
-    times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
-    listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
-    sentences = [f'about {setting} was set {times}: {target} {listed}']
-  elif same_set:
-    near = same_set[int(np.argmin(distances))]
-    result = target_text(state, near.outcome[target])
-    sentences = [
-      f'the nearest of {len(same_set)} experiments on the same variables is '
-      f'number {near.number}, at {shown(state, near.do)}: {target} {result}'
-    ]
-  else:
-    sentences = [f'no experiment has set {" and ".join(do)} yet']
+  sentences = [experience(state, do)]
   for name in do:
     parts = []
     if name in causes:
@@ -203,6 +184,36 @@ def evidence(
     if parts:
       sentences.append(f'{name}: {", ".join(parts)}')
   return '; '.join(sentences)
+
+
+def experience(state: state_lib.State, do: Mapping[str, float]) -> str:
+  """Returns, in a sentence, which experiments were like an intervention.
+
+  Args:
+    state: state of the study.
+    do: {variable: value}.
+  """
+  target = state.settings.target
+  setting = shown(state, do)
+  same_set = [one for one in state.observed if one.do.keys() == do.keys()]
+  distances = [state.space.distance(one.do, do) for one in same_set]
+  repeated = [
+    one for one, far in zip(same_set, distances, strict=True) if far <= SAME
+  ]
+  if repeated:
+    outcomes = [target_text(state, one.outcome[target]) for one in repeated]
+    times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
+    listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
+    return f'about {setting} was set {times}: {target} {listed}'
+  if same_set:
+    near = same_set[int(np.argmin(distances))]
+    result = target_text(state, near.outcome[target])
+    return (
+      f'the nearest of {len(same_set)} experiments on the same variables is '
+      f'number {near.number}, at {shown(state, near.do)}: {target} {result}'
+    )
+  # A prediction is then little more than the prior.
+  return f'no experiment has set {" and ".join(do)} and nothing else yet'
 
 
 def shown(
@@ -277,19 +288,20 @@ def stop_advice(
     reference = float(np.mean([one.outcome[target] for one in state.observed]))
   effect = abs(best.prediction.mean - reference)
   gain = effect * _FIRST_GAIN * math.exp(-_GAIN_DECAY * unchanged)
-  stop = unchanged >= _STABLE + _STABLE_SHARE * planned
+  needed = math.ceil(_STABLE + _STABLE_SHARE * planned)
+  stop = unchanged >= needed
   if left == 0:
     return StopAdvice(True, unchanged, 0.0, 0, 'no experiments are left')
-  more = 'more experiments' if left is None else f'{left} more experiments'
   since = (
-    f'is the same after each of the last {unchanged} experiments'
+    f'the recommendation is the same after {unchanged} experiments in a row'
     if unchanged > 1
-    else 'is new'
+    else 'the recommendation is new'
   )
+  advice = 'stop' if stop else f'go on until it is the same after {needed}'
+  more = 'more experiments' if left is None else f'{left} more experiments'
   reason = (
-    f'the recommendation {since}; {more} are expected to improve {target} by '
-    f'{target_text(state, gain)}'
-    + (', which is little: stop' if stop else ': go on')
+    f'{since}: {advice}; on average, {more} are expected to improve {target} '
+    f'by {target_text(state, gain)}'
   )
   return StopAdvice(stop, unchanged, gain, left, reason)
 

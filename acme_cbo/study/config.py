@@ -120,6 +120,8 @@ def variables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
   parsed: dict[str, dict[str, Any]] = {}
   for text in texts:
     match = _VARIABLE.fullmatch(text.strip())
+    if '..' in text and re.search(r'\d,\d', text):
+      raise errors.UsageError(f'{text!r}: write decimal points, such as 0.5..5')
     if not match:
       raise errors.UsageError(
         f'{text!r} does not say what may be set; write NAME LOW..HIGH, '

@@ -571,6 +571,8 @@ def _constraint(
       return match[0]
     if name not in variables:
       hint = errors.did_you_mean_or_options(name, [*variables])
+      if not all(map(str.isidentifier, variables)):
+        hint += '; write names with spaces or signs between backticks (`)'
       raise errors.UsageError(
         f'{where}: {name!r} is no variable that may be set{hint}'
       )

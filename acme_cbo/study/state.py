@@ -432,7 +432,7 @@ class State:
       )
     self._update(experiment, status=kind, reason=str(reason))
 
-  def _amended(self, *, experiment, outcome=None, do=None):
+  def _amended(self, *, experiment, outcome=None, do=None, reason=''):
     if outcome is None and do is None:
       raise errors.UsageError('give what to correct: outcome= or do=')
     old = self._get(experiment)
@@ -451,7 +451,10 @@ class State:
     self._check_size(outcome)
     outcome = _floats(outcome)
     self._update(
-      experiment, do=self._carried_out(asked, outcome), outcome=outcome
+      experiment,
+      do=self._carried_out(asked, outcome),
+      outcome=outcome,
+      reason=str(reason),
     )
 
   def _withdrawn(self, *, experiment=None, records=None, reason=''):

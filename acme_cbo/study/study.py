@@ -355,6 +355,8 @@ class Study:
     trial: advice.Trial | int,
     outcome: Mapping[str, float] | None = None,
     do: Mapping[str, float] | None = None,
+    *,
+    reason: str = '',
   ) -> None:
     """Corrects an experiment; the log keeps what was stored before.
 
@@ -362,8 +364,9 @@ class Study:
       trial: the trial or its number.
       outcome: {variable: value} of the variables to correct.
       do: {variable: value} that was really set, all of it.
+      reason: why it was wrong, for the record.
     """
-    payload: dict[str, Any] = {'experiment': _number(trial)}
+    payload: dict[str, Any] = {'experiment': _number(trial), 'reason': reason}
     if outcome is not None:
       payload['outcome'] = _named(outcome)
     if do is not None:

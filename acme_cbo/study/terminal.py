@@ -54,6 +54,7 @@ def predicted(
     one: its prediction.
   """
   lines = [advice.shown(state, do, ' = '), *_wrapped(_predicted(state, one))]
+  lines += _wrapped(advice.experience(state, do))
   if complaint := state.space.complaint(do):
     lines += _wrapped(f'warning: the study does not allow it: {complaint}')
   return _printable(lines)
@@ -111,8 +112,8 @@ def verdict(
       f'It is better than the runner-up, {other}, with a probability of '
       f'{p:.2f}.'
       if p >= 0.5
-      else f'The policy prefers it; the predictions prefer {other}, with a '
-      f'probability of {1 - p:.2f}. Compare the two by an experiment.'
+      else f'The policy prefers it; by the predictions, {other} is better with '
+      f'a probability of {1 - p:.2f}.'
     )
   return sentences
 

@@ -257,8 +257,23 @@ def _amend(location: str, words: Sequence[str]) -> None:
   do = None if _DO.value is None else _pairs(_DO.value)
   if not outcome and do is None:
     raise errors.UsageError('give NAME=VALUE of what to correct, or --do=')
-  study.amend(number, _pairs(outcome) if outcome else None, do)
-  _print(f'stored: experiment {number}', {'experiment': number})
+  before = study.state.experiments.get(number)
+  study.amend(
+    number,
+    _pairs(outcome) if outcome else None,
+    do,
+    reason=_REASON.value or '',
+  )
+  after = study.state.experiments[number]
+  changes = [
+    f'{name} {before.outcome.get(name, "none")} -> {value}'
+    for name, value in after.outcome.items()
+    if before is not None and before.outcome.get(name) != value
+  ]
+  _print(
+    f'stored: experiment {number}, {", ".join(changes) or "as before"}',
+    {'experiment': number},
+  )
 
 
 def _add(location: str, words: Sequence[str]) -> None:
@@ -383,7 +398,7 @@ _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'observe': (_observe, 'do data json'),
   'fail': (_fail, 'do reason json'),
   'abandon': (_abandon, 'reason json'),
-  'amend': (_amend, 'do json'),
+  'amend': (_amend, 'do reason json'),
   'withdraw': (_withdraw, 'records reason json'),
   'add': (_add, 'data json'),
   'change': (
@@ -453,7 +468,8 @@ def _pairs(words: Sequence[str]) -> dict[str, float | bool]:
     value = config.number(text)
     if value is None:
       raise errors.UsageError(
-        f'{word!r}: {text!r} is no number, True or False; write decimal points'
+        f'{word!r}: {text!r} is no number, True or False'
+        + ('; write decimal points' if ',' in text else '')
       )
     pairs[name] = value
   if not pairs:

@@ -445,6 +445,10 @@ def _observe(search, memory, step, intervention, outcome):
       f'the episode is over after {current} interventions, but another '
       'outcome was observed'
     )
+  if index is None:
+    # A user made it: no process is of this set.
+    cost = float(problem.cost[mask].sum())
+    return memory._replace(spent=memory.spent + cost)
   arm = memory.arms[index]
   width = np.where(problem.high > problem.low, problem.high - problem.low, 1.0)
   fractions = np.where(mask, (values - problem.low) / width, 0.5)
@@ -489,14 +493,11 @@ def _observe(search, memory, step, intervention, outcome):
 
 
 def _index(memory, mask):
-  """Returns the index of the arm of a mask."""
+  """Returns the index of the arm of a mask, or None."""
   for index, arm in enumerate(memory.arms):
     if (arm.mask == mask).all():
       return index
-  raise errors.UsageError(
-    f'variables {np.flatnonzero(mask).tolist()} are not one of the sets that '
-    'this policy chooses from'
-  )
+  return None
 
 
 def _replace_row(array, index, value):

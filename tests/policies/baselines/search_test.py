@@ -221,6 +221,17 @@ class BaselinesTest(parameterized.TestCase):
       np.testing.assert_array_equal(a.values, b.values)
       self.assertTrue((a.values != c.values).any())
 
+  def test_an_outcome_of_another_set_only_costs(self):
+    scm = _TOY.to_scm()
+    policy = gp_bo.gp_bo()
+    memory = policy.init(scm.problem, _rows(_TOY), 3)
+    other = hand_made_scms.do({1: 1.0}, 3)
+    after = policy.observe(memory, 0, other, jnp.full(3, 5.0))
+    self.assertEqual(after.spent, memory.spent + float(scm.problem.cost[1]))
+    key = jax.random.key(0)
+    expected, chosen = (policy.choose(key, one) for one in (memory, after))
+    jax.tree.map(np.testing.assert_array_equal, chosen, expected)
+
   @pytest.mark.fault
   def test_errors(self):
     scm = _TOY.to_scm()
@@ -233,10 +244,6 @@ class BaselinesTest(parameterized.TestCase):
       policy.init(scm.problem, _rows(_TOY)[:1], 3)
     memory = policy.init(scm.problem, _rows(_TOY), 1)
     both = hand_made_scms.do({0: 1.0, 1: 1.0}, 3)
-    with self.assertRaisesRegex(
-      errors.UsageError, r'\[1\] are not one of the sets'
-    ):
-      policy.observe(memory, 0, hand_made_scms.do({1: 1.0}, 3), jnp.zeros(3))
     with self.assertRaisesRegex(errors.UsageError, 'nan after intervention 0'):
       policy.observe(memory, 0, both, jnp.array([0.0, 0.0, jnp.nan]))
     memory = policy.observe(memory, 0, both, jnp.zeros(3))
