@@ -291,10 +291,11 @@ class Session:
     found = self._functions.recommend(self._memory)
     # The policy computes in float32, which moves the values a little.
     made = [x for x in self._made if np.array_equal(x.mask, found.mask)]
+    width = np.where(found.mask, self._problem.high - self._problem.low, 1.0)
     return self._named(
       min(
         made,
-        key=lambda x: np.abs(np.subtract(x.values, found.values)).max(),
+        key=lambda x: np.abs((x.values - found.values) / width).max(),
         default=found,
       )
     )

@@ -17,10 +17,9 @@ from scipy import special
 from acme_cbo.infra import errors
 from acme_cbo.study import digits
 from acme_cbo.study import prediction
+from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
 
-# Distance in shares of the domains below which experiments set the same.
-SAME = 0.02
 # Outcomes that a sentence lists.
 _MAX_OUTCOMES = 5
 # The advice is to stop when the recommendation is the same after this many
@@ -120,7 +119,8 @@ def recommendation(
   others = {
     one.number: one.do
     for one in state.observed
-    if state.space.distance(one.do, do) > SAME
+    if state.space.has(one.do)
+    and state.space.distance(one.do, do) > space_lib.SAME
   }
   predicted = model.predict([do, *others.values()])
   best = predicted[0]
@@ -198,7 +198,9 @@ def experience(state: state_lib.State, do: Mapping[str, float]) -> str:
   same_set = [one for one in state.observed if one.do.keys() == do.keys()]
   distances = [state.space.distance(one.do, do) for one in same_set]
   repeated = [
-    one for one, far in zip(same_set, distances, strict=True) if far <= SAME
+    one
+    for one, far in zip(same_set, distances, strict=True)
+    if far <= space_lib.SAME
   ]
   if repeated:
     outcomes = [target_text(state, one.outcome[target]) for one in repeated]
@@ -247,13 +249,8 @@ def target_text(
     value: value of the target.
     width: width of an interval whose ends have to be told apart, if smaller.
   """
-  name = state.settings.target
-  column = state.settings.columns.index(name)
-  values = np.append(
-    state.records[:, column], [one.outcome[name] for one in state.observed]
-  )
-  spread = float(np.ptp(values)) if values.size else 0.0
-  widths = [x for x in (spread, 10 * width if width else 0.0) if x > 0]
+  narrow = 10 * width if width else 0.0
+  widths = [x for x in (state.target_range, narrow) if x > 0]
   return digits.of_range(value, min(widths, default=0.0))
 
 
@@ -264,7 +261,7 @@ def _correlation(state: state_lib.State, name: str) -> float | None:
     :, [columns.index(name), columns.index(state.settings.target)]
   ]
   pair = pair[np.isfinite(pair).all(1)]
-  if len(pair) < 5 or not pair.std(0).all():
+  if len(pair) < 5 or not np.ptp(pair, axis=0).all():
     return None
   return float(np.corrcoef(pair.T)[0, 1])
 

@@ -91,9 +91,9 @@ class Adviser:
   ) -> list[dict[str, float]]:
     """Returns the next interventions; they differ from all that are pending.
 
-    Those that are pending count as experiments whose outcome is the mean of the
-    records (a constant liar: Ginsbourger, Le Riche and Carraro, "Kriging Is
-    Well-Suited to Parallelize Optimization", 2010, section 4).
+    Those that are pending count as experiments whose outcome is the median of
+    all that was observed, a constant liar (Ginsbourger, Le Riche and Carraro,
+    "Kriging Is Well-Suited to Parallelize Optimization", 2010, section 4).
 
     Args:
       state: state of the study.
@@ -125,21 +125,20 @@ class Adviser:
 
     It is one whose intervention the space allows; None if there is none.
     """
-    candidates = [one for one in state.observed if _is_allowed(state, one.do)]
-    shown = self._evidence(state, state.space.sets, [])
+    known = _without_violations(state)
+    candidates = [one for one in known.observed if state.space.has(one.do)]
+    shown = self._evidence(known, state.space.sets, [])
     if not candidates or shown is None:
       return None
     functions, memory = self._follow(shown)
-    intervention = functions.recommend(memory)
-
-    def distance(one):
-      made = _intervention(state, one.do, intervention.mask.size)
-      if not np.array_equal(made.mask, intervention.mask):
-        return math.inf
-      # The policy computes in float32, which moves the values a little.
-      return np.abs(np.subtract(made.values, intervention.values)).max()
-
-    return min(state.observed, key=distance).number
+    mask, values = map(np.asarray, functions.recommend(memory))
+    found = {
+      state.settings.columns[j]: float(values[j]) for j in np.flatnonzero(mask)
+    }
+    # The policy computes in float32, which moves the values a little.
+    return min(
+      candidates, key=lambda one: state.space.distance(one.do, found)
+    ).number
 
   def causes(self, state: state_lib.State) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.
@@ -167,17 +166,18 @@ class Adviser:
     Args:
       state: state of the study.
     """
+    known = _without_violations(state)
     recommended = [
       [np.asarray(leaf).tolist() for leaf in functions.recommend(memory)]
-      for functions, memory in itertools.islice(self._history(state), 1, None)
+      for functions, memory in itertools.islice(self._history(known), 1, None)
     ]
     same = 0
     for one, made in zip(
-      reversed(state.observed), reversed(recommended), strict=False
+      reversed(known.observed), reversed(recommended), strict=False
     ):
-      if one.is_past or made != recommended[-1]:
+      if made != recommended[-1]:
         break
-      same += 1
+      same += not one.is_past
     return same
 
   def planned(self, state: state_lib.State) -> int:
@@ -185,7 +185,10 @@ class Adviser:
 
     Where it has no limit, it is the number that the policy was trained on.
     """
-    return _limit(state, self.metadata['horizon']['num_interventions'])
+    limit = _limit(state, self.metadata['horizon']['num_interventions'])
+    if state.settings.budget is None:
+      return limit
+    return min(limit, max(1, state.num_affordable(state.settings.budget)))
 
   def _history(self, state):
     """Yields the functions and the memory before and after each experiment."""
@@ -205,12 +208,16 @@ class Adviser:
       state,
       self.metadata,
       _problem(state, state.space.sets),
-      max(len(state.observed), self.planned(state)),
+      _planned(
+        state,
+        len(state.observed),
+        self.metadata['horizon']['num_interventions'],
+      ),
     )
 
   def _draws(self, state, sets, under_way, index):
     """Yields proposals of the policy, its first choice first."""
-    shown = self._evidence(state, sets, under_way)
+    shown = self._evidence(state, sets, under_way, is_choice=True)
     if shown is None:
       return
     functions, memory = self._follow(shown)
@@ -223,7 +230,7 @@ class Adviser:
         for j in np.flatnonzero(mask)
       }
 
-  def _evidence(self, state, sets, under_way):
+  def _evidence(self, state, sets, under_way, is_choice=False):
     horizon = self.metadata['horizon']
     return evidence(
       state,
@@ -231,6 +238,7 @@ class Adviser:
       under_way,
       horizon['num_observations'],
       horizon['num_interventions'],
+      is_choice,
     )
 
   def _follow(self, shown: Evidence) -> tuple[base.PolicyFunctions, Any]:
@@ -270,6 +278,7 @@ def evidence(
   under_way: Sequence[Mapping[str, float]],
   max_observations: int,
   horizon: int,
+  is_choice: bool = False,
 ) -> Evidence | None:
   """Returns what a policy is shown of a study.
 
@@ -280,6 +289,7 @@ def evidence(
     max_observations: largest number of records; of more, it is this many at
       random, always the same.
     horizon: number of experiments to plan with where the study has no limit.
+    is_choice: whether the policy chooses a further experiment.
 
   Returns:
     The `Evidence`, or None if there is too little to learn from.
@@ -288,7 +298,7 @@ def evidence(
   observed = state.observed
   outcomes = np.array(
     [
-      [one.outcome.get(name, math.nan) for name in settings.columns]
+      [one.values.get(name, math.nan) for name in settings.columns]
       for one in observed
     ]
   ).reshape(-1, len(settings.columns))
@@ -304,17 +314,17 @@ def evidence(
   records = np.where(np.isnan(records), middle, records)
   outcomes = np.where(np.isnan(outcomes), middle, outcomes)
   problem = _problem(state, sets)
+  size = problem.exists.size
   records, outcomes, middle = (
-    padding.columns(rows, problem.exists.size)
-    for rows in (records, outcomes, middle)
+    padding.columns(rows, size) for rows in (records, outcomes, middle)
   )
   steps = tuple(
-    (_intervention(state, one.do, problem.exists.size), outcome)
+    (_intervention(state, _in_domains(state, one.do), size), outcome)
     for one, outcome in zip(observed, outcomes, strict=True)
   )
   stand_ins = []
   for do in under_way:
-    intervention = _intervention(state, do, problem.exists.size)
+    intervention = _intervention(state, do, size)
     outcome = np.where(intervention.mask, intervention.values, middle)
     stand_ins.append((intervention, outcome))
   return Evidence(
@@ -322,7 +332,7 @@ def evidence(
     records,
     steps,
     tuple(stand_ins),
-    _planned(state, len(steps) + len(stand_ins), horizon),
+    _planned(state, len(steps) + len(stand_ins) + is_choice, horizon),
   )
 
 
@@ -370,11 +380,20 @@ def _problem(state, sets) -> types.Problem:
 
 
 def _planned(state, num_steps, horizon) -> int:
-  """Returns the number T of experiments that the policy plans with."""
+  """Returns the number T of experiments that the policy plans with.
+
+  Args:
+    state: state of the study.
+    num_steps: number of experiments that it is shown, and of the next one if it
+      chooses one.
+    horizon: number of experiments that it was trained on.
+  """
   past = sum(one.is_past for one in state.observed)
   planned = past + _limit(state, horizon)
+  if state.settings.experiments is None:
+    planned = min(planned, horizon)
   # More were made than planned: in tens, because each number is compiled.
-  return planned if num_steps < planned else 10 * (num_steps // 10 + 1)
+  return planned if num_steps <= planned else 10 * -(-num_steps // 10)
 
 
 def _limit(state, horizon) -> int:
@@ -514,13 +533,35 @@ def _spread(state, sets, index):
     index += 1
 
 
-def _is_allowed(state, do) -> bool:
-  """Returns whether the space has such an intervention, up to its steps."""
-  variables = state.space.variables
-  return frozenset(do) in state.space.sets and all(
-    variables[name].low <= value <= variables[name].high
-    for name, value in do.items()
-  )
+def _without_violations(state) -> state_lib.State:
+  """Returns a state without the outcomes that violate a constraint.
+
+  A policy knows of sets and domains, not of constraints, and could recommend
+  one of them. They exist where constraints came later.
+  """
+  if not state.space.constraints:
+    return state
+  known = state.copy()
+  for one in state.observed:
+    if frozenset(one.do) in state.space.sets and not state.space.has(one.do):
+      del known.experiments[one.number]
+  return known
+
+
+def _in_domains(state, do) -> dict[str, float]:
+  """Returns an intervention; values a little outside move to the domain.
+
+  Those that were carried out a little outside may be recommended, too.
+  """
+  moved = {}
+  for name, value in do.items():
+    one = state.space.variables.get(name)
+    inside = value if one is None else min(max(value, one.low), one.high)
+    little = one is not None and (
+      abs(inside - value) <= space_lib.SAME * (one.high - one.low)
+    )
+    moved[name] = inside if little else value
+  return moved
 
 
 def _intervention(state, do, size) -> types.Intervention:

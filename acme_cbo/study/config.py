@@ -66,8 +66,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         yaml_nodes.fail(root, f'the key {key} is missing')
   except yaml_nodes.NodeError as error:
     raise errors.UsageError(f'{path}:{error.position}: {error}') from error
-  if isinstance(arguments.get('data'), str):
-    arguments['data'] = path.parent / arguments['data']
+  for key in ('data', 'policy'):
+    if isinstance(arguments.get(key), str):
+      arguments[key] = path.parent / arguments[key]
   return arguments
 
 

@@ -32,8 +32,8 @@ _LENGTH = 0.3
 _AMPLITUDE = 1.5
 _NOISE = 0.7
 _DEVIATION = gp.Parameters(length=1.0, amplitude=1.0, noise=0.75)
-# Ratio of the sizes that rows, points and columns are padded to.
-_FACTOR = 4
+# The model is fitted to the latest of more experiments; its time is cubic.
+_MAX_EXPERIMENTS = 500
 # Distance, in shares of domains, that leaves no correlation: length scales are
 # at most 1e3.
 _APART = 1e6
@@ -86,7 +86,7 @@ class Model:
     settings = state.settings
     column = settings.columns.index(settings.target)
     passive = state.records[:, column]
-    observed = state.observed
+    observed = state.observed[-_MAX_EXPERIMENTS:]
     outcomes = np.array([one.outcome[settings.target] for one in observed])
     basis = passive if len(passive) >= 2 else np.append(passive, outcomes)
     self._location = float(np.mean(basis))
@@ -97,9 +97,9 @@ class Model:
       self.scale = spread or 1.0
     self._passive = passive
     number = len(state.space.variables)
-    self._columns = np.arange(padding.size(number, _FACTOR)) < number
+    self._columns = np.arange(_size(number)) < number
     points = self._points([one.do for one in observed])
-    size = padding.size(len(observed), _FACTOR)
+    size = _size(len(observed))
     self._data = gp.Data(
       gp.Points(*(padding.rows(leaf, size) for leaf in points)),
       padding.rows((outcomes - self._location) / self.scale, size),
@@ -152,7 +152,7 @@ class Model:
       [K] weights of the samples of the hyperparameters, [K, P] expected targets
       and [K, P, P] their covariances, in the target's own units.
     """
-    size = padding.size(len(interventions), _FACTOR)
+    size = _size(len(interventions))
     points = gp.Points(
       *(padding.rows(leaf, size) for leaf in self._points(interventions))
     )
@@ -237,3 +237,9 @@ def _stored(name, trace, sizes) -> dict[str, Any]:
 
 
 _programs: dict[Any, dict[str, Any]] = {}
+
+
+def _size(number: int) -> int:
+  """Returns the number that rows, points or columns are padded to."""
+  # Few sizes where they cost little: each is compiled.
+  return padding.size(number, 4 if number <= 128 else 2)

@@ -122,7 +122,7 @@ def read(
   for k, column in enumerate(columns):
     values[:, k] = column.values
   names = tuple(column.name for column in columns)
-  warnings += _value_warnings(table, names, values, required)
+  warnings += _value_warnings(table, names, values, {*required, *numeric})
   warnings += _record_warnings(table, values, interventions, bool(settable))
   return Records(names, values, interventions, tuple(warnings))
 
@@ -331,13 +331,15 @@ def _decimal_problems(
 
   They may be thousands. So may 1,234 be beside columns with decimal points.
   """
-  if not table.is_text or all(x.decimal_mark == '.' for x in columns):
+  if all(x.decimal_mark == '.' for x in columns):
     return []
   with_mark: dict[str, list[parsing.Column]] = {'.': [], ',': []}
   first: dict[str, int] = {}
   ambiguous = []
   for column in columns:
     mark = column.decimal_mark
+    if isinstance(column.cells, np.ndarray):
+      continue
     rows = [k for k, cell in enumerate(column.cells) if mark in cell]
     if rows:
       with_mark[mark].append(column)
@@ -347,15 +349,22 @@ def _decimal_problems(
   problems = []
   for column in ambiguous:
     other = with_mark[',' if column.decimal_mark == '.' else '.']
+    row = first[column.name]
     if other:
-      row = first[column.name]
       example = other[0].cell(first[other[0].name])
-      problems.append(
-        f'{table.place(row)}, column {parsing.show(column.name)}: '
-        f'{column.cell(row)} may be a number of thousands, since column '
-        f'{parsing.show(other[0].name)} has numbers such as {example}; write '
-        'one decimal mark everywhere, and no marks between thousands'
+      since = (
+        f', since column {parsing.show(other[0].name)} has numbers such as '
+        f'{example}'
       )
+    elif not table.is_text and column.decimal_mark == ',':
+      since = ''  # Its separators say nothing about the commas of numbers.
+    else:
+      continue
+    problems.append(
+      f'{table.place(row)}, column {parsing.show(column.name)}: '
+      f'{column.cell(row)} may be a number of thousands{since}; write one '
+      'decimal mark everywhere, and no marks between thousands'
+    )
   return problems
 
 

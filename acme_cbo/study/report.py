@@ -83,7 +83,7 @@ def render(
 def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
   """Returns the cells of an experiment."""
   others = [x for x in state.settings.columns if x != state.settings.target]
-  values = {**one.do, **one.outcome}
+  values = one.values
   return {
     'number': one.number,
     'status': 'past' if one.is_past else one.status,

@@ -30,6 +30,8 @@ _MAX_DRAWS = 20
 # Share of the sizes of its terms up to which a constraint may be violated, and
 # of a step up to which a value may miss its grid, by rounding.
 _SLACK = 1e-9
+# Distance in shares of the domains below which experiments set the same.
+SAME = 0.02
 # Smallest tolerance of the solver of linear programs.
 _TOLERANCE = 1e-10
 _MAX_SECONDS = 10.0
@@ -223,6 +225,19 @@ class Space:
       frozenset(fixed),
     )
     return None if moved is None else values | moved
+
+  def has(self, do: Mapping[str, float]) -> bool:
+    """Returns whether an intervention is allowed, as far as can be carried out.
+
+    What was set may differ a little from what was asked for.
+
+    Args:
+      do: {variable: value}.
+    """
+    if frozenset(do) not in self.sets:
+      return False
+    allowed = self.nearest(do)
+    return allowed is not None and self.distance(allowed, do) <= SAME
 
   def distance(
     self, do: Mapping[str, float], other: Mapping[str, float]

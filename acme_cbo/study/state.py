@@ -191,6 +191,11 @@ class Experiment:
   reason: str = ''
   events: tuple[int, ...] = ()
 
+  @property
+  def values(self) -> dict[str, float]:
+    """{variable: value} of all that is known: what was set, and observed."""
+    return {**self.do, **self.outcome}
+
 
 class State:
   """State of a study, changed by one event after another.
@@ -209,6 +214,7 @@ class State:
     self.experiments: dict[int, Experiment] = {}
     self.num_events = 0
     self._records: dict[int, np.ndarray] = {}
+    self._target_range: tuple[int, float] = (0, 0.0)
 
   def copy(self) -> State:
     """Returns a state that changes independently of this one."""
@@ -224,6 +230,20 @@ class State:
     if len(tables) == 1:  # Not copied: it may have 100,000 rows.
       return tables[0]
     return np.concatenate([np.zeros((0, len(self.settings.columns))), *tables])
+
+  @property
+  def target_range(self) -> float:
+    """Difference of the largest and the smallest target observed so far."""
+    # Kept, because every number that is printed asks for it.
+    if self._target_range[0] != self.num_events:
+      name = self.settings.target
+      column = self.settings.columns.index(name)
+      values = np.append(
+        self.records[:, column], [one.outcome[name] for one in self.observed]
+      )
+      difference = float(np.ptp(values)) if values.size else 0.0
+      self._target_range = self.num_events, difference
+    return self._target_range[1]
 
   @property
   def num_records(self) -> dict[int, int]:
@@ -357,6 +377,11 @@ class State:
         for name, value in zip(names, row, strict=True)
         if not math.isnan(value)
       }
+      if unknown := [name for name in set_names if name not in outcome]:
+        raise errors.UsageError(
+          f'row {index} of the records sets {unknown[0]!r}, which has no value '
+          f'in it, or is no column of the study: {", ".join(names)}'
+        )
       do = {name: outcome[name] for name in set_names}
       self._check_do(do)
       self._check_outcome(outcome)

@@ -68,7 +68,7 @@ class Study:
     self.warnings: list[str] = []
     self._current = state_lib.State()
     self._adviser: adviser_lib.Adviser | None = None
-    self._model: tuple[int, prediction_lib.Model] | None = None
+    self._model: tuple[Any, prediction_lib.Model] | None = None
 
   @classmethod
   def create(
@@ -138,7 +138,7 @@ class Study:
         'budget': budget,
         'experiments': experiments,
         'seed': seed,
-        'policy': '' if policy is None else os.fspath(policy),
+        'policy': '' if policy is None else os.path.abspath(policy),
       }
     )
     if table is not None:
@@ -221,10 +221,7 @@ class Study:
 
     state = self._append('suggested', decide)
     made = [*state.experiments.values()][-int(number) :]
-    return [
-      self._trial(state, one, other)
-      for one, other in zip(made, others, strict=True)
-    ]
+    return self._trials(state, made, others)
 
   def observe(
     self,
@@ -555,7 +552,7 @@ class Study:
   def pending(self) -> list[advice.Trial]:
     """Returns the trials whose outcome is awaited."""
     state = self.state
-    return [self._trial(state, one) for one in state.pending]
+    return self._trials(state, state.pending, [None] * len(state.pending))
 
   def to_frame(self) -> pd.DataFrame:
     """Returns a row for each experiment: status, what was set, and outcome."""
@@ -567,7 +564,7 @@ class Study:
         one.status,
         one.is_suggested,
         ';'.join(one.do),
-        *({**one.do, **one.outcome}.get(name, np.nan) for name in names),
+        *(one.values.get(name, np.nan) for name in names),
         one.reason,
       ]
       for one in state.experiments.values()
@@ -642,28 +639,45 @@ class Study:
     """Returns the model of the target, fitted to the latest outcomes."""
     if len(state.records) < 2 and not state.observed:
       return None
-    if self._model is None or self._model[0] != state.num_events:
-      self._model = state.num_events, prediction_lib.Model(state)
-    return self._model[1]
+    fitted_to = (
+      [one.events for one in state.observed],
+      state.num_records,
+      state.settings,
+    )
+    if self._model is not None and self._model[0] == fitted_to:
+      return self._model[1]
+    model = prediction_lib.Model(state)
+    self._model = fitted_to, model
+    return model
 
-  def _trial(
+  def _trials(
     self,
     state: state_lib.State,
-    one: state_lib.Experiment,
-    gp_bo: dict[str, float] | None = None,
-  ) -> advice.Trial:
-    model = self._fitted(state)
+    experiments: Sequence[state_lib.Experiment],
+    others: Sequence[dict[str, float] | None],
+  ) -> list[advice.Trial]:
+    """Returns trials; `others` has what `gp_bo` would do instead of each."""
+    if not experiments:
+      return []
     adviser = self._advise(state)
-    causes = adviser.causes(state)
+    causes, warnings = adviser.causes(state), tuple(adviser.warnings(state))
+    return [
+      self._trial(state, one, causes, warnings, other)
+      for one, other in zip(experiments, others, strict=True)
+    ]
+
+  def _trial(self, state, one, causes, warnings, gp_bo) -> advice.Trial:
+    model = self._fitted(state)
+    bools = {k for k, v in state.space.variables.items() if v.is_bool}
     return advice.Trial(
       one.number,
       {
-        name: bool(value) if state.space.variables[name].is_bool else value
+        name: bool(value) if name in bools else value
         for name, value in one.do.items()
       },
       model.predict([one.do])[0] if model else None,
       advice.evidence(state, one.do, causes),
-      tuple(adviser.warnings(state)),
+      warnings,
       gp_bo,
     )
 

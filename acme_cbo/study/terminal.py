@@ -34,7 +34,8 @@ def suggestions(state: state_lib.State, trials: Sequence[advice.Trial]) -> str:
     lines += _wrapped(trial.why)
     if trial.gp_bo is not None:
       lines += _wrapped(
-        f'gp_bo would set {advice.shown(state, trial.gp_bo, " = ")}'
+        'gp_bo, which learns from experiments on the largest sets alone, would '
+        f'set {advice.shown(state, trial.gp_bo, " = ")}'
       )
   for warning in trials[-1].warnings if trials else ():
     lines += _wrapped(

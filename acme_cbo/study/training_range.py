@@ -14,8 +14,9 @@ from acme_cbo.study import state as state_lib
 _MIN_RECORDS = 5
 # Number of values below which a shape says too little.
 _MIN_VALUES = 50
-# Number of records, evenly spread over all, that shapes are read from.
-_MAX_RECORDS = 1000
+# Number of records, evenly spread over all, that shapes are read from: as many
+# as the limits are of.
+_MAX_RECORDS = 100
 # Quantiles of .98, and of .02 of the correlation, over 600 systems of the
 # training prior of the shipped policy with 100 records each; docs/studies.md
 # has the command. They hold for priors like it.
@@ -97,7 +98,7 @@ def record_shape(records: np.ndarray) -> dict[str, float]:
 
 
 def _shapes(state):
-  step = -(-len(state.records) // _MAX_RECORDS) or 1
+  step = max(1, -(-len(state.records) // _MAX_RECORDS))
   shape = record_shape(state.records[::step])
   for name, limit, text in (
     ('skewness', _SKEWNESS, 'skewed records: a mean absolute skewness of'),

@@ -294,6 +294,12 @@ class CellTest(_TestCase):
     self.assertIn(f'{cell!r} may be a number of thousands', error)
     self.assertIn(f"column 'b' has numbers such as {other!r}", error)
 
+  def test_commas_of_a_frame_may_be_of_thousands(self):
+    frame = pd.DataFrame({'a': ['1,234', '999', '2,500'], 'y': [0.5, 0.7, 0.1]})
+    self.assertIn('may be a number of thousands', self.error(frame))
+    frame['a'] = ['1,234', '0,5', '2,5']
+    self.assertEqual(self.read(frame).values[0, 0], 1.234)
+
   @parameterized.parameters('1,234;1;2', '1.234;1;2', '0.123;1,5;2')
   def test_three_decimals_alone_are_decimals(self, line):
     self.assertLess(self.read(f'a;b;y\n{line}\n').values[0, 0], 2)

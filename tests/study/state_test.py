@@ -96,6 +96,18 @@ class SettingsTest(parameterized.TestCase):
     self.assertEqual(state.space.variables['b'].values, (1, 2))
     self.assertEqual(state.space.variables['b'].cost, 5)
 
+  def test_range_of_the_target(self):
+    state = _state()
+    self.assertEqual(state.target_range, 0)
+    for y, expected in ((2.0, 0.0), (5.0, 3.0), (1.0, 4.0)):
+      state.apply(
+        'observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': y}}]}
+      )
+      self.assertEqual(state.target_range, expected)
+    before = state.copy()
+    state.apply('withdrawn', {'experiment': 2})
+    self.assertEqual((state.target_range, before.target_range), (1.0, 4.0))
+
   def test_outcomes_out_of_all_proportion(self):
     state = _state(
       ('observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 2}}]})
@@ -313,7 +325,7 @@ class RecordsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'0': ['y']}, "'y' cannot be set"),
-    ({'1': ['b']}, 'is damaged'),  # Without a value.
+    ({'1': ['b']}, "row 1 of the records sets 'b', which has no value"),
     ({'9': ['a']}, 'is damaged'),
     ({'x': ['a']}, 'is damaged'),
     ({'-1': ['a']}, 'is damaged'),

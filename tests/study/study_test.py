@@ -379,6 +379,36 @@ class StudyTest(parameterized.TestCase):
     for (_, first), (_, second) in itertools.pairwise(sorted(gains)):
       self.assertLessEqual(second, first)
 
+  def test_a_variable_that_is_removed_stays_in_what_is_pending(self):
+    study = self._create()
+    (trial,) = study.suggest(only=['a'])
+    study.change(variables={'a': None})
+    (pending,) = study.pending()
+    self.assertEqual(pending.do, trial.do)
+
+  def test_the_runner_up_is_allowed(self):
+    study = self._create()
+    study.observe(None, {'y': 90.0}, do={'w': 3})
+    study.observe(None, {'y': 1.0}, do={'b': 1})
+    study.observe(None, {'y': 0.0}, do={'b': -1})
+    best: Any = study.recommend()
+    self.assertEqual((best.do, best.runner_up), ({'b': 1}, {'b': -1}))
+
+  def test_records_that_set_what_is_no_column(self):
+    study = self._create()
+    table = _records().assign(z=1.0, intervention_targets='z')
+    with self.assertRaisesRegex(errors.UsageError, "row 0 .* sets 'z'"):
+      study.add_records(table)
+
+  def test_numbers_of_trials_are_not_taken_for_a_counter(self):
+    study = self._create()
+    trials = study.suggest(5)
+    rows = [_experiment(trial.do, self._rng) for trial in trials]
+    table = pd.DataFrame(rows).assign(experiment=range(1, 6))
+    warned = len(study.warnings)
+    self.assertEqual(study.observe_table(table), [1, 2, 3, 4, 5])
+    self.assertEmpty(study.warnings[warned:])
+
   def test_past_experiments_do_not_tell_when_to_stop(self):
     records = _records()
     records['intervention_targets'] = ['b'] * 10 + [''] * 10

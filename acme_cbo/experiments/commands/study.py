@@ -266,9 +266,9 @@ def _amend(location: str, words: Sequence[str]) -> None:
   )
   after = study.state.experiments[number]
   changes = [
-    f'{name} {before.outcome.get(name, "none")} -> {value}'
-    for name, value in after.outcome.items()
-    if before is not None and before.outcome.get(name) != value
+    f'{name} {before.values.get(name, "none")} -> {value}'
+    for name, value in after.values.items()
+    if before is not None and before.values.get(name) != value
   ]
   _print(
     f'stored: experiment {number}, {", ".join(changes) or "as before"}',
