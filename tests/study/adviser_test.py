@@ -82,8 +82,11 @@ def _adviser() -> adviser_lib.Adviser:
   return adviser_lib.Adviser(_best_outcome, _METADATA)
 
 
-def _evidence(state, is_choice=False):
-  return adviser_lib.evidence(state, state.space.sets, [], 100, 40, is_choice)
+def _evidence(state, is_choice=False) -> adviser_lib.Evidence:
+  sets = state.space.sets
+  shown = adviser_lib.evidence(state, sets, [], 100, 40, is_choice)
+  assert shown is not None
+  return shown
 
 
 class EvidenceTest(parameterized.TestCase):
