@@ -84,10 +84,7 @@ def run(
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   # Log lines are for users: no thread names, no source lines.
   logging.get_absl_handler().setFormatter(_Formatter())
-  # A process may be started without a terminal, such as by `2>&-`.
-  for name in ('stdout', 'stderr'):
-    if getattr(sys, name) is None:
-      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
+  _open_missing_streams()
   # What the encoding of a terminal or of a log lacks is escaped.
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
@@ -112,6 +109,24 @@ def run(
       return _parse(argv, passes_on)
 
   app.run(guarded, argv, flags_parser=parse)
+
+
+def _open_missing_streams() -> None:
+  """Opens the null device for standard streams that a process lacks.
+
+  A process may be started without them, such as by `2>&-`. The files that it
+  opens would take their numbers, and its children would lack them, too.
+  """
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      # The lowest number that is free is this one.
+      os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+  for name, number in (('stdout', 1), ('stderr', 2)):
+    if getattr(sys, name) is None:
+      stream = open(number, 'w', encoding='utf-8', closefd=False)  # noqa: SIM115
+      setattr(sys, name, stream)
 
 
 class _Formatter(std_logging.Formatter):

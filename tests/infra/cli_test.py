@@ -141,8 +141,14 @@ class CommandTest(parameterized.TestCase):
 
 
 class OutputTest(LauncherTestCase):
-  def _run(self, main, encoding='utf-8', closed=False):
-    """Runs the source of a main function as a command; returns its output."""
+  def _run(self, main, encoding='utf-8', closed=''):
+    """Runs the source of a main function as a command; returns its output.
+
+    Args:
+      main: the source.
+      encoding: encoding of the terminal.
+      closed: what closes streams in a shell, such as '>&-'.
+    """
     lines = (
       'import os, sys',
       'from acme_cbo.infra import cli, errors',
@@ -151,7 +157,7 @@ class OutputTest(LauncherTestCase):
     )
     return subprocess.run(
       [
-        *('bash', '-c', f'exec "$@" {">&- 2>&-" if closed else ""}', '-'),
+        *('bash', '-c', f'exec "$@" {closed}', '-'),
         *(sys.executable, '-c', '\n'.join(lines)),
       ],
       env={
@@ -170,8 +176,23 @@ class OutputTest(LauncherTestCase):
     self.assertEqual(done.stdout, b'compiling \\u2026\n')
 
   def test_without_a_terminal(self):
-    done = self._run('sys.stdout.flush(); sys.stderr.write("x")', closed=True)
+    done = self._run(
+      'sys.stdout.flush(); sys.stderr.write("x")', closed='>&- 2>&-'
+    )
     self.assertEqual(done.returncode, 0)
+
+  def test_children_have_the_streams_that_a_process_lacks(self):
+    path = self.directory / 'taken'
+    child = 'import os; [os.fstat(k) for k in range(3)]; print(1)'
+    main = (
+      f'code = {child!r}; import subprocess; file = open({str(path)!r}, "w"); '
+      'file.write(str(subprocess.call([sys.executable, "-c", code]))); '
+      'file.write(f" {file.fileno() > 2}")'
+    )
+    for closed in ('<&- >&-', '<&-', '>&- 2>&-', '<&- >&- 2>&-'):
+      done = self._run(main, closed=closed)
+      self.assertEqual(done.returncode, 0, done.stderr)
+      self.assertEqual(path.read_text(), '0 True', closed)
 
   def test_control_characters_are_escaped(self):
     done = self._run('raise errors.UsageError("a\\x1b[2J")')

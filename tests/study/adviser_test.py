@@ -69,7 +69,7 @@ def _best_outcome(max_set_size: int) -> base.PolicyFunctions:
 
   return base.PolicyFunctions(
     lambda problem, rows, number: (problem, []),
-    lambda key, memory: None,
+    lambda key, memory: recommend(memory),
     lambda memory, step, made, outcome: (
       memory[0],
       [*memory[1], (made, outcome)],
