@@ -468,10 +468,12 @@ def _check_means(state, sets, new) -> None:
   settings = state.settings
   limit = settings.experiments
   if limit is not None and len(state.counted) + len(new) >= limit:
-    raise errors.UsageError(
-      f'all {limit} experiments are made or under way; raise the number of '
-      'experiments to go on'
+    rest = (
+      f'only {len(new)} of {limit} experiments are left'
+      if new
+      else (f'all {limit} experiments are made or under way')
     )
+    raise errors.UsageError(f'{rest}; raise the number of experiments to go on')
   left = _left(state, new)
   cheapest = min(map(state.cost, sets))
   if not intervention_sets.is_within_budget(left, cheapest):

@@ -177,6 +177,8 @@ def run(
     item = Item(row['scm'], row['repeat'], row['length'])
     if item not in planned:
       raise ValueError(f'it is of another study, {item}')
+    if planned[item] is not None:
+      raise ValueError(f'there are two of {item}')
     planned[item] = row
     return row
 

@@ -41,6 +41,13 @@ class RunTest(absltest.TestCase):
     with self.assertRaisesRegex(errors.UsageError, 'line 1, .* another study'):
       list(studies.run(2, 0, 1, path))
 
+  def test_a_study_that_is_there_twice(self):
+    path = self._path()
+    line = json.dumps(simulated_studies.row(studies.items(2, 0)[0])) + '\n'
+    path.write_text(2 * line)
+    with self.assertRaisesRegex(errors.UsageError, 'line 2, .* two of'):
+      list(studies.run(2, 0, 1, path))
+
   def test_a_damaged_line(self):
     row = simulated_studies.row(studies.items(2, 0)[0])
     for changes in ({'score': 1}, {'score': []}, {'score': [1]}):
