@@ -215,7 +215,7 @@ def experience(state: state_lib.State, do: Mapping[str, float]) -> str:
       f'number {near.number}, at {shown(state, near.do)}: {target} {result}'
     )
   # A prediction is then little more than the prior.
-  return f'no experiment has set {" and ".join(do)} and nothing else yet'
+  return f'no experiment has set exactly {" and ".join(do)} yet'
 
 
 def shown(
