@@ -183,7 +183,7 @@ def _suggest(location: str, words: Sequence[str]) -> None:
 def _announce_wait() -> None:
   """Says on a terminal that the policy takes a while to start."""
   if sys.stderr.isatty():
-    print('starting the policy (about 15 seconds) …', file=sys.stderr)
+    print('starting the policy (a few seconds) …', file=sys.stderr)
 
 
 def _print_suggestions(study: study_lib.Study) -> None:
