@@ -131,10 +131,7 @@ class Adviser:
     if not candidates or shown is None:
       return None
     functions, memory = self._follow(shown)
-    mask, values = map(np.asarray, functions.recommend(memory))
-    found = {
-      state.settings.columns[j]: float(values[j]) for j in np.flatnonzero(mask)
-    }
+    found = _values_set(state, functions.recommend(memory))
     # The policy computes in float32, which moves the values a little.
     return min(
       candidates, key=lambda one: state.space.distance(one.do, found)
@@ -224,11 +221,7 @@ class Adviser:
     key = jax.random.fold_in(_key(state.settings.seed), index)
     for draw in range(_MAX_DRAWS):
       drawn = key if draw == 0 else jax.random.fold_in(key, draw)
-      mask, values = map(np.asarray, functions.choose(drawn, memory))
-      yield {
-        state.settings.columns[j]: float(values[j])
-        for j in np.flatnonzero(mask)
-      }
+      yield _values_set(state, functions.choose(drawn, memory))
 
   def _evidence(self, state, sets, under_way, is_choice=False):
     horizon = self.metadata['horizon']
@@ -533,6 +526,13 @@ def _spread(state, sets, index):
       if name in names
     }
     index += 1
+
+
+def _values_set(state, intervention) -> dict[str, float]:
+  """Returns an intervention of a policy as {variable: value}."""
+  mask, values = map(np.asarray, intervention)
+  columns = state.settings.columns
+  return {columns[j]: float(values[j]) for j in np.flatnonzero(mask)}
 
 
 def _without_violations(state) -> state_lib.State:

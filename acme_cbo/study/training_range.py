@@ -1,4 +1,4 @@
-"""How a study lies outside of what its policy was trained on."""
+"""Warnings that a study lies outside of what its policy was trained on."""
 
 from collections.abc import Mapping
 from typing import Any
