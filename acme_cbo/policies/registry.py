@@ -155,11 +155,14 @@ def beyond_training(
     has_latent: whether some variables are known to be latent.
 
   Returns:
-    Phrases such as '11 variables (trained on at most 8)'.
+    Phrases such as '60 interventions (trained on at most 40)'.
   """
   scms, horizon = metadata['scms'], metadata['horizon']
   counts = {
-    'variables': (int(np.asarray(problem.exists).sum()), scms['max_variables']),
+    'variables, counting the target and those never set': (
+      int(np.asarray(problem.exists).sum()),
+      scms['max_variables'],
+    ),
     # Older policies lack the metadata of features that were added since; they
     # were trained without them.
     'variables set at a time': (

@@ -86,7 +86,7 @@ def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
   values = one.values
   return {
     'number': one.number,
-    'status': 'past' if one.is_past else one.status,
+    'status': _status(one),
     'cells': [
       (
         advice.value_text(state, name, values[name]) if name in values else '',
@@ -99,6 +99,16 @@ def _row(state: state_lib.State, one: state_lib.Experiment) -> dict[str, Any]:
     else '',
     'reason': one.reason,
   }
+
+
+def _status(one: state_lib.Experiment) -> str:
+  """Returns the status of an experiment, and where it came from."""
+  words = ['past' if one.is_past else one.status]
+  if not (one.is_past or one.is_suggested):
+    words.append('not suggested')
+  if one.is_amended:
+    words.append('amended')
+  return ', '.join(words)
 
 
 def _outcomes(state, model, best) -> figure_lib.Figure:

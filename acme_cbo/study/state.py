@@ -176,6 +176,7 @@ class Experiment:
     is_suggested: whether the study suggested it.
     is_past: whether it came with a table of records; neither the budget nor the
       number of experiments counts it.
+    is_amended: whether it was corrected.
     cost: its cost, at the time when it began.
     reason: why it failed, was abandoned or was withdrawn.
     events: numbers of the events that concern it.
@@ -187,6 +188,7 @@ class Experiment:
   outcome: Mapping[str, float] = dataclasses.field(default_factory=dict)
   is_suggested: bool = False
   is_past: bool = False
+  is_amended: bool = False
   cost: float = 0.0
   reason: str = ''
   events: tuple[int, ...] = ()
@@ -479,6 +481,7 @@ class State:
       experiment,
       do=self._carried_out(asked, outcome),
       outcome=outcome,
+      is_amended=True,
       reason=str(reason),
     )
 

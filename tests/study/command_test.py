@@ -119,6 +119,7 @@ class CommandTest(absltest.TestCase):
     self.assertIn('184 records, 16 past experiments', status)
     self.assertIn('3 outcomes, 0 pending, 0 failed', ' '.join(status.split()))
     self.assertIn('<svg', report.read_text())
+    self.assertIn('>observed, not suggested, amended<', report.read_text())
     # Nothing is loaded from elsewhere.
     self.assertNotRegex(report.read_text(), r'\b(src|href)="(?!#|data:)')
     self.assertLen(table.read_text().splitlines(), 20)
