@@ -128,6 +128,7 @@ class _Stored:
             self._trace, flat, problem, observations, num_interventions
           ),
           lambda: None,
+          compilation.quick_options(few_runs=True),
         )
       )
     return self._compiled[key]

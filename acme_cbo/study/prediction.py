@@ -231,7 +231,7 @@ def _stored(name, trace, sizes) -> dict[str, Any]:
       jax.local_devices()[:1],
       trace,
       lambda: None,
-      compilation.quick_options(),
+      compilation.quick_options(few_runs=True),
     )
   return _programs[key]
 
