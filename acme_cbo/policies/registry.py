@@ -159,7 +159,7 @@ def beyond_training(
   """
   scms, horizon = metadata['scms'], metadata['horizon']
   counts = {
-    'variables, counting the target and those never set': (
+    'variables with the target and those never set': (
       int(np.asarray(problem.exists).sum()),
       scms['max_variables'],
     ),

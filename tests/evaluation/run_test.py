@@ -181,10 +181,12 @@ class InProcessTest(parameterized.TestCase):
         policies={'grpo': policy},
       )
     expected = [
-      'grpo on chain: used outside its training distribution: 3 variables '
-      '(trained on at most 2), 3 interventions (trained on at most 2)',
-      'grpo on fresh: used outside its training distribution: 3 variables '
-      '(trained on at most 2), 3 interventions (trained on at most 2)',
+      'grpo on chain: used outside its training distribution: 3 variables with '
+      'the target and those never set (trained on at most 2), 3 interventions '
+      '(trained on at most 2)',
+      'grpo on fresh: used outside its training distribution: 3 variables with '
+      'the target and those never set (trained on at most 2), 3 interventions '
+      '(trained on at most 2)',
     ]
     self.assertEqual(summary['warnings'], expected)
     self.assertEqual([x.getMessage() for x in logged.records], expected)

@@ -95,7 +95,7 @@ class BeyondTrainingTest(parameterized.TestCase):
     self.assertEqual(
       registry.beyond_training(_METADATA, scm.problem, 20, 10),
       [
-        '5 variables, counting the target and those never set '
+        '5 variables with the target and those never set '
         '(trained on at most 3)',
         '2 variables set at a time (trained on at most 1)',
       ],
