@@ -747,8 +747,10 @@ def _receive_welcome(
 ) -> dict[str, Any]:
   """Returns the message of process 0 that all processes have joined."""
   name = f'process 0 at {addresses.to_text(spec.host, spec.port)}'
+  # Process 0 stops waiting first, and says who is missing.
+  deadline = time.monotonic() + spec.join_seconds + _CAUSE_SECONDS
   try:
-    welcome = peer.receive_first(time.monotonic() + spec.join_seconds)
+    welcome = peer.receive_first(deadline)
   except OSError as error:
     raise errors.PeerError(f'{name} {error}') from error
   if 'lost' in welcome:
