@@ -48,13 +48,14 @@ def compiled(
       [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)],
     )
 
+  # Programs that are kept on disk are for the few decisions of a study.
+  compiler_options = compilation.quick_options(few_runs=settings is not None)
+
   def program(name, **options):
     def called(flat, *args):
       return getattr(make(unravel(flat)), name)(*args)
 
-    return jax.jit(
-      called, compiler_options=compilation.quick_options(), **options
-    )
+    return jax.jit(called, compiler_options=compiler_options, **options)
 
   programs = _Programs(
     program('init', static_argnums=3),
@@ -128,7 +129,6 @@ class _Stored:
             self._trace, flat, problem, observations, num_interventions
           ),
           lambda: None,
-          compilation.quick_options(few_runs=True),
         )
       )
     return self._compiled[key]
