@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy import special
 
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
@@ -21,6 +23,11 @@ from acme_cbo.scms import interventions
 
 # Deviations of the difference of two equal outcomes that are unlikely.
 _UNLIKELY = 2.0
+# Quantile of the distribution of chi squared that bounds the noise of
+# replicates from above.
+_LOW_QUANTILE = 0.05
+# Times in an episode at which the best outcome may be replicated.
+_NUM_CHECKS = 4
 
 
 class State(NamedTuple):
@@ -69,6 +76,11 @@ class History(NamedTuple):
   interventions: types.Intervention
   outcomes: jax.Array
   length: jax.Array
+
+  @property
+  def made(self) -> jax.Array:
+    """Whether each of the interventions was made: [T] bool."""
+    return jnp.arange(self.outcomes.size) < self.length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +183,10 @@ class NetworkPolicy:
     """Returns the intervention of the best predicted outcome among those made.
 
     An intervention does not count if the problem does not allow it, or if its
-    observed outcome was so much worse than the best one that noise is unlikely
-    to explain the difference. Where none counts, such as before the first one,
-    the most probable decision is returned.
+    observed outcome was so much worse than another one that the noise of that
+    is unlikely to explain the difference, see `_noise`: where replicates agree,
+    the best outcome is recommended. Where none counts, such as before the first
+    one, the most probable decision is returned.
 
     Args:
       state: state of the episode after its latest row.
@@ -195,14 +208,76 @@ class NetworkPolicy:
     predicted = jax.vmap(self.network.predict, (None, None, None, None, 0))(
       self.params, problem, self.prefix, state.encoding, partials
     )
-    made = jnp.arange(history.outcomes.size) < history.length
-    made &= self._allows(history.interventions)
-    least = jnp.max(history.outcomes, where=made, initial=-jnp.inf)
-    # The target's deviation in the records is no less than that of its noise.
-    least -= _UNLIKELY * jnp.sqrt(2 / problem.samples)
+    made = history.made & self._allows(history.interventions)
+    at_least = history.outcomes - _UNLIKELY * jnp.sqrt(2) * self._noise(history)
+    least = jnp.max(at_least, where=made, initial=-jnp.inf)
     eligible = jnp.append(made & (history.outcomes >= least), ~made.any())
     best = jnp.argmax(jnp.where(eligible, predicted, -jnp.inf))
     return jax.tree.map(lambda leaf: leaf[best], candidates)
+
+  def replicate(
+    self, state: State, history: History
+  ) -> tuple[jax.Array, types.Intervention]:
+    """Returns whether to replicate the best outcome, and its intervention.
+
+    It is time at each quarter of the episode, if the set of variables has no
+    replicates yet, and two interventions were made to choose from. Replicates
+    tell `recommend` the noise, which the network does not know.
+
+    Args:
+      state: state of the episode after its latest row.
+      history: interventions of the episode, with their outcomes.
+    """
+    made = history.made & self._allows(history.interventions)
+    best = jnp.argmax(jnp.where(made, history.outcomes, -jnp.inf))
+    intervention = jax.tree.map(lambda leaf: leaf[best], history.interventions)
+    sets = intervention_sets.affordable(self.problem, state.spent)
+    is_affordable = (intervention.mask == sets).all(-1).any()
+    number, _ = self._replicates(history)
+    quarter = jnp.ceil(self.num_interventions / _NUM_CHECKS)
+    is_time = (history.length % quarter == 0) & (history.length > 1)
+    is_new = made[best] & (number[best] == 0)
+    return is_time & is_affordable & is_new, intervention
+
+  def _noise(self, history: History) -> jax.Array:
+    """Returns an upper bound of the noise of each outcome: [T] deviations.
+
+    It is that of the replicates on the same variables; and no more than the
+    target's deviation in the records, to which its noise contributes.
+    """
+    number, squares = self._replicates(history)
+    quantiles = 2 * special.gammaincinv(
+      np.arange(1, history.outcomes.size + 1) / 2, _LOW_QUANTILE
+    )
+    bound = jnp.sqrt(squares / jnp.asarray(quantiles, jnp.float32)[number - 1])
+    of_records = jax.lax.rsqrt(self.problem.samples)
+    return jnp.where(number > 0, jnp.minimum(bound, of_records), of_records)
+
+  def _replicates(self, history: History) -> tuple[jax.Array, jax.Array]:
+    """Counts the replicates among interventions on the same variables.
+
+    Args:
+      history: interventions of the episode, with their outcomes.
+
+    Returns:
+      [T] degrees of freedom and [T] sums of squares, within replicates, of all
+      interventions on the variables of each.
+    """
+    mask, values = history.interventions
+    made = history.made
+    same_set = (mask[:, None] == mask).all(-1) & made[:, None] & made
+    is_near = abs(values[:, None] - values) <= self._rounding
+    same = same_set & (is_near | ~mask).all(-1)
+    number = jnp.maximum(same.sum(-1), 1)
+    differences = history.outcomes[:, None] - history.outcomes
+    # Summed over the replicates of a point, these are its degrees of freedom
+    # and its sum of squares.
+    freedom = 1 - 1 / number
+    squares = jnp.sum(differences**2, -1, where=same) / (2 * number)
+    return (
+      jnp.round(same_set @ freedom).astype(jnp.int32),
+      same_set @ squares,
+    )
 
   def empty_history(self) -> History:
     """Returns the history of an episode without interventions.
@@ -243,11 +318,15 @@ class NetworkPolicy:
     """Returns whether the problem allows each of T interventions: [T] bool."""
     problem = self.problem
     is_set = (made.mask[:, None] == problem.sets).all(-1).any(-1)
-    rounding = 1e-4 * (problem.high - problem.low)
-    is_inside = (made.values >= problem.low - rounding) & (
-      made.values <= problem.high + rounding
+    is_inside = (made.values >= problem.low - self._rounding) & (
+      made.values <= problem.high + self._rounding
     )
     return is_set & (is_inside | ~made.mask).all(-1)
+
+  @property
+  def _rounding(self) -> jax.Array:
+    """Differences of values that are the same but for rounding: [D]."""
+    return 1e-4 * (self.problem.high - self.problem.low)
 
   def _decide(self, keys, state, sets, pick) -> Choice:
     decision, log_prob_variable, log_prob_cell = action_distribution.decide(

@@ -179,6 +179,7 @@ class Policy:
           ('learned',),
           max_set_size,
           action_distribution.sample,
+          replicates=True,
         ),
         saved.params,
         [vars(saved.architecture), max_set_size],

@@ -29,6 +29,7 @@ def trained(
   kinds: Sequence[str],
   max_set_size: int,
   pick: Callable[..., Any],
+  replicates: bool = False,
 ) -> base.PolicyFunctions:
   """Returns the policy of a trained network.
 
@@ -40,6 +41,8 @@ def trained(
     pick: `action_distribution.sample` to draw decisions as in training, so that
       different ones are made, `action_distribution.mode` for the most probable
       ones.
+    replicates: whether the policy sometimes repeats the intervention of the
+      best outcome instead, see `NetworkPolicy.replicate`. Training does not.
   """
   followed = {kind: beliefs.FACTORIES[kind]() for kind in kinds}
 
@@ -70,7 +73,14 @@ def trained(
 
   def choose(key, memory):
     keys = jax.random.split(key, max_set_size)
-    return core_of(memory).choose(keys, memory.state, pick).intervention
+    acting = core_of(memory)
+    chosen = acting.choose(keys, memory.state, pick).intervention
+    if not replicates:
+      return chosen
+    is_due, best = acting.replicate(memory.state, memory.history)
+    return jax.tree.map(
+      lambda again, new: jnp.where(is_due, again, new), best, chosen
+    )
 
   def observe(memory, step, intervention, outcome):
     acting = core_of(memory)

@@ -174,6 +174,8 @@ def evidence(
   """
   target = state.settings.target
   sentences = [experience(state, do)]
+  if _replicates(state, do):
+    sentences.append(f'a replicate tells how much {target} varies')
   for name in do:
     parts = []
     if name in causes:
@@ -195,20 +197,14 @@ def experience(state: state_lib.State, do: Mapping[str, float]) -> str:
   """
   target = state.settings.target
   setting = shown(state, do)
-  same_set = [one for one in state.observed if one.do.keys() == do.keys()]
-  distances = [state.space.distance(one.do, do) for one in same_set]
-  repeated = [
-    one
-    for one, far in zip(same_set, distances, strict=True)
-    if far <= space_lib.SAME
-  ]
-  if repeated:
-    outcomes = [target_text(state, one.outcome[target]) for one in repeated]
+  if replicates := _replicates(state, do):
+    outcomes = [target_text(state, one.outcome[target]) for one in replicates]
     times = {1: 'once', 2: 'twice'}.get(len(outcomes), f'{len(outcomes)} times')
     listed = errors.format_list(outcomes, _MAX_OUTCOMES, 'more', ', ')
     return f'about {setting} was set {times}: {target} {listed}'
+  same_set = [one for one in state.observed if one.do.keys() == do.keys()]
   if same_set:
-    near = same_set[int(np.argmin(distances))]
+    near = min(same_set, key=lambda one: state.space.distance(one.do, do))
     result = target_text(state, near.outcome[target])
     return (
       f'the nearest of {len(same_set)} experiments on the same variables is '
@@ -216,6 +212,16 @@ def experience(state: state_lib.State, do: Mapping[str, float]) -> str:
     )
   # A prediction is then little more than the prior.
   return f'no experiment has set exactly {" and ".join(do)} yet'
+
+
+def _replicates(state, do) -> list[state_lib.Experiment]:
+  """Returns the experiments of an intervention, or of nearly the same."""
+  return [
+    one
+    for one in state.observed
+    if one.do.keys() == do.keys()
+    and state.space.distance(one.do, do) <= space_lib.SAME
+  ]
 
 
 def shown(

@@ -1,8 +1,8 @@
 """Suggestions of a trained policy, or of another method, for a study.
 
 The method proposes. A proposal that the space does not allow moves to the
-nearest intervention that it does allow; one that is under way already, or close
-to one that failed, is drawn anew.
+nearest intervention that it does allow; one that is under way already, was just
+abandoned, or is close to one that failed, is drawn anew.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Adviser:
 
     Those that are pending count as experiments whose outcome is the median of
     all that was observed, a constant liar (Ginsbourger, Le Riche and Carraro,
-    "Kriging Is Well-Suited to Parallelize Optimization", 2010, section 4).
+    "Kriging Is Well-Suited to Parallelize Optimization", 2010, section 4). So
+    do those that failed or were abandoned, until the next outcome.
 
     Args:
       state: state of the study.
@@ -109,16 +110,19 @@ class Adviser:
     """
     fixed = {} if fixed is None else dict(fixed)
     sets = _restricted(state.space, only, fixed)
-    under_way = [dict(one.do) for one in state.pending]
+    pending = [dict(one.do) for one in state.pending]
+    given_up = _given_up(state)
+    new: list[dict[str, float]] = []
     for index in range(len(state.experiments), len(state.experiments) + number):
-      new = under_way[len(state.pending) :]
       _check_means(state, sets, new)
       draws = itertools.chain(
-        self._draws(state, sets, under_way, index),
+        self._draws(state, sets, [*pending, *given_up, *new], index),
         _spread(state, sets, index),
       )
-      under_way.append(_first_new(state, draws, under_way, fixed))
-    return under_way[len(state.pending) :]
+      left = _left(state, new)
+      under_way = [*pending, *new]
+      new.append(_first_new(state, draws, left, under_way, given_up, fixed))
+    return new
 
   def recommend(self, state: state_lib.State) -> int | None:
     """Returns the number of the experiment that the policy holds to be best.
@@ -484,13 +488,24 @@ def _left(state, new) -> float:
   return state.settings.budget - spent
 
 
-def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
-  """Returns the first proposal that is allowed, new, and not near a failure.
+def _given_up(state) -> list[dict[str, float]]:
+  """Returns what failed or was abandoned since the last outcome."""
+  last = max((one.number for one in state.observed), default=0)
+  return [
+    dict(one.do)
+    for one in state.experiments.values()
+    if one.status in ('failed', 'abandoned') and one.number > last
+  ]
 
-  One near a failure is returned if there is no other.
+
+def _first_new(
+  state, draws, left, under_way, given_up, fixed
+) -> dict[str, float]:
+  """Returns the first proposal that is allowed, and new.
+
+  One that is near a failure, or was given up, is returned if there is no other.
   """
-  left = _left(state, under_way[len(state.pending) :])
-  near_failure = None
+  last_resort = None
   for draw in draws:
     do = state.space.nearest({**draw, **fixed}, fixed)
     if (
@@ -499,17 +514,24 @@ def _first_new(state, draws, under_way, fixed) -> dict[str, float]:
       or not intervention_sets.is_within_budget(left, state.cost(do))
     ):
       continue
-    if any(state.space.distance(do, other) < _SAME for other in under_way):
+    if _is_near(state, do, under_way, _SAME):
       continue
-    if all(state.space.distance(do, one.do) >= _NEAR for one in state.failed):
+    if not (
+      _is_near(state, do, [one.do for one in state.failed], _NEAR)
+      or _is_near(state, do, given_up, _SAME)
+    ):
       return do
-    near_failure = near_failure or do
-  if near_failure is None:
+    last_resort = last_resort or do
+  if last_resort is None:
     raise errors.UsageError(
       f'nothing new to suggest: {2 * _MAX_DRAWS} proposals were under way '
       'already, or violated a constraint; report outcomes, or widen the domains'
     )
-  return near_failure
+  return last_resort
+
+
+def _is_near(state, do, others, distance) -> bool:
+  return any(state.space.distance(do, other) < distance for other in others)
 
 
 def _spread(state, sets, index):

@@ -379,7 +379,7 @@ class TrainedTest(PoliciesTestCase):
     self.assert_does(policy.choose(_KEY, memory), {})
     self.assert_does(policy.recommend(memory), both)
 
-  def _liking_the_first_quarter(self, samples):
+  def _liking_the_first_quarter(self, samples, **options):
     """Draws either half of the domain of variable 1, [-2, 4].
 
     Of what is chosen it predicts the more the nearer it is to -0.5. The most
@@ -392,10 +392,30 @@ class TrainedTest(PoliciesTestCase):
       return logits, -jnp.abs(partial.fractions[1] - 0.25)
 
     policy = trained.trained(
-      self._network(head, []), None, (), 1, action_distribution.sample
+      self._network(head, []),
+      None,
+      (),
+      1,
+      action_distribution.sample,
+      **options,
     )
     problem = _problem()._replace(samples=jnp.float32(samples))
     return policy, policy.init(problem, _ROWS, 8)
+
+  def _made(self, policy, memory, outcomes):
+    """Returns the memory after (place in the domain, outcome) of variable 1.
+
+    Outcomes are in deviations of the records.
+    """
+    problem = memory.problem
+    deviation = np.asarray(_ROWS).std(0)[np.asarray(problem.target)].item()
+    for step, (place, outcome) in enumerate(outcomes):
+      chosen = interventions.intervene_on(
+        problem, jnp.int32(1), jnp.float32(place)
+      )
+      signed = _outcome(float(problem.goal) * outcome * deviation)
+      memory = policy.observe(memory, step, chosen, signed)
+    return memory
 
   def test_recommends_what_it_predicts_to_be_best_of_what_it_did(self):
     policy, memory = self._liking_the_first_quarter(1.0)
@@ -409,6 +429,10 @@ class TrainedTest(PoliciesTestCase):
       self.assert_sets(policy.recommend(memory), 1, best)
     self.assertGreater(np.ptp(done), 1.0)
 
+  def assert_recommends(self, policy, memory, place):
+    value = float(policy.recommend(memory).values[1])
+    self.assertAlmostEqual(value, -2 + 6 * place, delta=1e-5)
+
   @parameterized.parameters(
     # Two deviations of a difference are 2.83 of the records.
     (1.0, 2.7, False),
@@ -420,19 +444,55 @@ class TrainedTest(PoliciesTestCase):
     self, samples, worse, is_out
   ):
     policy, memory = self._liking_the_first_quarter(samples)
+    memory = self._made(policy, memory, [(0.25, 0.0), (0.9, worse)])
+    self.assert_recommends(policy, memory, 0.9 if is_out else 0.25)
+
+  @parameterized.parameters(
+    # 0.25 is liked; 0.9 was better.
+    (([0.25, 0.0], [0.9, 0.5]), 0.25),
+    (([0.25, 0.0], [0.9, 0.5], [0.9, 0.5]), 0.9),
+    # The noise is that of all outcomes on the same variables.
+    (([0.25, 0.0], [0.25, 0.0], [0.9, 0.5]), 0.9),
+    (([0.5, -0.1], [0.5, -0.1], [0.25, 0.0], [0.9, 0.5]), 0.9),
+    # Of one pair, the noise is at most 11 times the difference, with 95 %.
+    (([0.25, 0.0], [0.9, 0.5], [0.9, 0.485]), 0.9),
+    (([0.25, 0.0], [0.9, 0.5], [0.9, 0.48]), 0.25),
+    # Of three outcomes, it is at most 4.4 times their deviation.
+    (([0.25, 0.0], [0.9, 0.5], [0.9, 0.461], [0.9, 0.422]), 0.9),
+    (([0.25, 0.0], [0.9, 0.5], [0.9, 0.459], [0.9, 0.418]), 0.25),
+  )
+  def test_replicates_bound_the_noise(self, outcomes, place):
+    policy, memory = self._liking_the_first_quarter(1.0)
+    memory = self._made(policy, memory, outcomes)
+    self.assert_recommends(policy, memory, place)
+
+  @parameterized.parameters(
+    # 8 are planned: it is time after 2, 4 and 6.
+    ([0.3, 0.6], True),
+    ([0.3, 0.6, 0.4], False),
+    ([0.3, 0.6, 0.4, 0.5], True),
+    ([0.3, 0.6, 0.3, 0.5], False),
+  )
+  def test_replicates_the_best_outcome(self, places, is_repeated):
+    policy, memory = self._liking_the_first_quarter(1.0, replicates=True)
+    outcomes = [(place, -abs(place - 0.6)) for place in places]
+    memory = self._made(policy, memory, outcomes)
+    value = float(policy.choose(_KEY, memory).values[1])
+    self.assertEqual(np.isclose(value, -2 + 6 * 0.6, atol=1e-5), is_repeated)
+
+  def test_replicates_nothing_that_is_not_allowed(self):
+    policy, memory = self._liking_the_first_quarter(1.0, replicates=True)
+    memory = self._made(policy, memory, [(0.3, 0.0), (0.6, 1.0)])
     problem = memory.problem
-    target = np.asarray(problem.target)
-    deviation = np.asarray(_ROWS).std(0)[target].item()
-    liked, other = (
-      interventions.intervene_on(problem, jnp.int32(1), jnp.float32(place))
-      for place in (0.25, 0.9)
-    )
-    size = worse * deviation
-    for step, (chosen, outcome) in enumerate(((liked, 0.0), (other, size))):
-      signed = _outcome(float(problem.goal) * outcome)
-      memory = policy.observe(memory, step, chosen, signed)
-    chosen = other if is_out else liked
-    self.assert_sets(policy.recommend(memory), 1, float(chosen.values[1]))
+    for changes in (
+      {'sets': problem.sets & ~(jnp.arange(5) == 1)},
+      {'cost': jnp.full(5, 9.0), 'budget': jnp.float32(10.0)},
+      {'high': jnp.full(5, 1.5)},
+    ):
+      other = memory._replace(problem=problem._replace(**changes))
+      with self.subTest(str([*changes])):
+        value = float(policy.choose(_KEY, other).values[1])
+        self.assertNotAlmostEqual(value, 1.6, delta=1e-4)
 
 
 class ScoresTest(parameterized.TestCase):

@@ -233,6 +233,45 @@ class StudyTest(parameterized.TestCase):
     self.assertIsNotNone(trial.prediction)
     self.assertIsNotNone(study.recommend())
 
+  def _observe_without_noise(self, study, trial):
+    y = -((trial.do.get('a', 0.3) - 0.7) ** 2) - trial.do.get('b', 0.0) ** 2
+    study.observe(trial, {'y': y})
+
+  def test_a_target_without_noise(self):
+    study = self._create(experiments=12)
+    outcomes = []
+    for number in range(12):
+      (trial,) = study.suggest()
+      before = [one for one in study.state.observed if one.do == trial.do]
+      is_best = [max(outcomes) == one.outcome['y'] for one in before]
+      if number == 3:
+        # A quarter of the way, the best outcome is replicated.
+        self.assertEqual(is_best, [True])
+        self.assertIn('a replicate tells how much y varies', trial.why)
+      self._observe_without_noise(study, trial)
+      outcomes.append(study.state.observed[-1].outcome['y'])
+    best = study.recommend()
+    assert best is not None
+    # Of variables that have no replicates, it cannot know.
+    same_set = [
+      one.outcome['y']
+      for one in study.state.observed
+      if one.do.keys() == best.do.keys()
+    ]
+    self.assertEqual(
+      study.state.experiments[best.number].outcome['y'], max(same_set)
+    )
+
+  @parameterized.parameters('abandon', 'fail')
+  def test_what_was_given_up_is_not_suggested_again(self, give_up):
+    study = self._create(experiments=12)
+    for _ in range(3):
+      self._observe_without_noise(study, *study.suggest())
+    (replicate,) = study.suggest()
+    getattr(study, give_up)(replicate)
+    (other,) = study.suggest()
+    self.assertGreater(study.state.space.distance(other.do, replicate.do), 0.01)
+
   def test_many_records(self):
     study = self._create(data=_records(2_000))
     self.assertLen(study.state.records, 2_000)
