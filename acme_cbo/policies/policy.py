@@ -17,7 +17,6 @@ from acme_cbo import types
 from acme_cbo.environments import environment
 from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
-from acme_cbo.networks import action_distribution
 from acme_cbo.policies import base
 from acme_cbo.policies import host_policy
 from acme_cbo.policies import saving
@@ -173,14 +172,7 @@ class Policy:
     if max_set_size not in self._functions:
       saved = self._saved
       self._functions[max_set_size] = host_policy.compiled(
-        lambda params: trained.trained(
-          saved.network,
-          params,
-          ('learned',),
-          max_set_size,
-          action_distribution.sample,
-          replicates=True,
-        ),
+        lambda params: trained.deployed(saved.network, params, max_set_size),
         saved.params,
         [vars(saved.architecture), max_set_size],
       )(saved.params)

@@ -13,7 +13,6 @@ import numpy as np
 from acme_cbo import types
 from acme_cbo.beliefs import exact_posterior
 from acme_cbo.infra import errors
-from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base as policies_base
 from acme_cbo.policies import heuristics
@@ -113,9 +112,7 @@ def _heuristic(
 
 def _trained(network: networks_base.Network, params: Any) -> TracedMethod:
   def make(max_set_size, params):
-    return trained_lib.trained(
-      network, params, ('learned',), max_set_size, action_distribution.sample
-    )
+    return trained_lib.deployed(network, params, max_set_size)
 
   return TracedMethod(make, params, network, _unsupported_reason(network))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base
 from acme_cbo.policies import network_policy
@@ -21,6 +22,26 @@ class _Memory(NamedTuple):
   num_interventions: jax.Array
   state: network_policy.State
   history: network_policy.History
+
+
+def deployed(
+  network: networks_base.Network, params: Any, max_set_size: int
+) -> base.PolicyFunctions:
+  """Returns the policy of a trained network as users ask it.
+
+  Args:
+    network: functions of the network.
+    params: parameters of the network.
+    max_set_size: Z, number of variables that one intervention sets at most.
+  """
+  return trained(
+    network,
+    params,
+    ('learned',),
+    max_set_size,
+    action_distribution.sample,
+    replicates=True,
+  )
 
 
 def trained(
@@ -42,7 +63,7 @@ def trained(
       different ones are made, `action_distribution.mode` for the most probable
       ones.
     replicates: whether the policy sometimes repeats the intervention of the
-      best outcome instead, see `NetworkPolicy.replicate`. Training does not.
+      best outcome instead, see `NetworkPolicy.replicate`.
   """
   followed = {kind: beliefs.FACTORIES[kind]() for kind in kinds}
 
