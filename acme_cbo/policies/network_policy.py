@@ -23,9 +23,9 @@ from acme_cbo.scms import interventions
 
 # Deviations of the difference of two equal outcomes that are unlikely.
 _UNLIKELY = 2.0
-# Quantile of the distribution of chi squared that bounds the noise of
-# replicates from above.
-_LOW_QUANTILE = 0.05
+# Quantile of chi squared that bounds the noise of replicates from above. With
+# .05, outcomes that agree by chance cost more than replicates gain.
+_LOW_QUANTILE = 0.01
 # Times in an episode at which the best outcome may be replicated.
 _NUM_CHECKS = 4
 
