@@ -108,6 +108,7 @@ class CommandTest(absltest.TestCase):
       ['recommend', study, '--json'],
       ['status', study],
       ['report', study, f'--out={report}'],
+      ['report', study, f'--out={report}'],  # Replaces the older one.
       ['export', study, f'--out={export}'],
       ['export', study, f'--out={table}'],
       ['import', again, f'--data={export}'],
@@ -138,6 +139,8 @@ class CommandTest(absltest.TestCase):
 
   def test_mistakes_are_told_in_a_line(self):
     before = self._study.read_bytes()
+    page = self._directory / 'page.html'
+    page.write_text('<!doctype html>')
     cases = {
       ('sugest', self._study): "no action 'sugest'; did you mean suggest?",
       ('suggest',): 'name the file of the study',
@@ -151,6 +154,7 @@ class CommandTest(absltest.TestCase):
       ('observe', self._study, 17): 'give one or more NAME=VALUE',
       ('create', 'new.study', '--target=psa'): 'a new study needs --set',
       ('report', self._study, '--out=a.pdf'): '--out=FILE.html',
+      ('report', self._study, f'--out={page}'): 'exists; name a new file',
       ('status', self._directory / 'none'): 'cannot be read',
     }
     for output, message in zip(

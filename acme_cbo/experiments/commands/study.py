@@ -50,12 +50,17 @@ from absl import flags
 
 from acme_cbo.infra import cli
 from acme_cbo.infra import errors
+from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
 from acme_cbo.infra import run_directory
 
 if TYPE_CHECKING:  # Imported late: --help and mistyped flags answer at once.
   from acme_cbo.study import advice
   from acme_cbo.study import study as study_lib
+
+# Reports have this line, so that a new one replaces no other page.
+_REPORT_MARK = b'<meta name="generator" content="acme_cbo study">'
+_MAX_REPORT_BYTES = 10**8
 
 _CONFIG = flags.DEFINE_string(
   'config', None, 'YAML file with the arguments of a new study.'
@@ -360,21 +365,28 @@ def _export(location: str, words: Sequence[str]) -> None:
   print(f'wrote {path}')
 
 
-def _new_file(out: str) -> pathlib.Path:
-  """Returns the path of --out; raises unless it can be created."""
+def _new_file(out: str, replaces: bytes | None = None) -> pathlib.Path:
+  """Returns the path of --out; raises unless it can be created.
+
+  Args:
+    out: value of the flag.
+    replaces: text of an older file that may be replaced.
+  """
   path = pathlib.Path(out)
   if not path.parent.is_dir():
     raise errors.UsageError(f'--out={out}: there is no directory {path.parent}')
-  if path.exists():
-    raise errors.UsageError(f'--out={out} exists; name a new file')
-  return path
+  if not path.exists():
+    return path
+  if replaces and replaces in files.read_bytes(path, _MAX_REPORT_BYTES):
+    return path
+  raise errors.UsageError(f'--out={out} exists; name a new file')
 
 
 def _report(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   if _OUT.value is None or not _OUT.value.endswith('.html'):
     raise errors.UsageError('name the file to write, --out=FILE.html')
-  path = _new_file(_OUT.value)
+  path = _new_file(_OUT.value, replaces=_REPORT_MARK)
   study = _open(location)
   _announce_wait()
   study.report(path)
