@@ -282,12 +282,7 @@ class _Player:
   def _suggest(self, key, study):
     del key
     with jax.enable_x64(False):
-      try:
-        (self._trial,) = study.suggest()
-      except errors.UsageError as error:
-        if 'budget' not in str(error):
-          raise
-        return interventions.no_intervention(len(study.settings.columns))
+      (self._trial,) = study.suggest()
     return interventions.from_names(self._trial.do, study.settings.columns)
 
   def _observe(self, study, step, intervention, outcome):
