@@ -23,7 +23,6 @@ import pandas as pd
 
 from acme_cbo import types
 from acme_cbo.evaluation import episodes
-from acme_cbo.infra import errors
 from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
 from acme_cbo.policies import base
