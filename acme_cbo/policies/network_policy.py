@@ -23,11 +23,11 @@ from acme_cbo.scms import interventions
 
 # Deviations of the difference of two equal outcomes that are unlikely.
 _UNLIKELY = 2.0
-# Quantile of chi squared that bounds the noise of replicates from above. With
-# .05, outcomes that agree by chance cost more than replicates gain.
+# Quantile of chi squared that bounds the noise of replicates from above. A
+# larger one, of .05, believes more outcomes that agree by chance.
 _LOW_QUANTILE = 0.01
-# Times in an episode at which the best outcome may be replicated.
-_NUM_CHECKS = 4
+# Parts of an episode, between which the best outcome may be replicated.
+_NUM_PARTS = 4
 
 
 class State(NamedTuple):
@@ -220,7 +220,7 @@ class NetworkPolicy:
   ) -> tuple[jax.Array, types.Intervention]:
     """Returns whether to replicate the best outcome, and its intervention.
 
-    It is time at each quarter of the episode, if the set of variables has no
+    It is time after each quarter of the episode, if the set of variables has no
     replicates yet, and two interventions were made to choose from. Replicates
     tell `recommend` the noise, which the network does not know.
 
@@ -234,7 +234,7 @@ class NetworkPolicy:
     sets = intervention_sets.affordable(self.problem, state.spent)
     is_affordable = (intervention.mask == sets).all(-1).any()
     number, _ = self._replicates(history)
-    quarter = jnp.ceil(self.num_interventions / _NUM_CHECKS)
+    quarter = jnp.ceil(self.num_interventions / _NUM_PARTS)
     is_time = (history.length % quarter == 0) & (history.length > 1)
     is_new = made[best] & (number[best] == 0)
     return is_time & is_affordable & is_new, intervention

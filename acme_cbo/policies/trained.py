@@ -27,7 +27,9 @@ class _Memory(NamedTuple):
 def deployed(
   network: networks_base.Network, params: Any, max_set_size: int
 ) -> base.PolicyFunctions:
-  """Returns the policy of a trained network as users ask it.
+  """Returns the policy of a trained network as it is used after training.
+
+  It draws its decisions, and replicates the best outcome.
 
   Args:
     network: functions of the network.
