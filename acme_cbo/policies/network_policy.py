@@ -232,7 +232,7 @@ class NetworkPolicy:
     best = jnp.argmax(jnp.where(made, history.outcomes, -jnp.inf))
     intervention = jax.tree.map(lambda leaf: leaf[best], history.interventions)
     sets = intervention_sets.affordable(self.problem, state.spent)
-    is_affordable = (intervention.mask == sets).all(-1).any()
+    is_affordable = intervention_sets.may_stop(sets, intervention.mask)
     number, _ = self._replicates(history)
     quarter = jnp.ceil(self.num_interventions / _NUM_PARTS)
     is_time = (history.length % quarter == 0) & (history.length > 1)
