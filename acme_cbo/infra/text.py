@@ -28,6 +28,16 @@ def printable(text: str, keep: str = '\n\t') -> str:
   )
 
 
+def short(text: str, length: int) -> str:
+  """Returns a text, without its end where it has more characters than that.
+
+  Args:
+    text: any text.
+    length: maximum number of characters.
+  """
+  return text if len(text) <= length else f'{text[: length - 1]}…'
+
+
 def quote_cell(text: str) -> str:
   """Returns the text of a CSV cell that no spreadsheet runs as a formula.
 

@@ -245,19 +245,14 @@ def value_text(state: state_lib.State, name: str, value: float) -> str:
   return digits.exact(value) if one is None else one.format(value)
 
 
-def target_text(
-  state: state_lib.State, value: float, width: float | None = None
-) -> str:
-  """Returns a value of the target with as many digits as its spread is worth.
+def target_text(state: state_lib.State, value: float) -> str:
+  """Returns an outcome with as many digits as the spread of all is worth.
 
   Args:
     state: state of the study.
     value: value of the target.
-    width: width of an interval whose ends have to be told apart, if smaller.
   """
-  narrow = 10 * width if width else 0.0
-  widths = [x for x in (state.target_range, narrow) if x > 0]
-  return digits.of_range(value, min(widths, default=0.0))
+  return digits.of_range(value, state.target_range)
 
 
 def _correlation(state: state_lib.State, name: str) -> float | None:
@@ -304,7 +299,7 @@ def stop_advice(
   more = 'more experiments' if left is None else f'{left} more experiments'
   reason = (
     f'{since}: {advice}; on average, {more} are expected to improve {target} '
-    f'by {target_text(state, gain)}'
+    f'by {digits.estimate(gain, effect)}'
   )
   return StopAdvice(stop, unchanged, gain, left, reason)
 

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-# Share of a range that is worth a digit.
+# Share of a range that is worth a digit, of data and of estimates.
 _SHARE = 1e-3
+_ESTIMATE_SHARE = 0.05
 _MAX_DECIMALS = 12
 # Width below which numbers have exponents.
 _SMALL = 1e-5
@@ -27,14 +28,32 @@ def of_range(value: float, width: float) -> str:
     value: the number.
     width: width of the range that it belongs to.
   """
+  text = _rounded(value, width, _SHARE)
+  return text.rstrip('0').rstrip('.') if _is_positional(text) else text
+
+
+def estimate(value: float, width: float) -> str:
+  """Returns an estimate rounded to about a twentieth of its interval.
+
+  Args:
+    value: the estimate, or an end of the interval.
+    width: width of the interval.
+  """
+  return _rounded(value, width, _ESTIMATE_SHARE)
+
+
+def _rounded(value: float, width: float, share: float) -> str:
   if not 0 < width < math.inf or not math.isfinite(value):
     return f'{value:.6g}'
   if width < _SMALL:
     return f'{value:.4g}'
-  decimals = -math.floor(math.log10(width * _SHARE))
+  decimals = max(0, -math.floor(math.log10(width * share)))
   if abs(value) >= 1e15 or decimals > _MAX_DECIMALS:
     return f'{value:.12g}'
-  if decimals <= 0:
-    return f'{value:.0f}'
-  text = f'{value:.{decimals}f}'.rstrip('0').rstrip('.')
-  return '0' if text == '-0' else text
+  # No zero has a sign.
+  return f'{round(value, decimals) + 0.0:.{decimals}f}'
+
+
+def _is_positional(text: str) -> bool:
+  """Returns whether a number has decimals and no exponent."""
+  return '.' in text and 'e' not in text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import io
 import pathlib
 from typing import Any
+import warnings as warnings_lib
 
 import matplotlib as mpl
 from matplotlib import figure as figure_lib
@@ -14,6 +15,7 @@ import numpy as np
 
 from acme_cbo.evaluation import html
 from acme_cbo.evaluation import plots
+from acme_cbo.infra import text as text_lib
 from acme_cbo.study import advice
 from acme_cbo.study import digits
 from acme_cbo.study import prediction
@@ -25,6 +27,10 @@ _TEMPLATE = pathlib.Path(__file__).with_name('report.html.jinja')
 _POINTS = 60
 # Panels of the figure of the variables.
 _MAX_PANELS = 10
+# Inches; as wide as a page that is narrow can show with legible text.
+_WIDTH = 5
+# Characters of a name in a figure.
+_MAX_NAME = 22
 _BLUE, _ORANGE, _GREY = '#0072b2', '#d55e00', '#777777'
 
 
@@ -53,17 +59,17 @@ def render(
   settings = state.settings
   figures = {}
   if model is not None and state.observed:
-    figures['outcomes'] = _svg(_outcomes(state, model, best))
-    figures['variables'] = _svg(_variables(state, model, best))
+    figures['outcomes'] = _svg(_outcomes, state, model, best)
+    figures['variables'] = _svg(_variables, state, model, best)
   if len(beliefs) > 1:
-    figures['causes'] = _svg(_causes(beliefs, settings.target))
+    figures['causes'] = _svg(_causes, beliefs, settings.target)
   return html.render(
     _TEMPLATE,
     target=settings.target,
     goal=settings.goal,
     verdict=terminal.verdict(state, best),
     stop=stop,
-    status=[line.strip() for line in terminal.status(state).splitlines()],
+    progress=terminal.progress(state),
     coverage=f'{100 * prediction.COVERAGE:.0f}%',
     figures=figures,
     causes=sorted(
@@ -118,7 +124,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
   sign = state.settings.sign
   numbers = [one.number for one in observed]
   means = np.array([one.mean for one in predicted])
-  figure = plots.empty(6, 3.4)
+  figure = plots.empty(_WIDTH, 3.4)
   axis = figure.subplots()
   axis.scatter(
     numbers,
@@ -151,7 +157,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
       best.nothing.mean, color='0.45', linestyle=':', label='doing nothing'
     )
   axis.set_xlabel('experiment')
-  axis.set_ylabel(target)
+  axis.set_ylabel(_label(target))
   axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   _finish(figure, axis)
   return figure
@@ -163,7 +169,7 @@ def _variables(state, model, best) -> figure_lib.Figure:
   names = [*state.space.variables][:_MAX_PANELS]
   columns = min(2, len(names))
   rows = -(-len(names) // columns)
-  figure = plots.empty(3 * columns, 2.6 * rows + 0.7)
+  figure = plots.empty(_WIDTH, 2.3 * rows + 1)
   grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
   for axis, name in zip(grid.flat, names, strict=False):
     one = state.space.variables[name]
@@ -214,13 +220,13 @@ def _variables(state, model, best) -> figure_lib.Figure:
         label='recommended',
         zorder=4,
       )
-    axis.set_xlabel(name)
+    axis.set_xlabel(_label(name))
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
   for axis in [*grid.flat][len(names) :]:
     axis.set_visible(False)
   for row in grid:
-    row[0].set_ylabel(target)
+    row[0].set_ylabel(_label(target))
   handles: dict[str, Any] = {}
   for axis in grid.flat:
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -240,7 +246,7 @@ def _causes(beliefs, target) -> figure_lib.Figure:
   """Draws the belief in the direct causes over the experiments."""
   last = beliefs[-1]
   names = sorted(last, key=lambda name: -last[name])[: len(plots.STYLES)]
-  figure = plots.empty(6, 3.2)
+  figure = plots.empty(_WIDTH, 3)
   axis = figure.subplots()
   for name, (color, line) in zip(names, plots.STYLES, strict=False):
     axis.plot(
@@ -249,11 +255,11 @@ def _causes(beliefs, target) -> figure_lib.Figure:
       color=color,
       linestyle=line,
       linewidth=2,
-      label=name,
+      label=_label(name),
     )
   axis.set_ylim(-0.02, 1.02)
   axis.set_xlabel('outcomes')
-  axis.set_ylabel(f'probability to\ncause {target} directly')
+  axis.set_ylabel(f'probability to\ncause {_label(target)} directly')
   axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   _finish(figure, axis)
   return figure
@@ -262,14 +268,34 @@ def _causes(beliefs, target) -> figure_lib.Figure:
 def _finish(figure, axis) -> None:
   axis.grid(alpha=0.25)
   axis.spines[['top', 'right']].set_visible(False)
-  figure.legend(loc='outside lower center', ncol=3, frameon=False, fontsize=9)
+  figure.legend(loc='outside lower center', ncol=2, frameon=False, fontsize=9)
 
 
-def _svg(figure: figure_lib.Figure) -> str:
-  """Returns a figure as SVG, whose text is drawn as shapes."""
+def _label(name: str) -> str:
+  """Returns the text of a name that has room in a figure."""
+  text = text_lib.short(text_lib.printable(name), _MAX_NAME)
+  # matplotlib leaves labels out of a legend that begin with an underscore.
+  return f' {text}' if text.startswith('_') else text
+
+
+def _svg(draw: Callable[..., figure_lib.Figure], *arguments) -> str:
+  """Returns a figure as SVG, whose text the browser draws.
+
+  Args:
+    draw: function that draws it.
+    *arguments: its arguments.
+  """
   buffer = io.StringIO()
-  # The same figure gives the same text.
-  with mpl.rc_context({'svg.hashsalt': 'acme_cbo', 'svg.fonttype': 'path'}):
-    figure.savefig(buffer, format='svg', metadata={'Date': None})
+  settings = {
+    # The same figure gives the same text.
+    'svg.hashsalt': 'acme_cbo',
+    'svg.fonttype': 'none',
+    # Names are text, whatever they look like.
+    'text.parse_math': False,
+  }
+  with mpl.rc_context(settings), warnings_lib.catch_warnings():
+    # The browser has other fonts, with the letters of other languages.
+    warnings_lib.filterwarnings('ignore', 'Glyph .* missing from font')
+    draw(*arguments).savefig(buffer, format='svg', metadata={'Date': None})
   text = buffer.getvalue()
   return text[text.index('<svg') :]

@@ -269,7 +269,15 @@ class Study:
 
     Returns:
       The number of the experiment.
+
+    Raises:
+      UsageError: an argument is wrong.
     """
+    if (trial is None) == (do is None):
+      raise errors.UsageError(
+        'name the trial that has failed, or, for one that was not suggested, '
+        'None and what was set: fail(trial, reason=...), fail(None, do)'
+      )
     payload: dict[str, Any] = {'reason': reason}
     if trial is not None:
       payload['experiment'] = _number(trial)

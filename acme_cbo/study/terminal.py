@@ -7,6 +7,7 @@ import textwrap
 
 from acme_cbo.infra import text as text_lib
 from acme_cbo.study import advice
+from acme_cbo.study import digits
 from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 
@@ -99,11 +100,11 @@ def verdict(
   ]
   if best.nothing is not None and best.better_than_nothing is not None:
     difference = best.prediction.mean - best.nothing.mean
+    low, high = best.prediction.interval
     side = 'above' if difference > 0 else 'below'
-    mean, interval = _estimate(state, best.nothing)
     sentences.append(
-      f'That is {advice.target_text(state, abs(difference))} {side} doing '
-      f'nothing, {mean} {interval}; it is better with a probability of '
+      f'That is {digits.estimate(abs(difference), high - low)} {side} doing '
+      f'nothing, {_estimate(best.nothing)}; it is better with a probability of '
       f'{best.better_than_nothing:.2f}.'
     )
   if best.runner_up is not None and best.better_than_runner_up is not None:
@@ -133,7 +134,8 @@ def causes(probabilities: Mapping[str, float], target: str) -> str:
     [
       f'probability to cause {target} directly',
       *(
-        f'  {_short(name):<{_MAX_NAME}} {p:5.2f}  {"#" * round(40 * p)}'
+        f'  {text_lib.short(name, _MAX_NAME):<{_MAX_NAME}} {p:5.2f}  '
+        + '#' * round(40 * p)
         for name, p in rows
       ),
     ]
@@ -146,30 +148,44 @@ def status(state: state_lib.State) -> str:
   Args:
     state: state of the study.
   """
+  return _printable(
+    [
+      line
+      for sentence in progress(state)
+      for line in _wrapped(sentence, indent='')
+    ]
+  )
+
+
+def progress(state: state_lib.State) -> list[str]:
+  """Returns what a study has, and what it has left, in sentences.
+
+  Args:
+    state: state of the study.
+  """
   settings = state.settings
   past = sum(one.is_past for one in state.observed)
-  lines = _wrapped(
+  sentences = [
     f'{settings.goal} {settings.target}: {len(state.records)} records, {past} '
     f'past experiments; in the study {len(state.observed) - past} outcomes, '
-    f'{len(state.pending)} pending, {len(state.failed)} failed',
-    indent='',
-  )
+    f'{len(state.pending)} pending, {len(state.failed)} failed'
+  ]
   if settings.budget is not None:
     reserved = sum(one.cost for one in state.pending)
-    lines.append(
+    sentences.append(
       f'budget: {state.spent - reserved:g} of {settings.budget:g} spent, '
       f'{reserved:g} reserved for what is pending'
     )
   left = advice.experiments_left(state)
   if left is not None:
-    lines.append(f'at most {left} experiments left')
-  for one in state.pending[:_MAX_ROWS]:
-    lines += _wrapped(
-      f'pending: experiment {one.number}, {advice.shown(state, one.do, " = ")}'
-    )
+    sentences.append(f'at most {left} experiments left')
+  sentences += [
+    f'pending: experiment {one.number}, {advice.shown(state, one.do, " = ")}'
+    for one in state.pending[:_MAX_ROWS]
+  ]
   if len(state.pending) > _MAX_ROWS:
-    lines.append(f'  and {len(state.pending) - _MAX_ROWS} more')
-  return _printable(lines)
+    sentences.append(f'and {len(state.pending) - _MAX_ROWS} more pending')
+  return sentences
 
 
 def warning(sentence: str) -> str:
@@ -178,26 +194,23 @@ def warning(sentence: str) -> str:
 
 
 def _predicted(state, one: prediction.Prediction) -> str:
-  mean, interval = _estimate(state, one)
-  low, high = one.outcome_interval
-  outcome = ', '.join(advice.target_text(state, end) for end in (low, high))
   return (
-    f'{state.settings.target} {mean} {interval} expected, the outcome in '
-    f'[{outcome}] ({100 * prediction.COVERAGE:.0f} %)'
+    f'{state.settings.target} {_estimate(one)} expected, the outcome in '
+    f'{_interval(one.outcome_interval)} ({100 * prediction.COVERAGE:.0f} %)'
   )
 
 
-def _estimate(state, one: prediction.Prediction) -> tuple[str, str]:
+def _estimate(one: prediction.Prediction) -> str:
   """Returns an expected target and its interval, with the same digits."""
   low, high = one.interval
-  mean, low, high = (
-    advice.target_text(state, x, high - low) for x in (one.mean, low, high)
-  )
-  return mean, f'[{low}, {high}]'
+  mean = digits.estimate(one.mean, high - low)
+  return f'{mean} {_interval(one.interval)}'
 
 
-def _short(name: str) -> str:
-  return name if len(name) <= _MAX_NAME else f'{name[: _MAX_NAME - 1]}…'
+def _interval(ends: tuple[float, float]) -> str:
+  low, high = ends
+  low, high = (digits.estimate(end, high - low) for end in ends)
+  return f'[{low}, {high}]'
 
 
 def _wrapped(sentence: str, indent: str = '  ') -> list[str]:

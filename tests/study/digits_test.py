@@ -36,6 +36,18 @@ class DigitsTest(parameterized.TestCase):
   def test_of_range(self, value, width, expected):
     self.assertEqual(digits.of_range(value, width), expected)
 
+  @parameterized.parameters(
+    (0.692, 0.675, '0.69'),
+    (0.4, 0.675, '0.40'),
+    (-0.0001, 0.675, '0.00'),
+    (101414.37, 2000, '101414'),
+    (100.0, 3, '100.0'),
+    (1.5e-9, 1e-9, '1.5e-09'),
+    (3.14159, 0, '3.14159'),
+  )
+  def test_estimate(self, value, width, expected):
+    self.assertEqual(digits.estimate(value, width), expected)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -166,7 +166,13 @@ class StudyTest(parameterized.TestCase):
     for _ in range(5):
       (trial,) = study.suggest()
       study.fail(trial, reason='leak')
+    (trial,) = study.suggest()
+    wrong: Any = ((trial, trial.do), (trial, 'leak'), (None,))
+    for arguments in wrong:
+      with self.assertRaisesRegex(errors.UsageError, 'name the trial that has'):
+        study.fail(*arguments)
     failed = [one.do['a'] for one in study.state.failed]
+    self.assertLen(failed, 5)
     for i, value in enumerate(failed):
       for other in failed[:i]:
         self.assertGreaterEqual(abs(value - other), 0.2)
