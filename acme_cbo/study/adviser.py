@@ -7,22 +7,20 @@ abandoned, or is close to one that failed, is drawn anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.stats import qmc
 
-from acme_cbo import types
-from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
-from acme_cbo.study import padding
+from acme_cbo.study import evidence
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
 from acme_cbo.study import training_range
@@ -34,27 +32,6 @@ _MAX_DRAWS = 64
 _NEAR = 0.05
 # Distance below which two interventions under way are the same.
 _SAME = 0.01
-# Without passive records the first experiments are spread over the domains, and
-# their outcomes stand in for records.
-_NUM_SPREAD = 3
-
-
-class Evidence(NamedTuple):
-  """Evidence of a study, as a policy is shown it, padded, see `padding`.
-
-  Attributes:
-    problem: target, domains, allowed sets, costs and budget.
-    observations: [N, D] records, missing values filled in.
-    steps: (intervention, outcome [D]) of each experiment.
-    under_way: the same of those whose outcome is awaited, with a stand-in.
-    num_interventions: T, number of experiments that are planned.
-  """
-
-  problem: types.Problem
-  observations: np.ndarray
-  steps: tuple[tuple[types.Intervention, np.ndarray], ...]
-  under_way: tuple[tuple[types.Intervention, np.ndarray], ...]
-  num_interventions: int
 
 
 class Adviser:
@@ -79,8 +56,9 @@ class Adviser:
     """
     self._functions = functions
     self.metadata = metadata
-    self._known: Evidence | None = None
-    self._memory: Any = None
+    # The evidence that was shown last, and the functions and the memory then.
+    self._followed: tuple[evidence.Evidence, base.PolicyFunctions, Any] | None
+    self._followed = None
 
   def suggest(
     self,
@@ -185,19 +163,22 @@ class Adviser:
     """Returns how many experiments a study has room for.
 
     Where it has no limit, it is the number that the policy was trained on.
+
+    Args:
+      state: state of the study.
     """
-    limit = _limit(state, self.metadata['horizon']['num_interventions'])
-    if state.settings.budget is None:
-      return limit
-    return min(limit, max(1, state.num_affordable(state.settings.budget)))
+    return evidence.room(state, self.metadata['horizon']['num_interventions'])
 
   def _history(self, state):
     """Yields the functions and the memory before and after each experiment."""
     shown = self._evidence(state, state.space.sets, [])
     if shown is None:
       return
-    for number in range(len(shown.steps) + 1):
-      yield self._follow(shown._replace(steps=shown.steps[:number]))
+    functions, memory = self._begin(shown)
+    yield functions, memory
+    for number, step in enumerate(shown.steps):
+      memory = functions.observe(memory, number, *step)
+      yield functions, memory
 
   def warnings(self, state: state_lib.State) -> list[str]:
     """Returns how a study is outside of what the policy was trained on.
@@ -205,16 +186,7 @@ class Adviser:
     Args:
       state: state of the study.
     """
-    return training_range.warnings(
-      state,
-      self.metadata,
-      _problem(state, state.space.sets),
-      _planned(
-        state,
-        len(state.observed),
-        self.metadata['horizon']['num_interventions'],
-      ),
-    )
+    return training_range.warnings(state, self.metadata)
 
   def _draws(self, state, sets, under_way, index):
     """Yields proposals of the policy, its first choice first."""
@@ -229,7 +201,7 @@ class Adviser:
 
   def _evidence(self, state, sets, under_way, is_choice=False):
     horizon = self.metadata['horizon']
-    return evidence(
+    return evidence.of(
       state,
       sets,
       under_way,
@@ -238,182 +210,49 @@ class Adviser:
       is_choice,
     )
 
-  def _follow(self, shown: Evidence) -> tuple[base.PolicyFunctions, Any]:
+  def _begin(
+    self, shown: evidence.Evidence
+  ) -> tuple[base.PolicyFunctions, Any]:
+    """Returns the functions of the policy, and its memory before any step."""
+    functions = self._functions(intervention_sets.max_size(shown.problem))
+    return functions, functions.init(
+      shown.problem, shown.observations, shown.num_interventions
+    )
+
+  def _follow(
+    self, shown: evidence.Evidence
+  ) -> tuple[base.PolicyFunctions, Any]:
     """Shows the policy the evidence; returns its functions and its memory.
 
     The memory is kept, so that only new steps are shown the next time. As
     `observe` consumes it, stand-ins are shown to a copy.
     """
-    functions = self._functions(intervention_sets.max_size(shown.problem))
     known = shown._replace(under_way=())
-    start = 0
-    if self._known is not None and _extends(known, self._known):
-      start = len(self._known.steps)
+    # An interruption in between leaves nothing that is half shown.
+    followed, self._followed = self._followed, None
+    if followed is not None and evidence.extends(known, followed[0]):
+      before, functions, memory = followed
+      start = len(before.steps)
     else:
-      self._memory = functions.init(
-        shown.problem, shown.observations, shown.num_interventions
-      )
-    # An interruption in between leaves a memory that nothing extends.
-    self._known = None
-    for number, step in enumerate(shown.steps[start:], start):
-      self._memory = functions.observe(self._memory, number, *step)
-    self._known = known
+      start = 0
+      functions, memory = self._begin(known)
+    for number, step in enumerate(known.steps[start:], start):
+      memory = functions.observe(memory, number, *step)
+    self._followed = known, functions, memory
     if not shown.under_way:
-      return functions, self._memory
+      return functions, memory
     memory = jax.tree.map(
       lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf,
-      self._memory,
+      memory,
     )
     for number, step in enumerate(shown.under_way, len(shown.steps)):
       memory = functions.observe(memory, number, *step)
     return functions, memory
 
 
-def evidence(
-  state: state_lib.State,
-  sets: Sequence[frozenset[str]],
-  under_way: Sequence[Mapping[str, float]],
-  max_observations: int,
-  horizon: int,
-  is_choice: bool = False,
-) -> Evidence | None:
-  """Returns what a policy is shown of a study.
-
-  Args:
-    state: state of the study.
-    sets: sets of variables that may be set next, of those of the space.
-    under_way: interventions whose outcome is not known yet.
-    max_observations: largest number of records; of more, it is this many at
-      random, always the same.
-    horizon: number of experiments to plan with where the study has no limit.
-    is_choice: whether the policy chooses a further experiment.
-
-  Returns:
-    The `Evidence`, or None if there is too little to learn from.
-  """
-  settings = state.settings
-  observed = state.observed
-  outcomes = np.array(
-    [
-      [one.values.get(name, math.nan) for name in settings.columns]
-      for one in observed
-    ]
-  ).reshape(-1, len(settings.columns))
-  records = state.records
-  if len(records) < 2:
-    if len(observed) < _NUM_SPREAD:
-      return None
-    records = np.concatenate([records, outcomes[:_NUM_SPREAD]])
-  if len(records) > max_observations:
-    rng = np.random.default_rng(settings.seed)
-    records = records[np.sort(rng.permutation(len(records))[:max_observations])]
-  middle = _middle(state, records, outcomes)
-  records = np.where(np.isnan(records), middle, records)
-  outcomes = np.where(np.isnan(outcomes), middle, outcomes)
-  problem = _problem(state, sets)
-  size = problem.exists.size
-  records, outcomes, middle = (
-    padding.columns(rows, size) for rows in (records, outcomes, middle)
-  )
-  steps = tuple(
-    (_intervention(state, _in_domains(state, one.do), size), outcome)
-    for one, outcome in zip(observed, outcomes, strict=True)
-  )
-  stand_ins = []
-  for do in under_way:
-    intervention = _intervention(state, do, size)
-    outcome = np.where(intervention.mask, intervention.values, middle)
-    stand_ins.append((intervention, outcome))
-  return Evidence(
-    problem,
-    records,
-    steps,
-    tuple(stand_ins),
-    _planned(state, len(steps) + len(stand_ins) + is_choice, horizon),
-  )
-
-
 def _key(seed: int) -> np.ndarray:
   """Returns the random key of a seed of up to 64 bits, in any precision."""
   return np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
-
-
-def _problem(state, sets) -> types.Problem:
-  """Returns the problem of a study, in own units, padded, see `padding`."""
-  settings, variables = state.settings, state.space.variables
-  domains = {name: (one.low, one.high) for name, one in variables.items()}
-  budget = None
-  if settings.budget is not None:
-    # The policy charges all that it is shown at today's costs: give it what is
-    # left, and that.
-    made = [one for one in state.counted if one.status != 'pending']
-    spent = math.fsum(one.cost for one in made)
-    shown = math.fsum(state.cost(one.do) for one in state.observed)
-    budget = max(settings.budget + (shown - spent), 1e-9)
-  mean = float(np.mean([one.cost for one in variables.values()]))
-  problem = problem_lib.make(
-    settings.columns,
-    settings.target,
-    settings.goal,
-    domains,
-    1,
-    # In training all variables have costs, those that cannot be set among them.
-    {
-      name: variables[name].cost if name in variables else mean
-      for name in settings.columns
-    },
-  )
-  allowed = {*sets}
-  changes: dict[str, Any] = dict(
-    sets=np.array(
-      [
-        [name in one and one in allowed for name in settings.columns]
-        for one in state.space.sets
-      ]
-    ),
-    budget=np.float64(np.inf if budget is None else budget),
-  )
-  return padding.problem(problem._replace(**changes))
-
-
-def _planned(state, num_steps, horizon) -> int:
-  """Returns the number T of experiments that the policy plans with.
-
-  Args:
-    state: state of the study.
-    num_steps: number of experiments that it is shown, and of the next one if it
-      chooses one.
-    horizon: number of experiments that it was trained on.
-  """
-  past = sum(one.is_past for one in state.observed)
-  planned = past + _limit(state, horizon)
-  if state.settings.experiments is None:
-    planned = min(planned, horizon)
-  # More were made than planned: in tens, because each number is compiled.
-  return planned if num_steps <= planned else 10 * -(-num_steps // 10)
-
-
-def _limit(state, horizon) -> int:
-  """Returns how many experiments a study has room for, or the horizon."""
-  settings = state.settings
-  if settings.experiments is not None:
-    return settings.experiments
-  if settings.budget is None:
-    return horizon
-  return min(horizon, max(1, state.num_affordable(settings.budget)))
-
-
-def _extends(shown: Evidence, before: Evidence) -> bool:
-  """Returns whether evidence only adds steps to what was shown before."""
-
-  def same(a, b):
-    return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
-
-  return (
-    len(shown.steps) >= len(before.steps)
-    and same(shown.steps[: len(before.steps)], before.steps)
-    and same(shown._replace(steps=()), before._replace(steps=()))
-  )
 
 
 def _by_name(state, belief) -> dict[str, float]:
@@ -570,39 +409,3 @@ def _without_violations(state) -> state_lib.State:
     if frozenset(one.do) in state.space.sets and not state.space.has(one.do):
       del known.experiments[one.number]
   return known
-
-
-def _in_domains(state, do) -> dict[str, float]:
-  """Returns an intervention; values a little outside move to the domain.
-
-  Those that were carried out a little outside may be recommended, too.
-  """
-  moved = {}
-  for name, value in do.items():
-    one = state.space.variables.get(name)
-    inside = value if one is None else min(max(value, one.low), one.high)
-    little = one is not None and (
-      abs(inside - value) <= space_lib.SAME * (one.high - one.low)
-    )
-    moved[name] = inside if little else value
-  return moved
-
-
-def _intervention(state, do, size) -> types.Intervention:
-  """Returns an intervention, padded to a number of variables."""
-  made = interventions.from_names(do, state.settings.columns)
-  return jax.tree.map(lambda leaf: padding.columns(leaf, size), made)
-
-
-def _middle(state, records, outcomes) -> np.ndarray:
-  """Returns [D] medians of all values, which stand in for missing ones."""
-  rows = np.concatenate([records, outcomes])
-  middle = np.zeros(rows.shape[1])
-  for j, name in enumerate(state.settings.columns):
-    present = rows[~np.isnan(rows[:, j]), j]
-    if present.size:
-      middle[j] = np.median(present)
-    elif name in state.space.variables:
-      one = state.space.variables[name]
-      middle[j] = (one.low + one.high) / 2
-  return middle

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acme_cbo import types
 from acme_cbo.policies import registry
+from acme_cbo.study import evidence
 from acme_cbo.study import state as state_lib
 
 # Number of passive records below which there are few.
@@ -25,20 +25,17 @@ _KURTOSIS = 27.0
 _CORRELATION = 0.18
 
 
-def warnings(
-  state: state_lib.State,
-  metadata: Mapping[str, Any],
-  problem: types.Problem,
-  num_interventions: int,
-) -> list[str]:
+def warnings(state: state_lib.State, metadata: Mapping[str, Any]) -> list[str]:
   """Returns how a study lies outside of what a policy was trained on.
 
   Args:
     state: state of the study.
     metadata: training metadata of the policy, see `saving.load`.
-    problem: the problem of the study.
-    num_interventions: number of experiments, made and planned.
   """
+  num_interventions = evidence.num_interventions(
+    state, len(state.observed), metadata['horizon']['num_interventions']
+  )
+  problem = evidence.problem(state, state.space.sets)
   # Of more records than it was trained on, a policy is shown as many.
   beyond = registry.beyond_training(metadata, problem, 0, num_interventions)
   if len(state.records) < _MIN_RECORDS and not state.space.sets_all:

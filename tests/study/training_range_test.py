@@ -4,7 +4,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
-from acme_cbo.environments import problem as problem_lib
 from acme_cbo.study import state as state_lib
 from acme_cbo.study import training_range
 
@@ -15,7 +14,7 @@ _METADATA = {
 }
 
 
-def _warnings(records, domain=(-1, 1), planned=40):
+def _warnings(records, domain=(-1, 1), experiments=None):
   """Returns the warnings of a study that may set `a` or `b`."""
   state = state_lib.State()
   state.apply(
@@ -25,7 +24,7 @@ def _warnings(records, domain=(-1, 1), planned=40):
       'goal': 'maximize',
       'columns': _NAMES,
       'variables': {'a': {'domain': [*domain]}, 'b': {'domain': [-1, 1]}},
-      'interventions': {'max_size': 1},
+      'experiments': experiments,
     },
   )
   if len(records):
@@ -33,9 +32,7 @@ def _warnings(records, domain=(-1, 1), planned=40):
       'records',
       {'interventions': {}, 'size': len(records), 'rows': np.array(records)},
     )
-  domains = {'a': domain, 'b': (-1, 1)}
-  problem = problem_lib.make(_NAMES, 'y', 'maximize', domains, 1)
-  return training_range.warnings(state, _METADATA, problem, planned)
+  return training_range.warnings(state, _METADATA)
 
 
 def _ordinary(number=200):
@@ -50,7 +47,7 @@ class WarningsTest(parameterized.TestCase):
     self.assertEmpty(_warnings(_ordinary(number)))
 
   def test_more_experiments_than_trained_on(self):
-    (warning,) = _warnings(_ordinary(), planned=41)
+    (warning,) = _warnings(_ordinary(), experiments=41)
     self.assertIn('41 interventions (trained on at most 40)', warning)
 
   @parameterized.parameters(0, 4)
