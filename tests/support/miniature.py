@@ -205,7 +205,9 @@ def doubles(tree):
 @functools.cache
 def _drawn_tasks(prior: scms_config.Prior) -> types.Task:
   draw = jax.jit(jax.vmap(lambda key: priors.sample_task(key, prior)))
-  drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
+  # 64-bit draws are others, and the first ones are kept.
+  with jax.enable_x64(False):
+    drawn, taken = draw(jax.random.split(jax.random.key(0), 32))
   return jax.tree.map(lambda leaf: np.asarray(leaf)[taken], drawn)
 
 
