@@ -2,143 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import itertools
 import math
 import numbers
-import re
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from acme_cbo.infra import errors
-from acme_cbo.scms import interventions
+from acme_cbo.study import constraints as constraints_lib
 from acme_cbo.study import digits
+from acme_cbo.study import feasibility
+from acme_cbo.study import variables as variables_lib
 
-# Keys of the settings of a variable.
-_KEYS = ('domain', 'step', 'values', 'cost')
-# Largest end of a domain; its width is finite.
-_MAX_END = 1e300
-_MAX_VALUES = 1_000
-_MAX_STEPS = 10**9
 _MAX_SETS = 5_000
 _MAX_ALL = 10
 _MAX_DRAWS = 20
-# Share of the sizes of its terms up to which a constraint may be violated, and
-# of a step up to which a value may miss its grid, by rounding.
-_SLACK = 1e-9
 # Distance in shares of the domains below which experiments set the same.
 SAME = 0.02
-# Smallest tolerance of the solver of linear programs.
-_TOLERANCE = 1e-10
-_MAX_SECONDS = 10.0
-# Smallest width of a domain, as a share of its ends.
-_MIN_WIDTH = 1e-12
-# The same of a step: a value of the grid has 15 digits.
-_MIN_STEP = 1e-13
-
-_MAX_LENGTH = 1_000
-# Numbers, which stay, or names.
-_NAME = re.compile(
-  r'(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|`(?P<quoted>[^`]+)`'
-  r'|(?P<name>[^\W\d]\w*)'
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Variable:
-  """A variable that may be set.
-
-  Attributes:
-    name: its name.
-    low: lowest value.
-    high: highest value.
-    step: distance between neighboring values, counted from `low`; None where
-      all values between the ends are allowed, or those of `values`.
-    values: the allowed values in ascending order, or None.
-    is_bool: whether the values are False and True, as 0 and 1.
-    cost: cost of setting it once.
-  """
-
-  name: str
-  low: float
-  high: float
-  step: float | None = None
-  values: tuple[float, ...] | None = None
-  is_bool: bool = False
-  cost: float = 1.0
-
-  def nearest(self, value: float) -> float:
-    """Returns the allowed value that is nearest to a value."""
-    if self.values is not None:
-      return min(self.values, key=lambda allowed: abs(allowed - value))
-    value = min(max(value, self.low), self.high)
-    if self.step is None:
-      return value
-    # 15 digits are free of the rounding of a product: 0.3, not 3 * 0.1.
-    k = round((value - self.low) / self.step)
-    return min(float(f'{self.low + k * self.step:.15g}'), self.high)
-
-  def allows(self, value: float) -> bool:
-    """Returns whether a value is allowed, up to rounding."""
-    if not math.isfinite(value):
-      return False
-    size = max(abs(self.low), abs(self.high))
-    tolerance = _SLACK * (self.step or 0.0) + 4 * np.spacing(size)
-    return abs(self.nearest(value) - value) <= tolerance
-
-  def format(self, value: float) -> str:
-    """Returns a value as text, with as many digits as can be set."""
-    if self.is_bool and value in (0, 1):
-      return str(bool(value))
-    if self.values is not None or self.step is not None:
-      return digits.exact(value)
-    return digits.of_range(value, self.high - self.low)
-
-  def describe(self) -> str:
-    """Returns the allowed values in words, for messages."""
-    if self.is_bool:
-      return 'False or True'
-    if self.values is not None:
-      shown = [digits.exact(value) for value in self.values]
-      return f'one of {errors.format_list(shown, 10, "more", ", ")}'
-    low, high = map(digits.exact, (self.low, self.high))
-    steps = ''
-    if self.step is not None:
-      steps = f' in steps of {digits.exact(self.step)}'
-    return f'between {low} and {high}{steps}'
-
-
-@dataclasses.dataclass(frozen=True)
-class Constraint:
-  """A linear constraint: the sum of coefficients times values, and a bound.
-
-  Attributes:
-    text: the constraint as it was written.
-    coefficients: {variable: coefficient}.
-    is_equality: whether the sum has to equal the bound; otherwise it has to be
-      at most the bound.
-    bound: the bound.
-    slack: excess that counts as rounding.
-  """
-
-  text: str
-  coefficients: Mapping[str, float]
-  is_equality: bool
-  bound: float
-  slack: float
-
-  def is_satisfied(self, values: Mapping[str, float]) -> bool:
-    """Returns whether values of all its variables satisfy it."""
-    excess = self.bound - math.fsum(
-      c * values[name] for name, c in self.coefficients.items()
-    )
-    return (
-      abs(excess) <= self.slack if self.is_equality else (-excess <= self.slack)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +38,9 @@ class Space:
     constraints: the linear constraints.
   """
 
-  variables: Mapping[str, Variable]
+  variables: Mapping[str, variables_lib.Variable]
   sets: tuple[frozenset[str], ...]
-  constraints: tuple[Constraint, ...] = ()
+  constraints: tuple[constraints_lib.Constraint, ...] = ()
 
   @property
   def sets_all(self) -> bool:
@@ -218,7 +101,7 @@ class Space:
     if all(constraint.is_satisfied(values) for constraint in constraints):
       return values
     involved = {name for one in constraints for name in one.coefficients}
-    moved = _nearest_feasible(
+    moved = feasibility.nearest(
       [self.variables[name] for name in do if name in involved],
       constraints,
       do,
@@ -286,7 +169,9 @@ class Space:
         drawn.append(do)
     return drawn
 
-  def _constraints_of(self, do: Collection[str]) -> list[Constraint]:
+  def _constraints_of(
+    self, do: Collection[str]
+  ) -> list[constraints_lib.Constraint]:
     """Returns the constraints that concern an intervention."""
     return [one for one in self.constraints if one.coefficients.keys() <= {*do}]
 
@@ -330,13 +215,15 @@ def parse(
       f'the variables are {variables!r}; they must be a dict of those that may '
       "be set, such as {'temperature': {'domain': (20, 40)}}"
     )
-  settable = {name: _variable(name, s) for name, s in variables.items()}
+  settable = {
+    name: variables_lib.parse(name, s) for name, s in variables.items()
+  }
   if isinstance(constraints, str) or not isinstance(constraints, Sequence):
     raise errors.UsageError(
       f'the constraints are {constraints!r}; they must be a list of texts'
     )
   parsed = tuple(
-    one for text in constraints for one in _constraint(text, settable)
+    one for text in constraints for one in constraints_lib.parse(text, settable)
   )
   sets = _sets(allowed, settable, parsed)
   space = Space(settable, sets, parsed)
@@ -357,125 +244,14 @@ def parse(
   return space
 
 
-def _variable(name: Any, settings: Any) -> Variable:
-  """Returns a variable from its settings."""
-  if not isinstance(name, str) or not name.strip() or not name.isprintable():
-    raise errors.UsageError(
-      f'a variable has the name {name!r}; it must be a text that can be shown'
-    )
-  where = f'variable {name!r}'
-  if not isinstance(settings, Mapping):
-    raise errors.UsageError(
-      f"{where} is {settings!r}; it must be a dict such as {{'domain': (0, 1)}}"
-    )
-  for key in settings:
-    if key not in _KEYS:
-      hint = errors.did_you_mean_or_options(str(key), _KEYS)
-      raise errors.UsageError(f'{where} has the setting {key!r}{hint}')
-  cost = settings.get('cost', 1.0)
-  if not 0 < interventions.to_float(cost) < math.inf:
-    raise errors.UsageError(
-      f'{where}: the cost is {cost!r}; it must be finite and above 0'
-    )
-  if 'values' in settings:
-    if settings.keys() & {'domain', 'step'}:
-      raise errors.UsageError(
-        f'{where} has values beside a domain or a step; give one or the other'
-      )
-    values, is_bool = _values(where, settings['values'])
-    return Variable(
-      name,
-      values[0],
-      values[-1],
-      values=values,
-      is_bool=is_bool,
-      cost=float(cost),
-    )
-  if 'domain' not in settings:
-    raise errors.UsageError(f'{where} has neither a domain nor values')
-  low, high = _domain(where, settings['domain'])
-  step = settings.get('step')
-  if step is None:
-    return Variable(name, low, high, cost=float(cost))
-  size = interventions.to_float(step)
-  if not 0 < size <= (high - low) * (1 + _SLACK) or isinstance(step, bool):
-    raise errors.UsageError(
-      f'{where}: the step is {step!r}; it must be above 0 and at most '
-      f'{high - low:g}, the width of the domain'
-    )
-  count = math.floor((high - low) / size * (1 + _SLACK) + _SLACK)
-  if count > _MAX_STEPS:
-    raise errors.UsageError(
-      f'{where}: the domain has {count:,} steps; leave the step out'
-    )
-  # The last value of the grid, which the domain may exceed.
-  last = min(float(f'{low + count * size:.15g}'), high)
-  if size < _MIN_STEP * max(abs(low), abs(high)):
-    raise errors.UsageError(
-      f'{where}: the step {step!r} is too small for the digits of the domain'
-    )
-  return Variable(name, low, last, step=size, cost=float(cost))
-
-
-def _domain(where: str, domain: Any) -> tuple[float, float]:
-  """Returns the ends of a domain."""
-  ends = list(domain) if isinstance(domain, Sequence | np.ndarray) else []
-  if (
-    len(ends) != 2
-    or any(isinstance(end, bool | np.bool_) for end in ends)
-    or not -_MAX_END
-    <= (low := interventions.to_float(ends[0]))
-    < (high := interventions.to_float(ends[1]))
-    <= _MAX_END
-  ):
-    raise errors.UsageError(
-      f'{where}: the domain is {domain!r}; it must be two numbers within '
-      f'±{_MAX_END:g}, the lower first'
-    )
-  if high - low < _MIN_WIDTH * max(abs(low), abs(high)):
-    raise errors.UsageError(
-      f'{where}: the domain {domain!r} is too narrow for its digits; subtract '
-      'a constant from the variable'
-    )
-  return low, high
-
-
-def _values(where: str, values: Any) -> tuple[tuple[float, ...], bool]:
-  """Returns the allowed values in ascending order, and whether all are bool."""
-  listed = list(values) if isinstance(values, Sequence | np.ndarray) else []
-  if isinstance(values, str):
-    listed = []
-  are_bool = [isinstance(value, bool | np.bool_) for value in listed]
-  if (
-    any(isinstance(value, str) for value in listed)
-    or any(are_bool) != all(are_bool)
-    or not 2 <= len(listed) <= _MAX_VALUES
-    or not all(
-      abs(interventions.to_float(value)) <= _MAX_END for value in listed
-    )
-    or len({float(value) for value in listed}) < len(listed)
-  ):
-    categories = (
-      '; unordered categories are not supported: give an order by numbers, or '
-      'run a study for each of them'
-      if any(isinstance(value, str) for value in listed)
-      else ''
-    )
-    raise errors.UsageError(
-      f'{where}: the values are {values!r}; they must be a list of 2 to '
-      f'{_MAX_VALUES:,} different numbers, or of False and True{categories}'
-    )
-  return tuple(sorted(map(float, listed))), all(are_bool)
-
-
 def _sets(
   allowed: Any,
-  variables: Mapping[str, Variable],
-  constraints: Sequence[Constraint],
+  variables: Mapping[str, variables_lib.Variable],
+  constraints: Sequence[constraints_lib.Constraint],
 ) -> tuple[frozenset[str], ...]:
   """Returns the sets of variables that may be set together."""
 
-  def broken(names: frozenset[str]) -> Constraint | None:
+  def broken(names: frozenset[str]) -> constraints_lib.Constraint | None:
     """Returns a constraint that concerns some, but not all of the names."""
     for one in constraints:
       concerned = one.coefficients.keys() & names
@@ -562,259 +338,6 @@ def _listed_sets(listed, variables, broken) -> tuple[frozenset[str], ...]:
       )
     sets[frozenset(names)] = None
   return tuple(sets)
-
-
-def _constraint(
-  text: Any, variables: Mapping[str, Variable]
-) -> list[Constraint]:
-  """Returns the linear constraints that a text such as '0 <= a - b <= 1' has.
-
-  Python's parser reads it, after names were replaced by placeholders; nothing
-  is evaluated as Python.
-  """
-  if not isinstance(text, str) or len(text) > _MAX_LENGTH:
-    raise errors.UsageError(
-      f'the constraint {text!r} must be a text of at most {_MAX_LENGTH:,} '
-      "characters, such as '2*a + b <= 10'"
-    )
-  where = f'the constraint {text!r}'
-  names: list[str] = []
-
-  def placeholder(match: re.Match) -> str:
-    name = match['quoted'] or match['name']
-    if not name:
-      return match[0]
-    if name not in variables:
-      hint = errors.did_you_mean_or_options(name, [*variables])
-      if not all(map(str.isidentifier, variables)):
-        hint += '; write names with spaces or signs between backticks (`)'
-      raise errors.UsageError(
-        f'{where}: {name!r} is no variable that may be set{hint}'
-      )
-    names.append(name)
-    return f'_{len(names) - 1}'
-
-  # A single = is read as ==.
-  plain = re.sub(r'(?<![<>=!])=(?!=)', '==', _NAME.sub(placeholder, text))
-  try:
-    tree = ast.parse(plain.strip(), mode='eval').body
-    if not isinstance(tree, ast.Compare):
-      raise errors.UsageError(f'{where} has none of <=, >= and =')
-    sums = [
-      _linear(node, names, where) for node in (tree.left, *tree.comparators)
-    ]
-  except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-    if isinstance(error, errors.UsageError):
-      raise
-    raise errors.UsageError(
-      f'{where} cannot be read; write sums of numbers times variables, with '
-      '<=, >= or = between them, and names with spaces or signs between '
-      'backticks (`)'
-    ) from error
-  return [
-    _comparison(text, where, relation, left, right, variables)
-    for relation, left, right in zip(tree.ops, sums[:-1], sums[1:], strict=True)
-  ]
-
-
-def _comparison(
-  text: str,
-  where: str,
-  relation: ast.cmpop,
-  left: Mapping[str, float],
-  right: Mapping[str, float],
-  variables: Mapping[str, Variable],
-) -> Constraint:
-  """Returns the constraint between two sums; '' is the key of a constant."""
-  if not isinstance(relation, ast.LtE | ast.GtE | ast.Eq):
-    raise errors.UsageError(
-      f'{where} has a relation other than <=, >= and =; write one of these'
-    )
-  sign = -1.0 if isinstance(relation, ast.GtE) else 1.0
-  total = {
-    name: sign * (left.get(name, 0.0) - right.get(name, 0.0))
-    for name in {**left, **right}
-  }
-  bound = -total.pop('', 0.0)
-  total = {name: value for name, value in total.items() if value}
-  if not total:
-    raise errors.UsageError(f'{where} compares no variable')
-  if not all(map(math.isfinite, (bound, *total.values()))):
-    raise errors.UsageError(f'{where} has a number that is too large')
-  sizes = [
-    abs(c) * max(abs(variables[name].low), abs(variables[name].high))
-    for name, c in total.items()
-  ]
-  slack = _SLACK * max(abs(bound), *sizes)
-  return Constraint(text, total, isinstance(relation, ast.Eq), bound, slack)
-
-
-def _linear(
-  node: ast.expr, names: Sequence[str], where: str
-) -> dict[str, float]:
-  """Returns {name: coefficient} of a linear expression; '' is the constant."""
-  match node:
-    case ast.Constant(value=int() | float() as number) if not isinstance(
-      number, bool
-    ):
-      return {'': float(number)}
-    case ast.Name(id=placeholder):
-      return {names[int(placeholder[1:])]: 1.0}
-    case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
-      factor = -1.0 if isinstance(sign, ast.USub) else 1.0
-      return _scaled(_linear(operand, names, where), factor)
-    case ast.BinOp(left=left, op=operation, right=right):
-      a, b = (_linear(side, names, where) for side in (left, right))
-      if isinstance(operation, ast.Sub):
-        b, operation = _scaled(b, -1.0), ast.Add()
-      if isinstance(operation, ast.Add):
-        return {
-          name: a.get(name, 0.0) + b.get(name, 0.0) for name in {**a, **b}
-        }
-      if isinstance(operation, ast.Mult) and [*a] == ['']:
-        a, b = b, a
-      if isinstance(operation, ast.Mult | ast.Div) and [*b] == ['']:
-        if isinstance(operation, ast.Mult):
-          return _scaled(a, b[''])
-        if b['']:
-          return _scaled(a, 1 / b[''])
-        raise errors.UsageError(f'{where} divides by 0')
-  raise errors.UsageError(
-    f'{where} is not linear; write sums of numbers times variables, such as '
-    "'2*a + b'"
-  )
-
-
-def _scaled(terms: Mapping[str, float], factor: float) -> dict[str, float]:
-  return {name: factor * value for name, value in terms.items()}
-
-
-class _Program:
-  """A mixed-integer linear program; its unknowns are columns of a matrix."""
-
-  def __init__(self):
-    self._columns: list[tuple[float, float, float, bool]] = []
-    self._at_most: list[tuple[dict[int, float], float]] = []
-    self._equal: list[tuple[dict[int, float], float]] = []
-
-  def add(self, low: float, high: float, cost=0.0, is_whole=False) -> int:
-    """Adds an unknown between two ends; returns its column."""
-    self._columns.append((low, high, cost, is_whole))
-    return len(self._columns) - 1
-
-  def at_most(self, terms: dict[int, float], bound: float) -> None:
-    """Bounds a sum of {column: coefficient}."""
-    self._at_most.append((terms, bound))
-
-  def equal(self, terms: dict[int, float], bound: float) -> None:
-    """Fixes a sum of {column: coefficient}."""
-    self._equal.append((terms, bound))
-
-  def solve(self) -> np.ndarray | None:
-    """Returns the values of the unknowns with the least cost, or None."""
-    low, high, cost, is_whole = map(np.array, zip(*self._columns, strict=True))
-    solution = self._solve(low, high, cost, is_whole)
-    if solution is None or not is_whole.any():
-      return solution
-    # The solver's whole numbers are whole up to a tolerance, which the other
-    # unknowns make up for; with exact ones they are exact too.
-    rounded = np.round(solution)
-    low, high = (np.where(is_whole, rounded, end) for end in (low, high))
-    return self._solve(low, high, cost, np.zeros_like(is_whole))
-
-  def _solve(self, low, high, cost, is_whole):
-    (left, most), (fixed, values) = map(
-      self._matrix, (self._at_most, self._equal)
-    )
-    return optimize.linprog(
-      cost,
-      left,
-      most,
-      fixed,
-      values,
-      np.stack([low, high], 1),
-      integrality=is_whole,
-      options={
-        'primal_feasibility_tolerance': _TOLERANCE,
-        'time_limit': _MAX_SECONDS,
-        # With it, the solver may print lines of its own.
-        'presolve': not is_whole.any(),
-      },
-    ).x
-
-  def _matrix(self, rows):
-    matrix = np.zeros((len(rows), len(self._columns)))
-    for i, (terms, _) in enumerate(rows):
-      matrix[i, list(terms)] = list(terms.values())
-    return matrix, [bound for _, bound in rows]
-
-
-def _nearest_feasible(
-  variables: Sequence[Variable],
-  constraints: Sequence[Constraint],
-  wanted: Mapping[str, float],
-  fixed: Collection[str],
-) -> dict[str, float] | None:
-  """Returns the nearest values that satisfy constraints, or None.
-
-  The unknowns are positions within the domains, from 0 to 1.
-  """
-  program = _Program()
-  largest = program.add(0.0, np.inf, cost=1.0)
-  positions = {}
-  for variable in variables:
-    width = variable.high - variable.low
-    aim = (wanted[variable.name] - variable.low) / width
-    is_fixed = variable.name in fixed
-    ends = (aim, aim) if is_fixed else (0.0, 1.0)
-    position = positions[variable.name] = program.add(*ends)
-    # Of equally near points, the one with the smallest sum of distances.
-    distance = program.add(0.0, np.inf, cost=0.001)
-    for sign in (1.0, -1.0):
-      program.at_most({position: sign, distance: -1.0}, sign * aim)
-    program.at_most({distance: 1.0, largest: -1.0}, 0.0)
-    if is_fixed:
-      continue
-    if variable.step is not None:
-      count = round(width / variable.step)
-      k = program.add(0.0, count, is_whole=True)
-      program.equal({position: count, k: -1.0}, 0.0)
-    elif variable.values is not None:
-      choices = {
-        program.add(0.0, 1.0, is_whole=True): (value - variable.low) / width
-        for value in variable.values
-      }
-      program.equal(dict.fromkeys(choices, 1.0), 1.0)
-      program.equal({position: -1.0, **choices}, 0.0)
-  ends = {v.name: (v.low, v.high - v.low) for v in variables}
-  for one in constraints:
-    terms = {
-      positions[name]: coefficient * ends[name][1]
-      for name, coefficient in one.coefficients.items()
-    }
-    size = max(map(abs, terms.values()))
-    rest = one.bound - math.fsum(
-      coefficient * ends[name][0]
-      for name, coefficient in one.coefficients.items()
-    )
-    require = program.equal if one.is_equality else program.at_most
-    require(
-      {column: value / size for column, value in terms.items()}, rest / size
-    )
-  solution = program.solve()
-  if solution is None:
-    return None
-  values = {}
-  for variable in variables:
-    low, width = ends[variable.name]
-    value = low + width * float(solution[positions[variable.name]])
-    is_fixed = variable.name in fixed
-    values[variable.name] = (
-      float(wanted[variable.name]) if is_fixed else variable.nearest(value)
-    )
-  # The tolerance of the solver may exceed that of a constraint whose terms
-  # differ by many orders of magnitude: then no values are known.
-  return values if all(c.is_satisfied(values) for c in constraints) else None
 
 
 def _listed(names: Collection[str]) -> str:
