@@ -23,7 +23,9 @@ from acme_cbo.policies.baselines import gp_bo as gp_bo_lib
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
+from acme_cbo.study import databases
 from acme_cbo.study import event_log
+from acme_cbo.study import events as events_lib
 from acme_cbo.study import prediction as prediction_lib
 from acme_cbo.study import records as records_lib
 from acme_cbo.study import state as state_lib
@@ -151,7 +153,7 @@ class Study:
         location,
         payload,
         name=name,
-        blob=None if table is None else event_log.pack_array(table.values),
+        blob=None if table is None else events_lib.pack_array(table.values),
       )
     )
     study.warnings += warnings
@@ -423,7 +425,7 @@ class Study:
     ]
     payload = _table_payload(table)
     self._append(
-      'records', lambda state: payload, event_log.pack_array(values), values
+      'records', lambda state: payload, events_lib.pack_array(values), values
     )
 
   def change(self, **settings: Any) -> None:
@@ -632,7 +634,7 @@ class Study:
       after.apply(kind, payload, rows)  # Raises before anything is stored.
       try:
         self.log.append(kind, payload, state.num_events, blob, id=id)
-      except event_log.Conflict:
+      except databases.Conflict:
         continue
       self._current = after
       return after
@@ -690,7 +692,7 @@ class Study:
     )
 
 
-def _after(state: state_lib.State, event: event_log.Event) -> state_lib.State:
+def _after(state: state_lib.State, event: events_lib.Event) -> state_lib.State:
   """Returns a state, changed by one more event.
 
   Raises:
@@ -700,7 +702,7 @@ def _after(state: state_lib.State, event: event_log.Event) -> state_lib.State:
   rows = None
   try:
     if event.blob is not None:
-      rows = event_log.unpack_array(event.blob, _shape(state, event))
+      rows = events_lib.unpack_array(event.blob, _shape(state, event))
     after.apply(event.kind, event.payload, rows)
   except errors.UsageError as error:
     raise errors.UsageError(
@@ -709,7 +711,7 @@ def _after(state: state_lib.State, event: event_log.Event) -> state_lib.State:
   return after
 
 
-def _shape(state: state_lib.State, event: event_log.Event) -> tuple[int, int]:
+def _shape(state: state_lib.State, event: events_lib.Event) -> tuple[int, int]:
   """Returns the shape of the rows of an event, as it says itself."""
   if event.number:
     records, columns = event.payload, state.settings.columns

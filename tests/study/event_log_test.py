@@ -34,7 +34,9 @@ import numpy as np
 import pytest
 
 from acme_cbo.infra import errors
+from acme_cbo.study import databases
 from acme_cbo.study import event_log
+from acme_cbo.study import events as events_lib
 from tests.support import postgresql
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -50,7 +52,9 @@ _PAYLOAD = {
 _FORKER = """
 import hashlib, json, os, resource, sys
 from acme_cbo.infra import errors
+from acme_cbo.study import databases
 from acme_cbo.study import event_log
+from acme_cbo.study import events as events_lib
 
 def say(*words):
   os.write(1, (' '.join(map(str, words)) + '\\n').encode())
@@ -65,7 +69,7 @@ def work(location, count, bytes, limit):
       payload = {'sha': hashlib.sha256(blob).hexdigest()}
       try:
         event = log.append('observed', payload, number + 1, blob)
-      except event_log.Conflict:
+      except databases.Conflict:
         number = log.read(number)[-1].number
         continue
       number = event.number
@@ -275,7 +279,7 @@ class _LogTest(parameterized.TestCase):
     theirs = self._open()
     theirs.append('suggested', {'do': 1}, 2)
     with self.assertRaisesRegex(
-      event_log.Conflict, 'somebody else has appended an event in .*; read the'
+      databases.Conflict, 'somebody else has appended an event in .*; read the'
     ):
       mine.append('suggested', {'do': 2}, 2)
     self.assertEqual([e.payload for e in mine.read(1)], [{'do': 1}])
@@ -627,7 +631,7 @@ class SQLiteTest(_LogTest):
   )
   def test_a_damaged_event_is_named(self, change, message):
     log = self._create(3)
-    self.enterContext(mock.patch.object(event_log, '_MAX_BLOB_BYTES', 10**5))
+    self.enterContext(mock.patch.object(events_lib, '_MAX_BLOB_BYTES', 10**5))
     with contextlib.closing(sqlite3.connect(self.location)) as connection:
       connection.execute('DROP TRIGGER acme_cbo_no_update')
       connection.execute(
@@ -751,7 +755,7 @@ class SQLiteTest(_LogTest):
   @pytest.mark.fault
   def test_a_lock_is_waited_for_and_then_reported(self):
     log = self._create()
-    self.enterContext(mock.patch.object(event_log, '_TIMEOUT', 0.3))
+    self.enterContext(mock.patch.object(databases, '_TIMEOUT', 0.3))
     connection = sqlite3.connect(self.location, check_same_thread=False)
     with contextlib.closing(connection):
       connection.execute('BEGIN IMMEDIATE')
@@ -784,9 +788,9 @@ class SQLiteTest(_LogTest):
   @pytest.mark.fault
   def test_a_full_disk_loses_nothing(self):
     log = self._create(2)
-    full = ('PRAGMA max_page_count = 20', *event_log._SQLite.before_write)
+    full = ('PRAGMA max_page_count = 20', *databases.SQLite.before_write)
     with (
-      mock.patch.object(event_log._SQLite, 'before_write', full),
+      mock.patch.object(databases.SQLite, 'before_write', full),
       self.assertRaisesRegex(
         errors.UsageError,
         'study.db cannot be written to: database or disk is full; free some',
@@ -1065,7 +1069,7 @@ class PostgreSQLTest(_LogTest):
       )
       short = ("SET LOCAL lock_timeout = '200ms'",)
       with (
-        mock.patch.object(event_log._PostgreSQL, 'before_write', short),
+        mock.patch.object(databases.PostgreSQL, 'before_write', short),
         self.assertRaisesRegex(
           errors.UsageError, 'cannot be used: it is locked: somebody has been'
         ),
@@ -1073,7 +1077,7 @@ class PostgreSQLTest(_LogTest):
         log.append('observed', {}, 1)
       timer = threading.Timer(0.2, connection.commit)
       timer.start()
-      with self.assertRaises(event_log.Conflict):
+      with self.assertRaises(databases.Conflict):
         log.append('observed', {}, 1)
       timer.join()
     self.assertLen(log.read(), 2)
@@ -1089,8 +1093,8 @@ class PackArrayTest(parameterized.TestCase):
     array = np.random.default_rng(0).normal(size=shape) * 10.0**300
     special = [np.nan, -np.inf, -0.0, 5e-324]
     np.ravel(array)[: min(size, 4)] = special[:size]
-    blob = event_log.pack_array(array)
-    unpacked = event_log.unpack_array(blob, shape)
+    blob = events_lib.pack_array(array)
+    unpacked = events_lib.unpack_array(blob, shape)
     self.assertEqual(unpacked.dtype, np.float64)
     self.assertEqual(unpacked.shape, shape)
     self.assertEqual(unpacked.tobytes(), array.tobytes())
@@ -1100,7 +1104,9 @@ class PackArrayTest(parameterized.TestCase):
   def test_any_layout_in_memory(self):
     array = np.arange(12.0).reshape(3, 4)
     for view in (array.T, array[::2, ::-1], np.asfortranarray(array)):
-      unpacked = event_log.unpack_array(event_log.pack_array(view), view.shape)
+      unpacked = events_lib.unpack_array(
+        events_lib.pack_array(view), view.shape
+      )
       np.testing.assert_array_equal(unpacked, view)
 
   @parameterized.parameters(
@@ -1111,11 +1117,11 @@ class PackArrayTest(parameterized.TestCase):
   )
   def test_other_arrays_are_not_stored(self, array, message):
     with self.assertRaisesRegex(errors.UsageError, message):
-      event_log.pack_array(array)
+      events_lib.pack_array(array)
 
   def test_the_largest_array_fits_into_an_event(self):
     self.assertLess(
-      8 * event_log._MAX_NUMBERS * 1.001 + 1000, event_log._MAX_BLOB_BYTES
+      8 * events_lib._MAX_NUMBERS * 1.001 + 1000, events_lib._MAX_BLOB_BYTES
     )
 
   @pytest.mark.fault
@@ -1145,15 +1151,15 @@ class PackArrayTest(parameterized.TestCase):
       (bomb, 'is shorter or longer'),
     ):
       with self.assertRaisesRegex(errors.UsageError, message):
-        event_log.unpack_array(blob, (3,))
+        events_lib.unpack_array(blob, (3,))
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     with self.assertRaises(errors.UsageError):
-      event_log.unpack_array(bomb, (3,))
+      events_lib.unpack_array(bomb, (3,))
     self.assertLess(tracemalloc.get_traced_memory()[1], 10**6)
     for shape in ((-3,), (10**9,), (10**9, 10**9)):
       with self.assertRaisesRegex(errors.UsageError, 'cannot have the shape'):
-        event_log.unpack_array(bomb, shape)
+        events_lib.unpack_array(bomb, shape)
 
 
 if __name__ == '__main__':
