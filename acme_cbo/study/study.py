@@ -671,25 +671,22 @@ class Study:
       return []
     adviser = self._advise(state)
     causes, warnings = adviser.causes(state), tuple(adviser.warnings(state))
-    return [
-      self._trial(state, one, causes, warnings, other)
-      for one, other in zip(experiments, others, strict=True)
-    ]
-
-  def _trial(self, state, one, causes, warnings, gp_bo) -> advice.Trial:
     model = self._fitted(state)
     bools = {k for k, v in state.space.variables.items() if v.is_bool}
-    return advice.Trial(
-      one.number,
-      {
-        name: bool(value) if name in bools else value
-        for name, value in one.do.items()
-      },
-      model.predict([one.do])[0] if model else None,
-      advice.evidence(state, one.do, causes),
-      warnings,
-      gp_bo,
-    )
+    return [
+      advice.Trial(
+        one.number,
+        {
+          name: bool(value) if name in bools else value
+          for name, value in one.do.items()
+        },
+        model.predict([one.do])[0] if model else None,
+        advice.evidence(state, one.do, causes),
+        warnings,
+        other,
+      )
+      for one, other in zip(experiments, others, strict=True)
+    ]
 
 
 def _after(state: state_lib.State, event: events_lib.Event) -> state_lib.State:
