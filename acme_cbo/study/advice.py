@@ -286,6 +286,7 @@ def stop_advice(
     reference = float(np.mean([one.outcome[target] for one in state.observed]))
   effect = abs(best.prediction.mean - reference)
   gain = effect * _FIRST_GAIN * math.exp(-_GAIN_DECAY * unchanged)
+  low, high = best.prediction.interval
   needed = math.ceil(_STABLE + _STABLE_SHARE * planned)
   stop = unchanged >= needed
   if left == 0:
@@ -299,7 +300,7 @@ def stop_advice(
   more = 'more experiments' if left is None else f'{left} more experiments'
   reason = (
     f'{since}: {advice}; on average, {more} are expected to improve {target} '
-    f'by {digits.estimate(gain, effect)}'
+    f'by {digits.estimate(gain, high - low)}'
   )
   return StopAdvice(stop, unchanged, gain, left, reason)
 

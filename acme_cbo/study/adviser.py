@@ -20,6 +20,7 @@ from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
+from acme_cbo.study import digits
 from acme_cbo.study import evidence
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
@@ -313,9 +314,13 @@ def _check_means(state, sets, new) -> None:
   left = _left(state, new)
   cheapest = min(map(state.cost, sets))
   if not intervention_sets.is_within_budget(left, cheapest):
+    spent, budget, cost = (
+      digits.cost(x)
+      for x in (settings.budget - left, settings.budget, cheapest)
+    )
     raise errors.UsageError(
-      f'the budget is spent: {left:g} of {settings.budget:g} is left, and the '
-      f'cheapest experiment costs {cheapest:g}'
+      f'the budget is spent: {spent} of {budget} is used, and the cheapest '
+      f'experiment costs {cost}'
     )
 
 

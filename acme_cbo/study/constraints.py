@@ -87,7 +87,8 @@ def parse(
         f'{where}: {name!r} is no variable that may be set{hint}'
       )
     names.append(name)
-    return f'_{len(names) - 1}'
+    # Spaces keep it apart from a number: 2b is no sum that can be read.
+    return f' _{len(names) - 1} '
 
   # A single = is read as ==.
   plain = re.sub(r'(?<![<>=!])=(?!=)', '==', _NAME.sub(placeholder, text))
@@ -102,9 +103,8 @@ def parse(
     if isinstance(error, errors.UsageError):
       raise
     raise errors.UsageError(
-      f'{where} cannot be read; write sums of numbers times variables, with '
-      '<=, >= or = between them, and names with spaces or signs between '
-      'backticks (`)'
+      f"{where} cannot be read; write sums such as '2*a + b', with <=, >= or = "
+      'between them, and names with spaces or signs between backticks (`)'
     ) from error
   return [
     _comparison(text, where, relation, left, right, variables)

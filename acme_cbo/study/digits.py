@@ -21,6 +21,11 @@ def exact(value: float) -> str:
   )
 
 
+def cost(value: float) -> str:
+  """Returns a cost, or a sum of costs, without the rounding of the sum."""
+  return exact(round(value, _MAX_DECIMALS) + 0.0)
+
+
 def of_range(value: float, width: float) -> str:
   """Returns a number rounded to about a thousandth of a range.
 
@@ -28,7 +33,7 @@ def of_range(value: float, width: float) -> str:
     value: the number.
     width: width of the range that it belongs to.
   """
-  text = _rounded(value, width, _SHARE)
+  text = _rounded(value, width, _SHARE, min_decimals=0)
   return text.rstrip('0').rstrip('.') if _is_positional(text) else text
 
 
@@ -42,16 +47,18 @@ def estimate(value: float, width: float) -> str:
   return _rounded(value, width, _ESTIMATE_SHARE)
 
 
-def _rounded(value: float, width: float, share: float) -> str:
+def _rounded(
+  value: float, width: float, share: float, min_decimals: int = -_MAX_DECIMALS
+) -> str:
   if not 0 < width < math.inf or not math.isfinite(value):
     return f'{value:.6g}'
   if width < _SMALL:
     return f'{value:.4g}'
-  decimals = max(0, -math.floor(math.log10(width * share)))
+  decimals = max(min_decimals, -math.floor(math.log10(width * share)))
   if abs(value) >= 1e15 or decimals > _MAX_DECIMALS:
     return f'{value:.12g}'
   # No zero has a sign.
-  return f'{round(value, decimals) + 0.0:.{decimals}f}'
+  return f'{round(value, decimals) + 0.0:.{max(0, decimals)}f}'
 
 
 def _is_positional(text: str) -> bool:

@@ -102,6 +102,19 @@ def of(
   )
 
 
+def shortfall(state: state_lib.State) -> str:
+  """Returns why there is nothing to recommend, as the end of a sentence.
+
+  Args:
+    state: state of the study.
+  """
+  if not state.observed:
+    return 'there is no outcome yet'
+  if not any(state.space.has(one.do) for one in state.observed):
+    return 'there is no outcome yet of what the study allows'
+  return f'without records, it takes {NUM_SPREAD} outcomes'
+
+
 def problem(
   state: state_lib.State, sets: Sequence[frozenset[str]]
 ) -> types.Problem:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from acme_cbo.infra import text as text_lib
 from acme_cbo.scms.files import graph_files
 
-_MAX_VALUE = 1e300  # Differences of values stay finite.
+MAX_VALUE = 1e150  # Squares of values stay finite.
 MAX_SHOWN = 40  # Characters of a name or cell in a sentence.
 MAX_PLACES = 3  # Rows or cells in a sentence.
 _SPACE = re.compile(r'[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
@@ -23,7 +24,7 @@ _PLAIN_CHARACTERS = b'0123456789+-.eE '
 
 NOT_A_NUMBER = 'write a number, or leave the cell empty'
 _TRUTH = 'write 1 and 0 for True and False among numbers'
-TOO_LARGE = 'give a finite number within ±1e300'
+TOO_LARGE = f'give a finite number within ±{MAX_VALUE:g}'
 _PLAIN = r'(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?'
 _GROUPED = r"[0-9]{1,3}(?:[.,'’_\s][0-9]{3})+(?:[.,][0-9]*)?"
 _ANY = f'(?:{_GROUPED}|{_PLAIN})'
@@ -92,9 +93,13 @@ def show(text: str) -> str:
 
 
 def normalized_name(text: str) -> str:
-  """Returns a name without spaces around it, in normal form."""
+  """Returns a name without spaces around it, in normal form.
+
+  An apostrophe that an exported table has before it is left out, too.
+  """
   # They look like spaces, so that nobody could tell why the names differ.
-  return graph_files.normalized_name(_SPACE.sub(' ', text).strip())
+  name = _SPACE.sub(' ', text).strip()
+  return graph_files.normalized_name(text_lib.unquote_cell(name))
 
 
 def is_blank(cells: Any) -> bool:
@@ -201,7 +206,7 @@ def _checked(
   values: np.ndarray, faults: dict[str, list[int]]
 ) -> tuple[np.ndarray, dict[str, list[int]]]:
   """Returns values within bounds; the others are faults."""
-  beyond = np.abs(values) > _MAX_VALUE
+  beyond = np.abs(values) > MAX_VALUE
   if beyond.any():
     faults = {**faults, TOO_LARGE: np.flatnonzero(beyond).tolist()}
     values = np.where(beyond, np.nan, values)

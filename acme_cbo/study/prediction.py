@@ -90,11 +90,17 @@ class Model:
     outcomes = np.array([one.outcome[settings.target] for one in observed])
     basis = passive if len(passive) >= 2 else np.append(passive, outcomes)
     self._location = float(np.mean(basis))
-    self.scale = float(np.std(basis, ddof=1)) if len(basis) > 1 else 1.0
-    # The target may be constant as long as nothing is set.
-    if not self.scale > 1e-9 * max(abs(self._location), 1e-300):
-      spread = float(np.std(outcomes)) if len(outcomes) > 1 else 0.0
-      self.scale = spread or 1.0
+    # The target may be constant as long as nothing is set. Where it has had one
+    # value only, nobody knows on what scale it varies: on that of the value.
+    self.scale = next(
+      (
+        float(np.std(values, ddof=1))
+        for values in (basis, outcomes)
+        if len(values) > 1
+        and np.ptp(values) > 1e-9 * max(abs(self._location), 1e-300)
+      ),
+      abs(self._location) or 1.0,
+    )
     self._passive = passive
     number = len(state.space.variables)
     self._columns = np.arange(_size(number)) < number

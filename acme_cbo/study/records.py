@@ -20,11 +20,16 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo.infra import errors
+from acme_cbo.infra import text as text_lib
 from acme_cbo.scms.files import outliers
 from acme_cbo.study import parsing
 from acme_cbo.study import tables
 
 INTERVENTION_TARGETS = 'intervention_targets'
+# Column of an exported study; only rows of these have an outcome.
+_STATUS = 'experiment_status'
+_WITH_OUTCOME = ('', 'observed')
+_WITHOUT_OUTCOME = ('pending', 'failed', 'abandoned', 'withdrawn')
 _MIN_COUNTED = 5  # Rows whose numbers are no coincidence.
 _MAX_PROBLEMS = 20  # Sentences of an error.
 _PANDAS_INDEX = re.compile(r'Unnamed: [0-9]+(_level_[0-9]+)?')
@@ -84,7 +89,7 @@ def read(
   settable = _argument('settable', settable)
   chosen = None if variables is None else _argument('variables', variables)
   wanted = {target, *settable, *(chosen or ())}
-  table = tables.load(source, wanted)
+  table = _with_outcomes(tables.load(source, wanted))
   problems, warnings = [*table.problems], [*table.warnings]
   problems += _name_problems(table.names)
   problems += _request_problems(table.names, target, settable, chosen)
@@ -112,8 +117,12 @@ def read(
     is_set = column.name in set_anywhere and np.array(
       [column.name in names for names in interventions]
     )
+    # Of a variable to set, nothing has to be known.
+    is_required = column.name in required and column.name not in settable
+    if column.name in settable and table.num_rows and column.missing.all():
+      warnings.append(f'column {parsing.show(column.name)} has no values')
     problems += _column_problems(
-      table, column, column.name == target, column.name in required, is_set
+      table, column, column.name == target, is_required, is_set
     )
   if problems:
     raise _error(table.source, problems)
@@ -125,6 +134,34 @@ def read(
   warnings += _value_warnings(table, names, values, {*required, *numeric})
   warnings += _record_warnings(table, values, interventions, bool(settable))
   return Records(names, values, interventions, tuple(warnings))
+
+
+def _with_outcomes(table: tables.Table) -> tables.Table:
+  """Leaves out the rows of an exported study that have no outcome."""
+  if _STATUS not in table.names:
+    return table
+  status = [
+    str(cell).strip() for cell in table.columns[table.names.index(_STATUS)]
+  ]
+  if not {*status} <= {*_WITH_OUTCOME, *_WITHOUT_OUTCOME}:
+    return table
+  kept = [k for k, one in enumerate(status) if one in _WITH_OUTCOME]
+  if len(kept) == table.num_rows:
+    return table
+  others = sorted({*status} - {*_WITH_OUTCOME})
+  warning = (
+    f'{table.num_rows - len(kept)} rows are left out: their experiments are '
+    f'{" or ".join(others)}'
+  )
+  return table._replace(
+    columns=[
+      cells[kept] if isinstance(cells, np.ndarray) else [cells[k] for k in kept]
+      for cells in table.columns
+    ],
+    num_rows=len(kept),
+    place=lambda row: table.place(kept[row]),
+    warnings=[*table.warnings, warning],
+  )
 
 
 def _error(source: str, problems: Sequence[str]) -> errors.UsageError:
@@ -312,6 +349,7 @@ def _interventions(
 def _split_targets(cell: str, columns: Collection[str]) -> set[str]:
   """Returns the names in a cell; names of columns may have separators."""
   names = set()
+  cell = text_lib.unquote_cell(cell)
   for part in (
     [cell] if parsing.normalized_name(cell) in columns else cell.split(';')
   ):

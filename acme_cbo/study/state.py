@@ -28,6 +28,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.scms import interventions
+from acme_cbo.study import parsing
 from acme_cbo.study import space as space_lib
 
 GOALS = ('maximize', 'minimize')
@@ -41,6 +42,8 @@ CHANGEABLE = (
   'experiments',
 )
 _MAX_EXPERIMENTS = 1_000
+# Number of experiments that is as good as any number.
+_MAX_AFFORDABLE = 10**9
 # Ratio to the largest value so far beyond which an outcome is an error.
 _MAX_RATIO = 1e9
 # Columns of tables that say what an experiment is; no variables.
@@ -295,7 +298,8 @@ class State:
     """Returns how many of the cheapest experiments a budget pays for."""
     cheapest = min(map(self.cost, self.space.sets))
     # A rounding error does not forbid the last one.
-    return max(0, math.floor(budget / cheapest * (1 + 1e-9) + 1e-9))
+    number = budget / cheapest * (1 + 1e-9) + 1e-9
+    return max(0, math.floor(min(number, _MAX_AFFORDABLE)))
 
   def apply(
     self, kind: str, payload: Mapping[str, Any], rows: np.ndarray | None = None
@@ -355,6 +359,11 @@ class State:
         hint = errors.did_you_mean_or_options(name, CHANGEABLE)
         raise errors.UsageError(f'{name!r} cannot be changed{hint}')
     if 'variables' in settings:
+      if not isinstance(settings['variables'], Mapping):
+        raise errors.UsageError(
+          f'the variables are {settings["variables"]!r}; they must be a dict '
+          'of those that change'
+        )
       settings['variables'] = _merged(
         self.settings.variables, settings['variables']
       )
@@ -433,9 +442,13 @@ class State:
       return
     old = self._get(experiment)
     if old.status not in ('pending', 'failed', 'abandoned'):
+      advice = (
+        'to correct its outcome, amend it'
+        if old.status == 'observed'
+        else 'give its outcome as one of what was set, without the number'
+      )
       raise errors.UsageError(
-        f'experiment {experiment} is {old.status}; to correct its outcome, '
-        'amend it'
+        f'experiment {experiment} is {old.status}; {advice}'
       )
     asked = old.do if do is None else self._check_do(do)
     self._update(
@@ -489,7 +502,7 @@ class State:
     if (experiment is None) == (records is None):
       raise errors.UsageError('name one experiment, or one table of records')
     if records is not None:
-      if isinstance(records, bool) or records not in self._records:
+      if type(records) is not int or records not in self._records:
         hint = ', '.join(map(str, self._records)) or 'none'
         raise errors.UsageError(
           f'event {records!r} has no records; those with records: {hint}'
@@ -538,10 +551,11 @@ class State:
         raise errors.UsageError(
           f'the outcome has a value of {name!r}, which is no variable{hint}'
         )
-      if not math.isfinite(interventions.to_float(value)):
+      if not abs(interventions.to_float(value)) <= parsing.MAX_VALUE:
         raise errors.UsageError(
-          f'the outcome of {name!r} is {value!r}; it must be a finite number: '
-          'leave the variable out if it was not measured'
+          f'the outcome of {name!r} is {value!r}; it must be a finite number '
+          f'within ±{parsing.MAX_VALUE:g}: leave the variable out if it was '
+          'not measured'
         )
     if self.settings.target not in outcome:
       raise errors.UsageError(

@@ -26,6 +26,8 @@ from acme_cbo.study import adviser as adviser_lib
 from acme_cbo.study import databases
 from acme_cbo.study import event_log
 from acme_cbo.study import events as events_lib
+from acme_cbo.study import evidence
+from acme_cbo.study import parsing
 from acme_cbo.study import prediction as prediction_lib
 from acme_cbo.study import records as records_lib
 from acme_cbo.study import state as state_lib
@@ -140,9 +142,9 @@ class Study:
         'budget': budget,
         'experiments': experiments,
         'seed': seed,
-        'policy': '' if policy is None else os.path.abspath(policy),
       }
     )
+    payload['policy'] = '' if policy is None else os.path.abspath(policy)
     if table is not None:
       payload['records'] = _table_payload(table)
     state_lib.State().apply(
@@ -207,7 +209,11 @@ class Study:
         f'{number!r} suggestions; ask for 1 to {_MAX_SUGGESTIONS} at once'
       )
 
-    arguments = int(number), only, fixed
+    arguments = (
+      int(number),
+      None if only is None else _plain(only),
+      None if fixed is None else _named(fixed),
+    )
     others: list[dict[str, float] | None] = [None] * int(number)
 
     def decide(state):
@@ -322,7 +328,7 @@ class Study:
     )
     self.warnings += table.warnings
     for name in table.variables:
-      if name not in (*settings.columns, _EXPERIMENT):
+      if name not in (*settings.columns, *state_lib.RESERVED):
         hint = errors.did_you_mean_or_options(name, settings.columns)
         raise errors.UsageError(
           f'the table of outcomes has a column {name!r}, which is no variable '
@@ -482,7 +488,9 @@ class Study:
     """
     best = self.recommend()
     if best is None:
-      raise errors.UsageError('there are no outcomes to judge by yet')
+      raise errors.UsageError(
+        f'nothing to advise: {evidence.shortfall(self._current)}'
+      )
     return self._stop_advice(self._current, best)
 
   def _stop_advice(
@@ -548,6 +556,11 @@ class Study:
     Raises:
       UsageError: the file is damaged, or the study exists.
     """
+    if pathlib.Path(path).suffix.lower() == '.csv':
+      raise errors.UsageError(
+        f'{path} is a table of experiments; a study is imported from JSON: '
+        'create one with the table as its data'
+      )
     text = files.read_text(pathlib.Path(path), _MAX_JSON_BYTES)
 
     def check(events):
@@ -761,13 +774,21 @@ def _named(values: Any) -> dict[str, Any]:
     values = values[values.notna()].to_dict()
   if not isinstance(values, Mapping):
     raise errors.UsageError(f'{values!r} must be a dict {{variable: value}}')
-  return {str(name): _plain(value) for name, value in values.items()}
+  return _plain(values)
 
 
 def _plain(value: Any) -> Any:
-  """Returns a value as JSON has it: lists, Python's numbers, texts."""
+  """Returns a value as JSON has it: lists, Python's numbers, names.
+
+  Names have their normal form, as those of a table.
+  """
   if isinstance(value, Mapping):
-    return {str(key): _plain(item) for key, item in value.items()}
+    named = {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if len(named) < len(value):
+      raise errors.UsageError(f'two names of {[*value]} are the same')
+    return named
+  if isinstance(value, str):
+    return parsing.normalized_name(value)
   if isinstance(value, np.ndarray):
     return value.tolist()
   if isinstance(value, np.generic):

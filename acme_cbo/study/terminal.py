@@ -8,6 +8,7 @@ import textwrap
 from acme_cbo.infra import text as text_lib
 from acme_cbo.study import advice
 from acme_cbo.study import digits
+from acme_cbo.study import evidence
 from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 
@@ -55,7 +56,8 @@ def predicted(
     do: the intervention.
     one: its prediction.
   """
-  lines = [advice.shown(state, do, ' = '), *_wrapped(_predicted(state, one))]
+  lines = _wrapped(advice.shown(state, do, ' = '), indent='')
+  lines += _wrapped(_predicted(state, one))
   lines += _wrapped(advice.experience(state, do))
   if complaint := state.space.complaint(do):
     lines += _wrapped(f'warning: the study does not allow it: {complaint}')
@@ -93,7 +95,7 @@ def verdict(
     best: the recommendation, or None.
   """
   if best is None:
-    return ['No outcome yet of what the study allows: nothing to recommend.']
+    return [f'Nothing to recommend: {evidence.shortfall(state)}.']
   sentences = [
     f'Set {advice.shown(state, best.do, " = ")} (experiment {best.number}): '
     f'{_predicted(state, best.prediction)}.'
@@ -128,11 +130,14 @@ def causes(probabilities: Mapping[str, float], target: str) -> str:
     target: name of the target.
   """
   if not probabilities:
-    return 'nothing is known yet: it takes records, or outcomes'
+    return (
+      'nothing is known yet: it takes records, or '
+      f'{evidence.NUM_SPREAD} outcomes'
+    )
   rows = sorted(probabilities.items(), key=lambda item: -item[1])
   return _printable(
     [
-      f'probability to cause {target} directly',
+      *_wrapped(f'probability to cause {target} directly', indent=''),
       *(
         f'  {text_lib.short(name, _MAX_NAME):<{_MAX_NAME}} {p:5.2f}  '
         + '#' * round(40 * p)
@@ -173,8 +178,9 @@ def progress(state: state_lib.State) -> list[str]:
   if settings.budget is not None:
     reserved = sum(one.cost for one in state.pending)
     sentences.append(
-      f'budget: {state.spent - reserved:g} of {settings.budget:g} spent, '
-      f'{reserved:g} reserved for what is pending'
+      f'budget: {digits.cost(state.spent - reserved)} of '
+      f'{digits.cost(settings.budget)} spent, {digits.cost(reserved)} reserved '
+      'for what is pending'
     )
   left = advice.experiments_left(state)
   if left is not None:
@@ -190,7 +196,12 @@ def progress(state: state_lib.State) -> list[str]:
 
 def warning(sentence: str) -> str:
   """Returns a warning."""
-  return _printable(_wrapped(f'warning: {sentence}', indent=''))
+  return message(f'warning: {sentence}')
+
+
+def message(sentence: str) -> str:
+  """Returns a sentence."""
+  return _printable(_wrapped(sentence, indent=''))
 
 
 def _predicted(state, one: prediction.Prediction) -> str:

@@ -73,7 +73,8 @@ class Variable:
     """Returns a value as text, with as many digits as can be set."""
     if self.is_bool and value in (0, 1):
       return str(bool(value))
-    if self.values is not None or self.step is not None:
+    is_listed = self.values is not None or self.step is not None
+    if is_listed and self.allows(value):
       return digits.exact(value)
     return digits.of_range(value, self.high - self.low)
 

@@ -100,7 +100,7 @@ class CommandTest(absltest.TestCase):
     report, export, table = (
       self._directory / f'out.{suffix}' for suffix in ('html', 'json', 'csv')
     )
-    _, _, stored, _, best, status, *_ = self._run(
+    outputs = self._run(
       ['observe', study, 17, 'psa=5.2', 'age=60'],
       ['observe', study, '--do=statin=0.4', 'psa=5.5'],
       ['observe', study, f'--data={outcomes}'],
@@ -113,7 +113,11 @@ class CommandTest(absltest.TestCase):
       ['export', study, f'--out={table}'],
       ['import', again, f'--data={export}'],
     )
+    stored, best, status = outputs[2], outputs[4], outputs[5]
     self.assertEqual(stored, 'stored: experiment 19\n')
+    self.assertLess(
+      max(map(len, ''.join(outputs[:4] + outputs[5:]).splitlines())), 81
+    )
     best = json.loads(best)
     self.assertContainsSubset(best['do'], ['aspirin', 'statin'])
     self.assertLess(best['prediction']['mean'], best['nothing']['mean'])
@@ -156,6 +160,10 @@ class CommandTest(absltest.TestCase):
       ('report', self._study, '--out=a.pdf'): '--out=FILE.html',
       ('report', self._study, f'--out={page}'): 'exists; name a new file',
       ('status', self._directory / 'none'): 'cannot be read',
+      (
+        *('create', self._directory / 'many.study', '--target=y'),
+        *('--set=x 0..1', '--number=200'),
+      ): 'the study was created, but has no suggestion: 200 suggestions',
     }
     for output, message in zip(
       self._run(*cases, code=2), cases.values(), strict=True

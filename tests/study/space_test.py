@@ -236,6 +236,8 @@ class ConstraintTest(parameterized.TestCase):
     ('1 <= 2', 'compares no variable'),
     ('a / 0 <= 2', 'divides by 0'),
     ('2 a <= 1', 'cannot be read'),
+    ('2a <= 1', 'cannot be read'),
+    ('b + 2`a` <= 1', 'cannot be read'),
     ('a <= ', 'cannot be read'),
     ('', 'cannot be read'),
     ('ab <= 1', 'no variable that may be set'),

@@ -112,7 +112,7 @@ class SettingsTest(parameterized.TestCase):
     state = _state(
       ('observed', {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 2}}]})
     )
-    wrong = {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 1e300}}]}
+    wrong = {'outcomes': [{'do': {'b': 1}, 'outcome': {'y': 1e100}}]}
     with self.assertRaisesRegex(errors.UsageError, 'the digits and the unit'):
       state.apply('observed', wrong)
 

@@ -6,6 +6,7 @@ import math
 import pathlib
 import tempfile
 from typing import Any
+import unicodedata
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -19,6 +20,7 @@ from acme_cbo.infra import errors
 from acme_cbo.policies.baselines import gp_bo
 from acme_cbo.scms import interventions
 from acme_cbo.study import padding
+from acme_cbo.study import terminal
 
 _VARIABLES = {'a': {'domain': (-2, 2)}, 'b': {'domain': (-2, 2), 'step': 0.5}}
 _COLUMNS = ['a', 'b', 'w', 'y']
@@ -360,6 +362,41 @@ class StudyTest(parameterized.TestCase):
     self.assertEqual(again.state.experiments[1].do, {'a': 1.0})
     self.assertIn("'experiment' is left out", ' '.join(again.warnings))
 
+  def test_an_exported_table_has_no_more_than_the_outcomes(self):
+    variables = {'=a': {'domain': (0, 1)}, 'never': {'domain': (0, 1)}}
+    arguments: Any = dict(data=None, target='-y', variables=variables)
+    study = self._create(**arguments)
+    for number, y in enumerate((10.0, 99.0, 3.0), 1):
+      study.observe(None, {'-y': y}, {'=a': 0.2 * number})
+    study.suggest()
+    study.fail(None, {'=a': 0.9})
+    study.withdraw(2)
+    path = self._path.with_name('export.csv')
+    path.write_text(study.to_csv())
+    with self.assertRaisesRegex(errors.UsageError, 'a table of experiments'):
+      acme_cbo.Study.from_json(path, self._path.with_name('c.study'))
+    self._path = self._path.with_name('again.study')
+    again = self._create(**arguments | {'data': path})
+    self.assertIn('3 rows are left out', ' '.join(again.warnings))
+    self.assertEqual(
+      [(one.do, one.outcome['-y']) for one in again.state.observed],
+      [({'=a': 0.2}, 10.0), ({'=a': 0.6000000000000001}, 3.0)],
+    )
+    with self.assertRaisesRegex(errors.UsageError, 'amend it'):
+      study.observe_table(path)
+
+  def test_names_have_one_form(self):
+    letter = unicodedata.normalize('NFD', 'é')
+    data = pd.DataFrame({letter: [1.0, 2, 3], ' y ': [1.0, 2, 4]})
+    study = self._create(
+      data=data, target=' y', variables={letter: {'domain': (0, 3)}}
+    )
+    study.observe(None, {'y ': 3.0}, {letter: 2.0})
+    (trial,) = study.suggest(only=[letter])
+    self.assertEqual([*trial.do], ['é'])
+    with self.assertRaisesRegex(errors.UsageError, 'are the same'):
+      study.predict({letter: 1.0, 'é': 2.0})
+
   def test_two_objects_of_one_study(self):
     study = self._create()
     other = acme_cbo.Study.open(self._path)
@@ -398,9 +435,50 @@ class StudyTest(parameterized.TestCase):
     self.assertGreater(wider.deviation, 2 * study.predict({'b': 1}).deviation)
     self.assertGreater(np.ptp(wider.outcome_interval), np.ptp(wider.interval))
 
+  @parameterized.parameters(5e3, 7e11, -7e-13)
+  def test_one_outcome_says_little_on_any_scale(self, y):
+    study = self._create(data=None)
+    study.observe(None, {'y': y}, {'a': 0.0})
+    low, high = study.predict({'a': 1.5}).interval
+    self.assertGreater(high - low, abs(y))
+    self.assertLess(high - low, 10 * abs(y))
+    with self.assertRaisesRegex(errors.UsageError, 'it takes 3 outcomes'):
+      study.stop_advice()
+
+  def test_a_withdrawn_suggestion(self):
+    study = self._create()
+    (trial,) = study.suggest()
+    study.withdraw(trial)
+    with self.assertRaisesRegex(errors.UsageError, 'without the number'):
+      study.observe(trial, {'y': 1.0})
+    self.assertEqual(study.observe(None, {'y': 1.0}, trial.do), 2)
+
+  def test_wrong_types_are_told(self):
+    study = self._create()
+    wrong: Any = 'a'
+    with self.assertRaisesRegex(errors.UsageError, "'a' must be a dict"):
+      study.suggest(fixed=wrong)
+    with self.assertRaisesRegex(
+      errors.UsageError, r'event \[0\] has no records'
+    ):
+      study.withdraw(records=[0])  # type: ignore
+    with self.assertRaisesRegex(errors.UsageError, 'must be a dict of'):
+      study.change(variables=None)
+    with self.assertRaisesRegex(errors.UsageError, 'within ±1e'):
+      study.observe(None, {'y': 1e200}, {'a': 0.0})
+
+  def test_budgets_of_any_size(self):
+    variables = {'a': {'domain': (-2, 2), 'cost': 0.1}}
+    study = self._create(variables=variables, budget=1e308)
+    self.assertIn('1000000000 experiments', terminal.status(study.state))
+    study.change(budget=0.3)
+    study.suggest(3)
+    with self.assertRaisesRegex(errors.UsageError, '0.3 of 0.3 is used'):
+      study.suggest()
+
   def test_stop_advice(self):
     study = self._create(experiments=12)
-    with self.assertRaisesRegex(errors.UsageError, 'no outcomes'):
+    with self.assertRaisesRegex(errors.UsageError, 'there is no outcome yet'):
       study.stop_advice()
     recommended, gains, advice = [], [], None
     for number in range(1, 13):

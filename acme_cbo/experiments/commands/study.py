@@ -35,7 +35,7 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
   status FILE      the study at a glance
   report FILE      a page to show to others: --out=report.html
   export FILE      the whole study as JSON, or its experiments as CSV: --out=
-  import FILE      a study from the JSON of --data=
+  import FILE      a study from the JSON of --data=; `create` takes a CSV
 """
 
 from __future__ import annotations
@@ -175,7 +175,12 @@ def _create(location: str, words: Sequence[str]) -> None:
   study = _study().Study.create(location, name=_NAME.value, **arguments)
   _tell(study)
   if flags.FLAGS['number'].present:
-    _print_suggestions(study)
+    try:
+      _print_suggestions(study)
+    except errors.UsageError as error:
+      raise errors.UsageError(
+        f'the study was created, but has no suggestion: {error}'
+      ) from error
   else:
     _print_status(study)
 
@@ -220,7 +225,7 @@ def _observe(location: str, words: Sequence[str]) -> None:
     numbers = [study.observe(number, _pairs(outcome), do)]
   _tell(study)
   listed = errors.format_list([*map(str, numbers)], 20, 'more', ', ')
-  _print(f'stored: experiment {listed}', {'experiments': numbers})
+  _print_stored(f'experiment {listed}', {'experiments': numbers})
 
 
 def _fail(location: str, words: Sequence[str]) -> None:
@@ -232,14 +237,14 @@ def _fail(location: str, words: Sequence[str]) -> None:
     number, rest = _number(words)
     _no_more(rest)
     study.fail(number, reason=_REASON.value or '')
-  _print(f'stored: experiment {number}', {'experiment': number})
+  _print_stored(f'experiment {number}', {'experiment': number})
 
 
 def _abandon(location: str, words: Sequence[str]) -> None:
   number, rest = _number(words)
   _no_more(rest)
   _open(location).abandon(number, reason=_REASON.value or '')
-  _print(f'stored: experiment {number}', {'experiment': number})
+  _print_stored(f'experiment {number}', {'experiment': number})
 
 
 def _withdraw(location: str, words: Sequence[str]) -> None:
@@ -253,7 +258,7 @@ def _withdraw(location: str, words: Sequence[str]) -> None:
   what = (
     f'records {_RECORDS.value}' if number is None else f'experiment {number}'
   )
-  _print(f'stored: {what}', {'experiment': number, 'records': _RECORDS.value})
+  _print_stored(what, {'experiment': number, 'records': _RECORDS.value})
 
 
 def _amend(location: str, words: Sequence[str]) -> None:
@@ -275,8 +280,8 @@ def _amend(location: str, words: Sequence[str]) -> None:
     for name, value in after.values.items()
     if before is not None and before.values.get(name) != value
   ]
-  _print(
-    f'stored: experiment {number}, {", ".join(changes) or "as before"}',
+  _print_stored(
+    f'experiment {number}, {", ".join(changes) or "as before"}',
     {'experiment': number},
   )
 
@@ -549,6 +554,12 @@ def _trial_json(trial: advice.Trial) -> dict[str, Any]:
     **({} if trial.gp_bo is None else {'gp_bo': trial.gp_bo}),
     **(_prediction_json(trial.prediction) if trial.prediction else {}),
   }
+
+
+def _print_stored(what: str, value: Any) -> None:
+  from acme_cbo.study import terminal  # noqa: PLC0415
+
+  _print(terminal.message(f'stored: {what}'), value)
 
 
 def _print(table: str, value: Any) -> None:
