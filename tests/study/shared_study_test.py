@@ -109,29 +109,30 @@ class _SharedTest(absltest.TestCase):
 
   def _kill(self, num_kills):
     """Kills a study again and again; compares it with one that was not."""
-    length = 2 * num_kills + 4
+    length = 3 * num_kills + 4
     uninterrupted = pathlib.Path(tempfile.mkdtemp()) / 'whole.study'
     acme_cbo.Study.create(uninterrupted, **_ARGUMENTS)
-    started = time.monotonic()
     with _start(uninterrupted, length, 'alone') as worker:
       assert worker.stdout
-      worker.stdout.readline()
-      ready = time.monotonic()
-      worker.communicate()
-    duration = time.monotonic() - ready
-    self.assertGreater(ready, started)
+      # When it is ready, and after each suggestion and outcome.
+      times = [time.monotonic() for _ in worker.stdout]
+    durations = np.diff(times)
     study = acme_cbo.Study.create(self.location, **_ARGUMENTS)
     rng = random.Random(0)
     for _ in range(num_kills):
       with _start(self.location, length, 'alone') as worker:
         assert worker.stdout
-        worker.stdout.readline()
-        # The first decision takes the longest.
-        time.sleep(rng.uniform(0, duration / 2))
+        # It is killed while it works on the next line, or on the one after.
+        num_lines = rng.randint(1, 4)
+        said = [worker.stdout.readline() for _ in range(num_lines)]
+        self.assertTrue(said[-1])
+        likely = durations[0] if num_lines == 1 else 2 * durations[1:].mean()
+        time.sleep(rng.uniform(0, likely))
         worker.kill()
-        said = worker.stdout.read().splitlines()
+        said += worker.stdout.readlines()
       # The last line may be cut.
-      self._assert_has(study, [x for x in said if x.endswith(']')])
+      self._assert_has(study, [x for x in said if x.endswith(']\n')])
+    self.assertLess(len(study.state.observed), length)
     _start(self.location, length, 'alone').communicate()
     expected = acme_cbo.Study.open(uninterrupted).state.experiments
     actual = study.state.experiments
