@@ -27,10 +27,9 @@ _MAX_OUTCOMES = 5
 # that loses little; docs/studies.md has the figures.
 _STABLE = 4
 _STABLE_SHARE = 0.15
-# After n experiments without another recommendation, the rest of simulated
-# studies gained this much of the predicted effect, times exp(-n * decay).
-_FIRST_GAIN = 0.2
-_GAIN_DECAY = 0.28
+# The rest of simulated studies gained this much of the width of the interval of
+# the recommendation, times the share of the experiments that was left.
+_GAIN = 0.06
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ class StopAdvice(NamedTuple):
       the same.
     expected_gain: expected improvement of the target by the rest of the
       experiments, in its own units: what they gained on average in simulated
-      studies, as a share of the predicted effect of the recommendation.
+      studies with as wide an interval of the recommendation.
     experiments_left: number of experiments that the rest of the budget pays
       for, or None where there is no limit.
     reason: the advice in a sentence.
@@ -278,15 +277,10 @@ def stop_advice(
     unchanged: number of the last experiments after which it is the same.
     planned: number of experiments that the study has room for.
   """
-  target = state.settings.target
   left = experiments_left(state)
-  if best.nothing is not None:
-    reference = best.nothing.mean
-  else:
-    reference = float(np.mean([one.outcome[target] for one in state.observed]))
-  effect = abs(best.prediction.mean - reference)
-  gain = effect * _FIRST_GAIN * math.exp(-_GAIN_DECAY * unchanged)
   low, high = best.prediction.interval
+  share_left = 1.0 if left is None else min(1.0, left / planned)
+  gain = _GAIN * (high - low) * share_left
   needed = math.ceil(_STABLE + _STABLE_SHARE * planned)
   stop = unchanged >= needed
   if left == 0:
@@ -299,7 +293,8 @@ def stop_advice(
   advice = 'stop' if stop else f'go on until it is the same after {needed}'
   more = 'more experiments' if left is None else f'{left} more experiments'
   reason = (
-    f'{since}: {advice}; on average, {more} are expected to improve {target} '
+    f'{since}: {advice}; on average, {more} are expected to improve '
+    f'{state.settings.target} '
     f'by {digits.estimate(gain, high - low)}'
   )
   return StopAdvice(stop, unchanged, gain, left, reason)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats import proportion
 
 from acme_cbo.evaluation import statistics
 from acme_cbo.experiments.validation import studies
@@ -105,7 +106,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = summarize(rows).to_string(
     formatters={'studies': '{:.0f}'.format}, float_format='{:.2f}'.format
   )
-  return f'{lines}\n\n{_about_warnings(rows)}'
+  return f'{lines}\n\n{_about_shares(rows)}\n{_about_warnings(rows)}'
 
 
 def report(command: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -150,8 +151,26 @@ other systems (`--first=100000`).
 
 {meanings}
 
+{_about_shares(rows)}
+
 {_about_warnings(rows)}
 """
+
+
+def _about_shares(rows) -> str:
+  """Returns the intervals of the shares, which are Wilson's."""
+  summary = summarize(rows).head(2)
+  sentences = []
+  for column in ('covered', 'harmless'):
+    intervals = []
+    for name, values in summary.iterrows():
+      number = values['studies']
+      low, high = proportion.proportion_confint(
+        round(values[column] * number), number, method='wilson'
+      )
+      intervals.append(f'{name} [{low:.2f}, {high:.2f}]')
+    sentences.append(f'95% intervals of `{column}`: {", ".join(intervals)}.')
+  return '\n'.join(sentences)
 
 
 def _about_warnings(rows) -> str:

@@ -40,6 +40,8 @@ class SummaryTest(absltest.TestCase):
     self.assertIn('the command', page)
     self.assertIn('| training prior | 6 | 1.00 |', page)
     self.assertIn('AUROC of 1.00', page)
+    # As many as there are, of 6.
+    self.assertIn('`harmless`: training prior [0.61, 1.00]', page)
     for line in study_summary.table(rows).splitlines():
       self.assertLessEqual(len(line), 100)
 
