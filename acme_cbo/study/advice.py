@@ -22,6 +22,10 @@ from acme_cbo.study import state as state_lib
 
 # Outcomes that a sentence lists.
 _MAX_OUTCOMES = 5
+# One of fewer outcomes cannot be told to be far from the others, by this many
+# times their range.
+_MIN_KNOWN = 5
+_FAR = 3
 # The advice is to stop when the recommendation is the same after this many
 # experiments, plus this share of all that are planned. In simulated studies
 # that loses little; docs/studies.md has the figures.
@@ -254,6 +258,51 @@ def target_text(state: state_lib.State, value: float) -> str:
   return digits.of_range(value, state.target_range)
 
 
+def oddities(
+  state: state_lib.State, experiment: state_lib.Experiment
+) -> list[str]:
+  """Returns what may be a slip of the pen in an experiment, in sentences.
+
+  Args:
+    state: state of the study with the experiment.
+    experiment: the experiment.
+  """
+  sentences = []
+  action = 'amend' if experiment.status == 'observed' else 'withdraw'
+  correct = f'if it is a slip, {action} experiment {experiment.number}'
+  for name, value in experiment.do.items():
+    one = state.space.variables.get(name)
+    if one is None:
+      continue
+    away = abs(one.nearest(value) - value) / (one.high - one.low)
+    if away > space_lib.SAME:
+      sentences.append(
+        f'{name} was set to {digits.exact(value)}, and it may be '
+        f'{one.describe()}; {correct}'
+      )
+  target = state.settings.target
+  column = state.settings.columns.index(target)
+  known = np.array(
+    [
+      *state.records[:, column],
+      *(
+        one.outcome[target]
+        for one in state.observed
+        if one.number != experiment.number
+      ),
+    ]
+  )
+  if target in experiment.outcome and len(known) >= _MIN_KNOWN:
+    low, high = known.min(), known.max()
+    value, width = experiment.outcome[target], high - low
+    if not low - _FAR * width <= value <= high + _FAR * width:
+      sentences.append(
+        f'{target} is {digits.exact(value)}, and all other values lie between '
+        f'{digits.exact(float(low))} and {digits.exact(float(high))}; {correct}'
+      )
+  return sentences
+
+
 def _correlation(state: state_lib.State, name: str) -> float | None:
   """Returns the correlation of a variable with the target in the records."""
   columns = state.settings.columns
@@ -291,11 +340,10 @@ def stop_advice(
     else 'the recommendation is new'
   )
   advice = 'stop' if stop else f'go on until it is the same after {needed}'
-  more = 'more experiments' if left is None else f'{left} more experiments'
+  more = 'more experiments' if left is None else f'the {left} that are left'
   reason = (
-    f'{since}: {advice}; on average, {more} are expected to improve '
-    f'{state.settings.target} '
-    f'by {digits.estimate(gain, high - low)}'
+    f'{since}: {advice}; {more} are expected to improve '
+    f'{state.settings.target} by {digits.estimate(gain, high - low)} in all'
   )
   return StopAdvice(stop, unchanged, gain, left, reason)
 

@@ -217,7 +217,8 @@ def _variables(state, model, best) -> figure_lib.Figure:
         markersize=13,
         color=_ORANGE,
         linestyle='none',
-        label='recommended',
+        label='recommended'
+        + (', other variables set too' if len(best.do) > 1 else ''),
         zorder=4,
       )
     axis.set_xlabel(_label(name))

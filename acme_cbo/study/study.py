@@ -48,7 +48,8 @@ class Study:
 
   Attributes:
     log: the log of events.
-    warnings: sentences about the tables that were read by this object.
+    warnings: sentences about the tables that this object has read, and about
+      outcomes that it has stored and that may be slips of the pen.
 
   Example:
     >>> import acme_cbo, tempfile
@@ -292,7 +293,9 @@ class Study:
     else:
       payload['do'] = _named(do)
     state = self._append('failed', lambda state: payload)
-    return payload.get('experiment', len(state.experiments))
+    number = payload.get('experiment', len(state.experiments))
+    self.warnings += advice.oddities(state, state.experiments[number])
+    return number
 
   def abandon(self, trial: advice.Trial | int, *, reason: str = '') -> None:
     """Stores that a suggestion will not be carried out.
@@ -358,10 +361,13 @@ class Study:
     state = self._append('observed', lambda state: {'outcomes': [*outcomes]})
     num_new = sum('experiment' not in one for one in outcomes)
     new = iter([*state.experiments][len(state.experiments) - num_new :])
-    return [
+    made = [
       one['experiment'] if 'experiment' in one else next(new)
       for one in outcomes
     ]
+    for number in made:
+      self.warnings += advice.oddities(state, state.experiments[number])
+    return made
 
   def amend(
     self,
@@ -376,7 +382,8 @@ class Study:
     Args:
       trial: the trial or its number.
       outcome: {variable: value} of the variables to correct.
-      do: {variable: value} that was really set, all of it.
+      do: {variable: value} that was really set, all of it; what was measured of
+        the variables that were set no longer counts.
       reason: why it was wrong, for the record.
     """
     payload: dict[str, Any] = {'experiment': _number(trial), 'reason': reason}

@@ -143,6 +143,11 @@ def causes(probabilities: Mapping[str, float], target: str) -> str:
         + '#' * round(40 * p)
         for name, p in rows
       ),
+      *_wrapped(
+        'the belief of the policy; it may change much from one outcome to the '
+        'next',
+        indent='',
+      ),
     ]
   )
 

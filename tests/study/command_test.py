@@ -104,7 +104,7 @@ class CommandTest(absltest.TestCase):
       ['observe', study, 17, 'psa=5.2', 'age=60'],
       ['observe', study, '--do=statin=0.4', 'psa=5.5'],
       ['observe', study, f'--data={outcomes}'],
-      ['amend', study, 18, 'psa=5.6'],
+      ['amend', study, 18, 'psa=5.6', '--do=aspirin=0.2'],
       ['recommend', study, '--json'],
       ['status', study],
       ['report', study, f'--out={report}'],
@@ -113,7 +113,12 @@ class CommandTest(absltest.TestCase):
       ['export', study, f'--out={table}'],
       ['import', again, f'--data={export}'],
     )
-    stored, best, status = outputs[2], outputs[4], outputs[5]
+    stored, amended, best, status = outputs[2:6]
+    self.assertEqual(
+      ' '.join(amended.split()),
+      'stored: experiment 18, statin 0.4 -> none, psa 5.5 -> 5.6, aspirin none '
+      '-> 0.2, what was set: aspirin',
+    )
     self.assertEqual(stored, 'stored: experiment 19\n')
     self.assertLess(
       max(map(len, ''.join(outputs[:4] + outputs[5:]).splitlines())), 81

@@ -453,6 +453,27 @@ class StudyTest(parameterized.TestCase):
       study.observe(trial, {'y': 1.0})
     self.assertEqual(study.observe(None, {'y': 1.0}, trial.do), 2)
 
+  def test_slips_of_the_pen_are_told(self):
+    study = self._create()
+    for number, (y, a, message) in enumerate(
+      (
+        (512.0, 1.0, 'y is 512, and all other values lie between'),
+        (1.0, 20.0, 'a was set to 20, and it may be between -2 and 2'),
+        (1.0, 2.01, ''),
+      ),
+      1,
+    ):
+      study.warnings.clear()
+      study.observe(None, {'y': y}, {'a': a})
+      if not message:
+        self.assertEmpty(study.warnings)
+        continue
+      (warning,) = study.warnings
+      self.assertStartsWith(warning, message)
+      self.assertEndsWith(warning, f'amend experiment {number}')
+    study.fail(None, {'a': 20.0})
+    self.assertEndsWith(study.warnings[-1], 'withdraw experiment 4')
+
   def test_wrong_types_are_told(self):
     study = self._create()
     wrong: Any = 'a'

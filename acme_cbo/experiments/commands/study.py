@@ -22,9 +22,9 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
                    suggested
   abandon FILE N   suggestion N will not be carried out
   amend FILE N NAME=VALUE ...
-                   correct an outcome, or with --do= what was set
+                   correct an outcome, or with --do= all that was set
   withdraw FILE N  experiment N no longer counts; or with --records= records,
-                   by the number that `status --json` shows
+                   by their number in `status --json`
   add FILE         add the records of --data=
   change FILE      change settings: --goal=, --set=, --unset=, --budget=, ...
   predict FILE NAME=VALUE ...
@@ -237,14 +237,15 @@ def _fail(location: str, words: Sequence[str]) -> None:
     number, rest = _number(words)
     _no_more(rest)
     study.fail(number, reason=_REASON.value or '')
-  _print_stored(f'experiment {number}', {'experiment': number})
+  _tell(study)
+  _print_stored(f'experiment {number}, failed', {'experiment': number})
 
 
 def _abandon(location: str, words: Sequence[str]) -> None:
   number, rest = _number(words)
   _no_more(rest)
   _open(location).abandon(number, reason=_REASON.value or '')
-  _print_stored(f'experiment {number}', {'experiment': number})
+  _print_stored(f'experiment {number}, abandoned', {'experiment': number})
 
 
 def _withdraw(location: str, words: Sequence[str]) -> None:
@@ -258,7 +259,9 @@ def _withdraw(location: str, words: Sequence[str]) -> None:
   what = (
     f'records {_RECORDS.value}' if number is None else f'experiment {number}'
   )
-  _print_stored(what, {'experiment': number, 'records': _RECORDS.value})
+  _print_stored(
+    f'{what}, withdrawn', {'experiment': number, 'records': _RECORDS.value}
+  )
 
 
 def _amend(location: str, words: Sequence[str]) -> None:
@@ -275,11 +278,16 @@ def _amend(location: str, words: Sequence[str]) -> None:
     reason=_REASON.value or '',
   )
   after = study.state.experiments[number]
-  changes = [
-    f'{name} {before.values.get(name, "none")} -> {value}'
-    for name, value in after.values.items()
-    if before is not None and before.values.get(name) != value
-  ]
+  changes = []
+  if before is not None:
+    changes = [
+      f'{name} {before.values.get(name, "none")} -> '
+      f'{after.values.get(name, "none")}'
+      for name in {**before.values, **after.values}
+      if before.values.get(name) != after.values.get(name)
+    ]
+    if before.do.keys() != after.do.keys():
+      changes.append(f'what was set: {", ".join(after.do)}')
   _print_stored(
     f'experiment {number}, {", ".join(changes) or "as before"}',
     {'experiment': number},
