@@ -6,7 +6,7 @@ of `prediction` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 from typing import NamedTuple
@@ -258,48 +258,42 @@ def target_text(state: state_lib.State, value: float) -> str:
   return digits.of_range(value, state.target_range)
 
 
-def oddities(
-  state: state_lib.State, experiment: state_lib.Experiment
-) -> list[str]:
-  """Returns what may be a slip of the pen in an experiment, in sentences.
+def oddities(state: state_lib.State, numbers: Sequence[int]) -> list[str]:
+  """Returns what may be slips of the pen in experiments, in sentences.
 
   Args:
-    state: state of the study with the experiment.
-    experiment: the experiment.
+    state: state of the study with the experiments.
+    numbers: numbers of the experiments.
   """
-  sentences = []
-  action = 'amend' if experiment.status == 'observed' else 'withdraw'
-  correct = f'if it is a slip, {action} experiment {experiment.number}'
-  for name, value in experiment.do.items():
-    one = state.space.variables.get(name)
-    if one is None:
-      continue
-    away = abs(one.nearest(value) - value) / (one.high - one.low)
-    if away > space_lib.SAME:
-      sentences.append(
-        f'{name} was set to {digits.exact(value)}, and it may be '
-        f'{one.describe()}; {correct}'
-      )
   target = state.settings.target
-  column = state.settings.columns.index(target)
-  known = np.array(
-    [
-      *state.records[:, column],
-      *(
-        one.outcome[target]
-        for one in state.observed
-        if one.number != experiment.number
-      ),
-    ]
-  )
-  if target in experiment.outcome and len(known) >= _MIN_KNOWN:
-    low, high = known.min(), known.max()
-    value, width = experiment.outcome[target], high - low
-    if not low - _FAR * width <= value <= high + _FAR * width:
-      sentences.append(
-        f'{target} is {digits.exact(value)}, and all other values lie between '
-        f'{digits.exact(float(low))} and {digits.exact(float(high))}; {correct}'
-      )
+  passive = state.records[:, state.settings.columns.index(target)]
+  outcomes = {one.number: one.outcome[target] for one in state.observed}
+  sentences = []
+  for number in numbers:
+    experiment = state.experiments[number]
+    action = 'amend' if experiment.status == 'observed' else 'withdraw'
+    correct = f'if it is a slip, {action} experiment {number}'
+    for name, value in experiment.do.items():
+      one = state.space.variables.get(name)
+      if one is None:
+        continue
+      allowed = {name: one.nearest(value)}
+      if state.space.distance({name: value}, allowed) > space_lib.SAME:
+        sentences.append(
+          f'{name} was set to {digits.exact(value)}, and it may be '
+          f'{one.describe()}; {correct}'
+        )
+    others = [y for other, y in outcomes.items() if other != number]
+    known = np.append(passive, others)
+    if number in outcomes and len(known) >= _MIN_KNOWN:
+      value, low, high = outcomes[number], known.min(), known.max()
+      far = _FAR * (high - low)
+      if not low - far <= value <= high + far:
+        sentences.append(
+          f'{target} is {digits.exact(value)}, and all other values lie '
+          f'between {digits.exact(float(low))} and '
+          f'{digits.exact(float(high))}; {correct}'
+        )
   return sentences
 
 

@@ -34,7 +34,9 @@ def of_range(value: float, width: float) -> str:
     width: width of the range that it belongs to.
   """
   text = _rounded(value, width, _SHARE, min_decimals=0)
-  return text.rstrip('0').rstrip('.') if _is_positional(text) else text
+  if '.' not in text or 'e' in text:
+    return text
+  return text.rstrip('0').rstrip('.')
 
 
 def estimate(value: float, width: float) -> str:
@@ -59,8 +61,3 @@ def _rounded(
     return f'{value:.12g}'
   # No zero has a sign.
   return f'{round(value, decimals) + 0.0:.{max(0, decimals)}f}'
-
-
-def _is_positional(text: str) -> bool:
-  """Returns whether a number has decimals and no exponent."""
-  return '.' in text and 'e' not in text

@@ -294,7 +294,7 @@ class Study:
       payload['do'] = _named(do)
     state = self._append('failed', lambda state: payload)
     number = payload.get('experiment', len(state.experiments))
-    self.warnings += advice.oddities(state, state.experiments[number])
+    self.warnings += advice.oddities(state, [number])
     return number
 
   def abandon(self, trial: advice.Trial | int, *, reason: str = '') -> None:
@@ -365,8 +365,7 @@ class Study:
       one['experiment'] if 'experiment' in one else next(new)
       for one in outcomes
     ]
-    for number in made:
-      self.warnings += advice.oddities(state, state.experiments[number])
+    self.warnings += advice.oddities(state, made)
     return made
 
   def amend(

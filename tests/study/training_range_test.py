@@ -6,12 +6,9 @@ import numpy as np
 
 from acme_cbo.study import state as state_lib
 from acme_cbo.study import training_range
+from tests.support import studies
 
 _NAMES = ['a', 'b', 'y']
-_METADATA = {
-  'scms': {'max_variables': 8, 'max_centre': 2.5, 'max_width': 6.0},
-  'horizon': {'num_observations': 100, 'num_interventions': 40},
-}
 
 
 def _warnings(records, domain=(-1, 1), experiments=None):
@@ -32,7 +29,7 @@ def _warnings(records, domain=(-1, 1), experiments=None):
       'records',
       {'interventions': {}, 'size': len(records), 'rows': np.array(records)},
     )
-  return training_range.warnings(state, _METADATA)
+  return training_range.warnings(state, studies.METADATA)
 
 
 def _ordinary(number=200):

@@ -103,10 +103,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   Args:
     rows: results of `studies.run`.
   """
-  lines = summarize(rows).to_string(
+  summary = summarize(rows)
+  lines = summary.to_string(
     formatters={'studies': '{:.0f}'.format}, float_format='{:.2f}'.format
   )
-  return f'{lines}\n\n{_about_shares(rows)}\n{_about_warnings(rows)}'
+  return f'{lines}\n\n{_about_shares(summary)}\n{_about_warnings(rows)}'
 
 
 def report(command: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -151,19 +152,18 @@ other systems (`--first=100000`).
 
 {meanings}
 
-{_about_shares(rows)}
+{_about_shares(summary)}
 
 {_about_warnings(rows)}
 """
 
 
-def _about_shares(rows) -> str:
+def _about_shares(summary: pd.DataFrame) -> str:
   """Returns the intervals of the shares, which are Wilson's."""
-  summary = summarize(rows).head(2)
   sentences = []
   for column in ('covered', 'harmless'):
     intervals = []
-    for name, values in summary.iterrows():
+    for name, values in summary.head(2).iterrows():
       number = values['studies']
       low, high = proportion.proportion_confint(
         round(values[column] * number), number, method='wilson'
