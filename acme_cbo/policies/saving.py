@@ -105,7 +105,9 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
 
   Nothing in it is trusted: the architecture and the metadata must have the
   types and the ranges of their configs, and the parameters the names, shapes
-  and dtypes of the network, and finite values.
+  and dtypes of the network, and finite values. Only the parameters of the
+  policy of the package are taken as they are, like its code, as tracing the
+  network for its shapes takes as long as a fifth of a suggestion.
 
   Args:
     directory: directory of the policy.
@@ -146,12 +148,12 @@ def load(directory: pathlib.Path) -> TrainedPolicy:
   metadata = check_training_settings(
     content.get('about'), f'{path} is damaged: about'
   )
-  return TrainedPolicy(
-    network,
-    _read_arrays(arrays, parameters, _shapes(network)),
-    metadata,
-    architecture,
-  )
+  if directory == SHIPPED:
+    with np.load(io.BytesIO(parameters)) as archive:
+      params = _nested(archive)
+  else:
+    params = _nested(_read_arrays(arrays, parameters, _shapes(network)))
+  return TrainedPolicy(network, params, metadata, architecture)
 
 
 def read_description(directory: pathlib.Path) -> str:
@@ -238,9 +240,20 @@ def _flat(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
   }
 
 
+def _nested(
+  arrays: Mapping[str, np.ndarray],
+) -> dict[str, dict[str, np.ndarray]]:
+  """Returns {module: {name: array}}; inverts `_flat`."""
+  params: dict[str, dict[str, np.ndarray]] = {}
+  for name, array in arrays.items():
+    module, _, short = name.rpartition(':')
+    params.setdefault(module, {})[short] = array
+  return params
+
+
 def _read_arrays(
   path: pathlib.Path, content: bytes, shapes: dict[str, jax.ShapeDtypeStruct]
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
   """Reads the parameters of a network.
 
   Args:
@@ -249,12 +262,11 @@ def _read_arrays(
     shapes: expected shape and dtype by `module:name`.
 
   Returns:
-    {module: {name: array}}.
+    The arrays, by `module:name`.
 
   Raises:
     errors.UsageError: the file is damaged, or an array is not as expected.
   """
-  params: dict[str, dict[str, np.ndarray]] = {}
   try:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
       members = {x.filename.removesuffix('.npy'): x for x in archive.infolist()}
@@ -267,15 +279,13 @@ def _read_arrays(
       # Nothing is compressed, so that no more is read than the file holds.
       if sum(x.file_size for x in members.values()) > len(content):
         raise ValueError('its arrays are larger than the file')
-      for name, expected in shapes.items():
-        module, _, short = name.rpartition(':')
-        params.setdefault(module, {})[short] = _read_array(
-          name, archive.read(members[name]), expected
-        )
+      return {
+        name: _read_array(name, archive.read(members[name]), expected)
+        for name, expected in shapes.items()
+      }
   # zipfile and numpy raise errors of many types.
   except Exception as error:
     raise errors.UsageError(f'{path} is damaged: {error}') from error
-  return params
 
 
 def _read_array(

@@ -242,8 +242,9 @@ class Adviser:
     self._followed = known, functions, memory
     if not shown.under_way:
       return functions, memory
+    # By numpy: jax would compile a copy for each shape.
     memory = jax.tree.map(
-      lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf,
+      lambda leaf: np.array(leaf) if isinstance(leaf, jax.Array) else leaf,
       memory,
     )
     for number, step in enumerate(shown.under_way, len(shown.steps)):

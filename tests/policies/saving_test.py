@@ -121,6 +121,14 @@ class PolicyTest(parameterized.TestCase):
     ]
     self.assertEqual(*(jax.tree.map(np.shape, cache) for cache in caches))
 
+  def test_the_policy_of_the_package_passes_the_checks_of_others(self):
+    copy = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    for file in saving.SHIPPED.iterdir():
+      (copy / file.name).write_bytes(file.read_bytes())
+    checked, taken = saving.load(copy), saving.load(saving.SHIPPED)
+    self.assertEqual(checked.metadata, taken.metadata)
+    jax.tree.map(np.testing.assert_array_equal, checked.params, taken.params)
+
   def test_a_field_added_later_has_its_default(self):
     older = {
       name: value

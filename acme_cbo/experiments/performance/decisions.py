@@ -22,7 +22,6 @@ from acme_cbo.evaluation import episodes
 from acme_cbo.experiments.performance import recompute
 from acme_cbo.experiments.performance import timing
 from acme_cbo.infra import errors
-from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
 from acme_cbo.policies import host_policy
 from acme_cbo.policies import trained as trained_lib
@@ -74,9 +73,7 @@ def measure(
     key = episodes.episode_key(_PROTOCOL.seed, _SYSTEM, 0)
 
     def trained(network, params=params):
-      return trained_lib.trained(
-        network, params, ('learned',), 1, action_distribution.sample
-      )
+      return trained_lib.deployed(network, params, max_set_size=1)
 
     def on_host(network):
       make = functools.partial(trained, network)
