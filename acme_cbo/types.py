@@ -77,6 +77,8 @@ class Mechanism(NamedTuple):
     activation: [D] int32, a `mechanisms.Activation`.
     noise: [D] int32, a `mechanisms.Noise`.
     noise_scale: [D] standard deviations of the noise.
+    unevenness: [D, D] weights of the logarithm of the factor by which the
+      causes of variable j change its noise; None where they do not.
   """
 
   bias: jax.Array
@@ -87,6 +89,7 @@ class Mechanism(NamedTuple):
   activation: jax.Array
   noise: jax.Array
   noise_scale: jax.Array
+  unevenness: jax.Array | None = None
 
 
 class SCM(NamedTuple):

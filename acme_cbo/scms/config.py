@@ -77,6 +77,18 @@ class NoiseWeights(_Weights):
   uniform: float = _weight(1.0, 'uniform noise')
   laplace: float = _weight(1.0, 'Laplace noise')
   gumbel: float = _weight(0.0, 'Gumbel noise')
+  student: float = _weight(0.0, "Student's noise, whose tails are heavy")
+
+
+@dataclasses.dataclass(frozen=True)
+class SetWeights(_Weights):
+  """Relative frequency of the kinds of allowed sets of variables."""
+
+  single: float = _weight(0.3, 'SCMs whose variables are set one at a time')
+  any_size: float = _weight(0.5, 'SCMs whose sets have any size')
+  largest: float = _weight(
+    0.2, 'SCMs whose sets have the largest size, up to all settable variables'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +106,7 @@ class PriorConfig(config_schema.Section):
     default_factory=FamilyWeights
   )
   noise_weights: NoiseWeights = dataclasses.field(default_factory=NoiseWeights)
+  set_weights: SetWeights = dataclasses.field(default_factory=SetWeights)
   min_density: float = config_schema.field(
     0.2, 'lowest edge probability of Erdos-Renyi graphs', low=0.0, high=1.0
   )
@@ -157,6 +170,26 @@ class PriorConfig(config_schema.Section):
   averaged: float = config_schema.field(
     0.0,
     'share of SCMs whose outcomes are means of about 1000 samples',
+    low=0.0,
+    high=1.0,
+  )
+  noiseless: float = config_schema.field(
+    0.0,
+    'share of SCMs whose target has no noise; in half of them, only variables '
+    'without causes have any',
+    low=0.0,
+    high=1.0,
+  )
+  uneven: float = config_schema.field(
+    0.0,
+    'share of SCMs whose noise grows or shrinks with the causes',
+    low=0.0,
+    high=1.0,
+  )
+  confounded: float = config_schema.field(
+    0.0,
+    'share of SCMs with a strong latent cause of the target and of one of its '
+    'parents',
     low=0.0,
     high=1.0,
   )

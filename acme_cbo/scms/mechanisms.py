@@ -47,12 +47,16 @@ class Noise(enum.IntEnum):
   LAPLACE = 2
   # In no training preset; reserved for tests of generalization.
   GUMBEL = 3
+  # Student's t with four degrees of freedom.
+  STUDENT = 4
 
 
 # Scale at which a square saturates, so that a chain of products stays finite.
 _SQUARE_BEND = 6.0
 # Largest exponent; beyond it an exponential is constant.
 _EXPONENT_BOUND = 5.0
+# Largest logarithm of the factor by which causes change the noise.
+_MAX_UNEVENNESS = 1.5
 # Coefficients of cos(2 pi sqrt(s)) for s in [0, 1/4], highest power first. The
 # error is 1e-14.
 _COSINE = (
@@ -103,7 +107,7 @@ def noise_at(mechanism: Any, level: jax.Array) -> jax.Array:
 
 @value.register
 def _(mechanism: types.Mechanism, j, u, noise):
-  return signal(mechanism, j, u) + noise[:, j]
+  return signal(mechanism, j, u) + noise[:, j] * noise_factor(mechanism, j, u)
 
 
 def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
@@ -140,6 +144,25 @@ def signal(mechanism: types.Mechanism, j: jax.Array, u: jax.Array) -> jax.Array:
   return (
     mechanism.bias[j] + u @ mechanism.linear[j] + active @ mechanism.output[j]
   )
+
+
+def noise_factor(
+  mechanism: types.Mechanism, j: jax.Array, u: jax.Array
+) -> jax.Array | float:
+  """Returns the factor of the noise of one variable that its parents decide.
+
+  Args:
+    mechanism: structural equations.
+    j: [] int32, the variable.
+    u: [S, D] values of all variables; only those of j's parents are used.
+
+  Returns:
+    [S] factors; 1 where the noise of no variable depends on others.
+  """
+  if mechanism.unevenness is None:
+    return 1.0
+  exponent = u @ mechanism.unevenness[j]
+  return jnp.exp(jnp.clip(exponent, -_MAX_UNEVENNESS, _MAX_UNEVENNESS))
 
 
 def _cosine(z: jax.Array) -> jax.Array:
@@ -209,11 +232,30 @@ def _(mechanism: types.Mechanism, level):
   skewed *= math.sqrt(6) / math.pi
   kind = mechanism.noise
   standard = jnp.select(
-    [kind == Noise.NORMAL, kind == Noise.UNIFORM, kind == Noise.LAPLACE],
-    [normal, uniform, laplace],
-    skewed,
+    [
+      kind == Noise.NORMAL,
+      kind == Noise.UNIFORM,
+      kind == Noise.LAPLACE,
+      kind == Noise.GUMBEL,
+    ],
+    [normal, uniform, laplace, skewed],
+    _student(centered),
   )
   return mechanism.noise_scale * standard
+
+
+def _student(centered):
+  """Returns standardized quantiles of Student's t with 4 degrees of freedom.
+
+  In closed form (Shaw, "Sampling Student's T distribution", 2006, section 2.3).
+
+  Args:
+    centered: twice the probability level, minus one; inside (-1, 1).
+  """
+  root = jnp.sqrt(1 - jnp.square(centered))
+  square = jnp.cos(jnp.arccos(root) / 3) / root - 1
+  # The variance of t is 2.
+  return jnp.sign(centered) * jnp.sqrt(2 * jnp.maximum(square, 0.0))
 
 
 def sample(
@@ -222,6 +264,7 @@ def sample(
   parents: jax.Array,
   num_hidden: int,
   min_length_scale: float,
+  has_unevenness: bool = False,
 ) -> types.Mechanism:
   """Samples raw equations, not yet centered or scaled, and without noise.
 
@@ -232,6 +275,7 @@ def sample(
     num_hidden: number of hidden units, H, at least 2.
     min_length_scale: smallest length scale of the Fourier features, in standard
       deviations of the causes; the largest is 2.5.
+    has_unevenness: whether noise depends on the causes.
 
   Returns:
     A `Mechanism` with noise scales of 0.
@@ -254,6 +298,7 @@ def sample(
       'position': units,
       'steps': units,
       'rank': square,
+      **({'unevenness': square} if has_unevenness else {}),
     },
   )
 
@@ -340,4 +385,9 @@ def sample(
     activation=activations,
     noise=jnp.zeros(num_nodes, jnp.int32),
     noise_scale=jnp.zeros(num_nodes),
+    unevenness=(
+      edges * sampling.normal(levels['unevenness']) / jnp.sqrt(fan_in)[:, None]
+      if has_unevenness
+      else None
+    ),
   )

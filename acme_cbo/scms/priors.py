@@ -17,9 +17,9 @@ from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import sampling
 from acme_cbo.scms import simulate
 
-# Relative frequencies of the kinds of allowed sets: single variables only, sets
-# of any size up to the maximum, and sets of the maximum size only.
-_SET_KIND_WEIGHTS = (0.3, 0.5, 0.2)
+# Least and largest weight of a strong latent cause, where those of other causes
+# are of the order of 1.
+_CONFOUNDING = (1.0, 4.0)
 # Largest ratio of the costs of two variables.
 _MAX_COST = 20.0
 # Nominal number of samples of an averaged outcome (`Problem.samples`).
@@ -69,6 +69,10 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
       'cost': per_node,
       'budgeted': (),
       'budget': (),
+      'noiseless': (),
+      'uneven': (),
+      'confounded': (),
+      'confounder': (4,),
     },
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
@@ -83,6 +87,23 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
   parents = graphs.sample(key_graph, graph, size, density, num_nodes)
   present = node < size
 
+  # The target may be anywhere in the order, but needs an ancestor that may be
+  # set.
+  exists = present & (levels['latent'] >= prior.latent)
+  may_set = (levels['settable'] < prior.settable) & exists
+  reachable = exists & (graphs.ancestors(parents) & may_set[None]).any(1)
+  target = jnp.argmax(jnp.where(reachable, levels['target'], -1.0))
+  is_target = node == target
+  confounder = None
+  if prior.confounded:
+    confounder = _confounder(levels['confounder'], parents, may_set, is_target)
+    is_confounded = confounder.any() & (levels['confounded'] < prior.confounded)
+    confounder = jnp.where(is_confounded, confounder, 0.0)
+    parents |= confounder != 0
+    # The first node of the order has no causes.
+    exists &= ~(is_confounded & (node == 0))
+    may_set &= exists
+
   pure = (1.0,) * mechanisms.Family.MIXED
   mechanism = mechanisms.sample(
     key_mechanism,
@@ -94,22 +115,26 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     parents,
     prior.num_hidden,
     prior.min_length_scale,
+    has_unevenness=prior.uneven > 0,
   )
+  if confounder is not None:
+    mechanism = mechanism._replace(linear=mechanism.linear + confounder)
+  if prior.uneven:
+    is_uneven = levels['uneven'] < prior.uneven
+    mechanism = mechanism._replace(
+      unevenness=jnp.where(is_uneven, mechanism.unevenness, 0.0)
+    )
   noise_ratio = sampling.between(
     levels['noise_ratio'], prior.min_noise, prior.max_noise
   )
+  is_noiseless = (levels['noiseless'] < prior.noiseless / 2) | (
+    (levels['noiseless'] < prior.noiseless) & is_target
+  )
+  noise_ratio = jnp.where(is_noiseless, 0.0, noise_ratio)
   noise = sampling.category(levels['noise'], prior.noise_weights.in_order)
   mechanism, mean, deviation = _standardize(
     key_scaling, mechanism._replace(noise=noise), parents, noise_ratio
   )
-
-  # The target may be anywhere in the order, but needs an ancestor that may be
-  # set.
-  exists = present & (levels['latent'] >= prior.latent)
-  may_set = (levels['settable'] < prior.settable) & exists
-  reachable = exists & (graphs.ancestors(parents) & may_set[None]).any(1)
-  target = jnp.argmax(jnp.where(reachable, levels['target'], -1.0))
-  is_target = node == target
 
   half_width = sampling.between(
     levels['half_width'], prior.min_width, prior.max_width
@@ -127,7 +152,7 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
   location = scale * 5 * sampling.normal(levels['location'])
   goal = sampling.sign(levels['goal'])
 
-  sets = _sets(levels['sets'], may_set & ~is_target, prior.max_set_size)
+  sets = _sets(levels['sets'], may_set & ~is_target, prior)
   cost = jnp.exp(sampling.between(levels['cost'], 0.0, jnp.log(_MAX_COST)))
   set_costs = sets @ cost  # [M]
   mean_total = prior.num_interventions * set_costs.sum() / (set_costs > 0).sum()
@@ -276,22 +301,52 @@ def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
   return tasks
 
 
-def _sets(level, settable, max_size):
+def _confounder(levels, parents, may_set, is_target):
+  """Samples the weights of a strong cause of the target and one of its parents.
+
+  It is the first node of the causal order, which has no causes. Where its two
+  effects oppose that of the parent, the target is correlated with the parent in
+  the other direction than the parent changes it.
+
+  Args:
+    levels: [4] uniform levels of the draw.
+    parents: [D, D] bool, `parents[j, i]`.
+    may_set: [D] bool, variables that may be set.
+    is_target: [D] bool.
+
+  Returns:
+    [D, D] linear weights; 0 where the target has no parent to confound.
+  """
+  node = jnp.arange(len(parents))
+  possible = parents[jnp.argmax(is_target)] & may_set & (node > 0)
+  # A random one: the first that is possible, from a random node on.
+  start = (levels[0] * len(parents)).astype(jnp.int32)
+  turn = (node - start) % len(parents)
+  is_parent = possible & (turn == jnp.where(possible, turn, node.size).min())
+  weights = sampling.between(levels[1:3], *_CONFOUNDING)
+  to_parent = weights[0] * is_parent
+  to_target = weights[1] * sampling.sign(levels[3]) * is_target
+  column = jnp.where(possible.any(), to_parent + to_target, 0.0)
+  return column[:, None] * (node == 0)
+
+
+def _sets(level, settable, prior):
   """Samples the sets that may be set together.
 
   Args:
     level: [] uniform level of the draw.
     settable: [D] bool, variables that may be set.
-    max_size: maximum size of a set.
+    prior: settings of the prior.
 
   Returns:
     [M, D] bool; rows of sets that are not allowed are empty.
   """
+  max_size = prior.max_set_size
   subsets = intervention_sets.subsets(np.ones(settable.size, bool), max_size)
   size = subsets.sum(1)
   largest = jnp.minimum(settable.sum(), max_size)
   singles_only, any_size, largest_only = jnp.arange(3) == sampling.category(
-    level, _SET_KIND_WEIGHTS
+    level, prior.set_weights.in_order
   )
   size_fits = (
     (size == 1) & singles_only | any_size | (size == largest) & largest_only
@@ -331,7 +386,8 @@ def _standardize(key, mechanism, parents, noise_ratio):
     # The signal of a root is constant; its scale, and so its factor, is 0.
     spread = jnp.where(is_root[j], 1.0, raw.std())
     factor = signal_scale[j] / jnp.maximum(spread, 1e-3)
-    values = factor * (raw - raw.mean()) + noise[:, j]
+    uneven = mechanisms.noise_factor(mechanism, j, u)
+    values = factor * (raw - raw.mean()) + noise[:, j] * uneven
     u = jnp.where(node == j, values[:, None], u)
     return u, (factor, -factor * raw.mean())
 

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo.infra import config_schema
-from acme_cbo.infra import errors
 from acme_cbo.scms import config
 from acme_cbo.scms import priors
 from acme_cbo.scms import systems
@@ -67,34 +66,19 @@ def prior(metadata: Mapping[str, Any], name: str) -> config.Prior:
 
   Returns:
     The shifted prior.
-
-  Raises:
-    errors.UsageError: the metadata lacks settings of the training prior.
   """
-  settings: dict[str, Any] = {
-    **metadata.get('scms', {}),
-    **metadata.get('horizon', {}),
-    # Only used to reject SCMs of little gain, so a coarse search suffices; the
-    # evaluation searches the optimum of each system more finely.
-    'num_cells': 2,
-  }
-  fields = [field.name for field in dataclasses.fields(config.Prior)]
-  missing = [field for field in fields if field not in settings]
-  if missing:
-    raise errors.UsageError(
-      f'{name} is a shift of the training prior, and the saved policy '
-      f'lacks these settings of it: {", ".join(missing)}; train a policy with '
-      'this version'
-    )
-  own = [field.name for field in dataclasses.fields(config.PriorConfig)]
+  # A policy lacks the fields that were added after it was saved. Their
+  # defaults leave the prior as it was.
   training_prior = config.Prior(
     **vars(
-      config_schema.from_dict(
-        config.PriorConfig, {field: settings[field] for field in own}, 'scms'
+      config_schema.from_partial_dict(
+        config.PriorConfig, metadata['scms'], 'scms'
       )
     ),
-    num_cells=settings['num_cells'],
-    num_interventions=settings['num_interventions'],
+    # Only used to reject SCMs of little gain, so a coarse search suffices; the
+    # evaluation searches the optimum of each system more finely.
+    num_cells=2,
+    num_interventions=metadata['horizon']['num_interventions'],
   )
   return dataclasses.replace(training_prior, **_CHANGES[name](training_prior))
 

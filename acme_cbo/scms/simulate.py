@@ -184,6 +184,9 @@ def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
     mechanism=rows._replace(
       linear=rows.linear[:, permutation],
       hidden=rows.hidden[:, :, permutation],
+      unevenness=(
+        None if rows.unevenness is None else rows.unevenness[:, permutation]
+      ),
     ),
     parents=scm.parents[permutation][:, permutation],
     order=new_index[scm.order],

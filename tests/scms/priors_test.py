@@ -217,6 +217,114 @@ def _general():
   return drawn_tasks.some(500, prior=drawn_tasks.GENERAL).scm
 
 
+# What else a laboratory meets. All linear: effects are known without sampling.
+_WIDE = dataclasses.replace(
+  drawn_tasks.GENERAL,
+  family_weights=config.FamilyWeights.only('linear'),
+  set_weights=config.SetWeights(single=0.25, any_size=0.25, largest=0.5),
+  noise_weights=config.NoiseWeights(student=1.0),
+  latent=0.0,
+  noiseless=0.4,
+  uneven=0.5,
+  confounded=0.5,
+)
+
+
+def _wide():
+  return drawn_tasks.some(500, prior=_WIDE).scm
+
+
+def _total_effects(scms, noise_too=False):
+  """Effects `[M, j, i]` of i on j along all paths, in internal units."""
+  linear = scms.mechanism.linear
+  identity = np.eye(linear.shape[-1])
+  effects = np.linalg.inv(identity - linear)
+  return effects * scms.mechanism.noise_scale[:, None] if noise_too else effects
+
+
+def _is_confounded():
+  """[M] bool: a latent first cause of the target and of a cause of it."""
+  scms = _wide()
+  latent = scms.present & ~scms.problem.exists
+  target = scms.problem.target.argmax(1)
+  of_target = scms.parents[np.arange(len(target)), target]
+  both = latent[:, None] & scms.parents & of_target[:, :, None]
+  return (latent & of_target & both.any(1)).any(1)
+
+
+class WideTest(parameterized.TestCase):
+  """Options of a prior: no noise, uneven noise, confounding, kinds of sets."""
+
+  def _assert_share(self, happens, probability):
+    # Twice as wide, as what is refused is not drawn evenly.
+    error = np.sqrt(probability * (1 - probability) / happens.size)
+    self.assertAlmostEqual(
+      happens.mean(), probability, delta=2 * chance.SIGMAS * error
+    )
+
+  @pytest.mark.stat
+  def test_noiseless(self):
+    scms = _wide()
+    is_silent = scms.mechanism.noise_scale < 1e-3
+    is_root = ~scms.parents.any(2)
+    self.assertFalse((is_silent & is_root & scms.present).any())
+    of_target = (is_silent & scms.problem.target).any(1)
+    self._assert_share(of_target, _WIDE.noiseless)
+    everywhere = (is_silent | is_root | ~scms.present).all(1)
+    self.assertTrue(of_target[everywhere].all())
+    inner = scms.present & ~is_root & ~scms.problem.target
+    several = inner.any(1)
+    self._assert_share(everywhere[several], _WIDE.noiseless / 2)
+    self.assertFalse((is_silent & inner)[~everywhere].any())
+
+  @pytest.mark.stat
+  def test_uneven_noise_follows_the_parents(self):
+    scms = _wide()
+    weights = scms.mechanism.unevenness
+    self.assertFalse(((weights != 0) & ~scms.parents).any())
+    self._assert_share((weights != 0).any((1, 2)), _WIDE.uneven)
+    index = int(np.abs(weights).max(2).max(1).argmax())
+    one = jax.tree.map(lambda leaf: leaf[index], scms)
+    j = np.abs(one.mechanism.unevenness).max(1).argmax()
+    slope = one.mechanism.unevenness[j]
+    u = np.float32([-100, -0.2, 0.2, 100])[:, None] * slope / (slope @ slope)
+    np.testing.assert_allclose(
+      mechanisms.noise_factor(one.mechanism, j, u),
+      np.exp([-1.5, -0.2, 0.2, 1.5]),
+      rtol=1e-5,
+    )
+    noise = np.ones_like(u)
+    difference = mechanisms.value(one.mechanism, j, u, noise)
+    difference -= mechanisms.signal(one.mechanism, j, u)
+    np.testing.assert_allclose(difference, np.exp([-1.5, -0.2, 0.2, 1.5]), 1e-3)
+
+  @pytest.mark.stat
+  def test_confounding_turns_correlations_around(self):
+    scms, confounded = _wide(), _is_confounded()
+    self.assertBetween(confounded.mean(), 0.3, 0.5)
+    target = scms.problem.target.argmax(1)
+    rows = np.arange(len(target))
+    effects = _total_effects(scms)[rows, target]  # [M, D]
+    spread = _total_effects(scms, noise_too=True)
+    covariances = spread @ np.swapaxes(spread, 1, 2)
+    passive = covariances[rows, target]
+    causes = scms.parents[rows, target] & scms.problem.settable
+    is_wrong = (effects * passive < 0) & (abs(effects) > 0.05) & causes
+    self.assertGreater(is_wrong.any(1)[confounded].mean(), 0.3)
+    self.assertLess(is_wrong.any(1)[~confounded].mean(), 0.15)
+
+  @pytest.mark.stat
+  def test_kinds_of_sets_have_their_weights(self):
+    problem = _wide().problem
+    sizes, settable = problem.sets.sum(2), problem.settable.sum(1)
+    several = settable > 1
+    self._assert_share((sizes.max(1) == 1)[several], 0.25)
+    is_one = sizes == 1
+    self._assert_share(
+      (sizes.max(1) > 1)[several] & ~is_one.any(1)[several], 0.5
+    )
+
+
 class GeneralTest(parameterized.TestCase):
   """Options of a prior: sets, costs, latent causes, means, mixtures."""
 

@@ -17,7 +17,12 @@ from tests.support import miniature
 _METADATA = json.loads(
   json.dumps(
     {
-      'scms': dataclasses.asdict(miniature.PRIOR) | {'latent': 0.1},
+      'scms': {
+        name: value
+        for name, value in dataclasses.asdict(miniature.PRIOR).items()
+        if name not in ('num_cells', 'num_interventions')
+      }
+      | {'latent': 0.1},
       'horizon': {'num_observations': 20, 'num_interventions': 10},
     }
   )
@@ -54,12 +59,15 @@ class PriorTest(parameterized.TestCase):
       dataclasses.replace(training_prior, **changes),
     )
 
-  def test_metadata_without_a_setting_of_the_prior(self):
-    scms = {k: v for k, v in _METADATA['scms'].items() if k != 'noise_weights'}
-    with self.assertRaisesRegex(
-      errors.UsageError, 'larger is a shift of .* lacks .* noise_weights;'
-    ):
-      shifts.prior(_METADATA | {'scms': scms}, 'larger')
+  def test_a_setting_that_was_added_later_has_its_default(self):
+    scms = {k: v for k, v in _METADATA['scms'].items() if k != 'noiseless'}
+    scms['noise_weights'] = {
+      k: v for k, v in scms['noise_weights'].items() if k != 'student'
+    }
+    self.assertEqual(
+      shifts.prior(_METADATA | {'scms': scms}, 'larger'),
+      shifts.prior(_METADATA, 'larger'),
+    )
 
   def test_digests(self):
     digests = {shifts.digest(shifts.prior(_METADATA, n)) for n in shifts.NAMES}
