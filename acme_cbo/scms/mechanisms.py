@@ -264,7 +264,7 @@ def sample(
   parents: jax.Array,
   num_hidden: int,
   min_length_scale: float,
-  has_unevenness: bool = False,
+  is_uneven: jax.Array | None = None,
 ) -> types.Mechanism:
   """Samples raw equations, not yet centered or scaled, and without noise.
 
@@ -275,7 +275,8 @@ def sample(
     num_hidden: number of hidden units, H, at least 2.
     min_length_scale: smallest length scale of the Fourier features, in standard
       deviations of the causes; the largest is 2.5.
-    has_unevenness: whether noise depends on the causes.
+    is_uneven: [] bool, whether the noise depends on the causes; None if it
+      never does.
 
   Returns:
     A `Mechanism` with noise scales of 0.
@@ -298,7 +299,7 @@ def sample(
       'position': units,
       'steps': units,
       'rank': square,
-      **({'unevenness': square} if has_unevenness else {}),
+      'unevenness': square,
     },
   )
 
@@ -367,6 +368,12 @@ def sample(
     Family.EXPONENTIAL: Activation.EXPONENTIAL,
     Family.BUMPS: Activation.BUMP,
   }
+  unevenness = None
+  if is_uneven is not None:
+    weights_of_causes = sampling.normal(levels['unevenness']) * edges
+    unevenness = jnp.where(
+      is_uneven, weights_of_causes / jnp.sqrt(fan_in)[:, None], 0.0
+    )
   node = jnp.arange(num_nodes)
 
   def pick(table, default):
@@ -385,9 +392,5 @@ def sample(
     activation=activations,
     noise=jnp.zeros(num_nodes, jnp.int32),
     noise_scale=jnp.zeros(num_nodes),
-    unevenness=(
-      edges * sampling.normal(levels['unevenness']) / jnp.sqrt(fan_in)[:, None]
-      if has_unevenness
-      else None
-    ),
+    unevenness=unevenness,
   )

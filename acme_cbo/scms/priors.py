@@ -115,15 +115,10 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     parents,
     prior.num_hidden,
     prior.min_length_scale,
-    has_unevenness=prior.uneven > 0,
+    (levels['uneven'] < prior.uneven) if prior.uneven else None,
   )
   if confounder is not None:
     mechanism = mechanism._replace(linear=mechanism.linear + confounder)
-  if prior.uneven:
-    is_uneven = levels['uneven'] < prior.uneven
-    mechanism = mechanism._replace(
-      unevenness=jnp.where(is_uneven, mechanism.unevenness, 0.0)
-    )
   noise_ratio = sampling.between(
     levels['noise_ratio'], prior.min_noise, prior.max_noise
   )

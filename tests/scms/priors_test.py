@@ -287,7 +287,11 @@ class WideTest(parameterized.TestCase):
     one = jax.tree.map(lambda leaf: leaf[index], scms)
     j = np.abs(one.mechanism.unevenness).max(1).argmax()
     slope = one.mechanism.unevenness[j]
-    u = np.float32([-100, -0.2, 0.2, 100])[:, None] * slope / (slope @ slope)
+    u = (
+      np.array([-100, -0.2, 0.2, 100], np.float32)[:, None]
+      * slope
+      / (slope @ slope)
+    )
     np.testing.assert_allclose(
       mechanisms.noise_factor(one.mechanism, j, u),
       np.exp([-1.5, -0.2, 0.2, 1.5]),
