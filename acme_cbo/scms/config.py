@@ -236,7 +236,8 @@ class Prior(PriorConfig):
 def with_named_weights(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a config, or the metadata of a policy, in its present form.
 
-  Files of earlier versions hold the weights as lists, by position.
+  Files of earlier versions hold the weights as lists, by position, and lack
+  members that were added at the end.
 
   Args:
     config: values with a section 'scms', or without one.
@@ -248,13 +249,13 @@ def with_named_weights(config: Mapping[str, Any]) -> dict[str, Any]:
   if not isinstance(scms, Mapping):
     return dict(config)
   named = dict(scms)
-  for name, cls in (
-    ('graph_weights', GraphWeights),
-    ('family_weights', FamilyWeights),
-    ('noise_weights', NoiseWeights),
+  for name, cls, number in (
+    ('graph_weights', GraphWeights, 5),
+    ('family_weights', FamilyWeights, 8),
+    ('noise_weights', NoiseWeights, 4),
   ):
     weights = named.get(name)
-    members = [member.name for member in dataclasses.fields(cls)]
-    if isinstance(weights, list | tuple) and len(weights) == len(members):
+    members = [member.name for member in dataclasses.fields(cls)[:number]]
+    if isinstance(weights, list | tuple) and len(weights) == number:
       named[name] = dict(zip(members, weights, strict=True))
   return {**config, 'scms': named}
