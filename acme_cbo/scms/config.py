@@ -257,5 +257,5 @@ def with_named_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     weights = named.get(name)
     members = [member.name for member in dataclasses.fields(cls)[:number]]
     if isinstance(weights, list | tuple) and len(weights) == number:
-      named[name] = dict(zip(members, weights, strict=True))
+      named[name] = vars(cls()) | dict(zip(members, weights, strict=True))
   return {**config, 'scms': named}

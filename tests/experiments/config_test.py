@@ -215,7 +215,7 @@ class BadValuesTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('graph', 'chain, fork, star, erdos_renyi, scale_free'),
-    ('noise', 'normal, uniform, laplace, gumbel'),
+    ('noise', 'normal, uniform, laplace, gumbel, student'),
   )
   def test_weights_that_are_all_nothing(self, kind, names):
     weights = dict.fromkeys(names.split(', '), 0)
