@@ -252,15 +252,17 @@ def _is_confounded():
   return (latent & of_target & both.any(1)).any(1)
 
 
-class WideTest(parameterized.TestCase):
-  """Options of a prior: no noise, uneven noise, confounding, kinds of sets."""
-
+class SharesTestCase(parameterized.TestCase):
   def _assert_share(self, happens, probability):
     # Twice as wide, as what is refused is not drawn evenly.
     error = np.sqrt(probability * (1 - probability) / happens.size)
     self.assertAlmostEqual(
       happens.mean(), probability, delta=2 * chance.SIGMAS * error
     )
+
+
+class WideTest(SharesTestCase):
+  """Options of a prior: no noise, uneven noise, confounding, kinds of sets."""
 
   @pytest.mark.stat
   def test_noiseless(self):
@@ -329,15 +331,8 @@ class WideTest(parameterized.TestCase):
     )
 
 
-class GeneralTest(parameterized.TestCase):
+class GeneralTest(SharesTestCase):
   """Options of a prior: sets, costs, latent causes, means, mixtures."""
-
-  def _assert_share(self, happens, probability):
-    # Twice as wide, as what is refused is not drawn evenly.
-    error = np.sqrt(probability * (1 - probability) / happens.size)
-    self.assertAlmostEqual(
-      happens.mean(), probability, delta=2 * chance.SIGMAS * error
-    )
 
   @pytest.mark.stat
   def test_shares(self):
