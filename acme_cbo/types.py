@@ -43,6 +43,9 @@ class Problem(NamedTuple):
     budget: [] maximum total cost of all interventions; infinite if only their
       number is limited.
     samples: [] number of draws that each observed outcome is the mean of.
+    edges: [D, D] what is known of the graph: `edges[j, i]` is 1 if i is known
+      to be a direct cause of j, -1 if it is known not to be, and 0 if nothing
+      is known; None if nothing is known of any edge.
   """
 
   exists: jax.Array
@@ -54,6 +57,7 @@ class Problem(NamedTuple):
   cost: jax.Array
   budget: jax.Array
   samples: jax.Array
+  edges: jax.Array | None = None
 
   @property
   def settable(self) -> jax.Array:
@@ -205,6 +209,8 @@ class Trajectory(NamedTuple):
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, E] rewards, in the order of `rewards.COMPONENTS`.
     expected_reward: [T] `optimization` reward of the expected outcome.
+    question_key: random key of further interventions whose outcomes the learner
+      predicts.
   """
 
   decision: Decision
@@ -216,6 +222,7 @@ class Trajectory(NamedTuple):
   log_prob_cell: jax.Array
   components: jax.Array
   expected_reward: jax.Array
+  question_key: jax.Array
 
 
 class TrainingState(NamedTuple):

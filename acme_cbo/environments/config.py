@@ -19,6 +19,19 @@ class HorizonConfig(config_schema.Section):
   num_interventions: int = config_schema.field(
     10, 'number of interventions of an episode', low=1, high=1000
   )
+  mixture: str = config_schema.field(
+    '',
+    'further sizes, each as likely for an update as the first: numbers of '
+    'observations, interventions, variables per set and variables, as in '
+    "'20x10x3x8 300x20x8x12'",
+    pattern=r'|\d+x\d+x\d+x\d+( \d+x\d+x\d+x\d+)*',
+    form="empty or 'NxTxZxD NxTxZxD ...'",
+  )
+
+  @property
+  def further_sizes(self) -> list[list[int]]:
+    """Sizes [N, T, Z, D] of `mixture`."""
+    return [[*map(int, size.split('x'))] for size in self.mixture.split()]
 
 
 @dataclasses.dataclass(frozen=True)

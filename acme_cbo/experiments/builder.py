@@ -77,6 +77,7 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
     * per_update,
     final_fraction=optimizer.final_fraction,
   )
+  horizon = config.horizon
   parts = agent.Parts(
     network=network_factory.make(config.network),
     optimizer=optimizer_lib.make_optimizer(
@@ -85,11 +86,17 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
     prior=scms_config.Prior(
       **vars(config.scms),
       num_cells=config.network.num_cells,
-      num_interventions=config.horizon.num_interventions,
+      num_interventions=horizon.num_interventions,
     ),
-    horizon=config.horizon,
+    horizon=horizon,
     rewards=config.rewards,
     update=config.grpo,
+  )
+  parts = dataclasses.replace(
+    parts,
+    other_sizes=tuple(
+      _with_size(parts, *size) for size in horizon.further_sizes
+    ),
   )
   return Experiment(
     config=config,
@@ -97,4 +104,29 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
     learning_rate=lambda update: np.asarray(
       schedule(update * per_update)
     ).item(),
+  )
+
+
+def _with_size(
+  parts: agent.Parts,
+  num_observations: int,
+  num_interventions: int,
+  max_set_size: int,
+  max_variables: int,
+) -> agent.Parts:
+  """Returns the parts for episodes and sets of another size."""
+  return dataclasses.replace(
+    parts,
+    prior=dataclasses.replace(
+      parts.prior,
+      num_interventions=num_interventions,
+      max_set_size=max_set_size,
+      max_variables=max_variables,
+    ),
+    horizon=dataclasses.replace(
+      parts.horizon,
+      num_observations=num_observations,
+      num_interventions=num_interventions,
+      mixture='',
+    ),
   )

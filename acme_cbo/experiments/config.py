@@ -26,6 +26,7 @@ _OF_THE_TRUTH = (
   ('rewards', 'parent'),
   ('grpo', 'parent_coefficient'),
   ('grpo', 'outcome_coefficient'),
+  ('grpo', 'prediction_coefficient'),
   ('grpo', 'regret_floor'),
 )
 

@@ -114,6 +114,7 @@ _SIMULATOR: dict[str, Any] = {
   'rewards.parent': 0.0,
   'grpo.parent_coefficient': 0.0,
   'grpo.outcome_coefficient': 0.0,
+  'grpo.prediction_coefficient': 0.0,
   'grpo.num_tasks': 16,
   'grpo.num_generations': 8,
   'grpo.gradient_accumulation_steps': 1,

@@ -8,6 +8,7 @@ import jax
 from acme_cbo.beliefs import exact_posterior
 from acme_cbo.environments import normalization
 from acme_cbo.networks import candidate_features
+from acme_cbo.networks import outcome_distribution
 
 
 class Rows(NamedTuple):
@@ -124,8 +125,8 @@ class Network(NamedTuple):
       as shared by all rows.
     action_head: (params, problem, prefix, encoding, partial) ->
       ActionHeadOutput.
-    predict: same arguments -> `none_outcome` of the action head, at a fraction
-      of the cost.
+    predict: same arguments -> `OutcomeDistribution` of the partial intervention
+      as it is.
     empty_cache: (num_rows, num_variables) -> Cache of zeros.
   """
 
@@ -134,7 +135,7 @@ class Network(NamedTuple):
   append: Callable[..., tuple[Encoding, Cache]]
   full: Callable[..., Encoding]
   action_head: Callable[..., ActionHeadOutput]
-  predict: Callable[..., jax.Array]
+  predict: Callable[..., outcome_distribution.OutcomeDistribution]
   empty_cache: Callable[[int, int], Cache]
 
 

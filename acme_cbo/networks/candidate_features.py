@@ -9,8 +9,9 @@ have to learn how close. These features spare it that. They are of three kinds:
     algorithm 2.1).
   * All other rows, in which the variables had such values for other reasons,
     enter a kernel-weighted mean (Nadaraya, 1964; Watson, 1964).
-  * While an intervention is still partial, the best outcome of the rows that
-    extend it is a feature of its own.
+  * While an intervention is still partial, each candidate is also completed:
+    the best row that extends it gives the other variables and their values, and
+    the Gaussian process of that set of variables predicts the result.
 
 Nothing is fitted. Instead there are a few processes of different length scales
 and noise levels. Their signal variance has a closed-form posterior: under an
@@ -57,9 +58,15 @@ _WEIGHT_OFFSET = 1e-3
 _IMPROVEMENT_OFFSET = 1e-4
 
 NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
-NUM_FEATURES = 7 + len(_LENGTHS) + 3 * len(_WIDTHS)
-# Index of the logarithm of the expected improvement among the features.
+NUM_FEATURES = 12 + len(_LENGTHS) + 3 * len(_WIDTHS)
+# Indices of features: the expected outcome, its standard deviation, and the
+# logarithm of its expected improvement; the logarithm of the scale; and the
+# expected improvement again, of the completion.
+EXPECTED = 0
+DEVIATION = 2
 LOG_IMPROVEMENT = 4
+LOG_SCALE = 6 + len(_LENGTHS) + 3 * len(_WIDTHS)
+LOG_COMPLETED_IMPROVEMENT = NUM_FEATURES - 1
 
 
 class RowFeatures(NamedTuple):
@@ -72,6 +79,8 @@ class RowFeatures(NamedTuple):
     intervened: [R, D] bool, True where the variable was intervened on.
     fractions: [R, D] position of each variable in its domain.
     nearness: [B, D, R, C] nearness of each row to each candidate value.
+    correlation: [L, D, R, C] factor of the correlation of each row with each
+      candidate, that of the candidate's variable.
   """
 
   row_mask: jax.Array
@@ -79,6 +88,7 @@ class RowFeatures(NamedTuple):
   intervened: jax.Array
   fractions: jax.Array
   nearness: jax.Array
+  correlation: jax.Array
 
 
 class InterventionHistory(NamedTuple):
@@ -106,6 +116,9 @@ def empty_history(
       intervened=jnp.zeros((num_rows, num_variables), bool),
       fractions=jnp.zeros((num_rows, num_variables)),
       nearness=jnp.zeros((len(_WIDTHS), num_variables, num_rows, num_points)),
+      correlation=jnp.zeros(
+        (len(_LENGTHS), num_variables, num_rows, num_points)
+      ),
     ),
     inverse=jnp.zeros((NUM_PROCESSES, num_rows, num_rows)),
     whitened=jnp.zeros((NUM_PROCESSES, num_rows)),
@@ -131,13 +144,14 @@ def row_features(
   Returns:
     The `RowFeatures`.
   """
-  nearness = _nearness(fractions.T[..., None] - points)
+  distance = fractions.T[..., None] - points  # [D, R, C]
   return RowFeatures(
     row_mask,
     jnp.where(row_mask, outcomes, 0.0),
     intervened,
     fractions,
-    nearness,
+    _nearness(distance),
+    jnp.exp(-_half_squares(distance, _LENGTHS)),
   )
 
 
@@ -158,16 +172,14 @@ def append_rows(
   Returns:
     All rows; the earlier ones are unchanged.
   """
-  noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))  # [G]
-  noise = jnp.maximum(noise / samples, _MIN_NOISE)
-
+  noise = _noise_levels(samples)
   rows = RowFeatures(
     *(
       jax.lax.dynamic_update_slice_in_dim(
         old, added.astype(old.dtype), position, axis
       )
       for old, added, axis in zip(
-        history.rows, new, (0, 0, 0, 0, 2), strict=True
+        history.rows, new, (0, 0, 0, 0, 2, 2), strict=True
       )
     )
   )
@@ -204,6 +216,7 @@ def candidate_features(
   history: InterventionHistory,
   points: jax.Array,
   partial: action_distribution.PartialIntervention,
+  samples: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes features of every candidate, given the partial intervention.
 
@@ -219,7 +232,11 @@ def candidate_features(
     for each kernel width: their mean outcome;
     for each kernel width: nearness times goodness of the best row that extends
       the candidate: 1 at the best row, less the further and the worse;
-    the best outcome so far, and the log standard deviation of the signal.
+    the best outcome so far, and the log standard deviation of the signal;
+    of the completion of the candidate, see `_completions`: whether there is
+    one; and averaged over all processes, as above, the expected outcome, how
+    far it exceeds the best, its standard deviation and the logarithm of the
+    expected improvement.
 
   Args:
     passive: rows without intervention.
@@ -227,6 +244,7 @@ def candidate_features(
     history: rows of interventions.
     points: [C] positions of the candidates.
     partial: partial intervention, its values as positions.
+    samples: [] number of draws that each outcome averages.
 
   Returns:
     [D, C, NUM_FEATURES] features of each candidate and [NUM_FEATURES] features
@@ -239,9 +257,8 @@ def candidate_features(
   unit = weights @ deviations
   length_weights = weights.reshape(len(_LENGTHS), -1).sum(-1)
 
-  def features(covariances, sums, nearest_best):
-    """Returns [K, NUM_FEATURES], the features of K interventions."""
-    mean, variance = _posterior(history, *covariances)
+  def summarize(mean, variance):
+    """Averages [G, K] predictions; also returns [G, K] improvements."""
     deviation = deviations[:, None] * jnp.sqrt(jnp.maximum(variance, 1e-6))
     above = (mean - best) / deviation
     density = jnp.exp(-0.5 * jnp.square(above)) / math.sqrt(2 * math.pi)
@@ -252,6 +269,31 @@ def candidate_features(
     expected = weights @ mean
     spread = weights @ (jnp.square(deviation) + jnp.square(mean - expected))
     mean_improvement = weights @ improvement / unit
+    averages = (
+      expected,
+      (expected - best) / unit,
+      jnp.sqrt(spread) / unit,
+      mean_improvement,
+      jnp.log(mean_improvement + _IMPROVEMENT_OFFSET),
+    )
+    return averages, improvement
+
+  def completed_features(is_complete, averages):
+    """Returns [5, K], the features of completions."""
+    expected, above, spread, _, log_improvement = averages
+    return jnp.stack(
+      [
+        is_complete.astype(above.dtype),
+        expected,
+        above,
+        spread,
+        log_improvement,
+      ]
+    )
+
+  def features(predictions, sums, nearest_best, completed):
+    """Returns [K, NUM_FEATURES], the features of K interventions."""
+    averages, improvement = summarize(*_posterior(history, *predictions))
     by_length = (weights[:, None] * improvement).reshape(
       len(_LENGTHS), len(_NOISES), -1
     )
@@ -259,20 +301,21 @@ def candidate_features(
     shared = jnp.stack([best, jnp.log(unit)])[:, None]
     return jnp.concatenate(
       [
-        expected[None],
-        (expected - best)[None] / unit,
-        jnp.sqrt(spread)[None] / unit,
-        mean_improvement[None],
-        jnp.log(mean_improvement + _IMPROVEMENT_OFFSET)[None],
+        jnp.stack(averages),
         by_length.sum(1) / (unit * (length_weights[:, None] + _WEIGHT_OFFSET)),
         jnp.log1p(weight),
         total / (weight + _WEIGHT_OFFSET),
         nearest_best,
-        jnp.broadcast_to(shared, (2, mean.shape[1])),
+        jnp.broadcast_to(shared, (2, improvement.shape[1])),
+        # What is complete as it is is its own completion.
+        completed_features(*(completed or (jnp.ones(1), averages))),
       ]
     ).T
 
   goodness = jnp.exp((active.outcomes - best) / unit)
+  is_complete, *of_completions = _completions(
+    history, points, partial, goodness, samples
+  )
   # Computed separately, so that a caller that needs only one of them does not
   # pay for the other.
   of_candidates, of_partial = (
@@ -281,6 +324,7 @@ def candidate_features(
       _covariances(active, points, partial),
       jax.tree.map(jnp.add, _sums(passive, partial), _sums(active, partial)),
       _nearest_best(active, partial, goodness),
+      ((is_complete, summarize(*of_completions)[0]), None),
       strict=True,
     )
   )
@@ -341,6 +385,58 @@ def _covariances(rows, points, partial):
     (jnp.exp(-squares - own_squares), candidates),
     (jnp.exp(-squares), alone[None]),
   )
+
+
+def _completions(history, points, partial, goodness, samples):
+  """Predicts the outcomes of candidates that the best row completes.
+
+  The best of the rows that extend a candidate, by goodness times nearness to
+  the partial intervention, gives the variables that the candidate lacks, and
+  their values.
+
+  Args:
+    history: R rows.
+    points: [C] positions of the candidates.
+    partial: partial intervention.
+    goodness: [R] goodness of the outcome of each row.
+    samples: [] number of draws that each outcome averages.
+
+  Returns:
+    [D C] bool, whether a row extends the candidate; [G, D C] means, and
+    [G, D C] upper bounds of the variances, over that of the signal, from the
+    closest row alone. Where no row extends the candidate, they are those of the
+    prior.
+  """
+  rows = history.rows
+  nearness = _nearness_to_partial(rows, partial)[-1]
+  extends = intervention_sets.contain(rows.intervened, partial.mask)
+  scores = jnp.where(extends, nearness * goodness, 0.0)
+  scores = jnp.where(rows.intervened.T, scores, 0.0)  # [D, R]
+  is_complete = scores.max(-1) > 0  # [D]
+  chosen = jnp.argmax(scores, -1)  # [D]
+  sets = rows.intervened[chosen]  # [D, D]
+  values = jnp.where(partial.mask, partial.fractions, rows.fractions[chosen])
+  others = sets & ~jnp.eye(len(sets), dtype=bool)
+  differences = jnp.where(
+    others[:, None], rows.fractions - values[:, None], 0.0
+  )  # [D, R, D]
+  squares = jnp.stack(
+    [one.sum(-1) for one in _half_squares(differences, _LENGTHS)]
+  )
+  same = (rows.intervened == sets[:, None]).all(-1) & rows.row_mask
+  same &= is_complete[:, None]  # [D, R]
+  factor = jnp.exp(-squares) * same  # [L, D, R]
+  correlation = factor[..., None] * rows.correlation  # [L, D, R, C]
+  weighted = jnp.where(rows.row_mask, history.whitened, 0.0)
+  weighted = (weighted[:, None] @ history.inverse)[:, 0]  # [G, R]
+  weighted = weighted.reshape(len(_LENGTHS), 1, len(_NOISES), -1)
+  mean = weighted @ correlation  # [L, D, noises, C]
+  mean = jnp.swapaxes(mean, 1, 2).reshape(NUM_PROCESSES, -1)
+  closest = jnp.square(correlation.max(-2)).reshape(len(_LENGTHS), -1)
+  noise = _noise_levels(samples)[:, None]
+  variance = 1 - _repeat_lengths(closest) / (1 + noise)
+  is_complete = jnp.repeat(is_complete, points.size)
+  return is_complete, mean, variance
 
 
 def _posterior(history, covariance, belongs):
@@ -424,6 +520,12 @@ def _same_sets(rows, partial):
   more = partial.mask | jnp.eye(partial.mask.size, dtype=bool)
   candidates = (rows.intervened == more[:, None]).all(-1)
   return candidates, (rows.intervened == partial.mask).all(-1)
+
+
+def _noise_levels(samples):
+  """Returns the variance of the noise over that of the signal: [G]."""
+  noise = jnp.tile(jnp.array(_NOISES), len(_LENGTHS))
+  return jnp.maximum(noise / samples, _MIN_NOISE)
 
 
 def _repeat_lengths(array):

@@ -42,6 +42,30 @@ class Candidate(NamedTuple):
     return jnp.concatenate([self.outcome(hidden), self.correction(hidden)], -1)
 
 
+class Prediction(NamedTuple):
+  """Small MLP that predicts the outcome of an intervention."""
+
+  token: hk.Linear
+  features: hk.Linear
+  hidden: hk.Linear
+  output: hk.Linear
+
+  @classmethod
+  def make(cls, name, num_outputs):
+    """Creates the layers; `name` is the prefix of their names."""
+    return cls(
+      token=linear(f'{name}_token', _HIDDEN),
+      features=linear(f'{name}_features', _HIDDEN),
+      hidden=linear(f'{name}_hidden', _HIDDEN),
+      output=linear(f'{name}_output', num_outputs, scale=0.1),
+    )
+
+  def __call__(self, token, features):
+    """Returns [..., num_outputs]."""
+    hidden = jax.nn.relu(self.token(token) + self.features(features))
+    return self.output(jax.nn.relu(self.hidden(hidden)))
+
+
 class Attention(NamedTuple):
   """Multi-query attention along one axis."""
 

@@ -18,7 +18,8 @@ encoding:
 
   action_head  logits of every variable and value, given the partial
                intervention;
-  predict      predicted outcome of the partial intervention as it is.
+  predict      distribution of the outcome of the partial intervention as it
+               is.
 
 The action head also gets features of each candidate, computed in closed form
 from the rows close to it, see `candidate_features`. Attention would have to
@@ -46,7 +47,15 @@ from acme_cbo.networks import base
 from acme_cbo.networks import candidate_features
 from acme_cbo.networks import config
 from acme_cbo.networks import layers
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.scms import interventions
+
+# Components of a predicted distribution, and the least deviation of each, in
+# deviations of the observations.
+_NUM_COMPONENTS = 4
+_MIN_DEVIATION = 0.01
+# Log odds of what is known of an edge.
+_KNOWN_LOG_ODDS = 12.0
 
 
 @functools.cache
@@ -97,7 +106,10 @@ def _methods(architecture):
     encoding = module.full(problem, prefix, rows)
     nothing = action_distribution.empty_intervention(observations.shape[-1])
     last = base.select_rows(encoding, -1)
-    return module.action_head(problem, prefix, last, nothing)
+    return (
+      module.action_head(problem, prefix, last, nothing),
+      module.predict(problem, prefix, last, nothing),
+    )
 
   return init, (
     module.prefix,
@@ -146,6 +158,10 @@ class _Transformer(hk.Module):
       )
       for i in range(architecture.num_blocks)
     ]
+    self._edge_weights = [
+      hk.get_parameter(f'block{i}_edges', [4, num_heads], init=jnp.zeros)
+      for i in range(architecture.num_blocks)
+    ]
     self._last_norm = layers.norm('last_norm')
     self._parent = layers.linear('parent', 1)
     self._given = layers.linear('given', width)
@@ -153,6 +169,7 @@ class _Transformer(hk.Module):
     self._after_out = layers.linear('after_out', width)
     self._candidate = layers.Candidate.make('candidate')
     self._none = layers.Candidate.make('none')
+    self._prediction = layers.Prediction.make('prediction', 4 * _NUM_COMPONENTS)
     self._outcome = layers.linear('outcome', num_cells)
     self._correction = layers.linear('correction', num_cells, scale=0.1)
 
@@ -172,20 +189,18 @@ class _Transformer(hk.Module):
       parents = self._belief.parents(belief_state)
     x = self._embed(problem, units, rows, parents)
     features = self._row_features(problem, units, rows)
-    _, (keys, values) = self._blocks(x, problem.exists, None, None, None)
+    _, (keys, values) = self._blocks(x, problem, None, None, None)
     return base.Prefix(units, base.Cache(keys, values), features, belief_state)
 
   def append(self, problem, prefix, cache, position, row):
     parents, evidence = self._update_belief(prefix, cache.evidence, row)
     x = self._embed(problem, prefix.units, row, parents)
-    x, (keys, values) = self._blocks(
-      x, problem.exists, prefix.cache, cache, position
-    )
+    x, (keys, values) = self._blocks(x, problem, prefix.cache, cache, position)
     features = self._row_features(problem, prefix.units, row)
     history = candidate_features.append_rows(
       cache.history, position, features, problem.samples
     )
-    tokens, parent_logits = _propagate_non_finite(self._heads(x[0]))
+    tokens, parent_logits = _propagate_non_finite(self._heads(problem, x[0]))
     return (
       base.Encoding(tokens, parent_logits, history.rows.row_mask, history),
       base.Cache(keys, values, history, evidence),
@@ -195,7 +210,7 @@ class _Transformer(hk.Module):
     empty_evidence = exact_posterior.empty_evidence(problem.exists.size)
     parents, _ = self._update_belief(prefix, empty_evidence, rows)
     x = self._embed(problem, prefix.units, rows, parents)
-    x, _ = self._blocks(x, problem.exists, prefix.cache, None, None)
+    x, _ = self._blocks(x, problem, prefix.cache, None, None)
     features = self._row_features(problem, prefix.units, rows)
     empty = candidate_features.empty_history(
       *rows.values.shape, num_points=self._points.size
@@ -204,17 +219,45 @@ class _Transformer(hk.Module):
       empty, jnp.int32(0), features, problem.samples
     )
     row_mask = jnp.tri(rows.start.size, dtype=bool) & features.row_mask
-    return base.Encoding(*self._heads(x), row_mask, history)
+    return base.Encoding(*self._heads(problem, x), row_mask, history)
 
   def action_head(self, *args):
     return _propagate_non_finite(self._action_head(*args))
 
-  def predict(self, *args):
+  def predict(self, problem, prefix, encoding, partial):
     # The compiler removes everything else as dead code.
-    return self._action_head(*args).none_outcome
+    _, x, _, features = self._partial(problem, prefix, encoding, partial)
+    token = _mean_token(x, partial)
+    raw = self._prediction(token, features)
+    shift, log_width, weight, log_noise = jnp.split(raw, 4, -1)
+    deviation = features[candidate_features.DEVIATION] * jnp.exp(
+      features[candidate_features.LOG_SCALE]
+    )
+    # The components start around the prediction of the Gaussian processes.
+    start = jnp.linspace(-1.0, 1.0, _NUM_COMPONENTS)
+    means = features[candidate_features.EXPECTED] + deviation * (start + shift)
+    widths = jnp.maximum(deviation * jnp.exp(log_width), _MIN_DEVIATION)
+    noise = jnp.exp(log_noise) * jax.lax.rsqrt(problem.samples)
+    log_weights = jax.nn.log_softmax(weight)
+    mixture = outcome_distribution.Mixture
+    return outcome_distribution.OutcomeDistribution(
+      mixture(log_weights, means, widths),
+      mixture(log_weights, means, jnp.hypot(widths, noise)),
+    )
 
-  def _action_head(self, problem, prefix, encoding, partial):
-    """Computes `action_head` without the check for non-finite outputs."""
+  def _partial(self, problem, prefix, encoding, partial):
+    """Relates a partial intervention to the encoding.
+
+    Args:
+      problem: problem of D variables.
+      prefix: encoded observations.
+      encoding: encoding after a row.
+      partial: partial intervention.
+
+    Returns:
+      [D] bool, whether each domain is flipped; [D, W] tokens; [D, C, F]
+      features of the candidates and [F] those of the partial intervention.
+    """
     flipped = prefix.units.scale < 0
     fractions = jnp.where(flipped, 1 - partial.fractions, partial.fractions)
     fractions = jnp.where(partial.mask, fractions, 0.0)
@@ -225,6 +268,7 @@ class _Transformer(hk.Module):
       encoding.history,
       self._points,
       partial,
+      problem.samples,
     )
 
     x = encoding.tokens
@@ -233,6 +277,13 @@ class _Transformer(hk.Module):
     )
     chosen = jnp.where(partial.mask[:, None], chosen, 0.0).sum(0)
     x = x + self._after_out(jax.nn.gelu(self._after_in(x) + chosen))
+    return flipped, x, of_candidates, of_partial
+
+  def _action_head(self, problem, prefix, encoding, partial):
+    """Computes `action_head` without the check for non-finite outputs."""
+    flipped, x, of_candidates, of_partial = self._partial(
+      problem, prefix, encoding, partial
+    )
 
     # The cells of the network are in the oriented units: flip them where the
     # domain is flipped.
@@ -256,25 +307,31 @@ class _Transformer(hk.Module):
     )
     scores = self._candidate(x[:, None], of_candidates)  # [D, C, 2]
     outcome = self._outcome(x) + scores[..., 0]
-    outcome_weight, improvement_weight = hk.get_parameter(
-      'start', [2], init=jnp.ones
+    outcome_weight, *improvement_weights = hk.get_parameter(
+      'start', [3], init=jnp.ones
     )
 
     def initial_logits(outcome, features):
       # The policy starts from its own predictions and from the acquisition
       # function of Bayesian optimization. The gradient of the policy does not
       # reach the predictions, so that they remain predictions.
-      improvement = features[..., candidate_features.LOG_IMPROVEMENT]
-      return outcome_weight * jax.lax.stop_gradient(outcome) + (
-        improvement_weight * improvement
+      as_is, completed = (
+        weight * features[..., index]
+        for weight, index in zip(
+          improvement_weights,
+          (
+            candidate_features.LOG_IMPROVEMENT,
+            candidate_features.LOG_COMPLETED_IMPROVEMENT,
+          ),
+          strict=True,
+        )
       )
+      return outcome_weight * jax.lax.stop_gradient(outcome) + as_is + completed
 
     joint = initial_logits(outcome, of_candidates)
     joint += self._correction(x) + scores[..., 1]
 
-    mean = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
-    mean /= jnp.maximum(partial.mask.sum(), 1)
-    none_outcome, none = self._none(mean, of_partial)
+    none_outcome, none = self._none(_mean_token(x, partial), of_partial)
     none += initial_logits(none_outcome, of_partial)
 
     return base.ActionHeadOutput(
@@ -379,12 +436,12 @@ class _Transformer(hk.Module):
     ]
     return self._embedding(jnp.stack(features, -1))
 
-  def _blocks(self, x, exists, prefix, cache, position):
+  def _blocks(self, x, problem, prefix, cache, position):
     """Runs the blocks on new rows.
 
     Args:
       x: [Q, D, W] tokens of the new rows.
-      exists: [D] bool.
+      problem: problem of D variables.
       prefix: `Cache` of rows that every new row attends to, or None.
       cache: `Cache` of earlier rows with room for the one new row, or None.
       position: [] index in `cache` of the new row, or None.
@@ -394,11 +451,15 @@ class _Transformer(hk.Module):
       those of `cache` if there is one.
     """
     written = []
+    edges = _edge_features(problem)
     for i, block in enumerate(self._stack):
       attention = block.across_variables
       query, key, value = self._project(attention, x)
       logits = query @ jnp.swapaxes(key, -1, -2)  # [Q, A D, D]
-      logits = jnp.where(exists, logits, -1e9)
+      if edges is not None:
+        bias = jnp.moveaxis(edges @ self._edge_weights[i], -1, 0)  # [A, D, D]
+        logits += bias.reshape(logits.shape[1:])
+      logits = jnp.where(problem.exists, logits, -1e9)
       mixed = jax.nn.softmax(logits) @ value
       x = x + attention.merge(self._join_heads(mixed))
 
@@ -463,10 +524,34 @@ class _Transformer(hk.Module):
     mixed = jnp.swapaxes(mixed, 1, 2)
     return mixed.reshape(*mixed.shape[:2], num_heads * head_width)
 
-  def _heads(self, x):
+  def _heads(self, problem, x):
     """Returns final tokens [..., D, W] and parent logits [..., D]."""
     x = self._last_norm(x)
-    return x, self._parent(x)[..., 0]
+    logits = self._parent(x)[..., 0]
+    if problem.edges is not None:
+      # What is known is believed.
+      known = jnp.where(problem.target[:, None], problem.edges, 0.0).sum(0)
+      logits = jnp.where(known == 0, logits, _KNOWN_LOG_ODDS * known)
+    return x, logits
+
+
+def _edge_features(problem):
+  """Returns what is known of each pair of variables: [D, D, 4], or None.
+
+  Whether the second one is known to be a direct cause of the first one, and
+  whether it is known not to be; and the same of the first one.
+  """
+  if problem.edges is None:
+    return None
+  both = jnp.stack([problem.edges, problem.edges.T], -1)
+  known = jnp.concatenate([both > 0, both < 0], -1)
+  return known.astype(problem.edges.dtype)
+
+
+def _mean_token(x, partial):
+  """Returns the mean token of the variables of a partial intervention: [W]."""
+  summed = jnp.where(partial.mask[:, None], x, 0.0).sum(0)
+  return summed / jnp.maximum(partial.mask.sum(), 1)
 
 
 def _oriented_units(problem, observations):

@@ -17,6 +17,7 @@ from acme_cbo import types
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.networks import tokens
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
@@ -205,8 +206,10 @@ class NetworkPolicy:
       interventions.to_fractions(problem, candidates),
       jnp.zeros(len(candidates.mask), bool),
     )
-    predicted = jax.vmap(self.network.predict, (None, None, None, None, 0))(
-      self.params, problem, self.prefix, state.encoding, partials
+    predicted = outcome_distribution.mean(
+      jax.vmap(self.network.predict, (None, None, None, None, 0))(
+        self.params, problem, self.prefix, state.encoding, partials
+      ).expected
     )
     made = history.made & self._allows(history.interventions)
     at_least = history.outcomes - _UNLIKELY * jnp.sqrt(2) * self._noise(history)

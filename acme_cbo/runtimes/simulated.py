@@ -317,7 +317,9 @@ def _programs(
       steps = episode.Steps(
         choice, choice.intervention, outcomes, observed, belief_states
       )
-      return acting.trajectory(task, reward_config, steps)
+      # The learner asks no questions: nobody knows the answers.
+      key = jax.random.PRNGKey(0)
+      return acting.trajectory(task, reward_config, steps, key)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(
       tasks, choices, jnp.stack(outcomes, 2), belief_states

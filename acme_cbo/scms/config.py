@@ -193,6 +193,12 @@ class PriorConfig(config_schema.Section):
     low=0.0,
     high=1.0,
   )
+  informed: float = config_schema.field(
+    0.0,
+    'share of SCMs of whose edges some, or all, are known',
+    low=0.0,
+    high=1.0,
+  )
   budgeted: float = config_schema.field(
     0.0, 'share of SCMs with a budget for costs', low=0.0, high=1.0
   )

@@ -6,6 +6,7 @@ its rows and columns from `size` on are empty.
 """
 
 import enum
+import math
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,27 @@ def sample(
     Graph.SCALE_FREE: scale_free(key, size, num_nodes),
   }
   return jnp.stack([candidates[graph] for graph in Graph])[kind]
+
+
+def observed_edges(parents: jax.Array, exists: jax.Array) -> jax.Array:
+  """Returns the direct causes among the observed variables.
+
+  A variable that acts on another through latent ones alone is a direct cause of
+  it.
+
+  Args:
+    parents: [D, D] bool, in any order of the nodes.
+    exists: [D] bool, the observed variables.
+
+  Returns:
+    [D, D] bool; rows and columns of latent variables are empty.
+  """
+  through = parents
+  # Each round doubles the longest path through latent variables.
+  for _ in range(math.ceil(math.log2(max(len(parents), 2)))):
+    by_latent = (through & ~exists).astype(jnp.float32)
+    through |= by_latent @ through.astype(jnp.float32) > 0
+  return through & exists & exists[:, None]
 
 
 def ancestors(parents: jax.Array) -> jax.Array:

@@ -73,6 +73,8 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
       'uneven': (),
       'confounded': (),
       'confounder': (4,),
+      'informed': (2,),
+      'edges': (num_nodes, num_nodes),
     },
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
@@ -164,6 +166,9 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     cost=cost,
     budget=jnp.where(levels['budgeted'] < prior.budgeted, budget, jnp.inf),
     samples=jnp.where(levels['averaged'] < prior.averaged, _MANY_SAMPLES, 1.0),
+    edges=(
+      _known_edges(levels, parents, exists, prior) if prior.informed else None
+    ),
   )
   scm = types.SCM(
     problem=problem,
@@ -294,6 +299,28 @@ def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
       'domains'
     )
   return tasks
+
+
+def _known_edges(levels, parents, exists, prior):
+  """Samples what is known of the edges.
+
+  Nothing, or everything, or a random share of all ordered pairs; and nothing of
+  pairs of which one acts on the other through latent variables alone.
+
+  Args:
+    levels: uniform levels of the draws.
+    parents: [D, D] bool, `parents[j, i]`.
+    exists: [D] bool, the observed variables.
+    prior: settings of the prior.
+
+  Returns:
+    [D, D] as `Problem.edges`.
+  """
+  is_informed, share = levels['informed']
+  share = jnp.where(is_informed < prior.informed, 1.5 * share, 0.0)
+  is_known = (levels['edges'] < share) & exists & exists[:, None]
+  is_known &= parents == graphs.observed_edges(parents, exists)
+  return is_known * jnp.where(parents, 1.0, -1.0)
 
 
 def _confounder(levels, parents, may_set, is_target):

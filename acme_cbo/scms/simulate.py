@@ -178,7 +178,10 @@ def relabel(scm: types.SCM, permutation: jax.Array) -> types.SCM:
   rows = jax.tree.map(lambda leaf: leaf[permutation], mechanism)
   return scm._replace(
     problem=jax.tree.map(
-      lambda leaf: leaf[..., permutation] if leaf.ndim else leaf, problem
+      lambda leaf: leaf[..., permutation] if leaf.ndim else leaf,
+      problem._replace(
+        edges=None if problem.edges is None else problem.edges[permutation]
+      ),
     ),
     present=scm.present[permutation],
     mechanism=rows._replace(

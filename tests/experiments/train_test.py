@@ -43,7 +43,8 @@ _OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
   'loss/surrogate',
   'loss/parent',
   'loss/outcome',
-  'loss/made',
+  'loss/predicted_mean',
+  'loss/predicted_outcome',
   'loss/total',
   'policy/kl_acting',
   'policy/kl_reference',
@@ -315,7 +316,8 @@ class RunTest(parameterized.TestCase):
           row['loss/surrogate']
           + 0.5 * row['loss/parent']
           + 2.0 * row['loss/outcome']
-          + 2.0 * row['loss/made']
+          + 0.1 * row['loss/predicted_mean']
+          + 0.1 * row['loss/predicted_outcome']
           - 0.003 * row['policy/entropy_variable']
           - 0.003 * row['policy/entropy_cell'],
           places=5,

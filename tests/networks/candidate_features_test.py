@@ -87,21 +87,26 @@ class CandidateFeaturesTest(parameterized.TestCase):
       self.history,
       jnp.array(_POINTS),
       partial,
+      _SAMPLES,
     )
     rows = [np.asarray(leaf)[row_mask] for leaf in self.active[1:4]]
     for index, mask, position in self._candidates(partial):
       if index and np.asarray(partial.mask)[index[0]]:
         continue
       actual = alone if index is None else of_each[index]
-      expected = self._expected(rows, mask, position)
+      expected = self._expected(rows, partial, index, mask, position)
       np.testing.assert_allclose(actual, expected, atol=1e-8)
 
-  def _expected(self, rows, mask, position):
+  def _processes(self, rows, mask, position):
+    """Returns belief, reaches, means and shares of variance of the processes.
+
+    The last are the exact one, and that of the closest row alone.
+    """
     y, intervened, x = rows
-    best, n = max([0.0, *y]), len(y)
+    n = len(y)
     same = (intervened == mask).all(1)
     alike = (intervened[:, None] == intervened[None]).all(-1)
-    means, deviations, logs, reaches = [], [], [], []
+    means, shares, logs, reaches = [], [], [], []
     for length in _LENGTHS:
 
       def kernel(a, b, used, length=length):
@@ -125,12 +130,17 @@ class CandidateFeaturesTest(parameterized.TestCase):
           logs[-1] = t.logpdf(y)
         variance = (rate + y @ solved[:, 0] / 2) / (shape + n / 2)
         means.append(here @ solved[:, 0])
-        left = max(1 - here @ solved[:, 1], 1e-6)
-        deviations.append(np.sqrt(variance * left))
+        closest = max([0.0, *here])
+        shares.append(
+          (1 - here @ solved[:, 1], 1 - closest**2 / (1 + noise / 2))
+        )
         reaches.append(np.sqrt(variance))
     belief = np.exp(np.array(logs) - max(logs))
-    belief /= belief.sum()
-    means, deviations = np.array(means), np.array(deviations)
+    return belief / belief.sum(), *map(np.array, (reaches, means, shares))
+
+  def _averages(self, best, belief, reaches, means, shares):
+    """Returns the averages over the processes, and their improvements."""
+    deviations = reaches * np.sqrt(np.maximum(shares, 1e-6))
     unit = belief @ reaches
     above = (means - best) / deviations
     improvement = deviations * (
@@ -139,9 +149,48 @@ class CandidateFeaturesTest(parameterized.TestCase):
     mean = belief @ means
     spread = belief @ (deviations**2 + (means - mean) ** 2)
     improves = belief @ improvement / unit
+    averages = [mean, (mean - best) / unit, np.sqrt(spread) / unit, improves]
+    return [*averages, np.log(improves + 1e-4)], improvement
+
+  def _completed(self, rows, partial, index, best, unit):
+    """Returns the features of the completion of a candidate."""
+    y, intervened, x = rows
+    chosen, fractions = np.asarray(partial.mask), np.asarray(partial.fractions)
+    added = chosen | (np.arange(_SIZE) == index[0])
+    fall = (1 / (1 + ((x - fractions)[:, chosen] / 0.2) ** 2) ** 2).prod(1)
+    scores = np.where(
+      (intervened >= added).all(1), fall * np.exp((y - best) / unit), 0
+    )
+    row = np.argmax(scores) if scores.any() else None
+    if row is None:
+      belief, reaches, means, shares = self._processes(rows, added, fractions)
+      means, shares = np.zeros_like(means), np.ones_like(shares)
+    else:
+      position = np.where(chosen, fractions, x[row])
+      position[index[0]] = _POINTS[index[1]]
+      belief, reaches, means, shares = self._processes(
+        rows, intervened[row], position
+      )
+    averages, _ = self._averages(best, belief, reaches, means, shares[:, 1])
+    mean, above, spread, _, log_improves = averages
+    return [row is not None, mean, above, spread, log_improves]
+
+  def _expected(self, rows, partial, index, mask, position):
+    y, intervened, x = rows
+    best = max([0.0, *y])
+    same = (intervened == mask).all(1)
+    belief, reaches, means, shares = self._processes(rows, mask, position)
+    unit = belief @ reaches
+    averages, improvement = self._averages(
+      best, belief, reaches, means, shares[:, 0]
+    )
     pairs = belief.reshape(3, 2)
     of_lengths = (pairs * improvement.reshape(3, 2)).sum(1)
     of_lengths /= unit * (pairs.sum(1) + 1e-3)
+    if index is None:
+      completed = [1, *averages[:3], averages[4]]
+    else:
+      completed = self._completed(rows, partial, index, best, unit)
     # All other rows, and those without intervention.
     row_mask = np.asarray(self.passive.row_mask)
     all_y = np.append(y[~same], np.asarray(self.passive.outcomes)[row_mask])
@@ -161,13 +210,13 @@ class CandidateFeaturesTest(parameterized.TestCase):
       nearest.append(max([0, *(fall * np.exp((y - best) / unit))[more]]))
     return np.concatenate(
       [
-        [mean, (mean - best) / unit, np.sqrt(spread) / unit, improves],
-        [np.log(improves + 1e-4)],
+        averages,
         of_lengths,
         weights,
         totals,
         nearest,
         [best, np.log(unit)],
+        completed,
       ]
     )
 
@@ -179,7 +228,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
         history, jnp.int32(i), row, _SAMPLES
       )
     for name, a, b in zip(
-      ('row_mask', 'outcomes', 'intervened', 'fractions', 'nearness', *'if'),
+      (*candidate_features.RowFeatures._fields, 'inverse', 'whitened'),
       jax.tree.leaves(history),
       jax.tree.leaves(self.history),
       strict=True,
@@ -201,10 +250,10 @@ class CandidateFeaturesTest(parameterized.TestCase):
     points = jnp.array(_POINTS)
     for partial in _PARTIALS:
       expected = candidate_features.candidate_features(
-        self.passive, row_mask, self.history, points, partial
+        self.passive, row_mask, self.history, points, partial, _SAMPLES
       )
       actual = candidate_features.candidate_features(
-        self.passive, row_mask, history, points, partial
+        self.passive, row_mask, history, points, partial, _SAMPLES
       )
       jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
@@ -215,6 +264,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
       self.history,
       jnp.array(_POINTS),
       _PARTIALS[0],
+      _SAMPLES,
     )
     self.assertEqual(
       of_each.shape, (_SIZE, len(_POINTS), candidate_features.NUM_FEATURES)
@@ -245,7 +295,12 @@ class CandidateFeaturesTest(parameterized.TestCase):
       )
       nothing = action_distribution.empty_intervention(1)
       return candidate_features.candidate_features(
-        rows, rows.row_mask, history, jnp.array(_POINTS), nothing
+        rows,
+        rows.row_mask,
+        history,
+        jnp.array(_POINTS),
+        nothing,
+        samples=jnp.float32(1000),
       )[0]
 
     with jax.enable_x64(False):

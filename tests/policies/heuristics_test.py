@@ -10,6 +10,7 @@ from acme_cbo import types
 from acme_cbo.evaluation import rollouts
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.policies import base as policies_base
 from acme_cbo.policies import heuristics
 from acme_cbo.policies import trained
@@ -301,10 +302,14 @@ class TrainedTest(PoliciesTestCase):
       joint, none = head(params, encoding.tokens[0, 0], partial)
       return base.ActionHeadOutput(joint, none, joint, none)
 
+    def predict(*args):
+      certain = outcome_distribution.Mixture(
+        jnp.zeros(1), turn(*args).none_outcome[None], jnp.full(1, 1e-3)
+      )
+      return outcome_distribution.OutcomeDistribution(certain, certain)
+
     return miniature.linear_network()._replace(
-      append=append,
-      action_head=turn,
-      predict=lambda *args: turn(*args).none_outcome,
+      append=append, action_head=turn, predict=predict
     )
 
   def test_appends_its_rows_and_takes_the_mode(self):

@@ -21,6 +21,7 @@ from acme_cbo.environments import normalization
 from acme_cbo.networks import base
 from acme_cbo.networks import candidate_features
 from acme_cbo.networks import config as networks_config
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.networks import transformer
 from acme_cbo.scms import config as scms_config
 from acme_cbo.scms import priors
@@ -155,8 +156,15 @@ def linear_network() -> base.Network:
       none_outcome=(features @ params['none_outcome']).mean(),
     )
 
-  def predict(*args):
-    return turn(*args).none_outcome
+  def predict(params, problem, prefix, encoding, partial):
+    center = turn(params, problem, prefix, encoding, partial).none_outcome
+    means = jnp.stack([center, -2 * center])
+    widths = jnp.stack([0.5 + jnp.exp(center), jnp.ones(())])
+    log_weights = jnp.log(jnp.array([0.25, 0.75]))
+    return outcome_distribution.OutcomeDistribution(
+      outcome_distribution.Mixture(log_weights, means, widths),
+      outcome_distribution.Mixture(log_weights, means, 2 * widths),
+    )
 
   def init(key, problem, observations, rows):
     del problem, observations, rows

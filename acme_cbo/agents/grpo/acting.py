@@ -57,8 +57,9 @@ def rollout(
     choice = policy.choose(keys, state, action_distribution.sample)
     return choice.intervention, choice
 
+  *of_steps, question_key = jax.random.split(key, num_interventions + 1)
   keys = jax.vmap(lambda key: jax.random.split(key, max_set_size + 1))(
-    jax.random.split(key, num_interventions)
+    jnp.stack(of_steps)
   )
   steps = episode.on_device(
     choose,
@@ -69,11 +70,14 @@ def rollout(
     keys[:, :-1],
     keys[:, -1],
   )
-  return trajectory(task, reward_config, steps)
+  return trajectory(task, reward_config, steps, question_key)
 
 
 def trajectory(
-  task: types.Task, reward_config: config.RewardConfig, steps: episode.Steps
+  task: types.Task,
+  reward_config: config.RewardConfig,
+  steps: episode.Steps,
+  question_key: jax.Array,
 ) -> types.Trajectory:
   """Returns an episode as the learner needs it, with its rewards.
 
@@ -81,6 +85,7 @@ def trajectory(
     task: the SCM and its objective.
     reward_config: config of the rewards.
     steps: T steps, whose choices are `network_policy.Choice`.
+    question_key: random key that the learner uses.
   """
   return types.Trajectory(
     decision=steps.choice.decision,
@@ -100,6 +105,7 @@ def trajectory(
       steps.expected,
     ),
     expected_reward=rewards.optimization(steps.expected, task.objective),
+    question_key=question_key,
   )
 
 

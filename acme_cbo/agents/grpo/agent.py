@@ -1,5 +1,7 @@
 """The GRPO agent: the parts of an update and the programs that run it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
@@ -41,6 +43,8 @@ class Parts:
     horizon: size of an episode, N and T.
     rewards: weights and variants of the reward components.
     update: sizes and options of the update.
+    other_sizes: the same parts for episodes and sets of other sizes; each
+      update has one of all of these sizes.
   """
 
   network: base.Network
@@ -49,6 +53,7 @@ class Parts:
   horizon: environments_config.HorizonConfig
   rewards: grpo_config.RewardConfig
   update: grpo_config.UpdateConfig
+  other_sizes: tuple[Parts, ...] = ()
 
 
 def init(key: jax.Array, parts: Parts) -> types.TrainingState:
@@ -147,10 +152,40 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
     complete, see `priors.fill`; 'act': (params, key, tasks) -> output of `act`;
     'learn': (state, tasks, observations, trajectories) -> state and metrics,
     and the state is donated; 'faults': the same arguments -> mask from
-    `learner_non_finite_mask`, after a failed update.
+    `learner_non_finite_mask`, after a failed update. Those of further sizes
+    have a number after the name, see `of_update`.
   """
+  named: dict[str, stages.Wrapped] = {
+    'init': jax.jit(lambda key: init(key, parts))
+  }
+  for index, sized in enumerate((parts, *parts.other_sizes)):
+    for name, program in _programs_of_size(sized).items():
+      named[_name(name, index)] = program
+  return named
+
+
+def of_update(programs: Mapping[str, Any], update: int) -> dict[str, Any]:
+  """Returns the programs of the size of an update, by name.
+
+  Args:
+    programs: programs of all sizes, from `programs`.
+    update: number of the update, which decides the size.
+  """
+  number = sum(name.split('@')[0] == 'fill' for name in programs)
+  index = int(np.random.default_rng(update).integers(number)) if number else 0
   return {
-    'init': jax.jit(lambda key: init(key, parts)),
+    name: programs[_name(name, index)]
+    for name in ('fill', 'act', 'learn', 'faults')
+    if _name(name, index) in programs
+  }
+
+
+def _name(name: str, index: int) -> str:
+  return f'{name}@{index}' if index else name
+
+
+def _programs_of_size(parts: Parts) -> dict[str, stages.Wrapped]:
+  return {
     'fill': jax.jit(
       lambda key: priors.fill(key, parts.prior, parts.update.num_tasks)
     ),
@@ -195,12 +230,14 @@ def trace_programs(
   traced = functools.partial(trace_program, programs)
   program, state = traced('init', key)
   yield program
-  program, (tasks, _) = traced('fill', key)
-  yield program
-  program, (data, _) = traced('act', state.params, key, tasks)
-  yield program
-  program, _ = traced('learn', state, tasks, *data)
-  yield program
+  for fill in [name for name in programs if name.startswith('fill')]:
+    act, learn = (fill.replace('fill', name) for name in ('act', 'learn'))
+    program, (tasks, _) = traced(fill, key)
+    yield program
+    program, (data, _) = traced(act, state.params, key, tasks)
+    yield program
+    program, _ = traced(learn, state, tasks, *data)
+    yield program
 
 
 class Experience(NamedTuple):
@@ -240,6 +277,7 @@ def collect(
     errors.UsageError: the prior cannot fill a batch.
     errors.NonFiniteError: an observation, a logit or a reward is not finite.
   """
+  programs = of_update(programs, update)
   key, key_tasks, key_act = jax.random.split(key, 3)
   seed = str(jax.random.key_data(key_tasks).tolist())
   tasks = priors.require_complete(*programs['fill'](key_tasks))
@@ -271,6 +309,7 @@ def update(
       in too many consecutive updates.
   """
   update = int(state.step) + 1
+  programs = of_update(programs, update)
   tasks, data, seed, key = experience
   state, metrics = programs['learn'](state._replace(key=key), tasks, *data)
   non_finite = [

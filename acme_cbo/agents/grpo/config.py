@@ -186,7 +186,10 @@ class UpdateConfig(config_schema.Section):
   cell_entropy: float = _weight(0.003, 'the expected entropy bonus of the cell')
   parent_coefficient: float = _weight(0.5, 'the loss of the learned belief')
   outcome_coefficient: float = _weight(
-    2.0, 'the losses of the predicted outcomes'
+    2.0, 'the loss of the predicted rewards of candidates'
+  )
+  prediction_coefficient: float = _weight(
+    0.1, 'the losses of the predicted distributions of outcomes'
   )
 
   @property

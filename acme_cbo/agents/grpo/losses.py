@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from acme_cbo.networks import outcome_distribution
+
 # A larger log ratio means that the data are too far off-policy, and the caller
 # raises. Up to here, `exp` and its gradient stay finite.
 MAX_LOG_RATIO = 20.0
@@ -255,21 +257,24 @@ def outcome_loss(
   rewards: jax.Array,
   partial_rewards: jax.Array,
   may_add: jax.Array,
+  is_one: jax.Array,
 ) -> jax.Array:
   """Computes the cross-entropy of the predicted rewards of interventions.
 
   As for a squared error, the minimum is at the posterior mean of the reward.
 
   Args:
-    outcome_logits: [P, R, D, C] logits of the predicted rewards of adding one
-      variable to each of P partial interventions, after each of R rows.
-    none_outcome: [P, R] logits of the predicted rewards of each partial
+    outcome_logits: [Q, D, C] logits of the predicted rewards of adding one
+      variable to each of Q partial interventions.
+    none_outcome: [Q] logits of the predicted rewards of each partial
       intervention as it is.
-    rewards: [P, D, C] `optimization` rewards. They are in [0, 1], except where
+    rewards: [Q, D, C] `optimization` rewards. They are in [0, 1], except where
       the search for the best and the worst intervention was inexact.
-    partial_rewards: [P] `optimization` rewards of each partial intervention as
-      it is; the first one is empty, which is not an intervention.
-    may_add: [P, D] bool, variables that may be added.
+    partial_rewards: [Q] `optimization` rewards of each partial intervention as
+      it is.
+    may_add: [Q, D] bool, variables that may be added.
+    is_one: [Q] bool, False where the partial intervention is empty, which is
+      not an intervention.
 
   Returns:
     [] mean cross-entropy in nats.
@@ -284,26 +289,23 @@ def outcome_loss(
       jnp.append(mask.flatten(), is_one),
     )
 
-  after_rows = jax.vmap(one_loss, (0, 0, None, None, None, None))
-  is_one = jnp.arange(len(partial_rewards)) > 0
-  return jax.vmap(after_rows)(
+  return jax.vmap(one_loss)(
     outcome_logits, none_outcome, rewards, partial_rewards, may_add, is_one
   ).mean()
 
 
-def past_outcome_loss(logits: jax.Array, rewards: jax.Array) -> jax.Array:
-  """Computes the cross-entropy of the predicted rewards of past interventions.
+def prediction_loss(
+  mixture: outcome_distribution.Mixture, values: jax.Array
+) -> jax.Array:
+  """Returns minus the mean log density of predicted distributions: [].
+
+  A strictly proper score (Gneiting and Raftery, 2007, section 4.1).
 
   Args:
-    logits: [R] logits of the predicted reward of one past intervention, after
-      each row.
-    rewards: [R] `optimization` rewards of these interventions.
-
-  Returns:
-    [] mean cross-entropy in nats.
+    mixture: [...] predicted distributions of normalized targets.
+    values: [...] the targets.
   """
-  mask = jnp.ones(logits.shape, bool)
-  return _mean_cross_entropy(logits, jnp.clip(rewards, 0.0, 1.0), mask)
+  return -outcome_distribution.log_density(mixture, values).mean()
 
 
 def _mean_cross_entropy(logits, labels, mask):

@@ -13,12 +13,15 @@ from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import losses
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.environments import normalization
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
 from acme_cbo.networks import tokens
 from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
+from acme_cbo.scms import sampling
+from acme_cbo.scms import simulate
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
@@ -30,7 +33,6 @@ def apply_after_rows(
   prefix: base.Prefix,
   encodings: base.Encoding,
   partials: action_distribution.PartialIntervention,
-  partial_per_row: bool = True,
 ) -> Any:
   """Applies a head of the network after each of R rows.
 
@@ -41,15 +43,13 @@ def apply_after_rows(
     prefix: encoded observations.
     encodings: encodings after each row, from `Network.full`.
     partials: [R, ...] partial intervention after each row.
-    partial_per_row: whether there is a partial intervention for each row; else
-      there is one for all rows, without the leading axis.
 
   Returns:
     Output of the head, with a leading axis R.
   """
   return jax.vmap(
     lambda encoding, partial: head(params, problem, prefix, encoding, partial),
-    (base.ENCODING_IN_AXES, 0 if partial_per_row else None),
+    (base.ENCODING_IN_AXES, 0),
   )(encodings, partials)
 
 
@@ -111,6 +111,46 @@ def _past_steps(num_steps: int) -> np.ndarray:
   return ((step + 1) * ((step + 1) * _GOLDEN_RATIO % 1)).astype(np.int32)
 
 
+def random_questions(
+  key: jax.Array, task: types.Task, number: int
+) -> tuple[action_distribution.PartialIntervention, jax.Array]:
+  """Draws allowed interventions from those whose outcome the objective knows.
+
+  Args:
+    key: random key, consumed.
+    task: the SCM and its objective.
+    number: number of interventions, R.
+
+  Returns:
+    [R, ...] interventions, and [R] their expected outcomes in internal units.
+  """
+  problem, objective = task.scm.problem, task.objective
+  num_points = objective.curves.shape[-1]
+  added = jnp.eye(problem.exists.size, dtype=bool)
+  allowed = jax.vmap(
+    lambda mask: (
+      intervention_sets.may_add(problem.sets, mask)
+      & jax.vmap(intervention_sets.may_stop, (None, 0))(
+        problem.sets, mask | added
+      )
+    )
+  )(objective.partial.mask)  # [P, D]
+  levels = sampling.levels(
+    key, {'pair': (number, allowed.size), 'point': (number,)}
+  )
+  pair = jnp.argmax(jnp.where(allowed.flatten(), levels['pair'], -1.0), -1)
+  partial, variable = jnp.unravel_index(pair, allowed.shape)
+  point = (levels['point'] * num_points).astype(jnp.int32)
+  fractions = interventions.to_fractions(problem, objective.partial)
+  new = added[variable]
+  grid = interventions.grid(num_points - 2)
+  return action_distribution.PartialIntervention(
+    objective.partial.mask[partial] | new,
+    jnp.where(new, grid[point][:, None], fractions[partial]),
+    jnp.zeros(number, bool),
+  ), objective.curves[partial, variable, point]
+
+
 def loss(
   params,
   reference,
@@ -137,26 +177,57 @@ def loss(
     [] loss, and scalars to log.
   """
 
-  def past_outcome(problem, prefix, encodings, trajectory):
-    """Returns the loss of predicting one past reward after each step."""
-    steps = _past_steps(len(trajectory.intervened))
-    intervened = trajectory.intervened[steps]
-    past = types.Intervention(intervened, trajectory.values[steps])
-    predicted = apply_after_rows(
-      network.predict,
-      params,
-      problem,
-      prefix,
-      base.select_rows(encodings, slice(1, None)),
-      action_distribution.PartialIntervention(
-        intervened,
-        interventions.to_fractions(problem, past),
-        jnp.zeros(len(steps), bool),
-      ),
+  def predictions(task, prefix, encodings, trajectory):
+    """Returns the losses of predicted E[Y | do], and of predicted outcomes.
+
+    After each row these are of one past intervention, of the next one, whose
+    outcome is also predicted, and of a random one.
+    """
+    problem, objective = task.scm.problem, task.objective
+    num_rows = len(trajectory.intervened) + 1
+
+    def normalized(outcomes):
+      """Normalizes outcomes in internal units, signed by the goal."""
+      own = simulate.in_target_units(task.scm, outcomes)
+      units = prefix.units._replace(scale=jnp.abs(prefix.units.scale))
+      values = normalization.asinh_normalize(units, own[..., None])
+      return problem.goal * jnp.where(problem.target, values, 0.0).sum(-1)
+
+    def predict(rows, partials):
+      return apply_after_rows(
+        network.predict,
+        params,
+        problem,
+        prefix,
+        base.select_rows(encodings, rows),
+        partials,
+      )
+
+    made = types.Intervention(trajectory.intervened, trajectory.values)
+    made = action_distribution.PartialIntervention(
+      made.mask,
+      interventions.to_fractions(problem, made),
+      jnp.zeros(num_rows - 1, bool),
     )
-    return losses.past_outcome_loss(
-      predicted, trajectory.expected_reward[steps]
+    worst, best = objective.worst, objective.best
+    expected = normalized(worst + trajectory.expected_reward * (best - worst))
+    outcomes = normalized(
+      simulate.sampled_outcome(task.scm, trajectory.outcomes)
     )
+    past = _past_steps(num_rows - 1)
+    of_past = predict(
+      slice(1, None), jax.tree.map(lambda leaf: leaf[past], made)
+    )
+    of_next = predict(slice(-1), made)
+    random, random_expected = random_questions(
+      trajectory.question_key, task, num_rows
+    )
+    of_random = predict(slice(None), random)
+    return (
+      losses.prediction_loss(of_past.expected, expected[past])
+      + losses.prediction_loss(of_next.expected, expected)
+      + losses.prediction_loss(of_random.expected, normalized(random_expected))
+    ) / 3, losses.prediction_loss(of_next.outcome, outcomes)
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -164,25 +235,28 @@ def loss(
       problem, trajectory.intervened, trajectory.outcomes
     )
     encoding = network.full(params, problem, prefix, rows)
-    # Predictions for each partial intervention, after each row.
+    # After each row, the outcomes of what extends the empty intervention, with
+    # which every decision begins, and another partial intervention in turn.
+    num_rows, num_partials = len(rows.start), len(objective.partial_outcome)
+    turns = np.arange(num_rows) % max(num_partials - 1, 1) + 1
+    asked = np.stack([np.zeros_like(turns), turns])[:num_partials]
     partials = action_distribution.PartialIntervention(
       objective.partial.mask,
       interventions.to_fractions(problem, objective.partial),
-      jnp.zeros(len(objective.partial_outcome), bool),
+      jnp.zeros(num_partials, bool),
     )
-    predicted = jax.vmap(
-      lambda partial: apply_after_rows(
+    predicted = [
+      apply_after_rows(
         network.action_head,
         params,
         problem,
         prefix,
         encoding,
-        partial,
-        partial_per_row=False,
+        jax.tree.map(lambda leaf, of_row=of_row: leaf[of_row], partials),
       )
-    )(partials)  # [P, R, ...]
-    # The first partial intervention is empty: every decision begins with it.
-    first = jax.tree.map(lambda leaf: leaf[0, :-1], predicted)
+      for of_row in asked
+    ]
+    first = jax.tree.map(lambda leaf: leaf[:-1], predicted[0])
     log_probs = step_distributions(
       network, params, problem, prefix, encoding, trajectory, first
     )
@@ -232,20 +306,30 @@ def loss(
         logits, truth, beliefs.candidates(problem)
       )
     )(encoding.parent_logits).mean()
-    outcome = losses.outcome_loss(
-      predicted.outcome_logits,
-      predicted.none_outcome,
-      rewards.optimization(objective.curves, objective),
-      rewards.optimization(objective.partial_outcome, objective),
-      jax.vmap(intervention_sets.may_add, (None, 0))(
-        problem.sets, partials.mask
-      ),
+    outcome_logits, none_outcome = jax.tree.map(
+      lambda *leaves: jnp.concatenate(leaves),
+      *[(output.outcome_logits, output.none_outcome) for output in predicted],
     )
+    asked_partials = jax.tree.map(lambda leaf: leaf[asked.flatten()], partials)
+    outcome = losses.outcome_loss(
+      outcome_logits,
+      none_outcome,
+      rewards.optimization(objective.curves, objective)[asked.flatten()],
+      rewards.optimization(objective.partial_outcome, objective)[
+        asked.flatten()
+      ],
+      jax.vmap(intervention_sets.may_add, (None, 0))(
+        problem.sets, asked_partials.mask
+      ),
+      asked_partials.mask.any(-1),
+    )
+    of_expected, of_outcome = predictions(task, prefix, encoding, trajectory)
     return {
       'loss/surrogate': surrogate,
       'loss/parent': parent,
       'loss/outcome': outcome,
-      'loss/made': past_outcome(problem, prefix, encoding, trajectory),
+      'loss/predicted_mean': of_expected,
+      'loss/predicted_outcome': of_outcome,
       'policy/kl_reference': divergence,
       'policy/entropy_variable': variable_entropy.sum(1).mean(),
       'policy/entropy_cell': cell_entropy.sum(1).mean(),
@@ -279,7 +363,8 @@ def loss(
     - update_config.variable_entropy * parts['policy/entropy_variable']
     - update_config.cell_entropy * parts['policy/entropy_cell']
     + update_config.parent_coefficient * parts['loss/parent']
-    + update_config.outcome_coefficient
-    * (parts['loss/outcome'] + parts['loss/made'])
+    + update_config.outcome_coefficient * parts['loss/outcome']
+    + update_config.prediction_coefficient
+    * (parts['loss/predicted_mean'] + parts['loss/predicted_outcome'])
   )
   return total, parts | {'loss/total': total}

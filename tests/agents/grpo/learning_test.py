@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.stats
 
 from acme_cbo.agents.grpo import acting
 from acme_cbo.agents.grpo import config
@@ -115,6 +116,18 @@ def _turn(params, problem, observations, rows, row, mask, fractions):
   return _NETWORK.action_head(params, problem, prefix, encoding, partial)
 
 
+@jax.jit
+def _distribution(params, problem, observations, rows, row, mask, fractions):
+  """Distribution that is predicted after `row`."""
+  prefix = _NETWORK.prefix(params, problem, observations)
+  encodings = _NETWORK.full(params, problem, prefix, rows)
+  partial = action_distribution.PartialIntervention(
+    mask, fractions, jnp.array(False)
+  )
+  encoding = base.select_rows(encodings, row)
+  return _NETWORK.predict(params, problem, prefix, encoding, partial)
+
+
 def _assert_trees_differ(test, a, b):
   pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   test.assertFalse(all(np.array_equal(x, y) for x, y in pairs))
@@ -139,6 +152,7 @@ class LossTest(parameterized.TestCase):
     miniature.UPDATE,
     parent_coefficient=0.7,
     outcome_coefficient=0.4,
+    prediction_coefficient=0.6,
     epsilon=0.1,
     epsilon_high=0.3,
     beta=0.2,
@@ -212,18 +226,58 @@ class LossTest(parameterized.TestCase):
           # Nothing may be added to one variable, and alone it is predicted.
           yield _cross_entropy(logit, label) if len(logit) else 0.0
 
-    def afterwards():
-      """Loss of the prediction of an intervention made before each row."""
-      width = np.where(others, problem.high - problem.low, 1)
-      # floor(0.618), floor(2 * 0.236), floor(3 * 0.854).
-      for row, step in enumerate([0, 0, 2], start=1):
-        mask = trajectory.intervened[step]
-        place = (trajectory.values[step] - problem.low) / width
-        place = np.where(mask, np.clip(place, 0, 1), 0.0)
-        output = _turn(self.params, *inputs, row, mask, place)
-        yield _cross_entropy(
-          output.none_outcome, trajectory.expected_reward[step]
+    target = np.argmax(problem.target)
+    widths = np.where(others, problem.high - problem.low, 1)
+
+    def normalized(own):
+      """Values of the target, in deviations of the records, more is better."""
+      of_target = np.asarray(observations)[:, target]
+      standardized = (own - of_target.mean()) / of_target.std()
+      return 3 * np.arcsinh(float(problem.goal) * standardized / 3)
+
+    def surprise(row, mask, place, value, kind):
+      """Minus the log density of a value after a row."""
+      mixture = getattr(
+        _distribution(self.params, *inputs, row, mask, place), kind
+      )
+      density = scipy.stats.norm.pdf(value, mixture.means, mixture.deviations)
+      return -np.log(np.exp(mixture.log_weights) @ density)
+
+    def own(outcome):
+      """Target in its own units of an outcome in internal units."""
+      scm = task.scm
+      return scm.location[target] + (
+        scm.scale[target] * float(problem.goal) * outcome
+      )
+
+    def of_made(row, step, kind):
+      mask = trajectory.intervened[step]
+      place = (trajectory.values[step] - problem.low) / widths
+      place = np.where(mask, np.clip(place, 0, 1), 0.0)
+      span = objective.best - objective.worst
+      value = own(objective.worst + span * trajectory.expected_reward[step])
+      if kind == 'outcome':
+        value = trajectory.outcomes[step, target]
+      return surprise(row, mask, place, normalized(value), kind)
+
+    def of_questions():
+      asked, outcomes = total_loss.random_questions(
+        trajectory.question_key, task, _T + 1
+      )
+      for row in range(_T + 1):
+        yield surprise(
+          row,
+          asked.mask[row],
+          asked.fractions[row],
+          normalized(own(outcomes[row])),
+          'expected',
         )
+
+    # floor(0.618), floor(2 * 0.236), floor(3 * 0.854).
+    of_past = [
+      of_made(row, step, 'expected') for row, step in enumerate([0, 0, 2], 1)
+    ]
+    of_next = [of_made(step, step, 'expected') for step in range(_T)]
 
     parts = {
       'loss/parent': [
@@ -231,7 +285,12 @@ class LossTest(parameterized.TestCase):
         for logits in parent_logits
       ],
       'loss/outcome': list(predictions()),
-      'loss/made': list(afterwards()),
+      'loss/predicted_mean': [
+        np.mean([*map(np.mean, (of_past, of_next, [*of_questions()]))])
+      ],
+      'loss/predicted_outcome': [
+        of_made(step, step, 'outcome') for step in range(_T)
+      ],
       'loss/surrogate': [],
       'policy/kl_reference': [],
       'policy/entropy_variable': [],
@@ -312,7 +371,8 @@ class LossTest(parameterized.TestCase):
       - 0.3 * expected['policy/entropy_cell']
       + 0.7 * expected['loss/parent']
       + 0.4 * expected['loss/outcome']
-      + 0.4 * expected['loss/made']
+      + 0.6 * expected['loss/predicted_mean']
+      + 0.6 * expected['loss/predicted_outcome']
     )
     (total, parts), _ = self.loss(self.params)
     self.assertBetween(expected['policy/clip_fraction'], 0.1, 0.9)

@@ -12,6 +12,7 @@ import pytest
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import losses
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.networks import action_distribution
 from tests.support import chance
 
@@ -284,33 +285,35 @@ class AuxiliaryLossesTest(absltest.TestCase):
       [[[0.0, -log_3], [9.0, 9.0]], [[-9.0, 9.0], [-log_3, log_3]]]
     )
     actual = losses.outcome_loss(
-      logits[:, None],
-      jnp.array([[7.0], [0.0]]),
+      logits,
+      jnp.array([7.0, 0.0]),
       jnp.array([[[0.75, 0.25], [0.0, 0.0]], [[0.5, 0.5], [1.1, -0.1]]]),
       jnp.array([0.3, 0.5]),
       jnp.array([[True, False], [False, True]]),
+      jnp.array([False, True]),
     )
     right = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     first = (np.log(2) + right) / 2
     second = (2 * np.log(4) + np.log(2)) / 3
     np.testing.assert_allclose(actual, (first + second) / 2, rtol=1e-6)
 
-  def test_outcome_loss_is_the_mean_over_rows(self):
+  def test_outcome_loss_is_the_mean_over_questions(self):
     rng = np.random.default_rng(0)
-    logits, nones = rng.normal(size=(2, 3, 2, 4)), rng.normal(size=(2, 3))
-    rewards, given = rng.random(size=(2, 2, 4)), rng.random(2)
-    may_add = jnp.array([[True, True], [False, False]])
+    logits, nones = rng.normal(size=(3, 2, 4)), rng.normal(size=3)
+    rewards, given = rng.random(size=(3, 2, 4)), rng.random(3)
+    may_add = np.array([[True, True], [False, False], [True, False]])
 
-    def loss(rows):
+    def loss(some):
       return losses.outcome_loss(
-        jnp.float32(logits[:, rows]),
-        jnp.float32(nones[:, rows]),
-        jnp.float32(rewards),
-        jnp.float32(given),
-        may_add,
+        jnp.float32(logits[some]),
+        jnp.float32(nones[some]),
+        jnp.float32(rewards[some]),
+        jnp.float32(given[some]),
+        may_add[some],
+        np.array([False, True, True])[some],
       )
 
-    each = np.mean([loss([row]) for row in range(3)])
+    each = np.mean([loss([question]) for question in range(3)])
     np.testing.assert_allclose(loss([0, 1, 2]), each, rtol=1e-6)
 
   def test_outcome_loss_is_least_at_the_reward(self):
@@ -321,23 +324,26 @@ class AuxiliaryLossesTest(absltest.TestCase):
       return jnp.log(p / (1 - p))
 
     gradient = jax.grad(losses.outcome_loss, (0, 1))(
-      logit(rewards)[:, None],
-      jnp.array([[3.0], [logit(0.8)]]),
+      logit(rewards),
+      jnp.array([3.0, logit(0.8)]),
       rewards,
       given,
       jnp.ones((2, 2), bool),
+      jnp.array([False, True]),
     )
     for leaf in gradient:
       np.testing.assert_allclose(leaf, np.zeros_like(leaf), atol=1e-7)
 
-  def test_made_loss_by_hand(self):
-    # Of 1/2 from 1/4, and what the search has missed, beyond 1, counts as 1.
-    log_3 = np.log(3)
-    actual = losses.past_outcome_loss(
-      jnp.array([-log_3, log_3]), jnp.array([0.5, 1.1])
+  def test_prediction_loss_by_hand(self):
+    # Of two distributions, one of which has a component that is far away.
+    mixture = outcome_distribution.Mixture(
+      jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0]])),
+      jnp.array([[0.0, 100.0], [1.0, 0.0]]),
+      jnp.array([[2.0, 1.0], [1.0, 1.0]]),
     )
-    first = -(np.log(1 / 4) + np.log(3 / 4)) / 2
-    expected = (first - np.log(3 / 4)) / 2
+    actual = losses.prediction_loss(mixture, jnp.array([0.0, 3.0]))
+    root = np.log(np.sqrt(2 * np.pi))
+    expected = ((root + np.log(2) - np.log(0.5)) + (root + 2.0)) / 2
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 

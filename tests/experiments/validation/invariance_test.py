@@ -99,6 +99,7 @@ def _recorded():
   outcomes = np.where(done.mask, done.values, rows(*shape[1:]))
   nothing: Any = np.zeros(shape, np.float32)
   affordable: Any = np.ones((*shape, np.shape(scm.problem.sets)[1]), bool)
+  question_keys: Any = np.zeros((*shape[:2], 2), np.uint32)
   trajectories = types.Trajectory(
     decision=decision,
     intervened=done.mask,
@@ -109,6 +110,7 @@ def _recorded():
     log_prob_cell=nothing,
     components=nothing,
     expected_reward=nothing,
+    question_key=question_keys,
   )
   observations = rows(parts.horizon.num_observations)
   return parts, params, invariance.Episode(tasks, observations, trajectories)
