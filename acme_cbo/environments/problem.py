@@ -70,19 +70,18 @@ def make(
     np.array([float(domains.get(name, (0, 0))[i]) for name in variables])
     for i in (0, 1)
   )
-  return types.Problem._make(
-    (
-      np.ones(len(variables), bool),
-      sets,
-      np.array([name == target for name in variables]),
-      np.float64(_GOALS[goal]),
-      low,
-      high,
-      cost,
-      np.float64(np.inf if budget is None else budget),
-      np.float64(1.0),
-    )
+  fields: dict[str, Any] = dict(
+    exists=np.ones(len(variables), bool),
+    sets=sets,
+    target=np.array([name == target for name in variables]),
+    goal=np.float64(_GOALS[goal]),
+    low=low,
+    high=high,
+    cost=cost,
+    budget=np.float64(np.inf if budget is None else budget),
+    samples=np.float64(1.0),
   )
+  return types.Problem(**fields)
 
 
 def from_simulator(

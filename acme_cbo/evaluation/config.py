@@ -7,7 +7,7 @@ and a meaning, and with them a flag, see `experiments.flags.define_evaluation`.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
@@ -46,6 +46,11 @@ class EvaluationConfig(config_schema.Section):
     "SCM's own budget",
     low=1e-12,
     high=1e12,
+  )
+  edges: Literal['unknown', 'known'] = config_schema.field(
+    'unknown',
+    'whether policies are told the edges of the graph; where unknown, they are '
+    'told what a YAML file says of them',
   )
   seed: int = config_schema.field(
     0, 'random seed for data and noise', low=0, high=2**32 - 1

@@ -41,7 +41,14 @@ _TOLERANCE = 1e-3
 _MAX_NAME = 1000
 NAME = f'a name without control characters, of at most {_MAX_NAME} characters'
 # Settings that determine an episode, together with its SCM.
-PROTOCOL = ('observations', 'interventions', 'samples', 'budget', 'seed')
+PROTOCOL = (
+  'observations',
+  'interventions',
+  'samples',
+  'budget',
+  'edges',
+  'seed',
+)
 _MAX_BYTES = 4 * 10**9
 
 # Method, SCM and repeat of an episode.
@@ -91,7 +98,8 @@ def read_config(out: pathlib.Path) -> dict[str, Any]:
   Raises:
     errors.UsageError: they cannot be read, or one is missing or wrong.
   """
-  config = run_directory.read_config(out)
+  # Evaluations of earlier versions have no `edges`.
+  config = {'edges': 'unknown', **run_directory.read_config(out)}
   path = f'{out / "config.json"} is damaged: '
   fields = config_schema.fields(evaluation_config.MethodEvaluationConfig)
   for name in (*PROTOCOL, 'repeats'):

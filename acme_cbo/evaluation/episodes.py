@@ -9,7 +9,7 @@ from collections.abc import Callable
 import dataclasses
 import hashlib
 import time
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.policies import episode
+from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import optimum as optimum_lib
 from acme_cbo.scms import simulate
@@ -54,6 +55,7 @@ class Protocol:
     num_samples: number of draws that each observed outcome is the mean of.
     budget: maximum total cost of the interventions of an episode; None for the
       budget of the SCM.
+    edges: whether policies are told the edges of the graph, 'known', or not.
     seed: random seed of data and noise.
   """
 
@@ -61,6 +63,7 @@ class Protocol:
   num_interventions: int
   num_samples: int
   budget: float | None
+  edges: Literal['unknown', 'known']
   seed: int
 
 
@@ -125,12 +128,16 @@ def episode_key(seed: int, scm: str, repeat: int) -> jax.Array:
 
 
 def with_protocol(scm: types.SCM, protocol: Protocol) -> types.SCM:
-  """Returns the SCM with the samples and the budget of the protocol."""
+  """Returns the SCM with what the protocol says of its problem."""
   problem = scm.problem._replace(
     samples=jnp.asarray(protocol.num_samples, float)
   )
   if protocol.budget is not None:
     problem = problem._replace(budget=jnp.asarray(protocol.budget, float))
+  if protocol.edges == 'known':
+    problem = problem._replace(
+      edges=graphs.known_edges(scm.parents, problem.exists)
+    )
   return jax.tree.map(np.asarray, scm._replace(problem=problem))
 
 

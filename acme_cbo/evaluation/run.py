@@ -146,6 +146,7 @@ def run_episodes(
       num_interventions=config.interventions,
       num_samples=config.samples,
       budget=config.budget,
+      edges=config.edges,
       seed=config.seed,
     ),
     scms=config.scms,

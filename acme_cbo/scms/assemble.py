@@ -32,6 +32,7 @@ def system(
   scale: Any = 1.0,
   cost: Any = 1.0,
   budget: float = np.inf,
+  edges: np.ndarray | None = None,
   hint: dict[int, float] | None = None,
   fit: systems.FitQuality | None = None,
 ) -> systems.System:
@@ -58,6 +59,7 @@ def system(
     scale: [D] sizes of the variables' units.
     cost: [D] cost of setting each variable.
     budget: maximum total cost of all interventions.
+    edges: [D, D] what is known of the graph, as `types.Problem.edges`.
     hint: mapping from variable to value of the best intervention, if known.
     fit: how well the equations fit the data, if they were fitted.
 
@@ -82,6 +84,7 @@ def system(
         cost=broadcast(cost),
         budget=budget,
         samples=1.0,
+        **({} if edges is None else {'edges': edges}),
       )
     ),
     mechanism=mechanism,

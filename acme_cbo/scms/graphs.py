@@ -134,25 +134,27 @@ def sample(
   return jnp.stack([candidates[graph] for graph in Graph])[kind]
 
 
-def observed_edges(parents: jax.Array, exists: jax.Array) -> jax.Array:
-  """Returns the direct causes among the observed variables.
+def known_edges(parents: jax.Array, exists: jax.Array) -> jax.Array:
+  """Returns all that can be known of the edges among the observed variables.
 
-  A variable that acts on another through latent ones alone is a direct cause of
-  it.
+  Nothing is known of a pair of which one acts on the other through latent
+  variables alone: it is a direct cause among the observed ones, and none in the
+  graph.
 
   Args:
     parents: [D, D] bool, in any order of the nodes.
     exists: [D] bool, the observed variables.
 
   Returns:
-    [D, D] bool; rows and columns of latent variables are empty.
+    [D, D] as `types.Problem.edges`.
   """
   through = parents
   # Each round doubles the longest path through latent variables.
   for _ in range(math.ceil(math.log2(max(len(parents), 2)))):
     by_latent = (through & ~exists).astype(jnp.float32)
     through |= by_latent @ through.astype(jnp.float32) > 0
-  return through & exists & exists[:, None]
+  is_known = (parents == through) & exists & exists[:, None]
+  return is_known * jnp.where(parents, 1.0, -1.0)
 
 
 def ancestors(parents: jax.Array) -> jax.Array:

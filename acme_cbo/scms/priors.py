@@ -304,8 +304,7 @@ def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
 def _known_edges(levels, parents, exists, prior):
   """Samples what is known of the edges.
 
-  Nothing, or everything, or a random share of all ordered pairs; and nothing of
-  pairs of which one acts on the other through latent variables alone.
+  Nothing, or everything, or a random share of all that can be known.
 
   Args:
     levels: uniform levels of the draws.
@@ -318,9 +317,8 @@ def _known_edges(levels, parents, exists, prior):
   """
   is_informed, share = levels['informed']
   share = jnp.where(is_informed < prior.informed, 1.5 * share, 0.0)
-  is_known = (levels['edges'] < share) & exists & exists[:, None]
-  is_known &= parents == graphs.observed_edges(parents, exists)
-  return is_known * jnp.where(parents, 1.0, -1.0)
+  is_known = levels['edges'] < share
+  return jnp.where(is_known, graphs.known_edges(parents, exists), 0.0)
 
 
 def _confounder(levels, parents, may_set, is_target):

@@ -22,6 +22,7 @@ _KEYS = (
   'variables',
   'interventions',
   'constraints',
+  'edges',
   'budget',
   'experiments',
   'columns',

@@ -156,6 +156,7 @@ def problem(
       ]
     ),
     budget=np.float64(np.inf if budget is None else budget),
+    edges=settings.known_edges(),
   )
   return padding.problem(whole._replace(**changes))
 

@@ -56,4 +56,6 @@ def problem(whole: types.Problem) -> types.Problem:
     for name in ('exists', 'sets', 'target', 'low', 'high', 'cost')
   }
   changes['sets'] = rows(changes['sets'], num_sets)
+  if whole.edges is not None:
+    changes['edges'] = rows(columns(whole.edges, number), number)
   return whole._replace(**changes)

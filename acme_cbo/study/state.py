@@ -28,6 +28,7 @@ import numpy as np
 
 from acme_cbo.infra import errors
 from acme_cbo.scms import interventions
+from acme_cbo.scms import known_edges
 from acme_cbo.study import parsing
 from acme_cbo.study import space as space_lib
 
@@ -38,6 +39,7 @@ CHANGEABLE = (
   'variables',
   'interventions',
   'constraints',
+  'edges',
   'budget',
   'experiments',
 )
@@ -76,6 +78,7 @@ class Settings:
     variables: {name: settings} of those that may be set, see `space.parse`.
     interventions: which may be set together, see `space.parse`.
     constraints: linear constraints, see `space.parse`.
+    edges: known edges, see `known_edges.parse`, or None.
     budget: maximum total cost of the experiments, or None.
     experiments: maximum number of the experiments, or None.
     seed: seed of all suggestions.
@@ -88,6 +91,7 @@ class Settings:
   variables: Mapping[str, Any]
   interventions: Any = None
   constraints: Sequence[str] = ()
+  edges: Any = None
   budget: float | None = None
   experiments: int | None = None
   seed: int = 0
@@ -97,6 +101,10 @@ class Settings:
   def sign(self) -> float:
     """1 to maximize the target, -1 to minimize it."""
     return 1.0 if self.goal == 'maximize' else -1.0
+
+  def known_edges(self) -> np.ndarray | None:
+    """Returns what is known of the graph, see `known_edges.parse`."""
+    return known_edges.parse(self.edges, self.columns)
 
   def space(self) -> space_lib.Space:
     """Returns the allowed interventions; raises if a setting is wrong.
@@ -147,6 +155,7 @@ class Settings:
           else 'finite and above 0'
         )
         raise errors.UsageError(f'the {what} is {value!r}; it must be {kind}')
+    self.known_edges()
     if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
       raise errors.UsageError(
         f'the seed is {self.seed!r}; it must be an int from 0 to 2**64 - 1'

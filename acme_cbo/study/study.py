@@ -85,6 +85,7 @@ class Study:
     goal: str = 'maximize',
     interventions: Any = None,
     constraints: Sequence[str] = (),
+    edges: Mapping[str, Sequence[Any]] | None = None,
     budget: float | None = None,
     experiments: int | None = None,
     columns: Sequence[str] | None = None,
@@ -106,6 +107,8 @@ class Study:
       interventions: which variables may be set together: {'max_size': 2},
         {'sets': [['a'], ['a', 'b']]}, or 'all'; one at a time by default.
       constraints: linear constraints, such as '2*a + b <= 10'.
+      edges: what is known of the graph, {'required': ['dose -> yield'],
+        'forbidden': ['yield -> dose']}; either may be missing.
       budget: maximum total cost of the experiments; unlimited by default.
       experiments: maximum number of experiments; unlimited by default.
       columns: names of the variables, those that are only watched among them;
@@ -144,6 +147,8 @@ class Study:
         'seed': seed,
       }
     )
+    if edges is not None:  # Older versions know no edges.
+      payload['edges'] = _plain(edges)
     payload['policy'] = '' if policy is None else os.path.abspath(policy)
     if table is not None:
       payload['records'] = _table_payload(table)
@@ -447,8 +452,9 @@ class Study:
 
     Args:
       **settings: new values of arguments of `create`: `goal`, `variables`,
-        `interventions`, `constraints`, `budget`, `experiments`. Of `variables`,
-        those that are left out stay as they are; None takes one away.
+        `interventions`, `constraints`, `edges`, `budget`, `experiments`. Of
+        `variables`, those that are left out stay as they are; None takes one
+        away.
     """
     payload = _plain(settings)
     self._append('changed', lambda state: payload)

@@ -27,6 +27,7 @@ _PROTOCOL = episodes.Protocol(
   num_interventions=3,
   num_samples=1,
   budget=None,
+  edges='unknown',
   seed=0,
 )
 

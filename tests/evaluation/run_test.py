@@ -578,7 +578,7 @@ class LauncherTest(absltest.TestCase):
 class EpisodeRunnerTest(absltest.TestCase):
   def test_is_deterministic_and_leaves_the_precision_unchanged(self):
     spec = workers.EvaluationSpec(
-      protocol=episodes.Protocol(4, 3, 1, None, 0),
+      protocol=episodes.Protocol(4, 3, 1, None, 'unknown', 0),
       scms=('chain',),
       methods=('random',),
       policies={},

@@ -90,6 +90,14 @@ _INTERVENTIONS = flags.DEFINE_string(
 _CONSTRAINT = flags.DEFINE_multi_string(
   'constraint', [], "Linear constraint, such as '2*a + b <= 10'. Repeatable."
 )
+_REQUIRED_EDGE = flags.DEFINE_multi_string(
+  'required_edge', [], "A known direct cause, 'dose -> yield'. Repeatable."
+)
+_FORBIDDEN_EDGE = flags.DEFINE_multi_string(
+  'forbidden_edge',
+  [],
+  "What is known to be no direct cause, 'yield -> dose'. Repeatable.",
+)
 _BUDGET = flags.DEFINE_float('budget', None, 'Total cost of all experiments.')
 _EXPERIMENTS = flags.DEFINE_integer(
   'experiments', None, 'Maximum number of experiments.'
@@ -122,8 +130,8 @@ _JSON = flags.DEFINE_bool('json', False, 'Print JSON instead of tables.')
 
 # Flags of a new study.
 _SETTINGS = (
-  'target goal set interventions constraint budget experiments columns seed '
-  'policy'
+  'target goal set interventions constraint required_edge forbidden_edge '
+  'budget experiments columns seed policy'
 )
 
 
@@ -428,7 +436,8 @@ _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'add': (_add, 'data json'),
   'change': (
     _change,
-    'goal set unset interventions constraint budget experiments json',
+    'goal set unset interventions constraint required_edge forbidden_edge '
+    'budget experiments json',
   ),
   'predict': (_predict, 'json'),
   'recommend': (_recommend, 'json'),
@@ -463,6 +472,15 @@ def _settings() -> dict[str, Any]:
       'variables': config.variables(_SET.value) if _SET.value else None,
       'interventions': config.interventions(_INTERVENTIONS.value),
       'constraints': _CONSTRAINT.value or None,
+      'edges': {
+        kind: listed
+        for kind, listed in (
+          ('required', _REQUIRED_EDGE.value),
+          ('forbidden', _FORBIDDEN_EDGE.value),
+        )
+        if listed
+      }
+      or None,
       'budget': _BUDGET.value,
       'experiments': _EXPERIMENTS.value,
       'columns': _COLUMNS.value,

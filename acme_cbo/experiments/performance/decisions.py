@@ -35,6 +35,7 @@ _PROTOCOL = episodes.Protocol(
   num_interventions=20,
   num_samples=1,
   budget=None,
+  edges='unknown',
   seed=0,
 )
 _NUM_MADE = 10

@@ -113,7 +113,9 @@ class Simulator:
       score; and whether the policy makes the same experiments where `evaluate`
       plays it (`same_decisions`).
     """
-    protocol = episodes.Protocol(NUM_RECORDS, item.length, 1, None, seed=0)
+    protocol = episodes.Protocol(
+      NUM_RECORDS, item.length, 1, None, 'unknown', seed=0
+    )
     key = episodes.episode_key(protocol.seed, item.scm, item.repeat)
     environment = self._environments[item.scm]
     with jax.enable_x64(True), tempfile.TemporaryDirectory() as directory:

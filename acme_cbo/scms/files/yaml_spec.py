@@ -10,15 +10,16 @@
     U: {equation: "e", noise: {uniform: [-1, 1]}, latent: true}
   interventions: {max_size: 2}     # or {sets: [[X], [Z], [X, Z]]}
   budget: 100                      # total cost of all interventions
+  edges: {forbidden: [Y -> X]}     # what a policy is told, or {required: [...]}
   source: reference or description
   optimum: {Z: -3.2003}            # the best intervention, if known
 
 See `formulas` for the syntax of equations. The name of a variable is a letter,
 followed by at most 63 letters, digits or _. A variable without a domain cannot
-be intervened on. The last four keys are optional: by default an intervention
-sets one variable, and there is no cost budget. A variable has cost 1 by
-default, and its noise is standard normal. The noises are normal [mean,
-deviation], uniform [low, high], laplace [location, scale], gamma [shape,
+be intervened on. The last five keys are optional: by default an intervention
+sets one variable, there is no cost budget, and no edge is known. A variable has
+cost 1 by default, and its noise is standard normal. The noises are normal
+[mean, deviation], uniform [low, high], laplace [location, scale], gamma [shape,
 location, scale], and none.
 
 If the equations are unknown, they can be fitted to data, given the graph:
@@ -60,6 +61,7 @@ from acme_cbo.scms import assemble
 from acme_cbo.scms import formulas
 from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import known_edges
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
 from acme_cbo.scms.files import fit
@@ -83,6 +85,7 @@ _TOP_LEVEL = (
   *_FITTED,
   'interventions',
   'budget',
+  'edges',
   'source',
   'optimum',
 )
@@ -303,6 +306,9 @@ class _Reader:
           f'budget {budget:g} is too small for any intervention; the cheapest '
           f'costs {cheapest:g}',
         )
+    edges = None
+    if 'edges' in top:
+      edges = self._edges(top['edges'], names, model)
     hint = None
     if 'optimum' in top:
       hint = self._optimum(top['optimum'], names, domains, sets)
@@ -320,6 +326,7 @@ class _Reader:
       latent=model.latent,
       cost=costs,
       budget=budget,
+      edges=edges,
       hint=hint,
       graph=systems.NO_KIND,
       **model.equations,
@@ -642,6 +649,28 @@ class _Reader:
     for row, subset in zip(sets, members, strict=True):
       row[np.array(subset)] = True
     return sets
+
+  def _edges(
+    self, node: yaml.Node, names: Sequence[str], model: _Model
+  ) -> np.ndarray | None:
+    """Returns what a policy is told of the edges, which has to be true."""
+    listed = {
+      key.value: [
+        yaml_nodes.word(one, 'an edge')
+        for one in yaml_nodes.items(value, f'edges: {key.value}')
+      ]
+      for key, value in yaml_nodes.pairs(node, 'edges')
+    }
+    told = _call(node, known_edges.parse, listed, names)
+    if told is not None:
+      observed = ~np.array(model.latent)
+      true = graphs.known_edges(jnp.asarray(model.parents), observed)
+      for effect, cause in np.argwhere((told != 0) & (told != true)):
+        yaml_nodes.fail(
+          node,
+          f'edges: {names[cause]} -> {names[effect]} contradicts the graph',
+        )
+    return told
 
   def _optimum(self, node, names, domains, sets) -> dict[int, float]:
     values: dict[int, float] = {}

@@ -12,8 +12,8 @@ import pytest
 
 from acme_cbo import types
 from acme_cbo.agents.grpo import losses
-from acme_cbo.networks import outcome_distribution
 from acme_cbo.networks import action_distribution
+from acme_cbo.networks import outcome_distribution
 from tests.support import chance
 
 
