@@ -262,6 +262,7 @@ class HeldOut:
     """Returns the outcome, or raises an `errors.NonFiniteError`."""
     components = {'score': outcome.score}
     components |= {f'belief {kind}': p for kind, p in outcome.parents.items()}
+    components |= outcome.after_last
     non_finite = [
       *~np.asarray(outcome.finite).T,
       *(

@@ -197,15 +197,17 @@ class HeldOutSimulators:
       masks, values, own = (np.stack(x, 1) for x in zip(*steps, strict=True))
       (target,) = np.flatnonzero(self._problem.target)
       scores = float(self._problem.goal) * units.to_normalized(own)
-      return rollouts.Outcome._make(
-        (
-          scores[..., target],
-          types.Intervention._make((masks, values)),
-          own[..., target],
-          {},
-          np.stack([np.isfinite(x).all((1, 2)) for x in (rows, scores)], 1),
-        )
+      fields: dict[str, Any] = dict(
+        score=scores[..., target],
+        intervention=types.Intervention._make((masks, values)),
+        target=own[..., target],
+        parents={},
+        after_last={},
+        finite=np.stack(
+          [np.isfinite(x).all((1, 2)) for x in (rows, scores)], 1
+        ),
       )
+      return rollouts.Outcome(**fields)
 
     def score(params, update):
       size = min(_CHUNK, len(self._seeds))

@@ -10,11 +10,18 @@ import jax.numpy as jnp
 
 from acme_cbo import types
 from acme_cbo.environments import environment
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.policies import base
 from acme_cbo.policies import episode as episode_lib
+from acme_cbo.scms import objective as objective_lib
+from acme_cbo.scms import simulate
 
 # Tasks evaluated at once. The noise banks of more would not fit into the cache.
 _CHUNK = 64
+# Random interventions that are predicted after an episode.
+_NUM_RANDOM = 16
+# Probability of the intervals whose coverage is measured.
+COVERAGE = 0.9
 
 
 class Outcome(NamedTuple):
@@ -29,6 +36,12 @@ class Outcome(NamedTuple):
       before each step and after the last}, for each belief of the policy.
     finite: [2] bool, whether all observations and whether all outcomes are
       finite.
+    after_last: what is true after the last step, [] each: `score_recommended`,
+      the score of what the policy recommends; and, if it predicts, of E[Y | do]
+      of that and of random interventions, whether the 90 % interval contains it
+      and the continuous ranked probability score of the normalized target:
+      `coverage_recommended`, `coverage_random`, `crps_recommended`,
+      `crps_random`.
   """
 
   score: jax.Array
@@ -36,6 +49,7 @@ class Outcome(NamedTuple):
   target: jax.Array
   parents: dict[str, jax.Array]
   finite: jax.Array
+  after_last: dict[str, jax.Array]
 
 
 def score(expected: jax.Array, objective: types.Objective) -> jax.Array:
@@ -74,6 +88,7 @@ def run_episode(
   """
   scm, objective = task
   key_reset, key_noise, key_policy = jax.random.split(key, 3)
+  key_asked = jax.random.fold_in(key, 3)
   observations = environment.reset(key_reset, scm, num_observations)
 
   steps = episode_lib.on_device(
@@ -93,7 +108,39 @@ def run_episode(
     finite=jnp.stack(
       [jnp.isfinite(x).all() for x in (observations, steps.outcomes)]
     ),
+    after_last=_after_last(key_asked, policy, steps.end, task),
   )
+
+
+def _after_last(key, policy, memory, task):
+  """Returns `Outcome.after_last`."""
+  scm, objective = task
+  recommended = policy.recommend(memory)
+  expected = simulate.expected_outcome(scm, objective.bank, recommended)
+  results = {'score_recommended': score(expected, objective)}
+  if policy.predict is None:
+    return results
+  random, random_expected = objective_lib.random_interventions(
+    key, scm.problem, objective, _NUM_RANDOM
+  )
+  for name, asked, outcomes in (
+    (
+      'recommended',
+      jax.tree.map(lambda leaf: leaf[None], recommended),
+      expected[None],
+    ),
+    ('random', random, random_expected),
+  ):
+    predicted = policy.predict(memory, asked)
+    own = simulate.in_target_units(scm, outcomes)
+    values = jax.vmap(type(predicted).normalize)(predicted, own)
+    level = outcome_distribution.cdf(predicted.expected, values)
+    is_covered = jnp.abs(level - 0.5) <= COVERAGE / 2
+    results[f'coverage_{name}'] = is_covered.mean()
+    results[f'crps_{name}'] = outcome_distribution.crps(
+      predicted.expected, values
+    ).mean()
+  return results
 
 
 def evaluate(

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
+import optax
 
 from acme_cbo.agents.grpo import agent
 from acme_cbo.agents.grpo import optimizer as optimizer_lib
 from acme_cbo.experiments import config as config_lib
+from acme_cbo.networks import base as networks_base
 from acme_cbo.networks import factory as network_factory
 from acme_cbo.scms import config as scms_config
 
@@ -77,26 +80,15 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
     * per_update,
     final_fraction=optimizer.final_fraction,
   )
-  horizon = config.horizon
-  parts = agent.Parts(
+  make = functools.partial(
+    _parts,
     network=network_factory.make(config.network),
     optimizer=optimizer_lib.make_optimizer(
       schedule, optimizer.max_grad_norm, optimizer.weight_decay
     ),
-    prior=scms_config.Prior(
-      **vars(config.scms),
-      num_cells=config.network.num_cells,
-      num_interventions=horizon.num_interventions,
-    ),
-    horizon=horizon,
-    rewards=config.rewards,
-    update=config.grpo,
   )
   parts = dataclasses.replace(
-    parts,
-    other_sizes=tuple(
-      _with_size(parts, *size) for size in horizon.further_sizes
-    ),
+    make(config), other_sizes=tuple(map(make, config.of_further_sizes))
   )
   return Experiment(
     config=config,
@@ -107,26 +99,21 @@ def from_config(config: config_lib.GRPOConfig) -> Experiment:
   )
 
 
-def _with_size(
-  parts: agent.Parts,
-  num_observations: int,
-  num_interventions: int,
-  max_set_size: int,
-  max_variables: int,
+def _parts(
+  config: config_lib.GRPOConfig,
+  network: networks_base.Network,
+  optimizer: optax.GradientTransformation,
 ) -> agent.Parts:
-  """Returns the parts for episodes and sets of another size."""
-  return dataclasses.replace(
-    parts,
-    prior=dataclasses.replace(
-      parts.prior,
-      num_interventions=num_interventions,
-      max_set_size=max_set_size,
-      max_variables=max_variables,
+  """Returns the parts of one size."""
+  return agent.Parts(
+    network=network,
+    optimizer=optimizer,
+    prior=scms_config.Prior(
+      **vars(config.scms),
+      num_cells=config.network.num_cells,
+      num_interventions=config.horizon.num_interventions,
     ),
-    horizon=dataclasses.replace(
-      parts.horizon,
-      num_observations=num_observations,
-      num_interventions=num_interventions,
-      mixture='',
-    ),
+    horizon=config.horizon,
+    rewards=config.rewards,
+    update=config.grpo,
   )

@@ -20,6 +20,13 @@ from acme_cbo.training import config as training_config
 # Limits of the exact belief, which sums over all sets of parents.
 _MAX_EXACT_VARIABLES = 8
 _MAX_EXACT_ROWS = 100
+# Fields that a size of `horizon.mixture` gives, in its order.
+_SIZE = (
+  'horizon.num_observations',
+  'horizon.num_interventions',
+  'scms.max_set_size',
+  'scms.max_variables',
+)
 # Fields that need the truth, which a simulator does not give.
 _OF_THE_TRUTH = (
   ('rewards', 'structure'),
@@ -161,11 +168,33 @@ class GRPOConfig(config_schema.Section):
     }
     return {field: value for field, value in named.items() if value}
 
+  @property
+  def of_further_sizes(self) -> list['GRPOConfig']:
+    """Configs with each of the sizes of `horizon.mixture` as the only one."""
+    return [
+      config_schema.override(
+        self,
+        {'horizon.mixture': '', **dict(zip(_SIZE, size, strict=True))},
+      )
+      for size in self.horizon.further_sizes
+    ]
+
   def check(self, path: str) -> None:
     """Raises unless the sections fit each other."""
     self._check_exact_belief(path)
+    if self.horizon.mixture:
+      self._check_mixture(path)
     if self.simulator:
       self._check_simulator(path)
+
+  def _check_mixture(self, path: str) -> None:
+    if self.simulator or self.runtime.kind == 'mesh':
+      raise errors.UsageError(
+        f'{path}.horizon.mixture is {self.horizon.mixture!r}; neither '
+        "simulators nor runtime.kind='mesh' have several sizes: leave it empty"
+      )
+    for sized in self.of_further_sizes:
+      config_schema.check(sized, path)
 
   def _check_exact_belief(self, path: str) -> None:
     num_variables = self.scms.max_variables

@@ -37,11 +37,15 @@ def layout(num_interventions: int) -> dict[str, dict[str, list[str]]]:
   last = f'after_{num_interventions:02d}'
   return {
     'Performance': {
-      'held-out score': ['eval/score_(first|mean|last)$'],
+      'held-out score': ['eval/score_(first|mean|last|recommended)$'],
       'held-out score of the last intervention, by family': [
         'eval/score_last_.*'
       ],
       'rewards': [f'{REWARDS}({"|".join(rewards_lib.COMPONENTS)})$'],
+    },
+    'Predictions of E[Y | do]': {
+      'coverage of 90 % intervals': ['eval/coverage_(recommended|random)$'],
+      'CRPS, in deviations of the records': ['eval/crps_(recommended|random)$'],
     },
     'Beliefs about the parents': {
       'F1 after the last intervention': [f'belief/.*_f1_{last}'],

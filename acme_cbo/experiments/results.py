@@ -49,6 +49,8 @@ def metrics(tasks: HeldOut, outcome: rollouts.Outcome) -> dict[str, float]:
     scalars[f'eval/score_mean{suffix}'] = part.mean()
     scalars[f'eval/score_best{suffix}'] = part.max(1).mean()
     scalars[f'eval/score_last{suffix}'] = part[:, -1].mean()
+    for name, values in outcome.after_last.items():
+      scalars[f'eval/{name}{suffix}'] = np.asarray(values)[selection].mean()
   quality = tasks.belief_quality(outcome)
   for row in quality[quality['group'] == 'all'].to_dict('records'):
     for name in statistics.QUALITIES:

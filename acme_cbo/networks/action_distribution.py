@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from acme_cbo import types
 from acme_cbo.scms import intervention_sets
+from acme_cbo.scms import interventions
 from acme_cbo.scms import sampling
 
 # Stands for minus infinity: the probability is exactly 0, and 0 times the log
@@ -57,6 +58,22 @@ def empty_intervention(num_variables: int) -> PartialIntervention:
   """Returns the partial intervention on none of D variables."""
   return PartialIntervention(
     jnp.zeros(num_variables, bool), jnp.zeros(num_variables), jnp.array(False)
+  )
+
+
+def of_intervention(
+  problem: types.Problem, intervention: types.Intervention
+) -> PartialIntervention:
+  """Returns the partial intervention on all variables of an intervention.
+
+  Args:
+    problem: the problem that defines the domains.
+    intervention: an intervention, or several, with leading axes.
+  """
+  return PartialIntervention(
+    intervention.mask,
+    interventions.to_fractions(problem, intervention),
+    jnp.zeros(intervention.mask.shape[:-1], bool),
   )
 
 

@@ -37,10 +37,18 @@ class OutcomeDistribution(NamedTuple):
   Attributes:
     expected: distribution of the normalized E[Y | do].
     outcome: distribution of the normalized target in one more outcome.
+    location: [] mean of the target in the observations.
+    scale: [] its standard deviation there; negative where less is better.
   """
 
   expected: Mixture
   outcome: Mixture
+  location: jax.Array
+  scale: jax.Array
+
+  def normalize(self, target: jax.Array) -> jax.Array:
+    """Returns values of the target, in its own units, as normalized: [...]."""
+    return _BEND * jnp.arcsinh((target - self.location) / self.scale / _BEND)
 
 
 def log_density(mixture: Mixture, value: jax.Array) -> jax.Array:

@@ -240,9 +240,14 @@ class _Transformer(hk.Module):
     noise = jnp.exp(log_noise) * jax.lax.rsqrt(problem.samples)
     log_weights = jax.nn.log_softmax(weight)
     mixture = outcome_distribution.Mixture
+    location, scale = (
+      jnp.where(problem.target, leaf, 0.0).sum() for leaf in prefix.units
+    )
     return outcome_distribution.OutcomeDistribution(
       mixture(log_weights, means, widths),
       mixture(log_weights, means, jnp.hypot(widths, noise)),
+      location,
+      scale,
     )
 
   def _partial(self, problem, prefix, encoding, partial):

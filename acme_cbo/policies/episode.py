@@ -21,6 +21,7 @@ class Steps(NamedTuple):
     outcomes: [T, D] outcome of each.
     expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
     belief_states: T + 1 states, before each step and after the last.
+    end: state of the policy after the last step.
   """
 
   choice: Any
@@ -28,6 +29,7 @@ class Steps(NamedTuple):
   outcomes: jax.Array
   expected: jax.Array
   belief_states: Any
+  end: Any
 
 
 def on_device(
@@ -90,6 +92,7 @@ def on_device(
     outcomes,
     expected,
     beliefs.append_state(before, after),
+    end,
   )
 
 

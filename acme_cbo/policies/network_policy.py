@@ -201,15 +201,8 @@ class NetworkPolicy:
       history.interventions,
       mode.intervention,
     )
-    partials = action_distribution.PartialIntervention(
-      candidates.mask,
-      interventions.to_fractions(problem, candidates),
-      jnp.zeros(len(candidates.mask), bool),
-    )
     predicted = outcome_distribution.mean(
-      jax.vmap(self.network.predict, (None, None, None, None, 0))(
-        self.params, problem, self.prefix, state.encoding, partials
-      ).expected
+      self.predict(state, candidates).expected
     )
     made = history.made & self._allows(history.interventions)
     at_least = history.outcomes - _UNLIKELY * jnp.sqrt(2) * self._noise(history)
@@ -217,6 +210,23 @@ class NetworkPolicy:
     eligible = jnp.append(made & (history.outcomes >= least), ~made.any())
     best = jnp.argmax(jnp.where(eligible, predicted, -jnp.inf))
     return jax.tree.map(lambda leaf: leaf[best], candidates)
+
+  def predict(
+    self, state: State, asked: types.Intervention
+  ) -> outcome_distribution.OutcomeDistribution:
+    """Predicts the target under R interventions, allowed or not.
+
+    Args:
+      state: state of the episode after its latest row.
+      asked: the interventions.
+
+    Returns:
+      The distributions, with a leading axis R.
+    """
+    partials = action_distribution.of_intervention(self.problem, asked)
+    return jax.vmap(self.network.predict, (None, None, None, None, 0))(
+      self.params, self.problem, self.prefix, state.encoding, partials
+    )
 
   def replicate(
     self, state: State, history: History

@@ -115,6 +115,9 @@ def trained(
   def recommend(memory):
     return core_of(memory).recommend(memory.state, memory.history)
 
+  def predict(memory, asked):
+    return core_of(memory).predict(memory.state, asked)
+
   def parents(belief_states):
     return {
       kind: jax.vmap(belief.parents)(belief_states[kind])
@@ -128,4 +131,5 @@ def trained(
     recommend,
     lambda memory: memory.state.belief_states,
     parents,
+    predict,
   )

@@ -166,6 +166,48 @@ def objective(
   )
 
 
+def random_interventions(
+  key: jax.Array,
+  problem: types.Problem,
+  objective: types.Objective,
+  number: int,
+) -> tuple[types.Intervention, jax.Array]:
+  """Draws allowed interventions from those whose outcome an objective has.
+
+  Args:
+    key: random key, consumed.
+    problem: the problem.
+    objective: its objective.
+    number: number of interventions, R.
+
+  Returns:
+    R interventions, and [R] their expected outcomes.
+  """
+  num_points = objective.curves.shape[-1]
+  added = jnp.eye(problem.exists.size, dtype=bool)
+  allowed = jax.vmap(
+    lambda mask: (
+      intervention_sets.may_add(problem.sets, mask)
+      & jax.vmap(intervention_sets.may_stop, (None, 0))(
+        problem.sets, mask | added
+      )
+    )
+  )(objective.partial.mask)  # [P, D]
+  levels = sampling.levels(
+    key, {'pair': (number, allowed.size), 'point': (number,)}
+  )
+  pair = jnp.argmax(jnp.where(allowed.flatten(), levels['pair'], -1.0), -1)
+  partial, variable = jnp.unravel_index(pair, allowed.shape)
+  point = (levels['point'] * num_points).astype(jnp.int32)
+  drawn = jax.vmap(interventions.extend, (None, 0, 0, 0))(
+    problem,
+    jax.tree.map(lambda leaf: leaf[partial], objective.partial),
+    variable,
+    interventions.grid(num_points - 2)[point],
+  )
+  return drawn, objective.curves[partial, variable, point]
+
+
 def _around(points, num_cells):
   """Returns [D, 2 * _ZOOM + 1] fractions around each of [D] fractions."""
   offsets = jnp.arange(-_ZOOM, _ZOOM + 1) / (_ZOOM * num_cells)

@@ -454,7 +454,9 @@ def _outcome(parents):
   """Returns an outcome of 16 tasks that is zero apart from the beliefs."""
   zeros = jnp.zeros((16, 3))
   finite = jnp.ones((16, 2), bool)
-  return rollouts.Outcome(zeros, _no_interventions(), zeros, parents, finite)
+  return rollouts.Outcome(
+    zeros, _no_interventions(), zeros, parents, finite, {}
+  )
 
 
 class HeldOutTest(parameterized.TestCase):
@@ -466,6 +468,7 @@ class HeldOutTest(parameterized.TestCase):
       target=jnp.zeros((16, 3)),
       parents={},
       finite=jnp.ones((16, 2), bool),
+      after_last={},
     )
     table = tasks.table('mine', outcome)
     scm = tasks.tasks.scm

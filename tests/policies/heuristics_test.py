@@ -306,7 +306,9 @@ class TrainedTest(PoliciesTestCase):
       certain = outcome_distribution.Mixture(
         jnp.zeros(1), turn(*args).none_outcome[None], jnp.full(1, 1e-3)
       )
-      return outcome_distribution.OutcomeDistribution(certain, certain)
+      return outcome_distribution.OutcomeDistribution(
+        certain, certain, jnp.zeros(()), jnp.ones(())
+      )
 
     return miniature.linear_network()._replace(
       append=append, action_head=turn, predict=predict

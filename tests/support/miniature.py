@@ -161,9 +161,14 @@ def linear_network() -> base.Network:
     means = jnp.stack([center, -2 * center])
     widths = jnp.stack([0.5 + jnp.exp(center), jnp.ones(())])
     log_weights = jnp.log(jnp.array([0.25, 0.75]))
+    location, scale = (
+      jnp.where(problem.target, leaf, 0.0).sum() for leaf in prefix.units
+    )
     return outcome_distribution.OutcomeDistribution(
       outcome_distribution.Mixture(log_weights, means, widths),
       outcome_distribution.Mixture(log_weights, means, 2 * widths),
+      location,
+      problem.goal * scale,
     )
 
   def init(key, problem, observations, rows):

@@ -13,14 +13,12 @@ from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import losses
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.beliefs import belief as beliefs
-from acme_cbo.environments import normalization
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
 from acme_cbo.networks import tokens
 from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
-from acme_cbo.scms import interventions
-from acme_cbo.scms import sampling
+from acme_cbo.scms import objective as objective_lib
 from acme_cbo.scms import simulate
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -111,46 +109,6 @@ def _past_steps(num_steps: int) -> np.ndarray:
   return ((step + 1) * ((step + 1) * _GOLDEN_RATIO % 1)).astype(np.int32)
 
 
-def random_questions(
-  key: jax.Array, task: types.Task, number: int
-) -> tuple[action_distribution.PartialIntervention, jax.Array]:
-  """Draws allowed interventions from those whose outcome the objective knows.
-
-  Args:
-    key: random key, consumed.
-    task: the SCM and its objective.
-    number: number of interventions, R.
-
-  Returns:
-    [R, ...] interventions, and [R] their expected outcomes in internal units.
-  """
-  problem, objective = task.scm.problem, task.objective
-  num_points = objective.curves.shape[-1]
-  added = jnp.eye(problem.exists.size, dtype=bool)
-  allowed = jax.vmap(
-    lambda mask: (
-      intervention_sets.may_add(problem.sets, mask)
-      & jax.vmap(intervention_sets.may_stop, (None, 0))(
-        problem.sets, mask | added
-      )
-    )
-  )(objective.partial.mask)  # [P, D]
-  levels = sampling.levels(
-    key, {'pair': (number, allowed.size), 'point': (number,)}
-  )
-  pair = jnp.argmax(jnp.where(allowed.flatten(), levels['pair'], -1.0), -1)
-  partial, variable = jnp.unravel_index(pair, allowed.shape)
-  point = (levels['point'] * num_points).astype(jnp.int32)
-  fractions = interventions.to_fractions(problem, objective.partial)
-  new = added[variable]
-  grid = interventions.grid(num_points - 2)
-  return action_distribution.PartialIntervention(
-    objective.partial.mask[partial] | new,
-    jnp.where(new, grid[point][:, None], fractions[partial]),
-    jnp.zeros(number, bool),
-  ), objective.curves[partial, variable, point]
-
-
 def loss(
   params,
   reference,
@@ -186,48 +144,42 @@ def loss(
     problem, objective = task.scm.problem, task.objective
     num_rows = len(trajectory.intervened) + 1
 
-    def normalized(outcomes):
-      """Normalizes outcomes in internal units, signed by the goal."""
-      own = simulate.in_target_units(task.scm, outcomes)
-      units = prefix.units._replace(scale=jnp.abs(prefix.units.scale))
-      values = normalization.asinh_normalize(units, own[..., None])
-      return problem.goal * jnp.where(problem.target, values, 0.0).sum(-1)
-
-    def predict(rows, partials):
+    def predict(rows, asked):
       return apply_after_rows(
         network.predict,
         params,
         problem,
         prefix,
         base.select_rows(encodings, rows),
-        partials,
+        action_distribution.of_intervention(problem, asked),
+      )
+
+    def mean_loss(predicted, expected):
+      own = simulate.in_target_units(task.scm, expected)
+      return losses.prediction_loss(
+        predicted.expected, jax.vmap(type(predicted).normalize)(predicted, own)
       )
 
     made = types.Intervention(trajectory.intervened, trajectory.values)
-    made = action_distribution.PartialIntervention(
-      made.mask,
-      interventions.to_fractions(problem, made),
-      jnp.zeros(num_rows - 1, bool),
-    )
     worst, best = objective.worst, objective.best
-    expected = normalized(worst + trajectory.expected_reward * (best - worst))
-    outcomes = normalized(
-      simulate.sampled_outcome(task.scm, trajectory.outcomes)
-    )
+    expected = worst + trajectory.expected_reward * (best - worst)
     past = _past_steps(num_rows - 1)
     of_past = predict(
       slice(1, None), jax.tree.map(lambda leaf: leaf[past], made)
     )
     of_next = predict(slice(-1), made)
-    random, random_expected = random_questions(
-      trajectory.question_key, task, num_rows
+    random, random_expected = objective_lib.random_interventions(
+      trajectory.question_key, problem, objective, num_rows
     )
     of_random = predict(slice(None), random)
+    target = jnp.where(problem.target, trajectory.outcomes, 0.0).sum(-1)
     return (
-      losses.prediction_loss(of_past.expected, expected[past])
-      + losses.prediction_loss(of_next.expected, expected)
-      + losses.prediction_loss(of_random.expected, normalized(random_expected))
-    ) / 3, losses.prediction_loss(of_next.outcome, outcomes)
+      mean_loss(of_past, expected[past])
+      + mean_loss(of_next, expected)
+      + mean_loss(of_random, random_expected)
+    ) / 3, losses.prediction_loss(
+      of_next.outcome, jax.vmap(type(of_next).normalize)(of_next, target)
+    )
 
   def episode(task, prefix, old_prefix, trajectory, advantage):
     problem, objective = task.scm.problem, task.objective
@@ -240,11 +192,7 @@ def loss(
     num_rows, num_partials = len(rows.start), len(objective.partial_outcome)
     turns = np.arange(num_rows) % max(num_partials - 1, 1) + 1
     asked = np.stack([np.zeros_like(turns), turns])[:num_partials]
-    partials = action_distribution.PartialIntervention(
-      objective.partial.mask,
-      interventions.to_fractions(problem, objective.partial),
-      jnp.zeros(num_partials, bool),
-    )
+    partials = action_distribution.of_intervention(problem, objective.partial)
     predicted = [
       apply_after_rows(
         network.action_head,
