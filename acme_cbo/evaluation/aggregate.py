@@ -116,9 +116,12 @@ def summarize(
     {each of MEASURES, 'parents', 'seconds_per_decision', 'repeats',
     'interventions' (mean number made), 'ended_early' (number of episodes with
     fewer than H)}}, 'grpo_minus': {method: {each of MEASURES}}}}, 'overall':
-    {method: {'score', 'seconds_per_decision'}}}`. The overall score is None for
-    a method without episodes on some SCM. Differences of expected outcomes are
-    in the target's units: where the goal is -1, negative is better.
+    {method: {'score', 'seconds_per_decision', 'predicted'}}}`. The overall
+    score is None for a method without episodes on some SCM; `predicted` has the
+    share of the intervals that contain E[Y | do] of the recommendation,
+    `covered`, and the mean `crps` in units of the gain of the optimum, or is
+    None for a method that predicts nothing. Differences of expected outcomes
+    are in the target's units: where the goal is -1, negative is better.
 
   Raises:
     ValueError: a method lacks a repeat that another one has.
@@ -170,6 +173,7 @@ def summarize(
         'seconds_per_decision': _median_seconds(
           [e for e in episodes if e.method == method]
         ),
+        'predicted': _predictions([e for e in episodes if e.method == method]),
       }
       for method, strata in scores.items()
     },
@@ -271,6 +275,24 @@ def _median_seconds(episodes) -> float:
   return float(
     np.median(np.concatenate([e.steps['seconds'] for e in episodes]))
   )
+
+
+def _predictions(episodes) -> dict[str, float] | None:
+  """Judges the predictions for the last recommendations, if there are any."""
+  predicted = [(e.predicted, e) for e in episodes if e.predicted]
+  if not predicted:
+    return None
+  return {
+    'covered': float(
+      np.mean(
+        [
+          one['low'] <= e.steps['recommended_expected'][-1] <= one['high']
+          for one, e in predicted
+        ]
+      )
+    ),
+    'crps': float(np.mean([one['crps'] for one, _ in predicted])),
+  }
 
 
 def _belief_quality(episodes) -> dict[str, Any]:

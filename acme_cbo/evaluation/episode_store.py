@@ -317,6 +317,8 @@ def _decode(line: bytes) -> episodes_lib.Episode:
   if not isinstance(values, dict):
     raise ValueError('it is no object')
   fields = {key: field for field, key in _KEYS.items()}
+  # Episodes of earlier versions have no predictions.
+  values = {'predicted': {}, **values}
   episode = episodes_lib.Episode(
     **{fields.get(key, key): value for key, value in values.items()}
   )
@@ -338,6 +340,7 @@ def _check(episode: episodes_lib.Episode) -> None:
     ('causes', _are((bool,), episode.causes)),
     ('steps', isinstance(episode.steps, dict)),
     ('parent_probabilities', isinstance(episode.parent_probabilities, dict)),
+    ('predicted', _is_prediction(episode.predicted)),
   ):
     if not is_valid:
       key = _KEYS.get(field, field)
@@ -359,6 +362,17 @@ def _check(episode: episodes_lib.Episode) -> None:
         f'the belief {name} is {belief!r:.80}, for {len(episode.causes)} '
         'candidates'
       )
+
+
+def _is_prediction(predicted: Any) -> bool:
+  """Returns whether it is empty or has the keys of a prediction."""
+  return isinstance(predicted, dict) and (
+    not predicted
+    or (
+      predicted.keys() == {'mean', 'low', 'high', 'crps'}
+      and _are_numbers([*predicted.values()])
+    )
+  )
 
 
 def _are(kinds: tuple[type, ...], values: Any) -> bool:

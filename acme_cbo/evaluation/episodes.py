@@ -5,7 +5,7 @@ and the noise of an outcome also on the step. All methods therefore get the same
 observations, and the same outcomes for the same interventions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import hashlib
 import time
@@ -21,6 +21,7 @@ from acme_cbo.environments import environment
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.policies import episode
+from acme_cbo.policies import prediction
 from acme_cbo.scms import graphs
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import optimum as optimum_lib
@@ -99,6 +100,9 @@ class Episode(NamedTuple):
     causes: whether each candidate is a parent of the target.
     parent_probabilities: {belief: probability after the last step that each
       candidate is a parent of the target}.
+    predicted: of E[Y | do] of the last recommendation, as the method predicts
+      it: `mean`, the ends of the interval, `low` and `high`, and `crps`, in
+      units of the gain of the optimum; empty if it predicts nothing.
   """
 
   method: str
@@ -110,6 +114,7 @@ class Episode(NamedTuple):
   steps: dict[str, list[Any]]
   causes: list[bool]
   parent_probabilities: dict[str, list[float]]
+  predicted: dict[str, float]
 
 
 def episode_key(seed: int, scm: str, repeat: int) -> jax.Array:
@@ -229,6 +234,25 @@ def run_episode(
   return records, memory
 
 
+def predict_recommended(
+  policy: base.PolicyFunctions, memory: Any, records: Sequence[StepRecord]
+) -> prediction.Prediction | None:
+  """Returns what a policy predicts of its last recommendation.
+
+  Args:
+    policy: the policy.
+    memory: its memory after the last step.
+    records: the steps.
+
+  Returns:
+    The prediction, or None if the policy predicts nothing.
+  """
+  if policy.predict is None:
+    return None
+  asked = jax.tree.map(lambda leaf: leaf[None], records[-1].recommended)
+  return jax.tree.map(lambda leaf: leaf[0], policy.predict(memory, asked))
+
+
 _target_samples = jax.jit(simulate.target_samples)
 
 
@@ -273,6 +297,7 @@ def evaluate_episode(
   expected_outcome: Callable[[types.Intervention], float],
   records: list[StepRecord],
   parent_probabilities: dict[str, Any],
+  predicted: prediction.Prediction | None,
 ) -> Episode:
   """Computes the expected outcomes and scores of an episode.
 
@@ -286,6 +311,7 @@ def evaluate_episode(
     records: result of `run_episode`.
     parent_probabilities: {belief: [D] probability that each variable is a
       parent of the target}, see `policies.base.parent_probabilities`.
+    predicted: result of `predict_recommended`.
 
   Returns:
     The `Episode`.
@@ -324,6 +350,14 @@ def evaluate_episode(
     parent_probabilities={
       belief: np.asarray(probability, float)[candidates].tolist()
       for belief, probability in parent_probabilities.items()
+    },
+    predicted={}
+    if predicted is None
+    else {
+      'mean': float(predicted.mean),
+      **dict(zip(('low', 'high'), map(float, predicted.interval), strict=True)),
+      'crps': float(predicted.crps(np.float64(recommended_expected[-1])))
+      / abs(top - baseline),
     },
   )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from acme_cbo import types
 from acme_cbo.environments import environment
-from acme_cbo.networks import outcome_distribution
+from acme_cbo.environments import normalization
 from acme_cbo.policies import base
 from acme_cbo.policies import episode as episode_lib
 from acme_cbo.scms import objective as objective_lib
@@ -20,8 +20,6 @@ from acme_cbo.scms import simulate
 _CHUNK = 64
 # Random interventions that are predicted after an episode.
 _NUM_RANDOM = 16
-# Probability of the intervals whose coverage is measured.
-COVERAGE = 0.9
 
 
 class Outcome(NamedTuple):
@@ -38,8 +36,8 @@ class Outcome(NamedTuple):
       finite.
     after_last: what is true after the last step, [] each: `score_recommended`,
       the score of what the policy recommends; and, if it predicts, of E[Y | do]
-      of that and of random interventions, whether the 90 % interval contains it
-      and the continuous ranked probability score of the normalized target:
+      of that and of random interventions, the share that the intervals contain,
+      and the mean CRPS, in deviations of the target in the observations:
       `coverage_recommended`, `coverage_random`, `crps_recommended`,
       `crps_random`.
   """
@@ -108,16 +106,18 @@ def run_episode(
     finite=jnp.stack(
       [jnp.isfinite(x).all() for x in (observations, steps.outcomes)]
     ),
-    after_last=_after_last(key_asked, policy, steps.end, task),
+    after_last=_after_last(key_asked, policy, steps.end, task, observations),
   )
 
 
-def _after_last(key, policy, memory, task):
+def _after_last(key, policy, memory, task, observations):
   """Returns `Outcome.after_last`."""
   scm, objective = task
   recommended = policy.recommend(memory)
   expected = simulate.expected_outcome(scm, objective.bank, recommended)
   results = {'score_recommended': score(expected, objective)}
+  deviation = normalization.fit(scm.problem, observations).scale
+  deviation = jnp.where(scm.problem.target, deviation, 0.0).sum()
   if policy.predict is None:
     return results
   random, random_expected = objective_lib.random_interventions(
@@ -133,13 +133,8 @@ def _after_last(key, policy, memory, task):
   ):
     predicted = policy.predict(memory, asked)
     own = simulate.in_target_units(scm, outcomes)
-    values = jax.vmap(type(predicted).normalize)(predicted, own)
-    level = outcome_distribution.cdf(predicted.expected, values)
-    is_covered = jnp.abs(level - 0.5) <= COVERAGE / 2
-    results[f'coverage_{name}'] = is_covered.mean()
-    results[f'crps_{name}'] = outcome_distribution.crps(
-      predicted.expected, values
-    ).mean()
+    results[f'coverage_{name}'] = predicted.contains(own).mean()
+    results[f'crps_{name}'] = (predicted.crps(own) / deviation).mean()
   return results
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from acme_cbo.evaluation import report
 from acme_cbo.evaluation import statistics
 from acme_cbo.infra import text
+from acme_cbo.policies import prediction
 from acme_cbo.policies import registry
 
 
@@ -84,7 +85,7 @@ def markdown(summary: dict[str, Any]) -> str:
       _markdown(_rows_by_method(summary, _SCORE)),
       '\n## All methods on all SCMs\n',
       _markdown(_all_rows(summary, '**{}**', '{}')),
-      f'\n{_LEGEND}\n',
+      f'\n{_LEGEND}{_about_predictions(summary)}\n',
     ]
   )
 
@@ -103,7 +104,7 @@ def terminal(summary: dict[str, Any]) -> str:
   )
   return (
     f'{_description(summary)} A star marks the best mean.\n\n'
-    f'{table}\n\n{_LEGEND}'
+    f'{table}\n\n{_LEGEND}{_about_predictions(summary)}'
   )
 
 
@@ -123,6 +124,17 @@ def _description(summary):
       else f'{repeats} repeats. In brackets: {summary["confidence"]:.0%} '
       'intervals of the mean.'
     )
+  )
+
+
+def _about_predictions(summary):
+  """Returns a line for each method that predicts what it recommends."""
+  return ''.join(
+    f'\n{method}: {one["covered"]:.0%} of the '
+    f'{prediction.COVERAGE:.0%} intervals contain E[Y | do] of the last '
+    f'recommendation;\nmean CRPS {one["crps"]:.3f} of the gain of the optimum.'
+    for method, entry in summary['overall'].items()
+    if (one := entry['predicted']) is not None
   )
 
 

@@ -222,6 +222,7 @@ class EpisodeRunner:
         set_up.expected_outcome,
         records,
         base.parent_probabilities(policy, memory),
+        episodes_lib.predict_recommended(policy, memory, records),
       )
 
   def _set_up(self, scm: str, repeat: int) -> _SetUp:

@@ -50,6 +50,10 @@ class OutcomeDistribution(NamedTuple):
     """Returns values of the target, in its own units, as normalized: [...]."""
     return _BEND * jnp.arcsinh((target - self.location) / self.scale / _BEND)
 
+  def to_target(self, normalized: jax.Array) -> jax.Array:
+    """Returns normalized values in the target's own units: [...]."""
+    return self.location + self.scale * _BEND * jnp.sinh(normalized / _BEND)
+
 
 def log_density(mixture: Mixture, value: jax.Array) -> jax.Array:
   """Returns the log density of a mixture at a value: [...]."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_cbo import types
-from acme_cbo.networks import outcome_distribution
+from acme_cbo.policies import prediction
 
 
 class PolicyFunctions(NamedTuple):
@@ -26,8 +26,8 @@ class PolicyFunctions(NamedTuple):
       has none.
     parents: R such states, stacked -> {name of a belief: [R, D] probability
       that each variable is a parent of the target}.
-    predict: (memory, R `Intervention`s) -> R `OutcomeDistribution`s, in the
-      form of arrays; None if the policy predicts nothing.
+    predict: (memory, `Intervention` of [R, D] arrays) -> `Prediction` of [R,
+      ...] arrays; None if the policy predicts nothing.
   """
 
   init: Callable[..., Any]
@@ -36,7 +36,7 @@ class PolicyFunctions(NamedTuple):
   recommend: Callable[[Any], types.Intervention]
   belief_states: Callable[[Any], dict[str, Any]] = lambda memory: {}
   parents: Callable[[dict[str, Any]], dict[str, jax.Array]] = lambda states: {}
-  predict: Callable[..., outcome_distribution.OutcomeDistribution] | None = None
+  predict: Callable[..., prediction.Prediction] | None = None
 
 
 # Makes a policy for a task. Only the oracle looks at the task.

@@ -14,6 +14,9 @@ from acme_cbo.environments import normalization
 from acme_cbo.infra import compilation
 from acme_cbo.policies import base
 
+# Interventions that one call of the program predicts.
+_NUM_PREDICTED = 16
+
 
 def compiled(
   make: Callable[[Any], base.PolicyFunctions],
@@ -64,6 +67,7 @@ def compiled(
     # Updated in place: copying the unchanged part of the memory would cost as
     # much as a small network.
     program('observe', donate_argnums=1),
+    program('predict'),
   )
 
   def by_jit(flat, problem, observations, num_interventions):
@@ -95,6 +99,7 @@ class _Programs(NamedTuple):
   choose: Any
   recommend: Any
   observe: Any
+  predict: Any
 
 
 class _Stored:
@@ -152,6 +157,8 @@ class _Stored:
         flat, memory, np.int32(0), made, np.zeros(number, np.float32)
       ),
     )
+    asked = jax.tree.map(lambda leaf: np.stack([leaf] * _NUM_PREDICTED), made)
+    yield 'predict', self._programs.predict.trace(flat, memory, asked)
 
 
 def _on_host(
@@ -194,6 +201,24 @@ def _on_host(
       recommended = programs.recommend(flat, inner)
     return units.to_own_intervention(recommended)
 
+  def predict(memory, asked):
+    units, programs, inner = memory
+    mask = np.asarray(asked.mask)
+    values = np.where(mask, units.to_normalized(asked.values), np.float32(0))
+    chunks = []
+    for start in range(0, len(mask), _NUM_PREDICTED):
+      # The last chunk is filled up with its last intervention.
+      end = np.arange(start, start + _NUM_PREDICTED).clip(max=len(mask) - 1)
+      made = types.Intervention._make((mask[end], values[end]))
+      with jax.enable_x64(False):
+        chunks.append(jax.device_get(programs.predict(flat, inner, made)))
+    predicted = jax.tree.map(
+      lambda *leaves: np.concatenate(leaves, dtype=float)[: len(mask)], *chunks
+    )
+    target = np.argmax(units.problem.target)
+    location, scale = units.location[target], units.scale[target]
+    return jax.tree.map(lambda leaf: location + scale * leaf, predicted)
+
   def parents(states):
     with jax.enable_x64(False):
       return policy.parents(states)
@@ -205,4 +230,5 @@ def _on_host(
     recommend,
     lambda memory: policy.belief_states(memory[-1]),
     parents,
+    None if policy.predict is None else predict,
   )

@@ -12,6 +12,7 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.beliefs import exact_posterior
+from acme_cbo.environments import config as environments_config
 from acme_cbo.infra import errors
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base as policies_base
@@ -155,19 +156,34 @@ def beyond_training(
     Phrases such as '60 interventions (trained on at most 40)'.
   """
   scms, horizon = metadata['scms'], metadata['horizon']
+  # Older policies lack the metadata of features that were added since; they
+  # were trained without them.
+  mixture = environments_config.HorizonConfig(
+    mixture=horizon.get('mixture', '')
+  )
+  most_observations, most_interventions, largest_set, most_variables = np.max(
+    [
+      [
+        horizon['num_observations'],
+        horizon['num_interventions'],
+        scms.get('max_set_size', 1),
+        scms['max_variables'],
+      ],
+      *mixture.further_sizes,
+    ],
+    axis=0,
+  )
   counts = {
     'variables with the target and those never set': (
       int(np.asarray(problem.exists).sum()),
-      scms['max_variables'],
+      most_variables,
     ),
-    # Older policies lack the metadata of features that were added since; they
-    # were trained without them.
     'variables set at a time': (
       intervention_sets.max_size(problem),
-      scms.get('max_set_size', 1),
+      largest_set,
     ),
-    'observations': (num_observations, horizon['num_observations']),
-    'interventions': (num_interventions, horizon['num_interventions']),
+    'observations': (num_observations, most_observations),
+    'interventions': (num_interventions, most_interventions),
   }
   features = {
     'latent variables': (has_latent, 'latent'),

@@ -12,6 +12,7 @@ from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base
 from acme_cbo.policies import network_policy
+from acme_cbo.policies import prediction
 
 
 class _Memory(NamedTuple):
@@ -116,7 +117,9 @@ def trained(
     return core_of(memory).recommend(memory.state, memory.history)
 
   def predict(memory, asked):
-    return core_of(memory).predict(memory.state, asked)
+    return jax.vmap(prediction.from_distribution)(
+      core_of(memory).predict(memory.state, asked)
+    )
 
   def parents(belief_states):
     return {

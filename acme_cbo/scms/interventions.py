@@ -149,11 +149,12 @@ def to_fractions(
     intervention: `Intervention` of [..., D] arrays.
 
   Returns:
-    [..., D] fractions in [0, 1]; 0 where a variable is not set.
+    [..., D] fractions, in [0, 1] within the domains; 0 where a variable is not
+    set.
   """
   width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
   share = (intervention.values - problem.low) / width
-  return jnp.where(intervention.mask, jnp.clip(share, 0.0, 1.0), 0.0)
+  return jnp.where(intervention.mask, share, 0.0)
 
 
 def no_intervention(num_variables: int) -> types.Intervention:

@@ -1,12 +1,12 @@
 """Advice on a study: what to recommend, how sure it is, when to stop, and why.
 
-Which experiment is recommended, the policy decides; how sure that is, the model
-of `prediction` says.
+Which experiment is recommended, the policy decides; how sure that is, its
+predictions say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 from typing import NamedTuple
@@ -15,11 +15,15 @@ import numpy as np
 from scipy import special
 
 from acme_cbo.infra import errors
+from acme_cbo.policies import prediction
 from acme_cbo.study import digits
-from acme_cbo.study import prediction
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
 
+# Predictions for interventions, {variable: value} each.
+Predict = Callable[
+  [Sequence[Mapping[str, float]]], Sequence[prediction.Prediction]
+]
 # Outcomes that a sentence lists.
 _MAX_OUTCOMES = 5
 # One of fewer outcomes cannot be told to be far from the others, by this many
@@ -107,46 +111,37 @@ class StopAdvice(NamedTuple):
 
 
 def recommendation(
-  state: state_lib.State, model: prediction.Model, number: int
+  state: state_lib.State, predict: Predict, number: int
 ) -> Recommendation:
   """Returns what there is to say about a recommended experiment.
 
   Args:
     state: state of the study.
-    model: model of the target.
+    predict: predictions for interventions, {variable: value} each.
     number: number of the recommended experiment.
   """
   sign = state.settings.sign
   do = state.space.nearest(state.experiments[number].do)
   assert do is not None
-  others = {
-    one.number: one.do
+  others = [
+    dict(one.do)
     for one in state.observed
     if state.space.has(one.do)
     and state.space.distance(one.do, do) > space_lib.SAME
-  }
-  predicted = model.predict([do, *others.values()])
-  best = predicted[0]
+  ]
+  best, *predicted = predict([do, *others])
+
+  def is_better_than(other):
+    above = float(best.probability_above(other))
+    return above if sign > 0 else 1 - above
+
   runner_up = better_than_runner_up = None
   if others:
-    k = int(np.argmax([sign * one.mean for one in predicted[1:]]))
-    runner_up = dict([*others.values()][k])
-    weights, means, covariances = model.joint([do, runner_up])
-    variance = (
-      covariances[:, 0, 0] + covariances[:, 1, 1] - 2 * covariances[:, 0, 1]
-    )
-    better_than_runner_up = float(
-      weights @ _probability_above(sign * (means[:, 0] - means[:, 1]), variance)
-    )
-  nothing = model.predict_nothing()
-  better_than_nothing = None
-  if nothing is not None:
-    better_than_nothing = float(
-      _probability_above(
-        sign * (best.mean - nothing.mean),
-        best.deviation**2 + nothing.deviation**2,
-      )
-    )
+    k = int(np.argmax([sign * one.mean for one in predicted]))
+    runner_up = others[k]
+    better_than_runner_up = is_better_than(predicted[k])
+  nothing = predict_nothing(state)
+  better_than_nothing = None if nothing is None else is_better_than(nothing)
   return Recommendation(
     number,
     do,
@@ -158,9 +153,28 @@ def recommendation(
   )
 
 
-def _probability_above(difference, variance):
-  """Returns the probability that a normal variable is above 0."""
-  return special.ndtr(difference / np.sqrt(np.maximum(variance, 1e-300)))
+def predict_nothing(state: state_lib.State) -> prediction.Prediction | None:
+  """Predicts the target under no intervention, from the passive records.
+
+  It is the posterior of a normal distribution, nothing of which was known: None
+  where there are fewer than two records.
+
+  Args:
+    state: state of the study.
+  """
+  column = state.settings.columns.index(state.settings.target)
+  passive = state.records[:, column]
+  n = len(passive)
+  if n < 2:
+    return None
+  mean, deviation = float(np.mean(passive)), float(np.std(passive, ddof=1))
+  levels = (np.arange(prediction.NUM_VALUES) + 0.5) / prediction.NUM_VALUES
+  quantiles = deviation * special.stdtrit(n - 1, levels)
+  return prediction.Prediction(
+    mean,
+    mean + quantiles * math.sqrt(1 / n),
+    mean + quantiles * math.sqrt(1 + 1 / n),
+  )
 
 
 def evidence(

@@ -7,7 +7,7 @@ abandoned, or is close to one that failed, is drawn anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 import itertools
 import math
 from typing import Any
@@ -18,8 +18,9 @@ from scipy.stats import qmc
 
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
+from acme_cbo.policies import prediction
 from acme_cbo.scms import intervention_sets
-from acme_cbo.scms import interventions
+from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import digits
 from acme_cbo.study import evidence
 from acme_cbo.study import space as space_lib
@@ -119,6 +120,39 @@ class Adviser:
     return min(
       candidates, key=lambda one: state.space.distance(one.do, found)
     ).number
+
+  def predict(
+    self,
+    state: state_lib.State,
+    interventions: Sequence[Mapping[str, float]],
+  ) -> list[prediction.Prediction] | None:
+    """Predicts the target under interventions.
+
+    Args:
+      state: state of the study.
+      interventions: {variable: value} of each; they need not be allowed.
+
+    Returns:
+      A `Prediction` of each; None as long as there is nothing to learn from.
+    """
+    shown = self._evidence(state, state.space.sets, [])
+    if shown is None:
+      return None
+    if not interventions:
+      return []
+    functions, memory = self._follow(shown)
+    assert functions.predict is not None
+    asked = [
+      evidence.intervention(state, do, shown.problem.exists.size)
+      for do in interventions
+    ]
+    predicted = functions.predict(
+      memory, jax.tree.map(lambda *leaves: np.stack(leaves), *asked)
+    )
+    return [
+      jax.tree.map(lambda leaf, i=i: leaf[i], predicted)
+      for i in range(len(interventions))
+    ]
 
   def causes(self, state: state_lib.State) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.
@@ -279,7 +313,7 @@ def _restricted(
       hint = errors.did_you_mean_or_options(str(name), [*space.variables])
       raise errors.UsageError(f'{name!r} is no variable that may be set{hint}')
   for name, value in fixed.items():
-    if not space.variables[name].allows(interventions.to_float(value)):
+    if not space.variables[name].allows(interventions_lib.to_float(value)):
       raise errors.UsageError(
         f'{name!r} is fixed at {value!r}; it must be '
         f'{space.variables[name].describe()}'

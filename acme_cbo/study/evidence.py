@@ -85,14 +85,14 @@ def of(
     padding.columns(rows, size) for rows in (records, outcomes, middle)
   )
   steps = tuple(
-    (_intervention(state, _in_domains(state, one.do), size), outcome)
+    (intervention(state, _in_domains(state, one.do), size), outcome)
     for one, outcome in zip(observed, outcomes, strict=True)
   )
   stand_ins = []
   for do in under_way:
-    intervention = _intervention(state, do, size)
-    outcome = np.where(intervention.mask, intervention.values, middle)
-    stand_ins.append((intervention, outcome))
+    planned = intervention(state, do, size)
+    outcome = np.where(planned.mask, planned.values, middle)
+    stand_ins.append((planned, outcome))
   return Evidence(
     whole,
     records,
@@ -215,6 +215,20 @@ def extends(shown: Evidence, before: Evidence) -> bool:
   )
 
 
+def intervention(
+  state: state_lib.State, do: Mapping[str, float], size: int
+) -> types.Intervention:
+  """Returns an intervention, padded to a number of variables.
+
+  Args:
+    state: state of the study.
+    do: {variable: value}.
+    size: number of variables.
+  """
+  made = interventions.from_names(do, state.settings.columns)
+  return jax.tree.map(lambda leaf: padding.columns(leaf, size), made)
+
+
 def _in_domains(state, do) -> dict[str, float]:
   """Returns an intervention; values a little outside move to the domain.
 
@@ -229,12 +243,6 @@ def _in_domains(state, do) -> dict[str, float]:
     )
     moved[name] = inside if little else value
   return moved
-
-
-def _intervention(state, do, size) -> types.Intervention:
-  """Returns an intervention, padded to a number of variables."""
-  made = interventions.from_names(do, state.settings.columns)
-  return jax.tree.map(lambda leaf: padding.columns(leaf, size), made)
 
 
 def _middle(state, records, outcomes) -> np.ndarray:

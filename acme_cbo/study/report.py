@@ -16,9 +16,9 @@ import numpy as np
 from acme_cbo.evaluation import html
 from acme_cbo.evaluation import plots
 from acme_cbo.infra import text as text_lib
+from acme_cbo.policies import prediction
 from acme_cbo.study import advice
 from acme_cbo.study import digits
-from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 from acme_cbo.study import terminal
 
@@ -36,7 +36,7 @@ _BLUE, _ORANGE, _GREY = '#0072b2', '#d55e00', '#777777'
 
 def render(
   state: state_lib.State,
-  model: prediction.Model | None,
+  predict: advice.Predict,
   best: advice.Recommendation | None,
   stop: advice.StopAdvice | None,
   beliefs: Sequence[Mapping[str, float]],
@@ -46,7 +46,8 @@ def render(
 
   Args:
     state: state of the study.
-    model: model of the target, or None.
+    predict: predictions for interventions; none if there is nothing to learn
+      from.
     best: the recommendation, or None.
     stop: whether to go on, or None.
     beliefs: {variable: probability to be a direct cause} before the first
@@ -58,9 +59,9 @@ def render(
   """
   settings = state.settings
   figures = {}
-  if model is not None and state.observed:
-    figures['outcomes'] = _svg(_outcomes, state, model, best)
-    figures['variables'] = _svg(_variables, state, model, best)
+  if beliefs and state.observed:
+    figures['outcomes'] = _svg(_outcomes, state, predict, best)
+    figures['variables'] = _svg(_variables, state, predict, best)
   if len(beliefs) > 1:
     figures['causes'] = _svg(_causes, beliefs, settings.target)
   return html.render(
@@ -117,10 +118,10 @@ def _status(one: state_lib.Experiment) -> str:
   return ', '.join(words)
 
 
-def _outcomes(state, model, best) -> figure_lib.Figure:
+def _outcomes(state, predict, best) -> figure_lib.Figure:
   """Draws outcomes and expected targets over the experiments."""
   target, observed = state.settings.target, state.observed
-  predicted = model.predict([one.do for one in observed])
+  predicted = predict([one.do for one in observed])
   sign = state.settings.sign
   numbers = [one.number for one in observed]
   means = np.array([one.mean for one in predicted])
@@ -134,11 +135,11 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
     label='outcome',
     zorder=3,
   )
-  half = [one.interval[1] - one.mean for one in predicted]
+  low, high = np.transpose([one.interval for one in predicted])
   axis.errorbar(
     numbers,
     means,
-    half,
+    np.maximum([means - low, high - means], 0),
     fmt='none',
     ecolor=_BLUE,
     alpha=0.5,
@@ -163,7 +164,7 @@ def _outcomes(state, model, best) -> figure_lib.Figure:
   return figure
 
 
-def _variables(state, model, best) -> figure_lib.Figure:
+def _variables(state, predict, best) -> figure_lib.Figure:
   """Draws a panel for each variable: outcomes, prediction, pending, best."""
   target = state.settings.target
   names = [*state.space.variables][:_MAX_PANELS]
@@ -177,7 +178,7 @@ def _variables(state, model, best) -> figure_lib.Figure:
     if frozenset([name]) not in state.space.sets and best is not None:
       rest = {other: x for other, x in best.do.items() if other != name}
     points = np.linspace(one.low, one.high, _POINTS)
-    predicted = model.predict([{**rest, name: float(x)} for x in points])
+    predicted = predict([{**rest, name: float(x)} for x in points])
     low, high = np.transpose([p.interval for p in predicted])
     axis.fill_between(points, low, high, color=_BLUE, alpha=0.15, linewidth=0)
     axis.plot(

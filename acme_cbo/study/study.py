@@ -19,6 +19,7 @@ from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.policies import prediction as prediction_lib
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
@@ -27,7 +28,6 @@ from acme_cbo.study import event_log
 from acme_cbo.study import events as events_lib
 from acme_cbo.study import evidence
 from acme_cbo.study import parsing
-from acme_cbo.study import prediction as prediction_lib
 from acme_cbo.study import records as records_lib
 from acme_cbo.study import state as state_lib
 
@@ -72,7 +72,6 @@ class Study:
     self.warnings: list[str] = []
     self._current = state_lib.State()
     self._adviser: adviser_lib.Adviser | None = None
-    self._model: tuple[Any, prediction_lib.Model] | None = None
 
   @classmethod
   def create(
@@ -473,26 +472,26 @@ class Study:
     interventions_lib.from_names(do, [*state.space.variables])
     if not do:
       raise errors.UsageError('give one or more values: {variable: value}')
-    model = self._fitted(state)
-    if model is None:
+    predicted = self._advise(state).predict(state, [do])
+    if predicted is None:
       raise errors.UsageError(
-        'there is nothing to predict from; add records or outcomes'
+        'there is nothing to predict from: add two records, or '
+        f'{evidence.NUM_SPREAD} outcomes'
       )
-    return model.predict([do])[0]
+    return predicted[0]
 
   def recommend(self) -> advice.Recommendation | None:
     """Returns the best setting so far, or None before the first outcome.
 
     It is the experiment, among those that the study allows, that the policy
-    holds to be best: not the one with the luckiest outcome. The predictions may
-    prefer another one, the runner-up; they say how surely.
+    predicts to be best: not the one with the luckiest outcome.
     """
     state = self.state
-    number = self._advise(state).recommend(state)
-    model = self._fitted(state)
-    if number is None or model is None:
+    adviser = self._advise(state)
+    number = adviser.recommend(state)
+    if number is None:
       return None
-    return advice.recommendation(state, model, number)
+    return advice.recommendation(state, _predict(adviser, state), number)
 
   def stop_advice(self) -> advice.StopAdvice:
     """Returns whether the rest of the experiments is worth its cost.
@@ -531,11 +530,11 @@ class Study:
 
     best = self.recommend()
     state = self._current
-    adviser, model = self._advise(state), self._fitted(state)
+    adviser = self._advise(state)
     stop = None if best is None else self._stop_advice(state, best)
     page = report.render(
       state,
-      model,
+      _predict(adviser, state),
       best,
       stop,
       adviser.causes_over_time(state),
@@ -672,21 +671,6 @@ class Study:
       self._adviser = adviser_lib.Adviser(policy.functions, policy.metadata)
     return self._adviser
 
-  def _fitted(self, state: state_lib.State) -> prediction_lib.Model | None:
-    """Returns the model of the target, fitted to the latest outcomes."""
-    if len(state.records) < 2 and not state.observed:
-      return None
-    fitted_to = (
-      [one.events for one in state.observed],
-      state.num_records,
-      state.settings,
-    )
-    if self._model is not None and self._model[0] == fitted_to:
-      return self._model[1]
-    model = prediction_lib.Model(state)
-    self._model = fitted_to, model
-    return model
-
   def _trials(
     self,
     state: state_lib.State,
@@ -698,7 +682,7 @@ class Study:
       return []
     adviser = self._advise(state)
     causes, warnings = adviser.causes(state), tuple(adviser.warnings(state))
-    model = self._fitted(state)
+    predicted = adviser.predict(state, [one.do for one in experiments])
     bools = {k for k, v in state.space.variables.items() if v.is_bool}
     return [
       advice.Trial(
@@ -707,13 +691,25 @@ class Study:
           name: bool(value) if name in bools else value
           for name, value in one.do.items()
         },
-        model.predict([one.do])[0] if model else None,
+        expected,
         advice.evidence(state, one.do, causes),
         warnings,
         other,
       )
-      for one, other in zip(experiments, others, strict=True)
+      for one, expected, other in zip(
+        experiments,
+        predicted or [None] * len(experiments),
+        others,
+        strict=True,
+      )
     ]
+
+
+def _predict(
+  adviser: adviser_lib.Adviser, state: state_lib.State
+) -> advice.Predict:
+  """Returns the predictions of a study that has something to learn from."""
+  return lambda interventions: adviser.predict(state, interventions) or []
 
 
 def _after(state: state_lib.State, event: events_lib.Event) -> state_lib.State:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import textwrap
 
 from acme_cbo.infra import text as text_lib
+from acme_cbo.policies import prediction
 from acme_cbo.study import advice
 from acme_cbo.study import digits
 from acme_cbo.study import evidence
-from acme_cbo.study import prediction
 from acme_cbo.study import state as state_lib
 
 _WIDTH = 80
@@ -115,9 +115,6 @@ def verdict(
     sentences.append(
       f'It is better than the runner-up, {other}, with a probability of '
       f'{p:.2f}.'
-      if p >= 0.5
-      else f'The policy prefers it; by the predictions, {other} is better with '
-      f'a probability of {1 - p:.2f}.'
     )
   return sentences
 

@@ -20,6 +20,7 @@ def episode(
   optimum=10.0,
   causes=(True, False),
   parent_probabilities=None,
+  predicted=None,
   seconds=None,
 ) -> episodes_lib.Episode:
   recommended = recommended or expected
@@ -48,6 +49,7 @@ def episode(
     steps,
     list(causes),
     parent_probabilities or {},
+    predicted or {},
   )
 
 
@@ -226,6 +228,23 @@ class SummarizeTest(parameterized.TestCase):
     quality = result['scms']['s']['methods']['grpo']['parents']['learned']
     self.assertAlmostEqual(quality['f1'], 0.5)
     self.assertAlmostEqual(quality['auroc'], 0.75)
+
+  def test_predictions_of_the_last_recommendations(self):
+    # The first interval contains 4, the second does not contain 6.
+    episodes = [
+      episode(
+        [9.0, recommended],
+        repeat=i,
+        predicted={'mean': 5.0, 'low': 4.0, 'high': 5.5, 'crps': crps},
+      )
+      for i, (recommended, crps) in enumerate([(4.0, 0.1), (6.0, 0.4)])
+    ]
+    episodes += [episode([1.0], repeat=i, method='random') for i in range(2)]
+    overall = aggregate.summarize(episodes, 2, 0.9)['overall']
+    self.assertEqual(
+      overall['grpo']['predicted'], {'covered': 0.5, 'crps': 0.25}
+    )
+    self.assertIsNone(overall['random']['predicted'])
 
   def test_beliefs_if_all_candidates_are_parents(self):
     episodes = [

@@ -24,6 +24,7 @@ _CONFIG = {
   'interventions': 40,
   'samples': 1,
   'budget': None,
+  'edges': 'unknown',
   'seed': 0,
   'repeats': 5,
   'methods': {'grpo': 'abc', 'random': ''},
@@ -34,7 +35,16 @@ _CONFIG = {
 def _episode(method='random', repeat=0, scm='toy', **changes):
   steps = _STEPS | changes
   return episodes.Episode(
-    method, scm, repeat, 1.0, 0.1, 1 / 3, steps, [True], {'b': [0.1 + 0.2]}
+    method,
+    scm,
+    repeat,
+    1.0,
+    0.1,
+    1 / 3,
+    steps,
+    [True],
+    {'b': [0.1 + 0.2]},
+    {'mean': 1.0, 'low': 1 / 3, 'high': 1.5, 'crps': 0.1},
   )
 
 
@@ -124,6 +134,8 @@ class EpisodeLogTest(_TestCase):
     ({'optimum': 0.1}, 'optimum is 0.1'),
     ({'optimum': 1e200}, r'optimum is 1e\+200'),
     ({'method': 'x' * 1001}, 'method is .xxx'),
+    ({'predicted': {'mean': 1.0}}, "predicted is {'mean': 1.0}"),
+    ({'predicted': [1.0]}, r'predicted is \[1.0\]'),
     ({'believed': {'learned': [1.5]}}, r'the belief learned is \[1.5\]'),
     ({'believed': {'learned': 'x'}}, "the belief learned is 'x', for 1 cand"),
     ({'believed': {'learned': [0.1, 0.2]}}, r'\[0.1, 0.2\], for 1 candidates'),

@@ -15,6 +15,7 @@ from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.policies import heuristics
 from acme_cbo.policies import host_policy
+from acme_cbo.policies import prediction
 from acme_cbo.scms import optimum
 from acme_cbo.scms import simulate
 from acme_cbo.scms import systems
@@ -293,6 +294,9 @@ class EvaluateEpisodeTest(Float64TestCase):
         record({0: 1.1, 1: 0.1}, 3.25, {0: 2.0}),
       ],
       {'learned': np.array([0.25, 0.5, 0.0, 0.0])},
+      prediction.Prediction(
+        7.0, np.linspace(6.0, 8.0, 100), np.linspace(5.0, 9.0, 100)
+      ),
     )
     # do(x1 = v) gives 5 + 3 (-(v - 5) / 3) = 10 - v, for any x0.
     expected = [9.5, 8.0, 9.9]
@@ -319,6 +323,13 @@ class EvaluateEpisodeTest(Float64TestCase):
     # Of the candidates A and B, B alone is a parent of Y.
     self.assertEqual(episode.causes, [False, True])
     self.assertEqual(episode.parent_probabilities, {'learned': [0.25, 0.5]})
+    # Uniform in [6, 8]: the mean distance to 8 is 1, and that of two draws is
+    # 2 / 3; the gain of the optimum is 12.
+    predicted = episode.predicted
+    self.assertEqual(predicted['mean'], 7.0)
+    self.assertAlmostEqual(predicted['low'], 6.1, delta=0.02)
+    self.assertAlmostEqual(predicted['high'], 7.9, delta=0.02)
+    self.assertAlmostEqual(predicted['crps'], (1 - 1 / 3) / 12, delta=1e-3)
 
 
 if __name__ == '__main__':

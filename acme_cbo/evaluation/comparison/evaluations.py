@@ -266,6 +266,7 @@ def _episode(path, key, rows) -> episodes_lib.Episode:
     },
     causes=[],
     parent_probabilities={},
+    predicted={},
   )
   if complaint := _complaint(episode):
     raise errors.UsageError(f'{path}: {complaint}')

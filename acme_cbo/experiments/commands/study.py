@@ -565,7 +565,7 @@ def _print_status(study: study_lib.Study) -> None:
 
 def _prediction_json(one: Any) -> dict[str, Any]:
   return {
-    **one._asdict(),
+    'mean': one.mean,
     'interval': one.interval,
     'outcome_interval': one.outcome_interval,
   }

@@ -6,7 +6,7 @@ outcomes. It is asked and told through `Study`, as by a user. What E[Y | do] of
 its recommendations is, which it is not told, is recorded beside what it says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import functools
 import json
@@ -23,6 +23,7 @@ import pandas as pd
 
 from acme_cbo import types
 from acme_cbo.evaluation import episodes
+from acme_cbo.experiments.validation import fitted_process
 from acme_cbo.infra import files
 from acme_cbo.infra import jax_environment
 from acme_cbo.policies import base
@@ -43,6 +44,8 @@ NUM_RECORDS = 100
 _KNOWN = ('do', 'mean', 'low', 'high', 'gain', 'stop', 'warnings')
 # Draws of the noise of which expected outcomes are means.
 _NUM_DRAWS = 2**12
+# Random interventions that are predicted after a study.
+_NUM_ASKED = 8
 _MAX_BYTES = 10**9
 SHIFTED = tuple(name for name in shifts.NAMES if name != shifts.AS_TRAINED)
 
@@ -66,6 +69,7 @@ _COLUMNS = {
   *Item._fields,
   *_KNOWN,
   'same_decisions',
+  'judged',
   'range',
   'expected',
   'score',
@@ -110,8 +114,11 @@ class Simulator:
     Returns:
       A row of JSON types: the item; lists of what `_Player` knew after each
       experiment, with E[Y | do] of what it recommended (`expected`) and its
-      score; and whether the policy makes the same experiments where `evaluate`
-      plays it (`same_decisions`).
+      score; whether the policy makes the same experiments where `evaluate`
+      plays it (`same_decisions`); and, by the study and by a fitted process,
+      the CRPS in deviations of the records of what is recommended at the end
+      and of random interventions, and whether the intervals contain them
+      (`judged`).
     """
     protocol = episodes.Protocol(
       NUM_RECORDS, item.length, 1, None, 'unknown', seed=0
@@ -144,10 +151,16 @@ class Simulator:
       )
       expected_outcome = episodes.ExpectedOutcome(scm, best)
       expected = [expected_outcome(one.recommended) for one in played]
+      asked = [
+        played[-1].recommended,
+        *_random_interventions(scm.problem, np.random.default_rng(item.repeat)),
+      ]
+      judged = player.judge(asked, [*map(expected_outcome, asked)], scm.problem)
     baseline, top = float(best.baseline), float(best.best)
     return {
       **item._asdict(),
       'same_decisions': _made(played) == _made(evaluated),
+      'judged': judged,
       'range': abs(top - baseline),
       **player.known,
       'expected': expected,
@@ -247,6 +260,7 @@ class _Player:
     high, low = np.asarray(key).tolist()
     self._seed = (high << 32) + low
     self._trial: advice_lib.Trial | None = None
+    self._study: study_lib.Study | None = None
 
   def functions(self) -> base.PolicyFunctions:
     """Returns the functions of the policy; the memory is the study."""
@@ -258,7 +272,7 @@ class _Player:
     names = _names(problem.exists.size)
     budget = float(problem.budget)
     with jax.enable_x64(False):
-      return study_lib.Study.create(
+      self._study = study_lib.Study.create(
         self._path,
         data=pd.DataFrame(observations, columns=names),
         target=names[int(np.argmax(problem.target))],
@@ -279,6 +293,7 @@ class _Player:
         experiments=num_interventions,
         seed=self._seed,
       )
+    return self._study
 
   def _suggest(self, key, study):
     del key
@@ -310,6 +325,67 @@ class _Player:
     # `run_episode` asks after each outcome; the study has just been asked.
     do = self.known['do'][-1]
     return interventions.from_names(do, study.settings.columns)
+
+  def judge(
+    self,
+    asked: Sequence[types.Intervention],
+    expected: Sequence[float],
+    problem: types.Problem,
+  ) -> dict[str, Any]:
+    """Judges what the study, and a process that is fitted to it, predict.
+
+    Args:
+      asked: interventions on the variables of `problem`.
+      expected: E[Y | do] of each.
+      problem: the problem; the study has its observed variables.
+
+    Returns:
+      {'study' or 'process': {'crps' or 'contained': entry of each}}.
+    """
+    study = self._study
+    assert study is not None
+    places = np.flatnonzero(problem.exists)
+    wanted = [
+      {
+        name: float(one.values[j])
+        for name, j in zip(study.settings.columns, places, strict=True)
+        if one.mask[j]
+      }
+      for one in asked
+    ]
+    column = study.settings.columns.index(study.settings.target)
+    deviation = float(np.std(study.state.records[:, column]))
+    with jax.enable_x64(False):
+      predicted = {
+        'study': [study.predict(do) for do in wanted],
+        'process': fitted_process.FittedProcess(study.state).predict(wanted),
+      }
+    return {
+      name: {
+        'crps': [
+          float(one.crps(np.float64(y))) / deviation
+          for one, y in zip(each, expected, strict=True)
+        ],
+        'contained': [
+          bool(one.contains(y)) for one, y in zip(each, expected, strict=True)
+        ],
+      }
+      for name, each in predicted.items()
+    }
+
+
+def _random_interventions(
+  problem: types.Problem, rng: np.random.Generator
+) -> list[types.Intervention]:
+  """Returns random allowed interventions."""
+  sets = np.asarray(problem.sets)
+  chosen = rng.choice(sets[sets.any(1)], _NUM_ASKED)
+  values = rng.uniform(
+    np.where(chosen, problem.low, 0.0), np.where(chosen, problem.high, 0.0)
+  )
+  return [
+    types.Intervention._make(one) for one in zip(chosen, values, strict=True)
+  ]
 
 
 def _names(number: int) -> list[str]:

@@ -56,6 +56,12 @@ COLUMNS = {
     'their mean half width; 1 is the range between no intervention and the '
     'best one'
   ),
+  'random': 'the same share for random interventions',
+  'crps': (
+    'mean CRPS of E[Y | do] of what is recommended at the end and of random '
+    'interventions, in deviations of the records'
+  ),
+  'process': 'the same of a process that is fitted to each set',
   'score': 'mean score of what is recommended at the end',
   'saved': 'mean share of the experiments that is left at the advice to stop',
   'harmless': (
@@ -75,6 +81,9 @@ def _measures(row: Mapping[str, Any]) -> dict[str, Any]:
     'same': row['same_decisions'],
     'covered': row['low'][-1] <= row['expected'][-1] <= row['high'][-1],
     'width': (row['high'][-1] - row['low'][-1]) / 2 / row['range'],
+    'random': np.mean(row['judged']['study']['contained'][1:]),
+    'crps': np.mean(row['judged']['study']['crps']),
+    'process': np.mean(row['judged']['process']['crps']),
     'score': row['score'][-1],
     'saved': 1 - end / number,
     'harmless': row['score'][end - 1] >= row['score'][-1] - HARMLESS,

@@ -17,12 +17,11 @@ small, and OpenBLAS distributes each of them over threads, which on a busy
 machine takes up to 100 times as long as the computation itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
 import jax
-from jax import stages
 import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
@@ -205,16 +204,6 @@ class Programs(NamedTuple):
   losses: Callable[..., Any]
   hessian: Callable[..., Any]
 
-  def trace(
-    self, columns: np.ndarray, data: Data, prior: Parameters
-  ) -> Iterator[tuple[str, stages.Traced]]:
-    """Yields the name and the trace of each, for arguments of these shapes."""
-    vector = _pack(prior)
-    vectors = np.tile(vector, (_NUM_SAMPLES, 1))
-    for name, program in self._asdict().items():
-      first = vectors if name == 'losses' else vector
-      yield name, program.trace(first, columns, data, prior)
-
 
 def programs_for(deviation: Parameters) -> Programs:
   """Returns the programs of a prior with these standard deviations."""
@@ -361,30 +350,6 @@ def predict(
   # Rounding errors can make the variance at a row of the data negative.
   deviation = jnp.sqrt(jnp.maximum(variance, _MIN_VARIANCE))
   return points.mean + shift, deviation
-
-
-def predict_jointly(
-  at_data: tinygp.GaussianProcess, data: Data, points: Points
-) -> tuple[jax.Array, jax.Array]:
-  """Predicts the function, without noise, at all points together.
-
-  Args:
-    at_data: prior process at the data, from `process`.
-    data: R rows.
-    points: P `Points`.
-
-  Returns:
-    [P] means and [P, P] covariances.
-  """
-  located: Any = (
-    points.inputs,
-    points.deviation,
-    jnp.ones(len(points.mean), bool),
-  )
-  conditioned = at_data.condition(
-    _residuals(data), located, diag=jnp.zeros(len(points.mean))
-  ).gp
-  return points.mean + conditioned.loc, conditioned.covariance
 
 
 def log_expected_improvement(

@@ -21,6 +21,7 @@ _PROTOCOL = {
   'interventions': 2,
   'samples': 1,
   'budget': None,
+  'edges': 'unknown',
   'seed': 0,
 }
 
@@ -46,6 +47,7 @@ def _episode(method='slope', repeat=0, goal=-1.0):
     },
     causes=[True, False],
     parent_probabilities={'learned': [0.9, 0.1]},
+    predicted={},
   )
 
 
