@@ -188,10 +188,10 @@ class GRPOConfig(config_schema.Section):
       self._check_simulator(path)
 
   def _check_mixture(self, path: str) -> None:
-    if self.simulator or self.runtime.kind == 'mesh':
+    if self.simulator:
       raise errors.UsageError(
-        f'{path}.horizon.mixture is {self.horizon.mixture!r}; neither '
-        "simulators nor runtime.kind='mesh' have several sizes: leave it empty"
+        f'{path}.horizon.mixture is {self.horizon.mixture!r}; a simulator has '
+        'one size: leave it empty'
       )
     for sized in self.of_further_sizes:
       config_schema.check(sized, path)

@@ -46,8 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     'training.eval_every': 50,
     'training.checkpoint_every': 100,
   },
-  # For a GPU: the shipped policy was trained with it. Several variables at
-  # once, costs, latent causes, and long episodes.
+  # The shipped policy was trained with it: hours on a CPU. Several variables at
+  # once, up to all of them, costs, latent causes, targets without noise and
+  # with much of it, known edges, short and long episodes.
   'general': {
     'scms.family_weights.linear': 1.0,
     'scms.family_weights.fourier': 3.0,
@@ -56,12 +57,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     'scms.min_length_scale': 0.2,
     'scms.max_width': 6.0,
     'scms.max_centre': 2.5,
+    'scms.min_variables': 2,
     'scms.max_set_size': 2,
+    'scms.set_weights.largest': 0.35,
+    'scms.min_noise': 0.1,
+    'scms.max_noise': 2.0,
+    'scms.noise_weights.student': 1.0,
+    'scms.noiseless': 0.25,
+    'scms.uneven': 0.2,
+    'scms.confounded': 0.2,
+    'scms.informed': 0.3,
     'scms.latent': 0.1,
-    'scms.averaged': 0.5,
+    'scms.averaged': 0.35,
     'scms.budgeted': 0.3,
     'horizon.num_observations': 100,
     'horizon.num_interventions': 40,
+    'horizon.mixture': '20x10x3x11 60x20x6x8',
     'network.num_cells': 32,
     # The best outcome so far counts more than that of each step, and its
     # regret on a logarithmic scale. Parents have small weights: the best
@@ -70,16 +81,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     'grpo.regret_floor': 0.03,
     'grpo.baseline': 'reached',
     'grpo.scale_rewards': 'batch',
+    'grpo.num_tasks': 32,
     'grpo.num_generations': 8,
     'grpo.gradient_accumulation_steps': 1,
     'grpo.variable_entropy': 0.002,
     'grpo.cell_entropy': 0.002,
     'rewards.structure': 0.2,
     'rewards.parent': 0.05,
-    'training.num_updates': 450,
+    'training.num_updates': 300,
     'training.eval_every': 150,
-    'training.checkpoint_every': 50,
-    'evaluation.num_tasks': 256,
+    'training.checkpoint_every': 25,
+    'evaluation.num_tasks': 128,
   },
 }
 

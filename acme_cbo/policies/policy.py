@@ -23,6 +23,7 @@ from acme_cbo.policies import saving
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import interventions
+from acme_cbo.scms import known_edges
 
 
 def load_policy(path: str | os.PathLike[str] | None = None) -> Policy:
@@ -107,6 +108,7 @@ class Policy:
     max_set_size: int = 1,
     costs: Mapping[str, float] | None = None,
     budget: float | None = None,
+    edges: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
   ) -> Session:
     """Starts a sequence of interventions on one system.
@@ -123,6 +125,8 @@ class Policy:
       max_set_size: number of variables that one intervention sets at most.
       costs: {variable: cost of setting it once}; 1 where it is left out.
       budget: maximum total cost of all interventions; None is unlimited.
+      edges: what is known of the graph, {'required': ['dose -> yield'],
+        'forbidden': ['yield -> dose']}; either may be missing.
       seed: seed of the policy's draws.
 
     Returns:
@@ -148,6 +152,7 @@ class Policy:
     problem = problem_lib.make(
       names, target, goal, domains, max_set_size, costs, budget
     )
+    problem = problem._replace(edges=known_edges.parse(edges, names))
     for name in names if columns else []:
       if name not in columns:
         hint = errors.did_you_mean_or_options(

@@ -8,6 +8,7 @@ rewards, for the advantages, and the gradients.
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -69,7 +70,14 @@ class Mesh(fused.Fused):
       (len(self.devices),), (_AXIS,), (AxisType.Auto,), devices=self.devices
     )
     self._replicated = NamedSharding(mesh, PartitionSpec())
-    self.programs = _programs(parts, mesh, num_parts)
+    make = functools.partial(_programs, mesh=mesh, num_parts=num_parts)
+    whole = self._replicated
+    start = jax.jit(
+      lambda key: agent.init(key, parts),
+      in_shardings=whole,
+      out_shardings=whole,
+    )
+    self.programs = {'init': start} | agent.of_all_sizes(parts, make)
 
   def device_put(self, tree: agent.TreeT) -> agent.TreeT:
     """Replicates the arrays of process 0 on all devices.
@@ -146,10 +154,10 @@ class Mesh(fused.Fused):
 def _programs(
   parts: agent.Parts, mesh: jax.sharding.Mesh, num_parts: int
 ) -> dict[str, stages.Wrapped]:
-  """Returns the programs of `agent.programs` over a mesh.
+  """Returns the programs of one size, see `agent.programs`, over a mesh.
 
   Args:
-    parts: parts of an update.
+    parts: parts of an update of this size.
     mesh: mesh of all devices, with one axis.
     num_parts: number of parts into which an update divides its tasks, one for
       each gradient computation; every device has an equal share of each.
@@ -233,7 +241,6 @@ def _programs(
 
   data_shardings = (whole, whole, by_task, by_task)
   return {
-    'init': jit(lambda key: agent.init(key, parts), whole, whole),
     'fill': jit(
       lambda key: priors.fill(key, parts.prior, parts.update.num_tasks),
       whole,

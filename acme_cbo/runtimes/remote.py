@@ -88,11 +88,12 @@ def make_collect(
   Returns:
     Function from a work item to its `agent.Experience`, of numpy arrays.
   """
-  tasks, _ = programs['fill'].out_info
-  data, _ = programs['act'].out_info
-  like = tasks, data, state.key
 
   def collect(item: experience_queue.WorkItem) -> agent.Experience:
+    of_update = agent.of_update(programs, item.update)
+    tasks, _ = of_update['fill'].out_info
+    data, _ = of_update['act'].out_info
+    like = tasks, data, state.key
     reply = group.request(
       process_id, item.update, pack((item.params, item.key)), num_bytes(like)
     )

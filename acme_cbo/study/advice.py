@@ -40,6 +40,29 @@ _STABLE_SHARE = 0.15
 _GAIN = 0.06
 
 
+class Estimate(NamedTuple):
+  """What is predicted of the target under an intervention, in its own units.
+
+  Attributes:
+    mean: expected target.
+    interval: interval of the expected target, of the probability
+      `prediction.COVERAGE`.
+    outcome_interval: the same of the next outcome.
+  """
+
+  mean: float
+  interval: tuple[float, float]
+  outcome_interval: tuple[float, float]
+
+  @classmethod
+  def of(cls, predicted: prediction.Prediction) -> Estimate:
+    """Returns the estimate that a prediction amounts to."""
+    ends = predicted.interval, predicted.outcome_interval
+    return cls(
+      float(predicted.mean), *((float(low), float(high)) for low, high in ends)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
   """A suggested experiment.
@@ -57,7 +80,7 @@ class Trial:
 
   number: int
   do: dict[str, float | bool]
-  prediction: prediction.Prediction | None
+  prediction: Estimate | None
   why: str
   warnings: tuple[str, ...]
   gp_bo: dict[str, float] | None = None
@@ -81,8 +104,8 @@ class Recommendation(NamedTuple):
 
   number: int
   do: dict[str, float]
-  prediction: prediction.Prediction
-  nothing: prediction.Prediction | None
+  prediction: Estimate
+  nothing: Estimate | None
   better_than_nothing: float | None
   runner_up: dict[str, float] | None
   better_than_runner_up: float | None
@@ -141,13 +164,12 @@ def recommendation(
     runner_up = others[k]
     better_than_runner_up = is_better_than(predicted[k])
   nothing = predict_nothing(state)
-  better_than_nothing = None if nothing is None else is_better_than(nothing)
   return Recommendation(
     number,
     do,
-    best,
-    nothing,
-    better_than_nothing,
+    Estimate.of(best),
+    None if nothing is None else Estimate.of(nothing),
+    None if nothing is None else is_better_than(nothing),
     runner_up,
     better_than_runner_up,
   )

@@ -19,7 +19,6 @@ from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
-from acme_cbo.policies import prediction as prediction_lib
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
@@ -458,7 +457,7 @@ class Study:
     payload = _plain(settings)
     self._append('changed', lambda state: payload)
 
-  def predict(self, do: Mapping[str, float]) -> prediction_lib.Prediction:
+  def predict(self, do: Mapping[str, float]) -> advice.Estimate:
     """Predicts the target under an intervention.
 
     Args:
@@ -478,7 +477,7 @@ class Study:
         'there is nothing to predict from: add two records, or '
         f'{evidence.NUM_SPREAD} outcomes'
       )
-    return predicted[0]
+    return advice.Estimate.of(predicted[0])
 
   def recommend(self) -> advice.Recommendation | None:
     """Returns the best setting so far, or None before the first outcome.
@@ -683,6 +682,7 @@ class Study:
     adviser = self._advise(state)
     causes, warnings = adviser.causes(state), tuple(adviser.warnings(state))
     predicted = adviser.predict(state, [one.do for one in experiments])
+    estimates = map(advice.Estimate.of, predicted or [])
     bools = {k for k, v in state.space.variables.items() if v.is_bool}
     return [
       advice.Trial(
@@ -691,17 +691,12 @@ class Study:
           name: bool(value) if name in bools else value
           for name, value in one.do.items()
         },
-        expected,
+        next(estimates, None),
         advice.evidence(state, one.do, causes),
         warnings,
         other,
       )
-      for one, expected, other in zip(
-        experiments,
-        predicted or [None] * len(experiments),
-        others,
-        strict=True,
-      )
+      for one, other in zip(experiments, others, strict=True)
     ]
 
 

@@ -47,7 +47,7 @@ def suggestions(state: state_lib.State, trials: Sequence[advice.Trial]) -> str:
 
 
 def predicted(
-  state: state_lib.State, do: Mapping[str, float], one: prediction.Prediction
+  state: state_lib.State, do: Mapping[str, float], one: advice.Estimate
 ) -> str:
   """Returns a prediction.
 
@@ -206,14 +206,14 @@ def message(sentence: str) -> str:
   return _printable(_wrapped(sentence, indent=''))
 
 
-def _predicted(state, one: prediction.Prediction) -> str:
+def _predicted(state, one: advice.Estimate) -> str:
   return (
     f'{state.settings.target} {_estimate(one)} expected, the outcome in '
     f'{_interval(one.outcome_interval)} ({100 * prediction.COVERAGE:.0f} %)'
   )
 
 
-def _estimate(one: prediction.Prediction) -> str:
+def _estimate(one: advice.Estimate) -> str:
   """Returns an expected target and its interval, with the same digits."""
   low, high = one.interval
   mean = digits.estimate(one.mean, high - low)

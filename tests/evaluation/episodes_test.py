@@ -57,6 +57,19 @@ class Float64TestCase(parameterized.TestCase):
     self.enterContext(jax.enable_x64(True))
 
 
+class WithProtocolTest(Float64TestCase):
+  def test_edges(self):
+    scm = hand_made_scms.chain()
+    self.assertIsNone(episodes.with_protocol(scm, _PROTOCOL).problem.edges)
+    protocol = dataclasses.replace(_PROTOCOL, edges='known')
+    edges = episodes.with_protocol(scm, protocol).problem.edges
+    exists = np.asarray(scm.problem.exists)
+    pairs = exists & exists[:, None]
+    np.testing.assert_array_equal(
+      edges, np.where(pairs, np.where(scm.parents, 1, -1), 0)
+    )
+
+
 class EpisodeKeyTest(Float64TestCase):
   def test_depends_on_all_arguments_alone(self):
     keys = [

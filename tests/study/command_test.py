@@ -139,6 +139,24 @@ class CommandTest(absltest.TestCase):
     ):
       self.assertEqual(log.read(), old.read())
 
+  def test_known_edges(self):
+    study = shutil.copy(self._study, self._directory / 'edges.study')
+    _, causes, _, after = self._run(
+      ['change', study, '--required_edge=statin -> psa',
+       '--forbidden_edge=aspirin->psa', '--forbidden_edge=age -> psa'],
+      ['causes', study, '--json'],
+      ['change', study, '--forbidden_edge=aspirin -> psa'],
+      ['causes', study, '--json'],
+    )  # fmt: skip
+    causes, after = json.loads(causes), json.loads(after)
+    self.assertGreater(causes['statin'], 0.9999)
+    self.assertLess(max(causes['aspirin'], causes['age']), 1e-4)
+    # The new ones replace all before.
+    self.assertLess(after['aspirin'], 1e-4)
+    self.assertBetween(after['statin'], 1e-4, 0.9999)
+    (line,) = self._run(['change', study, '--required_edge=psa'], code=2)
+    self.assertIn("'psa' is no edge; write it as 'cause -> effect'", line)
+
   def test_outcomes_from_stdin(self):
     study = shutil.copy(self._study, self._directory / 'stdin.study')
     done = self._start(

@@ -415,6 +415,8 @@ class StudyTest(parameterized.TestCase):
     dict(constraints=['a*b <= 1']),
     dict(constraints='a <= 1'),
     dict(columns='aby'),
+    dict(edges={'required': ['q -> y']}),
+    dict(edges={'required': ['a -> y'], 'forbidden': ['a -> y']}),
   )
   def test_nothing_is_created_from_wrong_arguments(self, **arguments):
     with self.assertRaises(errors.UsageError):
@@ -432,18 +434,36 @@ class StudyTest(parameterized.TestCase):
     self.assertBetween(1.0, low, high)
     self.assertLess(high - low, 1)
     wider = study.predict({'b': -2})
-    self.assertGreater(wider.deviation, 2 * study.predict({'b': 1}).deviation)
+    self.assertGreater(np.ptp(wider.interval), 2 * (high - low))
     self.assertGreater(np.ptp(wider.outcome_interval), np.ptp(wider.interval))
 
   @parameterized.parameters(5e3, 7e11, -7e-13)
-  def test_one_outcome_says_little_on_any_scale(self, y):
+  def test_few_outcomes_say_little_on_any_scale(self, y):
     study = self._create(data=None)
     study.observe(None, {'y': y}, {'a': 0.0})
-    low, high = study.predict({'a': 1.5}).interval
-    self.assertGreater(high - low, abs(y))
-    self.assertLess(high - low, 10 * abs(y))
+    with self.assertRaisesRegex(errors.UsageError, 'or 3 outcomes'):
+      study.predict({'a': 1.5})
     with self.assertRaisesRegex(errors.UsageError, 'it takes 3 outcomes'):
       study.stop_advice()
+    study.observe(None, {'y': 2 * y}, {'a': 0.5})
+    study.observe(None, {'y': 3 * y}, {'a': 1.0})
+    low, high = study.predict({'a': -1.5}).interval
+    self.assertGreater(high - low, abs(y))
+    self.assertLess(high - low, 20 * abs(y))
+
+  def test_known_edges(self):
+    edges = {'required': ['w -> y'], 'forbidden': [('a', 'y')]}
+    study = self._create(edges=edges)
+    for _ in range(2):
+      (trial,) = study.suggest()
+      self._observe(study, trial)
+      causes = study.causes()
+      self.assertGreater(causes['w'], 0.9999)
+      self.assertLess(causes['a'], 1e-4)
+      self.assertBetween(causes['b'], 1e-3, 0.999)
+    self.assertEqual(acme_cbo.Study.open(self._path).causes(), causes)
+    study.change(edges=None)
+    self.assertBetween(study.causes()['a'], 1e-3, 0.999)
 
   def test_a_withdrawn_suggestion(self):
     study = self._create()

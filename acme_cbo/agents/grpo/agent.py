@@ -155,13 +155,24 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
     `learner_non_finite_mask`, after a failed update. Those of further sizes
     have a number after the name, see `of_update`.
   """
-  named: dict[str, stages.Wrapped] = {
-    'init': jax.jit(lambda key: init(key, parts))
+  start = {'init': jax.jit(lambda key: init(key, parts))}
+  return start | of_all_sizes(parts, _programs_of_size)
+
+
+def of_all_sizes(
+  parts: Parts, make: Callable[[Parts], Mapping[str, stages.Wrapped]]
+) -> dict[str, stages.Wrapped]:
+  """Returns programs of all sizes, by name, for `of_update`.
+
+  Args:
+    parts: parts of an update.
+    make: parts of one size -> its programs by name.
+  """
+  return {
+    _name(name, index): program
+    for index, sized in enumerate((parts, *parts.other_sizes))
+    for name, program in make(sized).items()
   }
-  for index, sized in enumerate((parts, *parts.other_sizes)):
-    for name, program in _programs_of_size(sized).items():
-      named[_name(name, index)] = program
-  return named
 
 
 def of_update(programs: Mapping[str, Any], update: int) -> dict[str, Any]:

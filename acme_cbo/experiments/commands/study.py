@@ -336,7 +336,7 @@ def _predict(location: str, words: Sequence[str]) -> None:
 
   _print(
     terminal.predicted(study.state, do, one),
-    {'do': do, **_prediction_json(one)},
+    {'do': do, **one._asdict()},
   )
 
 
@@ -353,7 +353,7 @@ def _recommend(location: str, words: Sequence[str]) -> None:
     value = best._asdict()
     for name in ('prediction', 'nothing'):
       if value[name] is not None:
-        value[name] = _prediction_json(value[name])
+        value[name] = value[name]._asdict()
     value['advice'] = stop._asdict() if stop else None
   _print(terminal.recommended(study.state, best, stop), value)
 
@@ -563,14 +563,6 @@ def _print_status(study: study_lib.Study) -> None:
   )
 
 
-def _prediction_json(one: Any) -> dict[str, Any]:
-  return {
-    'mean': one.mean,
-    'interval': one.interval,
-    'outcome_interval': one.outcome_interval,
-  }
-
-
 def _trial_json(trial: advice.Trial) -> dict[str, Any]:
   return {
     'number': trial.number,
@@ -578,7 +570,7 @@ def _trial_json(trial: advice.Trial) -> dict[str, Any]:
     'why': trial.why,
     'warnings': trial.warnings,
     **({} if trial.gp_bo is None else {'gp_bo': trial.gp_bo}),
-    **(_prediction_json(trial.prediction) if trial.prediction else {}),
+    **(trial.prediction._asdict() if trial.prediction else {}),
   }
 
 

@@ -34,6 +34,7 @@ from acme_cbo.scms import optimum
 from acme_cbo.scms import registry as scm_registry
 from acme_cbo.scms import shifts
 from acme_cbo.study import advice as advice_lib
+from acme_cbo.study import adviser as adviser_lib
 from acme_cbo.study import padding
 from acme_cbo.study import study as study_lib
 
@@ -155,7 +156,12 @@ class Simulator:
         played[-1].recommended,
         *_random_interventions(scm.problem, np.random.default_rng(item.repeat)),
       ]
-      judged = player.judge(asked, [*map(expected_outcome, asked)], scm.problem)
+      judged = player.judge(
+        asked,
+        [*map(expected_outcome, asked)],
+        scm.problem,
+        adviser_lib.Adviser(self._policy.functions, self._policy.metadata),
+      )
     baseline, top = float(best.baseline), float(best.best)
     return {
       **item._asdict(),
@@ -331,6 +337,7 @@ class _Player:
     asked: Sequence[types.Intervention],
     expected: Sequence[float],
     problem: types.Problem,
+    adviser: adviser_lib.Adviser,
   ) -> dict[str, Any]:
     """Judges what the study, and a process that is fitted to it, predict.
 
@@ -338,6 +345,7 @@ class _Player:
       asked: interventions on the variables of `problem`.
       expected: E[Y | do] of each.
       problem: the problem; the study has its observed variables.
+      adviser: predicts as the study does.
 
     Returns:
       {'study' or 'process': {'crps' or 'contained': entry of each}}.
@@ -357,7 +365,7 @@ class _Player:
     deviation = float(np.std(study.state.records[:, column]))
     with jax.enable_x64(False):
       predicted = {
-        'study': [study.predict(do) for do in wanted],
+        'study': adviser.predict(study.state, wanted) or [],
         'process': fitted_process.FittedProcess(study.state).predict(wanted),
       }
     return {

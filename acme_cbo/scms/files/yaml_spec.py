@@ -656,20 +656,26 @@ class _Reader:
     """Returns what a policy is told of the edges, which has to be true."""
     listed = {
       key.value: [
-        yaml_nodes.word(one, 'an edge')
+        yaml_nodes.name(one, 'an edge')
         for one in yaml_nodes.items(value, f'edges: {key.value}')
       ]
       for key, value in yaml_nodes.pairs(node, 'edges')
     }
-    told = _call(node, known_edges.parse, listed, names)
-    if told is not None:
-      observed = ~np.array(model.latent)
-      true = graphs.known_edges(jnp.asarray(model.parents), observed)
-      for effect, cause in np.argwhere((told != 0) & (told != true)):
-        yaml_nodes.fail(
-          node,
-          f'edges: {names[cause]} -> {names[effect]} contradicts the graph',
-        )
+    is_observed = ~np.array(model.latent)
+    observed = np.flatnonzero(is_observed)
+    of_observed = _call(
+      node, known_edges.parse, listed, [names[j] for j in observed]
+    )
+    if of_observed is None:
+      return None
+    told = np.zeros((len(names), len(names)))
+    told[np.ix_(observed, observed)] = of_observed
+    true = graphs.known_edges(jnp.asarray(model.parents), is_observed)
+    for effect, cause in np.argwhere((told != 0) & (told != true)):
+      yaml_nodes.fail(
+        node,
+        f'edges: {names[cause]} -> {names[effect]} contradicts the graph',
+      )
     return told
 
   def _optimum(self, node, names, domains, sets) -> dict[int, float]:

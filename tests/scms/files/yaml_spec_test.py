@@ -158,6 +158,18 @@ _INVALID = (
   ('max_size: 2', 'sets: [[Z, Z]]', '9:28', 'sets: duplicate variable Z'),
   ('max_size: 2', 'sets: [[X, Z], [Z, X]]', '9:32',
    r'sets: duplicate set \[Z, X\]'),
+  # What is known of the edges.
+  ('budget: 100', 'edges: {required: [X -> Y]}', '10:8',
+   'edges: X -> Y contradicts the graph'),
+  ('budget: 100', 'edges: {forbidden: [X -> Z]}', '10:8',
+   'edges: X -> Z contradicts the graph'),
+  ('budget: 100', 'edges: {required: [U -> X]}', '10:8',
+   "'U' in the edge 'U -> X' is no variable"),
+  ('budget: 100', 'edges: {known: [X -> Z]}', '10:8',
+   "edges cannot be 'known'; there are required, forbidden"),
+  ('budget: 100', 'edges: [X -> Z]', '10:8', 'edges must be a mapping'),
+  ('budget: 100', 'edges: {required: X}', '10:18',
+   'edges: required must be a list'),
   # The budget and the optimum.
   ('budget: 100', 'budget: 0', '10:9', 'budget must be positive'),
   ('budget: 100', 'budget: 0.5', '10:9',
@@ -251,6 +263,14 @@ class ParseTest(parameterized.TestCase):
     np.testing.assert_array_equal(hint.mask, [0, 0, 1, 0])
     np.testing.assert_allclose(hint.values, [0, 0, -3.2, 0])
 
+  def test_known_edges(self):
+    text = _TOY + 'edges: {required: [X -> Z], forbidden: [Y->X, "Z -> X"]}\n'
+    edges = yaml_spec.parse(text).scm.problem.edges
+    # Rows are effects: of Y, X, Z and U.
+    np.testing.assert_array_equal(
+      edges, [[0, 0, 0, 0], [-1, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    )
+
   def test_optional_keys(self):
     system = yaml_spec.parse(
       _many(3).replace('Y: {equation: X0 + e}', 'Y: {equation: X0}')
@@ -260,6 +280,7 @@ class ParseTest(parameterized.TestCase):
     np.testing.assert_array_equal(system.scm.problem.sets, np.eye(3, 4))
     np.testing.assert_array_equal(system.scm.problem.cost, 1)
     self.assertEqual(system.scm.problem.budget, np.inf)
+    self.assertIsNone(system.scm.problem.edges)
     # A variable without e in its equation has no noise; it may say so.
     self.assertEqual(system.scm.mechanism.noises[3].kind, 'none')
     explicit = _many(3).replace(
