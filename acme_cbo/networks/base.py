@@ -58,14 +58,14 @@ class Prefix(NamedTuple):
     units: normalization of each variable; the scale is negative where the
       variable decreases as the target improves.
     cache: keys and values of the N observations.
-    row_features: the observations as inputs of the candidate features.
+    records: the observations as inputs of the candidate features.
     belief_state: state of the exact belief after the observations, if it is an
       input of the network.
   """
 
   units: normalization.Normalization
   cache: Cache
-  row_features: candidate_features.RowFeatures
+  records: candidate_features.Records
   belief_state: Any = None
 
 

@@ -12,6 +12,10 @@ have to learn how close. These features spare it that. They are of three kinds:
   * While an intervention is still partial, each candidate is also completed:
     the best row that extends it gives the other variables and their values, and
     the Gaussian process of that set of variables predicts the result.
+  * Where an intervention sets all variables that may be set, the observations
+    may count as if they were such interventions, with a bias: their process
+    gives the mean around which the interventions have one. Whether they count,
+    which confounding forbids, is one more thing that the evidence tells.
 
 Nothing is fitted. Instead there are a few processes of different length scales
 and noise levels. Their signal variance has a closed-form posterior: under an
@@ -58,7 +62,7 @@ _WEIGHT_OFFSET = 1e-3
 _IMPROVEMENT_OFFSET = 1e-4
 
 NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
-NUM_FEATURES = 12 + len(_LENGTHS) + 3 * len(_WIDTHS)
+NUM_FEATURES = 13 + len(_LENGTHS) + 3 * len(_WIDTHS)
 # Indices of features: the expected outcome, its standard deviation, and the
 # logarithm of its expected improvement; the logarithm of the scale; and the
 # expected improvement again, of the completion.
@@ -81,6 +85,8 @@ class RowFeatures(NamedTuple):
     nearness: [B, D, R, C] nearness of each row to each candidate value.
     correlation: [L, D, R, C] factor of the correlation of each row with each
       candidate, that of the candidate's variable.
+    from_records: [R] outcome that the observations let expect, where all
+      variables are set that may be; else 0.
   """
 
   row_mask: jax.Array
@@ -89,6 +95,22 @@ class RowFeatures(NamedTuple):
   fractions: jax.Array
   nearness: jax.Array
   correlation: jax.Array
+  from_records: jax.Array
+
+
+class Records(NamedTuple):
+  """The N observations, and the process in which they count as interventions.
+
+  Attributes:
+    rows: the observations.
+    settable: [D] bool, the variables that may be set.
+    coefficients: [L, N] weight of the correlation with each observation in the
+      expected outcome, averaged over the processes.
+  """
+
+  rows: RowFeatures
+  settable: jax.Array
+  coefficients: jax.Array
 
 
 class InterventionHistory(NamedTuple):
@@ -97,7 +119,8 @@ class InterventionHistory(NamedTuple):
   Attributes:
     rows: the rows.
     inverse: [G, R, R] inverses of the Cholesky factors.
-    whitened: [G, R] products of the inverses and the outcomes.
+    whitened: [G, R, 2] products of the inverses and the outcomes, as they are,
+      and less what the observations let expect.
   """
 
   rows: RowFeatures
@@ -119,9 +142,10 @@ def empty_history(
       correlation=jnp.zeros(
         (len(_LENGTHS), num_variables, num_rows, num_points)
       ),
+      from_records=jnp.zeros(num_rows),
     ),
     inverse=jnp.zeros((NUM_PROCESSES, num_rows, num_rows)),
-    whitened=jnp.zeros((NUM_PROCESSES, num_rows)),
+    whitened=jnp.zeros((NUM_PROCESSES, num_rows, 2)),
   )
 
 
@@ -131,6 +155,7 @@ def row_features(
   intervened: jax.Array,
   fractions: jax.Array,
   points: jax.Array,
+  records: Records | None = None,
 ) -> RowFeatures:
   """Computes the features of rows.
 
@@ -140,10 +165,20 @@ def row_features(
     intervened: [R, D] bool, True where the variable was intervened on.
     fractions: [R, D] position of each variable in its domain.
     points: [C] positions of the candidates.
+    records: the observations; None where the rows are the observations.
 
   Returns:
     The `RowFeatures`.
   """
+  from_records = jnp.zeros(row_mask.shape)
+  if records is not None:
+    squares = _half_squares(
+      fractions[:, None] - records.rows.fractions, _LENGTHS
+    )
+    squares = jnp.where(records.settable, squares, 0.0).sum(-1)  # [L, R, N]
+    expected = (jnp.exp(-squares) @ records.coefficients[..., None]).sum((0, 2))
+    is_whole = (intervened == records.settable).all(-1) & row_mask
+    from_records = jnp.where(is_whole, expected, 0.0)
   distance = fractions.T[..., None] - points  # [D, R, C]
   return RowFeatures(
     row_mask,
@@ -152,6 +187,30 @@ def row_features(
     fractions,
     _nearness(distance),
     jnp.exp(-_half_squares(distance, _LENGTHS)),
+    from_records,
+  )
+
+
+def records(rows: RowFeatures, settable: jax.Array) -> Records:
+  """Fits the process in which the observations count as interventions.
+
+  Args:
+    rows: N observations.
+    settable: [D] bool, the variables that may be set.
+  """
+  number, num_points = rows.row_mask.size, rows.nearness.shape[-1]
+  history = append_rows(
+    empty_history(number, settable.size, num_points),
+    jnp.int32(0),
+    rows._replace(intervened=jnp.broadcast_to(settable, rows.intervened.shape)),
+    jnp.float32(1),
+  )
+  posterior = _signal_posterior(history)
+  coefficients = posterior.weights[:, None] * _solved(history)[..., 0]
+  return Records(
+    rows,
+    settable,
+    coefficients.reshape(len(_LENGTHS), len(_NOISES), -1).sum(1),
   )
 
 
@@ -179,10 +238,14 @@ def append_rows(
         old, added.astype(old.dtype), position, axis
       )
       for old, added, axis in zip(
-        history.rows, new, (0, 0, 0, 0, 2, 2), strict=True
+        history.rows, new, (0, 0, 0, 0, 2, 2, 0), strict=True
       )
     )
   )
+
+  outcomes = jnp.stack(
+    [rows.outcomes, rows.outcomes - rows.from_records], -1
+  )  # [R, 2]
 
   def append_row(carry, index):
     """Computes one row of the inverses and of the whitened outcomes."""
@@ -200,9 +263,10 @@ def append_rows(
     residual = 1 + noise - jnp.square(factor).sum(-1)
     scale = jax.lax.rsqrt(jnp.maximum(residual, noise))[:, None]
     new = (here - (factor[:, None] @ inverse)[:, 0]) * scale
-    new_whitened = (new * rows.outcomes).sum(-1, keepdims=True)
-    inverse = jnp.where(here[:, None], new[:, None], inverse)
-    return (inverse, jnp.where(here, new_whitened, whitened)), None
+    here = here[:, None]
+    inverse = jnp.where(here, new[:, None], inverse)
+    whitened = jnp.where(here, (new @ outcomes)[:, None], whitened)
+    return (inverse, whitened), None
 
   indices = position + jnp.arange(new.row_mask.size)
   start = history.inverse, history.whitened
@@ -211,7 +275,7 @@ def append_rows(
 
 
 def candidate_features(
-  passive: RowFeatures,
+  observations: Records,
   row_mask: jax.Array,
   history: InterventionHistory,
   points: jax.Array,
@@ -232,14 +296,15 @@ def candidate_features(
     for each kernel width: their mean outcome;
     for each kernel width: nearness times goodness of the best row that extends
       the candidate: 1 at the best row, less the further and the worse;
-    the best outcome so far, and the log standard deviation of the signal;
+    the best outcome so far, the log standard deviation of the signal, and the
+      probability that the observations count as interventions;
     of the completion of the candidate, see `_completions`: whether there is
     one; and averaged over all processes, as above, the expected outcome, how
     far it exceeds the best, its standard deviation and the logarithm of the
     expected improvement.
 
   Args:
-    passive: rows without intervention.
+    observations: rows without intervention.
     row_mask: [R] bool, rows of the history to use: the first ones.
     history: rows of interventions.
     points: [C] positions of the candidates.
@@ -253,7 +318,8 @@ def candidate_features(
   active = history.rows._replace(row_mask=row_mask)
   best = jnp.max(active.outcomes, where=row_mask, initial=0.0)
   history = history._replace(rows=active)
-  deviations, weights = _signal_posterior(history)  # [G], [G]
+  posterior = _signal_posterior(history)
+  deviations, weights = posterior.deviations, posterior.weights
   unit = weights @ deviations
   length_weights = weights.reshape(len(_LENGTHS), -1).sum(-1)
 
@@ -293,12 +359,15 @@ def candidate_features(
 
   def features(predictions, sums, nearest_best, completed):
     """Returns [K, NUM_FEATURES], the features of K interventions."""
-    averages, improvement = summarize(*_posterior(history, *predictions))
+    averages, improvement = summarize(
+      *_predict(history, posterior, *predictions)
+    )
     by_length = (weights[:, None] * improvement).reshape(
       len(_LENGTHS), len(_NOISES), -1
     )
     weight, total = sums
-    shared = jnp.stack([best, jnp.log(unit)])[:, None]
+    counts = weights @ posterior.trust
+    shared = jnp.stack([best, jnp.log(unit), counts])[:, None]
     return jnp.concatenate(
       [
         jnp.stack(averages),
@@ -306,22 +375,23 @@ def candidate_features(
         jnp.log1p(weight),
         total / (weight + _WEIGHT_OFFSET),
         nearest_best,
-        jnp.broadcast_to(shared, (2, improvement.shape[1])),
+        jnp.broadcast_to(shared, (3, improvement.shape[1])),
         # What is complete as it is is its own completion.
         completed_features(*(completed or (jnp.ones(1), averages))),
       ]
     ).T
 
   goodness = jnp.exp((active.outcomes - best) / unit)
-  is_complete, *of_completions = _completions(
-    history, points, partial, goodness, samples
+  is_complete, from_records, *of_completions = _completions(
+    history, posterior, observations, points, partial, goodness, samples
   )
+  passive = observations.rows
   # Computed separately, so that a caller that needs only one of them does not
   # pay for the other.
   of_candidates, of_partial = (
     features(*inputs)
     for inputs in zip(
-      _covariances(active, points, partial),
+      _covariances(observations, active, points, partial, from_records),
       jax.tree.map(jnp.add, _sums(passive, partial), _sums(active, partial)),
       _nearest_best(active, partial, goodness),
       ((is_complete, summarize(*of_completions)[0]), None),
@@ -332,31 +402,89 @@ def candidate_features(
   return of_candidates, of_partial[0]
 
 
+class _Posterior(NamedTuple):
+  """What the evidence tells of the G processes.
+
+  Attributes:
+    deviations: [G] standard deviations of the signal.
+    weights: [G] posterior probabilities.
+    trust: [G] probability, given each process, that the observations count as
+      interventions on all variables that may be set.
+  """
+
+  deviations: jax.Array
+  weights: jax.Array
+  trust: jax.Array
+
+
 def _signal_posterior(history):
-  """Returns the scale of the signal and the weight of each process.
+  """Returns the `_Posterior`.
 
   The standard deviation is the root of the expected variance under an inverse
   gamma distribution, whose prior has the mean `_VARIANCE` and counts for
-  `_PRIOR_ROWS` rows.
+  `_PRIOR_ROWS` rows. Before any evidence the observations count with a
+  probability of one half.
 
   Args:
     history: rows of interventions.
-
-  Returns:
-    [G] standard deviations of the signal, and [G] posterior probabilities.
   """
   row_mask = history.rows.row_mask
   number = _PRIOR_ROWS + row_mask.sum()
   squares = _PRIOR_ROWS * _VARIANCE + jnp.where(
-    row_mask, jnp.square(history.whitened), 0.0
-  ).sum(-1)
+    row_mask[:, None], jnp.square(history.whitened), 0.0
+  ).sum(-2)  # [G, 2]
   scales = jnp.diagonal(history.inverse, axis1=-2, axis2=-1)  # [G, R]
   determinant = jnp.log(jnp.where(row_mask, scales, 1.0)).sum(-1)
-  evidence = determinant - 0.5 * number * jnp.log(squares)
-  return jnp.sqrt(squares / number), jax.nn.softmax(evidence)
+  evidence = determinant[:, None] - 0.5 * number * jnp.log(squares)
+  joint = jnp.exp(jax.nn.log_softmax(evidence, (0, 1)))
+  trust = jax.nn.softmax(evidence, -1)  # [G, 2]
+  variance = (trust * squares).sum(-1) / number
+  return _Posterior(jnp.sqrt(variance), joint.sum(-1), trust[:, 1])
 
 
-def _covariances(rows, points, partial):
+def _solved(history):
+  """Returns the outcomes times the inverse covariance: [G, R, 2]."""
+  whitened = jnp.where(history.rows.row_mask[:, None], history.whitened, 0.0)
+  return jnp.swapaxes(history.inverse, -1, -2) @ whitened
+
+
+def _mixed(values, posterior):
+  """Mixes values over whether the observations count.
+
+  Args:
+    values: [G, ..., 2], as they are in either case.
+    posterior: the posterior of the processes.
+
+  Returns:
+    [2, G, ...] their mean, and the second one less the first.
+  """
+  difference = values[..., 1] - values[..., 0]
+  trust = posterior.trust.reshape(-1, *(1,) * (difference.ndim - 1))
+  return jnp.stack([values[..., 0] + trust * difference, difference])
+
+
+def _add_records(posterior, mean, difference, from_records):
+  """Adds what the observations let expect to predictions.
+
+  Args:
+    posterior: the posterior of the processes.
+    mean: [G, K] expected outcomes without it, and
+    difference: [G, K] how much more they are where the observations count.
+    from_records: [K] what the observations let expect.
+
+  Returns:
+    [G, K] expected outcomes, and [G, K] the part of the variance, over that of
+    the signal, that is from not knowing whether the observations count.
+  """
+  trust = posterior.trust[:, None]
+  spread = trust * (1 - trust) * jnp.square(difference + from_records)
+  return (
+    mean + trust * from_records,
+    spread / jnp.square(posterior.deviations)[:, None],
+  )
+
+
+def _covariances(observations, rows, points, partial, from_records):
   """Computes prior covariances of rows with candidates.
 
   A row belongs to at most one candidate variable: the one that extends the
@@ -364,16 +492,20 @@ def _covariances(rows, points, partial):
   the position of that variable alone.
 
   Args:
+    observations: the observations.
     rows: R rows.
     points: [C] positions of the candidates.
     partial: partial intervention.
+    from_records: [D, C] what the observations let expect of candidates that set
+      all variables.
 
   Returns:
-    Two pairs, for the candidates and for the partial intervention as it is:
-    covariances over the signal variance, [L, R, C] and [L, R, 1]; and the
-    variable, if any, whose candidates a row belongs to, [D, R] bool, or whether
-    it belongs to the partial intervention, [1, R] bool. The covariances of a
-    row that belongs to none are arbitrary.
+    Two triples, for the candidates and for the partial intervention as it is:
+    covariances over the signal variance, [L, R, C] and [L, R, 1]; the variable,
+    if any, whose candidates a row belongs to, [D, R] bool, or whether it
+    belongs to the partial intervention, [1, R] bool; and what the observations
+    let expect, [D C] and [1]. The covariances of a row that belongs to none are
+    arbitrary.
   """
   squares = _half_squares(rows.fractions - partial.fractions, _LENGTHS)
   squares = jnp.where(partial.mask, squares, 0.0).sum(-1)[..., None]
@@ -381,31 +513,48 @@ def _covariances(rows, points, partial):
   candidates &= ~partial.mask[:, None]
   own = jnp.where(candidates, rows.fractions.T, 0.0).sum(0)  # [R]
   own_squares = _half_squares(own[:, None] - points, _LENGTHS)  # [L, R, C]
+  more = partial.mask | jnp.eye(partial.mask.size, dtype=bool)
+  is_whole = (more == observations.settable).all(-1)
+  of_partial = row_features(
+    jnp.ones(1, bool),
+    jnp.zeros(1),
+    partial.mask[None],
+    partial.fractions[None],
+    points,
+    observations,
+  ).from_records
   return (
-    (jnp.exp(-squares - own_squares), candidates),
-    (jnp.exp(-squares), alone[None]),
+    (
+      jnp.exp(-squares - own_squares),
+      candidates,
+      jnp.where(is_whole[:, None], from_records, 0.0).flatten(),
+    ),
+    (jnp.exp(-squares), alone[None], of_partial),
   )
 
 
-def _completions(history, points, partial, goodness, samples):
+def _completions(
+  history, posterior, observations, points, partial, goodness, samples
+):
   """Predicts the outcomes of candidates that the best row completes.
 
   The best of the rows that extend a candidate, by goodness times nearness to
   the partial intervention, gives the variables that the candidate lacks, and
-  their values.
+  their values. A candidate that no row extends is taken as it is.
 
   Args:
     history: R rows.
+    posterior: the posterior of the processes.
+    observations: the observations.
     points: [C] positions of the candidates.
     partial: partial intervention.
     goodness: [R] goodness of the outcome of each row.
     samples: [] number of draws that each outcome averages.
 
   Returns:
-    [D C] bool, whether a row extends the candidate; [G, D C] means, and
-    [G, D C] upper bounds of the variances, over that of the signal, from the
-    closest row alone. Where no row extends the candidate, they are those of the
-    prior.
+    [D C] bool, whether a row extends the candidate; [D, C] what the
+    observations let expect; [G, D C] means, and [G, D C] upper bounds of the
+    variances, over that of the signal, from the closest row alone.
   """
   rows = history.rows
   nearness = _nearness_to_partial(rows, partial)[-1]
@@ -414,39 +563,58 @@ def _completions(history, points, partial, goodness, samples):
   scores = jnp.where(rows.intervened.T, scores, 0.0)  # [D, R]
   is_complete = scores.max(-1) > 0  # [D]
   chosen = jnp.argmax(scores, -1)  # [D]
-  sets = rows.intervened[chosen]  # [D, D]
+  own = jnp.eye(partial.mask.size, dtype=bool)
+  sets = jnp.where(
+    is_complete[:, None], rows.intervened[chosen], partial.mask | own
+  )  # [D, D]
   values = jnp.where(partial.mask, partial.fractions, rows.fractions[chosen])
-  others = sets & ~jnp.eye(len(sets), dtype=bool)
-  differences = jnp.where(
-    others[:, None], rows.fractions - values[:, None], 0.0
-  )  # [D, R, D]
-  squares = jnp.stack(
-    [one.sum(-1) for one in _half_squares(differences, _LENGTHS)]
-  )
+  others = sets & ~own
+
+  def factors(fractions):
+    """Returns [L, D, R] correlations with the values of the others."""
+    differences = jnp.where(
+      others[:, None], fractions - values[:, None], 0.0
+    )  # [D, R, D]
+    squares = [one.sum(-1) for one in _half_squares(differences, _LENGTHS)]
+    return jnp.exp(-jnp.stack(squares))
+
   same = (rows.intervened == sets[:, None]).all(-1) & rows.row_mask
   same &= is_complete[:, None]  # [D, R]
-  factor = jnp.exp(-squares) * same  # [L, D, R]
+  factor = factors(rows.fractions) * same
   correlation = factor[..., None] * rows.correlation  # [L, D, R, C]
-  weighted = jnp.where(rows.row_mask, history.whitened, 0.0)
-  weighted = (weighted[:, None] @ history.inverse)[:, 0]  # [G, R]
-  weighted = weighted.reshape(len(_LENGTHS), 1, len(_NOISES), -1)
-  mean = weighted @ correlation  # [L, D, noises, C]
-  mean = jnp.swapaxes(mean, 1, 2).reshape(NUM_PROCESSES, -1)
+  solved = _mixed(_solved(history), posterior)  # [2, G, R]
+  solved = solved.reshape(2, len(_LENGTHS), 1, len(_NOISES), -1)
+  mean, difference = jnp.swapaxes(solved @ correlation, 2, 3).reshape(
+    2, NUM_PROCESSES, -1
+  )
   closest = jnp.square(correlation.max(-2)).reshape(len(_LENGTHS), -1)
   noise = _noise_levels(samples)[:, None]
   variance = 1 - _repeat_lengths(closest) / (1 + noise)
+
+  weighted = factors(observations.rows.fractions)
+  weighted *= observations.coefficients[:, None]  # [L, D, N]
+  from_records = (weighted[..., None, :] @ observations.rows.correlation).sum(
+    (0, 2)
+  )  # [D, C]
+  is_whole = (sets == observations.settable).all(-1)
+  from_records = jnp.where(is_whole[:, None], from_records, 0.0)
+  mean, spread = _add_records(
+    posterior, mean, difference, from_records.flatten()
+  )
   is_complete = jnp.repeat(is_complete, points.size)
-  return is_complete, mean, variance
+  return is_complete, from_records, mean, variance + spread
 
 
-def _posterior(history, covariance, belongs):
-  """Computes the posterior of each process at M K interventions.
+def _predict(history, posterior, covariance, belongs, from_records):
+  """Computes the prediction of each process at M K interventions.
 
   Args:
     history: R rows; rows of different sets of variables are independent.
+    posterior: the posterior of the processes.
     covariance: [L, R, K] covariance of each row with the K interventions that
       it belongs to.
     belongs: [M, R] bool, the group of K interventions that each row belongs to.
+    from_records: [M K] what the observations let expect.
 
   Returns:
     [G, M K] means and [G, M K] variances over that of the signal.
@@ -454,9 +622,13 @@ def _posterior(history, covariance, belongs):
   projected = history.inverse @ _repeat_lengths(covariance)  # [G, R, K]
   projected = jnp.where(history.rows.row_mask[:, None], projected, 0.0)
   belongs = belongs.astype(projected.dtype)
-  mean = belongs @ (history.whitened[..., None] * projected)  # [G, M, K]
+  whitened = _mixed(history.whitened, posterior)[..., None]  # [2, G, R, 1]
+  mean, difference = (belongs @ (whitened * projected)).reshape(
+    2, NUM_PROCESSES, -1
+  )  # [2, G, M K]
   variance = 1 - belongs @ jnp.square(projected)
-  return mean.reshape(len(mean), -1), variance.reshape(len(mean), -1)
+  mean, spread = _add_records(posterior, mean, difference, from_records)
+  return mean, variance.reshape(mean.shape) + spread
 
 
 def _nearness_to_partial(rows, partial):

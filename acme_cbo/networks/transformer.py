@@ -188,15 +188,17 @@ class _Transformer(hk.Module):
       belief_state = self._belief.init(problem, observations, None)
       parents = self._belief.parents(belief_state)
     x = self._embed(problem, units, rows, parents)
-    features = self._row_features(problem, units, rows)
+    records = candidate_features.records(
+      self._row_features(problem, units, rows, None), problem.settable
+    )
     _, (keys, values) = self._blocks(x, problem, None, None, None)
-    return base.Prefix(units, base.Cache(keys, values), features, belief_state)
+    return base.Prefix(units, base.Cache(keys, values), records, belief_state)
 
   def append(self, problem, prefix, cache, position, row):
     parents, evidence = self._update_belief(prefix, cache.evidence, row)
     x = self._embed(problem, prefix.units, row, parents)
     x, (keys, values) = self._blocks(x, problem, prefix.cache, cache, position)
-    features = self._row_features(problem, prefix.units, row)
+    features = self._row_features(problem, prefix.units, row, prefix.records)
     history = candidate_features.append_rows(
       cache.history, position, features, problem.samples
     )
@@ -211,7 +213,7 @@ class _Transformer(hk.Module):
     parents, _ = self._update_belief(prefix, empty_evidence, rows)
     x = self._embed(problem, prefix.units, rows, parents)
     x, _ = self._blocks(x, problem, prefix.cache, None, None)
-    features = self._row_features(problem, prefix.units, rows)
+    features = self._row_features(problem, prefix.units, rows, prefix.records)
     empty = candidate_features.empty_history(
       *rows.values.shape, num_points=self._points.size
     )
@@ -224,7 +226,11 @@ class _Transformer(hk.Module):
   def action_head(self, *args):
     return _propagate_non_finite(self._action_head(*args))
 
-  def predict(self, problem, prefix, encoding, partial):
+  def predict(self, *args):
+    return _propagate_non_finite(self._predict(*args))
+
+  def _predict(self, problem, prefix, encoding, partial):
+    """Computes `predict` without the check for non-finite outputs."""
     # The compiler removes everything else as dead code.
     _, x, _, features = self._partial(problem, prefix, encoding, partial)
     token = _mean_token(x, partial)
@@ -268,7 +274,7 @@ class _Transformer(hk.Module):
     fractions = jnp.where(partial.mask, fractions, 0.0)
     partial = partial._replace(fractions=fractions)
     of_candidates, of_partial = candidate_features.candidate_features(
-      prefix.row_features,
+      prefix.records,
       encoding.row_mask,
       encoding.history,
       self._points,
@@ -346,7 +352,7 @@ class _Transformer(hk.Module):
       none_outcome=none_outcome,
     )
 
-  def _row_features(self, problem, units, rows):
+  def _row_features(self, problem, units, rows, records):
     """Returns rows in the form that the candidate features are made from."""
     width = jnp.where(problem.settable, problem.high - problem.low, 1.0)
     fractions = (rows.values - problem.low) / width
@@ -359,6 +365,7 @@ class _Transformer(hk.Module):
       intervened=rows.intervened,
       fractions=fractions,
       points=self._points,
+      records=records,
     )
 
   def _update_belief(self, prefix, evidence, rows):

@@ -24,6 +24,7 @@ from acme_cbo.networks import base as networks_base
 from acme_cbo.networks import tokens
 from acme_cbo.policies import base as policies_base
 from acme_cbo.policies import heuristics
+from acme_cbo.policies import prediction
 from acme_cbo.policies import trained
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.scms import mechanisms
@@ -153,6 +154,52 @@ class ScoreTest(parameterized.TestCase):
     self.assertEqual(outcome.finite.tolist(), finite)
     # The score comes from the SCM, so that only the flags show the fault.
     self.assertTrue(np.isfinite(outcome.score).all())
+
+  def test_what_is_recommended_after_the_last_step(self):
+    outcome = _run([(0, 0.0), (0, 0.5), (1, 0.2)])
+    # The scripted policy recommends what it made last.
+    self.assertEqual(
+      outcome.after_last, {'score_recommended': outcome.score[-1]}
+    )
+
+  def test_predictions_after_the_last_step(self):
+    # In own units E[Y | do(x0 = v)] is 9 - 2 v, and E[Y | do(x1 = v)] 3 - v.
+    # The former is predicted within 1, the latter to be higher by 10.
+    def predict(memory, asked):
+      del memory
+      truth = jnp.where(
+        asked.mask[:, 0], 9 - 2 * asked.values[:, 0], 13 - asked.values[:, 1]
+      )
+      values = truth[:, None] + jnp.linspace(-1, 1, prediction.NUM_VALUES)
+      return prediction.Prediction(truth, values, 2 * values)
+
+    task = _chain(1.0)
+    results = []
+    for variable in (0, 1):
+      script = interventions_lib.intervene_on(
+        task.scm.problem, jnp.int32(variable), jnp.float32(0.3)
+      )
+      script = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), script)
+      policy = _scripted(script)._replace(predict=predict)
+      run = jax.jit(
+        lambda key, policy=policy: rollouts.run_episode(
+          key, policy, task, _OBSERVATIONS, _INTERVENTIONS
+        )
+      )
+      results.append(run(jax.random.key(0)).after_last)
+    right, wrong = results
+    self.assertEqual(right['coverage_recommended'], 1)
+    self.assertEqual(wrong['coverage_recommended'], 0)
+    # Of a uniform distribution around the truth 1 / 2 - 1 / 3.
+    ratio = wrong['crps_recommended'] / right['crps_recommended']
+    self.assertAlmostEqual(ratio, (10 - 1 / 3) / (1 / 6), delta=1)
+    # Some of the random interventions set x0, and others x1.
+    self.assertBetween(right['coverage_random'], 0.1, 0.9)
+    share = right['coverage_random']
+    mixture = share + (1 - share) * ratio
+    self.assertAlmostEqual(
+      right['crps_random'] / right['crps_recommended'], mixture, delta=0.5
+    )
 
   def test_no_intervention_is_0_and_the_best_is_1(self):
     objective = _chain(-1.0).objective

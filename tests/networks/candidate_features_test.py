@@ -16,6 +16,8 @@ _VARIANCE = 4.0
 _SAMPLES = jnp.float32(2)
 _POINTS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _ROWS, _SIZE = 9, 4
+# An intervention on the first two sets all that may be set.
+_SETTABLE = np.array([1, 1, 0, 0], bool)
 
 
 def _rows(seed: int, chance_set: float):
@@ -28,10 +30,10 @@ def _rows(seed: int, chance_set: float):
   return row_mask, outcomes, intervened, rng.random((_ROWS, _SIZE))
 
 
-def _features(rows) -> candidate_features.RowFeatures:
+def _features(rows, records=None) -> candidate_features.RowFeatures:
   row_mask, outcomes, intervened, fractions = map(jnp.array, rows)
   return candidate_features.row_features(
-    row_mask, outcomes, intervened, fractions, jnp.array(_POINTS)
+    row_mask, outcomes, intervened, fractions, jnp.array(_POINTS), records
   )
 
 
@@ -55,8 +57,11 @@ class CandidateFeaturesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
-    self.active = _features(_rows(0, 1))
     self.passive = _features(_rows(1, 0))
+    self.records = candidate_features.records(
+      self.passive, jnp.array(_SETTABLE)
+    )
+    self.active = _features(_rows(0, 1), self.records)
     self.history = candidate_features.append_rows(
       candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS)),
       jnp.int32(0),
@@ -82,7 +87,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
     partial = _PARTIALS[number]
     row_mask = np.asarray(self.active.row_mask) & (np.arange(_ROWS) < count)
     of_each, alone = candidate_features.candidate_features(
-      self.passive,
+      self.records,
       jnp.array(row_mask),
       self.history,
       jnp.array(_POINTS),
@@ -90,6 +95,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
       _SAMPLES,
     )
     rows = [np.asarray(leaf)[row_mask] for leaf in self.active[1:4]]
+    rows.append(self._from_records(rows[1], rows[2]))
     for index, mask, position in self._candidates(partial):
       if index and np.asarray(partial.mask)[index[0]]:
         continue
@@ -97,16 +103,41 @@ class CandidateFeaturesTest(parameterized.TestCase):
       expected = self._expected(rows, partial, index, mask, position)
       np.testing.assert_allclose(actual, expected, atol=1e-8)
 
-  def _processes(self, rows, mask, position):
+  def _from_records(self, intervened, x):
+    """Returns what the records let expect of interventions that set all."""
+    row_mask = np.asarray(self.passive.row_mask)
+    y = np.asarray(self.passive.outcomes)[row_mask]
+    known = np.asarray(self.passive.fractions)[row_mask]
+
+    def kernel(a, b, length):
+      square = ((a[:, None] - b[None])[..., _SETTABLE] ** 2).sum(-1)
+      return np.exp(-square / 2 / length**2)
+
+    logs, means = [], []
+    for length in _LENGTHS:
+      for noise in _NOISES:
+        prior = kernel(known, known, length) + noise * np.eye(len(y))
+        t = scipy.stats.multivariate_t(
+          np.zeros(len(y)), prior * _VARIANCE, df=1
+        )
+        logs.append(t.logpdf(y))
+        means.append(kernel(x, known, length) @ np.linalg.solve(prior, y))
+    weights = np.exp(np.array(logs) - max(logs))
+    expected = weights @ np.array(means) / weights.sum()
+    return np.where((intervened == _SETTABLE).all(1), expected, 0)
+
+  def _processes(self, rows, mask, position, any_row=True):
     """Returns belief, reaches, means and shares of variance of the processes.
 
-    The last are the exact one, and that of the closest row alone.
+    The last are the exact one, and that of the closest row alone. And it
+    returns the probability that the records count.
     """
-    y, intervened, x = rows
+    y, intervened, x, offset = rows
+    here_offset = self._from_records(mask[None], position[None])[0]
     n = len(y)
     same = (intervened == mask).all(1)
     alike = (intervened[:, None] == intervened[None]).all(-1)
-    means, shares, logs, reaches = [], [], [], []
+    means, shares, logs, reaches, trusts = [], [], [], [], []
     for length in _LENGTHS:
 
       def kernel(a, b, used, length=length):
@@ -117,26 +148,41 @@ class CandidateFeaturesTest(parameterized.TestCase):
         # All rows; those that set other variables are independent.
         prior = kernel(x, x, intervened[:, None]) * alike
         prior += noise / 2 * np.eye(n)
-        here = kernel(position[None], x, mask)[0] * same
-        solved = np.linalg.solve(prior, np.stack([y, here], -1))
+        here = kernel(position[None], x, mask)[0] * same * any_row
         # Rasmussen and Williams, equations 2.25 and 2.26, and the evidence by
-        # Student's t: a prior signal variance of 4, worth one row.
+        # Student's t: a prior signal variance of 4, worth one row. Once with
+        # the outcomes as they are, once with what the records let expect as
+        # their mean.
         shape, rate = 0.5, 0.5 * _VARIANCE
-        logs.append(0.0)
-        if n:
-          t = scipy.stats.multivariate_t(
-            np.zeros(n), prior * rate / shape, df=2 * shape
-          )
-          logs[-1] = t.logpdf(y)
-        variance = (rate + y @ solved[:, 0] / 2) / (shape + n / 2)
-        means.append(here @ solved[:, 0])
+        variances, centers, evidences = [], [], []
+        for counts in (0, 1):
+          rest = y - counts * offset
+          solved = np.linalg.solve(prior, rest)
+          variances.append((rate + rest @ solved / 2) / (shape + n / 2))
+          centers.append(here @ solved + counts * here_offset)
+          evidences.append(0.0)
+          if n:
+            t = scipy.stats.multivariate_t(
+              np.zeros(n), prior * rate / shape, df=2 * shape
+            )
+            evidences[-1] = t.logpdf(rest)
+        shared = np.exp(np.array(evidences) - max(evidences))
+        logs.append(np.log(shared.sum()) + max(evidences))
+        shared /= shared.sum()
+        trusts.append(shared[1])
+        variance = shared @ variances
+        means.append(shared @ centers)
+        unsure = shared @ (np.array(centers) - means[-1]) ** 2 / variance
         closest = max([0.0, *here])
+        exact = 1 - here @ np.linalg.solve(prior, here)
         shares.append(
-          (1 - here @ solved[:, 1], 1 - closest**2 / (1 + noise / 2))
+          (exact + unsure, 1 - closest**2 / (1 + noise / 2) + unsure)
         )
         reaches.append(np.sqrt(variance))
     belief = np.exp(np.array(logs) - max(logs))
-    return belief / belief.sum(), *map(np.array, (reaches, means, shares))
+    belief /= belief.sum()
+    trust = belief @ trusts
+    return belief, *map(np.array, (reaches, means, shares)), trust
 
   def _averages(self, best, belief, reaches, means, shares):
     """Returns the averages over the processes, and their improvements."""
@@ -154,7 +200,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
 
   def _completed(self, rows, partial, index, best, unit):
     """Returns the features of the completion of a candidate."""
-    y, intervened, x = rows
+    y, intervened, x, _ = rows
     chosen, fractions = np.asarray(partial.mask), np.asarray(partial.fractions)
     added = chosen | (np.arange(_SIZE) == index[0])
     fall = (1 / (1 + ((x - fractions)[:, chosen] / 0.2) ** 2) ** 2).prod(1)
@@ -162,24 +208,25 @@ class CandidateFeaturesTest(parameterized.TestCase):
       (intervened >= added).all(1), fall * np.exp((y - best) / unit), 0
     )
     row = np.argmax(scores) if scores.any() else None
-    if row is None:
-      belief, reaches, means, shares = self._processes(rows, added, fractions)
-      means, shares = np.zeros_like(means), np.ones_like(shares)
-    else:
-      position = np.where(chosen, fractions, x[row])
-      position[index[0]] = _POINTS[index[1]]
-      belief, reaches, means, shares = self._processes(
-        rows, intervened[row], position
-      )
+    position = np.where(chosen, fractions, 0.0 if row is None else x[row])
+    position[index[0]] = _POINTS[index[1]]
+    belief, reaches, means, shares, _ = self._processes(
+      rows,
+      added if row is None else intervened[row],
+      position,
+      any_row=row is not None,
+    )
     averages, _ = self._averages(best, belief, reaches, means, shares[:, 1])
     mean, above, spread, _, log_improves = averages
     return [row is not None, mean, above, spread, log_improves]
 
   def _expected(self, rows, partial, index, mask, position):
-    y, intervened, x = rows
+    y, intervened, x, _ = rows
     best = max([0.0, *y])
     same = (intervened == mask).all(1)
-    belief, reaches, means, shares = self._processes(rows, mask, position)
+    belief, reaches, means, shares, trust = self._processes(
+      rows, mask, position
+    )
     unit = belief @ reaches
     averages, improvement = self._averages(
       best, belief, reaches, means, shares[:, 0]
@@ -215,7 +262,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
         weights,
         totals,
         nearest,
-        [best, np.log(unit)],
+        [best, np.log(unit), trust],
         completed,
       ]
     )
@@ -223,7 +270,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
   def test_appending_row_by_row_or_at_once_is_the_same(self):
     history = candidate_features.empty_history(_ROWS, _SIZE, len(_POINTS))
     for i in range(_ROWS):
-      row = _features([leaf[i : i + 1] for leaf in _rows(0, 1)])
+      row = _features([leaf[i : i + 1] for leaf in _rows(0, 1)], self.records)
       history = candidate_features.append_rows(
         history, jnp.int32(i), row, _SAMPLES
       )
@@ -250,16 +297,16 @@ class CandidateFeaturesTest(parameterized.TestCase):
     points = jnp.array(_POINTS)
     for partial in _PARTIALS:
       expected = candidate_features.candidate_features(
-        self.passive, row_mask, self.history, points, partial, _SAMPLES
+        self.records, row_mask, self.history, points, partial, _SAMPLES
       )
       actual = candidate_features.candidate_features(
-        self.passive, row_mask, history, points, partial, _SAMPLES
+        self.records, row_mask, history, points, partial, _SAMPLES
       )
       jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
   def test_number_of_features(self):
     of_each, alone = candidate_features.candidate_features(
-      self.passive,
+      self.records,
       self.active.row_mask,
       self.history,
       jnp.array(_POINTS),
@@ -295,7 +342,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
       )
       nothing = action_distribution.empty_intervention(1)
       return candidate_features.candidate_features(
-        rows,
+        candidate_features.records(rows, jnp.zeros(1, bool)),
         rows.row_mask,
         history,
         jnp.array(_POINTS),

@@ -48,6 +48,7 @@ class _Outputs(NamedTuple):
   none_logit: Any  # [R, P]
   outcome_logits: Any  # [R, P, D, C]
   none_outcome: Any  # [R, P]
+  predicted: Any  # [R, P, 4 K], parameters of the predicted mixtures
 
 
 def _episode(num_variables, num_observations, num_steps, seed=0):
@@ -74,6 +75,7 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
     cost=jnp.array(problem_rng.uniform(1, 20, num_variables)),
     budget=jnp.array(15.0 * num_steps),
     samples=jnp.array(1000.0),
+    edges=jnp.array(_known_edges(num_variables, problem_rng)),
   )
   # The second and the last step set the same variables, so that the
   # Gaussian processes have related rows.
@@ -100,6 +102,12 @@ def _episode(num_variables, num_observations, num_steps, seed=0):
   return _Episode(problem, jnp.array(observations), rows, partials)
 
 
+def _known_edges(num_variables, rng):
+  """Draws what is known of each ordered pair of variables."""
+  edges = rng.choice([-1.0, 0.0, 1.0], (num_variables, num_variables))
+  return np.where(np.eye(num_variables), 0.0, edges)
+
+
 @functools.cache
 def _params():
   # In float32 whatever the precision of the test that runs first.
@@ -119,16 +127,31 @@ def _action_heads(network, params, problem, prefix, encoding, partials):
   )(partials)
 
 
+def _predictions(network, params, problem, prefix, encoding, partials):
+  """Predicts the outcomes of P interventions after one row: [P, 4 K]."""
+
+  def parameters(partial):
+    expected, outcome, *_ = network.predict(
+      params, problem, prefix, encoding, partial
+    )
+    return jnp.concatenate([*expected, outcome.deviations])
+
+  return jax.vmap(parameters)(partials)
+
+
 def _evaluate_rows(network, params, prefix, episode):
   problem, _, rows, partials = episode
   encodings = network.full(params, problem, prefix, rows)
-  heads = jax.vmap(
-    lambda encoding: _action_heads(
-      network, params, problem, prefix, encoding, partials
-    ),
-    (base.ENCODING_IN_AXES,),
-  )(encodings)
-  return _Outputs(encodings.tokens, encodings.parent_logits, *heads)
+  heads, predicted = (
+    jax.vmap(
+      lambda encoding, function=function: function(
+        network, params, problem, prefix, encoding, partials
+      ),
+      (base.ENCODING_IN_AXES,),
+    )(encodings)
+    for function in (_action_heads, _predictions)
+  )
+  return _Outputs(encodings.tokens, encodings.parent_logits, *heads, predicted)
 
 
 def _evaluate(params, episode):
@@ -141,6 +164,7 @@ _jit_evaluate = jax.jit(_evaluate)
 _prefix = jax.jit(_NETWORK.prefix)
 _append = jax.jit(_NETWORK.append)
 _jit_action_heads = jax.jit(functools.partial(_action_heads, _NETWORK))
+_jit_predictions = jax.jit(functools.partial(_predictions, _NETWORK))
 
 
 def _outputs(episode):
@@ -164,7 +188,7 @@ def _reorder(episode, columns):
   """Returns the episode with its columns in another order."""
   problem, observations, rows, partials = episode
   return _Episode(
-    jax.tree.map(lambda x: x[..., columns] if x.ndim else x, problem),
+    _reorder_problem(problem, columns),
     observations[:, columns],
     rows._replace(
       values=rows.values[:, columns], intervened=rows.intervened[:, columns]
@@ -173,6 +197,12 @@ def _reorder(episode, columns):
       mask=partials.mask[:, columns], fractions=partials.fractions[:, columns]
     ),
   )
+
+
+def _reorder_problem(problem, columns):
+  """Returns the problem with its variables in another order."""
+  reordered = jax.tree.map(lambda x: x[..., columns] if x.ndim else x, problem)
+  return reordered._replace(edges=reordered.edges[columns])
 
 
 def _take(outputs, columns):
@@ -277,7 +307,12 @@ class EvaluationTest(parameterized.TestCase):
       heads = _jit_action_heads(
         self.params, problem, prefix, encoding, partials
       )
-      outputs = _Outputs(encoding.tokens, encoding.parent_logits, *heads)
+      predicted = _jit_predictions(
+        self.params, problem, prefix, encoding, partials
+      )
+      outputs = _Outputs(
+        encoding.tokens, encoding.parent_logits, *heads, predicted
+      )
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
       _assert_close(self, outputs, here, 1e-9)
       row_mask = base.select_rows(full, i).row_mask
@@ -306,9 +341,30 @@ class EvaluationTest(parameterized.TestCase):
     heads = _jit_action_heads(params, problem, prefix, encoding, partials)
     for leaf in heads:
       self.assertTrue(np.isnan(leaf).all())
+    predicted = _jit_predictions(params, problem, prefix, encoding, partials)
+    self.assertEqual(np.isnan(predicted).all(), head == 'parent')
     of_encoding = head == 'parent'
     for leaf in (encoding.tokens, encoding.parent_logits):
       self.assertEqual(np.isnan(leaf).all(), of_encoding)
+
+  @pytest.mark.fault
+  def test_one_prediction_that_is_not_finite_is_not_overlooked(self):
+    problem, observations, rows, partials = _episode(4, 5, 4)
+    params = jax.tree.map(jnp.array, self.params)
+    bias = params['transformer/~/prediction_output']['b']
+    # Of the noise of a single component.
+    params['transformer/~/prediction_output']['b'] = bias.at[-1].set(np.nan)
+    prefix = _prefix(params, problem, observations)
+    encoding, _ = _append(
+      params,
+      problem,
+      prefix,
+      _NETWORK.empty_cache(5, 4),
+      0,
+      jax.tree.map(lambda leaf: leaf[:1], rows),
+    )
+    predicted = _jit_predictions(params, problem, prefix, encoding, partials)
+    self.assertTrue(np.isnan(predicted).all())
 
   def test_derivative_of_the_predictions_against_finite_differences(self):
     # Not of the policy logits: they contain a `stop_gradient`.
@@ -321,7 +377,12 @@ class EvaluationTest(parameterized.TestCase):
     def along(step):
       moved = jax.tree.map(lambda x, d: x + step * d, params, direction)
       outputs = _evaluate(moved, episode)
-      return outputs.parent_logits, outputs.outcome_logits, outputs.none_outcome
+      return (
+        outputs.parent_logits,
+        outputs.outcome_logits,
+        outputs.none_outcome,
+        outputs.predicted,
+      )
 
     _, actual = jax.jvp(along, (0.0,), (1.0,))
     for a, right, left in zip(actual, along(1e-6), along(-1e-6), strict=True):
@@ -336,7 +397,13 @@ class EvaluationTest(parameterized.TestCase):
       return outputs.joint_logits.sum() + outputs.none_logit.sum()
 
     gradient = jax.jit(jax.grad(joint))(self.params)
-    for head in ('outcome', 'candidate_outcome', 'none_outcome'):
+    for head in (
+      'outcome',
+      'candidate_outcome',
+      'none_outcome',
+      'prediction_hidden',
+      'prediction_output',
+    ):
       for leaf in gradient[f'transformer/~/{head}'].values():
         np.testing.assert_array_equal(leaf, 0.0)
     for head in ('correction', 'candidate_correction', 'none_correction'):
@@ -388,7 +455,8 @@ class InitTest(parameterized.TestCase):
           expected = 1.0 if name in ('scale', 'start') else 0.0
           np.testing.assert_array_equal(leaf, expected)
           continue
-        small = 0.1 if module.endswith('correction') else 1.0
+        is_small = module.endswith(('correction', 'prediction_output'))
+        small = 0.1 if is_small else 1.0
         standardized = np.ravel(leaf) * np.sqrt(len(leaf)) / small
         weights.append(standardized)
         with self.subTest(module):
@@ -476,9 +544,11 @@ class SymmetryTest(parameterized.TestCase):
 
     problem = jax.tree.map(pad, problem)
     # Empty sets among the others.
-    sets = jnp.pad(problem.sets, ((1, 2), (0, 0)))
+    sets, edges = (
+      jnp.pad(x, ((1, 2), (0, 0))) for x in (problem.sets, problem.edges)
+    )
     padded = _Episode(
-      problem._replace(sets=sets),
+      problem._replace(sets=sets, edges=edges),
       pad(observations),
       rows._replace(values=pad(rows.values), intervened=pad(rows.intervened)),
       partials._replace(
@@ -501,8 +571,9 @@ class SymmetryTest(parameterized.TestCase):
       jnp.where(problem.exists, x, y)
       for x, y in ((problem.low, -3.0), (problem.high, 2.0))
     )
+    edges = jnp.pad(problem.edges, ((0, 1), (0, 0)))[columns]
     latent = _Episode(
-      problem._replace(low=low, high=high),
+      problem._replace(low=low, high=high, edges=edges),
       with_latent(observations),
       rows._replace(
         values=with_latent(rows.values),
@@ -541,6 +612,26 @@ class SymmetryTest(parameterized.TestCase):
       actual = _outputs_in_float64(self.episode._replace(problem=other))
       difference = np.abs(actual.joint_logits - self.expected.joint_logits)
       self.assertGreater(difference.max(), 1e-3)
+
+  def test_known_edges_are_inputs(self):
+    problem = self.episode.problem
+    none, unknown, reverse = (
+      _outputs_in_float64(
+        self.episode._replace(problem=problem._replace(edges=edges))
+      )
+      for edges in (None, jnp.zeros((4, 4)), problem.edges.T)
+    )
+    _assert_close(self, unknown, none, 1e-12)
+    for other in (unknown, reverse):
+      difference = np.abs(other.joint_logits - self.expected.joint_logits)
+      self.assertGreater(difference.max(), 1e-3)
+    # What is known of the causes of the target is believed.
+    known = problem.edges[np.argmax(problem.target)]
+    self.assertContainsSubset([-1, 1], np.unique(known))
+    np.testing.assert_array_equal(
+      self.expected.parent_logits[:, known != 0],
+      np.broadcast_to(12 * known[known != 0], (5, np.count_nonzero(known))),
+    )
 
   def test_the_order_of_the_observations_does_not_matter(self):
     observations = self.episode.observations[np.array([3, 0, 4, 1, 2])]

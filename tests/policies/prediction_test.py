@@ -48,7 +48,10 @@ class PredictionTest(absltest.TestCase):
     expected = np.array([3.2, 0.0])
     np.testing.assert_allclose(
       both.crps(expected),
-      [_normal(3.0, 0.5).crps(3.2), _normal(-1.0, 2.0).crps(np.float64(0.0))],
+      [
+        _normal(3.0, 0.5).crps(np.float64(3.2)),
+        _normal(-1.0, 2.0).crps(np.float64(0.0)),
+      ],
     )
     np.testing.assert_array_equal(both.contains(expected), [True, True])
 
@@ -67,14 +70,13 @@ class PredictionTest(absltest.TestCase):
     )
     rng = np.random.default_rng(0)
     means, deviations = np.array([[-1.0, 2.0], [0.5, 0.2]])
-    kinds = (rng.random(200_000) < 0.75).astype(int)
+    kinds = (rng.random(100_000) < 0.75).astype(int)
     noise = rng.normal(size=kinds.size)
     for values, factor in ((one.expected, 1), (one.outcome, 2)):
       draws = means[kinds] + factor * deviations[kinds] * noise
       target = 10 - 4 * 3 * np.sinh(draws / 3)
-      np.testing.assert_allclose(
-        values, np.quantile(target, _LEVELS), atol=0.15
-      )
+      below = (target < np.asarray(values)[:, None]).mean(-1)
+      np.testing.assert_allclose(below, _LEVELS, atol=0.005)
       if factor == 1:
         np.testing.assert_allclose(one.mean, target.mean(), atol=0.05)
 

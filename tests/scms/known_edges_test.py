@@ -27,13 +27,13 @@ class ParseTest(parameterized.TestCase):
     known = known_edges.parse({'forbidden': edges}, _NAMES)
     np.testing.assert_array_equal(known, [[0, -1, 0], [-1, 0, 0], [0, 0, 0]])
 
-  @parameterized.parameters(None, {}, {'required': []})
+  @parameterized.parameters((None,), ({},), ({'required': []},))
   def test_nothing_is_known(self, edges):
     self.assertIsNone(known_edges.parse(edges, _NAMES))
 
   @parameterized.parameters(
     (['dose -> yield'], r"the edges are \['dose -> yield'\]; they must be a d"),
-    ({'require': []}, "edges cannot be 'require'; did you mean 'required'"),
+    ({'require': []}, "edges cannot be 'require'; did you mean required"),
     ({'required': 'dose -> yield'}, "required edges are 'dose -> yield'; they"),
     ({'forbidden': ['dose']}, "'dose' is no edge; write it as 'cause -> eff"),
     ({'forbidden': ['a -> b -> c']}, "'a -> b -> c' is no edge"),

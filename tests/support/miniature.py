@@ -114,7 +114,9 @@ def linear_network() -> base.Network:
     return base.Prefix(
       normalization.fit(problem, observations),
       empty_cache(0, 0),
-      EMPTY_HISTORY.rows,
+      candidate_features.Records(
+        EMPTY_HISTORY.rows, jnp.zeros(0, bool), jnp.zeros(0)
+      ),
     )
 
   def full(params, problem, prefix, rows):
