@@ -19,6 +19,7 @@ from acme_cbo.environments import problem as problem_lib
 from acme_cbo.infra import errors
 from acme_cbo.policies import base
 from acme_cbo.policies import host_policy
+from acme_cbo.policies import prediction
 from acme_cbo.policies import saving
 from acme_cbo.policies import trained
 from acme_cbo.scms import intervention_sets
@@ -297,6 +298,24 @@ class Session:
         default=found,
       )
     )
+
+  def predict(self, do: Mapping[str, float]) -> prediction.Estimate:
+    """Predicts the target under an intervention.
+
+    Args:
+      do: {variable: value}; it need not be an allowed one.
+
+    Raises:
+      UsageError: a variable is unknown, or a value not finite.
+    """
+    if not do:
+      raise errors.UsageError('give one or more values: {variable: value}')
+    asked = interventions.from_names(do, self.variables)
+    assert self._functions.predict is not None
+    predicted = self._functions.predict(
+      self._memory, jax.tree.map(lambda leaf: leaf[None], asked)
+    )
+    return jax.tree.map(lambda leaf: leaf[0], predicted).estimate
 
   def parent_probabilities(self) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.

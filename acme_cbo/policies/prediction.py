@@ -10,17 +10,33 @@ import numpy as np
 
 from acme_cbo.networks import outcome_distribution
 
-# Number of equally likely values that stand for a distribution, Q.
+# Number of equally likely values that stand for a distribution, Q, and the
+# levels that they are the quantiles at.
 NUM_VALUES = 100
+LEVELS = (np.arange(NUM_VALUES) + 0.5) / NUM_VALUES
 # Probability of the intervals.
 COVERAGE = 0.9
+
+
+class Estimate(NamedTuple):
+  """What is predicted of the target under an intervention, in its own units.
+
+  Attributes:
+    mean: expected target.
+    interval: interval of the expected target, of the probability `COVERAGE`.
+    outcome_interval: the same of the next outcome.
+  """
+
+  mean: float
+  interval: tuple[float, float]
+  outcome_interval: tuple[float, float]
 
 
 class Prediction(NamedTuple):
   """Prediction of the target under an intervention.
 
   A distribution is given by Q equally likely values in ascending order, its
-  quantiles at (k + 1/2) / Q. Arrays may have leading axes, with an entry for
+  quantiles at `LEVELS`. Arrays may have leading axes, with an entry for
   each of several interventions.
 
   Attributes:
@@ -43,6 +59,14 @@ class Prediction(NamedTuple):
     """Interval of the next outcome of the probability `COVERAGE`: two [...]."""
     return _interval(self.outcome)
 
+  @property
+  def estimate(self) -> Estimate:
+    """Mean and intervals, of a prediction without leading axes."""
+    ends = self.interval, self.outcome_interval
+    return Estimate(
+      float(self.mean), *((float(low), float(high)) for low, high in ends)
+    )
+
   def contains(self, expected: Any) -> Any:
     """Returns whether the interval of E[Y | do] contains its value: [...]."""
     low, high = self.interval
@@ -59,7 +83,7 @@ class Prediction(NamedTuple):
       expected: [...] true value.
     """
     # Of sorted values, the mean of |X - X'| is a weighted sum of them.
-    weights = 2 * (2 * np.arange(NUM_VALUES) + 1 - NUM_VALUES) / NUM_VALUES**2
+    weights = (4 * LEVELS - 2) / NUM_VALUES
     to_value = abs(self.expected - expected[..., None]).mean(-1)
     return to_value - (weights * self.expected).sum(-1) / 2
 
@@ -83,11 +107,10 @@ def from_distribution(
   Args:
     predicted: its output, without leading axes.
   """
-  levels = (jnp.arange(NUM_VALUES) + 0.5) / NUM_VALUES
 
   def values(mixture):
     normalized = jax.vmap(outcome_distribution.quantile, (None, 0))(
-      mixture, levels
+      mixture, jnp.asarray(LEVELS, mixture.means.dtype)
     )
     return jnp.sort(predicted.to_target(normalized))
 

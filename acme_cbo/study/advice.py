@@ -15,14 +15,14 @@ import numpy as np
 from scipy import special
 
 from acme_cbo.infra import errors
-from acme_cbo.policies import prediction
+from acme_cbo.policies import prediction as prediction_lib
 from acme_cbo.study import digits
 from acme_cbo.study import space as space_lib
 from acme_cbo.study import state as state_lib
 
 # Predictions for interventions, {variable: value} each.
 Predict = Callable[
-  [Sequence[Mapping[str, float]]], Sequence[prediction.Prediction]
+  [Sequence[Mapping[str, float]]], Sequence[prediction_lib.Prediction]
 ]
 # Outcomes that a sentence lists.
 _MAX_OUTCOMES = 5
@@ -38,29 +38,6 @@ _STABLE_SHARE = 0.15
 # The rest of simulated studies gained this much of the width of the interval of
 # the recommendation, times the share of the experiments that was left.
 _GAIN = 0.06
-
-
-class Estimate(NamedTuple):
-  """What is predicted of the target under an intervention, in its own units.
-
-  Attributes:
-    mean: expected target.
-    interval: interval of the expected target, of the probability
-      `prediction.COVERAGE`.
-    outcome_interval: the same of the next outcome.
-  """
-
-  mean: float
-  interval: tuple[float, float]
-  outcome_interval: tuple[float, float]
-
-  @classmethod
-  def of(cls, predicted: prediction.Prediction) -> Estimate:
-    """Returns the estimate that a prediction amounts to."""
-    ends = predicted.interval, predicted.outcome_interval
-    return cls(
-      float(predicted.mean), *((float(low), float(high)) for low, high in ends)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +57,7 @@ class Trial:
 
   number: int
   do: dict[str, float | bool]
-  prediction: Estimate | None
+  prediction: prediction_lib.Estimate | None
   why: str
   warnings: tuple[str, ...]
   gp_bo: dict[str, float] | None = None
@@ -90,7 +67,8 @@ class Recommendation(NamedTuple):
   """The best setting found so far.
 
   Attributes:
-    number: number of the experiment that it repeats.
+    number: number of the experiment that it repeats, or None if it was not
+      tried.
     do: {variable: value}.
     prediction: prediction of the target under it.
     nothing: prediction of the target under no intervention, or None without
@@ -102,10 +80,10 @@ class Recommendation(NamedTuple):
       None without a runner-up.
   """
 
-  number: int
+  number: int | None
   do: dict[str, float]
-  prediction: Estimate
-  nothing: Estimate | None
+  prediction: prediction_lib.Estimate
+  nothing: prediction_lib.Estimate | None
   better_than_nothing: float | None
   runner_up: dict[str, float] | None
   better_than_runner_up: float | None
@@ -134,7 +112,10 @@ class StopAdvice(NamedTuple):
 
 
 def recommendation(
-  state: state_lib.State, predict: Predict, number: int
+  state: state_lib.State,
+  predict: Predict,
+  number: int,
+  untried: Sequence[dict[str, float]] = (),
 ) -> Recommendation:
   """Returns what there is to say about a recommended experiment.
 
@@ -142,10 +123,15 @@ def recommendation(
     state: state of the study.
     predict: predictions for interventions, {variable: value} each.
     number: number of the recommended experiment.
+    untried: allowed interventions to recommend instead, if one of them has a
+      better expected target.
   """
   sign = state.settings.sign
-  do = state.space.nearest(state.experiments[number].do)
-  assert do is not None
+  found = state.space.nearest(state.experiments[number].do)
+  assert found is not None
+  candidates = [found, *untried]
+  means = [sign * one.mean for one in predict(candidates)]
+  do = candidates[int(np.argmax(means))]
   others = [
     dict(one.do)
     for one in state.observed
@@ -165,17 +151,17 @@ def recommendation(
     better_than_runner_up = is_better_than(predicted[k])
   nothing = predict_nothing(state)
   return Recommendation(
-    number,
+    number if do is found else None,
     do,
-    Estimate.of(best),
-    None if nothing is None else Estimate.of(nothing),
+    best.estimate,
+    None if nothing is None else nothing.estimate,
     None if nothing is None else is_better_than(nothing),
     runner_up,
     better_than_runner_up,
   )
 
 
-def predict_nothing(state: state_lib.State) -> prediction.Prediction | None:
+def predict_nothing(state: state_lib.State) -> prediction_lib.Prediction | None:
   """Predicts the target under no intervention, from the passive records.
 
   It is the posterior of a normal distribution, nothing of which was known: None
@@ -190,9 +176,8 @@ def predict_nothing(state: state_lib.State) -> prediction.Prediction | None:
   if n < 2:
     return None
   mean, deviation = float(np.mean(passive)), float(np.std(passive, ddof=1))
-  levels = (np.arange(prediction.NUM_VALUES) + 0.5) / prediction.NUM_VALUES
-  quantiles = deviation * special.stdtrit(n - 1, levels)
-  return prediction.Prediction(
+  quantiles = deviation * special.stdtrit(n - 1, prediction_lib.LEVELS)
+  return prediction_lib.Prediction(
     mean,
     mean + quantiles * math.sqrt(1 / n),
     mean + quantiles * math.sqrt(1 + 1 / n),

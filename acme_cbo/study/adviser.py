@@ -121,6 +121,18 @@ class Adviser:
       candidates, key=lambda one: state.space.distance(one.do, found)
     ).number
 
+  def proposals(self, state: state_lib.State) -> list[dict[str, float]]:
+    """Returns what the policy might try next, of what the space allows.
+
+    Args:
+      state: state of the study.
+    """
+    draws = self._draws(
+      state, state.space.sets, [], index=len(state.experiments)
+    )
+    moved = (state.space.nearest(draw) for draw in draws)
+    return [do for do in moved if do and not state.space.complaint(do)]
+
   def predict(
     self,
     state: state_lib.State,

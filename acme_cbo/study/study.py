@@ -19,6 +19,7 @@ from acme_cbo.infra import files
 from acme_cbo.infra import run_directory
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import policy as policy_lib
+from acme_cbo.policies import prediction as prediction_lib
 from acme_cbo.scms import interventions as interventions_lib
 from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
@@ -457,7 +458,7 @@ class Study:
     payload = _plain(settings)
     self._append('changed', lambda state: payload)
 
-  def predict(self, do: Mapping[str, float]) -> advice.Estimate:
+  def predict(self, do: Mapping[str, float]) -> prediction_lib.Estimate:
     """Predicts the target under an intervention.
 
     Args:
@@ -477,20 +478,29 @@ class Study:
         'there is nothing to predict from: add two records, or '
         f'{evidence.NUM_SPREAD} outcomes'
       )
-    return advice.Estimate.of(predicted[0])
+    return predicted[0].estimate
 
-  def recommend(self) -> advice.Recommendation | None:
+  def recommend(self, *, untried: bool = False) -> advice.Recommendation | None:
     """Returns the best setting so far, or None before the first outcome.
 
     It is the experiment, among those that the study allows, that the policy
     predicts to be best: not the one with the luckiest outcome.
+
+    Args:
+      untried: whether it may also be what the policy would try next, if that is
+        predicted to be better than all that was tried.
     """
     state = self.state
     adviser = self._advise(state)
     number = adviser.recommend(state)
     if number is None:
       return None
-    return advice.recommendation(state, _predict(adviser, state), number)
+    return advice.recommendation(
+      state,
+      _predict(adviser, state),
+      number,
+      adviser.proposals(state) if untried else (),
+    )
 
   def stop_advice(self) -> advice.StopAdvice:
     """Returns whether the rest of the experiments is worth its cost.
@@ -682,7 +692,7 @@ class Study:
     adviser = self._advise(state)
     causes, warnings = adviser.causes(state), tuple(adviser.warnings(state))
     predicted = adviser.predict(state, [one.do for one in experiments])
-    estimates = map(advice.Estimate.of, predicted or [])
+    estimates = (one.estimate for one in predicted or [])
     bools = {k for k, v in state.space.variables.items() if v.is_bool}
     return [
       advice.Trial(

@@ -47,7 +47,7 @@ def suggestions(state: state_lib.State, trials: Sequence[advice.Trial]) -> str:
 
 
 def predicted(
-  state: state_lib.State, do: Mapping[str, float], one: advice.Estimate
+  state: state_lib.State, do: Mapping[str, float], one: prediction.Estimate
 ) -> str:
   """Returns a prediction.
 
@@ -96,8 +96,9 @@ def verdict(
   """
   if best is None:
     return [f'Nothing to recommend: {evidence.shortfall(state)}.']
+  source = f'experiment {best.number}' if best.number else 'not tried yet'
   sentences = [
-    f'Set {advice.shown(state, best.do, " = ")} (experiment {best.number}): '
+    f'Set {advice.shown(state, best.do, " = ")} ({source}): '
     f'{_predicted(state, best.prediction)}.'
   ]
   if best.nothing is not None and best.better_than_nothing is not None:
@@ -206,14 +207,14 @@ def message(sentence: str) -> str:
   return _printable(_wrapped(sentence, indent=''))
 
 
-def _predicted(state, one: advice.Estimate) -> str:
+def _predicted(state, one: prediction.Estimate) -> str:
   return (
     f'{state.settings.target} {_estimate(one)} expected, the outcome in '
     f'{_interval(one.outcome_interval)} ({100 * prediction.COVERAGE:.0f} %)'
   )
 
 
-def _estimate(one: advice.Estimate) -> str:
+def _estimate(one: prediction.Estimate) -> str:
   """Returns an expected target and its interval, with the same digits."""
   low, high = one.interval
   mean = digits.estimate(one.mean, high - low)

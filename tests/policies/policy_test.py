@@ -164,6 +164,32 @@ class SessionTest(parameterized.TestCase):
         low, high = _DOMAINS[name]
         self.assertBetween(value, low, high)
 
+  def test_predictions(self):
+    session = _start(num_interventions=8)
+    for z in (-900.0, 0.0, 300.0, 900.0):
+      for _ in range(2):
+        session.observe(_outcome({'z': z}), do={'z': z})
+    near, far = (session.predict({'z': z}) for z in (300.0, -900.0))
+    self.assertGreater(near.mean, far.mean)
+    for one in (near, far):
+      low, high = one.interval
+      self.assertBetween(one.mean, low, high)
+      self.assertGreater(np.ptp(one.outcome_interval), high - low)
+    with self.assertRaisesRegex(errors.UsageError, "no variable 'q'"):
+      session.predict({'q': 1.0})
+    with self.assertRaisesRegex(errors.UsageError, 'give one or more values'):
+      session.predict({})
+
+  def test_known_edges(self):
+    edges = {'required': ['z -> y'], 'forbidden': ['x -> y']}
+    session = _start(edges=edges)
+    _play(session, 2)
+    belief = session.parent_probabilities()
+    self.assertGreater(belief['z'], 0.9999)
+    self.assertLess(belief['x'], 1e-4)
+    with self.assertRaisesRegex(errors.UsageError, "'q' in the edge"):
+      _start(edges={'required': ['q -> y']})
+
   def test_parent_probabilities(self):
     probabilities = _start().parent_probabilities()
     self.assertEqual(list(probabilities), ['x', 'z'])

@@ -10,11 +10,9 @@ from scipy import stats
 from acme_cbo.networks import outcome_distribution
 from acme_cbo.policies import prediction
 
-_LEVELS = (np.arange(prediction.NUM_VALUES) + 0.5) / prediction.NUM_VALUES
-
 
 def _normal(mean, deviation):
-  values = mean + deviation * special.ndtri(_LEVELS)
+  values = mean + deviation * special.ndtri(prediction.LEVELS)
   return prediction.Prediction(np.asarray(mean), values, 2 * values)
 
 
@@ -76,7 +74,7 @@ class PredictionTest(absltest.TestCase):
       draws = means[kinds] + factor * deviations[kinds] * noise
       target = 10 - 4 * 3 * np.sinh(draws / 3)
       below = (target < np.asarray(values)[:, None]).mean(-1)
-      np.testing.assert_allclose(below, _LEVELS, atol=0.005)
+      np.testing.assert_allclose(below, prediction.LEVELS, atol=0.005)
       if factor == 1:
         np.testing.assert_allclose(one.mean, target.mean(), atol=0.05)
 

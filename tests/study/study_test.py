@@ -451,6 +451,22 @@ class StudyTest(parameterized.TestCase):
     self.assertGreater(high - low, abs(y))
     self.assertLess(high - low, 20 * abs(y))
 
+  def test_recommends_what_was_not_tried(self):
+    study = self._create()
+    for b in (-2.0, -1.0, 0.0, 2.0):
+      for _ in range(2):
+        study.observe(None, {'y': -((b - 1) ** 2)}, {'b': b})
+    tried: Any = study.recommend()
+    self.assertIn(tried.number, (5, 6, 7, 8))
+    best: Any = study.recommend(untried=True)
+    self.assertGreaterEqual(best.prediction.mean, tried.prediction.mean)
+    self.assertEqual(study.state.space.complaint(best.do), '')
+    # It is between the best two, and the policy proposes steps in between.
+    self.assertIsNone(best.number)
+    self.assertBetween(best.do['b'], 0.5, 1.5)
+    self.assertIn('not tried yet', terminal.verdict(study.state, best)[0])
+    self.assertEqual(study.recommend(), tried)
+
   def test_known_edges(self):
     edges = {'required': ['w -> y'], 'forbidden': [('a', 'y')]}
     study = self._create(edges=edges)

@@ -30,7 +30,7 @@ FILE is the file of a study, or the URL of a PostgreSQL database:
   predict FILE NAME=VALUE ...
                    the target under an intervention
   recommend FILE   the best setting so far, how sure that is, and whether to
-                   stop
+                   stop; with --untried also of what was not tried
   causes FILE      which variables cause the target
   status FILE      the study at a glance
   report FILE      a page to show to others: --out=report.html
@@ -119,6 +119,11 @@ _GP_BO = flags.DEFINE_bool(
   'gp_bo',
   False,
   'Say beside a suggestion what Bayesian optimization would do instead.',
+)
+_UNTRIED = flags.DEFINE_bool(
+  'untried',
+  False,
+  'Also recommend what was not tried, if it is predicted to be better.',
 )
 _DO = flags.DEFINE_list('do', None, 'NAME=VALUE of what was set.')
 _RECORDS = flags.DEFINE_integer(
@@ -344,7 +349,7 @@ def _recommend(location: str, words: Sequence[str]) -> None:
   _no_more(words)
   study = _open(location)
   _announce_wait()
-  best = study.recommend()
+  best = study.recommend(untried=_UNTRIED.value)
   from acme_cbo.study import terminal  # noqa: PLC0415
 
   stop = None if best is None else study.stop_advice()
@@ -424,7 +429,9 @@ def _import(location: str, words: Sequence[str]) -> None:
   _print_status(study)
 
 
-_OTHERS = 'unset records config data number only fixed gp_bo do reason out json'
+_OTHERS = (
+  'unset records config data number only fixed gp_bo untried do reason out json'
+)
 _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
   'create': (_create, f'config data {_SETTINGS} number json'),
   'suggest': (_suggest, 'number only fixed gp_bo json'),
@@ -440,7 +447,7 @@ _ACTIONS: Mapping[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
     'budget experiments json',
   ),
   'predict': (_predict, 'json'),
-  'recommend': (_recommend, 'json'),
+  'recommend': (_recommend, 'untried json'),
   'causes': (_causes, 'json'),
   'status': (_status, 'json'),
   'report': (_report, 'out'),

@@ -107,8 +107,7 @@ class FittedProcess:
     mean = weights @ means
     variance = _STRETCH**2 * weights @ (deviations**2 + (means - mean) ** 2)
     noise = weights @ np.exp(2 * parameters.noise)
-    levels = (np.arange(prediction.NUM_VALUES) + 0.5) / prediction.NUM_VALUES
-    quantiles = self._scale * special.ndtri(levels)
+    quantiles = self._scale * special.ndtri(prediction.LEVELS)
     centers = self._location + self._scale * mean
     return [
       prediction.Prediction(
