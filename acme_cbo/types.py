@@ -46,6 +46,9 @@ class Problem(NamedTuple):
     edges: [D, D] what is known of the graph: `edges[j, i]` is 1 if i is known
       to be a direct cause of j, -1 if it is known not to be, and 0 if nothing
       is known; None if nothing is known of any edge.
+    levels: [D] number of equally spaced values of the domain, its ends
+      included, to which a variable may be set; 0 if it may be set to any. None
+      if all may be set to any.
   """
 
   exists: jax.Array
@@ -58,6 +61,7 @@ class Problem(NamedTuple):
   budget: jax.Array
   samples: jax.Array
   edges: jax.Array | None = None
+  levels: jax.Array | None = None
 
   @property
   def settable(self) -> jax.Array:

@@ -67,12 +67,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     'scms.uneven': 0.2,
     'scms.confounded': 0.2,
     'scms.informed': 0.3,
+    'scms.stepped': 0.25,
     'scms.latent': 0.1,
     'scms.averaged': 0.35,
     'scms.budgeted': 0.3,
     'horizon.num_observations': 100,
     'horizon.num_interventions': 40,
-    'horizon.mixture': '20x10x3x11 60x20x6x8',
+    'horizon.mixture': '20x10x3x11 60x20x6x8 3x15x6x8',
     'network.num_cells': 32,
     # The best outcome so far counts more than that of each step, and its
     # regret on a logarithmic scale. Parents have small weights: the best

@@ -464,17 +464,19 @@ def _mixed(values, posterior):
 
 
 def _add_records(posterior, mean, difference, from_records):
-  """Adds what the observations let expect to predictions.
+  """Adds to predictions the mean that the processes vary around.
+
+  It is what the observations let expect, if they count, and 0 if not.
 
   Args:
     posterior: the posterior of the processes.
-    mean: [G, K] expected outcomes without it, and
+    mean: [G, K] predictions of how far the outcome is from that mean.
     difference: [G, K] how much more they are where the observations count.
     from_records: [K] what the observations let expect.
 
   Returns:
     [G, K] expected outcomes, and [G, K] the part of the variance, over that of
-    the signal, that is from not knowing whether the observations count.
+    the signal, that comes from not knowing whether the observations count.
   """
   trust = posterior.trust[:, None]
   spread = trust * (1 - trust) * jnp.square(difference + from_records)

@@ -315,7 +315,7 @@ def _programs(
       )
       # A simulator has no budget: every chosen intervention is made.
       steps = episode.Steps(
-        choice, choice.intervention, outcomes, observed, belief_states
+        choice, choice.intervention, outcomes, observed, belief_states, None
       )
       # The learner asks no questions: nobody knows the answers.
       key = jax.random.PRNGKey(0)

@@ -199,6 +199,12 @@ class PriorConfig(config_schema.Section):
     low=0.0,
     high=1.0,
   )
+  stepped: float = config_schema.field(
+    0.0,
+    'share of SCMs of whose variables about half have a few allowed values',
+    low=0.0,
+    high=1.0,
+  )
   budgeted: float = config_schema.field(
     0.0, 'share of SCMs with a budget for costs', low=0.0, high=1.0
   )

@@ -154,6 +154,7 @@ def known_edges(parents: jax.Array, exists: jax.Array) -> jax.Array:
     by_latent = (through & ~exists).astype(jnp.float32)
     through |= by_latent @ through.astype(jnp.float32) > 0
   is_known = (parents == through) & exists & exists[:, None]
+  is_known &= ~jnp.eye(len(parents), dtype=bool)
   return is_known * jnp.where(parents, 1.0, -1.0)
 
 

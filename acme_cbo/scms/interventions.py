@@ -17,6 +17,8 @@ def intervene(
 ) -> types.Intervention:
   """Returns do(variables = the points at `fractions` of their domains).
 
+  A variable that may be set to a few values only has the nearest of them.
+
   Args:
     problem: the problem that defines the domains.
     mask: [D] bool, the variables to set.
@@ -26,6 +28,10 @@ def intervene(
   Returns:
     The intervention on the variables of `mask`.
   """
+  if problem.levels is not None:
+    steps = jnp.maximum(problem.levels - 1, 1)
+    nearest = jnp.round(fractions * steps) / steps
+    fractions = jnp.where(problem.levels > 0, nearest, fractions)
   # This form gives the ends bit for bit at fractions 0 and 1. Rounding can
   # carry a fraction close to an end beyond it, hence the clip.
   values = (1 - fractions) * problem.low + fractions * problem.high

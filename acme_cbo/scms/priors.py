@@ -1,6 +1,7 @@
 """Prior over SCMs: samples the tasks that a policy is trained on."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,9 @@ from acme_cbo.scms import simulate
 _CONFOUNDING = (1.0, 4.0)
 # Largest ratio of the costs of two variables.
 _MAX_COST = 20.0
+# Logarithms of the fewest and the most values that a variable may be set to,
+# where it has levels.
+_LOG_LEVELS = (math.log(1.6), math.log(12.4))
 # Nominal number of samples of an averaged outcome (`Problem.samples`).
 _MANY_SAMPLES = 1000.0
 # Number of draws for estimates of a variable's mean and deviation.
@@ -75,6 +79,8 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
       'confounder': (4,),
       'informed': (2,),
       'edges': (num_nodes, num_nodes),
+      'stepped': (),
+      'steps': (2, *per_node),
     },
   )
   num_sizes = prior.max_variables - prior.min_variables + 1
@@ -169,6 +175,7 @@ def sample_scm(key: jax.Array, prior: config.Prior) -> types.SCM:
     edges=(
       _known_edges(levels, parents, exists, prior) if prior.informed else None
     ),
+    levels=_num_levels(levels, prior) if prior.stepped else None,
   )
   scm = types.SCM(
     problem=problem,
@@ -299,6 +306,15 @@ def require_complete(tasks: types.Task, complete: jax.Array) -> types.Task:
       'domains'
     )
   return tasks
+
+
+def _num_levels(levels, prior):
+  """Samples how many values each variable may be set to: [D]."""
+  is_stepped, number = levels['steps']
+  is_stepped = (is_stepped < 0.5) & (levels['stepped'] < prior.stepped)
+  # Few more often than many.
+  number = jnp.round(jnp.exp(sampling.between(number, *_LOG_LEVELS)))
+  return jnp.where(is_stepped, number, 0.0)
 
 
 def _known_edges(levels, parents, exists, prior):

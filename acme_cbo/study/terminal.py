@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import textwrap
 
+import numpy as np
+
+from acme_cbo.infra import errors
 from acme_cbo.infra import text as text_lib
 from acme_cbo.policies import prediction
 from acme_cbo.study import advice
@@ -185,6 +188,15 @@ def progress(state: state_lib.State) -> list[str]:
       f'{digits.cost(settings.budget)} spent, {digits.cost(reserved)} reserved '
       'for what is pending'
     )
+  known = settings.known_edges()
+  for value, text in ((1, 'known causes'), (-1, 'ruled out as causes')):
+    edges = [
+      f'{settings.columns[cause]} -> {settings.columns[effect]}'
+      for effect, cause in np.argwhere(np.equal(known, value))
+    ]
+    if edges:
+      listed = errors.format_list(edges, _MAX_ROWS, 'more', ', ')
+      sentences.append(f'{text}: {listed}')
   left = advice.experiments_left(state)
   if left is not None:
     sentences.append(f'at most {left} experiments left')

@@ -57,6 +57,46 @@ class BuiltPartsTest(absltest.TestCase):
     self.assertEqual(parts.prior.num_cells, 9)
     self.assertEqual(parts.prior.num_interventions, 7)
 
+  def test_further_sizes(self):
+    config = config_schema.override(
+      self.config,
+      {'rewards.belief': 'learned', 'horizon.mixture': '30x5x2x9 3x4x1x6'},
+    )
+    parts = builder.from_config(config).parts
+    sizes = [
+      (
+        one.horizon.num_observations,
+        one.horizon.num_interventions,
+        one.prior.num_interventions,
+        one.prior.max_set_size,
+        one.prior.max_variables,
+      )
+      for one in (parts, *parts.other_sizes)
+    ]
+    self.assertEqual(
+      sizes, [(20, 7, 7, 1, 8), (30, 5, 5, 2, 9), (3, 4, 4, 1, 6)]
+    )
+    for one in parts.other_sizes:
+      self.assertIs(one.network, parts.network)
+      self.assertIs(one.optimizer, parts.optimizer)
+      self.assertEmpty(one.other_sizes)
+
+  def test_wrong_sizes(self):
+    for mixture, message in (
+      ('30x5x2', 'NxTxZxD'),
+      ('30x5x2x8 30x5x2x99', 'config.scms.max_variables is 99'),
+      ('1x5x2x8', 'config.horizon.num_observations is 1'),
+      ('30x5x2x2', 'config.scms.min_variables is 3, above'),
+      # The exact belief is for fewer variables.
+      ('30x5x2x9', "config.rewards.belief is 'exact'"),
+    ):
+      config = config_schema.override(self.config, {'horizon.mixture': mixture})
+      with (
+        self.subTest(mixture),
+        self.assertRaisesRegex(errors.UsageError, message),
+      ):
+        builder.from_config(config)
+
   def test_is_validated(self):
     config = config_schema.override(self.config, {'grpo.num_minibatches': 24})
     with self.assertRaisesRegex(errors.UsageError, 'num_minibatches times'):

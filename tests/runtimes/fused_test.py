@@ -112,6 +112,36 @@ class StepTest(parameterized.TestCase):
     # Every update has its own observations.
     self.assertFalse((observations[0] == observations[1]).all())
 
+  def test_each_update_has_one_of_the_sizes(self):
+    other = miniature.parts(
+      horizon=dataclasses.replace(miniature.HORIZON, num_interventions=2),
+      prior=dataclasses.replace(miniature.PRIOR, num_interventions=2),
+    )
+    programs = agent.programs(miniature.parts(other_sizes=(other,)))
+    seen = []
+
+    def noting(name, program):
+      def run(*arguments):
+        seen.append(name)
+        return program(*arguments)
+
+      return run
+
+    step = agent.make_step(
+      {name: noting(name, program) for name, program in programs.items()}
+    )
+    state = _init(miniature.parts())
+    for _ in range(6):
+      state, _ = step(state)
+    # The size follows from the number of the update, in acting and learning.
+    updates = np.reshape(seen, (6, 3)).tolist()
+    sizes = [['fill', 'act', 'learn'], ['fill@1', 'act@1', 'learn@1']]
+    numbers = [sizes.index(names) for names in updates]
+    self.assertEqual(
+      numbers, [np.random.default_rng(i).integers(2) for i in range(1, 7)]
+    )
+    self.assertLen({*numbers}, 2)
+
 
 @pytest.mark.fault
 class RefusalTest(parameterized.TestCase):

@@ -36,7 +36,15 @@ _UPDATE = dataclasses.replace(
   # Advantages depend on all groups together.
   scale_rewards='batch',
 )
-_PARTS = miniature.parts(update=_UPDATE)
+_PARTS = miniature.parts(
+  update=_UPDATE,
+  other_sizes=(
+    miniature.parts(
+      update=_UPDATE,
+      horizon=dataclasses.replace(miniature.HORIZON, num_observations=5),
+    ),
+  ),
+)
 _OVER = mesh.Mesh(_PARTS)
 _FAULTY = 11
 

@@ -227,6 +227,8 @@ _WIDE = dataclasses.replace(
   noiseless=0.4,
   uneven=0.5,
   confounded=0.5,
+  informed=0.5,
+  stepped=0.5,
 )
 
 
@@ -318,6 +320,53 @@ class WideTest(SharesTestCase):
     is_wrong = (effects * passive < 0) & (abs(effects) > 0.05) & causes
     self.assertGreater(is_wrong.any(1)[confounded].mean(), 0.3)
     self.assertLess(is_wrong.any(1)[~confounded].mean(), 0.15)
+
+  @pytest.mark.stat
+  def test_known_edges(self):
+    scms = _wide()
+    edges, exists = scms.problem.edges, scms.problem.exists
+    pairs = exists[:, None] & exists[:, :, None]
+    self.assertFalse((edges != 0)[~pairs].any())
+    self.assertTrue(scms.parents[edges == 1].all())
+    self.assertFalse(scms.parents[edges == -1].any())
+    # Where a share of 2 in 3 or more was drawn, all is known that can be.
+    known = (edges != 0).any((1, 2))
+    all_known = (edges != 0) | ~pairs | np.eye(edges.shape[1], dtype=bool)
+    self._assert_share(known, _WIDE.informed)
+    without_latent = (scms.present == exists).all(1)
+    self._assert_share(
+      all_known.all((1, 2))[without_latent], _WIDE.informed / 3
+    )
+
+  def test_nothing_is_known_of_what_a_latent_cause_joins(self):
+    # 0 -> 1 (latent) -> 2 -> 3, and 0 -> 3 directly.
+    parents = np.zeros((4, 4), bool)
+    parents[[1, 2, 3, 3], [0, 1, 2, 0]] = True
+    exists = np.array([True, False, True, True])
+    known = graphs.known_edges(jnp.array(parents), jnp.array(exists))
+    np.testing.assert_array_equal(
+      known, [[0, 0, -1, -1], [0, 0, 0, 0], [0, 0, 0, -1], [1, 0, 1, 0]]
+    )
+
+  @pytest.mark.stat
+  def test_levels(self):
+    tasks = drawn_tasks.some(500, prior=_WIDE)
+    problem = tasks.scm.problem
+    levels = problem.levels
+    np.testing.assert_array_equal(np.unique(levels), [0, *range(2, 13)])
+    stepped = (levels > 0).any(1)
+    size = levels.shape[1]
+    self._assert_share(stepped, _WIDE.stepped * (1 - 0.5**size))
+    # The best intervention is one of the allowed ones.
+    choice = tasks.objective.choice
+    width = problem.high - problem.low
+    place = (choice.values - problem.low) / np.where(width > 0, width, 1)
+    steps = place * (levels - 1)
+    limited = choice.mask & (levels > 0)
+    self.assertGreater(limited.sum(), 50)
+    np.testing.assert_allclose(
+      steps[limited], np.round(steps[limited]), atol=1e-3
+    )
 
   @pytest.mark.stat
   def test_kinds_of_sets_have_their_weights(self):

@@ -141,13 +141,16 @@ class CommandTest(absltest.TestCase):
 
   def test_known_edges(self):
     study = shutil.copy(self._study, self._directory / 'edges.study')
-    _, causes, _, after = self._run(
+    status, causes, _, after = self._run(
       ['change', study, '--required_edge=statin -> psa',
        '--forbidden_edge=aspirin->psa', '--forbidden_edge=age -> psa'],
       ['causes', study, '--json'],
       ['change', study, '--forbidden_edge=aspirin -> psa'],
       ['causes', study, '--json'],
     )  # fmt: skip
+    status = ' '.join(status.split())
+    self.assertIn('known causes: statin -> psa', status)
+    self.assertIn('ruled out as causes: age -> psa, aspirin -> psa', status)
     causes, after = json.loads(causes), json.loads(after)
     self.assertGreater(causes['statin'], 0.9999)
     self.assertLess(max(causes['aspirin'], causes['age']), 1e-4)

@@ -20,4 +20,7 @@ def row(item, **changes):
     'expected': [0.5] * number,
     'score': [0.9] * number,
     'range': 4.0,
+    'contained': [True, True, False],
+    'crps': [0.1, 0.2, 0.3],
+    'process_crps': [0.2, 0.4, 0.6],
   } | changes

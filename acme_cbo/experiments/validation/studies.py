@@ -43,6 +43,8 @@ LENGTHS = (10, 20, 30, 40)
 NUM_RECORDS = 100
 # Names of what is known after each experiment, see `_Player.known`.
 _KNOWN = ('do', 'mean', 'low', 'high', 'gain', 'stop', 'warnings')
+# Names of how good the predictions are, see `_Player.judge`.
+_JUDGED = ('contained', 'crps', 'process_crps')
 # Draws of the noise of which expected outcomes are means.
 _NUM_DRAWS = 2**12
 # Random interventions that are predicted after a study.
@@ -69,8 +71,8 @@ class Item(NamedTuple):
 _COLUMNS = {
   *Item._fields,
   *_KNOWN,
+  *_JUDGED,
   'same_decisions',
-  'judged',
   'range',
   'expected',
   'score',
@@ -116,10 +118,8 @@ class Simulator:
       A row of JSON types: the item; lists of what `_Player` knew after each
       experiment, with E[Y | do] of what it recommended (`expected`) and its
       score; whether the policy makes the same experiments where `evaluate`
-      plays it (`same_decisions`); and, by the study and by a fitted process,
-      the CRPS in deviations of the records of what is recommended at the end
-      and of random interventions, and whether the intervals contain them
-      (`judged`).
+      plays it (`same_decisions`); and how good the predictions of the study
+      are at the end, see `_Player.judge`.
     """
     protocol = episodes.Protocol(
       NUM_RECORDS, item.length, 1, None, 'unknown', seed=0
@@ -166,7 +166,7 @@ class Simulator:
     return {
       **item._asdict(),
       'same_decisions': _made(played) == _made(evaluated),
-      'judged': judged,
+      **judged,
       'range': abs(top - baseline),
       **player.known,
       'expected': expected,
@@ -227,11 +227,12 @@ def _decode(line: bytes) -> dict[str, Any]:
   row = files.parse_json(line)
   if not isinstance(row, dict) or not row.keys() >= _COLUMNS:
     raise ValueError(f'it is no object with {", ".join(sorted(_COLUMNS))}')
-  lists = [row[name] for name in (*_KNOWN, 'expected', 'score')]
-  if not all(isinstance(one, list) and one for one in lists) or (
-    len({*map(len, lists)}) > 1
-  ):
-    raise ValueError('its lists have no entry, or differ in length')
+  for names in ((*_KNOWN, 'expected', 'score'), _JUDGED):
+    lists = [row[name] for name in names]
+    if not all(isinstance(one, list) and one for one in lists) or (
+      len({*map(len, lists)}) > 1
+    ):
+      raise ValueError('its lists have no entry, or differ in length')
   return row
 
 
@@ -339,7 +340,7 @@ class _Player:
     problem: types.Problem,
     adviser: adviser_lib.Adviser,
   ) -> dict[str, Any]:
-    """Judges what the study, and a process that is fitted to it, predict.
+    """Judges the predictions of the study.
 
     Args:
       asked: interventions on the variables of `problem`.
@@ -348,7 +349,9 @@ class _Player:
       adviser: predicts as the study does.
 
     Returns:
-      {'study' or 'process': {'crps' or 'contained': entry of each}}.
+      {name: list with an entry for each intervention}: whether the interval
+      contains E[Y | do] (`contained`), and the CRPS of it in deviations of the
+      records, also of a process that is fitted to the study (`process_crps`).
     """
     study = self._study
     assert study is not None
@@ -364,21 +367,22 @@ class _Player:
     column = study.settings.columns.index(study.settings.target)
     deviation = float(np.std(study.state.records[:, column]))
     with jax.enable_x64(False):
-      predicted = {
-        'study': adviser.predict(study.state, wanted) or [],
-        'process': fitted_process.FittedProcess(study.state).predict(wanted),
-      }
+      predicted = adviser.predict(study.state, wanted) or []
+      by_process = fitted_process.FittedProcess(study.state).predict(wanted)
+
+    def scores(each):
+      return [
+        float(one.crps(np.float64(y))) / deviation
+        for one, y in zip(each, expected, strict=True)
+      ]
+
     return {
-      name: {
-        'crps': [
-          float(one.crps(np.float64(y))) / deviation
-          for one, y in zip(each, expected, strict=True)
-        ],
-        'contained': [
-          bool(one.contains(y)) for one, y in zip(each, expected, strict=True)
-        ],
-      }
-      for name, each in predicted.items()
+      'contained': [
+        bool(one.contains(y))
+        for one, y in zip(predicted, expected, strict=True)
+      ],
+      'crps': scores(predicted),
+      'process_crps': scores(by_process),
     }
 
 

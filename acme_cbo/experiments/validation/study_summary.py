@@ -81,9 +81,10 @@ def _measures(row: Mapping[str, Any]) -> dict[str, Any]:
     'same': row['same_decisions'],
     'covered': row['low'][-1] <= row['expected'][-1] <= row['high'][-1],
     'width': (row['high'][-1] - row['low'][-1]) / 2 / row['range'],
-    'random': np.mean(row['judged']['study']['contained'][1:]),
-    'crps': np.mean(row['judged']['study']['crps']),
-    'process': np.mean(row['judged']['process']['crps']),
+    # The first one is what is recommended.
+    'random': np.mean(row['contained'][1:]),
+    'crps': np.mean(row['crps']),
+    'process': np.mean(row['process_crps']),
     'score': row['score'][-1],
     'saved': 1 - end / number,
     'harmless': row['score'][end - 1] >= row['score'][-1] - HARMLESS,

@@ -50,7 +50,12 @@ class RunTest(absltest.TestCase):
 
   def test_a_damaged_line(self):
     row = simulated_studies.row(studies.items(2, 0)[0])
-    for changes in ({'score': 1}, {'score': []}, {'score': [1]}):
+    for changes in (
+      {'score': 1},
+      {'score': []},
+      {'score': [1]},
+      {'crps': [0.1]},
+    ):
       path = self._path()
       text = json.dumps(row | changes) + '\n'
       path.write_text(text)
@@ -65,6 +70,12 @@ class RunTest(absltest.TestCase):
     for row in rows:
       self.assertTrue(row['same_decisions'])
       self.assertLen(row['score'], row['length'])
+      # Of what is recommended, and of random interventions.
+      self.assertLen(row['crps'], 9)
+      self.assertEqual(
+        row['contained'][0],
+        row['low'][-1] <= row['expected'][-1] <= row['high'][-1],
+      )
     # A kill left half a line.
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + lines[1][:100])

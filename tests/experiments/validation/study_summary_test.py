@@ -25,6 +25,9 @@ class SummaryTest(absltest.TestCase):
       self.assertEqual(shifted[column], 1)
     self.assertEqual(shifted['width'], 0.25)
     self.assertEqual(shifted['saved'], 0.5)
+    self.assertEqual(shifted['random'], 0.5)
+    self.assertAlmostEqual(shifted['crps'], 0.2)
+    self.assertAlmostEqual(shifted['process'], 0.4)
     self.assertEqual((prior['warned'], shifted['warned']), (0, 1))
     self.assertEqual(study_summary.auroc(rows), 1)
 
