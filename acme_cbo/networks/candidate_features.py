@@ -172,11 +172,10 @@ def row_features(
   """
   from_records = jnp.zeros(row_mask.shape)
   if records is not None:
-    squares = _half_squares(
-      fractions[:, None] - records.rows.fractions, _LENGTHS
-    )
-    squares = jnp.where(records.settable, squares, 0.0).sum(-1)  # [L, R, N]
-    expected = (jnp.exp(-squares) @ records.coefficients[..., None]).sum((0, 2))
+    correlations = _correlations(
+      records.settable, fractions[:, None] - records.rows.fractions
+    )  # [L, R, N]
+    expected = (correlations @ records.coefficients[..., None]).sum((0, 2))
     is_whole = (intervened == records.settable).all(-1) & row_mask
     from_records = jnp.where(is_whole, expected, 0.0)
   distance = fractions.T[..., None] - points  # [D, R, C]
@@ -206,7 +205,7 @@ def records(rows: RowFeatures, settable: jax.Array) -> Records:
     jnp.float32(1),
   )
   posterior = _signal_posterior(history)
-  coefficients = posterior.weights[:, None] * _solved(history)[..., 0]
+  coefficients = posterior.weights[:, None] * posterior.solved[0]
   return Records(
     rows,
     settable,
@@ -254,9 +253,9 @@ def append_rows(
     same = (rows.intervened == rows.intervened[index]).all(-1)
     before = rows.row_mask & rows.row_mask[index]
     before &= jnp.arange(here.size) < index
-    squares = _half_squares(rows.fractions - rows.fractions[index], _LENGTHS)
-    squares = jnp.where(rows.intervened[index], squares, 0.0).sum(-1)  # [L, R]
-    covariance = jnp.exp(-squares) * (same & before)
+    covariance = _correlations(
+      rows.intervened[index], rows.fractions - rows.fractions[index]
+    ) * (same & before)  # [L, R]
     factor = (inverse @ _repeat_lengths(covariance)[..., None])[
       ..., 0
     ]  # [G, R]
@@ -410,11 +409,14 @@ class _Posterior(NamedTuple):
     weights: [G] posterior probabilities.
     trust: [G] probability, given each process, that the observations count as
       interventions on all variables that may be set.
+    solved: [2, G, R] inverse covariance times the outcomes: the mean over
+      whether the observations count, and how much more it is where they do.
   """
 
   deviations: jax.Array
   weights: jax.Array
   trust: jax.Array
+  solved: jax.Array
 
 
 def _signal_posterior(history):
@@ -430,37 +432,23 @@ def _signal_posterior(history):
   """
   row_mask = history.rows.row_mask
   number = _PRIOR_ROWS + row_mask.sum()
-  squares = _PRIOR_ROWS * _VARIANCE + jnp.where(
-    row_mask[:, None], jnp.square(history.whitened), 0.0
-  ).sum(-2)  # [G, 2]
+  whitened = jnp.where(row_mask[:, None], history.whitened, 0.0)
+  squares = _PRIOR_ROWS * _VARIANCE + jnp.square(whitened).sum(-2)  # [G, 2]
   scales = jnp.diagonal(history.inverse, axis1=-2, axis2=-1)  # [G, R]
   determinant = jnp.log(jnp.where(row_mask, scales, 1.0)).sum(-1)
   evidence = determinant[:, None] - 0.5 * number * jnp.log(squares)
   joint = jnp.exp(jax.nn.log_softmax(evidence, (0, 1)))
   trust = jax.nn.softmax(evidence, -1)  # [G, 2]
   variance = (trust * squares).sum(-1) / number
-  return _Posterior(jnp.sqrt(variance), joint.sum(-1), trust[:, 1])
-
-
-def _solved(history):
-  """Returns the outcomes times the inverse covariance: [G, R, 2]."""
-  whitened = jnp.where(history.rows.row_mask[:, None], history.whitened, 0.0)
-  return jnp.swapaxes(history.inverse, -1, -2) @ whitened
-
-
-def _mixed(values, posterior):
-  """Mixes values over whether the observations count.
-
-  Args:
-    values: [G, ..., 2], as they are in either case.
-    posterior: the posterior of the processes.
-
-  Returns:
-    [2, G, ...] their mean, and the second one less the first.
-  """
-  difference = values[..., 1] - values[..., 0]
-  trust = posterior.trust.reshape(-1, *(1,) * (difference.ndim - 1))
-  return jnp.stack([values[..., 0] + trust * difference, difference])
+  solved = jnp.swapaxes(history.inverse, -1, -2) @ whitened  # [G, R, 2]
+  difference = solved[..., 1] - solved[..., 0]
+  mean = solved[..., 0] + trust[:, 1:] * difference
+  return _Posterior(
+    jnp.sqrt(variance),
+    joint.sum(-1),
+    trust[:, 1],
+    jnp.stack([mean, difference]),
+  )
 
 
 def _add_records(posterior, mean, difference, from_records):
@@ -509,12 +497,12 @@ def _covariances(observations, rows, points, partial, from_records):
     let expect, [D C] and [1]. The covariances of a row that belongs to none are
     arbitrary.
   """
-  squares = _half_squares(rows.fractions - partial.fractions, _LENGTHS)
-  squares = jnp.where(partial.mask, squares, 0.0).sum(-1)[..., None]
+  given = _correlations(partial.mask, rows.fractions - partial.fractions)
+  given = given[..., None]  # [L, R, 1]
   candidates, alone = _same_sets(rows, partial)
   candidates &= ~partial.mask[:, None]
   own = jnp.where(candidates, rows.fractions.T, 0.0).sum(0)  # [R]
-  own_squares = _half_squares(own[:, None] - points, _LENGTHS)  # [L, R, C]
+  of_own = jnp.exp(-_half_squares(own[:, None] - points, _LENGTHS))
   more = partial.mask | jnp.eye(partial.mask.size, dtype=bool)
   is_whole = (more == observations.settable).all(-1)
   of_partial = row_features(
@@ -527,11 +515,11 @@ def _covariances(observations, rows, points, partial, from_records):
   ).from_records
   return (
     (
-      jnp.exp(-squares - own_squares),
+      given * of_own,
       candidates,
       jnp.where(is_whole[:, None], from_records, 0.0).flatten(),
     ),
-    (jnp.exp(-squares), alone[None], of_partial),
+    (given, alone[None], of_partial),
   )
 
 
@@ -574,22 +562,19 @@ def _completions(
 
   def factors(fractions):
     """Returns [L, D, R] correlations with the values of the others."""
-    differences = jnp.where(
-      others[:, None], fractions - values[:, None], 0.0
-    )  # [D, R, D]
-    squares = [one.sum(-1) for one in _half_squares(differences, _LENGTHS)]
-    return jnp.exp(-jnp.stack(squares))
+    return _correlations(others[:, None], fractions - values[:, None])
 
   same = (rows.intervened == sets[:, None]).all(-1) & rows.row_mask
   same &= is_complete[:, None]  # [D, R]
-  factor = factors(rows.fractions) * same
-  correlation = factor[..., None] * rows.correlation  # [L, D, R, C]
-  solved = _mixed(_solved(history), posterior)  # [2, G, R]
-  solved = solved.reshape(2, len(_LENGTHS), 1, len(_NOISES), -1)
-  mean, difference = jnp.swapaxes(solved @ correlation, 2, 3).reshape(
-    2, NUM_PROCESSES, -1
-  )
-  closest = jnp.square(correlation.max(-2)).reshape(len(_LENGTHS), -1)
+  factor = (factors(rows.fractions) * same)[..., None, :]  # [L, D, 1, R]
+  solved = posterior.solved.reshape(2, len(_LENGTHS), 1, len(_NOISES), -1)
+  # The products share their last factor, also with predictions after other
+  # rows: few large products instead of many small ones.
+  mean, difference = jnp.swapaxes(
+    (solved * factor) @ rows.correlation, 2, 3
+  ).reshape(2, NUM_PROCESSES, -1)
+  closest = (jnp.swapaxes(factor, -1, -2) * rows.correlation).max(-2)
+  closest = jnp.square(closest).reshape(len(_LENGTHS), -1)
   noise = _noise_levels(samples)[:, None]
   variance = 1 - _repeat_lengths(closest) / (1 + noise)
 
@@ -621,14 +606,19 @@ def _predict(history, posterior, covariance, belongs, from_records):
   Returns:
     [G, M K] means and [G, M K] variances over that of the signal.
   """
-  projected = history.inverse @ _repeat_lengths(covariance)  # [G, R, K]
-  projected = jnp.where(history.rows.row_mask[:, None], projected, 0.0)
-  belongs = belongs.astype(projected.dtype)
-  whitened = _mixed(history.whitened, posterior)[..., None]  # [2, G, R, 1]
-  mean, difference = (belongs @ (whitened * projected)).reshape(
-    2, NUM_PROCESSES, -1
+  number = belongs.shape[-1]
+  inverse = history.inverse.reshape(len(_LENGTHS), -1, number)
+  projected = (inverse @ covariance).reshape(NUM_PROCESSES, number, -1)
+  belongs = (belongs & history.rows.row_mask).astype(projected.dtype)
+  variance = 1 - belongs @ jnp.square(projected)  # [G, M, K]
+  solved = posterior.solved.reshape(2, len(_LENGTHS), len(_NOISES), 1, -1)
+  each = (solved * belongs).swapaxes(0, 1)  # [L, 2, noises, M, R]
+  mean, difference = (
+    (each.reshape(len(_LENGTHS), -1, number) @ covariance)
+    .reshape(len(_LENGTHS), 2, -1)
+    .swapaxes(0, 1)
+    .reshape(2, NUM_PROCESSES, -1)
   )  # [2, G, M K]
-  variance = 1 - belongs @ jnp.square(projected)
   mean, spread = _add_records(posterior, mean, difference, from_records)
   return mean, variance.reshape(mean.shape) + spread
 
@@ -705,6 +695,12 @@ def _noise_levels(samples):
 def _repeat_lengths(array):
   """Repeats entries of length scales for processes: [L, ...] -> [G, ...]."""
   return jnp.repeat(array, len(_NOISES), axis=0)
+
+
+def _correlations(mask, differences):
+  """Computes correlations over some variables: [..., D] -> [L, ...]."""
+  squares = jnp.where(mask, jnp.square(differences), 0.0).sum(-1)
+  return jnp.stack([jnp.exp(-0.5 / length**2 * squares) for length in _LENGTHS])
 
 
 def _half_squares(distance, lengths):
