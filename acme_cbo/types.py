@@ -213,6 +213,8 @@ class Trajectory(NamedTuple):
     log_prob_cell: [T] log probability of the cells, given the variables.
     components: [T, E] rewards, in the order of `rewards.COMPONENTS`.
     expected_reward: [T] `optimization` reward of the expected outcome.
+    reached: [T] `optimization` reward of the best so far after each step, see
+      `config.RewardConfig.best`.
     question_key: random key of further interventions whose outcomes the learner
       predicts.
   """
@@ -226,6 +228,7 @@ class Trajectory(NamedTuple):
   log_prob_cell: jax.Array
   components: jax.Array
   expected_reward: jax.Array
+  reached: jax.Array
   question_key: jax.Array
 
 

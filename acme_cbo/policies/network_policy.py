@@ -180,6 +180,21 @@ class NetworkPolicy:
       spent,
     )
 
+  def best_made(self, state: State, history: History) -> types.Intervention:
+    """Returns the intervention of the best predicted outcome among those made.
+
+    Before the first one it sets no variable.
+
+    Args:
+      state: state of the episode after its latest row.
+      history: interventions of the episode, all of them allowed.
+    """
+    predicted = outcome_distribution.mean(
+      self.predict(state, history.interventions).expected
+    )
+    best = jnp.argmax(jnp.where(history.made, predicted, -jnp.inf))
+    return jax.tree.map(lambda leaf: leaf[best], history.interventions)
+
   def recommend(self, state: State, history: History) -> types.Intervention:
     """Returns the intervention of the best predicted outcome among those made.
 

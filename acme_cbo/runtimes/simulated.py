@@ -319,7 +319,7 @@ def _programs(
       )
       # The learner asks no questions: nobody knows the answers.
       key = jax.random.PRNGKey(0)
-      return acting.trajectory(task, reward_config, steps, key)
+      return acting.trajectory(task, reward_config, steps, None, key)
 
     trajectories = jax.vmap(jax.vmap(rollout, (None, 0, 0, 0)))(
       tasks, choices, jnp.stack(outcomes, 2), belief_states

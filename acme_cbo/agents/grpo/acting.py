@@ -15,6 +15,7 @@ from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
 from acme_cbo.policies import episode
 from acme_cbo.policies import network_policy
+from acme_cbo.scms import simulate
 
 
 def rollout(
@@ -53,9 +54,26 @@ def rollout(
     {reward_config.belief: beliefs.FACTORIES[reward_config.belief]()},
   )
 
-  def choose(keys, state):
-    choice = policy.choose(keys, state, action_distribution.sample)
+  recommends = reward_config.best == 'recommended'
+
+  def choose(keys, memory):
+    choice = policy.choose(keys, memory[0], action_distribution.sample)
     return choice.intervention, choice
+
+  def observe(memory, *step):
+    state, history = memory
+    after = policy.observe(state, *step)
+    return after, policy.extend(history, *step) if recommends else history
+
+  def known(memory):
+    """Returns the belief, and E[Y | do] of what would be recommended."""
+    state, history = memory
+    expected = jnp.zeros(())
+    if recommends:
+      expected = simulate.expected_outcome(
+        task.scm, task.objective.bank, policy.best_made(state, history)
+      )
+    return state.belief_states[reward_config.belief], expected
 
   *of_steps, question_key = jax.random.split(key, num_interventions + 1)
   keys = jax.vmap(lambda key: jax.random.split(key, max_set_size + 1))(
@@ -63,20 +81,28 @@ def rollout(
   )
   steps = episode.on_device(
     choose,
-    policy.observe,
-    lambda state: state.belief_states[reward_config.belief],
-    policy.begin(observations),
+    observe,
+    known,
+    (policy.begin(observations), policy.empty_history()),
     task,
     keys[:, :-1],
     keys[:, -1],
   )
-  return trajectory(task, reward_config, steps, question_key)
+  belief_states, recommended = steps.belief_states
+  return trajectory(
+    task,
+    reward_config,
+    steps._replace(belief_states=belief_states),
+    recommended[1:] if recommends else None,
+    question_key,
+  )
 
 
 def trajectory(
   task: types.Task,
   reward_config: config.RewardConfig,
   steps: episode.Steps,
+  recommended: jax.Array | None,
   question_key: jax.Array,
 ) -> types.Trajectory:
   """Returns an episode as the learner needs it, with its rewards.
@@ -85,8 +111,23 @@ def trajectory(
     task: the SCM and its objective.
     reward_config: config of the rewards.
     steps: T steps, whose choices are `network_policy.Choice`.
+    recommended: [T] E[Y | do] of what would be recommended after each step;
+      None where the best so far is the best that was made.
     question_key: random key that the learner uses.
   """
+  components = rewards.components(
+    task,
+    reward_config,
+    beliefs.FACTORIES[reward_config.belief](),
+    steps.belief_states,
+    steps.intervention,
+    steps.outcomes,
+    steps.expected,
+  )
+  if recommended is None:
+    reached = jax.lax.cummax(components[:, rewards.OPTIMIZATION])
+  else:
+    reached = rewards.optimization(recommended, task.objective)
   return types.Trajectory(
     decision=steps.choice.decision,
     intervened=steps.intervention.mask,
@@ -95,16 +136,9 @@ def trajectory(
     affordable=steps.choice.affordable,
     log_prob_variable=steps.choice.log_prob_variable,
     log_prob_cell=steps.choice.log_prob_cell,
-    components=rewards.components(
-      task,
-      reward_config,
-      beliefs.FACTORIES[reward_config.belief](),
-      steps.belief_states,
-      steps.intervention,
-      steps.outcomes,
-      steps.expected,
-    ),
+    components=components,
     expected_reward=rewards.optimization(steps.expected, task.objective),
+    reached=reached,
     question_key=question_key,
   )
 

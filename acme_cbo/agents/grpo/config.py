@@ -45,6 +45,11 @@ class RewardConfig(config_schema.Section):
     'what the structure reward pays for: a higher log posterior of the true '
     'parents, or lower entropy of the belief',
   )
+  best: Literal['made', 'recommended'] = config_schema.field(
+    'made',
+    'what is the best so far, which grpo.simple_regret_share counts: the best '
+    'intervention made, or the one made that the policy predicts to be best',
+  )
   parents: Literal['belief', 'truth'] = config_schema.field(
     'belief',
     'whether the parent reward uses the belief before the intervention or the '

@@ -15,8 +15,6 @@ from acme_cbo.agents.grpo import total_loss
 from acme_cbo.networks import base
 from acme_cbo.networks import tokens
 
-_OPTIMIZATION = rewards.COMPONENTS.index('optimization')
-
 
 def init(
   key: jax.Array,
@@ -55,6 +53,7 @@ def init(
 
 def compute_advantages(
   components: jax.Array,
+  reached: jax.Array,
   reward_config: config.RewardConfig,
   update_config: config.UpdateConfig,
 ) -> tuple[jax.Array, jax.Array]:
@@ -62,6 +61,7 @@ def compute_advantages(
 
   Args:
     components: [B, G, T, E] rewards.
+    reached: [B, G, T] reward of the best so far after each step.
     reward_config: weights of the components.
     update_config: options of the update.
 
@@ -70,11 +70,14 @@ def compute_advantages(
   """
   # Only `optimization` depends on the kind of regret: the other components
   # reward the path to the best, so that all their steps count.
-  optimization = losses.logarithmic_rewards(
-    components[..., _OPTIMIZATION], update_config.regret_floor
+  optimization, reached = (
+    losses.logarithmic_rewards(leaf, update_config.regret_floor)
+    for leaf in (components[..., rewards.OPTIMIZATION], reached)
   )
-  counted = components.at[..., _OPTIMIZATION].set(
-    losses.regret_rewards(optimization, update_config.simple_regret_share)
+  counted = components.at[..., rewards.OPTIMIZATION].set(
+    losses.regret_rewards(
+      optimization, reached, update_config.simple_regret_share
+    )
   )
   returns = losses.returns(counted, update_config.supervision)  # [B, G, T, E]
   if update_config.scale_components == 'group':
@@ -84,7 +87,7 @@ def compute_advantages(
   group_returns = rewards.total(returns, reward_config)
   if update_config.baseline == 'reached':
     group_returns = losses.subtract_reached(
-      group_returns, losses.best_before(optimization)
+      group_returns, losses.before_each_step(reached)
     )
   return losses.group_advantages(group_returns, update_config.scale_rewards)
 
@@ -134,7 +137,10 @@ def non_finite_mask(
     [len(CHECKED_NAMES), B] bool, True where a quantity is not finite.
   """
   advantages, _ = compute_advantages(
-    trajectories.components, reward_config, update_config
+    trajectories.components,
+    trajectories.reached,
+    reward_config,
+    update_config,
   )
 
   def finite(data):
@@ -182,9 +188,12 @@ def update(
   Returns:
     The state after the update, the same on every device, and scalars to log.
   """
-  components = _gather_tasks(trajectories.components, axis)  # [B, G, T, E]
+  components, reached = (
+    _gather_tasks(leaf, axis)
+    for leaf in (trajectories.components, trajectories.reached)
+  )  # [B, G, T, E] and [B, G, T]
   advantages, dead = compute_advantages(
-    components, reward_config, update_config
+    components, reached, reward_config, update_config
   )
   data = (tasks, observations, trajectories, _own_tasks(advantages, axis))
   batch_shape = (
@@ -235,7 +244,7 @@ def update(
   metrics['reward/total'] = rewards.total(components, reward_config).mean()
   for i, name in enumerate(rewards.COMPONENTS):
     metrics[f'reward/{name}'] = components[..., i].mean()
-  optimization = components[..., _OPTIMIZATION]
+  optimization = components[..., rewards.OPTIMIZATION]
   metrics['reward/optimization_last'] = optimization[..., -1].mean()
   metrics['reward/optimization_best'] = optimization.max(-1).mean()
   metrics['train/dead_groups'] = dead.mean()

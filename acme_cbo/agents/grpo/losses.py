@@ -49,32 +49,32 @@ def logarithmic_rewards(
 
 
 def regret_rewards(
-  optimization: jax.Array, simple_regret_share: float
+  optimization: jax.Array, reached: jax.Array, simple_regret_share: float
 ) -> jax.Array:
   """Mixes the rewards of cumulative regret and of simple regret.
 
-  At a share of 1, an improvement on the best so far counts once for each step
-  from then on, so that the rewards of an episode add up to the sum of the best
-  so far.
+  At a share of 1, a change of the best so far counts once for each step from
+  then on, so that the rewards of an episode add up to the sum of the best so
+  far.
 
   Args:
     optimization: [..., T] rewards.
+    reached: [..., T] reward of the best so far after each step.
     simple_regret_share: share of the simple regret, in [0, 1].
 
   Returns:
     [..., T] rewards.
   """
-  gained = jnp.maximum(optimization - best_before(optimization), 0.0)
+  gained = jnp.maximum(reached, 0.0) - before_each_step(reached)
   steps_left = gained.shape[-1] - jnp.arange(gained.shape[-1])
   share = simple_regret_share
   return (1 - share) * optimization + share * steps_left * gained
 
 
-def best_before(optimization: jax.Array) -> jax.Array:
-  """Returns the best of the rewards before each step, at least 0: [..., T]."""
-  best = jax.lax.cummax(optimization, optimization.ndim - 1)
-  best = jnp.zeros_like(best).at[..., 1:].set(best[..., :-1])
-  return jnp.maximum(best, 0.0)
+def before_each_step(reached: jax.Array) -> jax.Array:
+  """Returns the best so far before each step instead, at least 0: [..., T]."""
+  before = jnp.zeros_like(reached).at[..., 1:].set(reached[..., :-1])
+  return jnp.maximum(before, 0.0)
 
 
 def subtract_reached(group_returns: jax.Array, reached: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from acme_cbo.scms import simulate
 
 # Names of the components; the order of every array of them.
 COMPONENTS = config.COMPONENTS
+OPTIMIZATION = COMPONENTS.index('optimization')
 
 # Lower bound of a potential, in bits per candidate.
 _MIN_POTENTIAL = -16.0

@@ -106,8 +106,9 @@ def make_evaluator(
     choice, learned, exact, components = jax.vmap(
       evaluate_rollout, (None, None, None, None, 0)
     )(params, task, observations, prefix, trajectories)
+    reached = jax.lax.cummax(components[..., rewards_lib.OPTIMIZATION], 1)
     advantages, _ = learning.compute_advantages(
-      components[None], parts.rewards, parts.update
+      components[None], reached[None], parts.rewards, parts.update
     )
     return Outputs(choice, learned, exact, components, advantages[0])
 

@@ -22,6 +22,8 @@ from acme_cbo.agents.grpo import total_loss
 from acme_cbo.beliefs import belief as beliefs
 from acme_cbo.environments import environment
 from acme_cbo.networks import action_distribution
+from acme_cbo.networks import base
+from acme_cbo.networks import outcome_distribution
 from acme_cbo.networks import tokens
 from acme_cbo.scms import simulate
 from tests.support import miniature
@@ -417,6 +419,56 @@ class ComponentsTest(parameterized.TestCase):
       )
     # Two programs may differ in the last bit.
     np.testing.assert_allclose(other.outcomes, trajectories.outcomes, rtol=1e-6)
+
+  def test_the_best_that_was_made(self):
+    for _, _, _, trajectory in _episodes():
+      np.testing.assert_allclose(
+        trajectory.reached,
+        np.maximum.accumulate(trajectory.expected_reward),
+        rtol=1e-5,
+        atol=1e-6,
+      )
+
+  def test_the_best_that_would_be_recommended(self):
+    # Of those made so far, the one whose predicted mean is highest.
+    network = miniature.network()
+
+    def means(problem, observations, trajectory):
+      rows = tokens.episode_rows(
+        problem, trajectory.intervened, trajectory.outcomes
+      )
+      prefix = network.prefix(_params(), problem, observations)
+      encodings = network.full(_params(), problem, prefix, rows)
+      made = types.Intervention(trajectory.intervened, trajectory.values)
+      asked = action_distribution.of_intervention(problem, made)
+
+      def after_row(encoding, partial):
+        return outcome_distribution.mean(
+          network.predict(
+            _params(), problem, prefix, encoding, partial
+          ).expected
+        )
+
+      each = jax.vmap(after_row, (None, 0))
+      return jax.vmap(each, (base.ENCODING_IN_AXES, None))(encodings, asked)
+
+    kinds = config.RewardConfig(best='recommended')
+    group = jax.vmap(means, (None, None, 0))
+    predicted = jax.jit(jax.vmap(group))(
+      _tasks().scm.problem, *_act(kinds=kinds)
+    )  # [B, G, T + 1, T]
+    worse = 0
+    for b, g, _, trajectory in _episodes(kinds):
+      for step in range(_T):
+        best = np.argmax(predicted[b, g, step + 1, : step + 1])
+        np.testing.assert_allclose(
+          trajectory.reached[step],
+          trajectory.expected_reward[best],
+          rtol=1e-4,
+          atol=1e-4,
+        )
+      worse += (np.diff(trajectory.reached) < -1e-3).any()
+    self.assertGreater(worse, 0)
 
   def test_exploration(self):
     def expected(b, g, task, trajectory):

@@ -35,13 +35,21 @@ class ReturnsTest(parameterized.TestCase):
   )
   def test_regret_rewards(self, simple_regret_share, expected):
     earned = jnp.array([[0.2, 0.5, 0.1, 0.6]])
-    actual = losses.regret_rewards(earned, simple_regret_share)
-    np.testing.assert_allclose(actual, [expected], rtol=1e-6)
+    best = jnp.array([[0.2, 0.5, 0.5, 0.6]])
+    actual = losses.regret_rewards(earned, best, simple_regret_share)
+    np.testing.assert_allclose(actual, [expected], rtol=1e-5, atol=1e-7)
 
-  def test_best_before(self):
-    earned = jnp.array([[0.2, 0.5, 0.1, 0.6], [-0.3, -0.1, 0.4, 0.0]])
+  def test_a_recommendation_may_become_worse(self):
+    # It gains .4 for three steps, loses .1 for two, and gains .5 for one.
+    reached = jnp.array([[0.4, 0.3, 0.8]])
+    actual = losses.regret_rewards(jnp.zeros((1, 3)), reached, 1.0)
+    np.testing.assert_allclose(actual, [[1.2, -0.2, 0.5]], rtol=1e-5)
+    self.assertAlmostEqual(actual.sum(), reached.sum(), places=5)
+
+  def test_before_each_step(self):
+    reached = jnp.array([[0.2, 0.5, 0.5, 0.6], [-0.3, -0.1, 0.4, 0.3]])
     np.testing.assert_allclose(
-      losses.best_before(earned),
+      losses.before_each_step(reached),
       [[0.0, 0.2, 0.5, 0.5], [0.0, 0.0, 0.0, 0.4]],
       rtol=1e-6,
     )

@@ -110,6 +110,7 @@ def _recorded():
     log_prob_cell=nothing,
     components=nothing,
     expected_reward=nothing,
+    reached=nothing,
     question_key=question_keys,
   )
   observations = rows(parts.horizon.num_observations)
