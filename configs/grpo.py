@@ -4,11 +4,11 @@
   python launchers/train.py --config=configs/grpo.py:smoke     a minute's test
   python launchers/train.py --config=configs/grpo.py:linear    only linear SCMs
   python launchers/train.py --config=configs/grpo.py:large     an hour
-  python launchers/train.py --config=configs/grpo.py:general   for a GPU
+  python launchers/train.py --config=configs/grpo.py:general   hours
 
 :large gives the best policy for the SCMs of the quick start. :general trained
-the shipped policy; its SCMs have latent variables, costs, interventions on two
-variables at once, and budgets of up to 40 interventions.
+the shipped policy; its SCMs have latent variables, costs, interventions on
+several variables at once, and budgets of up to 40 interventions.
 
 --config.grpo.num_generations=16 overrides a field; --config_help lists all
 fields with their defaults. acme_cbo/experiments/presets.py holds the presets.

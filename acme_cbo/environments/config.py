@@ -4,6 +4,7 @@ import dataclasses
 
 from acme_cbo.infra import config_schema
 from acme_cbo.infra import errors
+from acme_cbo.scms import config as scms_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class HorizonConfig(config_schema.Section):
   @property
   def further_sizes(self) -> list[list[int]]:
     """Sizes [N, T, Z, D] of `mixture`."""
-    return [[*map(int, size.split('x'))] for size in self.mixture.split()]
+    return scms_config.parse_sizes(self.mixture)
 
 
 @dataclasses.dataclass(frozen=True)

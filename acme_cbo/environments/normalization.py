@@ -20,6 +20,8 @@ from acme_cbo.infra import errors
 
 # Least width of a domain in normalized units, in steps of float32 at its ends.
 _MIN_STEPS = 100
+# Standardized values from which `asinh_normalize` is rather logarithmic.
+ASINH_BEND = 3.0
 
 
 class Normalization(NamedTuple):
@@ -85,7 +87,19 @@ def asinh_normalize(units: Normalization, values: jax.Array) -> jax.Array:
   Returns:
     [..., D] normalized values.
   """
-  return 3 * jnp.arcsinh((values - units.location) / units.scale / 3)
+  standardized = (values - units.location) / units.scale
+  return ASINH_BEND * jnp.arcsinh(standardized / ASINH_BEND)
+
+
+def from_asinh_normalized(units: Normalization, values: jax.Array) -> jax.Array:
+  """Returns the values that `asinh_normalize` makes such values of: [..., D].
+
+  Args:
+    units: normalization of D variables.
+    values: [..., D] normalized values.
+  """
+  standardized = ASINH_BEND * jnp.sinh(values / ASINH_BEND)
+  return units.location + units.scale * standardized
 
 
 @dataclasses.dataclass(frozen=True)

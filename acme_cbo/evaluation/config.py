@@ -49,8 +49,8 @@ class EvaluationConfig(config_schema.Section):
   )
   edges: Literal['unknown', 'known'] = config_schema.field(
     'unknown',
-    'whether policies are told the edges of the graph; where unknown, they are '
-    'told what a YAML file says of them',
+    'whether policies are given all edges of the graph, or those alone that a '
+    'YAML file lists',
   )
   seed: int = config_schema.field(
     0, 'random seed for data and noise', low=0, high=2**32 - 1

@@ -318,7 +318,7 @@ def _decode(line: bytes) -> episodes_lib.Episode:
     raise ValueError('it is no object')
   fields = {key: field for field, key in _KEYS.items()}
   # Episodes of earlier versions have no predictions.
-  values = {'predicted': {}, **values}
+  values.setdefault('predicted', {})
   episode = episodes_lib.Episode(
     **{fields.get(key, key): value for key, value in values.items()}
   )

@@ -56,7 +56,8 @@ class Protocol:
     num_samples: number of draws that each observed outcome is the mean of.
     budget: maximum total cost of the interventions of an episode; None for the
       budget of the SCM.
-    edges: whether policies are told the edges of the graph, 'known', or not.
+    edges: 'known' gives policies all edges of the graph; 'unknown' those alone
+      that a YAML file lists.
     seed: random seed of data and noise.
   """
 
@@ -249,8 +250,7 @@ def predict_recommended(
   """
   if policy.predict is None:
     return None
-  asked = jax.tree.map(lambda leaf: leaf[None], records[-1].recommended)
-  return jax.tree.map(lambda leaf: leaf[0], policy.predict(memory, asked))
+  return base.predict_one(policy, memory, records[-1].recommended)
 
 
 _target_samples = jax.jit(simulate.target_samples)

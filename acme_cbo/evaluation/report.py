@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from acme_cbo.scms import config as scms_config
+
 _COLUMNS = (
   ('first', 'score_first'),
   ('mean', 'score_mean'),
@@ -71,12 +73,19 @@ def model_card(
     'nonlinear), noise and units\n'
     f'- {"hidden" if scms["latent"] else "no hidden"} common causes'
   )
+  known = ', but for edges that a user knows' if scms['informed'] else ''
+  _, *further = scms_config.trained_sizes(config)
+  further_sizes = ''.join(
+    f'- also {observations} observations and {experiments} experiments,\n'
+    f'  with at most {variables} variables, {set_size} set at a time\n'
+    for observations, experiments, set_size, variables in further
+  )
   return f"""# {results['name']}, seed {results['seed']}
 
 A policy that chooses experiments. Given observations of a system and the
 results of earlier experiments, it chooses which variables to set next, and to
 which values, in order to maximize or minimize one variable, the target. The
-causal graph is unknown to it. The policy has {results['parameters']:,}
+causal graph is unknown to it{known}. The policy has {results['parameters']:,}
 parameters and was trained by GRPO for {results['updates']} updates.
 
 ## Training distribution
@@ -85,7 +94,8 @@ parameters and was trained by GRPO for {results['updates']} updates.
 - number of variables set at a time: at most {scms['max_set_size']}
 - {horizon['num_observations']} observations before the first experiment,
   {horizon['num_interventions']} experiments
-- rewards: {weights}; simple_regret_share {results['simple_regret_share']:g},
+{further_sizes}- rewards: {weights};
+  simple_regret_share {results['simple_regret_share']:g},
   regret_floor {results['regret_floor']:g}
 
 The policy was not evaluated on anything else, such as larger systems or other

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
       before each step and after the last}, for each belief of the policy.
     finite: [2] bool, whether all observations and whether all outcomes are
       finite.
-    after_last: what is true after the last step, [] each: `score_recommended`,
+    after_last: results after the last step, [] each: `score_recommended`,
       the score of what the policy recommends; and, if it predicts, of E[Y | do]
       of that and of random interventions, the share that the intervals contain,
       and the mean CRPS, in deviations of the target in the observations:
@@ -86,6 +86,7 @@ def run_episode(
   """
   scm, objective = task
   key_reset, key_noise, key_policy = jax.random.split(key, 3)
+  # The episode is the same, whatever is asked after it.
   key_asked = jax.random.fold_in(key, 3)
   observations = environment.reset(key_reset, scm, num_observations)
 
@@ -102,7 +103,7 @@ def run_episode(
     score=score(steps.expected, objective),
     intervention=steps.intervention,
     target=jnp.where(scm.problem.target, steps.outcomes, 0.0).sum(-1),
-    parents=policy.parents(steps.belief_states),
+    parents=policy.parents(steps.tracked),
     finite=jnp.stack(
       [jnp.isfinite(x).all() for x in (observations, steps.outcomes)]
     ),
@@ -116,10 +117,10 @@ def _after_last(key, policy, memory, task, observations):
   recommended = policy.recommend(memory)
   expected = simulate.expected_outcome(scm, objective.bank, recommended)
   results = {'score_recommended': score(expected, objective)}
-  deviation = normalization.fit(scm.problem, observations).scale
-  deviation = jnp.where(scm.problem.target, deviation, 0.0).sum()
   if policy.predict is None:
     return results
+  deviation = normalization.fit(scm.problem, observations).scale
+  deviation = jnp.where(scm.problem.target, deviation, 0.0).sum()
   random, random_expected = objective_lib.random_interventions(
     key, scm.problem, objective, _NUM_RANDOM
   )

@@ -114,10 +114,11 @@ def _description(summary):
   samples, repeats = settings['samples'], settings['repeats']
   reason = statistics.no_interval_reason(repeats)
   outcome = 'a single draw' if samples == 1 else f'the mean of {samples} draws'
+  edges = 'all edges known; ' if settings['edges'] == 'known' else ''
   return (
     f'{settings["observations"]} observations, {settings["interventions"]} '
     f'interventions{" or fewer" if _ended_early(summary) else ""}, each '
-    f'outcome {outcome}; '
+    f'outcome {outcome}; {edges}'
     + (
       f'{reason}.'
       if reason

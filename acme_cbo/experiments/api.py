@@ -11,7 +11,7 @@ import inspect
 import os
 import pathlib
 import textwrap
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -140,6 +140,7 @@ def evaluate(
   repeats: int = _Evaluation.repeats,
   samples: int = _Evaluation.samples,
   budget: float | None = _Evaluation.budget,
+  edges: Literal['unknown', 'known'] = _Evaluation.edges,
   seed: int = _Evaluation.seed,
   confidence: float = _Evaluation.confidence,
   jobs: int = _Evaluation.jobs,
@@ -173,6 +174,7 @@ def evaluate(
     repeats=repeats,
     samples=samples,
     budget=budget,
+    edges=edges,
     seed=seed,
     confidence=confidence,
     jobs=jobs,
@@ -195,6 +197,7 @@ def compare(
   repeats: int = _Comparison.repeats,
   samples: int = _Comparison.samples,
   budget: float | None = _Comparison.budget,
+  edges: Literal['unknown', 'known'] = _Comparison.edges,
   seed: int = _Comparison.seed,
   confidence: float = _Comparison.confidence,
   jobs: int = _Comparison.jobs,
@@ -227,6 +230,7 @@ def compare(
     repeats=repeats,
     samples=samples,
     budget=budget,
+    edges=edges,
     seed=seed,
     confidence=confidence,
     jobs=jobs,

@@ -194,7 +194,12 @@ class GRPOConfig(config_schema.Section):
         'one size: leave it empty'
       )
     for sized in self.of_further_sizes:
-      config_schema.check(sized, path)
+      try:
+        config_schema.check(sized, path)
+      except errors.UsageError as error:
+        raise errors.UsageError(
+          f'{path}.horizon.mixture cannot be {self.horizon.mixture!r}: {error}'
+        ) from error
 
   def _check_exact_belief(self, path: str) -> None:
     num_variables = self.scms.max_variables
@@ -222,6 +227,11 @@ class GRPOConfig(config_schema.Section):
       raise errors.UsageError(
         f'{path}.runtime.kind is {self.runtime.kind!r}; a simulator needs '
         "'threaded'"
+      )
+    if self.rewards.best != 'made':
+      raise errors.UsageError(
+        f'{path}.rewards.best is {self.rewards.best!r}; with a simulator it '
+        "must be 'made': nobody knows how good what is predicted is"
       )
     for section, name in _OF_THE_TRUTH:
       value = getattr(getattr(self, section), name)

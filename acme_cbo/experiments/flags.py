@@ -90,10 +90,13 @@ def define_evaluation(cls: type[evaluation_config.EvaluationConfig]) -> None:
   }
   for name, field in config_schema.fields(cls).items():
     is_list = field.kind is tuple
+    flag = evaluation_config.flag(name)
+    meaning = f'{field.meaning[0].upper()}{field.meaning[1:]}.'
+    if field.options:
+      flags.DEFINE_enum(flag, field.default, field.options, meaning)
+      continue
     holder = define[field.kind](
-      evaluation_config.flag(name),
-      [*field.default] if is_list else field.default,
-      f'{field.meaning[0].upper()}{field.meaning[1:]}.',
+      flag, [*field.default] if is_list else field.default, meaning
     )
     if is_list:
       flags.FLAGS[holder.name].parser = _ListParser()

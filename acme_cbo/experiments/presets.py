@@ -87,6 +87,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     'grpo.gradient_accumulation_steps': 1,
     'grpo.variable_entropy': 0.002,
     'grpo.cell_entropy': 0.002,
+    'rewards.best': 'recommended',
     'rewards.structure': 0.2,
     'rewards.parent': 0.05,
     'training.num_updates': 300,

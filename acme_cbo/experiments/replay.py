@@ -52,6 +52,7 @@ def replay(workdir: pathlib.Path, update: int, index: int) -> str:
   state, step, programs = _repeat_until(update - 1, experiment, workdir)
 
   _, key_tasks, key_act = jax.random.split(state.key, 3)
+  programs = agent.programs_of_update(programs, update)
   tasks = priors.require_complete(*programs['fill'](key_tasks))
   (observations, trajectories), _ = programs['act'](
     state.params, key_act, tasks

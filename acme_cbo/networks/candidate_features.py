@@ -1,7 +1,7 @@
 """Closed-form features of candidate interventions, computed from rows of data.
 
 A network could learn to attend to the rows close to a candidate, but it would
-have to learn how close. These features spare it that. They are of three kinds:
+have to learn how close. These features spare it that:
 
   * Rows that intervene on exactly the variables of the candidate are the data
     of a Gaussian process, which predicts a mean and a standard deviation
@@ -12,10 +12,9 @@ have to learn how close. These features spare it that. They are of three kinds:
   * While an intervention is still partial, each candidate is also completed:
     the best row that extends it gives the other variables and their values, and
     the Gaussian process of that set of variables predicts the result.
-  * Where an intervention sets all variables that may be set, the observations
-    may count as if they were such interventions, with a bias: their process
-    gives the mean around which the interventions have one. Whether they count,
-    which confounding forbids, is one more thing that the evidence tells.
+  * If an intervention sets all variables that may be set, a Gaussian process of
+    the observations may be the mean of that of the interventions. Confounding
+    forbids it; its probability follows from the evidence.
 
 Nothing is fitted. Instead there are a few processes of different length scales
 and noise levels. Their signal variance has a closed-form posterior: under an
@@ -60,6 +59,8 @@ _WEIGHT_OFFSET = 1e-3
 # Added to expected improvements, in standard deviations of the signal, before
 # the logarithm is taken.
 _IMPROVEMENT_OFFSET = 1e-4
+# Number of observations in their process, whose cost is the cube of it.
+_MAX_RECORDS = 128
 
 NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
 NUM_FEATURES = 13 + len(_LENGTHS) + 3 * len(_WIDTHS)
@@ -98,6 +99,10 @@ class RowFeatures(NamedTuple):
   from_records: jax.Array
 
 
+# Axis of the rows in each array of `RowFeatures`.
+_ROW_AXES = (0, 0, 0, 0, 2, 2, 0)
+
+
 class Records(NamedTuple):
   """The N observations, and the process in which they count as interventions.
 
@@ -105,7 +110,8 @@ class Records(NamedTuple):
     rows: the observations.
     settable: [D] bool, the variables that may be set.
     coefficients: [L, N] weight of the correlation with each observation in the
-      expected outcome, averaged over the processes.
+      expected outcome, averaged over the processes; 0 after the first
+      `_MAX_RECORDS` observations.
   """
 
   rows: RowFeatures
@@ -190,26 +196,35 @@ def row_features(
   )
 
 
-def records(rows: RowFeatures, settable: jax.Array) -> Records:
+def fit_records(rows: RowFeatures, settable: jax.Array) -> Records:
   """Fits the process in which the observations count as interventions.
 
   Args:
     rows: N observations.
     settable: [D] bool, the variables that may be set.
   """
-  number, num_points = rows.row_mask.size, rows.nearness.shape[-1]
+  number = min(rows.row_mask.size, _MAX_RECORDS)
+  first = RowFeatures(
+    *(
+      jax.lax.slice_in_dim(leaf, 0, number, axis=axis)
+      for leaf, axis in zip(rows, _ROW_AXES, strict=True)
+    )
+  )
   history = append_rows(
-    empty_history(number, settable.size, num_points),
+    empty_history(number, settable.size, rows.nearness.shape[-1]),
     jnp.int32(0),
-    rows._replace(intervened=jnp.broadcast_to(settable, rows.intervened.shape)),
+    first._replace(
+      intervened=jnp.broadcast_to(settable, first.intervened.shape)
+    ),
     jnp.float32(1),
   )
   posterior = _signal_posterior(history)
-  coefficients = posterior.weights[:, None] * posterior.solved[0]
+  coefficients = (posterior.weights[:, None] * posterior.solved[0]).reshape(
+    len(_LENGTHS), len(_NOISES), -1
+  )
+  rest = rows.row_mask.size - number
   return Records(
-    rows,
-    settable,
-    coefficients.reshape(len(_LENGTHS), len(_NOISES), -1).sum(1),
+    rows, settable, jnp.pad(coefficients.sum(1), [(0, 0), (0, rest)])
   )
 
 
@@ -236,9 +251,7 @@ def append_rows(
       jax.lax.dynamic_update_slice_in_dim(
         old, added.astype(old.dtype), position, axis
       )
-      for old, added, axis in zip(
-        history.rows, new, (0, 0, 0, 0, 2, 2, 0), strict=True
-      )
+      for old, added, axis in zip(history.rows, new, _ROW_AXES, strict=True)
     )
   )
 
@@ -380,7 +393,8 @@ def candidate_features(
       ]
     ).T
 
-  goodness = jnp.exp((active.outcomes - best) / unit)
+  # Later rows may be far better than the best so far.
+  goodness = jnp.exp(jnp.where(row_mask, active.outcomes - best, 0.0) / unit)
   is_complete, from_records, *of_completions = _completions(
     history, posterior, observations, points, partial, goodness, samples
   )
@@ -402,7 +416,7 @@ def candidate_features(
 
 
 class _Posterior(NamedTuple):
-  """What the evidence tells of the G processes.
+  """Posterior over the G processes.
 
   Attributes:
     deviations: [G] standard deviations of the signal.

@@ -8,7 +8,7 @@ import jax
 from jax import flatten_util
 import jax.numpy as jnp
 
-# Hidden units of `Candidate`.
+# Hidden units of `Candidate` and of `PredictionHead`.
 _HIDDEN = 32
 # Standard deviation of a standard normal variable between -2 and 2.
 _DEVIATION_WITHIN_TWO = 0.87962566
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
     return jnp.concatenate([self.outcome(hidden), self.correction(hidden)], -1)
 
 
-class Prediction(NamedTuple):
+class PredictionHead(NamedTuple):
   """Small MLP that predicts the outcome of an intervention."""
 
   token: hk.Linear

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Scale of `normalization.asinh_normalize`.
-_BEND = 3.0
+from acme_cbo.environments import normalization
+
 # Halvings of the interval that a quantile is in.
 _NUM_HALVINGS = 40
 
@@ -32,27 +32,18 @@ class Mixture(NamedTuple):
 
 
 class OutcomeDistribution(NamedTuple):
-  """What is known of the target under an intervention.
+  """Prediction of the target under an intervention.
 
   Attributes:
     expected: distribution of the normalized E[Y | do].
     outcome: distribution of the normalized target in one more outcome.
-    location: [] mean of the target in the observations.
-    scale: [] its standard deviation there; negative where less is better.
+    units: normalization of the target, of [] arrays; its scale is negative
+      where less is better.
   """
 
   expected: Mixture
   outcome: Mixture
-  location: jax.Array
-  scale: jax.Array
-
-  def normalize(self, target: jax.Array) -> jax.Array:
-    """Returns values of the target, in its own units, as normalized: [...]."""
-    return _BEND * jnp.arcsinh((target - self.location) / self.scale / _BEND)
-
-  def to_target(self, normalized: jax.Array) -> jax.Array:
-    """Returns normalized values in the target's own units: [...]."""
-    return self.location + self.scale * _BEND * jnp.sinh(normalized / _BEND)
+  units: normalization.Normalization
 
 
 def log_density(mixture: Mixture, value: jax.Array) -> jax.Array:
@@ -95,34 +86,10 @@ def quantile(mixture: Mixture, level: jax.Array) -> jax.Array:
 def mean(mixture: Mixture) -> jax.Array:
   """Returns the mean of the target that a mixture is of, standardized: [...].
 
-  The mixture is of the normalized target. That of its inverse, `3 sinh(y / 3)`,
-  has a closed form.
+  The mixture is of the normalized target. That of its inverse, a hyperbolic
+  sine, has a closed form.
   """
-  squares = jnp.square(mixture.deviations / _BEND) / 2
-  of_components = _BEND * jnp.sinh(mixture.means / _BEND) * jnp.exp(squares)
+  bend = normalization.ASINH_BEND
+  squares = jnp.square(mixture.deviations / bend) / 2
+  of_components = bend * jnp.sinh(mixture.means / bend) * jnp.exp(squares)
   return (jnp.exp(mixture.log_weights) * of_components).sum(-1)
-
-
-def crps(mixture: Mixture, value: jax.Array) -> jax.Array:
-  """Returns the continuous ranked probability score at a value: [...].
-
-  `E|X - y| - E|X - X'| / 2`, in closed form (Grimit, Gneiting, Berrocal and
-  Johnson, 2006, equation 6); smaller is better.
-  """
-  weights = jnp.exp(mixture.log_weights)
-  to_value = _absolute(value[..., None] - mixture.means, mixture.deviations)
-  pairs = _absolute(
-    mixture.means[..., None] - mixture.means[..., None, :],
-    jnp.hypot(mixture.deviations[..., None], mixture.deviations[..., None, :]),
-  )
-  both = weights[..., None] * weights[..., None, :]
-  return (weights * to_value).sum(-1) - (both * pairs).sum((-2, -1)) / 2
-
-
-def _absolute(mean, deviation):
-  """Returns E|X| of a normal distribution."""
-  standardized = mean / deviation
-  normal = jax.scipy.stats.norm
-  return mean * (2 * normal.cdf(standardized) - 1) + 2 * deviation * normal.pdf(
-    standardized
-  )

@@ -50,10 +50,12 @@ from acme_cbo.networks import layers
 from acme_cbo.networks import outcome_distribution
 from acme_cbo.scms import interventions
 
-# Components of a predicted distribution, and the least deviation of each, in
-# deviations of the observations.
+# Components of a predicted distribution, and the least and the largest
+# deviation of each, in deviations of the observations. An improbable component
+# that is wider than that would decide the mean in the target's own units.
 _NUM_COMPONENTS = 4
 _MIN_DEVIATION = 0.01
+_MAX_DEVIATION = 4.0
 # Log odds of what is known of an edge.
 _KNOWN_LOG_ODDS = 12.0
 
@@ -169,7 +171,9 @@ class _Transformer(hk.Module):
     self._after_out = layers.linear('after_out', width)
     self._candidate = layers.Candidate.make('candidate')
     self._none = layers.Candidate.make('none')
-    self._prediction = layers.Prediction.make('prediction', 4 * _NUM_COMPONENTS)
+    self._prediction = layers.PredictionHead.make(
+      'prediction', 4 * _NUM_COMPONENTS
+    )
     self._outcome = layers.linear('outcome', num_cells)
     self._correction = layers.linear('correction', num_cells, scale=0.1)
 
@@ -188,7 +192,7 @@ class _Transformer(hk.Module):
       belief_state = self._belief.init(problem, observations, None)
       parents = self._belief.parents(belief_state)
     x = self._embed(problem, units, rows, parents)
-    records = candidate_features.records(
+    records = candidate_features.fit_records(
       self._row_features(problem, units, rows, None), problem.settable
     )
     _, (keys, values) = self._blocks(x, problem, None, None, None)
@@ -242,18 +246,19 @@ class _Transformer(hk.Module):
     # The components start around the prediction of the Gaussian processes.
     start = jnp.linspace(-1.0, 1.0, _NUM_COMPONENTS)
     means = features[candidate_features.EXPECTED] + deviation * (start + shift)
-    widths = jnp.maximum(deviation * jnp.exp(log_width), _MIN_DEVIATION)
+    # Smooth, so that there is a gradient at either end.
+    widths = deviation * jnp.exp(log_width)
+    widths = _MIN_DEVIATION + widths / jnp.hypot(1.0, widths / _MAX_DEVIATION)
     noise = jnp.exp(log_noise) * jax.lax.rsqrt(problem.samples)
     log_weights = jax.nn.log_softmax(weight)
     mixture = outcome_distribution.Mixture
-    location, scale = (
-      jnp.where(problem.target, leaf, 0.0).sum() for leaf in prefix.units
+    units = jax.tree.map(
+      lambda leaf: jnp.where(problem.target, leaf, 0.0).sum(), prefix.units
     )
     return outcome_distribution.OutcomeDistribution(
       mixture(log_weights, means, widths),
       mixture(log_weights, means, jnp.hypot(widths, noise)),
-      location,
-      scale,
+      units,
     )
 
   def _partial(self, problem, prefix, encoding, partial):
@@ -550,8 +555,8 @@ class _Transformer(hk.Module):
 def _edge_features(problem):
   """Returns what is known of each pair of variables: [D, D, 4], or None.
 
-  Whether the second one is known to be a direct cause of the first one, and
-  whether it is known not to be; and the same of the first one.
+  Whether the second one is known to be a direct cause of the first one, the
+  first one of the second one; and whether each is known not to be.
   """
   if problem.edges is None:
     return None

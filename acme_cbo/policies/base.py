@@ -64,6 +64,21 @@ def parent_probabilities(
   }
 
 
+def predict_one(
+  policy: PolicyFunctions, memory: Any, intervention: types.Intervention
+) -> prediction.Prediction:
+  """Returns what a policy predicts under one intervention.
+
+  Args:
+    policy: policy that predicts.
+    memory: its memory.
+    intervention: the intervention.
+  """
+  assert policy.predict is not None
+  asked = jax.tree.map(lambda leaf: leaf[None], intervention)
+  return jax.tree.map(lambda leaf: leaf[0], policy.predict(memory, asked))
+
+
 def select(
   candidates: Sequence[PolicyFunctions], index: jax.Array
 ) -> PolicyFunctions:

@@ -20,7 +20,7 @@ class Steps(NamedTuple):
     intervention: `Intervention` of [T, D] arrays that was made.
     outcomes: [T, D] outcome of each.
     expected: [T] E[Y | do] of each, see `simulate.expected_outcome`.
-    belief_states: T + 1 states, before each step and after the last.
+    tracked: T + 1 results of `track`, before each step and after the last.
     end: state of the policy after the last step.
   """
 
@@ -28,14 +28,14 @@ class Steps(NamedTuple):
   intervention: types.Intervention
   outcomes: jax.Array
   expected: jax.Array
-  belief_states: Any
+  tracked: Any
   end: Any
 
 
 def on_device(
   choose: Callable[[jax.Array, Any], tuple[types.Intervention, Any]],
   observe: Callable[..., Any],
-  belief_states: Callable[[Any], Any],
+  track: Callable[[Any], Any],
   state: Any,
   task: types.Task,
   choice_keys: jax.Array,
@@ -47,7 +47,7 @@ def on_device(
     choose: (key, state) -> the intervention, and whatever is to be kept of the
       choice.
     observe: (state, step, intervention, outcome [D]) -> state.
-    belief_states: state -> states of the policy's beliefs.
+    track: state -> what is to be kept of it, such as the policy's beliefs.
     state: state of the policy before the first step.
     task: the SCM and its objective.
     choice_keys: [T, ...] keys of the choices, consumed.
@@ -74,7 +74,7 @@ def on_device(
       intervention,
       outcome,
       expected,
-      belief_states(state),
+      track(state),
     )
 
   start = (
@@ -85,7 +85,7 @@ def on_device(
   inputs = jnp.arange(len(outcome_keys)), choice_keys, outcome_keys
   (end, *_), history = jax.lax.scan(step, start, inputs)
   choice, intervention, outcomes, expected, before = history
-  after = belief_states(end)
+  after = track(end)
   return Steps(
     choice,
     intervention,

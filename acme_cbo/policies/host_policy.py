@@ -208,8 +208,8 @@ def _on_host(
     chunks = []
     for start in range(0, len(mask), _NUM_PREDICTED):
       # The last chunk is filled up with its last intervention.
-      end = np.arange(start, start + _NUM_PREDICTED).clip(max=len(mask) - 1)
-      made = types.Intervention._make((mask[end], values[end]))
+      index = np.arange(start, start + _NUM_PREDICTED).clip(max=len(mask) - 1)
+      made = types.Intervention._make((mask[index], values[index]))
       with jax.enable_x64(False):
         chunks.append(jax.device_get(programs.predict(flat, inner, made)))
     predicted = jax.tree.map(

@@ -153,7 +153,9 @@ class Policy:
     problem = problem_lib.make(
       names, target, goal, domains, max_set_size, costs, budget
     )
-    problem = problem._replace(edges=known_edges.parse(edges, names))
+    known = known_edges.parse(edges, names)
+    if known is not None:
+      problem = problem._replace(edges=jnp.asarray(known))
     for name in names if columns else []:
       if name not in columns:
         hint = errors.did_you_mean_or_options(
@@ -303,19 +305,27 @@ class Session:
     """Predicts the target under an intervention.
 
     Args:
-      do: {variable: value}; it need not be an allowed one.
+      do: {variable: value} of variables that have a domain; the values, and the
+        set of variables, need not be allowed ones.
+
+    Returns:
+      The expected target with its interval of 90 %, and that of one more
+      outcome, in the target's own units.
 
     Raises:
-      UsageError: a variable is unknown, or a value not finite.
+      UsageError: a variable is unknown or has no domain, or a value is not
+        finite.
     """
     if not do:
       raise errors.UsageError('give one or more values: {variable: value}')
     asked = interventions.from_names(do, self.variables)
-    assert self._functions.predict is not None
-    predicted = self._functions.predict(
-      self._memory, jax.tree.map(lambda leaf: leaf[None], asked)
-    )
-    return jax.tree.map(lambda leaf: leaf[0], predicted).estimate
+    settable = np.asarray(self._problem.settable)
+    for j in np.flatnonzero(asked.mask & ~settable):
+      raise errors.UsageError(
+        f'{self.variables[j]!r} has no domain, so that nothing is known of '
+        'setting it'
+      )
+    return base.predict_one(self._functions, self._memory, asked).estimate
 
   def parent_probabilities(self) -> dict[str, float]:
     """Returns {variable: probability that it is a direct cause of the target}.

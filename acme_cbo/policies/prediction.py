@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_cbo.environments import normalization
 from acme_cbo.networks import outcome_distribution
 
 # Number of equally likely values that stand for a distribution, Q, and the
@@ -19,7 +20,7 @@ COVERAGE = 0.9
 
 
 class Estimate(NamedTuple):
-  """What is predicted of the target under an intervention, in its own units.
+  """Prediction of the target under an intervention, as numbers.
 
   Attributes:
     mean: expected target.
@@ -33,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 class Prediction(NamedTuple):
-  """Prediction of the target under an intervention.
+  """Prediction of the target under an intervention, as distributions.
 
   A distribution is given by Q equally likely values in ascending order, its
   quantiles at `LEVELS`. Arrays may have leading axes, with an entry for
@@ -41,7 +42,7 @@ class Prediction(NamedTuple):
 
   Attributes:
     mean: [...] expected target.
-    expected: [..., Q] distribution of E[Y | do], of which nobody knows more.
+    expected: [..., Q] belief about E[Y | do].
     outcome: [..., Q] distribution of the target in one more outcome.
   """
 
@@ -112,11 +113,13 @@ def from_distribution(
     normalized = jax.vmap(outcome_distribution.quantile, (None, 0))(
       mixture, jnp.asarray(LEVELS, mixture.means.dtype)
     )
-    return jnp.sort(predicted.to_target(normalized))
+    return jnp.sort(
+      normalization.from_asinh_normalized(predicted.units, normalized)
+    )
 
   mean = outcome_distribution.mean(predicted.expected)
   return Prediction(
-    predicted.location + predicted.scale * mean,
+    predicted.units.location + predicted.units.scale * mean,
     values(predicted.expected),
     values(predicted.outcome),
   )
@@ -125,9 +128,9 @@ def from_distribution(
 def _interval(values):
   """Returns the ends of the central interval."""
   # Between two of the levels.
-  place = NUM_VALUES * (1 - COVERAGE) / 2 - 0.5
-  index = int(place)
-  share = place - index
+  position = NUM_VALUES * (1 - COVERAGE) / 2 - 0.5
+  index = int(position)
+  share = position - index
   low, high = (
     (1 - share) * values[..., outer] + share * values[..., inner]
     for outer, inner in ((index, index + 1), (-1 - index, -2 - index))

@@ -12,7 +12,6 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.beliefs import exact_posterior
-from acme_cbo.environments import config as environments_config
 from acme_cbo.infra import errors
 from acme_cbo.networks import base as networks_base
 from acme_cbo.policies import base as policies_base
@@ -21,6 +20,7 @@ from acme_cbo.policies import trained as trained_lib
 from acme_cbo.policies.baselines import cbo
 from acme_cbo.policies.baselines import gp_bo
 from acme_cbo.policies.baselines import thompson
+from acme_cbo.scms import config as scms_config
 from acme_cbo.scms import intervention_sets
 from acme_cbo.scms import optimum
 
@@ -155,23 +155,8 @@ def beyond_training(
   Returns:
     Phrases such as '60 interventions (trained on at most 40)'.
   """
-  scms, horizon = metadata['scms'], metadata['horizon']
-  # Older policies lack the metadata of features that were added since; they
-  # were trained without them.
-  mixture = environments_config.HorizonConfig(
-    mixture=horizon.get('mixture', '')
-  )
   most_observations, most_interventions, largest_set, most_variables = np.max(
-    [
-      [
-        horizon['num_observations'],
-        horizon['num_interventions'],
-        scms.get('max_set_size', 1),
-        scms['max_variables'],
-      ],
-      *mixture.further_sizes,
-    ],
-    axis=0,
+    scms_config.trained_sizes(metadata), axis=0
   )
   counts = {
     'variables with the target and those never set': (
@@ -189,6 +174,7 @@ def beyond_training(
     'latent variables': (has_latent, 'latent'),
     'averaged outcomes': (float(problem.samples) > 1, 'averaged'),
     'a budget of cost': (np.isfinite(float(problem.budget)), 'budgeted'),
+    'known edges': (problem.edges is not None, 'informed'),
   }
   return [
     *(
@@ -199,6 +185,6 @@ def beyond_training(
     *(
       f'{label} (trained without)'
       for label, (present, key) in features.items()
-      if present and not scms.get(key, 0)
+      if present and not metadata['scms'].get(key, 0)
     ),
   ]

@@ -77,7 +77,7 @@ class Mesh(fused.Fused):
       in_shardings=whole,
       out_shardings=whole,
     )
-    self.programs = {'init': start} | agent.of_all_sizes(parts, make)
+    self.programs = {'init': start} | agent.programs_of_all_sizes(parts, make)
 
   def device_put(self, tree: agent.TreeT) -> agent.TreeT:
     """Replicates the arrays of process 0 on all devices.

@@ -90,9 +90,9 @@ def make_collect(
   """
 
   def collect(item: experience_queue.WorkItem) -> agent.Experience:
-    of_update = agent.of_update(programs, item.update)
-    tasks, _ = of_update['fill'].out_info
-    data, _ = of_update['act'].out_info
+    own = agent.programs_of_update(programs, item.update)
+    tasks, _ = own['fill'].out_info
+    data, _ = own['act'].out_info
     like = tasks, data, state.key
     reply = group.request(
       process_id, item.update, pack((item.params, item.key)), num_bytes(like)

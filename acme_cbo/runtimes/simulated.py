@@ -317,7 +317,7 @@ def _programs(
       steps = episode.Steps(
         choice, choice.intervention, outcomes, observed, belief_states, None
       )
-      # The learner asks no questions: nobody knows the answers.
+      # Unused: the learner predicts nothing of simulators.
       key = jax.random.PRNGKey(0)
       return acting.trajectory(task, reward_config, steps, None, key)
 

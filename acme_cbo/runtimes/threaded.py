@@ -218,7 +218,7 @@ class Threaded(fused.Fused):
       state: any training state of the run, for its shapes.
 
     Returns:
-      'fill' and 'act' of `agent.programs`.
+      'fill' and 'act' of `agent.programs`, of all sizes.
     """
     sharding = jax.sharding.SingleDeviceSharding(device)
 
@@ -231,10 +231,14 @@ class Threaded(fused.Fused):
       )
 
     key = on_device(state.key)
-    fill = self.programs['fill'].lower(key)
-    tasks, _ = on_device(fill.out_info)
-    act = self.programs['act'].lower(on_device(state.params), key, tasks)
-    return {'fill': fill.compile(), 'act': act.compile()}
+    compiled = {}
+    for name in agent.names_of(self.programs, 'fill'):
+      fill = self.programs[name].lower(key)
+      tasks, _ = on_device(fill.out_info)
+      act_name = name.replace('fill', 'act')
+      act = self.programs[act_name].lower(on_device(state.params), key, tasks)
+      compiled |= {name: fill.compile(), act_name: act.compile()}
+    return compiled
 
 
 def _run_actor(

@@ -245,6 +245,33 @@ class Prior(PriorConfig):
   num_interventions: int
 
 
+def parse_sizes(text: str) -> list[list[int]]:
+  """Returns the sizes [N, T, Z, D] in a text.
+
+  Args:
+    text: numbers of observations, of interventions, of variables per set and of
+      variables of each size, such as '20x10x2x8 60x20x6x8', or empty.
+  """
+  return [[*map(int, size.split('x'))] for size in text.split()]
+
+
+def trained_sizes(metadata: Mapping[str, Any]) -> list[list[int]]:
+  """Returns the sizes [N, T, Z, D] that a policy was trained on.
+
+  Args:
+    metadata: training metadata of the policy, see `saving.load`. Policies of
+      earlier versions lack what was added since; they were trained without.
+  """
+  scms, horizon = metadata['scms'], metadata['horizon']
+  first = [
+    horizon['num_observations'],
+    horizon['num_interventions'],
+    scms.get('max_set_size', 1),
+    scms['max_variables'],
+  ]
+  return [first, *parse_sizes(horizon.get('mixture', ''))]
+
+
 def with_named_weights(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a config, or the metadata of a policy, in its present form.
 

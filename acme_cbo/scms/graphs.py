@@ -6,7 +6,6 @@ its rows and columns from `size` on are empty.
 """
 
 import enum
-import math
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +147,7 @@ def known_edges(parents: jax.Array, exists: jax.Array) -> jax.Array:
   Returns:
     [D, D] as `types.Problem.edges`.
   """
-  through = parents
-  # Each round doubles the longest path through latent variables.
-  for _ in range(math.ceil(math.log2(max(len(parents), 2)))):
-    by_latent = (through & ~exists).astype(jnp.float32)
-    through |= by_latent @ through.astype(jnp.float32) > 0
+  through = _closure(parents, ~exists)
   is_known = (parents == through) & exists & exists[:, None]
   is_known &= ~jnp.eye(len(parents), dtype=bool)
   return is_known * jnp.where(parents, 1.0, -1.0)
@@ -167,9 +162,15 @@ def ancestors(parents: jax.Array) -> jax.Array:
   Returns:
     [D, D] bool, `[j, i]` is True if a directed path leads from i to j.
   """
+  return _closure(parents, jnp.ones(parents.shape[-1], bool))
+
+
+def _closure(parents, through):
+  """Returns which nodes directed paths lead to, through some nodes alone."""
   reach = parents
+  # Each round doubles the length of the longest path.
   for _ in range(max(1, (parents.shape[-1] - 1).bit_length())):
-    reach = reach | (reach[:, :, None] & reach[None]).any(1)
+    reach = reach | ((reach & through)[:, :, None] & reach[None]).any(1)
   return reach
 
 

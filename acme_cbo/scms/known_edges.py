@@ -62,21 +62,17 @@ def parse(edges: Any, names: Sequence[str]) -> np.ndarray | None:
 
 def _ends(edge: Any, names: Sequence[str]) -> tuple[int, int]:
   """Returns the indices of the cause and of the effect."""
-  pair = edge.split(_ARROW) if isinstance(edge, str) else edge
-  if (
-    not isinstance(pair, Sequence)
-    or len(pair) != 2
-    or not all(isinstance(end, str) for end in pair)
-  ):
+  is_text = isinstance(edge, str)
+  ends = [end.strip() for end in edge.split(_ARROW)] if is_text else edge
+  if not isinstance(ends, Sequence) or len(ends) != 2:
     raise errors.UsageError(
       f"{edge!r} is no edge; write it as 'cause -> effect'"
     )
-  ends = [end.strip() for end in pair]
   for end in ends:
     if end not in names:
-      hint = errors.did_you_mean_or_options(end, names)
+      hint = errors.did_you_mean_or_options(str(end), [*map(str, names)])
       raise errors.UsageError(
-        f'{end!r} in the edge {_text(ends)!r} is no variable{hint}'
+        f'{end!r} in the edge {_text(ends)!r} is no observed variable{hint}'
       )
   cause, effect = map([*names].index, ends)
   if cause == effect:
@@ -96,5 +92,5 @@ def _check_acyclic(known: np.ndarray, names: Sequence[str]) -> None:
     ) from error
 
 
-def _text(path: Sequence[str]) -> str:
-  return f' {_ARROW} '.join(path)
+def _text(path: Sequence[Any]) -> str:
+  return f' {_ARROW} '.join(map(str, path))

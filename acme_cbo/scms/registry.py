@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from acme_cbo import types
 from acme_cbo.infra import errors
 from acme_cbo.scms import benchmarks
+from acme_cbo.scms import config
 from acme_cbo.scms import families
 from acme_cbo.scms import graphs
 from acme_cbo.scms import mechanisms
@@ -77,27 +78,29 @@ def resolve(
     environment
     if environment.held_out is not None
     else environment._replace(
-      held_out=_is_held_out(metadata['scms'], environment.make(0).scm)
+      held_out=_is_held_out(metadata, environment.make(0).scm)
     )
     for environment in environments
   ]
 
 
-def _is_held_out(prior: Mapping[str, Any], scm: types.SCM) -> bool:
+def _is_held_out(metadata: Mapping[str, Any], scm: types.SCM) -> bool:
   """Returns whether a training prior cannot draw SCMs like this one.
 
   Args:
-    prior: settings of the prior, `config.PriorConfig` as a dictionary.
+    metadata: training metadata of the trained policy.
     scm: the model.
 
   Returns:
     Whether the prior excludes its size, its kind of graph or its equations.
   """
+  prior = metadata['scms']
+  most_variables = max(size[-1] for size in config.trained_sizes(metadata))
   kinds = (
     (prior['graph_weights'], graphs.Graph, int(scm.graph)),
     (prior['family_weights'], mechanisms.Family, int(scm.family)),
   )
-  return scm.order.size > prior['max_variables'] or any(
+  return scm.order.size > most_variables or any(
     kind == systems.NO_KIND or not weights[members(kind).name.lower()]
     for weights, members, kind in kinds
   )

@@ -80,7 +80,11 @@ def prior(metadata: Mapping[str, Any], name: str) -> config.Prior:
     num_cells=2,
     num_interventions=metadata['horizon']['num_interventions'],
   )
-  return dataclasses.replace(training_prior, **_CHANGES[name](training_prior))
+  # All methods have to know the same, and any value may be set: not all of them
+  # heed known edges and allowed values.
+  return dataclasses.replace(
+    training_prior, informed=0.0, stepped=0.0, **_CHANGES[name](training_prior)
+  )
 
 
 def digest(prior: config.Prior) -> str:

@@ -141,15 +141,15 @@ def recommendation(
   best, *predicted = predict([do, *others])
 
   def is_better_than(other):
-    above = float(best.probability_above(other))
-    return above if sign > 0 else 1 - above
+    better, worse = (best, other) if sign > 0 else (other, best)
+    return float(better.probability_above(worse))
 
   runner_up = better_than_runner_up = None
   if others:
     k = int(np.argmax([sign * one.mean for one in predicted]))
     runner_up = others[k]
     better_than_runner_up = is_better_than(predicted[k])
-  nothing = predict_nothing(state)
+  nothing = _predict_nothing(state)
   return Recommendation(
     number if do is found else None,
     do,
@@ -161,7 +161,9 @@ def recommendation(
   )
 
 
-def predict_nothing(state: state_lib.State) -> prediction_lib.Prediction | None:
+def _predict_nothing(
+  state: state_lib.State,
+) -> prediction_lib.Prediction | None:
   """Predicts the target under no intervention, from the passive records.
 
   It is the posterior of a normal distribution, nothing of which was known: None

@@ -122,16 +122,27 @@ class Adviser:
     ).number
 
   def proposals(self, state: state_lib.State) -> list[dict[str, float]]:
-    """Returns what the policy might try next, of what the space allows.
+    """Returns what the policy might try next and what is new.
 
     Args:
       state: state of the study.
+
+    Returns:
+      Interventions, {variable: value}, that the space and the budget allow, and
+      that were neither tried, nor failed, nor are pending.
     """
+    tried = [*state.observed, *state.pending, *state.failed]
     draws = self._draws(
       state, state.space.sets, [], index=len(state.experiments)
     )
-    moved = (state.space.nearest(draw) for draw in draws)
-    return [do for do in moved if do and not state.space.complaint(do)]
+    return [
+      do
+      for do in map(state.space.nearest, draws)
+      if do
+      and not state.space.complaint(do)
+      and not _is_near(state, do, [one.do for one in tried], _SAME)
+      and intervention_sets.is_within_budget(_left(state, []), state.cost(do))
+    ]
 
   def predict(
     self,

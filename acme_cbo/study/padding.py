@@ -57,5 +57,5 @@ def problem(whole: types.Problem) -> types.Problem:
   }
   changes['sets'] = rows(changes['sets'], num_sets)
   if whole.edges is not None:
-    changes['edges'] = rows(columns(whole.edges, number), number)
+    changes['edges'] = rows(columns(np.asarray(whole.edges), number), number)
   return whole._replace(**changes)

@@ -136,14 +136,8 @@ def _outcomes(state, predict, best) -> figure_lib.Figure:
     zorder=3,
   )
   low, high = np.transpose([one.interval for one in predicted])
-  axis.errorbar(
-    numbers,
-    means,
-    np.maximum([means - low, high - means], 0),
-    fmt='none',
-    ecolor=_BLUE,
-    alpha=0.5,
-    label='its expected value',
+  axis.vlines(
+    numbers, low, high, color=_BLUE, alpha=0.5, label='its expected value'
   )
   axis.step(
     numbers,

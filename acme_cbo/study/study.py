@@ -714,7 +714,13 @@ def _predict(
   adviser: adviser_lib.Adviser, state: state_lib.State
 ) -> advice.Predict:
   """Returns the predictions of a study that has something to learn from."""
-  return lambda interventions: adviser.predict(state, interventions) or []
+
+  def predict(interventions):
+    predicted = adviser.predict(state, interventions)
+    assert predicted is not None
+    return predicted
+
+  return predict
 
 
 def _after(state: state_lib.State, event: events_lib.Event) -> state_lib.State:

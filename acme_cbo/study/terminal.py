@@ -99,7 +99,9 @@ def verdict(
   """
   if best is None:
     return [f'Nothing to recommend: {evidence.shortfall(state)}.']
-  source = f'experiment {best.number}' if best.number else 'not tried yet'
+  source = (
+    'not tried yet' if best.number is None else f'experiment {best.number}'
+  )
   sentences = [
     f'Set {advice.shown(state, best.do, " = ")} ({source}): '
     f'{_predicted(state, best.prediction)}.'
@@ -189,14 +191,15 @@ def progress(state: state_lib.State) -> list[str]:
       'for what is pending'
     )
   known = settings.known_edges()
-  for value, text in ((1, 'known causes'), (-1, 'ruled out as causes')):
-    edges = [
-      f'{settings.columns[cause]} -> {settings.columns[effect]}'
-      for effect, cause in np.argwhere(np.equal(known, value))
-    ]
-    if edges:
-      listed = errors.format_list(edges, _MAX_ROWS, 'more', ', ')
-      sentences.append(f'{text}: {listed}')
+  if known is not None:
+    for value, text in ((1, 'known causes'), (-1, 'ruled out as causes')):
+      edges = [
+        f'{settings.columns[cause]} -> {settings.columns[effect]}'
+        for effect, cause in np.argwhere(known == value)
+      ]
+      if edges:
+        listed = errors.format_list(edges, _MAX_ROWS, 'more', ', ')
+        sentences.append(f'{text}: {listed}')
   left = advice.experiments_left(state)
   if left is not None:
     sentences.append(f'at most {left} experiments left')

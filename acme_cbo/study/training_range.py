@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from acme_cbo.policies import registry
+from acme_cbo.scms import config
 from acme_cbo.study import evidence
 from acme_cbo.study import state as state_lib
 
-# Number of passive records below which there are few.
+# Number of passive records below which they do not tell a domain.
 _MIN_RECORDS = 5
 # Number of values below which a shape says too little.
 _MIN_VALUES = 50
@@ -38,8 +39,11 @@ def warnings(state: state_lib.State, metadata: Mapping[str, Any]) -> list[str]:
   problem = evidence.problem(state, state.space.sets)
   # Of more records than it was trained on, a policy is shown as many.
   beyond = registry.beyond_training(metadata, problem, 0, num_interventions)
-  if len(state.records) < _MIN_RECORDS and not state.space.sets_all:
-    beyond.append(f'{len(state.records)} passive records')
+  fewest = min(size[0] for size in config.trained_sizes(metadata))
+  if len(state.records) < fewest and not state.space.sets_all:
+    beyond.append(
+      f'{len(state.records)} passive records (trained on at least {fewest})'
+    )
   return [*beyond, *_far_domains(state, metadata['scms']), *_shapes(state)]
 
 

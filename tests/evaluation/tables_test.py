@@ -33,6 +33,7 @@ def _summary(interval=True, held_out=(None, None)):
       'observations': 100,
       'interventions': 40,
       'samples': 1,
+      'edges': 'unknown',
       'repeats': 20,
     },
     'confidence': 0.95,
@@ -64,9 +65,21 @@ def _summary(interval=True, held_out=(None, None)):
       },
     },
     'overall': {
-      'grpo': {'score': _entry(0.6), 'seconds_per_decision': 0.0011},
-      'random': {'score': _entry(0.4), 'seconds_per_decision': 0.25},
-      'oracle': {'score': _entry(1.0), 'seconds_per_decision': 1e-5},
+      'grpo': {
+        'score': _entry(0.6),
+        'seconds_per_decision': 0.0011,
+        'predicted': {'covered': 0.875, 'crps': 0.1234},
+      },
+      'random': {
+        'score': _entry(0.4),
+        'seconds_per_decision': 0.25,
+        'predicted': None,
+      },
+      'oracle': {
+        'score': _entry(1.0),
+        'seconds_per_decision': 1e-5,
+        'predicted': None,
+      },
     },
   }
 
@@ -151,8 +164,15 @@ class MarkdownTest(absltest.TestCase):
     )
     self.assertIn('\n> beware\n', page)
     summary = _summary()
-    summary['settings']['samples'] = 1000
-    self.assertIn('the mean of 1000 draws', tables.markdown(summary))
+    summary['settings'] |= {'samples': 1000, 'edges': 'known'}
+    page = tables.markdown(summary)
+    self.assertIn('the mean of 1000 draws; all edges known; 20 repeats', page)
+
+  def test_says_how_good_predictions_are(self):
+    page = tables.markdown(_summary())
+    self.assertIn('\ngrpo: 88% of the 90% intervals contain E[Y | do] of', page)
+    self.assertIn('mean CRPS 0.123 of the gain of the optimum.', page)
+    self.assertNotIn('random:', page)
 
   def test_shows_the_number_of_interventions_within_a_budget(self):
     summary = _summary()

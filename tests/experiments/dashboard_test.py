@@ -25,6 +25,8 @@ class LayoutTest(absltest.TestCase):
       *(f'eval/score_{x}' for x in ('first', 'mean', 'last', 'last_linear')),
       *(f'reward/{x}' for x in ('optimization', 'structure', 'total')),
       *(f'belief/learned_{x}_after_10' for x in ('f1', 'auroc', 'ece')),
+      'eval/coverage_recommended',
+      'eval/crps_random',
       'policy/entropy_cell',
       'policy/kl_acting',
       'train/gradient_norm',
@@ -76,6 +78,7 @@ class HistogramsTest(absltest.TestCase):
       target=nothing,
       parents={},
       finite=nothing,
+      after_last={},
     )
     state = jax.eval_shape(
       lambda: agent.init(jax.random.PRNGKey(0), miniature.parts())

@@ -154,6 +154,7 @@ class DefaultsTest(absltest.TestCase):
         'repeats': 20,
         'samples': 1,
         'budget': None,
+        'edges': 'unknown',
         'seed': 0,
         'confidence': 0.95,
         'allow_mismatch': False,

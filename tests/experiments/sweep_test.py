@@ -33,6 +33,7 @@ _EVALUATION = {
   'repeats': 2,
   'samples': 1,
   'budget': None,
+  'edges': 'unknown',
   'seed': 0,
   'confidence': 0.95,
   'allow_mismatch': False,

@@ -38,6 +38,13 @@ _TASKS = 24
 _HEURISTICS = ('random', 'slope', 'explore_then_commit', 'oracle')
 _POLICIES = ('grpo', *_HEURISTICS, 'untrained')
 _SCORES = ('score_first', 'score_mean', 'score_best', 'score_last')
+_AFTER_LAST = (
+  'score_recommended',
+  'coverage_recommended',
+  'coverage_random',
+  'crps_recommended',
+  'crps_random',
+)
 _COMPONENTS = ('optimization', 'structure', 'parent', 'exploration')
 _OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
   'loss/surrogate',
@@ -57,7 +64,7 @@ _OF_UPDATES = {f'reward/{name}' for name in (*_COMPONENTS, 'total')} | {
 _RATES = {'perf/updates_per_second', 'perf/interventions_per_second'}
 _OF_EVALUATIONS = {
   f'eval/{score}{group}'
-  for score in _SCORES
+  for score in (*_SCORES, *_AFTER_LAST)
   for group in ('', '_linear', '_nonlinear')
 } | {
   f'belief/{belief}_{quality}_after_{step:02d}'

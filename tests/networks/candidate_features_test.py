@@ -58,7 +58,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
     self.passive = _features(_rows(1, 0))
-    self.records = candidate_features.records(
+    self.records = candidate_features.fit_records(
       self.passive, jnp.array(_SETTABLE)
     )
     self.active = _features(_rows(0, 1), self.records)
@@ -342,7 +342,7 @@ class CandidateFeaturesTest(parameterized.TestCase):
       )
       nothing = action_distribution.empty_intervention(1)
       return candidate_features.candidate_features(
-        candidate_features.records(rows, jnp.zeros(1, bool)),
+        candidate_features.fit_records(rows, jnp.zeros(1, bool)),
         rows.row_mask,
         history,
         jnp.array(_POINTS),

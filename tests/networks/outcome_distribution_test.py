@@ -61,21 +61,6 @@ class MixtureTest(parameterized.TestCase):
       outcome_distribution.mean(self.mixture), expected, rtol=1e-6
     )
 
-  @parameterized.parameters(-3.0, 0.4, 4.05, 30.0)
-  def test_crps_is_the_integral_of_the_squared_error_of_the_cdf(self, value):
-    def squared_error(y):
-      below = outcome_distribution.cdf(self.mixture, jnp.float64(y))
-      return (below - (y >= value)) ** 2
-
-    expected, _ = scipy.integrate.quad(
-      squared_error, -20, 40, points=[-1, 0.5, 4.0, value], limit=300
-    )
-    np.testing.assert_allclose(
-      outcome_distribution.crps(self.mixture, jnp.float64(value)),
-      expected,
-      rtol=1e-5,
-    )
-
   def test_leading_axes_are_those_of_many_mixtures(self):
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 1]), self.mixture)
     # Weights too large by a factor are no mixture, but a sum all the same.

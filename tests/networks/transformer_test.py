@@ -151,7 +151,9 @@ def _evaluate_rows(network, params, prefix, episode):
     )(encodings)
     for function in (_action_heads, _predictions)
   )
-  return _Outputs(encodings.tokens, encodings.parent_logits, *heads, predicted)
+  return _Outputs._make(
+    (encodings.tokens, encodings.parent_logits, *heads, predicted)
+  )
 
 
 def _evaluate(params, episode):
@@ -310,8 +312,8 @@ class EvaluationTest(parameterized.TestCase):
       predicted = _jit_predictions(
         self.params, problem, prefix, encoding, partials
       )
-      outputs = _Outputs(
-        encoding.tokens, encoding.parent_logits, *heads, predicted
+      outputs = _Outputs._make(
+        (encoding.tokens, encoding.parent_logits, *heads, predicted)
       )
       here = jax.tree.map(lambda x, i=i: x[1, i], expected)
       _assert_close(self, outputs, here, 1e-9)
@@ -615,22 +617,23 @@ class SymmetryTest(parameterized.TestCase):
 
   def test_known_edges_are_inputs(self):
     problem = self.episode.problem
+    edges = np.asarray(problem.edges)
     none, unknown, reverse = (
       _outputs_in_float64(
-        self.episode._replace(problem=problem._replace(edges=edges))
+        self.episode._replace(problem=problem._replace(edges=given))
       )
-      for edges in (None, jnp.zeros((4, 4)), problem.edges.T)
+      for given in (None, jnp.zeros((4, 4)), jnp.array(edges.T))
     )
     _assert_close(self, unknown, none, 1e-12)
     for other in (unknown, reverse):
       difference = np.abs(other.joint_logits - self.expected.joint_logits)
       self.assertGreater(difference.max(), 1e-3)
     # What is known of the causes of the target is believed.
-    known = problem.edges[np.argmax(problem.target)]
+    known = edges[np.argmax(problem.target)]
     self.assertContainsSubset([-1, 1], np.unique(known))
     np.testing.assert_array_equal(
       self.expected.parent_logits[:, known != 0],
-      np.broadcast_to(12 * known[known != 0], (5, np.count_nonzero(known))),
+      np.broadcast_to(12 * known[known != 0], (5, int((known != 0).sum()))),
     )
 
   def test_the_order_of_the_observations_does_not_matter(self):

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from acme_cbo import types
+from acme_cbo.environments import normalization
 from acme_cbo.evaluation import rollouts
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
@@ -307,7 +308,9 @@ class TrainedTest(PoliciesTestCase):
         jnp.zeros(1), turn(*args).none_outcome[None], jnp.full(1, 1e-3)
       )
       return outcome_distribution.OutcomeDistribution(
-        certain, certain, jnp.zeros(()), jnp.ones(())
+        certain,
+        certain,
+        normalization.Normalization(jnp.zeros(()), jnp.ones(())),
       )
 
     return miniature.linear_network()._replace(

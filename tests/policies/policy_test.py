@@ -177,6 +177,8 @@ class SessionTest(parameterized.TestCase):
       self.assertGreater(np.ptp(one.outcome_interval), high - low)
     with self.assertRaisesRegex(errors.UsageError, "no variable 'q'"):
       session.predict({'q': 1.0})
+    with self.assertRaisesRegex(errors.UsageError, "'y' has no domain"):
+      session.predict({'y': 1.0})
     with self.assertRaisesRegex(errors.UsageError, 'give one or more values'):
       session.predict({})
 

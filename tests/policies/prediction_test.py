@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 from scipy import stats
 
+from acme_cbo.environments import normalization
 from acme_cbo.networks import outcome_distribution
 from acme_cbo.policies import prediction
 
@@ -63,7 +64,9 @@ class PredictionTest(absltest.TestCase):
     wider = mixture._replace(deviations=2 * mixture.deviations)
     one = jax.jit(prediction.from_distribution)(
       outcome_distribution.OutcomeDistribution(
-        mixture, wider, jnp.float32(10.0), jnp.float32(-4.0)
+        mixture,
+        wider,
+        normalization.Normalization(jnp.float32(10.0), jnp.float32(-4.0)),
       )
     )
     rng = np.random.default_rng(0)

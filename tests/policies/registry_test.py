@@ -103,9 +103,26 @@ class BeyondTrainingTest(parameterized.TestCase):
     metadata = {**_METADATA, 'scms': {'max_variables': 5, 'max_set_size': 2}}
     self.assertEmpty(registry.beyond_training(metadata, scm.problem, 20, 10))
 
+  def test_of_further_sizes(self):
+    scm = hand_made_scms.chain()
+    horizon = _METADATA['horizon'] | {'mixture': '50x5x1x3 3x12x2x9'}
+    self.assertEqual(
+      registry.beyond_training(
+        {**_METADATA, 'horizon': horizon}, scm.problem, 51, 13
+      ),
+      [
+        '51 observations (trained on at most 50)',
+        '13 interventions (trained on at most 12)',
+      ],
+    )
+
   def test_of_features_that_training_lacked(self):
     scm = hand_made_scms.chain()
-    problem = scm.problem._replace(samples=jnp.array(10), budget=jnp.array(7))
+    problem = scm.problem._replace(
+      samples=jnp.array(10),
+      budget=jnp.array(7),
+      edges=jnp.zeros_like(scm.parents, float),
+    )
     scm = scm._replace(problem=problem)
     self.assertEqual(
       registry.beyond_training(_METADATA, scm.problem, 20, 10, has_latent=True),
@@ -113,9 +130,16 @@ class BeyondTrainingTest(parameterized.TestCase):
         'latent variables (trained without)',
         'averaged outcomes (trained without)',
         'a budget of cost (trained without)',
+        'known edges (trained without)',
       ],
     )
-    scms = {'max_variables': 3, 'latent': 0.1, 'averaged': 0.5, 'budgeted': 1}
+    scms = {
+      'max_variables': 3,
+      'latent': 0.1,
+      'averaged': 0.5,
+      'budgeted': 1,
+      'informed': 0.3,
+    }
     metadata = {**_METADATA, 'scms': scms}
     self.assertEmpty(
       registry.beyond_training(metadata, scm.problem, 20, 10, has_latent=True)

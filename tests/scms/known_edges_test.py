@@ -37,7 +37,7 @@ class ParseTest(parameterized.TestCase):
     ({'required': 'dose -> yield'}, "required edges are 'dose -> yield'; they"),
     ({'forbidden': ['dose']}, "'dose' is no edge; write it as 'cause -> eff"),
     ({'forbidden': ['a -> b -> c']}, "'a -> b -> c' is no edge"),
-    ({'forbidden': [('dose', 3)]}, 'is no edge'),
+    ({'forbidden': [('dose', 3)]}, "3 in the edge 'dose -> 3' is no observed"),
     ({'required': ['does -> yield']}, "'does' in the edge 'does -> yield' is"),
     ({'required': ['dose -> dose']}, "'dose' cannot be a cause of itself"),
     (

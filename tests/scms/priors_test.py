@@ -324,7 +324,7 @@ class WideTest(SharesTestCase):
   @pytest.mark.stat
   def test_known_edges(self):
     scms = _wide()
-    edges, exists = scms.problem.edges, scms.problem.exists
+    edges, exists = np.asarray(scms.problem.edges), scms.problem.exists
     pairs = exists[:, None] & exists[:, :, None]
     self.assertFalse((edges != 0)[~pairs].any())
     self.assertTrue(scms.parents[edges == 1].all())
@@ -352,7 +352,7 @@ class WideTest(SharesTestCase):
   def test_levels(self):
     tasks = drawn_tasks.some(500, prior=_WIDE)
     problem = tasks.scm.problem
-    levels = problem.levels
+    levels = np.asarray(problem.levels)
     np.testing.assert_array_equal(np.unique(levels), [0, *range(2, 13)])
     stepped = (levels > 0).any(1)
     size = levels.shape[1]

@@ -36,6 +36,13 @@ class PriorTest(parameterized.TestCase):
     )
     self.assertEqual(shifts.prior(_METADATA, shifts.AS_TRAINED), expected)
 
+  def test_knows_no_edges_and_allows_all_values(self):
+    scms = _METADATA['scms'] | {'informed': 0.5, 'stepped': 0.5}
+    self.assertEqual(
+      shifts.prior({**_METADATA, 'scms': scms}, shifts.AS_TRAINED),
+      shifts.prior(_METADATA, shifts.AS_TRAINED),
+    )
+
   @parameterized.parameters(
     # The training prior has 3 to 5 variables.
     ('larger', dict(min_variables=6, max_variables=8)),

@@ -406,6 +406,34 @@ class ObjectiveTest(parameterized.TestCase):
       self.assertGreater(missed.min(), -1e-3)
 
   @parameterized.parameters(drawn_tasks.PRIOR, drawn_tasks.GENERAL)
+  def test_random_interventions_are_allowed_and_have_their_outcomes(
+    self, prior
+  ):
+    num_scms, number = 50, 8
+    scms, objectives = drawn_tasks.some(num_scms, prior=prior)
+
+    def draw(key, scm, objective):
+      drawn, expected = objective_lib.random_interventions(
+        key, scm.problem, objective, number
+      )
+      outcomes = jax.vmap(simulate.expected_outcome, (None, None, 0))(
+        scm, objective.bank, drawn
+      )
+      return drawn, expected, outcomes
+
+    keys = jax.random.split(jax.random.PRNGKey(0), num_scms)
+    drawn, expected, outcomes = jax.jit(jax.vmap(draw))(keys, scms, objectives)
+    np.testing.assert_allclose(expected, outcomes, rtol=1e-4, atol=1e-4)
+    problem = scms.problem
+    same = (problem.sets[:, None] == drawn.mask[:, :, None]).all(-1)
+    self.assertTrue(same.any(-1).all())
+    inside = (drawn.values >= problem.low[:, None]) & (
+      drawn.values <= problem.high[:, None]
+    )
+    self.assertTrue((inside | ~drawn.mask).all())
+    self.assertGreater(len(np.unique(drawn.values[drawn.mask])), num_scms)
+
+  @parameterized.parameters(drawn_tasks.PRIOR, drawn_tasks.GENERAL)
   def test_choice_is_allowed_and_attains_the_best(self, prior):
     scms, objectives = drawn_tasks.some(200, prior=prior)
     mask, values = objectives.choice

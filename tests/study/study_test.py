@@ -259,7 +259,7 @@ class StudyTest(parameterized.TestCase):
       self._observe_without_noise(study, trial)
       outcomes.append(study.state.observed[-1].outcome['y'])
     best = study.recommend()
-    assert best is not None
+    assert best is not None and best.number is not None
     # Of variables that have no replicates, it cannot know.
     same_set = [
       one.outcome['y']

@@ -169,8 +169,7 @@ def linear_network() -> base.Network:
     return outcome_distribution.OutcomeDistribution(
       outcome_distribution.Mixture(log_weights, means, widths),
       outcome_distribution.Mixture(log_weights, means, 2 * widths),
-      location,
-      problem.goal * scale,
+      normalization.Normalization(location, problem.goal * scale),
     )
 
   def init(key, problem, observations, rows):

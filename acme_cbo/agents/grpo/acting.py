@@ -65,7 +65,7 @@ def rollout(
     after = policy.observe(state, *step)
     return after, policy.extend(history, *step) if recommends else history
 
-  def known(memory):
+  def track(memory):
     """Returns the belief, and E[Y | do] of what would be recommended."""
     state, history = memory
     expected = jnp.zeros(())
@@ -75,24 +75,25 @@ def rollout(
       )
     return state.belief_states[reward_config.belief], expected
 
-  *of_steps, question_key = jax.random.split(key, num_interventions + 1)
+  keys = jax.random.split(key, num_interventions + 1)
+  question_key = keys[-1]
   keys = jax.vmap(lambda key: jax.random.split(key, max_set_size + 1))(
-    jnp.stack(of_steps)
+    keys[:-1]
   )
   steps = episode.on_device(
     choose,
     observe,
-    known,
+    track,
     (policy.begin(observations), policy.empty_history()),
     task,
     keys[:, :-1],
     keys[:, -1],
   )
-  belief_states, recommended = steps.belief_states
+  belief_states, recommended = steps.tracked
   return trajectory(
     task,
     reward_config,
-    steps._replace(belief_states=belief_states),
+    steps._replace(tracked=belief_states),
     recommended[1:] if recommends else None,
     question_key,
   )
@@ -110,7 +111,8 @@ def trajectory(
   Args:
     task: the SCM and its objective.
     reward_config: config of the rewards.
-    steps: T steps, whose choices are `network_policy.Choice`.
+    steps: T steps, whose choices are `network_policy.Choice`, and which track
+      states of the belief.
     recommended: [T] E[Y | do] of what would be recommended after each step;
       None where the best so far is the best that was made.
     question_key: random key that the learner uses.
@@ -119,7 +121,7 @@ def trajectory(
     task,
     reward_config,
     beliefs.FACTORIES[reward_config.belief](),
-    steps.belief_states,
+    steps.tracked,
     steps.intervention,
     steps.outcomes,
     steps.expected,

@@ -153,45 +153,57 @@ def programs(parts: Parts) -> dict[str, stages.Wrapped]:
     'learn': (state, tasks, observations, trajectories) -> state and metrics,
     and the state is donated; 'faults': the same arguments -> mask from
     `learner_non_finite_mask`, after a failed update. Those of further sizes
-    have a number after the name, see `of_update`.
+    have a number after the name, see `programs_of_update`.
   """
   start = {'init': jax.jit(lambda key: init(key, parts))}
-  return start | of_all_sizes(parts, _programs_of_size)
+  return start | programs_of_all_sizes(parts, _programs_of_size)
 
 
-def of_all_sizes(
+def programs_of_all_sizes(
   parts: Parts, make: Callable[[Parts], Mapping[str, stages.Wrapped]]
 ) -> dict[str, stages.Wrapped]:
-  """Returns programs of all sizes, by name, for `of_update`.
+  """Returns programs of all sizes, by name, for `programs_of_update`.
 
   Args:
     parts: parts of an update.
     make: parts of one size -> its programs by name.
   """
   return {
-    _name(name, index): program
+    _sized_name(name, index): program
     for index, sized in enumerate((parts, *parts.other_sizes))
     for name, program in make(sized).items()
   }
 
 
-def of_update(programs: Mapping[str, Any], update: int) -> dict[str, Any]:
+def programs_of_update(
+  programs: Mapping[str, Any], update: int
+) -> dict[str, Any]:
   """Returns the programs of the size of an update, by name.
 
   Args:
     programs: programs of all sizes, from `programs`.
     update: number of the update, which decides the size.
   """
-  number = sum(name.split('@')[0] == 'fill' for name in programs)
-  index = int(np.random.default_rng(update).integers(number)) if number else 0
-  return {
-    name: programs[_name(name, index)]
-    for name in ('fill', 'act', 'learn', 'faults')
-    if _name(name, index) in programs
-  }
+  by_size: list[dict[str, Any]] = []
+  for name, program in programs.items():
+    kind, _, index = name.partition('@')
+    while len(by_size) <= int(index or 0):
+      by_size.append({})
+    by_size[int(index or 0)][kind] = program
+  return by_size[np.random.default_rng(update).integers(len(by_size))]
 
 
-def _name(name: str, index: int) -> str:
+def names_of(programs: Mapping[str, Any], kind: str) -> list[str]:
+  """Returns the names of the programs of a kind, such as 'act', of all sizes.
+
+  Args:
+    programs: programs of all sizes, from `programs`.
+    kind: name of the program of the first size.
+  """
+  return [name for name in programs if name.split('@')[0] == kind]
+
+
+def _sized_name(name: str, index: int) -> str:
   return f'{name}@{index}' if index else name
 
 
@@ -241,7 +253,7 @@ def trace_programs(
   traced = functools.partial(trace_program, programs)
   program, state = traced('init', key)
   yield program
-  for fill in [name for name in programs if name.startswith('fill')]:
+  for fill in names_of(programs, 'fill'):
     act, learn = (fill.replace('fill', name) for name in ('act', 'learn'))
     program, (tasks, _) = traced(fill, key)
     yield program
@@ -288,7 +300,7 @@ def collect(
     errors.UsageError: the prior cannot fill a batch.
     errors.NonFiniteError: an observation, a logit or a reward is not finite.
   """
-  programs = of_update(programs, update)
+  programs = programs_of_update(programs, update)
   key, key_tasks, key_act = jax.random.split(key, 3)
   seed = str(jax.random.key_data(key_tasks).tolist())
   tasks = priors.require_complete(*programs['fill'](key_tasks))
@@ -320,7 +332,7 @@ def update(
       in too many consecutive updates.
   """
   update = int(state.step) + 1
-  programs = of_update(programs, update)
+  programs = programs_of_update(programs, update)
   tasks, data, seed, key = experience
   state, metrics = programs['learn'](state._replace(key=key), tasks, *data)
   non_finite = [

@@ -13,6 +13,7 @@ from acme_cbo.agents.grpo import config
 from acme_cbo.agents.grpo import losses
 from acme_cbo.agents.grpo import rewards
 from acme_cbo.beliefs import belief as beliefs
+from acme_cbo.environments import normalization
 from acme_cbo.networks import action_distribution
 from acme_cbo.networks import base
 from acme_cbo.networks import tokens
@@ -157,7 +158,7 @@ def loss(
     def mean_loss(predicted, expected):
       own = simulate.in_target_units(task.scm, expected)
       return losses.prediction_loss(
-        predicted.expected, jax.vmap(type(predicted).normalize)(predicted, own)
+        predicted.expected, normalization.asinh_normalize(predicted.units, own)
       )
 
     made = types.Intervention(trajectory.intervened, trajectory.values)
@@ -178,7 +179,7 @@ def loss(
       + mean_loss(of_next, expected)
       + mean_loss(of_random, random_expected)
     ) / 3, losses.prediction_loss(
-      of_next.outcome, jax.vmap(type(of_next).normalize)(of_next, target)
+      of_next.outcome, normalization.asinh_normalize(of_next.units, target)
     )
 
   def episode(task, prefix, old_prefix, trajectory, advantage):

@@ -91,7 +91,10 @@ _CONSTRAINT = flags.DEFINE_multi_string(
   'constraint', [], "Linear constraint, such as '2*a + b <= 10'. Repeatable."
 )
 _REQUIRED_EDGE = flags.DEFINE_multi_string(
-  'required_edge', [], "A known direct cause, 'dose -> yield'. Repeatable."
+  'required_edge',
+  [],
+  "A known direct cause, 'dose -> yield'. Repeatable. In `change`, these and "
+  '--forbidden_edge replace all known edges; an empty one removes them.',
 )
 _FORBIDDEN_EDGE = flags.DEFINE_multi_string(
   'forbidden_edge',
@@ -352,7 +355,9 @@ def _recommend(location: str, words: Sequence[str]) -> None:
   best = study.recommend(untried=_UNTRIED.value)
   from acme_cbo.study import terminal  # noqa: PLC0415
 
-  stop = None if best is None else study.stop_advice()
+  # The advice to stop is about what was tried.
+  is_tried = best is not None and best.number is not None
+  stop = study.stop_advice() if is_tried else None
   value = None
   if best is not None:
     value = best._asdict()
@@ -480,7 +485,7 @@ def _settings() -> dict[str, Any]:
       'interventions': config.interventions(_INTERVENTIONS.value),
       'constraints': _CONSTRAINT.value or None,
       'edges': {
-        kind: listed
+        kind: [*filter(None, listed)]
         for kind, listed in (
           ('required', _REQUIRED_EDGE.value),
           ('forbidden', _FORBIDDEN_EDGE.value),
@@ -566,6 +571,7 @@ def _print_status(study: study_lib.Study) -> None:
       'failed': len(state.failed),
       'spent': state.spent,
       'budget': state.settings.budget,
+      'edges': state.settings.edges,
     },
   )
 

@@ -184,7 +184,7 @@ def measure(parts: agent.Parts, repeats: int) -> dict[str, Any]:
   def without_rewards(data):
     observations, trajectories = data
     return observations, trajectories._replace(
-      components=None, expected_reward=None
+      components=None, expected_reward=None, reached=None
     )
 
   def gradient(params, *data):

@@ -367,7 +367,8 @@ class _Player:
     column = study.settings.columns.index(study.settings.target)
     deviation = float(np.std(study.state.records[:, column]))
     with jax.enable_x64(False):
-      predicted = adviser.predict(study.state, wanted) or []
+      predicted = adviser.predict(study.state, wanted)
+      assert predicted is not None
       by_process = fitted_process.FittedProcess(study.state).predict(wanted)
 
     def scores(each):

@@ -106,7 +106,8 @@ def _init(problem, observations, num_interventions):
 
 
 def _columns(problem, kept):
-  """Returns the problem restricted to some columns."""
+  """Returns the problem restricted to some columns, without known edges."""
+  problem = problem._replace(edges=None, levels=None)
   return jax.tree.map(
     lambda leaf: jnp.asarray(leaf[..., kept] if leaf.ndim else leaf), problem
   )

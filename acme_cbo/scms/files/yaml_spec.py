@@ -10,7 +10,7 @@
     U: {equation: "e", noise: {uniform: [-1, 1]}, latent: true}
   interventions: {max_size: 2}     # or {sets: [[X], [Z], [X, Z]]}
   budget: 100                      # total cost of all interventions
-  edges: {forbidden: [Y -> X]}     # what a policy is told, or {required: [...]}
+  edges: {forbidden: [Y -> X]}     # known to policies; or {required: [...]}
   source: reference or description
   optimum: {Z: -3.2003}            # the best intervention, if known
 
@@ -653,7 +653,7 @@ class _Reader:
   def _edges(
     self, node: yaml.Node, names: Sequence[str], model: _Model
   ) -> np.ndarray | None:
-    """Returns what a policy is told of the edges, which has to be true."""
+    """Returns the known edges that policies are given; they have to be true."""
     listed = {
       key.value: [
         yaml_nodes.name(one, 'an edge')
@@ -661,22 +661,24 @@ class _Reader:
       ]
       for key, value in yaml_nodes.pairs(node, 'edges')
     }
-    is_observed = ~np.array(model.latent)
-    observed = np.flatnonzero(is_observed)
+    is_latent = np.array(model.latent)
+    observed = np.flatnonzero(~is_latent).tolist()
     of_observed = _call(
       node, known_edges.parse, listed, [names[j] for j in observed]
     )
     if of_observed is None:
       return None
-    told = np.zeros((len(names), len(names)))
-    told[np.ix_(observed, observed)] = of_observed
-    true = graphs.known_edges(jnp.asarray(model.parents), is_observed)
-    for effect, cause in np.argwhere((told != 0) & (told != true)):
+    given = np.zeros((len(names), len(names)))
+    given[np.ix_(observed, observed)] = of_observed
+    true = graphs.known_edges(
+      jnp.asarray(model.parents), jnp.asarray(~is_latent)
+    )
+    for effect, cause in np.argwhere((given != 0) & (given != true)):
       yaml_nodes.fail(
         node,
         f'edges: {names[cause]} -> {names[effect]} contradicts the graph',
       )
-    return told
+    return given
 
   def _optimum(self, node, names, domains, sets) -> dict[int, float]:
     values: dict[int, float] = {}

@@ -60,7 +60,7 @@ _OTHER_KINDS = config.RewardConfig(
 @functools.cache
 def _act(seed=0, kinds=miniature.REWARDS):
   """Observations and trajectories of `_B` tasks, `_G` rollouts each."""
-  return _jit_act(jax.random.key(seed), _params(), _tasks(), kinds)
+  return _jit_act(jax.random.PRNGKey(seed), _params(), _tasks(), kinds)
 
 
 @functools.partial(jax.jit, static_argnames='kinds')
@@ -151,7 +151,9 @@ class ActorTest(parameterized.TestCase):
     self.assertLen(np.unique(observations, axis=0), _B)
 
   def test_one_key_one_experience(self):
-    same = _jit_act(jax.random.key(0), _params(), _tasks(), miniature.REWARDS)
+    same = _jit_act(
+      jax.random.PRNGKey(0), _params(), _tasks(), miniature.REWARDS
+    )
     jax.tree.map(np.testing.assert_array_equal, same, _act())
     other, _ = _act(seed=1)
     self.assertFalse(np.array_equal(other, _act()[0]))

@@ -164,11 +164,11 @@ _INVALID = (
   ('budget: 100', 'edges: {forbidden: [X -> Z]}', '10:8',
    'edges: X -> Z contradicts the graph'),
   ('budget: 100', 'edges: {required: [U -> X]}', '10:8',
-   "'U' in the edge 'U -> X' is no variable"),
+   "'U' in the edge 'U -> X' is no observed variable"),
   ('budget: 100', 'edges: {known: [X -> Z]}', '10:8',
    "edges cannot be 'known'; there are required, forbidden"),
   ('budget: 100', 'edges: [X -> Z]', '10:8', 'edges must be a mapping'),
-  ('budget: 100', 'edges: {required: X}', '10:18',
+  ('budget: 100', 'edges: {required: X}', '10:19',
    'edges: required must be a list'),
   # The budget and the optimum.
   ('budget: 100', 'budget: 0', '10:9', 'budget must be positive'),
@@ -409,7 +409,8 @@ class ParseTest(parameterized.TestCase):
     st.fixed_dictionaries(
       {'name': st.just('toy'), 'target': st.just('Y')},
       optional=dict.fromkeys(
-        ['goal', 'variables', 'interventions', 'budget', 'optimum'], _VALUE
+        ['goal', 'variables', 'interventions', 'budget', 'edges', 'optimum'],
+        _VALUE,
       ),
     )
   )
