@@ -6,9 +6,10 @@
   python launchers/train.py --config=configs/grpo.py:large     an hour
   python launchers/train.py --config=configs/grpo.py:general   hours
 
-:large gives the best policy for the SCMs of the quick start. :general trained
-the shipped policy; its SCMs have latent variables, costs, interventions on
-several variables at once, and budgets of up to 40 interventions.
+:large gives the best policy for the SCMs of the quick start. The SCMs of
+:general have latent variables, costs, interventions on several variables at
+once, and budgets of up to 60 interventions. docs/benchmarks.md says how the
+shipped policy was trained.
 
 --config.grpo.num_generations=16 overrides a field; --config_help lists all
 fields with their defaults. acme_cbo/experiments/presets.py holds the presets.

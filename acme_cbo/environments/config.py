@@ -22,9 +22,8 @@ class HorizonConfig(config_schema.Section):
   )
   mixture: str = config_schema.field(
     '',
-    'further sizes, each as likely for an update as the first: numbers of '
-    'observations, interventions, variables per set and variables, as in '
-    "'20x10x3x8 300x20x8x12'",
+    'further sizes, each as likely for an update: numbers of observations, '
+    "interventions, variables per set and variables, '20x10x3x8 3x9x2x4'",
     pattern=r'|\d+x\d+x\d+x\d+( \d+x\d+x\d+x\d+)*',
     form="empty or 'NxTxZxD NxTxZxD ...'",
   )

@@ -92,7 +92,7 @@ def define_evaluation(cls: type[evaluation_config.EvaluationConfig]) -> None:
     is_list = field.kind is tuple
     flag = evaluation_config.flag(name)
     meaning = f'{field.meaning[0].upper()}{field.meaning[1:]}.'
-    if field.options:
+    if field.kind is str:
       flags.DEFINE_enum(flag, field.default, field.options, meaning)
       continue
     holder = define[field.kind](

@@ -60,7 +60,7 @@ _WEIGHT_OFFSET = 1e-3
 # the logarithm is taken.
 _IMPROVEMENT_OFFSET = 1e-4
 # Number of observations in their process, whose cost is the cube of it.
-_MAX_RECORDS = 128
+MAX_RECORDS = 128
 
 NUM_PROCESSES = len(_LENGTHS) * len(_NOISES)
 NUM_FEATURES = 13 + len(_LENGTHS) + 3 * len(_WIDTHS)
@@ -111,7 +111,7 @@ class Records(NamedTuple):
     settable: [D] bool, the variables that may be set.
     coefficients: [L, N] weight of the correlation with each observation in the
       expected outcome, averaged over the processes; 0 after the first
-      `_MAX_RECORDS` observations.
+      `MAX_RECORDS` observations.
   """
 
   rows: RowFeatures
@@ -203,7 +203,7 @@ def fit_records(rows: RowFeatures, settable: jax.Array) -> Records:
     rows: N observations.
     settable: [D] bool, the variables that may be set.
   """
-  number = min(rows.row_mask.size, _MAX_RECORDS)
+  number = min(rows.row_mask.size, MAX_RECORDS)
   first = RowFeatures(
     *(
       jax.lax.slice_in_dim(leaf, 0, number, axis=axis)

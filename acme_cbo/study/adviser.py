@@ -122,7 +122,7 @@ class Adviser:
     ).number
 
   def proposals(self, state: state_lib.State) -> list[dict[str, float]]:
-    """Returns what the policy might try next and what is new.
+    """Returns new interventions: what the policy might try, and a spread.
 
     Args:
       state: state of the study.
@@ -132,8 +132,10 @@ class Adviser:
       that were neither tried, nor failed, nor are pending.
     """
     tried = [*state.observed, *state.pending, *state.failed]
-    draws = self._draws(
-      state, state.space.sets, [], index=len(state.experiments)
+    sets, index = state.space.sets, len(state.experiments)
+    # Where a replicate is due, the policy draws that alone.
+    draws = itertools.chain(
+      self._draws(state, sets, [], index), _spread(state, sets, index)
     )
     return [
       do

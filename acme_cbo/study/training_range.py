@@ -11,7 +11,7 @@ from acme_cbo.scms import config
 from acme_cbo.study import evidence
 from acme_cbo.study import state as state_lib
 
-# Number of passive records below which they do not tell a domain.
+# Number of passive records below which there are few, which tell no domain.
 _MIN_RECORDS = 5
 # Number of values below which a shape says too little.
 _MIN_VALUES = 50
@@ -39,11 +39,9 @@ def warnings(state: state_lib.State, metadata: Mapping[str, Any]) -> list[str]:
   problem = evidence.problem(state, state.space.sets)
   # Of more records than it was trained on, a policy is shown as many.
   beyond = registry.beyond_training(metadata, problem, 0, num_interventions)
-  fewest = min(size[0] for size in config.trained_sizes(metadata))
+  fewest = min(_MIN_RECORDS, *(n for n, *_ in config.trained_sizes(metadata)))
   if len(state.records) < fewest and not state.space.sets_all:
-    beyond.append(
-      f'{len(state.records)} passive records (trained on at least {fewest})'
-    )
+    beyond.append(f'{len(state.records)} passive records')
   return [*beyond, *_far_domains(state, metadata['scms']), *_shapes(state)]
 
 

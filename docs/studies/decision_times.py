@@ -25,7 +25,7 @@ from acme_cbo.policies import policy as policy_lib
 
 _NUM_VARIABLES = 10
 _NUM_BEFORE = 20
-_NUM_INTERVENTIONS = 40
+_MAX_ROUNDS = 40
 
 
 def main() -> None:
@@ -33,14 +33,20 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--rounds', type=int, default=15)
+  parser.add_argument(
+    '--rounds',
+    type=int,
+    choices=range(1, _MAX_ROUNDS + 1),
+    default=15,
+    metavar=f'1..{_MAX_ROUNDS}',
+  )
   parser.add_argument(
     '--at_once', type=int, nargs='+', default=[1, 2, 4, 7, 10]
   )
   arguments = parser.parse_args()
-  rounds = min(arguments.rounds, _NUM_INTERVENTIONS - _NUM_BEFORE)
   table = {
-    number: _milliseconds(number, rounds) for number in arguments.at_once
+    number: _milliseconds(number, arguments.rounds)
+    for number in arguments.at_once
   }
   print(pd.DataFrame(table).T.to_string(float_format='{:.2f}'.format))
 
@@ -57,7 +63,7 @@ def _milliseconds(number: int, rounds: int) -> dict[str, float]:
   problem = problem._replace(sets=whole[None])
   functions = policy_lib.load_policy().functions(number)
   records = rng.normal(size=(100, len(columns)))
-  memory = functions.init(problem, records, _NUM_INTERVENTIONS)
+  memory = functions.init(problem, records, _NUM_BEFORE + rounds)
   asked = types.Intervention._make(
     (
       np.broadcast_to(whole, (16, whole.size)),

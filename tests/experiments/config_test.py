@@ -195,7 +195,7 @@ class BadValuesTest(parameterized.TestCase):
     self.assert_refused(
       _changed(('horizon', value)),
       f'config.horizon is {value!r}; it must be a section with the fields '
-      'num_observations, num_interventions',
+      'num_observations, num_interventions, mixture',
     )
 
   @parameterized.parameters(

@@ -36,15 +36,7 @@ _UPDATE = dataclasses.replace(
   # Advantages depend on all groups together.
   scale_rewards='batch',
 )
-_PARTS = miniature.parts(
-  update=_UPDATE,
-  other_sizes=(
-    miniature.parts(
-      update=_UPDATE,
-      horizon=dataclasses.replace(miniature.HORIZON, num_observations=5),
-    ),
-  ),
-)
+_PARTS = miniature.parts(update=_UPDATE)
 _OVER = mesh.Mesh(_PARTS)
 _FAULTY = 11
 
@@ -79,6 +71,13 @@ def curves() -> dict[str, float]:
     'params': max_difference(_OVER.to_local(many).params, one.params),
     'between devices': max(max_difference(copies[0], copy) for copy in copies),
   }
+
+
+def sizes() -> dict[str, bool]:
+  """Returns whether there are the same programs for updates of two sizes."""
+  parts = miniature.parts(update=_UPDATE, other_sizes=(_PARTS,))
+  names = mesh.Mesh(parts).programs.keys()
+  return {'sizes': names == agent.programs(parts).keys()}
 
 
 def threads() -> dict[str, float]:
@@ -153,5 +152,5 @@ if __name__ == '__main__':
   # The prior returns fixed tasks, so that it need not be compiled.
   filled = miniature.tasks(16), True
   with mock.patch.object(priors, 'fill', lambda *unused: filled):
-    results = {**curves(), **threads(), **faults()}
+    results = {**curves(), **sizes(), **threads(), **faults()}
   print(json.dumps({**results, 'refused': refused()}))

@@ -10,6 +10,8 @@ import pytest
 from tests.support import processes
 
 
+# Compiling on four devices takes most of a minute on an idle core.
+@pytest.mark.timeout(300)
 class OverDevicesTest(absltest.TestCase):
   """Runs `over_devices.py` in a process with four devices."""
 
@@ -31,6 +33,9 @@ class OverDevicesTest(absltest.TestCase):
 
   def test_every_device_has_the_same_state(self):
     self.assertEqual(self.results['between devices'], 0)
+
+  def test_updates_of_several_sizes_have_the_same_programs(self):
+    self.assertTrue(self.results['sizes'])
 
   def test_threads_on_devices_of_their_own_are_in_lockstep(self):
     self.assertEqual(self.results['threads'], 0)

@@ -73,7 +73,8 @@ class ResolveTest(absltest.TestCase):
         'max_variables': 5,
         'graph_weights': vars(config.GraphWeights(star=0.0)),
         'family_weights': vars(config.FamilyWeights.only('linear')),
-      }
+      },
+      'horizon': {'num_observations': 20, 'num_interventions': 10},
     }
     environments = registry.resolve(
       ['toy', 'chain_5', 'chain_8', 'star_5', 'er_tanh_10', 'sparse_5'],

@@ -36,8 +36,9 @@ class PriorTest(parameterized.TestCase):
     )
     self.assertEqual(shifts.prior(_METADATA, shifts.AS_TRAINED), expected)
 
-  def test_knows_no_edges_and_allows_all_values(self):
+  def test_knows_no_edges_and_allows_all_values_and_means_exist(self):
     scms = _METADATA['scms'] | {'informed': 0.5, 'stepped': 0.5}
+    scms['noise_weights'] = scms['noise_weights'] | {'student': 1.0}
     self.assertEqual(
       shifts.prior({**_METADATA, 'scms': scms}, shifts.AS_TRAINED),
       shifts.prior(_METADATA, shifts.AS_TRAINED),

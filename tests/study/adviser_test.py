@@ -1,4 +1,4 @@
-"""Tests of what a policy recommends to a study."""
+"""Tests of what a policy recommends and proposes to a study."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -6,7 +6,10 @@ import numpy as np
 
 from acme_cbo import types
 from acme_cbo.policies import base
+from acme_cbo.policies import prediction
+from acme_cbo.study import advice
 from acme_cbo.study import adviser as adviser_lib
+from acme_cbo.study import terminal
 from tests.support import studies
 
 
@@ -45,6 +48,16 @@ def _best_outcome(max_set_size: int) -> base.PolicyFunctions:
 
 def _adviser() -> adviser_lib.Adviser:
   return adviser_lib.Adviser(_best_outcome, studies.METADATA)
+
+
+def _parabola(interventions) -> list[prediction.Prediction]:
+  """Predicts that the target is best at b = 1."""
+  means = [-((do['b'] - 1) ** 2) for do in interventions]
+  return [
+    prediction.Prediction(mean, mean + spread, mean + 10 * spread)
+    for mean in means
+    for spread in [0.1 * (prediction.LEVELS - 0.5)]
+  ]
 
 
 class RecommendTest(parameterized.TestCase):
@@ -86,6 +99,47 @@ class RecommendTest(parameterized.TestCase):
       variables={'a': {'domain': [100, 1500]}, 'b': {'domain': [1e-9, 1e-8]}},
     )
     self.assertEqual(_adviser().recommend(state), 3)
+
+
+class ProposalsTest(absltest.TestCase):
+  def test_are_new_and_of_all_sets(self):
+    state = studies.state(studies.observed(1, a=1), studies.observed(3, b=1))
+    proposals = _adviser().proposals(state)
+    self.assertNotIn({'a': 1.0}, proposals)
+    self.assertNotIn({'b': 1.0}, proposals)
+    sets = {tuple(do) for do in proposals}
+    self.assertContainsSubset({('a',), ('b',), ('a', 'b')}, sets)
+
+  def test_are_allowed(self):
+    state = studies.state(
+      studies.observed(1, a=1), ('changed', {'constraints': ['a + b <= 1']})
+    )
+    proposals = _adviser().proposals(state)
+    self.assertNotEmpty(proposals)
+    for do in proposals:
+      self.assertEqual(state.space.complaint(do), '')
+
+
+class UntriedTest(absltest.TestCase):
+  def test_what_is_predicted_to_be_better(self):
+    state = studies.state(
+      studies.observed(-1, b=0.0), studies.observed(-1, b=2.0)
+    )
+    untried = [{'b': 0.5}, {'b': 1.0}]
+    best = advice.recommendation(state, _parabola, 1, untried)
+    self.assertIsNone(best.number)
+    self.assertEqual(best.do, {'b': 1.0})
+    self.assertIn(best.runner_up, [{'b': 0.0}, {'b': 2.0}])
+    self.assertEqual(best.better_than_runner_up, 1)
+    self.assertIn('not tried yet', terminal.verdict(state, best)[0])
+
+  def test_what_is_predicted_to_be_worse(self):
+    state = studies.state(
+      studies.observed(0, b=1.0), studies.observed(-1, b=2.0)
+    )
+    best = advice.recommendation(state, _parabola, 1, [{'b': 0.5}])
+    self.assertEqual(best.number, 1)
+    self.assertEqual(best.do, {'b': 1.0})
 
 
 class UnchangedTest(absltest.TestCase):

@@ -25,12 +25,19 @@ def _prior(config: experiments_config.GRPOConfig) -> config_lib.Prior:
 
 # A smaller noise bank makes outcomes less precise and changes nothing else.
 PRIOR = dataclasses.replace(_prior(presets.preset()), bank_size=32)
-# With sets of variables, costs, latent causes and every family; less precise.
+# With sets of variables, costs, latent causes and every family; less precise,
+# and without what makes an SCM harder to compute again.
 GENERAL = dataclasses.replace(
   _prior(presets.preset('general')),
   bank_size=16,
   num_cells=16,
   budgeted=0.5,
+  noise_weights=config_lib.NoiseWeights(),
+  noiseless=0.0,
+  uneven=0.0,
+  confounded=0.0,
+  informed=0.0,
+  stepped=0.0,
   family_weights=config_lib.FamilyWeights(
     linear=1.0, exponential=0.5, mixed=3.0, bumps=1.0
   ),

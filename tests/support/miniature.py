@@ -161,7 +161,7 @@ def linear_network() -> base.Network:
   def predict(params, problem, prefix, encoding, partial):
     center = turn(params, problem, prefix, encoding, partial).none_outcome
     means = jnp.stack([center, -2 * center])
-    widths = jnp.stack([0.5 + jnp.exp(center), jnp.ones(())])
+    widths = jnp.stack([0.5 + jax.nn.sigmoid(center), jnp.ones(())])
     log_weights = jnp.log(jnp.array([0.25, 0.75]))
     location, scale = (
       jnp.where(problem.target, leaf, 0.0).sum() for leaf in prefix.units

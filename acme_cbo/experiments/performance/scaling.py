@@ -65,6 +65,8 @@ def multiply_adds(
     2 * width * (projected + width) + 2 * architecture.mlp_factor * width**2
   )
   tokens = num_variables * (observations + rollouts * rows)
+  # Records are added to the processes one by one.
+  records = min(observations, candidate_features.MAX_RECORDS)
   # Terms of a decision: the heads for each variable, and for each candidate.
   features = candidate_features.NUM_FEATURES + 7
   heads = num_variables * 2 * width * (width + 27 + num_cells)
@@ -92,6 +94,9 @@ def multiply_adds(
         * (
           observations * observations + rollouts * rows * (observations + rows)
         )
+      ),
+      'processes of the records': (
+        2 * candidate_features.NUM_PROCESSES * records**3
       ),
       **{term: rollouts * decisions * n for term, n in decision.items()},
     }

@@ -84,6 +84,7 @@ class MultiplyAddsTest(parameterized.TestCase):
         'tokens',
         'attention across variables',
         'attention across rows',
+        'processes of the records',
       )
     )
     # The traced programs also have an embedding and norms.
