@@ -569,7 +569,7 @@ class StudyTest(parameterized.TestCase):
     study.observe(None, {'y': 1.0}, do={'b': 1})
     study.observe(None, {'y': 0.0}, do={'b': -1})
     best: Any = study.recommend()
-    self.assertEqual((best.do, best.runner_up), ({'b': 1}, {'b': -1}))
+    self.assertCountEqual([best.do, best.runner_up], [{'b': 1}, {'b': -1}])
 
   def test_records_that_set_what_is_no_column(self):
     study = self._create()
