@@ -46,9 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     'training.eval_every': 50,
     'training.checkpoint_every': 100,
   },
-  # The shipped policy was trained with it: hours on a CPU. Several variables at
-  # once, up to all of them, costs, latent causes, targets without noise and
-  # with much of it, known edges, short and long episodes.
+  # Hours on a CPU. Several variables at once, up to all of them, costs, latent
+  # causes, targets without noise and with much of it, known edges, short and
+  # long episodes. docs/benchmarks.md says how the shipped policy was trained.
   'general': {
     'scms.family_weights.linear': 1.0,
     'scms.family_weights.fourier': 3.0,

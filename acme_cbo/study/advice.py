@@ -130,15 +130,17 @@ def recommendation(
   found = state.space.nearest(state.experiments[number].do)
   assert found is not None
   candidates = [found, *untried]
-  means = [sign * one.mean for one in predict(candidates)]
-  do = candidates[int(np.argmax(means))]
+  tried = [dict(one.do) for one in state.observed if state.space.has(one.do)]
+  predicted = predict([*candidates, *tried])
+  k = int(np.argmax([sign * one.mean for one in predicted[: len(candidates)]]))
+  do, best = candidates[k], predicted[k]
   others = [
-    dict(one.do)
-    for one in state.observed
-    if state.space.has(one.do)
-    and state.space.distance(one.do, do) > space_lib.SAME
+    (other, prediction)
+    for other, prediction in zip(
+      tried, predicted[len(candidates) :], strict=True
+    )
+    if state.space.distance(other, do) > space_lib.SAME
   ]
-  best, *predicted = predict([do, *others])
 
   def is_better_than(other):
     better, worse = (best, other) if sign > 0 else (other, best)
@@ -146,9 +148,8 @@ def recommendation(
 
   runner_up = better_than_runner_up = None
   if others:
-    k = int(np.argmax([sign * one.mean for one in predicted]))
-    runner_up = others[k]
-    better_than_runner_up = is_better_than(predicted[k])
+    runner_up, prediction = max(others, key=lambda one: sign * one[1].mean)
+    better_than_runner_up = is_better_than(prediction)
   nothing = _predict_nothing(state)
   return Recommendation(
     number if do is found else None,

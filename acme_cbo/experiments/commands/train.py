@@ -22,7 +22,7 @@ _CONFIG = experiments_flags.define_config(
   'Path of the config file, optionally followed by a preset; required unless '
   'a run is resumed. configs/grpo.py trains for minutes, configs/grpo.py:smoke '
   'checks that training runs, :linear has linear SCMs alone, :large a larger '
-  'network, :general, for hours, is that of the shipped policy.'
+  'network, :general sets several variables at once and takes hours.'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Run directory; the default is runs/<name>-<time>.'

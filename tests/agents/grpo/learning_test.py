@@ -105,28 +105,19 @@ def _parents(params, problem, observations, rows):
   return _NETWORK.full(params, problem, prefix, rows).parent_logits
 
 
-@jax.jit
-def _turn(params, problem, observations, rows, row, mask, fractions):
-  """Output of the action head after `row`, given a partial intervention."""
+def _after_row(head, params, problem, observations, rows, row, mask, fractions):
+  """Output of a head of the network after `row`, for a partial intervention."""
   prefix = _NETWORK.prefix(params, problem, observations)
   encodings = _NETWORK.full(params, problem, prefix, rows)
   partial = action_distribution.PartialIntervention(
     mask, fractions, jnp.array(False)
   )
   encoding = base.select_rows(encodings, row)
-  return _NETWORK.action_head(params, problem, prefix, encoding, partial)
+  return head(params, problem, prefix, encoding, partial)
 
 
-@jax.jit
-def _distribution(params, problem, observations, rows, row, mask, fractions):
-  """Distribution that is predicted after `row`."""
-  prefix = _NETWORK.prefix(params, problem, observations)
-  encodings = _NETWORK.full(params, problem, prefix, rows)
-  partial = action_distribution.PartialIntervention(
-    mask, fractions, jnp.array(False)
-  )
-  encoding = base.select_rows(encodings, row)
-  return _NETWORK.predict(params, problem, prefix, encoding, partial)
+_turn = jax.jit(functools.partial(_after_row, _NETWORK.action_head))
+_distribution = jax.jit(functools.partial(_after_row, _NETWORK.predict))
 
 
 def _assert_trees_differ(test, a, b):
